@@ -1,0 +1,57 @@
+"""What can go wrong, said so that the reader can mend it."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+
+class CpfnetError(Exception):
+    """Something is wrong with what the user gave; the command line prints it without a traceback.
+
+    Args:
+        what: what was found, with the values (both, where two things disagree).
+        where: the file, case or field it was found in.
+        mend: what to do about it, in words that can be followed literally.
+    """
+
+    def __init__(self, what: str, *, where: str | PathLike[str] | None = None, mend: str | None = None):
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.mend = mend
+        super().__init__(what, self.where, mend)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{text}\n  → {self.mend}" if self.mend else text
+
+
+class FormatError(CpfnetError):
+    """A file cannot be read, or does not hold what its name promises."""
+
+
+class DatasetError(CpfnetError):
+    """A DATASET cannot be understood, or its parts do not fit together."""
+
+
+class PlanError(CpfnetError):
+    """A plan, dataset.yaml or setting has an unknown key or a value that cannot be."""
+
+
+class NetworkError(CpfnetError):
+    """A network was asked for, or fed, something that it cannot do."""
+
+
+class WeightsError(CpfnetError):
+    """A weight file is missing, damaged, or belongs to something else."""
+
+
+class InputRefused(CpfnetError):
+    """An input lies outside what the Model was fitted for; `force` goes on."""
+
+
+class TrainingError(CpfnetError):
+    """Training cannot start, go on or be resumed."""
+
+
+class OutputError(CpfnetError):
+    """Something cannot be written, or would overwrite what the user made."""

@@ -1,0 +1,166 @@
+"""Pixels with geometry: what the formats read and write, and what everything between passes on.
+
+One array layout all over the code: ``(channels, [depth,] height, width)``. One geometry convention: ``affine`` maps array
+indices *in array order* ``(depth, height, width, 1)`` to patient coordinates in millimetres, LPS (x grows to the
+patient's Left, y to Posterior, z to Superior), as in DICOM. Geometry is carried, never recomputed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpfnet.errors import FormatError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an Image came from, and what its format needs to write a Segmentation that lines up with it.
+
+    Attributes:
+        paths: the files, one a channel if channels lie apart.
+        format: the family that read it: ``"raster"``, ``"nifti"`` (later ``"dicom"``).
+        details: whatever that family needs to go back (header, stored axis order, palette …); opaque to all others.
+    """
+
+    paths: tuple[Path, ...]
+    format: str
+    details: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+def _check_affine(affine: np.ndarray | None, ndim: int) -> np.ndarray | None:
+    if affine is None:
+        return None
+    if ndim != 3:
+        raise FormatError(f"an affine needs a volume (depth, height, width); this array has {ndim} spatial axes")
+    affine = np.asarray(affine, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
+        raise FormatError(f"the affine is not a finite 4×4 matrix with last row 0 0 0 1: {affine.tolist()}")
+    if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise FormatError(f"the affine is singular: {affine.tolist()}")
+    return affine
+
+
+def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
+    """Distance between neighbouring voxels, mm, in array order (depth, height, width)."""
+    depth, height, width = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(depth), float(height), float(width)
+
+
+@dataclass(frozen=True)
+class Image:
+    """Pixels with geometry.
+
+    Attributes:
+        array: ``(channels, height, width)`` or ``(channels, depth, height, width)``, any real dtype, values as stored
+            (HU for CT).
+        affine: 4×4, array indices (depth, height, width, 1) → LPS mm; None where the format knows none (a PNG has no
+            millimetres). Only volumes have one.
+        channels: one name a channel.
+        modality: as the format knows it, else None.
+        source: where it came from.
+
+    Raises:
+        FormatError: rank, channel names and affine do not fit together.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray | None = None
+    channels: tuple[str, ...] = ()
+    modality: str | None = None
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (3, 4):
+            raise FormatError(
+                f"an image is (channels, [depth,] height, width); got an array of shape {self.array.shape}"
+            )
+        object.__setattr__(self, "affine", _check_affine(self.affine, self.array.ndim - 1))
+        names = self.channels or tuple(f"channel{i}" for i in range(len(self.array)))
+        if len(names) != len(self.array):
+            raise FormatError(f"{len(names)} channel names ({', '.join(names)}) for {len(self.array)} channels")
+        object.__setattr__(self, "channels", tuple(names))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape, ([depth,] height, width)."""
+        return self.array.shape[1:]
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Millimetres between neighbours, (depth, height, width); None without an affine."""
+        return None if self.affine is None else spacing_of(self.affine)
+
+    def with_array(self, array: np.ndarray, **changes: Any) -> Image:
+        """The same geometry and source with other pixels."""
+        return replace(self, array=array, **changes)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A label map in the geometry of its source, with the data set's own label values.
+
+    Attributes:
+        array: ``([depth,] height, width)`` integers: the values to be written (0/255 in, 0/255 out). RGB-coloured
+            label sets hold packed colours (see `cpfnet.labels`).
+        affine: as in `Image`.
+        source: the image's source; writing goes back into its exact size, axis order and header.
+        probabilities: ``(classes, [depth,] height, width)`` float32 in 0…1, where asked for.
+        classes: one name for each plane of ``probabilities``.
+        uncertainty: ``([depth,] height, width)`` float32 in 0…1, where asked for.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray | None = None
+    source: Source | None = None
+    probabilities: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    uncertainty: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.array.ndim not in (2, 3):
+            raise FormatError(f"a segmentation is ([depth,] height, width); got an array of shape {self.array.shape}")
+        object.__setattr__(self, "affine", _check_affine(self.affine, self.array.ndim))
+        for name, extra in (("probabilities", self.probabilities), ("uncertainty", self.uncertainty)):
+            if extra is not None and extra.shape[-self.array.ndim :] != self.array.shape:
+                raise FormatError(f"{name} of shape {extra.shape} do not fit a label map of shape {self.array.shape}")
+
+
+def geometry_difference(
+    shape_a: tuple[int, ...],
+    affine_a: np.ndarray | None,
+    shape_b: tuple[int, ...],
+    affine_b: np.ndarray | None,
+    *,
+    tolerance: float = 1e-3,
+) -> str | None:
+    """Say how two geometries differ, or None where they agree.
+
+    Sizes must be equal; affines agree when no corner of the grid moves by more than ``tolerance`` of a voxel (tools
+    write affines that differ by 1e-8). A geometry without millimetres agrees with any of the same size.
+
+    Returns:
+        A sentence with the quantity and both values, or None.
+    """
+    if tuple(shape_a) != tuple(shape_b):
+        return f"size {'×'.join(map(str, shape_a))} against {'×'.join(map(str, shape_b))}"
+    if affine_a is None or affine_b is None:
+        return None
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape_a], indexing="ij")).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    moved = np.linalg.inv(affine_a) @ affine_b @ corners - corners
+    worst = float(np.abs(moved).max())
+    if worst <= tolerance:
+        return None
+
+    def brief(affine: np.ndarray) -> str:
+        directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        return (
+            f"origin {np.round(affine[:3, 3], 4).tolist()} mm, spacing {np.round(spacing_of(affine), 4).tolist()} mm, "
+            f"directions {np.round(directions, 4).tolist()}"
+        )
+
+    return f"affines differ by {worst:.4g} voxels at a corner: {brief(affine_a)} against {brief(affine_b)}"

@@ -1,0 +1,158 @@
+"""What a Plan's `labels` mean in pixels: file values → codes → classes, and back.
+
+A *code map* is one small integer a pixel, whatever the labels are: 0 background, 1…n one for each set of classes that
+can occur together (for exclusive classes: one a class, in the Plan's order), `IGNORED` not annotated. Everything between reading and
+the loss handles one code map, so masks stay label-exact; `membership` turns codes into classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cpfnet.errors import DatasetError
+from cpfnet.image import Image
+from cpfnet.planning import LabelClass, Labels
+
+IGNORED = 255
+"""Code of pixels that count in neither loss nor metrics."""
+
+
+def _number(value: int | str) -> int:
+    """An integer, or a colour as 0x1000000 + 0xRRGGBB (no grey value is taken for a colour; a grey colour is its grey value)."""
+    if not isinstance(value, str):
+        return int(value)
+    colour = int(value[1:], 16)
+    return colour & 0xFF if colour == (colour & 0xFF) * 0x010101 else 0x1000000 + colour
+
+
+def _name(number: int) -> str:
+    return f"#{number - 0x1000000:06x}" if number >= 0x1000000 else str(number)
+
+
+def pack(array: np.ndarray) -> np.ndarray:
+    """File values as one integer a pixel.
+
+    Args:
+        array: ``(1, …)`` grey, or ``(3, …)`` / ``(4, …)`` RGB(A) uint8. A colour with R = G = B is its grey value.
+
+    Returns:
+        ``(…)`` int64 (float only where a label file holds fractions, which `encode` refuses without a threshold).
+    """
+    if len(array) == 1:
+        plane = array[0]
+        if plane.dtype.kind == "f":
+            whole = np.rint(plane)
+            return whole.astype(np.int64) if np.array_equal(whole, plane) else plane
+        return plane.astype(np.int64)
+    if len(array) not in (3, 4) or array.dtype != np.uint8:
+        raise DatasetError(
+            f"a label has {len(array)} channels of {array.dtype}; expected one channel, or 8-bit RGB",
+            mend="store one integer (or one 8-bit colour) a pixel",
+        )
+    red, green, blue = (plane.astype(np.int64) for plane in array[:3])
+    colour = 0x1000000 + (red << 16 | green << 8 | blue)
+    return np.where((red == green) & (green == blue), red, colour)
+
+
+def codes_of(labels: Labels) -> list[tuple[tuple[int, ...], frozenset[int]]]:
+    """For each code from 1: the (packed) file values that mean it, and the indices of the classes it belongs to."""
+    owners: dict[int, set[int]] = {}
+    for index, label_class in enumerate(labels.classes):
+        for value in label_class.values:
+            owners.setdefault(_number(value), set()).add(index)
+    groups: dict[frozenset[int], list[int]] = {}
+    for value, indices in owners.items():
+        groups.setdefault(frozenset(indices), []).append(value)
+    codes = [(tuple(values), group) for group, values in groups.items()]
+    if len(codes) >= IGNORED:
+        raise DatasetError(f"{len(codes)} classes; at most {IGNORED - 1} fit", mend="merge classes in `labels.classes`")
+    return codes
+
+
+def membership(labels: Labels) -> np.ndarray:
+    """bool ``(256, classes)``: does code c belong to class k? Rows of background and IGNORED are all False."""
+    table = np.zeros((256, len(labels.classes)), dtype=bool)
+    for code, (_, classes) in enumerate(codes_of(labels), start=1):
+        table[code, list(classes)] = True
+    return table
+
+
+def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndarray:
+    """File values → code map.
+
+    Args:
+        label: as read by the formats, ``(1 or 3, [depth,] height, width)``.
+        labels: the Plan's.
+        where: the file, for the message.
+
+    Returns:
+        uint8 ``([depth,] height, width)``.
+
+    Raises:
+        DatasetError: a value that `labels` does not name, with its share of the pixels.
+    """
+    packed = pack(label.array)
+    if labels.threshold is not None:
+        codes = (packed > labels.threshold).astype(np.uint8)
+        for value in labels.ignore:
+            codes[packed == _number(value)] = IGNORED
+        return codes
+    table = {_number(value): 0 for value in labels.background}
+    table |= {_number(value): IGNORED for value in labels.ignore}
+    for code, (values, _) in enumerate(codes_of(labels), start=1):
+        table |= dict.fromkeys(values, code)
+    # Counting is far faster than sorting, and grey labels are small numbers.
+    small = packed.size > 0 and packed.dtype.kind == "i" and packed.min() >= 0 and packed.max() < 2**16
+    found = np.flatnonzero(np.bincount(packed.ravel())) if small else np.unique(packed)
+    alien = [value for value in found.tolist() if value not in table]
+    if alien:
+        share = float(np.isin(packed, alien).mean())
+        shown = ", ".join(_name(int(v)) if float(v).is_integer() else f"{v:g}" for v in alien[:8]) + (
+            " …" if len(alien) > 8 else ""
+        )
+        raise DatasetError(
+            f"unexpected label values {shown} on {share:.2%} of the pixels; known are {', '.join(_name(v) for v in sorted(table))}",
+            where=where,
+            mend="add them to a class, to `background` or to `ignore` under `labels`, or correct the file; for soft edges set `labels.threshold`",
+        )
+    lookup = np.array([table[value] for value in found.tolist()], dtype=np.uint8)
+    return lookup[np.searchsorted(found, packed)]
+
+
+def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
+    """Predicted classes → file values.
+
+    Args:
+        classes: exclusive: ``([depth,] height, width)`` integers, 0 background, k+1 class k. Regions: bool
+            ``(classes, [depth,] height, width)``, painted in the Plan's order.
+        labels: the Plan's.
+
+    Returns:
+        ``([depth,] height, width)``, uint8 where all values fit, else uint16 or int32; colours packed as
+        0x1000000 + 0xRRGGBB in int32 (the raster writer turns them back).
+    """
+    background = _number(labels.background[0]) if labels.background else 0
+    written = [_number(label_class.written) for label_class in labels.classes]
+    values = [background, *written]
+    low, high = min(values), max(values)
+    dtype = np.uint8 if low >= 0 and high < 2**8 else np.uint16 if low >= 0 and high < 2**16 else np.int32
+    if labels.exclusive:
+        return np.array(values, dtype=dtype)[classes]
+    out = np.full(classes.shape[1:], background, dtype=dtype)
+    for plane, value in zip(classes, written, strict=True):
+        out[plane] = value
+    return out
+
+
+def encode_prediction(label: Image, labels: Labels, *, where: str | None = None) -> np.ndarray:
+    """The code map of a written prediction: its values are the classes' `written` ones.
+
+    A region painted over by an inner one still belongs to the pixel, because regions are nested in the Plan's order.
+    """
+    classes = tuple(
+        LabelClass(
+            name=c.name, values=tuple({c.written, *c.values}) if labels.exclusive else c.values, tubular=c.tubular
+        )
+        for c in labels.classes
+    )
+    return encode(label, labels.model_copy(update={"classes": classes, "threshold": None}), where=where)

@@ -1,0 +1,327 @@
+"""The Plan: everything that the user approves before training, as one validated, hashed document.
+
+It is the one contract between data, training and inference: what the Plan says, no other module derives again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Modality = Literal["ct", "mr", "fundus", "dermoscopy", "oct", "xray", "ultrasound", "other"]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _label_value(value: Any) -> Any:
+    if isinstance(value, str) and not re.fullmatch(r"#[0-9a-f]{6}", value.lower()):
+        raise ValueError(f"{value!r} is neither an integer nor a colour such as '#ff0000'")
+    return value.lower() if isinstance(value, str) else value
+
+
+class Strict(BaseModel):
+    """Base of all settings: unknown keys are refused, values cannot change after checking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelClass(Strict):
+    """One structure to segment: the file values that mean it."""
+
+    name: str = Field(min_length=1)
+    values: tuple[int | str, ...] = Field(min_length=1, description="file values (integers) or colours ('#rrggbb')")
+    write: int | str | None = Field(None, description="value written in predictions; default: the first of `values`")
+    tubular: bool = Field(False, description="thin and branching (vessels): clDice is reported too")
+
+    _values = field_validator("values", mode="before")(
+        lambda v: tuple(map(_label_value, v)) if isinstance(v, (list, tuple)) else (_label_value(v),)
+    )
+    _write = field_validator("write", mode="before")(_label_value)
+
+    @property
+    def written(self) -> int | str:
+        return self.values[0] if self.write is None else self.write
+
+
+class Labels(Strict):
+    """How file values become classes and go back.
+
+    Exclusive classes (each pixel has one) train with a softmax over background and classes. With ``exclusive: false``
+    classes are regions that may overlap (whole tumour ⊃ core): a value may stand in several, each region is a sigmoid,
+    and predictions are painted in the order of `classes`, so the innermost comes last.
+    """
+
+    background: tuple[int | str, ...] = Field((0,), description="file values that mean none of the classes")
+    classes: tuple[LabelClass, ...] = Field(min_length=1)
+    exclusive: bool = True
+    ignore: tuple[int | str, ...] = Field(
+        (), description="file values for 'not annotated': in neither loss nor metrics"
+    )
+    threshold: float | None = Field(None, description="for soft masks of one class: file values above it are the class")
+
+    _values = field_validator("background", "ignore", mode="before")(
+        lambda v: tuple(map(_label_value, v)) if isinstance(v, (list, tuple)) else (_label_value(v),)
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Labels:
+        names = [c.name for c in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"class names repeat: {names}")
+        taken: dict[int | str, str] = {}
+        groups = [("background", self.background), ("ignore", self.ignore)]
+        groups += [(f"class {c.name!r}", c.values) for c in self.classes] if self.exclusive else []
+        for owner, values in groups:
+            for value in values:
+                if value in taken:
+                    raise ValueError(f"value {value!r} belongs to {taken[value]} and to {owner}")
+                taken[value] = owner
+        for c in self.classes:
+            for value in c.values:
+                if value in self.background or value in self.ignore:
+                    raise ValueError(f"value {value!r} of class {c.name!r} is also background or ignored")
+        written = [c.written for c in self.classes]
+        if len(set(written)) != len(written):
+            raise ValueError(f"two classes would be written as the same value: {written}; set `write`")
+        if self.threshold is not None and len(self.classes) != 1:
+            raise ValueError("`threshold` is for soft masks of exactly one class")
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """Planes the network gives: background and classes with a softmax, or one a region with sigmoids."""
+        return len(self.classes) + 1 if self.exclusive else len(self.classes)
+
+
+class Window(Strict):
+    """Clip to [low, high] in file units (HU), then to [0, 1]."""
+
+    kind: Literal["window"] = "window"
+    low: float = -1000.0
+    high: float = 2000.0
+
+    @model_validator(mode="after")
+    def _order(self) -> Window:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        return self
+
+
+class ZScore(Strict):
+    """(x − mean) / SD over the body (values above the background of the same image)."""
+
+    kind: Literal["zscore"] = "zscore"
+
+
+class Percentiles(Strict):
+    """Clip to two percentiles of the image itself, then to [0, 1]; a constant border does not count."""
+
+    kind: Literal["percentiles"] = "percentiles"
+    low: Annotated[float, Field(ge=0, lt=100)] = 0.5
+    high: Annotated[float, Field(gt=0, le=100)] = 99.5
+
+
+class MinMax(Strict):
+    """The image's own minimum and maximum to [0, 1]; a constant image becomes 0."""
+
+    kind: Literal["minmax"] = "minmax"
+
+
+class Scale(Strict):
+    """(x / full − mean) / std: full range to [0, 1], then a data set's statistics (ImageNet's when pretrained)."""
+
+    kind: Literal["scale"] = "scale"
+    full: Positive = 255.0
+    mean: float = 0.0
+    std: Positive = 1.0
+
+
+Intensity = Annotated[Window | ZScore | Percentiles | MinMax | Scale, Field(discriminator="kind")]
+
+
+class Channel(Strict):
+    """One input channel and what happens to its values."""
+
+    name: str
+    intensity: Intensity
+
+
+class Spatial(Strict):
+    """How an Image's grid becomes the network's."""
+
+    mode: Literal["2d", "2.5d", "3d"] = "2d"
+    neighbours: int = Field(0, ge=0, description="2.5d: slices on each side that enter as further channels")
+    slices: Literal["axial", "coronal", "sagittal", "stored"] = Field(
+        "stored", description="volumes: the plane of a slice; reorients exactly"
+    )
+    spacing: tuple[Positive, Positive, Positive] | None = Field(
+        None, description="mm (depth, height, width) to resample to; null keeps the grid"
+    )
+    size: tuple[Count, Count] | None = Field(
+        None, description="images without mm: (height, width) to resize to; null keeps the grid"
+    )
+    patch: tuple[Annotated[int, Field(ge=32)], ...] = Field(description="training patch, ([depth,] height, width)")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Spatial:
+        if len(self.patch) != self.dims:
+            raise ValueError(f"mode {self.mode} needs a patch of {self.dims} sizes, got {list(self.patch)}")
+        if (self.neighbours > 0) != (self.mode == "2.5d"):
+            raise ValueError(
+                f"neighbours = {self.neighbours} does not fit mode {self.mode}: 2.5d needs at least 1, others 0"
+            )
+        return self
+
+    @property
+    def dims(self) -> Literal[2, 3]:
+        return 3 if self.mode == "3d" else 2
+
+
+class NetworkPlan(Strict):
+    """Which network, by the name it is registered under."""
+
+    name: str = "cpfnet"
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
+    weights: str = Field("imagenet", description="'imagenet', 'none' (from scratch), or a weight file")
+
+
+class LossPlan(Strict):
+    name: str = "dice+ce"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Augmentation(Strict):
+    """Probability and strength of each random change; 0 switches one off."""
+
+    elastic: Fraction = 0.3
+    elastic_alpha: float = Field(1000.0, ge=0, description="the guide's alpha: displacement gain, pixels at full size")
+    elastic_sigma: Positive = Field(30.0, description="the guide's sigma: smoothing of the displacement field, pixels")
+    rotation: Fraction = 0.5
+    rotation_degrees: float = Field(15.0, ge=0, le=180)
+    scale: Fraction = 0.3
+    scale_range: Fraction = Field(0.2, description="0.2 is 0.8 … 1.2")
+    flips: tuple[Literal["depth", "height", "width"], ...] = Field(
+        (), description="axes along which anatomy may be mirrored"
+    )
+    gamma: Fraction = 0.3
+    brightness: Fraction = 0.3
+    contrast: Fraction = 0.3
+    blur: Fraction = 0.1
+    noise: Fraction = 0.1
+
+
+class TrainingPlan(Strict):
+    epochs: Count = 100
+    samples: Count = Field(description="patches drawn per epoch")
+    batch: Count = 4
+    accumulate: Count = Field(1, description="batches per optimiser step")
+    foreground: Fraction = Field(0.5, description="share of patches centred on a labelled structure")
+    loss: LossPlan = LossPlan()
+    optimiser: Literal["sgd", "adamw"] = "adamw"
+    learning_rate: Positive = 1e-3
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
+    power: Positive = Field(0.9, description="poly schedule: lr · (1 − step/steps)^power")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average; null: none")
+    clip: Positive | None = Field(12.0, description="largest gradient norm; null: no limit")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: int = Field(0, ge=0)
+    workers: int = Field(2, ge=0, description="processes that prepare samples")
+    augmentation: Augmentation = Augmentation()
+
+
+class InferencePlan(Strict):
+    tile: tuple[Annotated[int, Field(ge=32)], ...] | None = Field(
+        None, description="largest piece given to the network at once; null: whole slices"
+    )
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    mirror: tuple[Literal["depth", "height", "width"], ...] = Field(
+        (), description="axes mirrored when --tta is asked for"
+    )
+    batch: Count = 1
+
+
+class Folds(Strict):
+    count: Annotated[int, Field(ge=2)] = 5
+    seed: int = Field(0, ge=0)
+
+
+class Plan(Strict):
+    """The one contract between data, training and inference.
+
+    Raises:
+        PlanError: on reading, for an unknown key or a value that cannot be, with the line.
+    """
+
+    name: str
+    modality: Modality = "other"
+    source: Literal["images", "volumes"] = Field(description="images have no millimetres, volumes have")
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    labels: Labels
+    spatial: Spatial
+    network: NetworkPlan = NetworkPlan()
+    training: TrainingPlan
+    inference: InferencePlan = InferencePlan()
+    folds: Folds = Folds()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Plan:
+        if self.source == "images":
+            if self.spatial.mode != "2d":
+                raise ValueError(f"spatial.mode {self.spatial.mode} needs volumes; these are plain images")
+            if self.spatial.spacing is not None:
+                raise ValueError("spatial.spacing is in mm, and plain images have none; use spatial.size")
+        elif self.spatial.size is not None:
+            raise ValueError("spatial.size is for plain images; volumes use spatial.spacing")
+        if self.inference.tile is not None and len(self.inference.tile) != self.spatial.dims:
+            raise ValueError(f"inference.tile needs {self.spatial.dims} sizes, got {list(self.inference.tile)}")
+        return self
+
+    @property
+    def in_channels(self) -> int:
+        """Channels the network sees; 2.5-D stacks are slice-major: [slice 0: all channels, slice 1: all channels, …]."""
+        return len(self.channels) * (2 * self.spatial.neighbours + 1)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the content, whatever the file's comments and order."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def with_settings(self, settings: list[str]) -> Plan:
+        """A new Plan with ``section.key=value`` applied (values are YAML).
+
+        Raises:
+            PlanError: no such key, or a value that cannot be.
+        """
+        from cpfnet.settings import assign, validate
+
+        data = self.model_dump(mode="json")
+        for setting in settings:
+            assign(data, setting)
+        return validate(Plan, data, where="--set")
+
+    def save(self, path: Path | str, *, comments: dict[str, str] | None = None) -> None:
+        """Write as YAML; ``comments`` (dotted key → why) stand beside their keys."""
+        from cpfnet.settings import write_yaml
+
+        write_yaml(self, Path(path), comments or {})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Plan:
+        """Read a ``plan.yaml``.
+
+        Raises:
+            PlanError: the file, the line, the field, what was found and what would do.
+        """
+        from cpfnet.settings import read_yaml
+
+        return read_yaml(cls, Path(path))

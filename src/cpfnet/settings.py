@@ -1,0 +1,241 @@
+"""Settings as YAML: read with the line of every mistake, written with the meaning of every key."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from cpfnet.errors import OutputError, PlanError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _line(tree: Any, path: tuple[str | int, ...]) -> int | None:
+    """1-based line of the deepest part of ``path`` that stands in the document."""
+    line = None
+    for key in path:
+        if isinstance(tree, CommentedMap) and key in tree:
+            line = tree.lc.key(key)[0] + 1
+        elif isinstance(tree, CommentedSeq) and isinstance(key, int) and key < len(tree):
+            line = tree.lc.item(key)[0] + 1
+        else:
+            continue  # pydantic puts the tags of unions into the path, too
+        tree = tree[key]
+    return line
+
+
+def _neighbour(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
+    """'Known keys …' for an unknown key, the nearest first."""
+    current: Any = model
+    for key in path[:-1]:
+        options = [current, *typing.get_args(current)]
+        fields = [o.model_fields for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        found = next((f[str(key)].annotation for f in fields if str(key) in f), None)
+        if found is not None:
+            current = found
+    models = [o for o in (current, *typing.get_args(current)) if isinstance(o, type) and issubclass(o, BaseModel)]
+    names = [name for m in models for name in m.model_fields]
+    near = difflib.get_close_matches(str(path[-1]), names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known here: {', '.join(names)}" if names else "remove it"
+
+
+def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
+    """Build ``model`` from plain data.
+
+    Raises:
+        PlanError: every unknown key and wrong value, with its field, line (given ``tree``) and what would do.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines, mends = [], []
+        for problem in error.errors(include_url=False):
+            path = problem["loc"]
+            line = _line(tree, path)
+            field = ".".join(str(p) for p in path)
+            if problem["type"] == "extra_forbidden":
+                message = "unknown key"
+                mends.append(f"{field}: {_neighbour(model, path)}")
+            else:
+                message = problem["msg"].removeprefix("Value error, ")
+                if problem["type"] != "missing" and not isinstance(problem["input"], (dict, list)):
+                    message += f" (found {problem['input']!r})"
+            lines.append((f"line {line}: " if line else "") + (f"{field}: " if field else "") + message)
+        raise PlanError(
+            "; ".join(lines), where=where, mend="; ".join(mends) or "correct the value and run again"
+        ) from None
+
+
+def load_yaml(path: Path, *, what: str = "settings file") -> CommentedMap:
+    """A YAML mapping with line numbers.
+
+    Raises:
+        PlanError: not there, not text, not YAML, or not a mapping.
+    """
+    yaml = YAML(typ="rt")  # the round-trip loader builds plain containers only; tags run no code
+    yaml.allow_duplicate_keys = False
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot be read: {error.strerror}", where=path, mend=f"give the path of a {what}") from None
+    except UnicodeDecodeError:
+        raise PlanError("is not a UTF-8 text file", where=path, mend=f"give the path of a {what}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise PlanError(
+            f"{line}not valid YAML: {problem}", where=path, mend="correct the line; indentation and colons matter"
+        ) from None
+    if not isinstance(tree, CommentedMap):
+        raise PlanError(
+            "holds no settings (expected `key: value` lines)", where=path, mend=f"give the path of a {what}"
+        )
+    return tree
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (int, float, str):  # ruamel keeps notations in subclasses
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
+
+
+def read_yaml(model: type[M], path: Path) -> M:
+    """Read and validate a settings file.
+
+    Raises:
+        PlanError: see `validate` and `load_yaml`.
+    """
+    tree = load_yaml(path)
+    return validate(model, _plain(tree), where=str(path), tree=tree)
+
+
+def _choices(annotation: Any) -> str:
+    """'a | b | c' for a Literal, also inside a union or a tuple."""
+    if typing.get_origin(annotation) is Literal:
+        return " | ".join(str(a) for a in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):
+        return next(filter(None, (_choices(a) for a in typing.get_args(annotation))), "")
+    return ""
+
+
+def _commented(model: BaseModel, comments: dict[str, str], prefix: str = "", indent: int = 0) -> CommentedMap:
+    out = CommentedMap()
+    for name, info in type(model).model_fields.items():
+        value, key = getattr(model, name), f"{prefix}{name}"
+        out[name] = _tree(value, comments, key, indent)
+        choices = "" if name == "kind" else _choices(info.annotation)
+        hint = "; ".join(filter(None, (info.description, choices)))
+        scalar = not isinstance(out[name], CommentedMap) and not (
+            isinstance(out[name], CommentedSeq) and not out[name].fa.flow_style()
+        )
+        if hint and scalar:
+            out.yaml_add_eol_comment(hint, name)
+        if key in comments:
+            out.yaml_set_comment_before_after_key(name, before=comments[key], indent=indent)
+    return out
+
+
+def _tree(value: Any, comments: dict[str, str], key: str, indent: int) -> Any:
+    if isinstance(value, BaseModel):
+        return _commented(value, comments, f"{key}.", indent + 2)
+    if isinstance(value, (list, tuple)):
+        items = CommentedSeq(_tree(v, comments, f"{key}.{i}", indent + 2) for i, v in enumerate(value))
+        if not any(isinstance(v, BaseModel) for v in value):
+            items.fa.set_flow_style()
+        return items
+    if isinstance(value, dict):
+        out = CommentedMap((k, _tree(v, comments, f"{key}.{k}", indent + 2)) for k, v in value.items())
+        if not value:
+            out.fa.set_flow_style()
+        return out
+    return value
+
+
+def write_yaml(model: BaseModel, path: Path, comments: dict[str, str] | None = None, *, header: str = "") -> None:
+    """Write settings as YAML, whole or not at all.
+
+    Args:
+        model: the settings.
+        path: the file; an existing one is replaced by this one in one step.
+        comments: dotted key → why it has this value, written above it.
+        header: lines at the top.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    tree = _commented(model, comments or {})
+    if header:
+        tree.yaml_set_start_comment(header)
+    yaml = YAML(typ="rt")
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            yaml.dump(tree, file)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot be written: {error.strerror}", where=path, mend="choose a folder you may write to, with free space"
+        ) from None
+
+
+def assign(data: dict[str, Any], setting: str) -> None:
+    """Apply ``section.key=value`` (the value is YAML) to plain settings, in place.
+
+    Raises:
+        PlanError: no '=' or a path that leads nowhere. An unknown last key is left for `validate` to name.
+    """
+    dotted, equals, text = setting.partition("=")
+    if not equals or not dotted.strip():
+        raise PlanError(
+            f"{setting!r} is not a setting", where="--set", mend="write section.key=value, for example training.batch=8"
+        )
+    try:
+        value = _plain(YAML(typ="safe", pure=True).load(text)) if text.strip() else None
+    except YAMLError as error:
+        raise PlanError(
+            f"{text!r} is not a YAML value: {getattr(error, 'problem', error)}",
+            where=f"--set {dotted}",
+            mend="quote it",
+        ) from None
+    *path, last = dotted.strip().split(".")
+    current: Any = data
+    for depth, key in enumerate(path):
+        if isinstance(current, list) and key.isdigit() and int(key) < len(current):
+            current = current[int(key)]
+        elif isinstance(current, dict) and isinstance(current.get(key), (dict, list)):
+            current = current[key]
+        else:
+            known = ", ".join(map(str, current)) if isinstance(current, dict) else f"0 … {len(current) - 1}"
+            near = difflib.get_close_matches(key, list(current), n=1) if isinstance(current, dict) else []
+            mend = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
+            raise PlanError(f"no section {'.'.join(path[: depth + 1])!r}", where=f"--set {setting}", mend=mend)
+    if isinstance(current, list):
+        if not last.isdigit() or int(last) >= len(current):
+            raise PlanError(f"no entry {last!r}", where=f"--set {setting}", mend=f"known here: 0 … {len(current) - 1}")
+        current[int(last)] = value
+    else:
+        current[last] = value
