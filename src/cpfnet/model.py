@@ -1,0 +1,218 @@
+"""The Model: a folder that holds the plan as approved, the weights, and what training found.
+
+    plan.yaml            as approved before training
+    weights.safetensors  no code runs when it loads
+    fitted.yaml          what training found: the data it was fitted for, threshold …
+    metrics.json         validation scores
+    card.md              the same for people
+
+A Model is self-contained: it moves between machines without its training data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from cpfnet.errors import CpfnetError, OutputError, WeightsError
+from cpfnet.planning import Count, Fraction, Plan, Strict
+from cpfnet.settings import read_yaml, write_yaml
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FittedChannel(Strict):
+    """What one channel of the training images held, in file units (HU for CT)."""
+
+    name: str
+    low: float = Field(description="lowest 0.5 % quantile of a training image")
+    high: float = Field(description="highest 99.5 % quantile of a training image")
+
+
+class Fitted(Strict):
+    """What training found; `predict` refuses inputs outside it."""
+
+    plan_hash: str = Field(description="of the plan.yaml beside this file")
+    cases: Count = Field(description="training cases")
+    epochs: int = Field(ge=0, description="epochs behind these weights")
+    channels: tuple[FittedChannel, ...]
+    spacing_low: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
+    spacing_high: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
+    threshold: Fraction = Field(0.5, description="probability from which a region counts")
+    validation_dice: float | None = Field(None, description="mean over validation cases and classes")
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name beside ``path``, then rename: whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(
+            f"cannot be written: {reason}", where=path, mend="free some space, or choose another folder"
+        ) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@dataclass
+class Model:
+    """Plan, weights and what was fitted.
+
+    Attributes:
+        plan: as approved.
+        fitted: what training found.
+        state: the network's state dict; None until `network` reads it from ``folder``.
+        metrics: validation scores, any JSON.
+        folder: where it was loaded from or saved to.
+    """
+
+    plan: Plan
+    fitted: Fitted
+    state: dict[str, torch.Tensor] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Model:
+        """Read a Model folder; the weights are read when `network` is called.
+
+        Raises:
+            CpfnetError: not a Model folder, or its plan was edited after training.
+        """
+        folder = Path(folder)
+        missing = [
+            name for name in ("plan.yaml", "fitted.yaml", "weights.safetensors") if not (folder / name).is_file()
+        ]
+        if missing:
+            raise CpfnetError(
+                f"is not a Model folder: {', '.join(missing)} missing" if folder.is_dir() else "no such folder",
+                where=folder,
+                mend="give the folder that `cpfnet train … -o MODEL` wrote",
+            )
+        plan = Plan.load(folder / "plan.yaml")
+        fitted = read_yaml(Fitted, folder / "fitted.yaml")
+        if plan.hash != fitted.plan_hash:
+            raise CpfnetError(
+                "the plan was changed after training, so it no longer describes these weights",
+                where=folder / "plan.yaml",
+                mend="restore the file; to change settings, train again with --plan or --set",
+            )
+        metrics = folder / "metrics.json"
+        try:
+            scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+        except ValueError as error:
+            raise CpfnetError(
+                f"is not valid JSON: {error}", where=metrics, mend="restore the file, or delete it"
+            ) from None
+        return cls(plan, fitted, metrics=scores, folder=folder)
+
+    def network(self) -> torch.nn.Module:
+        """The trained network on the CPU, in evaluation mode: (N, in_channels, …) → logits (N, outputs, …).
+
+        Raises:
+            WeightsError: the weights are damaged or belong to another network.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from cpfnet.network import zoo
+
+        network = zoo.build(
+            self.plan.network.name,
+            self.plan.in_channels,
+            self.plan.labels.outputs,
+            spatial_dims=self.plan.spatial.dims,
+            **self.plan.network.options,
+        )
+        where = None if self.folder is None else self.folder / "weights.safetensors"
+        if self.state is None:
+            if where is None:
+                raise WeightsError("this Model has neither weights nor a folder to read them from")
+            try:
+                self.state = load_file(where)
+            except (SafetensorError, OSError) as error:
+                raise WeightsError(
+                    f"cannot be read: {error}", where=where, mend="copy the Model folder again"
+                ) from None
+        try:
+            network.load_state_dict(self.state)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"do not fit network {self.plan.network.name!r}: {error}",
+                where=where,
+                mend="copy the Model folder again",
+            ) from None
+        return network.eval()
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the Model, each file whole or not at all; an earlier Model in ``folder`` is replaced.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        if self.state is None:
+            self.network()
+        assert self.state is not None  # network() has read it, or raised
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot be made: {error.strerror}", where=folder, mend="choose a folder you may write to"
+            ) from None
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in self.state.items()}
+        _write(folder / "weights.safetensors", lambda p: save_file(state, p, metadata={"plan": self.plan.hash}))
+        write_yaml(self.plan, folder / "plan.yaml")
+        write_yaml(self.fitted, folder / "fitted.yaml")
+        _write(
+            folder / "metrics.json", lambda p: p.write_text(json.dumps(self.metrics, indent=1) + "\n", encoding="utf-8")
+        )
+        _write(folder / "card.md", lambda p: p.write_text(self.card(), encoding="utf-8"))
+        self.folder = folder
+        return folder
+
+    def card(self) -> str:
+        """The Model in words: what it is for, what it was fitted on, how well it did, what it is not for."""
+        plan, fitted = self.plan, self.fitted
+        classes = ", ".join(f"{c.name} (written as {c.written})" for c in plan.labels.classes)
+        ranges = "\n".join(f"- {c.name}: {c.low:g} … {c.high:g}" for c in fitted.channels)
+        dice = "not measured" if fitted.validation_dice is None else f"{fitted.validation_dice:.4f}"
+        spacing = ""
+        if fitted.spacing_low and fitted.spacing_high:
+            pairs = zip(fitted.spacing_low, fitted.spacing_high, strict=True)
+            spacing = f"\nSpacing (depth, height, width), mm: {', '.join(f'{a:g} … {b:g}' for a, b in pairs)}\n"
+        return f"""# {plan.name}
+
+Segments {classes} in {plan.modality} {plan.source} with network `{plan.network.name}` ({plan.spatial.mode}).
+
+## Fitted on
+
+{fitted.cases} training cases, {fitted.epochs} epochs. Intensities seen, in file units:
+
+{ranges}
+{spacing}
+## Validation
+
+Dice, mean over validation cases and classes: {dice}. It chose the epoch, so it is optimistic; run `cpfnet evaluate` on
+cases that training never saw.
+
+## Not for
+
+Images from other modalities, scanners or populations than those above without a new evaluation. Not a medical device.
+
+Plan: `{plan.hash[:16]}`
+"""
