@@ -1,0 +1,63 @@
+"""Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.
+
+The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `doctor`), the nouns what they pass on
+(`Image`, `Plan`, `Model`, `Segmentation`); `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "check": "verbs",
+    "plan": "verbs",
+    "train": "verbs",
+    "predict": "verbs",
+    "predict_files": "verbs",
+    "evaluate": "verbs",
+    "doctor": "doctor",
+    "read": "formats",
+    "write": "formats",
+    "CpfnetError": "errors",
+    "Image": "image",
+    "Segmentation": "image",
+    "Plan": "planning",
+    "Model": "model",
+    "CPFNet": "network.cpfnet",
+    "GuideCPFNet": "network.guide",
+}
+
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from cpfnet.doctor import doctor as doctor
+    from cpfnet.errors import CpfnetError as CpfnetError
+    from cpfnet.formats import read as read
+    from cpfnet.formats import write as write
+    from cpfnet.image import Image as Image
+    from cpfnet.image import Segmentation as Segmentation
+    from cpfnet.model import Model as Model
+    from cpfnet.network.cpfnet import CPFNet as CPFNet
+    from cpfnet.network.guide import GuideCPFNet as GuideCPFNet
+    from cpfnet.planning import Plan as Plan
+    from cpfnet.verbs import check as check
+    from cpfnet.verbs import evaluate as evaluate
+    from cpfnet.verbs import plan as plan
+    from cpfnet.verbs import predict as predict
+    from cpfnet.verbs import predict_files as predict_files
+    from cpfnet.verbs import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"cpfnet.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'cpfnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -128,12 +128,12 @@ def read_yaml(model: type[M], path: Path) -> M:
     return validate(model, _plain(tree), where=str(path), tree=tree)
 
 
-def _choices(annotation: Any) -> str:
+def choices(annotation: Any) -> str:
     """'a | b | c' for a Literal, also inside a union or a tuple."""
     if typing.get_origin(annotation) is Literal:
         return " | ".join(str(a) for a in typing.get_args(annotation))
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, tuple):
-        return next(filter(None, (_choices(a) for a in typing.get_args(annotation))), "")
+        return next(filter(None, (choices(a) for a in typing.get_args(annotation))), "")
     return ""
 
 
@@ -142,7 +142,7 @@ def _commented(model: BaseModel, comments: dict[str, str], prefix: str = "", ind
     for name, info in type(model).model_fields.items():
         value, key = getattr(model, name), f"{prefix}{name}"
         out[name] = _tree(value, comments, key, indent)
-        choices = "" if name == "kind" else _choices(info.annotation)
+        choices = "" if name == "kind" else choices(info.annotation)
         hint = "; ".join(filter(None, (info.description, choices)))
         scalar = not isinstance(out[name], CommentedMap) and not (
             isinstance(out[name], CommentedSeq) and not out[name].fa.flow_style()

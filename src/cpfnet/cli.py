@@ -1,0 +1,317 @@
+"""The commands: arguments in, verbs called, messages out. Heavy libraries load only when a command needs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from cpfnet.errors import CpfnetError
+
+app = typer.Typer(
+    name="cpfnet",
+    help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
+    "In order: doctor, check, plan, train, predict, evaluate. `cpfnet COMMAND --help` shows examples.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+weights_app = typer.Typer(
+    no_args_is_help=True, help="ImageNet weights for the encoder: list, import, verify, download, path."
+)
+app.add_typer(weights_app, name="weights")
+
+DATASET = typer.Argument(help="Folder, dataset.yaml, CSV manifest or datalist JSON.", show_default=False)
+Dataset = Annotated[Path, DATASET]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Settings = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the plan, e.g. training.batch=8; may repeat."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, markup=False, highlight=False)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]], *, styles: list[str] | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for number, row in enumerate(rows):
+        table.add_row(*map(Text, row), style=styles[number] if styles else None)
+    Console().print(table)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what this installation can do, and how to mend what it lacks.
+
+    Example: `cpfnet doctor`
+    """
+    from cpfnet.doctor import doctor as run
+
+    checks = run()
+    if as_json:
+        print(json.dumps([check.as_dict() for check in checks], indent=1))
+        return
+    colours = {"ok": "", "lacks": "yellow", "missing": "red"}
+    rows = [[c.name, c.status, c.detail + (f"\n→ {c.mend}" if c.mend else "")] for c in checks]
+    _table("This installation", ["what", "", "found"], rows, styles=[colours[c.status] for c in checks])
+    if any(check.status == "missing" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    dataset: Dataset,
+    as_json: AsJson = False,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="Processes that read; default: one a core.")] = None,
+) -> None:
+    """Find every problem of a dataset, each with its mend. Exit code 1 if any is an error.
+
+    Examples: `cpfnet check data/` · `cpfnet check dataset.yaml --json`
+    """
+    from cpfnet import verbs
+
+    findings = verbs.check(dataset, workers=workers, progress=not as_json)
+    if as_json:
+        print(json.dumps([finding.as_dict() for finding in findings], indent=1, ensure_ascii=False))
+    else:
+        _print_findings(findings)
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print_findings(findings: list[Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    for severity, colour in colours.items():
+        group = [finding for finding in findings if finding.severity == severity]
+        if group:
+            console.print(f"{len(group)} {severity}{'s' if len(group) > 1 else ''}", style=colour)
+        for finding in group:
+            console.print(Text(f"  {finding.where}: {finding.what}\n    → {finding.mend}"))
+    if not findings:
+        console.print("Nothing found: the dataset is fine.", style="green")
+
+
+@app.command()
+def plan(
+    dataset: Dataset,
+    out: Annotated[Optional[Path], typer.Option("-o", "--out", help="Where to write the plan.")] = None,
+    modality: Annotated[
+        Optional[str],
+        typer.Option(help="ct mr fundus dermoscopy oct xray ultrasound other; default: declared or guessed."),
+    ] = None,
+    network: Annotated[Optional[str], typer.Option(help="Plan for this network.")] = None,
+    settings: Settings = None,
+    preview: Annotated[
+        Optional[Path], typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fingerprint the data and propose a plan.yaml, with the reason beside each choice.
+
+    Examples: `cpfnet plan data/` · `cpfnet plan data/ -o plan.yaml --modality ct --preview samples.png`
+    """
+    from cpfnet import verbs
+
+    out = out or Path("plan.yaml")
+    proposed = verbs.plan(
+        dataset,
+        out=out,
+        modality=modality,
+        network=network,
+        settings=settings or [],
+        preview=preview,
+        overwrite=overwrite,
+        progress=True,
+    )
+    spatial = proposed.spatial
+    _say(
+        f"{out}: {proposed.modality} {proposed.source}, {len(proposed.labels.classes)} class(es), {spatial.mode}, "
+        f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, {proposed.training.epochs} epochs"
+    )
+    if preview is not None:
+        _say(f"{preview}: 16 augmented samples")
+    _say(f"Next: read it, change what you like, then  cpfnet train {dataset} -o MODEL --plan {out}")
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="MODEL", help="The Model folder to write.", show_default=False)
+    ],
+    plan: Annotated[Optional[Path], typer.Option(help="plan.yaml; default: what `cpfnet plan` proposes.")] = None,
+    fold: Annotated[Optional[int], typer.Option(min=0, help="Fold to validate on, from 0.")] = None,
+    epochs: Annotated[Optional[int], typer.Option(min=1)] = None,
+    settings: Settings = None,
+    network: Annotated[Optional[str], typer.Option(help="cpfnet, cpfnet-guide, unet, …")] = None,
+    weights: Annotated[Optional[str], typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    init: Annotated[Optional[Path], typer.Option(metavar="MODEL", help="Fine-tune from this Model.")] = None,
+) -> None:
+    """Train a Model and write a report beside it.
+
+    Examples: `cpfnet train data/ -o model` · `cpfnet train data/ -o model --plan plan.yaml --fold 1 --epochs 50`
+    · `cpfnet train data/ -o model --weights none --set training.batch=8` · `cpfnet train data/ -o model --resume`
+    """
+    from cpfnet import verbs
+
+    verbs.train(
+        dataset,
+        out,
+        plan=plan,
+        fold=fold,
+        epochs=epochs,
+        settings=settings or [],
+        network=network,
+        weights=weights,
+        device=device,
+        resume=resume,
+        init=init,
+        progress=True,
+        say=_say,
+    )
+
+
+@app.command(no_args_is_help=True)
+def predict(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL... INPUT...",
+            help="Model folders (several: an ensemble), then files, folders or globs.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where to write the masks.", show_default=False)
+    ],
+    format: Annotated[str, typer.Option(help="same, nifti, png or tiff.")] = "same",
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probabilities, too.")] = False,
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="Write a picture with the outlines for each input.")
+    ] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (slower, a little better).")] = False,
+    overlap: Annotated[
+        Optional[float], typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.")
+    ] = None,
+    batch: Annotated[Optional[int], typer.Option(min=1, help="Tiles or slices at once; default: the plan's.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where an input lies outside what the Model was fitted for.")
+    ] = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+) -> None:
+    """Segment images into masks that line up with them. Exit code 1 if any input failed.
+
+    Examples: `cpfnet predict model scan.nii.gz -o masks` · `cpfnet predict fold0 fold1 images/ -o masks --overlays`
+    """
+    from cpfnet import verbs
+
+    models = [path for path in paths if (path / "weights.safetensors").is_file()]
+    inputs = [path for path in paths if path not in models]
+    if not models:
+        raise CpfnetError(
+            "no Model among the arguments",
+            where=paths[0],
+            mend="give the folder that `cpfnet train … -o MODEL` wrote, then the inputs",
+        )
+    if not inputs:
+        raise CpfnetError("no input given", mend="cpfnet predict MODEL INPUT... -o DIR")
+    outcomes = verbs.predict_files(
+        models,
+        inputs,
+        out,
+        format=format,
+        probabilities=probabilities,
+        overlays=overlays,
+        tta=tta,
+        overlap=overlap,
+        batch=batch,
+        force=force,
+        overwrite=overwrite,
+        device=device,
+        progress=True,
+        say=_say,
+    )
+    failed = [outcome for outcome in outcomes if outcome.status != "done"]
+    if failed:
+        _table(
+            "Not done",
+            ["input", "", "why"],
+            [[str(o.path), o.status, o.message] for o in failed],
+            styles=["red"] * len(failed),
+        )
+    _say(f"{len(outcomes) - len(failed)} of {len(outcomes)} done, in {out}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@weights_app.command("list")
+def weights_list() -> None:
+    """Show the known weight files and which of them are here.
+
+    Example: `cpfnet weights list`
+    """
+    raise NotImplementedError
+
+
+def fail(error: CpfnetError) -> NoReturn:
+    """Print what is wrong, where and how to mend it, and end with exit code 1."""
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: every foreseeable failure ends in one message, never in a traceback."""
+    try:
+        app()
+    except CpfnetError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        fail(
+            CpfnetError(
+                error.strerror or str(error),
+                where=error.filename,
+                mend="free some space, or check the path and its permissions",
+            )
+        )
+    except Exception as error:
+        if os.environ.get("CPFNET_DEBUG"):
+            raise
+        fail(
+            CpfnetError(
+                f"{type(error).__name__}: {error}",
+                mend="this is a defect of cpfnet: run again with CPFNET_DEBUG=1 and report what it prints",
+            )
+        )

@@ -1,0 +1,237 @@
+"""What ``cpfnet.<verb>`` and the commands do; a command is its verb and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpfnet.errors import CpfnetError, DatasetError
+from cpfnet.planning import Plan
+
+if TYPE_CHECKING:
+    from cpfnet.data.check import Finding
+    from cpfnet.evaluation.run import Scores
+    from cpfnet.image import Image, Segmentation
+    from cpfnet.inference.run import Outcome
+    from cpfnet.model import Model
+
+PathLike = Path | str
+Say = Callable[[str], None]
+
+
+def check(dataset: PathLike, *, workers: int | None = None, progress: bool = False) -> list[Finding]:
+    """Every problem of a dataset, each with its mend.
+
+    Args:
+        dataset: folder, dataset.yaml, CSV manifest or datalist JSON.
+        workers: processes that read; default: one a core.
+        progress: show a bar.
+
+    Raises:
+        DatasetError: ``dataset`` cannot be understood at all.
+    """
+    from cpfnet.data.check import check as run
+
+    return run(Path(dataset), workers=workers, progress=progress)
+
+
+def plan(
+    dataset: PathLike,
+    *,
+    out: PathLike | None = None,
+    modality: str | None = None,
+    network: str | None = None,
+    settings: Sequence[str] = (),
+    preview: PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Plan:
+    """Fingerprint the data and propose how to train on them.
+
+    Args:
+        dataset: as for `check`.
+        out: write the plan here, with the reason beside each choice.
+        modality: what the images are; default: declared by the dataset, else guessed.
+        network: the network to plan for; default: the project's.
+        settings: ``section.key=value`` to change in the proposal.
+        preview: write a picture of 16 augmented samples here.
+        overwrite: replace an existing ``out`` or ``preview``.
+        progress: show a bar.
+
+    Raises:
+        CpfnetError: the dataset cannot be planned for, or a file is in the way.
+    """
+    from cpfnet.data.dataset import load
+    from cpfnet.data.fingerprint import fingerprint
+    from cpfnet.data.proposal import propose
+
+    for path in filter(None, (out, preview)):
+        _free(Path(path), overwrite)
+    data = load(Path(dataset))
+    found = fingerprint(data, progress=progress)
+    proposed, reasons = propose(found, data, modality=modality, network=network)
+    proposed = proposed.with_settings(list(settings))
+    if out is not None:
+        proposed.save(out, comments=reasons)
+    if preview is not None:
+        from cpfnet.training.preview import preview as draw
+
+        draw(data, proposed, Path(preview))
+    return proposed
+
+
+def train(
+    dataset: PathLike,
+    out: PathLike,
+    *,
+    plan: Plan | PathLike | None = None,
+    fold: int | None = None,
+    epochs: int | None = None,
+    settings: Sequence[str] = (),
+    network: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    init: PathLike | None = None,
+    progress: bool = False,
+    say: Say = print,
+) -> Model:
+    """Train a Model and write it, with a report, to ``out``.
+
+    Args:
+        dataset: as for `check`.
+        out: the Model folder; must not exist, unless ``resume``.
+        plan: default: what `plan` proposes; with ``resume``, what the run began with.
+        fold: validate on this fold (from 0) of the plan's cross-validation; default: the dataset's own ``val`` split,
+            else fold 0.
+        epochs, settings, network, weights: changes to the plan (``section.key=value``; ``weights``: ``"imagenet"``,
+            ``"none"`` or a file).
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
+        init: start from this Model's weights.
+        progress: show a bar.
+        say: where messages go.
+
+    Raises:
+        CpfnetError: the data, plan, weights or ``out`` do not allow it.
+    """
+    from cpfnet.data.dataset import load
+    from cpfnet.training.run import plan_of_run
+    from cpfnet.training.run import train as run
+
+    out = Path(out)
+    data = load(Path(dataset))
+    if plan is None and resume:
+        chosen = plan_of_run(out)
+    elif plan is None:
+        say("No plan given: using the proposed one (cpfnet plan shows it).")
+        chosen = globals()["plan"](dataset, network=network, progress=progress)
+    else:
+        chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
+    changes = [*settings]
+    changes += [] if epochs is None else [f"training.epochs={epochs}"]
+    changes += [] if network is None else [f"network.name={network}"]
+    changes += [] if weights is None else [f"network.weights={weights}"]
+    return run(
+        data,
+        chosen.with_settings(changes),
+        out,
+        fold=fold,
+        device=device,
+        resume=resume,
+        init=None if init is None else Path(init),
+        progress=progress,
+        say=say,
+    )
+
+
+def predict(
+    model: Model | PathLike | Sequence[Model | PathLike],
+    scan: Image | PathLike,
+    *,
+    device: str = "auto",
+    tta: bool = False,
+    force: bool = False,
+    probabilities: bool = False,
+) -> Segmentation:
+    """Segment one scan; several models average their probabilities.
+
+    Args:
+        model: Model(s) or their folders.
+        scan: an Image, or a file.
+        device: as for `train`.
+        tta: average over mirrored copies, too.
+        force: go on where the scan lies outside what the Model was fitted for.
+        probabilities: keep them in the result.
+
+    Raises:
+        FormatError: the scan cannot be read.
+        InputRefused: it lies outside what the Model was fitted for.
+    """
+    from cpfnet import formats
+    from cpfnet.image import Image
+    from cpfnet.inference.predictor import Predictor
+
+    image = scan if isinstance(scan, Image) else formats.read(Path(scan))
+    predictor = Predictor(_models(model), device=device, tta=tta)
+    return predictor.predict(image, force=force, keep_probabilities=probabilities)
+
+
+def predict_files(
+    models: Model | PathLike | Sequence[Model | PathLike],
+    inputs: Sequence[PathLike],
+    out: PathLike,
+    *,
+    format: str = "same",
+    probabilities: bool = False,
+    overlays: bool = False,
+    tta: bool = False,
+    overlap: float | None = None,
+    batch: int | None = None,
+    force: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    say: Say = print,
+) -> list[Outcome]:
+    """Segment files, folders or globs into ``out``; one bad input does not stop the others.
+
+    Returns:
+        One Outcome an input: done, refused or failed, with what was written or what is wrong.
+
+    Raises:
+        CpfnetError: no input at all, the models do not belong together, or ``out`` cannot be written.
+    """
+    from cpfnet.inference.run import predict_files as run
+
+    return run(
+        _models(models),
+        [str(path) for path in inputs],
+        Path(out),
+        format=format,
+        probabilities=probabilities,
+        overlays=overlays,
+        tta=tta,
+        overlap=overlap,
+        batch=batch,
+        force=force,
+        overwrite=overwrite,
+        device=device,
+        progress=progress,
+        say=say,
+    )
+
+
+def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model]:
+    from cpfnet.model import Model
+
+    several = [models] if isinstance(models, (Model, str, Path)) else list(models)
+    return [m if isinstance(m, Model) else Model.load(m) for m in several]
+
+
+def _free(path: Path, overwrite: bool) -> None:
+    from cpfnet.errors import OutputError
+
+    if path.exists() and not overwrite:
+        raise OutputError("exists already", where=path, mend="choose another name, or pass --overwrite")
