@@ -1,0 +1,28 @@
+"""Importing stays light: what must work without torch does not load it, and help answers at once."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "monai", "lightning_fabric"}
+
+
+def loaded_by(code):
+    program = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["cpfnet", "cpfnet.formats", "cpfnet.preprocessing", "cpfnet.data.dataset", "cpfnet.data.check"]
+    + ["cpfnet.inference.predictor", "cpfnet.inference.run", "cpfnet.evaluation.run", "cpfnet.model", "cpfnet.verbs"],
+)
+def test_importing_a_room_does_not_load_torch(module):
+    assert not loaded_by(f"import {module}") & HEAVY
+
+
+def test_help_loads_neither_torch_nor_numpy():
+    loaded = loaded_by("from typer.testing import CliRunner\nfrom cpfnet.cli import app\nCliRunner().invoke(app, ['--help'])")
+    assert not loaded & {*HEAVY, "numpy", "scipy", "pydantic"}
