@@ -18,7 +18,7 @@ class CpfnetError(Exception):
         self.what = what
         self.where = None if where is None else str(where)
         self.mend = mend
-        super().__init__(what, self.where, mend)
+        super().__init__(what)  # the one positional argument: so it survives pickling between processes
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
