@@ -1,0 +1,85 @@
+"""What every network of ours promises about its input and its output."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from cpfnet.errors import NetworkError
+
+SMALLEST = 32
+"""Smallest input size along each axis, pixels."""
+
+
+def check_arguments(in_channels: int, classes: int, spatial_dims: int) -> None:
+    """Refuse a network that cannot be.
+
+    Raises:
+        NetworkError: fewer than one channel or class, or neither 2 nor 3 spatial axes.
+    """
+    for name, value in (("in_channels", in_channels), ("classes", classes)):
+        if not isinstance(value, int) or value < 1:
+            raise NetworkError(f"{name} = {value!r}", mend=f"give {name} as a whole number of at least 1")
+    if spatial_dims not in (2, 3):
+        raise NetworkError(f"spatial_dims = {spatial_dims!r}", mend="give 2 (images, slices) or 3 (volumes)")
+
+
+class SegmentationNetwork(nn.Module):
+    """Base of the networks: ``(N, in_channels, *spatial)`` in, logits ``(N, classes, *spatial)`` of the same size out.
+
+    Attributes:
+        in_channels: channels of the input.
+        classes: planes of the output; the softmax or sigmoid belongs to the loss and to inference.
+        spatial_dims: 2 for ``(height, width)``, 3 for ``(depth, height, width)``.
+    """
+
+    def __init__(self, in_channels: int, classes: int, spatial_dims: int) -> None:
+        check_arguments(in_channels, classes, spatial_dims)
+        super().__init__()
+        self.in_channels = in_channels
+        self.classes = classes
+        self.spatial_dims = spatial_dims
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse what the network cannot take.
+
+        Raises:
+            NetworkError: wrong rank, channel count, or a size below `SMALLEST`; says what was given and what would do.
+        """
+        axes = ("depth", "height", "width")[-self.spatial_dims :]
+        wanted = f"({', '.join(('batch', str(self.in_channels), *axes))})"
+        given = "×".join(map(str, x.shape))
+        if x.ndim != self.spatial_dims + 2:
+            raise NetworkError(
+                f"the input has {x.ndim} axes ({given}); this {self.spatial_dims}-D network takes {wanted}",
+                mend="add or drop axes, or build the network with spatial_dims=2 for images and 3 for volumes",
+            )
+        if x.shape[1] != self.in_channels:
+            raise NetworkError(
+                f"the input has {x.shape[1]} channels ({given}); this network takes {wanted}",
+                mend=f"give {self.in_channels} channels, or build the network with in_channels={x.shape[1]}",
+            )
+        if min(x.shape[2:]) < SMALLEST:
+            enough = "×".join(str(max(size, SMALLEST)) for size in x.shape[2:])
+            raise NetworkError(
+                f"the input is {'×'.join(map(str, x.shape[2:]))}; every axis needs at least {SMALLEST} pixels",
+                mend=f"pad it to {enough}",
+            )
+
+    def check_statistics(self, x: Tensor, stride: int) -> None:
+        """Refuse to train where batch normalisation would see a single value per channel.
+
+        Args:
+            x: the input, ``(N, channels, *spatial)``.
+            stride: total stride of the deepest feature map.
+
+        Raises:
+            NetworkError: one sample, and one pixel left of it at the deepest level.
+        """
+        if self.training and x.shape[0] * math.prod(-(-size // stride) for size in x.shape[2:]) == 1:
+            raise NetworkError(
+                f"training on one sample of {'×'.join(map(str, x.shape[2:]))} leaves one value per channel at "
+                f"1/{stride} of the size, and batch normalisation needs at least two",
+                mend=f"use a batch of 2 or more, or patches larger than {stride} along one axis",
+            )

@@ -1,0 +1,63 @@
+"""CPFNet as published: Feng et al., "CPFNet: Context Pyramid Fusion Network for Medical Image Segmentation", IEEE TMI 2020."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from cpfnet.network.base import SegmentationNetwork
+from cpfnet.network.blocks import initialise
+from cpfnet.network.decoder import DecoderBlock, Head
+from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.gpg import GlobalPyramidGuidance
+from cpfnet.network.sapf import ScaleAwarePyramidFusion
+
+
+class CPFNet(SegmentationNetwork):
+    """The paper's network (doi:10.1109/TMI.2020.2983721, figure 1), after the authors' code.
+
+    ResNet-34 encoder → GPG on the three deeper skips → SAPF at the bottom → decoder → head. 30,650,823 parameters with
+    3 channels and 4 classes in 2-D. In evaluation any size from 32 pixels works; training needs more than one value per
+    channel at the deepest level (a batch of 2, or patches above 32 pixels).
+
+    Args:
+        in_channels: channels of the input.
+        classes: planes of the output.
+        spatial_dims: 2 for ``(height, width)``, 3 for ``(depth, height, width)``.
+        stem_stride: 2 as published; 1 keeps every feature map at double resolution, for thin structures (about four
+            times the work in 2-D).
+
+    Raises:
+        NetworkError: an argument, or later an input, that cannot be.
+    """
+
+    def __init__(self, in_channels: int, classes: int, *, spatial_dims: int = 2, stem_stride: int = 2) -> None:
+        super().__init__(in_channels, classes, spatial_dims)
+        self.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride)
+        self.gpg4 = GlobalPyramidGuidance(spatial_dims, (512, 256), 256)
+        self.gpg3 = GlobalPyramidGuidance(spatial_dims, (512, 256, 128), 128)
+        self.gpg2 = GlobalPyramidGuidance(spatial_dims, (512, 256, 128, 64), 64)
+        self.sapf = ScaleAwarePyramidFusion(spatial_dims, 512)
+        self.decoder5 = DecoderBlock(spatial_dims, 512, 256, refine=False)
+        self.decoder4 = DecoderBlock(spatial_dims, 256, 128)
+        self.decoder3 = DecoderBlock(spatial_dims, 128, 64)
+        self.decoder2 = DecoderBlock(spatial_dims, 64, 64)
+        self.head = Head(spatial_dims, 64, classes)
+        # The encoder has torchvision's initialisation, SAPF (as in the authors' code) PyTorch's own.
+        initialise(self.gpg4, self.gpg3, self.gpg2)
+        initialise(self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, *spatial)`` → logits ``(N, classes, *spatial)``.
+
+        Raises:
+            NetworkError: wrong rank or channel count, an axis below 32 pixels, or one value per channel in training.
+        """
+        self.check_input(x)
+        self.check_statistics(x, self.encoder.stride)
+        c1, c2, c3, c4, c5 = self.encoder(x)
+        x4 = F.relu(self.decoder5(self.sapf(c5), c4.shape[2:]) + self.gpg4(c5, c4))
+        x3 = F.relu(self.decoder4(x4, c3.shape[2:]) + self.gpg3(c5, c4, c3))
+        x2 = F.relu(self.decoder3(x3, c2.shape[2:]) + self.gpg2(c5, c4, c3, c2))
+        x1 = self.decoder2(x2, c1.shape[2:]) + c1
+        return self.head(x1, x.shape[2:])

@@ -1,0 +1,54 @@
+"""The ResNet-34 encoder (He et al., CVPR 2016), tapped at five levels."""
+
+from __future__ import annotations
+
+from monai.networks.nets.resnet import ResNet
+from torch import Tensor
+
+from cpfnet.errors import NetworkError
+
+CHANNELS = (64, 64, 128, 256, 512)
+"""Channels of c1 … c5."""
+
+
+class ResNet34Encoder(ResNet):
+    """MONAI's ResNet-34 with torchvision's parameter names (no ``fc``), so ImageNet files load unchanged.
+
+    Args:
+        in_channels: channels of the input.
+        spatial_dims: 2 or 3.
+        stem_stride: stride of the first convolution. 2 is the paper's; 1 doubles the resolution of every tap.
+
+    Raises:
+        NetworkError: another stem stride.
+    """
+
+    def __init__(self, in_channels: int, *, spatial_dims: int = 2, stem_stride: int = 2) -> None:
+        if stem_stride not in (1, 2):
+            raise NetworkError(
+                f"stem_stride = {stem_stride!r}", mend="give 2 (the paper's) or 1 (every level at double resolution)"
+            )
+        super().__init__(
+            "basic",
+            [3, 4, 6, 3],
+            list(CHANNELS[1:]),
+            spatial_dims=spatial_dims,
+            n_input_channels=in_channels,
+            conv1_t_stride=stem_stride,
+            bias_downsample=False,
+            feed_forward=False,
+        )
+        self.stride = 16 * stem_stride
+        """Input pixels per pixel of c5."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
+        """``(N, in_channels, *spatial)`` → c1 … c5 at 1/2, 1/4, 1/8, 1/16, 1/32 (twice that with ``stem_stride=1``).
+
+        c1 is taken after the stem's ReLU, before pooling. Sizes are rounded up.
+        """
+        c1 = self.act(self.bn1(self.conv1(x)))
+        c2 = self.layer1(self.maxpool(c1))
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        c5 = self.layer4(c4)
+        return c1, c2, c3, c4, c5
