@@ -1,0 +1,164 @@
+"""One invertible way from an Image to what a network sees, and back; training and inference use the same.
+
+The network's grid is not padded to a patch: whoever cuts patches pads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cpfnet import labels
+from cpfnet.errors import FormatError, InputRefused, NetworkError
+from cpfnet.image import Image, Segmentation
+from cpfnet.planning import Plan
+from cpfnet.preprocessing import intensity, spatial
+from cpfnet.preprocessing.spatial import Trace
+
+__all__ = ["Trace", "apply", "apply_codes", "restore", "to_source_grid"]
+
+
+def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
+    """Normalise, orient and resample.
+
+    Intensities are normalised on the image's own grid, before resampling, so that statistics are those of the file.
+
+    Args:
+        image: as read.
+        plan: its `channels` and `spatial` say what to do.
+
+    Returns:
+        float32 ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
+
+    Raises:
+        InputRefused: the image is of another kind than the Plan (rank, channels, geometry).
+        FormatError: NaN or infinite values.
+    """
+    where = image.source.paths[0] if image.source and image.source.paths else None
+    try:
+        _check_kind(image, plan)
+        trace = spatial.trace(image, plan.spatial)
+        out = np.empty((len(plan.channels), *trace.grid), dtype=np.float32)
+        for plane, stored, channel in zip(out, image.array, plan.channels, strict=True):
+            values = intensity.normalise(stored, channel.intensity, where=f"channel {channel.name!r}")
+            plane[...] = spatial.resample(trace.orient(values), trace.grid)
+    except (FormatError, InputRefused) as error:
+        place = ": ".join(str(part) for part in (where, error.where) if part is not None)
+        raise type(error)(error.what, where=place or None, mend=error.mend) from None
+    return out, trace
+
+
+def _check_kind(image: Image, plan: Plan) -> None:
+    rank = 2 if plan.source == "images" else 3
+    size = "×".join(map(str, image.shape))
+    if len(image.shape) != rank:
+        raise InputRefused(
+            f"the plan is for {plan.source} ({rank} spatial axes), and this has {len(image.shape)}: {size}",
+            mend="give an image of the kind the model was trained on",
+        )
+    if 0 in image.shape:
+        raise InputRefused(f"the image is empty: {size}", mend="remove it")
+    if len(image.array) != len(plan.channels):
+        names = ", ".join(channel.name for channel in plan.channels)
+        raise InputRefused(
+            f"the plan has {len(plan.channels)} channels ({names}), and this image has {len(image.array)}: {', '.join(image.channels)}",
+            mend="give the same channels in the same order as in training",
+        )
+
+
+def apply_codes(codes: np.ndarray, trace: Trace) -> np.ndarray:
+    """The same way for a code map (`cpfnet.labels`), label-exact: no code appears that was not there.
+
+    Args:
+        codes: uint8 ``([depth,] height, width)`` on the source's grid.
+        trace: from `apply` to the image they belong to.
+
+    Returns:
+        uint8 on the network's grid.
+
+    Raises:
+        FormatError: the code map's size is not the image's.
+    """
+    if codes.shape != trace.shape:
+        raise FormatError(
+            f"the label's size {'×'.join(map(str, codes.shape))} is not its image's, {'×'.join(map(str, trace.shape))}",
+            mend="make the label on the image's own grid",
+        )
+    return np.ascontiguousarray(spatial.resample_codes(trace.orient(codes), trace.grid))
+
+
+def to_source_grid(planes: np.ndarray, trace: Trace) -> np.ndarray:
+    """Float planes back to the source's grid, linearly.
+
+    Args:
+        planes: float32 ``(K, [depth,] height, width)`` on the network's grid.
+        trace: from `apply`.
+
+    Returns:
+        float32 ``(K, [depth,] height, width)`` on the source's grid; a view of ``planes`` where nothing is resampled.
+    """
+    if trace.grid == trace.oriented:
+        return trace.restore_orientation(planes)
+    out = np.empty((len(planes), *trace.shape), dtype=np.float32)
+    for target, plane in zip(out, planes, strict=True):
+        target[...] = trace.restore_orientation(spatial.resample(plane, trace.oriented))
+    return out
+
+
+def restore(
+    probabilities: np.ndarray,
+    trace: Trace,
+    plan: Plan,
+    *,
+    threshold: float | Sequence[float] = 0.5,
+    keep_probabilities: bool = False,
+) -> Segmentation:
+    """Probabilities on the network's grid → a Segmentation that lines up with the source voxel by voxel.
+
+    Probabilities are resampled linearly, plane by plane, and decided on the source's grid, so that contours are as smooth as
+    the source allows.
+
+    Args:
+        probabilities: float32 ``(plan.labels.outputs, [depth,] height, width)``, 0…1, on the network's grid.
+        trace: from `apply`.
+        plan: the same.
+        threshold: a region, or the only class, is where its probability is above this; one a region, or one for all.
+            Several exclusive classes take the most probable instead.
+        keep_probabilities: the Segmentation carries them, on the source's grid.
+
+    Raises:
+        NetworkError: ``probabilities`` are not of the size that the Trace and the Plan say.
+    """
+    expected = (plan.labels.outputs, *trace.grid)
+    if probabilities.shape != expected:
+        raise NetworkError(f"probabilities of shape {probabilities.shape} where the plan expects {expected}")
+    exclusive, count = plan.labels.exclusive, len(plan.labels.classes)
+    thresholds = np.broadcast_to(np.asarray(threshold, dtype=np.float32), count)
+    kept = None
+    if keep_probabilities:
+        kept = np.ascontiguousarray(to_source_grid(probabilities, trace))
+        planes = iter(kept)
+    else:  # one plane at a time: large volumes with many classes need not fit into memory twice
+        planes = (to_source_grid(plane[None], trace)[0] for plane in probabilities)
+
+    if not exclusive:
+        classes = np.stack([plane > limit for plane, limit in zip(planes, thresholds, strict=True)])
+    elif count == 1:
+        next(planes)
+        classes = (next(planes) > thresholds[0]).astype(np.uint8)
+    else:
+        best = np.array(next(planes))
+        classes = np.zeros(trace.shape, dtype=np.uint8)
+        for index, plane in enumerate(planes, start=1):
+            wins = plane > best
+            classes[wins] = index
+            np.copyto(best, plane, where=wins)
+    names = tuple(c.name for c in plan.labels.classes)
+    return Segmentation(
+        np.ascontiguousarray(labels.decode(classes, plan.labels)),
+        affine=trace.affine,
+        source=trace.source,
+        probabilities=kept,
+        classes=(("background", *names) if exclusive else names) if keep_probabilities else (),
+    )

@@ -1,0 +1,166 @@
+"""From the values of a file to the values that a network sees: one function for each kind of `planning.Intensity`.
+
+All of them take one channel as stored, any real dtype and shape, and return float32. Statistics belong to the image, not to how
+its axes are stored, so the functions give the same for every orientation of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cpfnet.errors import FormatError
+from cpfnet.planning import Intensity, MinMax, Percentiles, Scale, Window, ZScore
+
+CONSTANT_BORDER = 0.25
+"""A value is padding where it fills more than this share of the two border faces of an axis."""
+
+AIR_BORDER = 0.7
+"""Air surrounds the body where it fills more than this share of the two border faces of an axis …"""
+
+AIR_RATIO = 0.25
+"""… and its mean, counted from the minimum, is less than this share of the body's."""
+
+
+def normalise(channel: np.ndarray, intensity: Intensity, *, where: object = None) -> np.ndarray:
+    """Apply one channel's `Intensity`.
+
+    Args:
+        channel: values as stored, ``([depth,] height, width)``.
+        intensity: the Plan's, for this channel.
+        where: file or channel, for the message.
+
+    Returns:
+        float32, of the same shape.
+
+    Raises:
+        FormatError: NaN or infinite values. They are refused and never filled in: what they stand for (outside the
+            scan, failed reconstruction) only the owner of the file can know.
+    """
+    if channel.dtype.kind == "f":
+        bad = channel.size - int(np.count_nonzero(np.isfinite(channel)))
+        if bad:
+            raise FormatError(
+                f"{bad} of {channel.size} values ({bad / channel.size:.2%}) are NaN or infinite",
+                where=None if where is None else str(where),
+                mend="replace them in the file by what they mean, for example the value of air",
+            )
+    match intensity:
+        case Window():
+            return window(channel, intensity.low, intensity.high)
+        case ZScore():
+            return zscore(channel)
+        case Percentiles():
+            return percentiles(channel, intensity.low, intensity.high)
+        case MinMax():
+            return minmax(channel)
+        case Scale():
+            return scale(channel, intensity.full, intensity.mean, intensity.std)
+
+
+def window(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """(x − low) / (high − low), clipped to 0…1."""
+    out = _affine(x, low, high - low)
+    return np.clip(out, 0, 1, out=out)
+
+
+def zscore(x: np.ndarray) -> np.ndarray:
+    """(x − mean) / SD, both over the `body`; 0 everywhere in an image whose body is constant."""
+    inside = body(x)
+    mean = float(np.mean(x, where=inside, dtype=np.float64))
+    deviation = float(np.std(x, where=inside, dtype=np.float64))
+    if deviation <= 1e-6 * abs(mean):  # constant up to rounding
+        return np.zeros(x.shape, np.float32)
+    return _affine(x, mean, deviation)
+
+
+def percentiles(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """`window` between two percentiles of the image itself.
+
+    Padding (see `padding`) does not count, or a wide black border would become both percentiles. Percentiles instead of extremes, because
+    single bright speckles must not set the scale. An image that is constant between the two falls back to `minmax`.
+    """
+    values = x
+    for value in padding(x):
+        values = values[values != value]
+    if values.size:
+        first, last = map(float, np.percentile(values, (low, high)))
+        if first < last:
+            return window(x, first, last)
+    return minmax(x)
+
+
+def minmax(x: np.ndarray) -> np.ndarray:
+    """Minimum → 0, maximum → 1; a constant image → 0."""
+    low, high = float(x.min()), float(x.max())
+    return window(x, low, high) if low < high else np.zeros(x.shape, np.float32)
+
+
+def scale(x: np.ndarray, full: float, mean: float, std: float) -> np.ndarray:
+    """(x / full − mean) / std."""
+    return _affine(x, full * mean, full * std)
+
+
+def body(x: np.ndarray) -> np.ndarray:
+    """Where an MR image shows the patient: all that is not background.
+
+    Background is, in this order,
+
+    1. padding (`padding`): skull-stripped and zero-filled images;
+    2. air: values below Otsu's threshold, if along some axis they fill the border of the image (`AIR_BORDER`), and if they
+       are dark beside the others (`AIR_RATIO`). In a crop that lies within the body neither holds, and all of it counts.
+
+    Returns:
+        bool, of the same shape, True somewhere.
+    """
+    inside = np.ones(x.shape, dtype=bool)
+    for value in padding(x):
+        inside &= x != value
+    if not inside.any():
+        return np.ones(x.shape, dtype=bool)
+    if not inside.all():
+        return inside
+    return ~_air(x)
+
+
+def _air(x: np.ndarray) -> np.ndarray:
+    from skimage.filters import threshold_otsu
+
+    low, high = float(x.min()), float(np.percentile(x, 99.5))
+    if low >= high:
+        return np.zeros(x.shape, dtype=bool)
+    dark = x <= threshold_otsu(np.clip(x, low, high))
+    if dark.all() or not any(np.mean(faces) > AIR_BORDER for faces in _faces(dark)):
+        return np.zeros(x.shape, dtype=bool)
+    air, tissue = (float(np.mean(x, where=part, dtype=np.float64)) - low for part in (dark, ~dark))
+    return dark if air < AIR_RATIO * tissue else np.zeros(x.shape, dtype=bool)
+
+
+def padding(x: np.ndarray) -> set[float]:
+    """Values that fill a border: for each axis the commonest value of its two faces, if it is common enough.
+
+    Returns:
+        At most one value an axis; none for an image without a constant border.
+    """
+    found: set[float] = set()
+    for faces in _faces(x):
+        values, counts = np.unique(faces, return_counts=True)
+        if counts.max() > CONSTANT_BORDER * faces.size:
+            found.add(values[counts.argmax()].item())
+    return found
+
+
+def _faces(x: np.ndarray) -> Iterator[np.ndarray]:
+    """The first and last plane along each axis; axes of one or two planes have no border."""
+    for axis in range(x.ndim):
+        if x.shape[axis] > 2:
+            yield np.take(x, (0, -1), axis)
+
+
+def _affine(x: np.ndarray, offset: float, divisor: float) -> np.ndarray:
+    """(x − offset) / divisor as float32, computed so that no stored digit is lost on the way."""
+    wide = np.result_type(x.dtype, np.float32)
+    out = np.subtract(x, wide.type(offset), dtype=wide)
+    out /= wide.type(divisor)
+    return out.astype(np.float32, copy=False)
