@@ -99,6 +99,15 @@ class TestBody:
         image[~inside] = 0
         np.testing.assert_array_equal(intensity.body(image), inside)
 
+    @pytest.mark.parametrize("change", ["frame", "coarse"])
+    def test_is_no_air_either_where_that_is_partly_exactly_zero(self, change):
+        image, inside = head(np.random.default_rng(2))
+        if change == "frame":
+            image[:3] = image[-3:] = image[:, :3] = image[:, -3:] = 0
+        else:
+            image = (image / 20).astype(np.uint8)
+        assert (intensity.body(image) == inside).mean() > 0.995
+
     def test_of_a_crop_within_the_body_is_all_of_it(self):
         rng = np.random.default_rng(3)
         dark_and_bright = np.where(

@@ -38,6 +38,8 @@ def normalise(channel: np.ndarray, intensity: Intensity, *, where: object = None
         FormatError: NaN or infinite values. They are refused and never filled in: what they stand for (outside the
             scan, failed reconstruction) only the owner of the file can know.
     """
+    if channel.dtype == np.bool_:
+        channel = channel.view(np.uint8)
     if channel.dtype.kind == "f":
         bad = channel.size - int(np.count_nonzero(np.isfinite(channel)))
         if bad:
@@ -103,38 +105,35 @@ def scale(x: np.ndarray, full: float, mean: float, std: float) -> np.ndarray:
 
 
 def body(x: np.ndarray) -> np.ndarray:
-    """Where an MR image shows the patient: all that is not background.
+    """Where an MR image shows the patient: all that is not background. Background is
 
-    Background is, in this order,
-
-    1. padding (`padding`): skull-stripped and zero-filled images;
-    2. air: values below Otsu's threshold, if along some axis they fill the border of the image (`AIR_BORDER`), and if they
-       are dark beside the others (`AIR_RATIO`). In a crop that lies within the body neither holds, and all of it counts.
+    - padding (`padding`): skull-stripped and zero-filled images; and
+    - air: of the rest, values below Otsu's threshold, if along some axis they (and padding) fill the border of the image
+      (`AIR_BORDER`) and if they are dark beside the others (`AIR_RATIO`). In a crop that lies within the body neither holds,
+      and all of it counts.
 
     Returns:
         bool, of the same shape, True somewhere.
     """
+    from skimage.filters import threshold_otsu
+
     inside = np.ones(x.shape, dtype=bool)
     for value in padding(x):
         inside &= x != value
-    if not inside.any():
+    values = x[inside]
+    if not values.size:
         return np.ones(x.shape, dtype=bool)
-    if not inside.all():
+    low, high = float(x.min()), float(np.percentile(values, 99.5))
+    if values.min() >= high:
         return inside
-    return ~_air(x)
-
-
-def _air(x: np.ndarray) -> np.ndarray:
-    from skimage.filters import threshold_otsu
-
-    low, high = float(x.min()), float(np.percentile(x, 99.5))
-    if low >= high:
-        return np.zeros(x.shape, dtype=bool)
-    dark = x <= threshold_otsu(np.clip(x, low, high))
-    if dark.all() or not any(np.mean(faces) > AIR_BORDER for faces in _faces(dark)):
-        return np.zeros(x.shape, dtype=bool)
-    air, tissue = (float(np.mean(x, where=part, dtype=np.float64)) - low for part in (dark, ~dark))
-    return dark if air < AIR_RATIO * tissue else np.zeros(x.shape, dtype=bool)
+    threshold = threshold_otsu(np.minimum(values, high))
+    dark = values <= threshold
+    surrounds = any(np.mean(faces) > AIR_BORDER for faces in _faces((x <= threshold) | ~inside))
+    if surrounds and values[dark].mean(dtype=np.float64) - low < AIR_RATIO * (
+        values[~dark].mean(dtype=np.float64) - low
+    ):
+        inside &= x > threshold
+    return inside
 
 
 def padding(x: np.ndarray) -> set[float]:
