@@ -1,0 +1,123 @@
+"""One case to score, and its files as code maps on one grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cpfnet import formats, labels
+from cpfnet.errors import DatasetError
+from cpfnet.image import Image, Segmentation, geometry_difference
+from cpfnet.planning import Labels
+
+
+@dataclass(frozen=True)
+class Item:
+    """One case to score.
+
+    Attributes:
+        case: id, unique among the items.
+        prediction: a written label map, a Segmentation, or None where there is none.
+        truth: reader → label file.
+        roi: mask of the evaluation region (non-zero counts), if any.
+        patient: whom it belongs to; the bootstrap draws patients. Default: the case.
+        images: the case's image files, for pictures in the report.
+        probabilities: file with one plane a class (background first, or left out), for AUC; default: what a Segmentation holds.
+    """
+
+    case: str
+    prediction: Path | Segmentation | None
+    truth: dict[str, Path]
+    roi: Path | None = None
+    patient: str | None = None
+    images: tuple[Path, ...] = ()
+    probabilities: Path | None = None
+
+
+@dataclass(frozen=True)
+class CaseMasks:
+    """A case's code maps on the truth's grid.
+
+    Attributes:
+        prediction: codes, ``([depth,] height, width)``.
+        truth: reader → codes, IGNORED where not annotated.
+        roi: bool, or None where everything counts.
+        probability: class plane → ``([depth,] height, width)``, without the background's; None if not at hand.
+        affine: of the truth; None where the format knows no millimetres.
+    """
+
+    prediction: np.ndarray
+    truth: dict[str, np.ndarray]
+    roi: np.ndarray | None
+    probability: np.ndarray | None
+    affine: np.ndarray | None
+
+
+def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> None:
+    difference = geometry_difference(image.shape, image.affine, reference.shape, reference.affine)
+    if difference:
+        raise DatasetError(
+            f"{what} and {other} do not lie on one grid: {difference}",
+            where=case,
+            mend=f"give the {what} in the size and geometry of the {other}",
+        )
+
+
+def load_masks(item: Item, definitions: Labels, *, allow_missing: bool = False) -> CaseMasks:
+    """Read an item's files onto one grid.
+
+    Args:
+        item: the case.
+        definitions: the Plan's labels.
+        allow_missing: take a missing prediction for an empty one.
+
+    Raises:
+        CpfnetError: something is missing, unreadable, on another grid (both values), or holds unknown values.
+    """
+    if not item.truth:
+        raise DatasetError("has no label to score against", where=item.case, mend="add a label, or leave the case out")
+    read = {reader: formats.read_label(path) for reader, path in item.truth.items()}
+    (first, reference), *others = read.items()
+    name = "label" if not others else f"label of reader {first!r}"
+    for reader, image in others:
+        _agree(f"label of reader {reader!r}", image, reference, name, item.case)
+    truth = {reader: labels.encode(image, definitions, where=str(item.truth[reader])) for reader, image in read.items()}
+
+    found = item.prediction
+    absent = found is None or (isinstance(found, Path) and not found.exists())
+    if absent and not allow_missing:
+        raise DatasetError(
+            "has no prediction" if found is None else f"has no prediction: there is no {found}",
+            where=item.case,
+            mend="predict it, leave it out, or have missing predictions count as empty ones",
+        )
+    if absent:
+        codes = np.zeros(reference.shape, dtype=np.uint8)
+    else:
+        source = str(found) if isinstance(found, Path) else item.case
+        image = Image(found.array[None], found.affine) if isinstance(found, Segmentation) else formats.read_label(found)
+        _agree("prediction", image, reference, name, item.case)
+        codes = labels.encode_prediction(image, definitions, where=source)
+
+    roi = None
+    if item.roi is not None:
+        region = formats.read_label(item.roi)
+        _agree("region of interest", region, reference, name, item.case)
+        roi = region.array.any(axis=0)
+    planes = None
+    if item.probabilities is not None:
+        stack = formats.read(item.probabilities)
+        _agree("probability map", stack, reference, name, item.case)
+        planes = stack.array
+    elif isinstance(found, Segmentation):
+        planes = found.probabilities
+    count = len(definitions.classes)
+    if planes is not None and len(planes) not in (count, count + definitions.exclusive):
+        raise DatasetError(
+            f"the probability map has {len(planes)} planes; the labels need {definitions.outputs}",
+            where=item.case,
+            mend="give one plane a class, with the background before them or without it",
+        )
+    return CaseMasks(codes, truth, roi, None if planes is None else planes[-count:], reference.affine)

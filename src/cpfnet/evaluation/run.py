@@ -1,0 +1,269 @@
+"""evaluate: predictions and readers' labels → Scores, several cases at a time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpfnet import labels
+from cpfnet.errors import CpfnetError, DatasetError
+from cpfnet.evaluation import metrics
+from cpfnet.evaluation.cases import CaseMasks, Item, load_masks
+from cpfnet.evaluation.guide import guide_metrics, guide_sums
+from cpfnet.evaluation.scores import (
+    ALL_READERS,
+    BACKGROUND,
+    MEAN,
+    MEAN_WITH_BACKGROUND,
+    PREDICTION,
+    Scores,
+    mean_rows,
+)
+from cpfnet.planning import Labels
+
+
+def _score_pair(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    masks: CaseMasks,
+    definitions: Labels,
+    tolerance: float,
+    probability: np.ndarray | None,
+    where: str,
+) -> list[dict[str, Any]]:
+    """Rows of one prediction against one reader: background, every class, and their means."""
+    valid = truth != labels.IGNORED
+    if masks.roi is not None:
+        valid &= masks.roi
+    if not valid.any():
+        raise DatasetError(
+            "no pixel counts: all are ignored or outside the region of interest",
+            where=where,
+            mend="correct the region or the label, or leave the case out",
+        )
+    table = labels.membership(definitions)
+    spacing = None
+    if masks.affine is not None:
+        spacing = np.linalg.norm(masks.affine[:3, :3], axis=0)
+    rows = []
+    for index in range(-1, len(definitions.classes)):
+        background = index < 0
+        a, b = (codes == 0 if background else table[:, index][codes] for codes in (prediction, truth))
+        counts = metrics.count(a, b, valid)
+        values = metrics.score(
+            a,
+            b,
+            valid,
+            spacing=spacing,
+            tolerance=tolerance,
+            tubular=not background and definitions.classes[index].tubular,
+            surface=not background,
+            probability=None if background or probability is None else probability[index],
+        )
+        present, predicted = counts.tp + counts.fn > 0, counts.tp + counts.fp > 0
+        rows.append(
+            {"class": BACKGROUND if background else definitions.classes[index].name}
+            | values
+            | {
+                "present": int(present),
+                "missed": int(present and not predicted),
+                "spurious": int(predicted and not present),
+                "tp": counts.tp,
+                "fp": counts.fp,
+                "fn": counts.fn,
+                "tn": counts.tn,
+            }
+        )
+    overlap = [{k: v for k, v in row.items() if k in rows[0]} for row in rows]
+    rows.append({"class": MEAN} | mean_rows(rows[1:]))
+    rows.append({"class": MEAN_WITH_BACKGROUND} | mean_rows(overlap))
+    return rows
+
+
+def _score_case(
+    item: Item, definitions: Labels, tolerance: float, allow_missing: bool
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool]:
+    """Rows, the guide's sums for each (reader, region), and whether the case has millimetres."""
+    masks = load_masks(item, definitions, allow_missing=allow_missing)
+    pairs = [(PREDICTION, reader, masks.prediction, codes) for reader, codes in masks.truth.items()]
+    pairs += [
+        (second, first, masks.truth[second], masks.truth[first]) for first, second in combinations(masks.truth, 2)
+    ]
+    head = {"case": item.case, "patient": item.patient or item.case}
+    rows: list[dict[str, Any]] = []
+    for name, reader, codes, truth in pairs:
+        if name != PREDICTION:  # what a reader did not annotate counts no more than what the other did not
+            truth = np.where(codes == labels.IGNORED, np.uint8(labels.IGNORED), truth)
+        probability = masks.probability if name == PREDICTION else None
+        scored = _score_pair(codes, truth, masks, definitions, tolerance, probability, f"{item.case}, reader {reader}")
+        rows += [head | {"prediction": name, "reader": reader} | row for row in scored]
+    if len(masks.truth) > 1:
+        own = [row for row in rows if row["prediction"] == PREDICTION]
+        for label in dict.fromkeys(row["class"] for row in own):
+            mean = mean_rows([row for row in own if row["class"] == label])
+            rows.append(head | {"prediction": PREDICTION, "reader": ALL_READERS, "class": label} | mean)
+    sums = {}
+    for reader, codes in masks.truth.items():
+        annotated = codes != labels.IGNORED
+        sums[reader, "whole image"] = guide_sums(masks.prediction, codes, annotated, definitions)
+        if masks.roi is not None:
+            sums[reader, "region of interest"] = guide_sums(masks.prediction, codes, annotated & masks.roi, definitions)
+    return rows, sums, masks.affine is not None
+
+
+def evaluate(
+    items: Iterable[Item],
+    definitions: Labels,
+    *,
+    tolerance: float = 1.0,
+    guide_batch: int = 4,
+    allow_missing: bool = False,
+    protocol: dict[str, str] | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = False,
+) -> Scores:
+    """Score predictions against every reader, and the readers against each other.
+
+    Each case is scored on the label's own grid, alone; means are taken over cases. Pixels outside the region of interest or not
+    annotated are in no metric.
+
+    Args:
+        items: the cases.
+        definitions: the Plan's labels.
+        tolerance: of NSD, in mm; in pixels where the labels have no millimetres.
+        guide_batch: cases pooled, in their order, for the guide's own metric.
+        allow_missing: a case without prediction counts as predicted empty (missed structures) instead of an error.
+        protocol: further lines for the protocol (model, threshold …).
+        seed: of the bootstrap.
+        workers: threads; default: one a core.
+        progress: show a bar.
+
+    Raises:
+        DatasetError: cases that cannot be scored, each with what is wrong; no case; cases with and without millimetres.
+    """
+    chosen = list(items)
+    if not chosen:
+        raise DatasetError("there is nothing to evaluate", mend="give at least one case with a label and a prediction")
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        raise DatasetError(f"the tolerance is {tolerance}", mend="give a finite distance of 0 or more")
+    if guide_batch < 1:
+        raise DatasetError(f"the guide's batch is {guide_batch}", mend="give a number of cases, at least 1")
+    repeated = [case for case, number in Counter(item.case for item in chosen).items() if number > 1]
+    if repeated:
+        raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", mend="give every case an id of its own")
+
+    def run(item: Item) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool] | CpfnetError:
+        try:
+            return _score_case(item, definitions, tolerance, allow_missing)
+        except CpfnetError as error:
+            return error
+
+    results = _in_parallel(run, chosen, workers, progress)
+    errors = [result for result in results if isinstance(result, CpfnetError)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        lines = "\n".join(f"  {error}" for error in errors[:10])
+        more = f"\n  … and {len(errors) - 10} more" if len(errors) > 10 else ""
+        raise DatasetError(f"{len(errors)} of {len(chosen)} cases cannot be scored:\n{lines}{more}")
+    done = [result for result in results if not isinstance(result, CpfnetError)]
+    units = {"mm" if has_mm else "pixels" for _, _, has_mm in done}
+    if len(units) > 1:
+        raise DatasetError(
+            "some labels have millimetres and some have none, so their distances cannot be averaged",
+            mend="evaluate the two kinds apart",
+        )
+    rows = [row for case_rows, _, _ in done for row in case_rows]
+    return Scores(
+        rows=rows,
+        guide=guide_metrics([sums for _, sums, _ in done], guide_batch),
+        protocol=_protocol(chosen, definitions, tolerance, units.pop(), guide_batch, allow_missing) | (protocol or {}),
+        warnings=_warnings(chosen, rows),
+        seed=seed,
+    )
+
+
+def _in_parallel(run: Callable[[Item], Any], items: list[Item], workers: int | None, progress: bool) -> list[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(max(1, min(workers or available, len(items)))) as pool:
+        bar = track(
+            pool.map(run, items),
+            description="Scoring",
+            total=len(items),
+            console=Console(stderr=True),
+            disable=not progress,
+        )
+        return list(bar)
+
+
+def _protocol(
+    items: Sequence[Item], definitions: Labels, tolerance: float, unit: str, guide_batch: int, allow_missing: bool
+) -> dict[str, str]:
+    inside = sum(item.roi is not None for item in items)
+    patients = len({item.patient or item.case for item in items})
+    missing = sum(not _given(item) for item in items) if allow_missing else 0
+    region = {0: "whole image (no region of interest given)", len(items): "inside the region of interest only"}
+    readers = list(dict.fromkeys(reader for item in items for reader in item.truth))
+    return {
+        "cases": f"{len(items)} of {patients} patients"
+        + (f"; {missing} without a prediction, counted as empty" if missing else ""),
+        "readers": ", ".join(readers),
+        "region": region.get(
+            inside, f"inside the region of interest for {inside} of {len(items)} cases, else whole image"
+        ),
+        "ignored": "pixels not annotated are in no metric" if definitions.ignore else "none",
+        "grid": "the label's own; nothing is resampled before scoring",
+        "threshold": "predictions as written"
+        + (f"; labels: values above {definitions.threshold:g}" if definitions.threshold is not None else ""),
+        "pooling": "each case alone, then mean over cases",
+        "distance unit": unit,
+        "surface": f"pixels with a face neighbour outside the mask; NSD tolerance {tolerance:g} {unit}",
+        "empty masks": "both empty: not defined, not counted; one empty: ratios 0, distances infinite",
+        "guide's Dice": f"mean over classes with background, pixels pooled over batches of {guide_batch} cases",
+    }
+
+
+def _given(item: Item) -> bool:
+    return item.prediction.exists() if isinstance(item.prediction, Path) else item.prediction is not None
+
+
+def _warnings(items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list[str]:
+    out = []
+    missing = [item.case for item in items if not _given(item)]
+    if missing:
+        out.append(
+            f"{len(missing)} of {len(items)} cases have no prediction and count as empty: {', '.join(missing[:8])}"
+        )
+    own = [r for r in rows if r["prediction"] == PREDICTION and r["reader"] != ALL_READERS and "tp" in r]
+    for label in dict.fromkeys(row["class"] for row in own if row["class"] != BACKGROUND):
+        of_class = [row for row in own if row["class"] == label]
+        missed = [row["case"] for row in of_class if row["missed"]]
+        spurious = [row["case"] for row in of_class if row["spurious"]]
+        present = sum(row["present"] for row in of_class)
+        if missed:
+            out.append(f"{label}: missed in {len(missed)} of {present} labels that hold it ({_some(missed)})")
+        if spurious:
+            out.append(
+                f"{label}: predicted in {len(spurious)} of {len(of_class) - present} labels without it ({_some(spurious)})"
+            )
+        if not present:
+            out.append(f"{label}: no label holds it")
+    if 0 < len(items) < 5:
+        out.append(f"only {len(items)} cases: means and intervals say little")
+    return out
+
+
+def _some(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:5]) + (" …" if len(unique) > 5 else "")

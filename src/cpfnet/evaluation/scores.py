@@ -1,0 +1,175 @@
+"""Scores: one row a case, class and reader, their aggregates, and the protocol that gives them meaning."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cpfnet.errors import OutputError
+from cpfnet.evaluation.metrics import METRICS
+from cpfnet.evaluation.statistics import RESAMPLES, summarise
+
+BACKGROUND = "(background)"
+"""The class of all pixels in none of the classes."""
+MEAN = "(mean)"
+"""The mean over a case's classes, background left out."""
+MEAN_WITH_BACKGROUND = "(mean with background)"
+"""The mean over a case's classes and background, as many papers report it; a large background flatters it."""
+PREDICTION = "prediction"
+"""What is scored, where it is not another reader."""
+ALL_READERS = "(all readers)"
+"""The mean over a case's readers."""
+
+_COUNTS = ("present", "missed", "spurious")
+
+
+def mean_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The mean of each metric over ``rows``, its counts summed; NaN values do not count, infinite ones do."""
+    out: dict[str, Any] = {}
+    for name in METRICS:
+        values = [row[name] for row in rows if name in row]
+        defined = [value for value in values if not math.isnan(value)]
+        if values:
+            out[name] = sum(defined) / len(defined) if defined else math.nan
+    return out | {name: sum(row[name] for row in rows) for name in _COUNTS}
+
+
+def aggregate(rows: Iterable[dict[str, Any]], *, seed: int = 0) -> list[dict[str, Any]]:
+    """Summaries over cases, for each pair of prediction and reader, each class and each metric.
+
+    Args:
+        rows: as in `Scores`.
+        seed: of the bootstrap.
+
+    Returns:
+        Entries ``prediction, reader, class, metric`` + the fields of `Summary` + ``present, missed, spurious``:
+        structures that the truth holds, those of them with an empty prediction, and predicted ones that the truth lacks.
+    """
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["prediction"], row["reader"], row["class"]), []).append(row)
+    out = []
+    for (prediction, reader, label), members in groups.items():
+        totals = {name: sum(row[name] for row in members) for name in _COUNTS}
+        for name in METRICS:
+            applicable = [row for row in members if name in row]
+            if applicable:
+                summary = summarise(
+                    [row[name] for row in applicable], [row["patient"] for row in applicable], seed=seed
+                )
+                key = {"prediction": prediction, "reader": reader, "class": label, "metric": name}
+                out.append(key | asdict(summary) | totals)
+    return out
+
+
+def _json(value: Any) -> Any:
+    """Strict JSON: NaN is null, infinity the string "inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {str(k): _json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(v) for v in value]
+    return value
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror}", where=path, mend="choose a folder you may write to, with free space"
+        ) from None
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+@dataclass
+class Scores:
+    """What `evaluate` found.
+
+    Attributes:
+        rows: one a case, prediction, reader and class: ``case, patient, prediction, reader, class``, the keys of `METRICS`
+            that apply (NaN: not defined), ``present, missed, spurious``; single classes also ``tp, fp, fn, tn``. ``class`` is a class's
+            name, `BACKGROUND`, `MEAN` or `MEAN_WITH_BACKGROUND`; ``prediction`` is `PREDICTION` or a reader's name; ``reader``
+            a reader's name or, where there are several, `ALL_READERS`.
+        guide: the practical guide's own metric, one entry a reader and region: ``reader, region, dice, iou, batch, batches, cases``.
+        protocol: how all this was measured, in words.
+        warnings: what a reader of the numbers should know.
+        seed: of the bootstrap.
+        aggregates: see `aggregate`; made from ``rows``.
+    """
+
+    rows: list[dict[str, Any]]
+    guide: list[dict[str, Any]] = field(default_factory=list)
+    protocol: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    seed: int = 0
+    aggregates: list[dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.aggregates = aggregate(self.rows, seed=self.seed)
+        self.protocol = self.protocol | {
+            "interval": f"95 %, percentile bootstrap of the mean, {RESAMPLES} resamples of patients, seed {self.seed}",
+        }
+
+    @property
+    def reader(self) -> str:
+        """The reader that headline numbers are against: the only one, or `ALL_READERS`."""
+        readers = list(dict.fromkeys(row["reader"] for row in self.rows if row["prediction"] == PREDICTION))
+        return ALL_READERS if ALL_READERS in readers else readers[0]
+
+    def of(self, metric: str, label: str = MEAN, *, reader: str | None = None) -> dict[str, Any] | None:
+        """The aggregate of one metric and class (default: mean over classes, headline reader); None if it does not apply."""
+        wanted = (PREDICTION, reader or self.reader, label, metric)
+        found = (a for a in self.aggregates if (a["prediction"], a["reader"], a["class"], a["metric"]) == wanted)
+        return next(found, None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as strict JSON data: null is "not defined", the string "inf" is infinity."""
+        return _json(
+            {
+                "protocol": self.protocol,
+                "warnings": self.warnings,
+                "guide": self.guide,
+                "aggregates": self.aggregates,
+                "rows": self.rows,
+            }
+        )
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> list[Path]:
+        """Write ``scores.csv`` (the rows) and ``scores.json`` (everything).
+
+        In the CSV an empty field is "not defined" or "does not apply", ``inf`` is infinity.
+
+        Raises:
+            OutputError: the folder cannot be written, or holds scores already and ``overwrite`` is False.
+        """
+        paths = [Path(folder) / "scores.csv", Path(folder) / "scores.json"]
+        for path in paths:
+            if path.exists() and not overwrite:
+                raise OutputError("exists already", where=path, mend="choose another folder, or pass --overwrite")
+        head = ["case", "patient", "prediction", "reader", "class"]
+        columns = [*head, *(name for name in METRICS if any(name in row for row in self.rows)), *_COUNTS]
+        columns += ["tp", "fp", "fn", "tn"]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_cell(row.get(name)) for name in columns] for row in self.rows)
+        _write(paths[0], text.getvalue())
+        _write(paths[1], json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        return paths

@@ -1,0 +1,225 @@
+"""Metrics against scikit-learn, MONAI and SimpleITK on random masks, and by hand where those differ or are wrong."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
+from sklearn import metrics as sklearn_metrics
+
+from cpfnet.evaluation import metrics
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=3, min_side=2, max_side=9)
+
+
+@st.composite
+def mask_pairs(draw, empty: bool = True):
+    shape = draw(SHAPES)
+    masks = hnp.arrays(bool, shape)
+    if not empty:
+        masks = masks.filter(lambda m: m.any())
+    return draw(masks), draw(masks)
+
+
+@st.composite
+def spaced_pairs(draw):
+    prediction, truth = draw(mask_pairs(empty=False))
+    spacing = draw(st.lists(st.floats(0.3, 4), min_size=truth.ndim, max_size=truth.ndim))
+    return prediction, truth, spacing
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found:UserWarning")
+@given(mask_pairs())
+def test_overlap_agrees_with_scikit_learn(pair):
+    prediction, truth = (mask.ravel() for mask in pair)
+    c = metrics.count(prediction, truth)
+    assert c.tp + c.fp + c.fn + c.tn == truth.size
+    options = {"zero_division": 0}
+    references = {
+        metrics.dice: sklearn_metrics.f1_score(truth, prediction, **options),
+        metrics.iou: sklearn_metrics.jaccard_score(truth, prediction, **options),
+        metrics.sensitivity: sklearn_metrics.recall_score(truth, prediction, **options),
+        metrics.precision: sklearn_metrics.precision_score(truth, prediction, **options),
+        metrics.specificity: sklearn_metrics.recall_score(~truth, ~prediction, **options),
+        metrics.accuracy: sklearn_metrics.accuracy_score(truth, prediction),
+        metrics.mcc: sklearn_metrics.matthews_corrcoef(truth, prediction),
+    }
+    for function, reference in references.items():
+        value = function(c)
+        if math.isnan(value):  # scikit-learn has 0 (or a warning) where nothing is defined
+            assert (prediction == truth).all()
+            assert truth.all() or not truth.any()
+        else:
+            assert value == pytest.approx(reference)
+
+
+@given(mask_pairs(), st.randoms(use_true_random=False))
+def test_pixels_that_do_not_count_change_nothing(pair, random):
+    prediction, truth = pair
+    valid = np.array([random.random() < 0.6 for _ in range(truth.size)]).reshape(truth.shape)
+    noise = np.array([random.random() < 0.5 for _ in range(truth.size)]).reshape(truth.shape)
+    scores = np.array([random.random() for _ in range(truth.size)]).reshape(truth.shape)
+    options = {"tubular": True, "tolerance": 1}
+    clean = metrics.score(prediction, truth, valid, probability=scores, **options)
+    disturbed = metrics.score(
+        np.where(valid, prediction, noise),
+        np.where(valid, truth, ~noise),
+        valid,
+        probability=np.where(valid, scores, 9),
+        **options,
+    )
+    assert clean == pytest.approx(disturbed, nan_ok=True)
+
+
+@given(st.data())
+def test_auc_agrees_with_scikit_learn(data):
+    shape = data.draw(SHAPES)
+    truth = data.draw(hnp.arrays(bool, shape))
+    probability = data.draw(hnp.arrays(np.float32, shape, elements=st.sampled_from([0, 0.1, 0.5, 0.9, 1])))
+    if truth.all() or not truth.any():
+        assert math.isnan(metrics.auc(probability, truth))
+    else:
+        expected = sklearn_metrics.roc_auc_score(truth.ravel(), probability.ravel())
+        assert metrics.auc(probability, truth) == pytest.approx(expected)
+
+
+@settings(deadline=None)  # the first call imports MONAI's optional parts
+@given(spaced_pairs(), st.floats(0, 5))
+def test_surface_distances_agree_with_monai(pair, tolerance):
+    prediction, truth, spacing = pair
+    distances = metrics.surface_distances(prediction, truth, spacing)
+    # a tolerance that equals a distance up to rounding may fall on either side of <=
+    if np.isclose(np.concatenate(distances), tolerance, rtol=1e-4, atol=1e-6).any():
+        tolerance += 1e-3
+    a, b = (torch.from_numpy(mask[None, None]) for mask in (prediction, truth))
+    options = {"include_background": True, "spacing": spacing}
+    hd95 = compute_hausdorff_distance(a, b, percentile=95, **options).item()
+    assd = compute_average_surface_distance(a, b, symmetric=True, **options).item()
+    nsd = compute_surface_dice(a, b, [tolerance], **options).item()
+    assert metrics.hd95(distances) == pytest.approx(hd95, rel=1e-5, abs=1e-6)
+    assert metrics.assd(distances) == pytest.approx(assd, rel=1e-5, abs=1e-6)
+    assert metrics.nsd(distances, tolerance) == pytest.approx(nsd, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(spaced_pairs())
+def test_surface_distances_agree_with_simpleitk(pair):
+    prediction, truth, spacing = pair
+
+    def image(mask):
+        out = sitk.GetImageFromArray(mask.astype(np.uint8))
+        out.SetSpacing([float(s) for s in reversed(spacing)])
+        return out
+
+    def distances(source, target):
+        field = sitk.SignedMaurerDistanceMap(
+            image(metrics.boundary(target)), squaredDistance=False, useImageSpacing=True, insideIsPositive=False
+        )
+        values = sitk.GetArrayFromImage(field)
+        return np.maximum(values[metrics.boundary(source)], 0)
+
+    found = metrics.surface_distances(prediction, truth, spacing)
+    np.testing.assert_allclose(found.from_prediction, distances(prediction, truth), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.from_truth, distances(truth, prediction), rtol=1e-4, atol=1e-5)
+
+
+@given(mask_pairs(empty=False))
+def test_every_metric_is_symmetric_where_its_definition_is(pair):
+    there = metrics.score(pair[0], pair[1], tubular=True)
+    back = metrics.score(pair[1], pair[0], tubular=True)
+    for name in ("dice", "iou", "accuracy", "mcc", "cldice", "nsd", "hd95", "assd"):
+        assert there[name] == pytest.approx(back[name], nan_ok=True)
+    assert there["sensitivity"] == back["precision"]
+
+
+@given(hnp.arrays(bool, SHAPES).filter(lambda m: m.any() and not m.all()))
+def test_a_perfect_prediction(mask):
+    found = metrics.score(mask, mask, tubular=True, probability=mask.astype(float))
+    ones = {name for name, metric in metrics.METRICS.items() if metric.higher_is_better}
+    assert found == {name: 1.0 if name in ones else 0.0 for name in metrics.METRICS}
+
+
+FULL, EMPTY = np.ones((4, 5), bool), np.zeros((4, 5), bool)
+PART = np.zeros((4, 5), bool)
+PART[1:3, 1:4] = True
+
+
+def test_both_empty_is_not_defined():
+    found = metrics.score(EMPTY, EMPTY, tubular=True, probability=np.zeros(EMPTY.shape))
+    assert {name for name, value in found.items() if not math.isnan(value)} == {"specificity", "accuracy"}
+    assert found["specificity"] == found["accuracy"] == 1
+
+
+@pytest.mark.parametrize("mask", [PART, FULL])
+def test_missed_and_spurious_structures_score_worst(mask):
+    for prediction, truth in ((EMPTY, mask), (mask, EMPTY)):
+        found = metrics.score(prediction, truth, tubular=True)
+        for name in ("dice", "iou", "sensitivity", "precision", "mcc", "cldice", "nsd"):
+            assert found[name] == 0, name
+        assert found["hd95"] == found["assd"] == math.inf
+        assert found["accuracy"] == 1 - mask.mean()
+
+
+def test_both_full_has_no_background_to_be_specific_about():
+    found = metrics.score(FULL, FULL)
+    assert found["dice"] == found["sensitivity"] == found["accuracy"] == found["nsd"] == 1
+    assert found["hd95"] == 0
+    assert math.isnan(found["specificity"])
+    assert math.isnan(found["mcc"])
+
+
+def test_by_hand():
+    prediction = np.roll(PART, 1, axis=1)
+    found = metrics.score(prediction, PART, spacing=(1, 0.5), tolerance=0.4)
+    assert found["dice"] == pytest.approx(4 / 6)
+    assert found["iou"] == pytest.approx(4 / 8)
+    assert found["sensitivity"] == found["precision"] == pytest.approx(4 / 6)
+    assert found["specificity"] == pytest.approx(12 / 14)
+    assert found["accuracy"] == pytest.approx(16 / 20)
+    # every pixel of a 2×3 block is boundary; two of each six lie 0.5 mm from the other block
+    assert found["assd"] == pytest.approx(2 * 2 * 0.5 / 12)
+    assert found["hd95"] == pytest.approx(0.5)
+    assert found["nsd"] == pytest.approx(8 / 12)
+
+
+def test_a_single_slice_is_the_image_it_is():
+    random = np.random.default_rng(0)
+    prediction, truth = random.random((2, 12, 13)) > 0.4
+    flat = metrics.score(prediction, truth, tubular=True, spacing=(2, 3))
+    for axis in range(3):
+        spacing = list(np.insert([2.0, 3.0], axis, 7.0))
+        volume = (np.expand_dims(mask, axis) for mask in (prediction, truth))
+        assert metrics.score(*volume, tubular=True, spacing=spacing) == pytest.approx(flat)
+
+
+def test_cldice_of_a_line_and_its_broken_copy():
+    line = np.zeros((9, 30), bool)
+    line[4, 2:28] = True
+    broken = line.copy()
+    broken[4, 10:23] = False  # half of the line
+    assert metrics.cldice(line, line) == 1
+    assert metrics.cldice(broken, line) == pytest.approx(2 * 1 * 0.5 / 1.5)
+    thick = np.zeros_like(line)
+    thick[3:6, 1:29] = True  # width is not topology
+    assert metrics.cldice(thick, line) == pytest.approx(1, abs=0.05)  # thinning shortens a thick end by a pixel
+
+
+@given(mask_pairs(empty=False))
+def test_cldice_is_a_share(pair):
+    assert 0 <= metrics.cldice(*pair) <= 1
+
+
+def test_boundary_by_hand():
+    mask = np.zeros((5, 5), bool)
+    mask[:, :3] = True
+    inner = {(i, 1) for i in (1, 2, 3)}
+    expected = {(i, j) for i, j in itertools.product(range(5), range(3))} - inner
+    assert set(map(tuple, np.argwhere(metrics.boundary(mask)).tolist())) == expected
