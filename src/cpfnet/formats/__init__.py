@@ -1,0 +1,260 @@
+"""Files ↔ `Image` and `Segmentation`: one module for each family of formats, chosen by suffix.
+
+Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres, NIfTI with its
+affine in LPS. Files are written whole, under a temporary name first, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from cpfnet.errors import FormatError, OutputError
+from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, Header, check_readable, replacing, suffix_of
+from cpfnet.image import Image, Segmentation, Source, geometry_difference
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Header",
+    "OutputFormat",
+    "read",
+    "read_header",
+    "read_label",
+    "read_map",
+    "stem",
+    "suffix_of",
+    "write",
+    "write_map",
+]
+
+IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES)
+"""Names that `read` accepts, in lower case; upper case is accepted too."""
+
+OutputFormat = Literal["same", "nifti", "png", "tiff"]
+
+Paths = Path | str | Sequence[Path | str]
+
+
+def stem(path: Path | str) -> str:
+    """The file name without its image suffix (.nii.gz counts as one); other names stay whole."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(name))]
+
+
+def _family(suffix: str) -> Any:
+    """The module that reads and writes ``suffix``; loaded when first needed."""
+    if suffix in NIFTI_SUFFIXES:
+        from cpfnet.formats import nifti
+
+        return nifti
+    from cpfnet.formats import raster
+
+    return raster
+
+
+def _files(paths: Paths) -> tuple[list[Path], Any]:
+    """The files, each there and of one family, and their module."""
+    files = [Path(paths)] if isinstance(paths, (Path, str)) else [Path(p) for p in paths]
+    if not files:
+        raise FormatError("no file was given", mend="give at least one image file")
+    for file in files:
+        check_readable(file)
+        if not suffix_of(file):
+            raise FormatError(
+                f"has the unknown suffix {file.suffix!r}",
+                where=file,
+                mend=f"convert it to one of {' '.join(IMAGE_SUFFIXES)}",
+            )
+    families = [_family(suffix_of(file)) for file in files]
+    for file, family in zip(files, families, strict=True):
+        if family is not families[0]:
+            raise FormatError(
+                f"is of another kind than {files[0].name}: channels of one image must all be rasters or all NIfTI",
+                where=file,
+                mend="convert one of them",
+            )
+    return files, families[0]
+
+
+def _agree(first: Image | Header, other: Image | Header, files: tuple[Path, Path]) -> None:
+    difference = geometry_difference(first.shape, first.affine, other.shape, other.affine)
+    if difference is not None:
+        raise FormatError(
+            f"differs from {files[0].name}, another channel of the same image: {difference}",
+            where=files[1],
+            mend="resample one onto the other, or correct the pairing of channels",
+        )
+
+
+def _channel_names(parts: Sequence[Image | Header]) -> tuple[str, ...]:
+    """Names of concatenated channels; those of single files would repeat, so several are numbered."""
+    names = tuple(name for part in parts for name in part.channels)
+    return names if len(parts) == 1 else tuple(f"channel{i}" for i in range(len(names)))
+
+
+def read(paths: Paths) -> Image:
+    """Read an image.
+
+    Args:
+        paths: one file, or several whose channels are concatenated in this order.
+
+    Returns:
+        ``(channels, height, width)`` for rasters, ``(channels, depth, height, width)`` for NIfTI; values as stored (scaled
+        by a NIfTI's slope and intercept). Several files of different dtypes take their common one.
+
+    Raises:
+        FormatError: a file is missing, not what its name says, damaged or of a kind that is not read; or the geometries
+            of several files differ by more than 1e-3 of a voxel.
+    """
+    files, family = _files(paths)
+    images: list[Image] = []
+    for file in files:
+        images.append(family.read(file))
+        _agree(images[0], images[-1], (files[0], file))
+    if len(images) == 1:
+        return images[0]
+    source = images[0].source
+    assert source is not None
+    return Image(
+        np.concatenate([image.array for image in images]),
+        images[0].affine,
+        _channel_names(images),
+        images[0].modality,
+        Source(tuple(files), source.format, source.details),
+    )
+
+
+def read_label(path: Path | str) -> Image:
+    """Read a label file: ``(1, …)`` values, or ``(3, …)`` 8-bit colours.
+
+    Palette images give their colours, never their indices; alpha is dropped; 1-bit images give 0 and 255.
+
+    Raises:
+        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel.
+    """
+    image = read(path)
+    if image.channels != ("red", "green", "blue") and len(image.array) != 1:
+        raise FormatError(
+            f"holds {len(image.array)} channels; a label has one value, or one RGB colour, a pixel",
+            where=path,
+            mend="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
+        )
+    return image
+
+
+def read_header(paths: Paths) -> Header:
+    """What `read` would give, without decoding pixels.
+
+    Raises:
+        FormatError: as `read`, as far as the header tells.
+    """
+    files, family = _files(paths)
+    headers: list[Header] = []
+    for file in files:
+        headers.append(family.read_header(file))
+        _agree(headers[0], headers[-1], (files[0], file))
+    dtype = np.result_type(*(header.dtype for header in headers))
+    return Header(headers[0].shape, headers[0].affine, _channel_names(headers), dtype)
+
+
+def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, floats: bool = False) -> Path:
+    """``path`` with the suffix of the format that is to be written."""
+    source, named = segmentation.source, suffix_of(path)
+    if format == "same" and named:
+        suffix = ".png" if named in (".jpg", ".jpeg") else named  # JPEG would change the values
+    elif format == "same" and source is not None and source.format == "nifti":
+        suffix = suffix_of(source.paths[0])
+    elif format == "same":
+        raster = segmentation.affine is None and segmentation.array.ndim == 2
+        details = source.details if source is not None else {}
+        suffix = details.get("suffix", ".png") if raster else ".nii.gz"
+    elif format not in ("nifti", "png", "tiff"):
+        raise OutputError(f"unknown format {format!r}", where=path, mend="choose same, nifti, png or tiff")
+    else:
+        kinds = {"nifti": (".nii.gz", ".nii"), "png": (".png",), "tiff": (".tif", ".tiff")}[format]
+        suffix = named if named in kinds else kinds[0]
+    if floats and suffix in RASTER_SUFFIXES and suffix not in (".tif", ".tiff"):
+        suffix = ".tif"
+    return path.with_name(stem(path) + suffix)
+
+
+def write(
+    segmentation: Segmentation, path: Path | str, *, format: OutputFormat = "same", overwrite: bool = False
+) -> Path:
+    """Write a label map in the geometry of its source, value by value.
+
+    Args:
+        segmentation: values fit the format: 0…255 for BMP and GIF, 0…65535 for PNG, 32 bits for TIFF and NIfTI; packed
+            colours become RGB.
+        path: the file; its suffix is added, or replaced by the one of ``format``.
+        format: ``"same"``: what the suffix of ``path`` says, or without one the format of the source (PNG for a JPEG,
+            which would change the values). NIfTI keeps the source's shape, axis order, sform and qform; an image without
+            millimetres becomes one slice with a pixel for 1 mm, upright in viewers. PNG takes a volume of one slice, TIFF any: a
+            page a slice, without millimetres.
+        overwrite: replace an existing file; the source image itself is never replaced.
+
+    Returns:
+        The file written.
+
+    Raises:
+        OutputError: values do not fit, the file exists, or it cannot be written; nothing is left behind.
+    """
+    target = _target(segmentation, Path(path), format)
+    keep = segmentation.source.paths if segmentation.source is not None else ()
+    with replacing(target, overwrite=overwrite, keep=keep) as temporary:
+        _family(suffix_of(target)).write(segmentation, temporary, where=target)
+    return target
+
+
+def write_map(
+    array: np.ndarray,
+    segmentation: Segmentation,
+    path: Path | str,
+    *,
+    names: Sequence[str] = (),
+    format: OutputFormat = "same",
+    overwrite: bool = False,
+) -> Path:
+    """Write probabilities or uncertainty as float32 in the geometry of ``segmentation``.
+
+    Args:
+        array: ``(planes, [depth,] height, width)``, or one plane without the first axis.
+        segmentation: whose geometry and source it shares.
+        path, format, overwrite: as in `write`; rasters are always TIFF, a page a plane.
+        names: one a plane; they become the descriptions of TIFF pages (NIfTI has no place for them).
+
+    Returns:
+        The file written.
+
+    Raises:
+        OutputError: as `write`; or the shapes do not fit.
+    """
+    target = _target(segmentation, Path(path), format, floats=True)
+    array = np.asarray(array, dtype=np.float32)
+    planes = array if array.ndim > segmentation.array.ndim else array[None]
+    if planes.shape[1:] != segmentation.array.shape or len(planes) < 1 or (names and len(names) != len(planes)):
+        raise OutputError(
+            f"{len(names)} names and planes of shape {array.shape} do not fit a label map of shape {segmentation.array.shape}",
+            where=target,
+        )
+    labels = tuple(names) or tuple(f"plane {i}" for i in range(len(planes)))
+    keep = segmentation.source.paths if segmentation.source is not None else ()
+    with replacing(target, overwrite=overwrite, keep=keep) as temporary:
+        _family(suffix_of(target)).write_map(planes, segmentation, temporary, labels, where=target)
+    return target
+
+
+def read_map(path: Path | str) -> np.ndarray:
+    """What `write_map` wrote.
+
+    Returns:
+        float32 ``(planes, depth, height, width)`` from NIfTI, ``(pages, height, width)`` from TIFF.
+
+    Raises:
+        FormatError: as `read`.
+    """
+    (file,), family = _files(path)
+    return np.asarray(family.read_map(file), dtype=np.float32)

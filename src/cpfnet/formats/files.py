@@ -1,0 +1,232 @@
+"""What every format family shares: opening what may be anything, and writing whole files or none."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cpfnet.errors import CpfnetError, FormatError, OutputError
+
+RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_COLOUR = 0x1000000
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself before its pixels are decoded; equal to what `read` then gives.
+
+    Attributes:
+        shape: spatial, ([depth,] height, width).
+        affine: as in `Image`.
+        channels: one name a channel.
+        dtype: of the array that `read` returns.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray | None
+    channels: tuple[str, ...]
+    dtype: np.dtype
+
+
+def suffix_of(path: Path | str) -> str:
+    """The known image suffix of a name, in lower case, or "" where it has none."""
+    name = Path(path).name.lower()
+    known = [s for s in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) if name.endswith(s) and name != s]
+    return max(known, key=len, default="")
+
+
+_MAGIC = (  # offset, bytes, what it is, suffix it should have
+    (0, b"\x89PNG", "a PNG image", ".png"),
+    (0, b"\xff\xd8\xff", "a JPEG image", ".jpg"),
+    (0, b"II*\0", "a TIFF image", ".tif"),
+    (0, b"MM\0*", "a TIFF image", ".tif"),
+    (0, b"GIF8", "a GIF image", ".gif"),
+    (344, b"n+1\0", "an uncompressed NIfTI volume", ".nii"),
+    (4, b"n+2\0", "an uncompressed NIfTI volume", ".nii"),
+    (0, b"\x1f\x8b", "gzip-compressed", ".nii.gz"),
+    (128, b"DICM", "a DICOM file", ""),
+    (0, b"NRRD", "an NRRD volume", ""),
+    (0, b"\x89HDF", "an HDF5 file", ""),
+    (0, b"PK\x03\x04", "a ZIP archive", ""),
+    (0, b"%PDF", "a PDF document", ""),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image", ""),
+    (8, b"WEBP", "a WebP image", ""),
+)
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else only the last character is cut
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(c.isprintable() or c in "\t\r\n\f" for c in text)
+
+
+def _unreadable(path: Path, error: Exception) -> FormatError:
+    """The error for a file that a decoder refused: says what lies in it instead, where that can be told."""
+    promised = suffix_of(path)
+    family = NIFTI_SUFFIXES if promised in NIFTI_SUFFIXES else RASTER_SUFFIXES
+    expected = "a NIfTI volume" if family is NIFTI_SUFFIXES else f"a {promised.lstrip('.').upper()} image"
+    if isinstance(error, MemoryError):
+        return FormatError("does not fit into memory", where=path, mend="free memory, or cut the image into tiles")
+    with path.open("rb") as file:
+        head = file.read(512)
+    start = head.lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        return FormatError(
+            "is a Git LFS pointer, not the image itself", where=path, mend="fetch the content with `git lfs pull`"
+        )
+    if start.startswith((b"<!doctype html", b"<html")):
+        return FormatError(
+            f"is an HTML page, not {expected}",
+            where=path,
+            mend="download the file again: the server answered with a page (a login, an error) in its place",
+        )
+    for offset, magic, what, suffix in _MAGIC:
+        if head[offset : offset + len(magic)] == magic and (
+            suffix not in family or (family is NIFTI_SUFFIXES and suffix != promised)
+        ):
+            mend = f"rename it to end in {suffix}" if suffix else "convert it to PNG, TIFF or NIfTI"
+            return FormatError(f"is {what}, not {expected}", where=path, mend=mend)
+    if _is_text(head):
+        return FormatError(f"is a text file, not {expected}", where=path, mend="give the image file itself")
+    words = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
+    return FormatError(
+        f"cannot be decoded as {expected}: {words}",
+        where=path,
+        mend="the file is damaged, cut short or of an unsupported kind: copy or export it again",
+    )
+
+
+def check_readable(path: Path) -> None:
+    """Refuse what is not there, not a file, empty, or not ours to read.
+
+    Raises:
+        FormatError: saying which, with the nearest name where one was mistyped.
+    """
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise FormatError(
+                f"is a link to {path.readlink()}, which is not there", where=path, mend="fetch the linked file"
+            ) from None
+        near = []
+        if path.parent.is_dir():
+            near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)  # noqa: PTH208 (names only)
+        mend = f"did you mean {near[0]!r}?" if near else "give the path of an existing file"
+        raise FormatError("no such file", where=path, mend=mend) from None
+    except IsADirectoryError:
+        raise FormatError("is a folder", where=path, mend="give an image file inside it") from None
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise FormatError(
+            f"cannot be opened: {words}", where=path, mend="give the path of a file that you may read"
+        ) from None
+    if empty:
+        raise FormatError("is empty (0 bytes)", where=path, mend="copy or export the file again")
+
+
+def exact_labels(array: np.ndarray, where: Path) -> np.ndarray:
+    """A label map in a dtype that formats hold, value by value.
+
+    Args:
+        array: integers of any kind; 0x1000000 + 0xRRGGBB is a colour (see `cpfnet.labels`).
+        where: for the message.
+
+    Returns:
+        uint8, uint16, int16 or int32 of the same shape; with any colour in it, ``(…, 3)`` uint8.
+
+    Raises:
+        OutputError: not integers, or beyond 32 bits.
+    """
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    limits = np.iinfo(np.int32)
+    if array.dtype.kind not in "iub" or low < limits.min or high > limits.max:
+        raise OutputError(
+            f"labels of dtype {array.dtype} from {low} to {high} are no 32-bit integers",
+            where=where,
+            mend="write probabilities with write_map, label values as integers",
+        )
+    if high < _COLOUR:
+        smaller = {"bool": np.uint8, "int8": np.int16}.get(array.dtype.name, np.int32)
+        return array if array.dtype.name in ("uint8", "uint16", "int16", "int32") else array.astype(smaller)
+    odd = array[(array < 0) | ((array > 255) & (array < _COLOUR)) | (array >= 2 * _COLOUR)]
+    if odd.size:
+        raise OutputError(
+            f"label values mix colours with {int(odd[0])}, which is neither a colour nor a grey of 0 … 255",
+            where=where,
+            mend="give every class a colour, or every class an integer, in `labels.classes[].write`",
+        )
+    array = array.astype(np.int64)
+    colour = np.where(array < _COLOUR, array * 0x010101, array)
+    return np.stack([colour >> 16 & 255, colour >> 8 & 255, colour & 255], axis=-1).astype(np.uint8)
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises into a FormatError about ``path``.
+
+    Decoders of other libraries raise almost anything on damaged bytes (SyntaxError, struct.error, KeyError, zlib.error …).
+    """
+    try:
+        yield
+    except CpfnetError as error:
+        if error.where is not None:
+            raise
+        raise type(error)(error.what, where=path, mend=error.mend) from error
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; it becomes ``path`` in one step, or leaves nothing behind.
+
+    Args:
+        path: the file to make; its folder is made too.
+        overwrite: replace an existing file.
+        keep: files that are never replaced, ``overwrite`` or not (the source image).
+
+    Raises:
+        OutputError: it exists, or cannot be written (permission, full disk, not a folder).
+    """
+    # The suffix must stay: writers choose compression by it.
+    temporary = path.with_name(f".cpfnet-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix_of(path) or path.suffix}")
+    try:
+        if path.is_dir():
+            raise OutputError("is a folder", where=path, mend="give the name of a file")
+        if path.exists():
+            if any(path.samefile(kept) for kept in keep if kept.exists()):
+                raise OutputError(
+                    "would replace the image that was segmented", where=path, mend="write to another folder or name"
+                )
+            if not overwrite:
+                raise OutputError(
+                    "exists already", where=path, mend="write to another folder, or allow overwriting (--overwrite)"
+                )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            where=path,
+            mend="choose a folder you may write to, with free space",
+        ) from error
+    except MemoryError as error:
+        raise OutputError("does not fit into memory", where=path, mend="free memory") from error
+    finally:
+        with suppress(OSError):  # its folder is no folder: then it was never made
+            temporary.unlink(missing_ok=True)

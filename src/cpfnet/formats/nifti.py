@@ -1,0 +1,179 @@
+"""NIfTI (.nii, .nii.gz; NIfTI-1 and -2), through nibabel.
+
+The affine is nibabel's choice: the sform where its code is set, else the qform, else the bare pixel sizes; then from RAS to
+LPS, from the header's unit to mm, and from stored (x, y, z) to array order (z, y, x). Where sform and qform disagree, other programs may choose the qform.
+
+Stored values are scaled by the header's slope and intercept. Integers stay integers where both are whole numbers; NaN is kept.
+A fourth axis holds channels (as in the Medical Segmentation Decathlon); RGB voxels are three channels.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from cpfnet.errors import FormatError, OutputError
+from cpfnet.formats.files import Header, decoding, exact_labels
+from cpfnet.image import Image, Segmentation, Source, geometry_difference
+
+# nibabel reports each harmless header repair (a qfac of 0 …) on stderr, in the middle of progress bars.
+logging.getLogger("nibabel.global").setLevel(logging.ERROR)
+
+_TO_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI codes of metre, millimetre, micrometre; 0 is taken for mm
+_GZIP_LIMIT = 1032  # deflate cannot shrink data further than this
+_RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
+
+
+def _swap(affine: np.ndarray) -> np.ndarray:
+    """(x, y, z) → RAS from (depth, height, width) → LPS, and the reverse: the same exchange."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
+
+
+def _open(path: Path) -> Any:
+    image = nibabel.load(path, mmap=False)
+    if not isinstance(image, nibabel.Nifti1Pair):
+        raise FormatError(f"holds {type(image).__name__}, not NIfTI", where=path, mend="convert it to NIfTI")
+    shape, dtype = image.shape, image.get_data_dtype()
+    if not 2 <= len(shape) <= 5 or min(shape) < 1 or (len(shape) == 5 and shape[3] != 1):
+        raise FormatError(
+            f"has the shape {'×'.join(map(str, shape))}; expected (x, y), (x, y, z) or (x, y, z, channels)",
+            where=path,
+            mend="store one volume a file",
+        )
+    if dtype.kind == "c":
+        raise FormatError("holds complex numbers", where=path, mend="store magnitude and phase as channels")
+    size, expected = path.stat().st_size, math.prod(shape) * dtype.itemsize
+    if expected > size * (_GZIP_LIMIT if path.suffix.lower() == ".gz" else 1):
+        raise FormatError(
+            f"is cut short: {'×'.join(map(str, shape))} voxels of {dtype} are {expected} bytes, the file has {size}",
+            where=path,
+            mend="copy or export the file again",
+        )
+    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
+        raw = type(image.header).from_fileobj(stream, check=False)  # nibabel would mend a zero into 1 mm, unsaid
+    sizes = np.asarray(raw["pixdim"][1 : min(len(shape), 3) + 1], dtype=float)
+    if not raw["sform_code"] and (not np.isfinite(sizes).all() or (sizes == 0).any()):
+        raise FormatError(
+            f"has the voxel size {sizes.tolist()} mm", where=path, mend="correct pixdim in its header, or set an sform"
+        )
+    return image
+
+
+def _affine(image: Any) -> np.ndarray:
+    affine = _swap(image.affine)
+    affine[:3] *= _TO_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise FormatError(
+            f"its affine is not finite or has no volume: {image.affine.tolist()}",
+            mend="correct sform, qform and pixdim in its header",
+        )
+    return affine
+
+
+def _scaled_dtype(stored: np.dtype, slope: float, inter: float) -> np.dtype:
+    """The dtype that holds ``stored · slope + inter``, known from the header alone."""
+    if (slope, inter) == (1.0, 0.0):
+        return np.dtype(np.float64) if stored.kind == "f" and stored.itemsize > 8 else stored.newbyteorder("=")
+    if stored.kind in "iu" and float(slope).is_integer() and float(inter).is_integer():
+        ends = [int(end) * int(slope) + int(inter) for end in (np.iinfo(stored).min, np.iinfo(stored).max)]
+        limits = np.iinfo(np.int32)
+        if limits.min <= min(ends) and max(ends) <= limits.max:
+            return np.dtype(np.int32)
+    return np.dtype(np.float64 if stored.itemsize > 4 else np.float32)
+
+
+def _header(image: Any) -> Header:
+    shape, stored = image.shape, image.get_data_dtype()
+    planes = (*shape, 1)[:3][::-1]
+    if stored.names:
+        return Header(planes, _affine(image), ("red", "green", "blue"), np.dtype(np.uint8))
+    channels = tuple(f"channel{i}" for i in range(shape[-1] if len(shape) > 3 else 1))
+    return Header(planes, _affine(image), channels, _scaled_dtype(stored, image.dataobj.slope, image.dataobj.inter))
+
+
+def read_header(path: Path) -> Header:
+    """Geometry, channels and dtype without the voxels."""
+    with decoding(path):
+        return _header(_open(path))
+
+
+def read(path: Path) -> Image:
+    """``(channels, depth = z, height = y, width = x)``; a single slice keeps a depth of 1."""
+    with decoding(path):
+        image = _open(path)
+        header = _header(image)
+        stored = image.dataobj.get_unscaled()
+        slope, inter = image.dataobj.slope, image.dataobj.inter
+        if stored.dtype.names:
+            if math.prod(image.shape) != math.prod(header.shape):
+                raise FormatError("has colour voxels and a fourth axis", mend="store one volume a file")
+            stored = np.stack([stored[name] for name in "RGB"], axis=-1)
+        array = stored.reshape(*header.shape[::-1], len(header.channels), order="F").T
+        if (slope, inter) != (1.0, 0.0):
+            # In float64, so that the rounding of float32 comes once, at the end.
+            array = np.asarray(array, dtype=np.float64) * float(slope) + float(inter)
+        array = np.require(array, header.dtype, ["C", "W"])
+        details = {"header": image.header.copy(), "shape": image.shape[:3], "affine": header.affine}
+        return Image(array, header.affine, header.channels, source=Source((path,), "nifti", details))
+
+
+def _save(array: np.ndarray, segmentation: Segmentation, path: Path, where: Path, intent: str) -> None:
+    """Write ``([depth,] height, width[, planes])``, voxels possibly RGB, with the header geometry of the source."""
+    source, spatial = segmentation.source, segmentation.array.shape
+    stored = array.reshape(*(1, *spatial)[-3:], *array.shape[len(spatial) :]).swapaxes(0, 2)
+    if source is not None and source.format == "nifti" and _same_grid(segmentation, source):
+        header = source.details["header"].copy()
+        header.extensions.clear()  # may hold the patient's data, and belong to the image
+        if array.ndim == len(spatial):
+            stored = stored.reshape(source.details["shape"])
+        affine = None  # leaves sform, qform, their codes and pixdim as they are
+    else:
+        if segmentation.affine is None and len(spatial) == 3:
+            raise OutputError(
+                f"a label map of {'×'.join(map(str, spatial))} without an affine cannot be placed in the patient",
+                where=where,
+                mend="keep the `affine` of the image in the Segmentation",
+            )
+        header = nibabel.Nifti1Header()
+        header.set_xyzt_units("mm")
+        # A picture without millimetres: a pixel stands as 1 mm, and viewers show it upright.
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) if segmentation.affine is None else _swap(segmentation.affine)
+        header.set_qform(affine, code="unknown")
+        header.set_sform(affine, code="aligned" if segmentation.affine is None else "scanner")
+    header.set_data_dtype(stored.dtype)
+    header.set_slope_inter(1, 0)
+    header.set_intent(intent)
+    header["cal_min"] = header["cal_max"] = 0
+    kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    nibabel.save(kind(stored, affine, header), path)
+
+
+def _same_grid(segmentation: Segmentation, source: Source) -> bool:
+    shape = (*source.details["shape"], 1)[:3][::-1]
+    difference = geometry_difference(segmentation.array.shape, segmentation.affine, shape, source.details["affine"])
+    return difference is None
+
+
+def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
+    """The label map in the source's shape, axis order, sform and qform; colours become RGB voxels."""
+    array = exact_labels(segmentation.array, where)
+    if array.ndim > segmentation.array.ndim:
+        array = np.ascontiguousarray(array).view(_RGB)[..., 0]
+    _save(array, segmentation, path, where, "label")
+
+
+def write_map(
+    array: np.ndarray, segmentation: Segmentation, path: Path, names: tuple[str, ...], *, where: Path
+) -> None:
+    """float32 planes along a fourth axis; a single plane has three axes. NIfTI has no place for their names."""
+    _save(np.moveaxis(array, 0, -1) if len(array) > 1 else array[0], segmentation, path, where, "none")
+
+
+def read_map(path: Path) -> np.ndarray:
+    """``(planes, depth, height, width)``."""
+    return read(path).array

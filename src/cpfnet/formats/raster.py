@@ -1,0 +1,112 @@
+"""PNG, JPEG, BMP and GIF through Pillow; TIFF through `cpfnet.formats.tiff`.
+
+Pixels are read as stored: no rotation by EXIF orientation (the mask would not follow), no colour management, no gamma. Palette
+images, 1-bit images (0/255) and greys of 2 or 4 bits are read by colour, not by index. An alpha channel is dropped, unless it is all
+that the image holds. What Pillow would round to 8 bits is read whole (RGB PNG of 16 bits) or refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image as Pillow
+from PIL.ImageFile import ImageFile
+
+from cpfnet.errors import FormatError, OutputError
+from cpfnet.formats import tiff
+from cpfnet.formats.files import Header, decoding, exact_labels, suffix_of
+from cpfnet.formats.pixels import decode, layout
+from cpfnet.image import Image, Segmentation, Source
+
+# A phone's JPEG may carry further pictures (MPO); the first is the photograph.
+_WRITTEN = {"JPEG": ".png", "MPO": ".png", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif"}
+
+
+def _is_tiff(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _open(path: Path) -> ImageFile:
+    picture = Pillow.open(path, formats=("PNG", "JPEG", "BMP", "GIF"))
+    if picture.format != "MPO" and getattr(picture, "is_animated", False):
+        raise FormatError(
+            f"is an animation of {getattr(picture, 'n_frames', 'several')} frames",
+            mend="save the frame that is meant as an image of its own",
+        )
+    return picture
+
+
+def read_header(path: Path) -> Header:
+    """Size, channels and dtype without decoding."""
+    with decoding(path):
+        if _is_tiff(path):
+            return tiff.read_header(path)
+        with _open(path) as picture:
+            names, dtype = layout(picture)
+            return Header((picture.height, picture.width), None, names, dtype)
+
+
+def read(path: Path) -> Image:
+    """``(1 or 3, height, width)``, or as many channels as a TIFF has."""
+    with decoding(path):
+        if _is_tiff(path):
+            array, names = tiff.read(path)
+            suffix = suffix_of(path) if suffix_of(path) in tiff.SUFFIXES else ".tif"
+        else:
+            with _open(path) as picture:
+                (array, names), suffix = decode(picture), _WRITTEN[picture.format or "PNG"]
+        return Image(array, channels=names, source=Source((path,), "raster", {"suffix": suffix}))
+
+
+def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
+    """The label map by the suffix of ``path``, value by value; a volume becomes the pages of a TIFF."""
+    array = exact_labels(segmentation.array, where)
+    colour = array.ndim > segmentation.array.ndim
+    suffix = suffix_of(path)
+    if suffix in tiff.SUFFIXES:
+        tiff.write(array, path, colour=colour)
+        return
+    if segmentation.array.ndim == 3:
+        if len(array) > 1:
+            raise OutputError(
+                f"a volume of {len(array)} slices does not fit into one {suffix.lstrip('.').upper()} image",
+                where=where,
+                mend="write it as nifti, or as tiff with a page for each slice",
+            )
+        array = array[0]
+    if not colour:
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        if low < 0 or high > (65535 if suffix == ".png" else 255):
+            raise OutputError(
+                f"label values from {low} to {high} do not fit into {suffix.lstrip('.').upper()}",
+                where=where,
+                mend="write it as tiff or nifti" if suffix == ".png" else "write it as png, tiff or nifti",
+            )
+        # 16 bits where the label map has them, so that all files of a data set are alike.
+        array = array.astype(np.uint16 if suffix == ".png" and (array.dtype == np.uint16 or high > 255) else np.uint8)
+    picture = _indexed(array) if suffix == ".gif" else Pillow.fromarray(np.ascontiguousarray(array))
+    picture.save(path, format={".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}[suffix])
+
+
+def _indexed(array: np.ndarray) -> Pillow.Image:
+    """A palette image with exactly these colours (Pillow's own conversion would approximate them)."""
+    colours = array.reshape(*array.shape[:2], -1)
+    used, indices = np.unique(colours.reshape(-1, colours.shape[-1]), axis=0, return_inverse=True)
+    picture = Pillow.fromarray(indices.reshape(array.shape[:2]).astype(np.uint8))
+    picture.putpalette(np.broadcast_to(used, (len(used), 3)).astype(np.uint8).tobytes())
+    return picture
+
+
+def write_map(
+    array: np.ndarray, segmentation: Segmentation, path: Path, names: tuple[str, ...], *, where: Path
+) -> None:
+    """``(planes, [depth,] height, width)`` as the float32 pages of a TIFF; a page's description is its plane's name."""
+    tiff.write_map(array, path, names)
+
+
+def read_map(path: Path) -> np.ndarray:
+    """``(planes, height, width)`` float32, as `write_map` wrote them."""
+    with decoding(path):
+        return tiff.read_map(path)

@@ -1,0 +1,134 @@
+"""TIFF: tifffile where it decodes by itself, Pillow for the other compressions (LZW, JPEG, fax) and for palettes.
+
+tifffile alone keeps 16-bit colour, 64-bit and float samples and further channels; Pillow alone brings the codecs. Where white is
+stored as 0, values are inverted, so that brighter is larger, as in every viewer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image as Pillow
+from PIL import TiffImagePlugin  # noqa: F401  Pillow.open(formats=…) does not load it by itself
+from PIL.ImageFile import ImageFile
+
+from cpfnet.errors import FormatError
+from cpfnet.formats.files import Header
+from cpfnet.formats.pixels import GREY, RGB, decode, layout, without_alpha
+
+SUFFIXES = (".tif", ".tiff")
+_MINISWHITE, _MINISBLACK, _COLOUR = 0, 1, 2  # photometric interpretations
+_OWN_CODECS = (1, 8, 32946, 32773)  # none, deflate (two numbers), PackBits: tifffile needs no other package
+_LARGEST = 2 * (Pillow.MAX_IMAGE_PIXELS or 2**27)  # Pillow's own limit against decompression bombs
+
+
+def _page(tif: tifffile.TiffFile) -> Any:
+    """The one image in the file; smaller copies of it (pyramids, thumbnails) do not count."""
+    whole = [series for series in tif.series if not series.keyframe.is_reduced]
+    pages = sum(max(1, series.size // max(1, series.keyframe.size)) for series in whole)
+    if pages != 1:
+        raise FormatError(
+            f"holds {pages} pages",
+            mend="save each image as a file of its own; a volume as NIfTI, which knows its millimetres",
+        )
+    page = whole[0].keyframe
+    if not 0 < page.imagewidth * page.imagelength <= _LARGEST or page.imagedepth > 1:
+        raise FormatError(
+            f"claims {page.imagewidth}×{page.imagelength}×{page.imagedepth} pixels; up to {_LARGEST} in one plane are read",
+            mend="cut it into tiles, or export it at a smaller size",
+        )
+    return page
+
+
+def _is_own(page: Any) -> bool:
+    """Does tifffile decode it by itself, and mean by its samples what we mean?"""
+    return (
+        page.photometric in (_MINISWHITE, _MINISBLACK, _COLOUR)
+        and page.bitspersample in (8, 16, 32, 64)
+        and page.compression in _OWN_CODECS
+        and page.predictor in (1, 2)
+        and page.axes in ("YX", "YXS", "SYX")
+    )
+
+
+def _layout(page: Any) -> tuple[tuple[str, ...], np.dtype]:
+    """Channel names and dtype of a page that tifffile decodes."""
+    kept = page.samplesperpixel - (1 if _has_alpha(page) else 0)
+    names = GREY if kept == 1 else RGB if page.photometric == _COLOUR and kept == 3 else ()
+    if page.dtype.kind == "c":
+        raise FormatError("holds complex numbers", mend="store magnitude and phase as channels")
+    dtype = np.dtype(np.float32) if page.dtype == np.float16 else page.dtype.newbyteorder("=")
+    return names or tuple(f"channel{i}" for i in range(kept)), dtype
+
+
+def _has_alpha(page: Any) -> bool:
+    return page.samplesperpixel in (2, 4) and len(page.extrasamples) == 1 and int(page.extrasamples[0]) in (1, 2)
+
+
+def _pillow(path: Path, page: Any) -> ImageFile:
+    bits, kind, samples = page.bitspersample, page.sampleformat, page.samplesperpixel
+    if bits > 8 and (samples > 1 or bits > 32 or (bits, kind) == (32, 1)):
+        raise FormatError(
+            f"holds {samples} × {bits} bits a pixel with {page.compression!r} compression, of which some would be lost",
+            mend="save it again without compression, or with deflate (ZIP)",
+        )
+    if page.tags.valueof("Orientation", default=1) != 1:
+        raise FormatError(  # Pillow would turn it, tifffile would not, and the mask must match
+            f"is to be turned (orientation tag {page.tags.valueof('Orientation')})",
+            mend="turn image and mask for good, and save them without the tag",
+        )
+    return Pillow.open(path, formats=("TIFF",))
+
+
+def read_header(path: Path) -> Header:
+    """Size, channels and dtype from the tags."""
+    with tifffile.TiffFile(path) as tif:
+        page = _page(tif)
+        if _is_own(page):
+            names, dtype = _layout(page)
+        else:
+            with _pillow(path, page) as picture:
+                names, dtype = layout(picture)
+        return Header((page.imagelength, page.imagewidth), None, names, dtype)
+
+
+def read(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """``(channels, height, width)`` and the channels' names."""
+    with tifffile.TiffFile(path) as tif:
+        page = _page(tif)
+        if not _is_own(page):
+            with _pillow(path, page) as picture:
+                return decode(picture)
+        names, dtype = _layout(page)
+        pixels = page.asarray()
+        if page.axes == "SYX":
+            pixels = np.moveaxis(pixels, 0, -1)
+        pixels = pixels.reshape(page.imagelength, page.imagewidth, -1)
+        if _has_alpha(page):
+            pixels = without_alpha(pixels)
+        if page.photometric == _MINISWHITE and pixels.dtype.kind == "u":
+            pixels = np.iinfo(pixels.dtype).max - pixels
+        return np.ascontiguousarray(np.moveaxis(pixels, -1, 0), dtype=dtype), names
+
+
+def write(array: np.ndarray, path: Path, *, colour: bool) -> None:
+    """Integers ``([pages,] height, width)``, or with ``colour`` ``([pages,] height, width, 3)`` uint8."""
+    photometric = "rgb" if colour else "minisblack"
+    tifffile.imwrite(path, array, photometric=photometric, compression="zlib", metadata=None)
+
+
+def write_map(array: np.ndarray, path: Path, names: tuple[str, ...]) -> None:
+    """Planes ``(planes, [depth,] height, width)`` as float32 pages, each described by its plane's name."""
+    with tifffile.TiffWriter(path) as writer:
+        for name, plane in zip(names, array, strict=True):
+            for page in plane.reshape(-1, *plane.shape[-2:]):
+                writer.write(page, photometric="minisblack", compression="zlib", description=name, metadata=None)
+
+
+def read_map(path: Path) -> np.ndarray:
+    """All pages, ``(pages, height, width)``."""
+    with tifffile.TiffFile(path) as tif:
+        return np.stack([page.asarray() for page in tif.pages])
