@@ -17,7 +17,7 @@ app = typer.Typer(
     help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
     "In order: doctor, check, plan, train, predict, evaluate. `cpfnet COMMAND --help` shows examples.",
     no_args_is_help=True,
-    add_completion=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -26,7 +26,9 @@ weights_app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 
-DATASET = typer.Argument(help="Folder, dataset.yaml, CSV manifest or datalist JSON.", show_default=False)
+DATASET = typer.Argument(
+    metavar="DATASET", help="Folder, dataset.yaml, CSV manifest or datalist JSON.", show_default=False
+)
 Dataset = Annotated[Path, DATASET]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Settings = Annotated[
@@ -40,7 +42,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def _say(text: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(text, markup=False, highlight=False)
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]], *, styles: list[str] | None = None) -> None:
@@ -60,7 +62,9 @@ def _table(title: str, columns: list[str], rows: list[list[str]], *, styles: lis
 def doctor(as_json: AsJson = False) -> None:
     """Tell what this installation can do, and how to mend what it lacks.
 
-    Example: `cpfnet doctor`
+    Examples:
+
+    - `cpfnet doctor`
     """
     from cpfnet.doctor import doctor as run
 
@@ -83,7 +87,10 @@ def check(
 ) -> None:
     """Find every problem of a dataset, each with its mend. Exit code 1 if any is an error.
 
-    Examples: `cpfnet check data/` · `cpfnet check dataset.yaml --json`
+    Examples:
+
+    - `cpfnet check data/`
+    - `cpfnet check dataset.yaml --json`
     """
     from cpfnet import verbs
 
@@ -129,7 +136,10 @@ def plan(
 ) -> None:
     """Fingerprint the data and propose a plan.yaml, with the reason beside each choice.
 
-    Examples: `cpfnet plan data/` · `cpfnet plan data/ -o plan.yaml --modality ct --preview samples.png`
+    Examples:
+
+    - `cpfnet plan data/`
+    - `cpfnet plan data/ -o plan.yaml --modality ct --preview samples.png`
     """
     from cpfnet import verbs
 
@@ -172,8 +182,12 @@ def train(
 ) -> None:
     """Train a Model and write a report beside it.
 
-    Examples: `cpfnet train data/ -o model` · `cpfnet train data/ -o model --plan plan.yaml --fold 1 --epochs 50`
-    · `cpfnet train data/ -o model --weights none --set training.batch=8` · `cpfnet train data/ -o model --resume`
+    Examples:
+
+    - `cpfnet train data/ -o model`
+    - `cpfnet train data/ -o model --plan plan.yaml --fold 1 --epochs 50`
+    - `cpfnet train data/ -o model --weights none --set training.batch=8`
+    - `cpfnet train data/ -o model --resume`
     """
     from cpfnet import verbs
 
@@ -225,7 +239,10 @@ def predict(
 ) -> None:
     """Segment images into masks that line up with them. Exit code 1 if any input failed.
 
-    Examples: `cpfnet predict model scan.nii.gz -o masks` · `cpfnet predict fold0 fold1 images/ -o masks --overlays`
+    Examples:
+
+    - `cpfnet predict model scan.nii.gz -o masks`
+    - `cpfnet predict fold0 fold1 images/ -o masks --overlays`
     """
     from cpfnet import verbs
 
@@ -270,11 +287,96 @@ def predict(
 
 @weights_app.command("list")
 def weights_list() -> None:
-    """Show the known weight files and which of them are here.
+    """Show the known weight files, and those that lie on this machine.
 
-    Example: `cpfnet weights list`
+    Examples:
+
+    - `cpfnet weights list`
     """
-    raise NotImplementedError
+    from cpfnet.network import store
+
+    found = store.list_found()
+    for entry in store.ENTRIES.values():
+        print(f"{entry.name}: {entry.about}
+  {entry.url}")
+    if found:
+        print("On this machine, in the order they are tried:")
+    for item in found:
+        print(f"  {item.path} ({item.place})")
+    if not found:
+        _say("None on this machine yet: cpfnet weights download, or cpfnet weights import FILE")
+
+
+@weights_app.command("import")
+def weights_import(file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]) -> None:
+    """Check a weight file that you have and copy it where training finds it.
+
+    Examples:
+
+    - `cpfnet weights import ~/Downloads/resnet34-b627a593.pth`
+    """
+    from cpfnet.network import store
+
+    print(store.import_file(file))
+
+
+@weights_app.command("verify")
+def weights_verify(
+    file: Annotated[Optional[Path], typer.Argument(metavar="[FILE]", show_default=False)] = None,
+) -> None:
+    """Check the hash, keys and shapes of one file, or of all on this machine. Exit code 1 if any is bad.
+
+    Examples:
+
+    - `cpfnet weights verify`
+    """
+    from cpfnet.network import store
+
+    found = store.verify(file)
+    if not found:
+        _say("No weight file on this machine: cpfnet weights download, or cpfnet weights import FILE")
+    for item in found:
+        print(f"{item.path}: {item.problem or 'good'}")
+    if any(item.problem for item in found):
+        raise typer.Exit(1)
+
+
+@weights_app.command("download")
+def weights_download(
+    name: Annotated[
+        Optional[str], typer.Argument(metavar="[NAME]", help="One of `cpfnet weights list`.", show_default=False)
+    ] = None,
+) -> None:
+    """Download ImageNet weights: resumed when cut, verified by hash.
+
+    Examples:
+
+    - `cpfnet weights download`
+    - `cpfnet weights download resnet34-333f7ec4`
+    """
+    from cpfnet.network import store
+
+    print(store.download(name or store.DEFAULT.name))
+
+
+@weights_app.command("path")
+def weights_path() -> None:
+    """Print the file that `--weights imagenet` would use now, without downloading; exit code 1 if there is none.
+
+    Examples:
+
+    - `cpfnet weights path`
+    """
+    from cpfnet.network import store
+
+    found = store.list_found()
+    if not found:
+        raise CpfnetError(
+            "no ImageNet weights on this machine",
+            where=store.cache_folder(),
+            mend="cpfnet weights download, or cpfnet weights import FILE",
+        )
+    print(found[0].path)
 
 
 def fail(error: CpfnetError) -> NoReturn:
