@@ -1,50 +1,251 @@
-"""DATASET → list of `Case`: the layouts understood without help, and `dataset.yaml` for all others."""
+"""DATASET → list of `Case`: the layouts understood without help, and `dataset.yaml` for all others; folds grouped by patient."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import difflib
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cpfnet.planning import Labels, Modality
+import numpy as np
+
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.declaration import Declaration, Splits
+from cpfnet.data.finding import natural
+from cpfnet.data.layouts import UNDERSTOOD, folders, images_and_masks
+from cpfnet.data.manifest import datalist, is_datalist, missing_files, read_csv
+from cpfnet.data.nnunet import raw, read_json
+from cpfnet.data.patterns import by_patterns
+from cpfnet.errors import DatasetError
+from cpfnet.planning import Plan
+from cpfnet.settings import read_yaml
+
+__all__ = ["Case", "Dataset", "folds", "load", "split"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One thing to segment. Lazy: holds where things lie, reads nothing, guesses nothing.
+def load(path: Path | str) -> Dataset:
+    """Find the cases of a DATASET; no pixel is read.
 
-    Attributes:
-        id: unique within the dataset.
-        patient: whom it belongs to; folds never part a patient (default: the id).
-        images: one file, or one a channel.
-        labels: reader → file; one reader is called ``"label"``; empty for an unlabelled case.
-        roi: mask of the evaluation region (non-zero counts), if any.
-        split: ``"train"``, ``"val"`` or ``"test"`` where the dataset says so, else None.
+    Args:
+        path: a folder, a ``dataset.yaml``, a CSV manifest or a datalist JSON (or nnU-Net's ``dataset.json``).
+
+    Raises:
+        DatasetError: it cannot be understood at all. What is wrong with single cases stands in ``Dataset.problems``.
+        PlanError: a mistake in a ``dataset.yaml``, with its line.
     """
+    path = Path(path)
+    if path.is_dir():
+        own = path / "dataset.yaml"
+        dataset = _declared(own) if own.is_file() else _folder(path)
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        dataset = _declared(path)
+    elif path.exists():
+        dataset = _listed(path)
+    else:
+        near = []
+        if path.parent.is_dir():
+            near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+        mend = f"did you mean {near[0]!r}?" if near else "give the path of a folder, dataset.yaml, CSV or JSON"
+        raise DatasetError("no such file or folder", where=path, mend=mend)
+    problems = (*dataset.problems, *missing_files(dataset))
+    if not dataset.cases:
+        first = f"; the first problem: {problems[0].where}: {problems[0].what}" if problems else ""
+        raise DatasetError(
+            f"holds no usable case (understood as: {dataset.layout}){first}",
+            where=path,
+            mend=problems[0].mend if problems else UNDERSTOOD,
+        )
+    return replace(dataset, cases=tuple(sorted(dataset.cases, key=lambda c: natural(c.id))), problems=problems)
 
-    id: str
-    patient: str
-    images: tuple[Path, ...]
-    labels: dict[str, Path] = field(default_factory=dict)
-    roi: Path | None = None
-    split: str | None = None
+
+def _folder(root: Path) -> Dataset:
+    listing = root / "dataset.json"
+    if listing.is_file() and is_datalist(read_json(listing), root):
+        return datalist(listing)
+    understood = raw(root) or images_and_masks(root)
+    if understood is None:
+        names = ", ".join(sorted(folders(root))[:8])
+        raise DatasetError(
+            f"cannot be understood as a dataset (folders found: {names or 'none'})", where=root, mend=UNDERSTOOD
+        )
+    return understood
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """All cases, and what the dataset itself declares (None where it says nothing).
+def _listed(path: Path) -> Dataset:
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return read_csv(path)
+    if suffix != ".json":
+        raise DatasetError(f"a file ending in {suffix or 'nothing'} is no DATASET", where=path, mend=UNDERSTOOD)
+    if is_datalist(read_json(path), path.parent) or path.name != "dataset.json":
+        return datalist(path)
+    return _folder(path.parent)
 
-    Attributes:
-        root: the folder (or the folder of the dataset.yaml / manifest).
-        name: for reports.
-        cases: in natural order of their ids.
-        modality, channels, labels: declared in dataset.yaml / dataset.json.
-        layout: what it was understood as, for messages.
+
+def _declared(path: Path) -> Dataset:
+    declaration = read_yaml(Declaration, path)
+    root = path.parent if declaration.root is None else path.parent / Path(declaration.root).expanduser()
+    if not root.is_dir():
+        raise DatasetError(f"root: no such folder: {root}", where=path, mend="correct `root` (relative to this file)")
+    if declaration.image is not None:
+        dataset = by_patterns(root, declaration, path)
+    elif declaration.manifest is not None:
+        manifest = root / declaration.manifest
+        if not manifest.is_file():
+            raise DatasetError(f"manifest: no such file: {manifest}", where=path, mend="correct `manifest`")
+        dataset = _listed(manifest)
+    else:
+        dataset = _folder(root)
+    given = {key: getattr(declaration, key) for key in ("name", "modality", "channels", "labels")}
+    dataset = replace(dataset, declaration=path, **{key: value for key, value in given.items() if value is not None})
+    cases = dataset.cases
+    if declaration.patient is not None:
+        cases = _with_patients(cases, declaration.patient, path)
+    if declaration.split is not None:
+        cases = _with_splits(cases, declaration.split, path)
+    return replace(dataset, cases=cases)
+
+
+def _with_patients(cases: Iterable[Case], expression: str, where: Path) -> tuple[Case, ...]:
+    out = []
+    for case in cases:
+        matched = re.search(expression, case.id)
+        if not matched:
+            raise DatasetError(
+                f"patient: {expression!r} matches nothing in the case id {case.id!r}",
+                where=where,
+                mend="write an expression that matches every case, such as '^(.*)_[LR]$'",
+            )
+        named = next((group for group in matched.groups() if group), matched[0])
+        out.append(replace(case, patient=named))
+    return tuple(out)
+
+
+def _with_splits(cases: tuple[Case, ...], splits: Splits, where: Path) -> tuple[Case, ...]:
+    def means(wanted: str, case: Case) -> bool:
+        names = (case.id, case.patient)
+        same_number = wanted.isdecimal() and any(
+            n.isdecimal() and int(n) == int(wanted) for n in names
+        )  # 007 is 7 in YAML
+        return same_number or any(fnmatchcase(name, wanted) for name in names)
+
+    chosen: dict[str, str] = {}
+    for name in ("val", "test"):
+        for wanted in getattr(splits, name):
+            found = [case.id for case in cases if means(wanted, case)]
+            if not found:
+                near = difflib.get_close_matches(wanted, [case.id for case in cases], n=1)
+                mend = (
+                    f"did you mean {near[0]!r}?" if near else f"cases are called {', '.join(c.id for c in cases[:3])} …"
+                )
+                raise DatasetError(f"split.{name}: no case {wanted!r}", where=where, mend=mend)
+            for case in found:
+                if chosen.setdefault(case, name) != name:
+                    raise DatasetError(
+                        f"split: case {case!r} stands in val and in test", where=where, mend="name it in one of them"
+                    )
+    return tuple(replace(case, split=chosen.get(case.id, "train"), fold=None) for case in cases)
+
+
+def by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """Patient → cases, both in natural order."""
+    groups: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda c: (natural(c.patient), natural(c.id))):
+        groups[case.patient].append(case)
+    return groups
+
+
+def folds(cases: Iterable[Case], count: int, seed: int) -> list[tuple[list[Case], list[Case]]]:
+    """Cross-validation that never parts a patient; the same for the same cases, count and seed.
+
+    Where the dataset numbers its own folds, these are taken. Fewer patients than ``count`` make as many folds as there are
+    patients; a single patient validates what it trains on.
+
+    Args:
+        cases: those to train and validate on.
+        count: folds wanted.
+        seed: shuffles the patients.
+
+    Returns:
+        One (train, val) a fold; folds hold as nearly the same number of cases as the patients allow.
     """
+    cases = list(cases)
+    groups = by_patient(cases)
+    number: dict[str, int] = {}
+    if len(groups) < 2:
+        return [(cases, cases)]
+    if all(case.fold is not None for case in cases) and len({case.fold for case in cases}) > 1:
+        number = {case.id: case.fold for case in cases if case.fold is not None}
+    else:
+        names = list(groups)
+        np.random.default_rng(seed).shuffle(names)
+        names.sort(key=lambda name: -len(groups[name]))  # stable: large patients first, the rest stays shuffled
+        sizes = [0] * min(count, len(groups))
+        for name in names:
+            smallest = sizes.index(min(sizes))
+            sizes[smallest] += len(groups[name])
+            number |= {case.id: smallest for case in groups[name]}
+    return [
+        ([c for c in cases if number[c.id] != k], [c for c in cases if number[c.id] == k])
+        for k in sorted(set(number.values()))
+    ]
 
-    root: Path
-    name: str
-    cases: tuple[Case, ...]
-    modality: Modality | None = None
-    channels: tuple[str, ...] | None = None
-    labels: Labels | None = None
-    layout: str = ""
+
+def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[Case], list[Case], list[str]]:
+    """Cases to train on, cases to validate on, and what the user should be told about it.
+
+    Test cases and unlabelled cases are in neither. Without ``fold`` the dataset's own ``val`` split validates, if it has
+    one, else fold 0.
+
+    Raises:
+        DatasetError: no labelled case to train on, or no such fold.
+    """
+    messages = []
+    if dataset.problems:
+        messages.append(f"{len(dataset.problems)} problems of the dataset; `cpfnet check` lists them")
+    pool = [case for case in dataset.cases if case.split != "test"]
+    if len(pool) < len(dataset.cases):
+        messages.append(f"{_cases(len(dataset.cases) - len(pool))} of the test split kept apart")
+    labelled = [case for case in pool if case.labels]
+    if len(labelled) < len(pool):
+        names = ", ".join(case.id for case in pool if not case.labels)
+        messages.append(f"{_cases(len(pool) - len(labelled))} without label left out: {names:.200}")
+    own = [case for case in labelled if case.split == "val"]
+    train = [case for case in labelled if case.split != "val"]
+    if not train:
+        raise DatasetError(
+            f"no labelled case to train on ({len(dataset.cases)} cases, {len(own)} of them for validation)",
+            where=dataset.root,
+            mend="add labels; `cpfnet check` says which are missing",
+        )
+    if own and fold is None:
+        messages.append(f"the dataset's own split: {_cases(len(train))} train, {len(own)} validate")
+        return train, own, messages
+    if own:
+        messages.append("a fold was asked for: the dataset's own val split joins the training cases")
+    parts = folds(labelled, plan.folds.count, plan.folds.seed)
+    patients = len(by_patient(labelled))
+    if patients == 1:
+        messages.append(
+            f"one patient ({_cases(len(labelled))}): validation is on the training data and tells nothing about others"
+        )
+    elif patients < plan.folds.count and len(parts) == patients:
+        messages.append(f"{plan.folds.count} folds asked for, but only {patients} patients: {patients} folds")
+    elif len(parts) != plan.folds.count:
+        messages.append(f"the dataset's own {len(parts)} folds are used, not {plan.folds.count}")
+    chosen = 0 if fold is None else fold
+    if not 0 <= chosen < len(parts):
+        raise DatasetError(
+            f"no fold {chosen}; there are {len(parts)}", where=dataset.root, mend=f"choose 0 … {len(parts) - 1}"
+        )
+    train, val = parts[chosen]
+    if patients > 1:
+        messages.append(f"fold {chosen} of {len(parts)}: {_cases(len(train))} train, {len(val)} validate")
+    return train, val, messages
+
+
+def _cases(count: int) -> str:
+    return f"{count} case" if count == 1 else f"{count} cases"

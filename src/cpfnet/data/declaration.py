@@ -1,0 +1,155 @@
+"""``dataset.yaml``: what the user says about a dataset, and the patterns that find its files."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from cpfnet.planning import Labels, Modality, Strict
+
+_PLACEHOLDER = re.compile(r"\{(case|patient)\}")
+
+
+def _pattern(value: str) -> str:
+    """Refuse patterns that leave the root, or that no case could be found by."""
+    segments = value.split("/")
+    if value.startswith(("/", "~")) or re.match(r"[A-Za-z]:", value) or "\\" in value or ".." in segments:
+        raise ValueError(
+            f"the pattern {value!r} leaves the dataset's folder; write it relative to `root`, with '/' and without '..'"
+        )
+    if unknown := re.findall(r"\{(?!(?:case|patient)\})[^}]*\}?", value):
+        raise ValueError(
+            f"{unknown[0]!r} in {value!r} is not known; placeholders are {{case}} and {{patient}}, * matches anything"
+        )
+    if "**" in value:
+        raise ValueError(f"'**' in {value!r} is not understood; write one * for each folder")
+    if not _PLACEHOLDER.search(value):
+        raise ValueError(f"the pattern {value!r} holds neither {{case}} nor {{patient}}, so it cannot tell cases apart")
+    return value
+
+
+Pattern = Annotated[str, BeforeValidator(lambda v: _pattern(v) if isinstance(v, str) and v else v), Field(min_length=1)]
+
+
+def full_labels(value: Any) -> Any:
+    """The short form of labels → the plan's: ``{background: 0, vessel: 255, tubular: [vessel]}``.
+
+    Every key but the settings' own (``background``, ``ignore``, ``exclusive``, ``threshold``, ``tubular``) names a class;
+    its value is a file value, a colour, a list of these, or a mapping as in the plan.
+    """
+    if not isinstance(value, dict) or "classes" in value:
+        return value
+    settings = {key: value[key] for key in ("background", "ignore", "exclusive", "threshold") if key in value}
+    tubular = value.get("tubular", [])
+    tubular = [tubular] if isinstance(tubular, str) else tubular
+    named = {str(name): v for name, v in value.items() if name not in settings and name != "tubular"}
+    if not isinstance(tubular, list) or (alien := [name for name in tubular if name not in named]):
+        raise ValueError(
+            f"`tubular` names {alien if isinstance(tubular, list) else tubular!r}, no class of {list(named)}"
+        )
+    if not named:
+        raise ValueError("no class is named; write for example `labels: {vessel: 255}`")
+    classes = []
+    for name, v in named.items():
+        entry = {"name": name, **v} if isinstance(v, dict) else {"name": name, "values": v}
+        classes.append({**entry, "tubular": True} if name in tubular else entry)
+    return {**settings, "classes": classes}
+
+
+def short_labels(labels: Labels) -> str:
+    """One line of YAML that reads back as ``labels``."""
+
+    def scalar(values: tuple[int | str, ...]) -> str:
+        words = [str(v) if isinstance(v, int) else f"'{v}'" for v in values]
+        return words[0] if len(words) == 1 else f"[{', '.join(words)}]"
+
+    def name(text: str) -> str:
+        return text if re.fullmatch(r"[A-Za-z_]\w*", text) else "'" + text.replace("'", "''") + "'"
+
+    parts = [] if labels.background == (0,) else [f"background: {scalar(labels.background)}"]
+    for c in labels.classes:
+        values = scalar(c.values)
+        value = values if c.write is None else f"{{values: {values}, write: {scalar((c.write,))}}}"
+        parts += [f"{name(c.name)}: {value}"]
+    parts += [f"ignore: {scalar(labels.ignore)}"] if labels.ignore else []
+    parts += [] if labels.exclusive else ["exclusive: false"]
+    parts += [] if labels.threshold is None else [f"threshold: {labels.threshold:g}"]
+    tubular = [name(c.name) for c in labels.classes if c.tubular]
+    parts += [f"tubular: [{', '.join(tubular)}]"] if tubular else []
+    return "{" + ", ".join(parts) + "}"
+
+
+def _strings(value: Any) -> Any:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return [str(item) if isinstance(item, int) and not isinstance(item, bool) else item for item in items]
+
+
+Ids = Annotated[tuple[str, ...], BeforeValidator(_strings)]
+
+
+class Splits(Strict):
+    """Which cases (or patients) validate and test; all others train. ``*`` and ``?`` match as in file names."""
+
+    val: Ids = ()
+    test: Ids = ()
+
+
+class Declaration(Strict):
+    """The keys of a ``dataset.yaml``; all may be missing: then the layout is understood by itself.
+
+    Patterns are relative to ``root``. ``{case}`` and ``{patient}`` each stand for one name (anything but '/'); ``*`` and
+    ``?`` match as in file names. What a pattern for labels or regions finds belongs to the image with the same names.
+    """
+
+    name: str | None = None
+    root: str | None = Field(None, description="where the files lie, relative to this file; default: its own folder")
+    manifest: str | None = Field(None, description="CSV or datalist JSON that lists the cases, relative to root")
+    image: Pattern | tuple[Pattern, ...] | dict[str, Pattern] | None = Field(
+        None, description="pattern, or one a channel: a list, or channel → pattern"
+    )
+    label: Pattern | dict[str, Pattern] | None = Field(None, description="pattern, or reader → pattern")
+    roi: Pattern | None = Field(None, description="pattern of masks of the evaluation region")
+    patient: str | None = Field(
+        None, description="regular expression: what it matches in a case's id (its first group) is the patient"
+    )
+    modality: Modality | None = None
+    channels: tuple[str, ...] | None = None
+    labels: Annotated[Labels, BeforeValidator(full_labels)] | None = None
+    split: Splits | None = None
+
+    @field_validator("patient")
+    @classmethod
+    def _regular(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Declaration:
+        if self.image is None and (self.label is not None or self.roi is not None):
+            raise ValueError("`label` and `roi` need `image`, too")
+        if self.image is not None and self.manifest is not None:
+            raise ValueError("`manifest` and `image` exclude each other: the cases are listed, or found by patterns")
+        if isinstance(self.image, dict) and self.channels is not None:
+            raise ValueError("`image` names the channels already; remove `channels`")
+        if self.image in ((), {}) or self.label == {}:
+            raise ValueError("`image` and `label` must not be empty")
+        return self
+
+    @property
+    def images(self) -> dict[str, str]:
+        """Channel → pattern."""
+        if isinstance(self.image, dict):
+            return dict(self.image)
+        patterns = (self.image,) if isinstance(self.image, str) else self.image or ()
+        return {f"channel{i}": pattern for i, pattern in enumerate(patterns)}
+
+    @property
+    def readers(self) -> dict[str, str]:
+        """Reader → pattern."""
+        return {"label": self.label} if isinstance(self.label, str) else dict(self.label or {})

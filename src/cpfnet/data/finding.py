@@ -1,0 +1,61 @@
+"""What is wrong with a dataset: one `Finding` for each thing to mend."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem of a dataset.
+
+    Attributes:
+        severity: ``"error"``: training or evaluation would fail or lie; ``"warning"``: look at it; ``"note"``: good to know.
+        kind: a stable word for programs, such as ``"unreadable"`` or ``"leakage"``.
+        where: the file (relative to the dataset's root) or the case.
+        what: what was found, with the values.
+        mend: what to do, followed literally; ways to choose from are parted by "; or ". Paths stand in backticks,
+            relative to the dataset's root.
+        case: the case's id, if it is about one.
+        files: every file concerned, where one finding stands for many.
+    """
+
+    severity: Severity
+    kind: str
+    where: str
+    what: str
+    mend: str
+    case: str | None = None
+    files: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "files": list(self.files)}
+
+
+def printable(name: str) -> str:
+    """A file name that any terminal, YAML or JSON takes: bytes that are not UTF-8 become ``\\xNN``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def shown(path: Path, root: Path) -> str:
+    """A path as findings print it: relative to the dataset's root where it lies below it."""
+    return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path))
+
+
+def quoted(paths: Iterable[Path], root: Path) -> str:
+    """`` `a`, `b` and `c` ``."""
+    names = [f"`{shown(path, root)}`" for path in paths]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def natural(text: str) -> list[int | str]:
+    """Sort key that puts case_9 before case_10."""
+    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", text))]

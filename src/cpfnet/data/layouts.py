@@ -1,0 +1,245 @@
+"""The plain layout: ``images/`` with ``masks/`` or ``labels/``, optionally ``roi/`` or ``fov/``, and splits above or below."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from cpfnet import formats
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.finding import Finding, natural, printable, quoted, shown
+from cpfnet.errors import DatasetError
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+LABEL_FOLDERS = ("masks", "labels")
+ROI_FOLDERS = ("roi", "fov")
+_AFFIX = re.compile(
+    r"[-_. ](mask|masks|seg|segmentation|segmentations|label|labels|gt|groundtruth|ground_truth|annotation|manual|roi|fov)$",
+    re.IGNORECASE,
+)
+
+UNDERSTOOD = (
+    "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), nnU-Net raw (imagesTr, labelsTr, "
+    "dataset.json), a datalist JSON, a CSV manifest (case,image,label); for any other order of files put a dataset.yaml "
+    "beside them, such as `image: scans/{case}.png` and `label: manual/{case}_mask.png`"
+)
+
+
+def folders(path: Path) -> dict[str, Path]:
+    """Sub-folders by lower-case name; hidden ones do not count."""
+    return {entry.name.lower(): entry for entry in _entries(path) if entry.is_dir()}
+
+
+def image_files(path: Path) -> list[Path]:
+    """Files of a known image format, in natural order; hidden files and system litter do not count."""
+    return [entry for entry in _entries(path) if entry.is_file() and known(entry)]
+
+
+def known(path: Path) -> bool:
+    return path.name.lower().endswith(formats.IMAGE_SUFFIXES)
+
+
+def _entries(path: Path) -> list[Path]:
+    try:
+        entries = [entry for entry in path.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
+    except OSError as error:
+        raise DatasetError(
+            f"cannot be listed: {error.strerror}", where=printable(str(path)), mend="allow reading this folder"
+        ) from None
+    return sorted(entries, key=lambda entry: natural(printable(entry.name)))
+
+
+def identifier(path: Path) -> str:
+    """The stem as a case id: printable, and the same for composed and decomposed accents (macOS)."""
+    return unicodedata.normalize("NFC", printable(formats.stem(path)))
+
+
+def match(
+    images: Iterable[str], files: Iterable[Path], root: Path, what: str
+) -> tuple[dict[str, Path], list[Finding], list[Path]]:
+    """Which file belongs to which image: by equal stem, or stem and a usual ending (``_mask``, ``-label`` …).
+
+    Returns:
+        id → file, problems (two files fit one image), and files that fit none.
+    """
+    ids = set(images)
+    fitting: dict[str, list[Path]] = defaultdict(list)
+    alone = []
+    for path in files:
+        stem = identifier(path)
+        bare = _AFFIX.sub("", stem)
+        if stem in ids or bare in ids:
+            fitting[stem if stem in ids else bare].append(path)
+        else:
+            alone.append(path)
+    problems = [
+        Finding(
+            "error",
+            f"ambiguous-{what}",
+            shown(paths[0], root),
+            f"{len(paths)} files could be the {what} of case {case}: {quoted(paths, root)}; the case is left out",
+            "; or ".join(f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths),
+            case,
+        )
+        for case, paths in fitting.items()
+        if len(paths) > 1
+    ]
+    return {case: paths[0] for case, paths in fitting.items() if len(paths) == 1}, problems, alone
+
+
+def _only(parts: dict[str, Path], names: tuple[str, ...], where: Path) -> Path | None:
+    found = [parts[name] for name in names if name in parts]
+    if len(found) > 1:
+        raise DatasetError(
+            f"holds both {found[0].name}/ and {found[1].name}/",
+            where=where,
+            mend="keep one of them, or say which in a dataset.yaml: `label: …`",
+        )
+    return found[0] if found else None
+
+
+def _parts(root: Path) -> list[tuple[str | None, Path, Path | None, Path | None]]:
+    """(split, images, labels, roi) folders, or none where this is another layout."""
+    here = folders(root)
+    if "images" in here:
+        images, labels, roi = here["images"], _only(here, LABEL_FOLDERS, root), _only(here, ROI_FOLDERS, root)
+        below = {name: path for name, path in folders(images).items() if name in SPLITS}
+        parts: list[tuple[str | None, Path, Path | None, Path | None]] = [
+            (
+                SPLITS[name],
+                path,
+                folders(labels).get(name) if labels else None,
+                folders(roi).get(name) if roi else None,
+            )
+            for name, path in below.items()
+        ]
+        return parts if below and not image_files(images) else [(None, images, labels, roi), *parts]
+    above = {name: folders(path) for name, path in here.items() if name in SPLITS}
+    return [
+        (
+            SPLITS[name],
+            inside["images"],
+            _only(inside, LABEL_FOLDERS, here[name]),
+            _only(inside, ROI_FOLDERS, here[name]),
+        )
+        for name, inside in above.items()
+        if "images" in inside
+    ]
+
+
+def images_and_masks(root: Path) -> Dataset | None:
+    """Understand the plain layout; None where there is no ``images`` folder.
+
+    Raises:
+        DatasetError: images, but no masks or labels; no image at all.
+    """
+    parts = _parts(root)
+    if not parts:
+        return None
+    if not any(labels for _, _, labels, _ in parts):
+        others = sorted(set(folders(root)) | {name for _, images, _, _ in parts for name in folders(images.parent)})
+        raise DatasetError(
+            f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))})",
+            where=root,
+            mend="rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
+        )
+    cases: list[Case] = []
+    problems: list[Finding] = []
+    for split, images, labels, roi in parts:
+        found, trouble = _collect(root, split, images, labels, roi)
+        cases += found
+        problems += trouble
+    if not cases:
+        inside = sorted({path.suffix for _, images, _, _ in parts for path in _entries(images) if path.is_file()})
+        nested = [shown(path, root) for _, images, _, _ in parts for path in folders(images).values()]
+        seen = (
+            f"files ending in {', '.join(inside)}"
+            if inside
+            else f"folders {', '.join(nested[:5])}"
+            if nested
+            else "nothing"
+        )
+        raise DatasetError(
+            f"no image to use in images/ (found: {seen})",
+            where=root,
+            mend=f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "
+            "`image: images/{patient}/{case}.png`",
+        )
+    if any(n > 1 for n in Counter(case.id for case in cases).values()):  # train/001.png and test/001.png
+        cases = [replace(c, id=f"{c.split}_{c.id}", patient=f"{c.split}_{c.patient}") if c.split else c for c in cases]
+    return Dataset(root, root.resolve().name, tuple(cases), layout="images and masks", problems=tuple(problems))
+
+
+def _collect(
+    root: Path, split: str | None, images: Path, labels: Path | None, roi: Path | None
+) -> tuple[list[Case], list[Finding]]:
+    by_id: dict[str, Path] = {}
+    problems: list[Finding] = []
+    for path in image_files(images):
+        case = identifier(path)
+        if case in by_id:
+            problems.append(duplicate_case(case, [by_id[case], path], root))
+        else:
+            by_id[case] = path
+    label_files = image_files(labels) if labels else []
+    label_of, trouble, alone = match(by_id, label_files, root, "label")
+    problems += trouble
+    unusable = {finding.case for finding in trouble}
+    example = next(iter(by_id.values()), None)
+    problems += [
+        label_without_image(path, root, sibling(example, _AFFIX.sub("", identifier(path))) if example else None)
+        for path in alone
+    ]
+    roi_of, trouble, alone = match(by_id, image_files(roi) if roi else [], root, "roi")
+    problems += trouble
+    unusable |= {finding.case for finding in trouble}
+    problems += [
+        Finding(
+            "warning",
+            "no-image",
+            shown(path, root),
+            "region of interest without image",
+            f"delete {quoted([path], root)}",
+        )
+        for path in alone
+    ]
+    cases = [
+        Case(case, case, (path,), {"label": label_of[case]} if case in label_of else {}, roi_of.get(case), split)
+        for case, path in by_id.items()
+        if case not in unusable
+    ]
+    return cases, problems
+
+
+def duplicate_case(case: str, paths: list[Path], root: Path) -> Finding:
+    return Finding(
+        "error",
+        "duplicate-case",
+        shown(paths[1], root),
+        f"a second image for case {case}, beside {quoted(paths[:1], root)}; it is left out",
+        "; or ".join(f"delete {quoted([path], root)}" for path in reversed(paths)),
+        case,
+    )
+
+
+def sibling(example: Path, stem: str) -> Path:
+    """The file called ``stem`` after the way of ``example``: same folder, same suffix."""
+    return example.with_name(stem + example.name[len(formats.stem(example)) :])
+
+
+def label_without_image(path: Path, root: Path, image: Path | None) -> Finding:
+    """``image`` is the file that would fit."""
+    add = "" if image is None else f"add the image {quoted([image], root)}; or "
+    return Finding("error", "no-image", shown(path, root), "label without image", f"{add}delete {quoted([path], root)}")
