@@ -1,0 +1,260 @@
+"""What this installation can do, and how to mend what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        name: what.
+        status: ``"ok"``; ``"lacks"``: cpfnet works, but slower or with less; ``"missing"``: something that it needs is not there.
+        detail: what was found.
+        mend: what to do about it; None where nothing is to be done.
+    """
+
+    name: str
+    status: Literal["ok", "lacks", "missing"]
+    detail: str
+    mend: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def doctor() -> list[Check]:
+    """Look at this installation; nothing is downloaded, and nothing is left behind.
+
+    A part that is broken is reported and never stops the others.
+    """
+    checks = []
+    for name, look in _LOOKS.items():
+        try:
+            checks.append(look(name))
+        except Exception as error:  # a broken library raises anything, and is what this command is for
+            module = getattr(error, "name", None) if isinstance(error, ImportError) else None
+            mend = _install(module.split(".")[0]) if module else "install cpfnet again, into a new virtual environment"
+            checks.append(Check(name, "missing", f"{type(error).__name__}: {error}", mend))
+    return checks
+
+
+def _install(*requirements: str) -> str:
+    return f"{sys.executable} -m pip install " + " ".join(f'"{requirement}"' for requirement in requirements)
+
+
+def _python(name: str) -> Check:
+    return Check(name, "ok", f"{platform.python_version()} in {sys.prefix}")
+
+
+def _platform(name: str) -> Check:
+    return Check(name, "ok", f"{platform.system()} {platform.release()}, {platform.machine()}")
+
+
+def _libraries(name: str) -> Check:
+    """What cpfnet's own metadata demand against what is installed; none of it is imported."""
+    from packaging.requirements import Requirement
+
+    required = [Requirement(text) for text in metadata.requires("cpfnet") or []]
+    lacking, shown = [], []
+    for requirement in (r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})):
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            lacking.append((requirement, "not installed"))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            lacking.append((requirement, f"{version} is installed"))
+        if requirement.name in ("monai", "lightning-fabric", "nibabel", "numpy"):
+            shown.append(f"{requirement.name} {version}")
+    if lacking:
+        detail = "; ".join(f"needs {requirement}, {found}" for requirement, found in lacking)
+        return Check(name, "missing", detail, _install(*(str(requirement) for requirement, _ in lacking)))
+    return Check(name, "ok", f"cpfnet {metadata.version('cpfnet')}, {', '.join(shown)} and all others it needs")
+
+
+def _cpu_units() -> dict[str, bool]:
+    """Which of the units that matter to a network this CPU has."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        flags = set(next((x for x in info.read_text().splitlines() if x.startswith(("flags", "Features"))), "").split())
+        return {
+            "AVX2": "avx2" in flags,
+            "AVX-512": "avx512f" in flags,
+            "AVX-512 BF16": "avx512_bf16" in flags,
+            "AMX BF16": "amx_bf16" in flags,
+        }
+    import torch
+
+    level = torch.backends.cpu.get_cpu_capability()
+    return {
+        "AVX2": level in ("AVX2", "AVX512"),
+        "AVX-512": level == "AVX512",
+        "AVX-512 BF16": torch.cpu._is_avx512_bf16_supported(),
+        "AMX BF16": torch.cpu._is_amx_tile_supported(),
+    }
+
+
+def _cpu(name: str) -> Check:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    units = [unit for unit, there in _cpu_units().items() if there]
+    fast = any("BF16" in unit for unit in units)
+    bf16 = "computes in bf16" if fast else "no bf16 units: training on it takes fp32"
+    return Check(name, "ok", f"{cores} cores, {', '.join(units) or 'no AVX2'}; {bf16}")
+
+
+def _memory(name: str) -> Check:
+    import psutil
+
+    memory = psutil.virtual_memory()
+    detail = f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f}"
+    if memory.available < 4 * GIB:
+        return Check(
+            name, "lacks", detail, "close other programs, or train with --set training.batch=1 and a small patch"
+        )
+    return Check(name, "ok", detail)
+
+
+def _torch(name: str) -> Check:
+    import torch
+
+    return Check(name, "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _cuda(name: str) -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        devices = []
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            precision = "bf16" if device.major >= 8 else "fp16"
+            devices.append(f"{device.name}, {device.total_memory / GIB:.0f} GiB, computes in {precision}")
+        return Check(name, "ok", "; ".join(devices))
+    if shutil.which("nvidia-smi") or Path("/dev/nvidia0").exists():
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs only"
+        return Check(
+            name,
+            "lacks",
+            f"an NVIDIA driver is here, but torch {torch.__version__} ({build}) sees no device",
+            "install the build of torch that fits the driver: https://pytorch.org/get-started/locally",
+        )
+    return Check(name, "ok", "no device; everything runs on the CPU")
+
+
+def _formats(name: str) -> Check:
+    """Write a small picture in each format and read it with the reader that all commands use."""
+    import nibabel
+    import numpy as np
+    from PIL import Image as Picture
+
+    from cpfnet import formats
+
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    works: list[str] = []
+    broken: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for title, suffix, options in (
+            ("PNG", ".png", {}),
+            ("JPEG", ".jpg", {"quality": 100}),
+            ("BMP", ".bmp", {}),
+            ("GIF", ".gif", {}),
+            ("TIFF (LZW)", ".tif", {"compression": "tiff_lzw"}),
+            ("TIFF (deflate)", ".tiff", {"compression": "tiff_adobe_deflate"}),
+            ("NIfTI", ".nii.gz", {}),
+        ):
+            file = Path(folder) / f"picture{suffix}"
+            try:
+                if title == "NIfTI":
+                    nibabel.save(nibabel.Nifti1Image(grey[..., None], np.eye(4)), file)
+                else:
+                    Picture.fromarray(grey).save(file, **options)
+                same = sorted(formats.read(file).shape)[-2:] == [8, 8]
+                (works if same else broken).append(title)
+            except Exception as error:  # whatever a codec raises, the others are still tried
+                broken.append(f"{title} ({error})")
+    if broken:
+        detail = f"cannot read {', '.join(broken)}; reads {', '.join(works)}"
+        return Check(name, "missing", detail, _install("pillow", "tifffile", "nibabel"))
+    return Check(name, "ok", f"reads {', '.join(works)}")
+
+
+def _backend(name: str) -> Check:
+    return Check(name, "ok", f"PyTorch {metadata.version('torch')}")
+
+
+def _weights(name: str) -> Check:
+    from cpfnet.network.store import verify
+
+    found = verify()
+    good = [f"{item.path} ({item.place})" for item in found if item.problem is None]
+    bad = [f"{item.path}: {item.problem}" for item in found if item.problem is not None]
+    detail = "; ".join([*good, *bad]) or "none here"
+    if good:
+        return Check(name, "ok", detail)
+    mend = "cpfnet weights download, or cpfnet weights import FILE; or train from scratch with --weights none"
+    return Check(name, "lacks", detail, mend)
+
+
+def _cache(name: str) -> Check:
+    from cpfnet.network.store import cache_folder
+
+    folder = cache_folder().parent
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        mend = "set CPFNET_CACHE to a folder that you may write to"
+        return Check(name, "missing", f"{folder} cannot be written: {error.strerror}", mend)
+    return _space(name, folder, place, mend="free some space, or set CPFNET_CACHE to a folder on another disk")
+
+
+def _disk(name: str) -> Check:
+    return _space(name, Path.cwd(), Path.cwd(), mend="free some space, or work in a folder on another disk")
+
+
+def _space(name: str, folder: Path, place: Path, *, mend: str) -> Check:
+    free = shutil.disk_usage(place).free
+    detail = f"{folder}, {free / GIB:.1f} GiB free"
+    return Check(name, "lacks", detail, mend) if free < 2 * GIB else Check(name, "ok", detail)
+
+
+def _demo(name: str) -> Check:
+    try:
+        return Check(name, "ok", f"nilearn {metadata.version('nilearn')} brings the data of `cpfnet demo`")
+    except metadata.PackageNotFoundError:
+        return Check(
+            name, "lacks", "nilearn, whose data `cpfnet demo` uses, is not installed", _install("cpfnet[demo]")
+        )
+
+
+_LOOKS: dict[str, Callable[[str], Check]] = {
+    "Python": _python,
+    "platform": _platform,
+    "libraries": _libraries,
+    "CPU": _cpu,
+    "memory": _memory,
+    "torch": _torch,
+    "CUDA": _cuda,
+    "backend": _backend,
+    "formats": _formats,
+    "ImageNet weights": _weights,
+    "cache": _cache,
+    "working folder": _disk,
+    "demo": _demo,
+}

@@ -1,0 +1,83 @@
+"""The doctor sees what is there, and survives what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cpfnet.doctor import Check, doctor
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("CPFNET_CACHE", "TORCH_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    return tmp_path
+
+
+def by_name() -> dict[str, Check]:
+    return {check.name: check for check in doctor()}
+
+
+def test_a_sound_installation(caches: Path) -> None:
+    before = sorted(caches.rglob("*"))
+    checks = by_name()
+    assert [check for check in checks.values() if check.status == "missing"] == []
+    for check in checks.values():
+        assert check.detail
+        assert (check.mend is None) == (check.status == "ok")
+    assert "TIFF (LZW)" in checks["formats"].detail
+    assert checks["ImageNet weights"].status == "lacks"
+    assert "--weights none" in str(checks["ImageNet weights"].mend)
+    assert json.loads(json.dumps(checks["torch"].as_dict()))["status"] == "ok"
+    assert sorted(caches.rglob("*")) == before  # nothing is left behind
+
+
+def test_a_damaged_weight_file_is_named(caches: Path) -> None:
+    file = caches / "TORCH_HOME" / "hub" / "checkpoints" / "resnet34-333f7ec4.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"not whole")
+    check = by_name()["ImageNet weights"]
+    assert check.status == "lacks"
+    assert str(file) in check.detail
+
+
+def test_a_cache_that_cannot_be_written(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (caches / "file").write_text("in the way")
+    monkeypatch.setenv("CPFNET_CACHE", str(caches / "file" / "cache"))
+    check = by_name()["cache"]
+    assert check.status == "missing"
+    assert "CPFNET_CACHE" in str(check.mend)
+
+
+def test_without_torch_and_nilearn(caches: Path) -> None:
+    """In an interpreter where neither can be imported or found, the rest is still told."""
+    script = """
+import json, sys
+from importlib import metadata
+real = metadata.version
+def version(name):
+    if name in ("torch", "nilearn"):
+        raise metadata.PackageNotFoundError(name)
+    return real(name)
+metadata.version = version
+sys.modules["torch"] = None
+from cpfnet.doctor import doctor
+print(json.dumps([check.as_dict() for check in doctor()]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ), check=True
+    )
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["torch"]["status"] == "missing"
+    assert "pip install" in checks["torch"]["mend"]
+    assert "torch>=" in checks["libraries"]["detail"]
+    assert checks["demo"]["status"] == "lacks"
+    assert "cpfnet[demo]" in checks["demo"]["mend"]
+    assert {checks[name]["status"] for name in ("Python", "CPU", "memory", "formats", "cache")} == {"ok"}
