@@ -1,0 +1,164 @@
+"""What training makes small, by name: overlap, cross-entropy, topology and boundary terms from MONAI.
+
+Every loss is reduced *per sample*, in float32: the mean over a large batch then equals the sum over its parts, which makes gradient
+accumulation exact (Dice pooled over a batch, or a mean over its valid pixels, would not be). Pixels with code `IGNORED` (not
+annotated, outside the region of interest, padding) count nowhere; a sample that has no other pixels has loss and gradient zero.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.losses import BoundaryLoss, DiceLoss, FocalLoss, SoftclDiceLoss, TverskyLoss
+
+from cpfnet.errors import PlanError
+from cpfnet.labels import IGNORED, membership
+from cpfnet.planning import Labels, Plan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the terms look at: (N, planes, *spatial) each, ``valid`` with one plane; zero where ignored, save ``logits``."""
+
+    logits: torch.Tensor
+    probabilities: torch.Tensor
+    target: torch.Tensor
+    valid: torch.Tensor
+    labels: Labels
+
+    def mean(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, *spatial) → (N,): mean over the pixels that count."""
+        valid = self.valid[:, 0]
+        return (pixels * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
+
+    def structures(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities and target without the background plane."""
+        first = int(self.labels.exclusive)
+        return self.probabilities[:, first:], self.target[:, first:]
+
+
+def dice(batch: Batch, *, smooth: float = 1e-5, background: bool = True) -> torch.Tensor:
+    """1 − (2 Σpt + smooth) / (Σp + Σt + smooth), mean over the classes (with background, as the guide has it)."""
+    first = 0 if background or not batch.labels.exclusive else 1
+    loss = DiceLoss(smooth_nr=smooth, smooth_dr=smooth, reduction="none")
+    return loss(batch.probabilities[:, first:], batch.target[:, first:]).flatten(1).mean(1)
+
+
+def cross_entropy(batch: Batch) -> torch.Tensor:
+    """Mean over pixels; overlapping regions: binary cross-entropy, mean over regions."""
+    if batch.labels.exclusive:
+        return batch.mean(-(batch.target * F.log_softmax(batch.logits, dim=1)).sum(1))
+    return batch.mean(F.binary_cross_entropy_with_logits(batch.logits, batch.target, reduction="none").mean(1))
+
+
+def focal(batch: Batch, *, gamma: float = 2.0, alpha: float | None = None) -> torch.Tensor:
+    """(1 − p)^γ times the cross-entropy (Lin et al. 2017); with γ = 0 it is `cross_entropy`."""
+    exclusive = batch.labels.exclusive
+    loss = FocalLoss(gamma=gamma, alpha=alpha, use_softmax=exclusive, reduction="none")(batch.logits, batch.target)
+    return batch.mean(loss.sum(1) if exclusive else loss.mean(1))
+
+
+def tversky(batch: Batch, *, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1e-5) -> torch.Tensor:
+    """1 − Σpt / (Σpt + α·false positives + β·false negatives) (Salehi et al. 2017), mean over the structures."""
+    loss = TverskyLoss(alpha=alpha, beta=beta, smooth_nr=smooth, smooth_dr=smooth, reduction="none")
+    return loss(*batch.structures()).flatten(1).mean(1)
+
+
+def cldice(batch: Batch, *, iterations: int = 3, cldice_weight: float = 1.0) -> torch.Tensor:
+    """Soft clDice (Shit et al. 2021), mean over the tubular classes, or over all structures where none is declared so."""
+    probabilities, target = batch.structures()
+    tubular = [k for k, c in enumerate(batch.labels.classes) if c.tubular] or list(range(target.shape[1]))
+    loss = SoftclDiceLoss(iter_=iterations, reduction="none")
+    planes = [loss(probabilities[:, [k]], target[:, [k]]).flatten() for k in tubular]
+    return cldice_weight * torch.stack(planes).mean(0)
+
+
+def boundary(batch: Batch, *, boundary_weight: float = 0.01) -> torch.Tensor:
+    """Mean of p times the signed distance, in pixels, to the true boundary (Kervadec et al. 2019), mean over the structures."""
+    share = batch.valid.flatten(1).mean(1).clamp(min=torch.finfo(torch.float32).tiny)
+    per_structure = BoundaryLoss(reduction="none")(*batch.structures())
+    return boundary_weight * per_structure.mean(1) / share  # MONAI divides by all pixels, ignored ones too
+
+
+LOSSES: Mapping[str, tuple[Callable[..., torch.Tensor], ...]] = {
+    "dice+ce": (dice, cross_entropy),
+    "dice": (dice,),
+    "ce": (cross_entropy,),
+    "focal": (focal,),
+    "tversky": (tversky,),
+    "dice+cldice": (dice, cldice),
+    "dice+boundary": (dice, boundary),
+}
+"""Name → the terms that are added up; their keyword arguments are the options."""
+
+
+class Loss:
+    """(N, planes, *spatial) logits and (N, *spatial) uint8 codes → (N,) float32."""
+
+    def __init__(self, labels: Labels, terms: Sequence[Callable[[Batch], torch.Tensor]]):
+        self.labels = labels
+        self.terms = terms
+        table = torch.from_numpy(membership(labels)).float()
+        if labels.exclusive:
+            background = torch.zeros(256, 1)
+            background[0] = 1
+            table = torch.cat([background, table], dim=1)
+        self.planes = table
+
+    def __call__(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        logits = logits.float()
+        valid = (codes != IGNORED).unsqueeze(1)
+        target = self.planes.to(logits.device)[codes.long()].movedim(-1, 1)
+        probabilities = (logits.softmax(1) if self.labels.exclusive else logits.sigmoid()) * valid
+        batch = Batch(logits, probabilities, target, valid.float(), self.labels)
+        total = torch.stack([term(batch) for term in self.terms]).sum(0)
+        return torch.where(valid.flatten(1).any(1), total, total * 0)
+
+
+def build(plan: Plan) -> Loss:
+    """The loss that the plan names.
+
+    Raises:
+        PlanError: an unknown name or option, or an option's value that cannot be.
+    """
+    name, options = plan.training.loss.name, dict(plan.training.loss.options)
+    if name not in LOSSES:
+        near = difflib.get_close_matches(name, LOSSES, n=1)
+        raise PlanError(
+            f"unknown loss {name!r}",
+            where="training.loss.name",
+            mend=f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(LOSSES)}",
+        )
+    terms = []
+    known: list[str] = []
+    for term in LOSSES[name]:
+        parameters = {k: p for k, p in inspect.signature(term).parameters.items() if p.kind is p.KEYWORD_ONLY}
+        known += parameters
+        chosen = {k: _number(k, options.pop(k), p.default) for k, p in parameters.items() if k in options}
+        terms.append(partial(term, **chosen))
+    if options:
+        raise PlanError(
+            f"loss {name!r} has no option {', '.join(map(repr, options))}",
+            where="training.loss.options",
+            mend=f"it knows: {', '.join(known)}" if known else "remove it",
+        )
+    return Loss(plan.labels, terms)
+
+
+def _number(name: str, value: Any, default: Any) -> Any:
+    kind = bool if isinstance(default, bool) else int if isinstance(default, int) else (int, float)
+    fits = isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool) and value >= 0
+    if not fits:
+        raise PlanError(
+            f"{value!r} cannot be",
+            where=f"training.loss.options.{name}",
+            mend=f"give {'true or false' if kind is bool else 'a whole number' if kind is int else 'a number'} from 0, for example {0.25 if default is None else default}",
+        )
+    return value

@@ -1,0 +1,186 @@
+"""Losses against MONAI, against formulas written out, and where nothing may count."""
+
+from __future__ import annotations
+
+import math
+
+import monai.losses
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpfnet.errors import PlanError
+from cpfnet.labels import IGNORED
+from cpfnet.planning import Plan
+from cpfnet.training import loss
+
+EXCLUSIVE = {"classes": [{"name": "a", "values": [1]}, {"name": "b", "values": [2], "tubular": True}]}
+REGIONS = {"exclusive": False, "classes": [{"name": "whole", "values": [1, 2]}, {"name": "core", "values": [2]}]}
+
+
+def plan(name: str = "dice+ce", labels: dict = EXCLUSIVE, **options: object) -> Plan:
+    return Plan.model_validate(
+        {
+            "name": "t",
+            "source": "images",
+            "channels": [{"name": "grey", "intensity": {"kind": "minmax"}}],
+            "labels": labels,
+            "spatial": {"mode": "2d", "patch": [32, 32]},
+            "training": {"samples": 4, "loss": {"name": name, "options": options}},
+        }
+    )
+
+
+def batch(seed: int = 0, planes: int = 3, size: tuple[int, ...] = (12, 10)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(2, planes, *size, generator=generator)
+    codes = torch.randint(0, 3, (2, *size), generator=generator).to(torch.uint8)
+    return logits, codes
+
+
+def onehot(codes: torch.Tensor, planes: int = 3) -> torch.Tensor:
+    return torch.nn.functional.one_hot(codes.long(), planes).movedim(-1, 1).float()
+
+
+def test_dice_and_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[[[0.0, math.log(3)]], [[0.0, 0.0]], [[-40.0, -40.0]]]])  # p = (½, ½, 0), (¾, ¼, 0)
+    codes = torch.tensor([[[1, 0]]], dtype=torch.uint8)
+    background = 1 - 2 * 0.75 / (1.25 + 1)
+    first = 1 - 2 * 0.5 / (0.75 + 1)
+    absent = 0.0  # (0 + s) / (0 + 0 + s): neither there nor predicted
+    expected = (background + first + absent) / 3 - (math.log(0.5) + math.log(0.75)) / 2
+    assert loss.build(plan())(logits, codes).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [(12, 10), (6, 8, 10)])
+def test_exclusive_terms_equal_monai_and_torch(size: tuple[int, ...]) -> None:
+    logits, codes = batch(size=size)
+    target = onehot(codes)
+    dice = monai.losses.DiceLoss(softmax=True, reduction="none")(logits, target).flatten(1).mean(1)
+    entropy = torch.nn.functional.cross_entropy(logits, codes.long(), reduction="none").flatten(1).mean(1)
+    tversky = monai.losses.TverskyLoss(softmax=True, include_background=False, alpha=0.3, beta=0.7, reduction="none")(
+        logits, target
+    ).mean(1)
+    focal = monai.losses.FocalLoss(use_softmax=True, reduction="none")(logits, target).sum(1).flatten(1).mean(1)
+    for name, expected in {
+        "dice": dice,
+        "ce": entropy,
+        "dice+ce": dice + entropy,
+        "tversky": tversky,
+        "focal": focal,
+    }.items():
+        torch.testing.assert_close(loss.build(plan(name))(logits, codes), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_regions_use_a_sigmoid_each() -> None:
+    logits, codes = batch(planes=2)
+    target = torch.stack([codes >= 1, codes == 2], 1).float()
+    # codes follow the sets of regions: value 1 lies in `whole`, value 2 in both
+    dice = monai.losses.DiceLoss(sigmoid=True, reduction="none")(logits, target).flatten(1).mean(1)
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
+    found = loss.build(plan("dice+ce", REGIONS))(logits, codes)
+    torch.testing.assert_close(found, dice + entropy, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [EXCLUSIVE, REGIONS])
+def test_focal_with_gamma_0_is_cross_entropy(labels: dict) -> None:
+    logits, codes = batch(planes=3 if labels is EXCLUSIVE else 2)
+    codes[:, :3] = IGNORED
+    focal = loss.build(plan("focal", labels, gamma=0.0))(logits, codes)
+    torch.testing.assert_close(focal, loss.build(plan("ce", labels))(logits, codes), rtol=1e-5, atol=1e-6)
+
+
+def test_cldice_takes_the_tubular_class() -> None:
+    logits, codes = batch(size=(24, 24))
+    term = monai.losses.SoftclDiceLoss(reduction="none")(logits.softmax(1)[:, [2]], onehot(codes)[:, [2]])
+    dice = loss.build(plan("dice"))(logits, codes)
+    found = loss.build(plan("dice+cldice", cldice_weight=0.5))(logits, codes)
+    torch.testing.assert_close(found, dice + 0.5 * term, rtol=1e-5, atol=1e-6)
+
+
+def test_boundary_by_hand() -> None:
+    codes = torch.tensor([[[0, 0, 1, 1, 1]]], dtype=torch.uint8)  # signed distance: 2 1 0 -1 -2
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]).repeat(2, 1).view(1, 2, 1, 5)
+    logits = torch.cat([logits, torch.full((1, 1, 1, 5), -40.0)], 1)  # p = ½ everywhere
+    mean = 0.5 * (2 + 1 + 0 - 1 - 2) / 5 / 2  # the second structure is absent: 0
+    dice = loss.build(plan("dice"))(logits, codes)
+    found = loss.build(plan("dice+boundary", boundary_weight=1.0))(logits, codes)
+    torch.testing.assert_close(found - dice, torch.tensor([mean]), atol=1e-5, rtol=0)
+    codes[..., 0] = IGNORED  # now 1 0 -1 -2 over four pixels
+    dice = loss.build(plan("dice"))(logits, codes)
+    found = loss.build(plan("dice+boundary", boundary_weight=1.0))(logits, codes)
+    torch.testing.assert_close(found - dice, torch.tensor([0.5 * (1 + 0 - 1 - 2) / 4 / 2]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("labels", [EXCLUSIVE, REGIONS])
+@pytest.mark.parametrize("name", loss.LOSSES)
+class TestEveryLoss:
+    def planes(self, labels: dict) -> int:
+        return 3 if labels is EXCLUSIVE else 2
+
+    def test_is_finite_where_classes_are_absent(self, name: str, labels: dict) -> None:
+        logits, codes = batch(planes=self.planes(labels))
+        codes[0], codes[1] = 0, 2
+        logits.requires_grad_(True)
+        value = loss.build(plan(name, labels))(logits, codes)
+        value.sum().backward()
+        assert value.shape == (2,)
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(logits.grad).all()
+
+    def test_is_zero_where_all_is_ignored(self, name: str, labels: dict) -> None:
+        logits, codes = batch(planes=self.planes(labels))
+        codes[0] = IGNORED
+        logits.requires_grad_(True)
+        value = loss.build(plan(name, labels))(logits, codes)
+        value.sum().backward()
+        assert value[0].item() == 0
+        assert logits.grad[0].abs().max() == 0
+        assert logits.grad[1].abs().max() > 0
+
+    @settings(max_examples=10, deadline=None)
+    @given(seed=st.integers(0, 99), other=st.integers(0, 99))
+    def test_ignored_pixels_count_nowhere(self, name: str, labels: dict, seed: int, other: int) -> None:
+        logits, codes = batch(seed, self.planes(labels))
+        hidden = torch.from_numpy(np.random.default_rng(seed).random(codes.shape) < 0.4)
+        codes[hidden] = IGNORED
+        changed = torch.where(hidden[:, None], batch(other, self.planes(labels))[0], logits).requires_grad_(True)
+        built = loss.build(plan(name, labels))
+        value = built(changed, codes)
+        torch.testing.assert_close(value, built(logits, codes))
+        value.sum().backward()
+        assert changed.grad.movedim(1, -1)[hidden].abs().max() == 0
+
+    def test_samples_do_not_touch_each_other(self, name: str, labels: dict) -> None:
+        logits, codes = batch(planes=self.planes(labels))
+        codes[0, :4] = IGNORED
+        built = loss.build(plan(name, labels))
+        alone = torch.cat([built(logits[[i]], codes[[i]]) for i in range(2)])
+        torch.testing.assert_close(built(logits, codes), alone)
+
+    def test_half_precision_logits_are_reduced_in_float32(self, name: str, labels: dict) -> None:
+        logits, codes = batch(planes=self.planes(labels))
+        half = logits.bfloat16()
+        built = loss.build(plan(name, labels))
+        torch.testing.assert_close(built(half, codes), built(half.float(), codes))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("dice+cee", {}, "'dice+ce'"),
+        ("lovasz", {}, "focal"),
+        ("dice+ce", {"smoth": 1e-5}, "smooth, background"),
+        ("ce", {"smooth": 1e-5}, "remove it"),
+        ("focal", {"gamma": "high"}, "training.loss.options.gamma"),
+        ("focal", {"gamma": -1}, "training.loss.options.gamma"),
+        ("dice", {"background": 1}, "true or false"),
+        ("dice+cldice", {"iterations": 2.5}, "a whole number"),
+    ],
+)
+def test_wrong_names_and_options_are_refused(name: str, options: dict, said: str) -> None:
+    with pytest.raises(PlanError, match=said.replace("+", r"\+").replace("(", r"\(")):
+        loss.build(plan(name, **options))
