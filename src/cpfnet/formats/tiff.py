@@ -121,11 +121,13 @@ def write(array: np.ndarray, path: Path, *, colour: bool) -> None:
 
 
 def write_map(array: np.ndarray, path: Path, names: tuple[str, ...]) -> None:
-    """Planes ``(planes, [depth,] height, width)`` as float32 pages, each described by its plane's name."""
+    """Planes ``(planes, [depth,] height, width)`` as float32 pages, each described by its plane's name (UTF-8)."""
     with tifffile.TiffWriter(path) as writer:
         for name, plane in zip(names, array, strict=True):
             for page in plane.reshape(-1, *plane.shape[-2:]):
-                writer.write(page, photometric="minisblack", compression="zlib", description=name, metadata=None)
+                writer.write(
+                    page, photometric="minisblack", compression="zlib", description=name.encode(), metadata=None
+                )
 
 
 def read_map(path: Path) -> np.ndarray:
