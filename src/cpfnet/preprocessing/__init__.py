@@ -5,7 +5,8 @@ The network's grid is not padded to a patch: whoever cuts patches pads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -16,7 +17,18 @@ from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial
 from cpfnet.preprocessing.spatial import Trace
 
-__all__ = ["Trace", "apply", "apply_codes", "restore", "to_source_grid"]
+__all__ = ["Trace", "apply", "apply_codes", "restore", "to_source_grid", "trace"]
+
+
+def trace(image: Image, plan: Plan) -> Trace:
+    """What `apply` will do to the grid, without touching pixels.
+
+    Raises:
+        InputRefused: the image is of another kind than the Plan (rank, channels, geometry).
+    """
+    with _naming(image):
+        _check_kind(image, plan)
+        return spatial.trace(image, plan.spatial)
 
 
 def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
@@ -32,21 +44,27 @@ def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
         float32 ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
 
     Raises:
-        InputRefused: the image is of another kind than the Plan (rank, channels, geometry).
+        InputRefused: as `trace`.
         FormatError: NaN or infinite values.
     """
-    where = image.source.paths[0] if image.source and image.source.paths else None
-    try:
-        _check_kind(image, plan)
-        trace = spatial.trace(image, plan.spatial)
-        out = np.empty((len(plan.channels), *trace.grid), dtype=np.float32)
+    way = trace(image, plan)
+    out = np.empty((len(plan.channels), *way.grid), dtype=np.float32)
+    with _naming(image):
         for plane, stored, channel in zip(out, image.array, plan.channels, strict=True):
             values = intensity.normalise(stored, channel.intensity, where=f"channel {channel.name!r}")
-            plane[...] = spatial.resample(trace.orient(values), trace.grid)
+            plane[...] = spatial.resample(way.orient(values), way.grid)
+    return out, way
+
+
+@contextmanager
+def _naming(image: Image) -> Iterator[None]:
+    """Errors name the file first."""
+    try:
+        yield
     except (FormatError, InputRefused) as error:
-        place = ": ".join(str(part) for part in (where, error.where) if part is not None)
+        file = image.source.paths[0] if image.source and image.source.paths else None
+        place = ": ".join(str(part) for part in (file, error.where) if part is not None)
         raise type(error)(error.what, where=place or None, mend=error.mend) from None
-    return out, trace
 
 
 def _check_kind(image: Image, plan: Plan) -> None:

@@ -104,6 +104,12 @@ def scale(x: np.ndarray, full: float, mean: float, std: float) -> np.ndarray:
     return _affine(x, full * mean, full * std)
 
 
+def extent(x: np.ndarray) -> tuple[float, float]:
+    """The 0.5 % and 99.5 % quantiles, in file units: what a Model remembers of its training images and asks of an input."""
+    low, high = np.percentile(x.view(np.uint8) if x.dtype == np.bool_ else x, (0.5, 99.5))
+    return float(low), float(high)
+
+
 def body(x: np.ndarray) -> np.ndarray:
     """Where an MR image shows the patient: all that is not background. Background is
 

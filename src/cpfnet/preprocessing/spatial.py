@@ -59,6 +59,15 @@ class Trace:
         return tuple(self.shape[axis] for axis in self.axes)
 
     @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """The source's mm between neighbours, along the network's (depth, height, width), before resampling."""
+        if self.affine is None:
+            return None
+        spacing = spacing_of(self.affine)
+        depth, height, width = (spacing[axis] for axis in self.axes)
+        return depth, height, width
+
+    @property
     def grid_affine(self) -> np.ndarray | None:
         """Network indices (depth, height, width, 1) → LPS mm."""
         if self.affine is None:
@@ -86,7 +95,7 @@ class Trace:
 
 
 def trace(image: Image, spatial: Spatial) -> Trace:
-    """What `spatial` asks for, worked out for one Image.
+    """What the Plan's `spatial` asks for, worked out for one Image.
 
     Raises:
         InputRefused: the Plan speaks of millimetres or directions and the Image has none.

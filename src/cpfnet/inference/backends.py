@@ -1,0 +1,106 @@
+"""What runs the network: torch. A backend takes and gives NumPy arrays, so nothing else in inference knows torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cpfnet.errors import NetworkError
+from cpfnet.inference.tiling import Backend
+
+if TYPE_CHECKING:
+    import torch
+
+    from cpfnet.model import Model
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:i``.
+
+    Raises:
+        NetworkError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise NetworkError(f"unknown device {name!r}", mend="use auto, cpu, cuda or cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise NetworkError(
+            f"no device {name!r}: {torch.cuda.device_count()} CUDA devices found", mend="use --device auto or cpu"
+        )
+    return device
+
+
+def torch_backend(
+    model: Model,
+    device: str = "auto",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    *,
+    say: Callable[[str], None] = print,
+) -> Backend:
+    """The trained network, ready to be fed.
+
+    Args:
+        model: plan and weights.
+        device: see `pick_device`.
+        precision: ``fp32`` is exact (no TF32 either); ``bf16`` is faster where the hardware has it, and approximate.
+        say: told when a batch does not fit into the GPU's memory and is halved.
+
+    Returns:
+        float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``.
+
+    Raises:
+        WeightsError: see `Model.network`.
+        NetworkError: no such device; when called: not even one piece fits into memory.
+    """
+    import torch
+
+    place = pick_device(device)
+    layout = torch.channels_last if model.plan.spatial.dims == 2 else torch.channels_last_3d
+    network = model.network().to(place, memory_format=layout)  # type: ignore[call-overload]
+    fits: int | None = None  # the batch that memory was found to hold
+
+    def forward(batch: np.ndarray) -> np.ndarray:
+        tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(place, memory_format=layout)
+        with (
+            torch.inference_mode(),
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False),
+            torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"),
+        ):
+            return network(tensor).float().cpu().contiguous().numpy()
+
+    def backend(batch: np.ndarray) -> np.ndarray:
+        nonlocal fits
+        size = len(batch) if fits is None else min(fits, len(batch))
+        done: list[np.ndarray] = []
+        count = 0
+        while count < len(batch):
+            try:
+                done.append(forward(batch[count : count + size]))
+                count += size
+                continue
+            except RuntimeError as error:  # OutOfMemoryError is one; a CPU allocator raises it plainly
+                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                    raise
+            # Outside the handler, so that nothing holds on to the failed attempt's memory.
+            if place.type == "cuda":
+                torch.cuda.empty_cache()
+            if size == 1:
+                shape = "×".join(map(str, batch.shape[2:]))
+                raise NetworkError(
+                    f"a single piece of {shape} does not fit into the memory of {place}",
+                    mend="predict with --device cpu, or train with a smaller inference.tile (or patch)",
+                )
+            fits = size = size // 2
+            say(f"{place} is out of memory: going on with batches of {size}")
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    return backend

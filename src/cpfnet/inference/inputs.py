@@ -1,0 +1,136 @@
+"""What the user named → images: their channel files, and what their results are called."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cpfnet import formats
+from cpfnet.errors import CpfnetError, FormatError
+
+NO_IMAGES = {"mask", "masks", "label", "labels", "labelsTr", "labelsTs", "roi"}
+"""Folders of a data set that hold no images."""
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to be.
+
+    Attributes:
+        files: one, or one a channel.
+        name: of its results: below the output folder, without suffix.
+        error: why there is no image.
+    """
+
+    files: tuple[Path, ...]
+    name: str
+    error: CpfnetError | None = None
+
+
+def collect(inputs: Sequence[str | Path], *, channels: int, out: Path | None = None) -> list[Item]:
+    """Look up files, folders and patterns.
+
+    A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in all its
+    subfolders but label folders. Channel files ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several
+    channels, unless the first alone has them all. Results are called as their inputs; where two inputs share a name, all keep
+    their folders below the inputs' common one.
+
+    Args:
+        inputs: as a shell would pass them, patterns too.
+        channels: of the Model.
+        out: not looked into.
+
+    Returns:
+        In the order given, each file once; what led nowhere comes last, with its error.
+    """
+    files: dict[Path, None] = {}  # an ordered set
+    errors: list[Item] = []
+    for given in map(str, inputs):
+        path = Path(given)
+        found = [path]
+        if not path.exists() and glob.has_magic(given):
+            found = [Path(match) for match in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 (absolute ones too)
+            found = [match for match in found if match.is_dir() or formats.suffix_of(match)]
+            if not found:
+                error = FormatError("no image file matches", where=given, mend="quote the pattern; check the folder")
+                errors.append(Item((path,), path.name, error))
+        for match in found:
+            inside = _images_in(match, out) if match.is_dir() else [match]
+            files |= dict.fromkeys(inside)
+            if not inside:
+                error = FormatError(
+                    "holds no image file", where=match, mend=f"known are {' '.join(formats.IMAGE_SUFFIXES)}"
+                )
+                errors.append(Item((match,), match.name, error))
+    return _named(_grouped(list(files), channels)) + errors
+
+
+def _images_in(folder: Path, out: Path | None) -> list[Path]:
+    """Image files of a folder, in natural order; those of subfolders only where it has none itself."""
+    direct = sorted((p for p in folder.iterdir() if _is_image(p)), key=_natural)
+    if direct:
+        return direct
+    for name in ("images", "imagesTs"):
+        if (folder / name).is_dir():
+            return _images_in(folder / name, out)
+    below = [p for p in folder.rglob("*") if _is_image(p) and not NO_IMAGES & set(p.relative_to(folder).parts[:-1])]
+    if out is not None:
+        below = [p for p in below if not p.resolve().is_relative_to(out.resolve())]
+    return sorted(below, key=_natural)
+
+
+def _is_image(path: Path) -> bool:
+    return bool(formats.suffix_of(path)) and not path.name.startswith(".") and path.is_file()
+
+
+def _natural(path: Path) -> list[str | int]:
+    """Sorts case_2 before case_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+
+
+def _grouped(files: list[Path], channels: int) -> list[Item]:
+    """Put channel files together: ``NAME_0000`` … without gaps, where the first alone has too few channels."""
+    groups: dict[tuple[Path, str, str], dict[int, Path]] = {}
+    for file in files:
+        if match := _CHANNEL.fullmatch(formats.stem(file)):
+            groups.setdefault((file.parent, match[1], formats.suffix_of(file)), {})[int(match[2])] = file
+    items: dict[Path, Item] = {}
+    for (_, name, _), members in groups.items():
+        count = len(members)
+        if sorted(members) != list(range(count)) or (count > 1 and not _lacks_channels(members[0], channels)):
+            continue  # numbered images, each whole
+        item = Item(tuple(members[index] for index in range(count)), name)
+        items |= dict.fromkeys(members.values(), item)
+    return list(dict.fromkeys(items.get(file, Item((file,), formats.stem(file))) for file in files))
+
+
+def _lacks_channels(file: Path, channels: int) -> bool:
+    try:
+        return len(formats.read_header(file).channels) < channels
+    except CpfnetError:  # said when the image is read
+        return channels > 1
+
+
+def _named(items: list[Item]) -> list[Item]:
+    """Names without collisions, also between results of one format: first by folder, then by suffix."""
+    if len({item.name for item in items}) < len(items):
+        parents = [item.files[0].resolve().parent for item in items]
+        root = os.path.commonpath(parents)
+        items = [
+            replace(item, name=(parent.relative_to(root) / item.name).as_posix())
+            for item, parent in zip(items, parents, strict=True)
+        ]
+    names = Counter(item.name for item in items)
+    return [
+        replace(item, name=item.name + formats.suffix_of(item.files[0]).replace(".", "_"))
+        if names[item.name] > 1
+        else item
+        for item in items
+    ]

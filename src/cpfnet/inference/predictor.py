@@ -1,0 +1,245 @@
+"""Image in, Segmentation out: one Model or several, within what they were fitted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cpfnet import preprocessing
+from cpfnet.errors import CpfnetError, InputRefused
+from cpfnet.image import Image, Segmentation
+from cpfnet.inference.tiling import Backend, predict_array
+from cpfnet.model import Model
+from cpfnet.planning import Channel, Scale, Spatial, Window
+from cpfnet.preprocessing import Trace
+from cpfnet.preprocessing.intensity import extent
+
+RANGE_MARGIN = 0.25
+"""How far an input's values may leave those of the training images, as a share of the training images' range."""
+
+FLATTEST = 1 / 8
+"""An input's values must spread over at least this share of the training images' range."""
+
+SPACING_FACTOR = 1.5
+"""How much coarser or finer than any training image an input may be."""
+
+
+@dataclass(eq=False)
+class _Member:
+    number: int
+    model: Model
+    backend: Backend
+
+
+class Predictor:
+    """One or several Models, loaded once, for any number of images; several average their probabilities.
+
+    Args:
+        models: trained for the same labels, channels and kind of source; their grids may differ.
+        device: see `backends.pick_device`.
+        backend: what runs a Model; default: torch in float32 on ``device``.
+        tta: average over mirrored copies, too (``plan.inference.mirror``).
+        overlap: of tiles; default: each Plan's.
+        batch: pieces at once; default: each Plan's.
+        say: told what the user should know, such as a batch that had to be halved.
+
+    Raises:
+        CpfnetError: no Model, or Models that do not belong together.
+        WeightsError, NetworkError: see `backends.torch_backend`.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        *,
+        device: str = "auto",
+        backend: Callable[[Model], Backend] | None = None,
+        tta: bool = False,
+        overlap: float | None = None,
+        batch: int | None = None,
+        say: Callable[[str], None] = print,
+    ):
+        if not models:
+            raise CpfnetError("no model was given", mend="give at least one Model")
+        for model in models[1:]:
+            _check_same(models[0], model)
+        if overlap is not None and not 0 <= overlap < 1:
+            raise CpfnetError(f"an overlap of {overlap} cannot be", mend="choose 0 … 0.9; the plan's is the default")
+        if batch is not None and batch < 1:
+            raise CpfnetError(f"a batch of {batch} cannot be", mend="choose 1 or more")
+        if backend is None:
+            from cpfnet.inference.backends import torch_backend
+
+            def backend(model: Model) -> Backend:
+                return torch_backend(model, device, say=say)
+
+        self.models = list(models)
+        self.tta, self.overlap, self.batch = tta, overlap, batch
+        # Models with the same preprocessing (folds of one plan) share it.
+        self._groups: dict[tuple[tuple[Channel, ...], Spatial], list[_Member]] = {}
+        for number, model in enumerate(models):
+            key = (model.plan.channels, model.plan.spatial)
+            self._groups.setdefault(key, []).append(_Member(number, model, backend(model)))
+
+    def predict(
+        self,
+        image: Image,
+        *,
+        force: bool = False,
+        keep_probabilities: bool = False,
+        progress: Callable[[float], None] | None = None,
+    ) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: as read.
+            force: go on where the image lies outside what a Model was fitted for.
+            keep_probabilities: the Segmentation carries them.
+            progress: called with the share of the work done, 0…1.
+
+        Returns:
+            On the image's own grid, with the data set's label values.
+
+        Raises:
+            InputRefused: the image is of another kind than the Models' (always), or outside what they were fitted for
+                (unless ``force``), with the figures.
+            FormatError: NaN or infinite values.
+        """
+        traces = [preprocessing.trace(image, model.plan) for model in self.models]
+        if not force:
+            reasons = [
+                r for model, trace in zip(self.models, traces, strict=True) for r in outside(image, trace, model)
+            ]
+            if reasons:
+                raise InputRefused(
+                    "; ".join(dict.fromkeys(reasons)),
+                    where=image.source.paths[0] if image.source and image.source.paths else None,
+                    mend="check that this is the kind of image the model was trained on; --force goes on all the same",
+                )
+        sums = [self._sum(members, image, progress) for members in self._groups.values()]
+        if len(sums) == 1:
+            ((probabilities, trace),) = sums
+        else:
+            trace = Trace(
+                image.shape,
+                image.affine,
+                image.source,
+                axes=tuple(range(len(image.shape))),
+                flips=(False,) * len(image.shape),
+                grid=image.shape,
+            )
+            probabilities = np.zeros((len(sums[0][0]), *image.shape), np.float32)
+            for planes, own in sums:
+                probabilities += preprocessing.to_source_grid(planes, own)
+        probabilities /= len(self.models)
+        return preprocessing.restore(
+            probabilities,
+            trace,
+            self.models[0].plan,
+            threshold=float(np.mean([model.fitted.threshold for model in self.models])),
+            keep_probabilities=keep_probabilities,
+        )
+
+    def _sum(
+        self, members: list[_Member], image: Image, progress: Callable[[float], None] | None
+    ) -> tuple[np.ndarray, Trace]:
+        """Summed probabilities of Models that share preprocessing, on their grid."""
+        array, trace = preprocessing.apply(image, members[0].model.plan)
+        total: np.ndarray | None = None
+        for member in members:
+
+            def report(share: float, number: int = member.number) -> None:
+                if progress is not None:
+                    progress((number + share) / len(self.models))
+
+            planes = predict_array(
+                member.backend,
+                array,
+                member.model.plan,
+                overlap=self.overlap,
+                tta=self.tta,
+                batch=self.batch,
+                progress=report,
+            )
+            if total is None:
+                total = planes
+            else:
+                total += planes
+        assert total is not None  # groups are never empty
+        return total, trace
+
+
+def _check_same(first: Model, other: Model) -> None:
+    """Refuse Models whose probabilities mean different things."""
+    a, b = first.plan, other.plan
+    names = [[c.name for c in plan.labels.classes] for plan in (a, b)]
+    for what, one, two in (
+        ("classes", *names),
+        ("label values", a.labels, b.labels),
+        ("channels", [c.name for c in a.channels], [c.name for c in b.channels]),
+        ("sources", a.source, b.source),
+    ):
+        if one != two:
+            raise CpfnetError(
+                f"the models have different {what}: {one} against {two}",
+                where=other.folder or other.plan.name,
+                mend="average only models that were trained for the same task",
+            )
+
+
+def outside(image: Image, trace: Trace, model: Model) -> list[str]:
+    """How an image lies outside what a Model was fitted for; empty where it does not.
+
+    Modality, where the format knows it. Values: an image that is constant; and where the Plan's intensity is in absolute units
+    (`Window`, `Scale`: the others adapt to each image), values beyond both that intensity's own range and the training
+    images' (`RANGE_MARGIN`), or spread over much less (`FLATTEST`). Spacing: coarser or finer than the training images
+    (`SPACING_FACTOR`).
+
+    Args:
+        image: as read.
+        trace: from `preprocessing.trace`.
+        model: plan and fitted.
+
+    Returns:
+        Sentences with both figures.
+    """
+    plan, fitted, found = model.plan, model.fitted, []
+    if (
+        image.modality is not None
+        and "other" not in (image.modality, plan.modality)
+        and image.modality != plan.modality
+    ):
+        found.append(f"modality {image.modality}, and the model was fitted for {plan.modality}")
+    for stored, channel, seen in zip(image.array, plan.channels, fitted.channels, strict=True):
+        low, high = extent(stored)
+        span = seen.high - seen.low
+        least, most = seen.low - RANGE_MARGIN * span, seen.high + RANGE_MARGIN * span
+        flattest = 0.0
+        match channel.intensity:
+            case Window(low=first, high=last):
+                least, most, flattest = min(least, first), max(most, last), FLATTEST * span
+            case Scale(full=full):
+                least, most, flattest = min(least, 0), max(most, full), FLATTEST * span
+            case _:
+                least, most = -np.inf, np.inf
+        constant = span > 0 and stored.min() == stored.max()
+        if constant or low < least or high > most or high - low < flattest:
+            found.append(
+                f"channel {channel.name!r}: values {low:g} … {high:g} (0.5 % and 99.5 % quantiles), and the model was fitted"
+                f" for {seen.low:g} … {seen.high:g}"
+            )
+    if fitted.spacing_low is not None and fitted.spacing_high is not None:
+        lowest, highest = (
+            " × ".join(f"{s:.3g}" for s in limits) for limits in (fitted.spacing_low, fitted.spacing_high)
+        )
+        limits = f"the model was fitted for {lowest} … {highest} mm (depth × height × width)"
+        if trace.spacing is None:
+            found.append(f"no spacing in mm, and {limits}")
+        elif any(
+            s < low / SPACING_FACTOR or s > high * SPACING_FACTOR
+            for s, low, high in zip(trace.spacing, fitted.spacing_low, fitted.spacing_high, strict=True)
+        ):
+            found.append(f"spacing {' × '.join(f'{s:.3g}' for s in trace.spacing)} mm, and {limits}")
+    return found

@@ -1,0 +1,161 @@
+"""Files in, files out: `predict` on anything a shell can name; one bad input does not stop the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cpfnet import formats
+from cpfnet.errors import CpfnetError, InputRefused, OutputError
+from cpfnet.formats import OutputFormat
+from cpfnet.inference.inputs import Item, collect
+from cpfnet.inference.predictor import Predictor
+from cpfnet.model import Model
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        path: the input (of several channel files the first).
+        status: ``refused``: outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
+        message: what is wrong and how to mend it; empty when done.
+        output: the label map written.
+        seconds: reading, predicting and writing.
+    """
+
+    path: Path
+    status: Literal["done", "refused", "failed"]
+    message: str = ""
+    output: Path | None = None
+    seconds: float = 0.0
+
+
+_SUFFIXES = {"same": "", "nifti": ".nii.gz", "png": ".png", "tiff": ".tif"}
+
+
+def predict_files(
+    models: Sequence[Model],
+    inputs: Sequence[str | Path],
+    out: Path,
+    *,
+    format: OutputFormat = "same",
+    probabilities: bool = False,
+    overlays: bool = False,
+    tta: bool = False,
+    overlap: float | None = None,
+    batch: int | None = None,
+    force: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Outcome]:
+    """Segment files, folders and globs.
+
+    See `inputs.collect` for what folders mean, how channel files come together and how results are called.
+
+    Args:
+        models: several average their probabilities.
+        inputs: as a shell would pass them, patterns too.
+        out: folder for the label maps; made if need be.
+        format: of the label maps; ``same``: as the input (PNG for a JPEG).
+        probabilities: write them to ``out/probabilities``, too.
+        overlays: write pictures with boundary lines to ``out/overlays``, too.
+        tta, overlap, batch, device: see `Predictor`.
+        force: go on with inputs outside what a Model was fitted for.
+        overwrite: replace existing results; inputs are never replaced.
+        progress: show a bar.
+        say: told what the user should know.
+
+    Returns:
+        One Outcome an image, in order.
+
+    Raises:
+        CpfnetError: no input at all, Models that do not belong together, or ``out`` cannot be made.
+    """
+    if format not in _SUFFIXES:
+        raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(_SUFFIXES)}")
+    predictor = Predictor(models, device=device, tta=tta, overlap=overlap, batch=batch, say=say)
+    items = collect(inputs, channels=len(models[0].plan.channels), out=out)
+    if not items:
+        raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be made: {error.strerror}", where=out, mend="choose a folder you may write to"
+        ) from None
+    inputs_taken = {file.resolve() for item in items for file in item.files}
+
+    def one(item: Item, report: Callable[[float], None]) -> Path:
+        if item.error is not None:
+            raise item.error
+        mask, maps, picture = _targets(item, out, format)
+        for path in (mask, *([maps] if probabilities else []), *([picture] if overlays else [])):
+            _check_free(path, inputs_taken, overwrite)  # before the long work, not after it
+        image = formats.read(item.files if len(item.files) > 1 else item.files[0])
+        segmentation = predictor.predict(image, force=force, keep_probabilities=probabilities, progress=report)
+        written = formats.write(segmentation, mask, overwrite=overwrite)
+        if segmentation.probabilities is not None:
+            formats.write_map(
+                segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
+            )
+        if overlays:
+            from cpfnet.inference.overlay import write_overlay
+
+            write_overlay(image, segmentation, predictor.models[0].plan, picture, overwrite=overwrite)
+        return written
+
+    def attempt(item: Item, report: Callable[[float], None]) -> Outcome:
+        start = time.perf_counter()
+        output, message = None, ""
+        status: Literal["done", "refused", "failed"] = "failed"
+        try:
+            output, status = one(item, report), "done"
+        except CpfnetError as error:
+            status, message = ("refused" if isinstance(error, InputRefused) else "failed"), str(error)
+        except MemoryError:
+            message = f"{item.files[0]}: does not fit into memory\n  → free memory, or cut the image into parts"
+        except Exception as error:  # whatever is wrong with this one, the others are still to be done
+            message = f"{item.files[0]}: unexpected {type(error).__name__}: {error}"
+        return Outcome(item.files[0], status, message, output, time.perf_counter() - start)
+
+    if not progress:
+        return [attempt(item, lambda share: None) for item in items]
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    outcomes = []
+    with Progress(*columns) as bar:
+        task = bar.add_task("predict", total=len(items))
+        for number, item in enumerate(items):
+            bar.update(task, description=item.name)
+            outcomes.append(
+                attempt(item, lambda share, number=number: bar.update(task, completed=number + share))  # type: ignore[misc]
+            )
+            bar.update(task, completed=number + 1)
+    return outcomes
+
+
+def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, Path]:
+    """Where the label map, the probabilities (formats that hold floats only) and the overlay go."""
+    own = formats.suffix_of(item.files[0])
+    suffix = _SUFFIXES[format] or {".jpg": ".png", ".jpeg": ".png"}.get(own, own)  # JPEG would change the values
+    floats = suffix if suffix in (".nii", ".nii.gz", ".tif", ".tiff") else ".tif"
+    return (
+        out / (item.name + suffix),
+        out / "probabilities" / (item.name + floats),
+        out / "overlays" / (item.name + ".png"),
+    )
+
+
+def _check_free(path: Path, inputs: set[Path], overwrite: bool) -> None:
+    if path.resolve() in inputs:
+        raise OutputError("would replace an input", where=path, mend="write to another folder (-o)")
+    if path.exists() and not overwrite:
+        raise OutputError("exists already", where=path, mend="write to another folder (-o), or pass --overwrite")

@@ -1,0 +1,190 @@
+"""A whole image through a network that sees pieces of it: slices, tiles, mirrored copies. NumPy only.
+
+Pieces overlap and are blended with Gaussian weights, since a network knows least at the border of what it sees. All averaging
+(tiles, mirrored copies, and models in `predictor`) is done on probabilities.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from cpfnet.errors import NetworkError
+from cpfnet.planning import Plan
+
+Backend = Callable[[np.ndarray], np.ndarray]
+"""float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``."""
+
+SMALLEST = 32
+"""Pixels an axis that every network accepts; smaller images are padded with their edge values."""
+
+WHOLE_SLICE = 2048
+"""Longest side of a slice that is given to the network whole, where the Plan names no tile: some 3 GB for CPFNet in float32."""
+
+LEAST_WEIGHT = 1e-3
+"""Of a tile's corner, its centre being 1: positive, so that pixels seen by one tile only are kept."""
+
+
+def predict_array(
+    backend: Backend,
+    array: np.ndarray,
+    plan: Plan,
+    *,
+    overlap: float | None = None,
+    tta: bool = False,
+    batch: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """Class probabilities of one preprocessed image.
+
+    A volume goes slice by slice through a 2-D network (2.5-D: with its neighbours, the first and last slice repeated beyond
+    the ends). An image larger than ``plan.inference.tile`` goes tile by tile; without that, 3-D networks see tiles of the
+    training patch's size, and 2-D ones whole slices up to `WHOLE_SLICE`.
+
+    Args:
+        backend: the network.
+        array: float32 ``(channels, [depth,] height, width)`` from `cpfnet.preprocessing.apply`.
+        plan: the network's.
+        overlap: share of a tile that its neighbour covers too, 0 … <1; default: the Plan's.
+        tta: average over copies mirrored along every combination of ``plan.inference.mirror``.
+        batch: pieces given to the network at once; default: the Plan's.
+        progress: called with the share of the work done, 0…1.
+
+    Returns:
+        float32 ``(plan.labels.outputs, [depth,] height, width)``: softmax over planes for exclusive labels, else a sigmoid
+        each.
+
+    Raises:
+        NetworkError: the network gives another shape than the Plan says, or values that are no numbers.
+    """
+    turns = _mirrored(plan, array.ndim - 1) if tta else [()]
+    total: np.ndarray | None = None
+    for number, axes in enumerate(turns):
+
+        def report(share: float, number: int = number) -> None:
+            if progress is not None:
+                progress((number + share) / len(turns))
+
+        turned = _predict_once(
+            backend,
+            np.flip(array, axes),
+            plan,
+            plan.inference.overlap if overlap is None else overlap,
+            plan.inference.batch if batch is None else batch,
+            report,
+        )
+        turned = np.flip(turned, axes)
+        if total is None:
+            total = turned
+        else:
+            total += turned
+    assert total is not None  # there is always the image as it is
+    if len(turns) > 1:
+        total /= len(turns)
+    return total
+
+
+def _mirrored(plan: Plan, ndim: int) -> list[tuple[int, ...]]:
+    """Array axes to flip, for each copy; the image as it is comes first."""
+    names = ("depth", "height", "width")[-ndim:]
+    axes = [1 + names.index(name) for name in plan.inference.mirror]
+    return [combination for count in range(len(axes) + 1) for combination in itertools.combinations(axes, count)]
+
+
+def _predict_once(
+    backend: Backend, array: np.ndarray, plan: Plan, overlap: float, batch: int, report: Callable[[float], None]
+) -> np.ndarray:
+    dims = plan.spatial.dims
+    slices: list[int | None] = [None] if array.ndim - 1 == dims else list(range(array.shape[1]))
+    size = array.shape[-dims:]
+    tile = tile_size(plan, size)
+    windows = list(tile_windows(size, tile, overlap))
+    weights = gaussian(tile)
+    norm = np.zeros(size, dtype=np.float32)
+    for window in windows:
+        norm[window] += _cut(weights, norm[window].shape)
+    out = np.zeros((plan.labels.outputs, *array.shape[1:]), dtype=np.float32)
+
+    jobs = list(itertools.product(slices, windows))
+    for start in range(0, len(jobs), batch):
+        some = jobs[start : start + batch]
+        pieces = np.stack([_pad(_piece(array, index, window, plan.spatial.neighbours), tile) for index, window in some])
+        for (index, window), planes in zip(some, _activate(backend(pieces), pieces, plan), strict=True):
+            target = out[(slice(None), *(() if index is None else (index,)), *window)]
+            inner = target.shape[1:]
+            if len(windows) == 1:
+                target[...] = _cut(planes, inner)
+            else:
+                target += _cut(planes, inner) * (_cut(weights, inner) / norm[window])
+        report(min(1.0, (start + batch) / len(jobs)))
+    return out
+
+
+def tile_size(plan: Plan, size: tuple[int, ...]) -> tuple[int, ...]:
+    """What the network is given at once, for an image of ``size``; at least `SMALLEST` along each axis."""
+    largest = plan.inference.tile or (plan.spatial.patch if plan.spatial.dims == 3 else (WHOLE_SLICE, WHOLE_SLICE))
+    return tuple(min(most, max(n, SMALLEST)) for most, n in zip(largest, size, strict=True))
+
+
+def tile_windows(size: tuple[int, ...], tile: tuple[int, ...], overlap: float) -> Iterator[tuple[slice, ...]]:
+    """Evenly spread tiles that cover ``size`` and overlap by at least ``overlap`` of a tile; cut off where the image ends."""
+    starts = []
+    for n, length in zip(size, tile, strict=True):
+        step = max(1, int(length * (1 - overlap)))
+        count = 1 if n <= length else -(-(n - length) // step) + 1
+        starts.append([round(i * (n - length) / (count - 1)) if count > 1 else 0 for i in range(count)])
+    for corner in itertools.product(*starts):
+        yield tuple(slice(at, min(at + length, n)) for at, length, n in zip(corner, tile, size, strict=True))
+
+
+def gaussian(tile: tuple[int, ...]) -> np.ndarray:
+    """Blending weights float32 of the tile's shape: 1 at the centre, SD an eighth of a side, at least `LEAST_WEIGHT`."""
+    weights = np.ones((), dtype=np.float32)
+    for length in tile:
+        x = (np.arange(length, dtype=np.float32) - (length - 1) / 2) / (length / 8)
+        weights = weights[..., None] * np.exp(-0.5 * x**2)
+    return np.maximum(weights, np.float32(LEAST_WEIGHT))
+
+
+def _piece(array: np.ndarray, index: int | None, window: tuple[slice, ...], neighbours: int) -> np.ndarray:
+    """What the network sees of one window; 2.5-D stacks are slice-major, as `Plan.in_channels` says."""
+    if index is None:
+        return array[(slice(None), *window)]
+    stack = np.clip(np.arange(index - neighbours, index + neighbours + 1), 0, array.shape[1] - 1)
+    piece = array[(slice(None), slice(None), *window)][:, stack]
+    return piece.swapaxes(0, 1).reshape(-1, *piece.shape[2:])
+
+
+def _pad(piece: np.ndarray, tile: tuple[int, ...]) -> np.ndarray:
+    """To the tile's size by repeating edges on both sides; `_cut` undoes it."""
+    lacking = [length - n for length, n in zip(tile, piece.shape[1:], strict=True)]
+    if not any(lacking):
+        return piece
+    return np.pad(piece, [(0, 0), *((lack // 2, lack - lack // 2) for lack in lacking)], mode="edge")
+
+
+def _cut(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """The centre of the last axes."""
+    starts = [(n - length) // 2 for n, length in zip(array.shape[-len(size) :], size, strict=True)]
+    lead = [slice(None)] * (array.ndim - len(size))
+    return array[(*lead, *(slice(at, at + length) for at, length in zip(starts, size, strict=True)))]
+
+
+def _activate(logits: np.ndarray, pieces: np.ndarray, plan: Plan) -> np.ndarray:
+    """Logits → probabilities, checked."""
+    from scipy.special import expit, softmax
+
+    expected = (len(pieces), plan.labels.outputs, *pieces.shape[2:])
+    if logits.shape != expected:
+        raise NetworkError(
+            f"the network gave an output of shape {logits.shape} where the plan expects {expected}",
+            mend="use the plan that this network was trained with",
+        )
+    if not np.isfinite(logits).all():
+        raise NetworkError(
+            "the network gave NaN or infinite values",
+            mend="predict in fp32; if that does not help, the weights are damaged: train or copy the model again",
+        )
+    return softmax(logits, axis=1) if plan.labels.exclusive else expit(logits)
