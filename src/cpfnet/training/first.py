@@ -1,0 +1,71 @@
+"""The network before its first step: random, with ImageNet's encoder, or with another Model's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cpfnet.errors import TrainingError
+from cpfnet.model import Model
+from cpfnet.network import store, zoo
+from cpfnet.network.weights import load_imagenet
+from cpfnet.planning import Plan
+
+Say = Callable[[str], None]
+
+
+def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool, say: Say) -> nn.Module:
+    """Build the plan's network on the CPU.
+
+    Args:
+        plan: `network`, and `training.seed` for what is random.
+        init: a Model folder to take all weights from that fit, in place of ImageNet's.
+        random: no other weights than random ones; a checkpoint will replace them.
+        progress: show a bar while downloading.
+        say: where messages go.
+
+    Raises:
+        NetworkError: no such network or option.
+        WeightsError: ImageNet's weights, or the file that the plan names, cannot be had.
+        TrainingError: ``init`` is another network's.
+    """
+    torch.manual_seed(plan.training.seed)
+    network = zoo.build(
+        plan.network.name,
+        plan.in_channels,
+        plan.labels.outputs,
+        spatial_dims=plan.spatial.dims,
+        **plan.network.options,
+    )
+    weights = plan.network.weights
+    if random:
+        return network
+    if init is not None:
+        _take(network, Model.load(init), say)
+    elif weights != "none":
+        if zoo.takes_imagenet(plan.network.name):
+            file = store.find(weights, progress=progress)
+            load_imagenet(network, file)
+            say(f"Encoder weights from {file}")
+        else:
+            say(f"{plan.network.name} has no ImageNet weights: starting from scratch.")
+    return network
+
+
+def _take(network: nn.Module, model: Model, say: Say) -> None:
+    """Give ``network`` what fits of a Model's weights, and say what does not."""
+    own, given = network.state_dict(), model.network().state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    left = [k for k in own if k not in fitting]
+    share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())
+    if share < 0.5:
+        raise TrainingError(
+            f"only {share:.0%} of its weights ({model.plan.network.name}, {model.plan.spatial.dims}-D) fit this network",
+            where=model.folder,
+            mend="start from a Model of the same network, or without --init",
+        )
+    network.load_state_dict({**own, **fitting})
+    say(f"Weights from {model.folder}" + (f"; of other shape, so new: {', '.join(left)}" if left else ""))

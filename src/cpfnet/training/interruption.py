@@ -1,0 +1,54 @@
+"""Ctrl-C and termination, heard at a moment when nothing is half done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Stopped(KeyboardInterrupt):
+    """Stopped where it was safe."""
+
+
+class Interruption:
+    """As a context: the first SIGINT or SIGTERM is only noted, the second one interrupts at once.
+
+    Outside the main thread no signal can be caught, and nothing is.
+
+    Attributes:
+        asked: a signal came; whoever works should stop where it is safe.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self.asked = False
+        self._say = say
+        self._before: dict[int, Any] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._say("Stopping after this step … (once more: at once; what was learned since the last checkpoint is lost)")
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Stop here, if asked.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        if self.asked:
+            raise Stopped

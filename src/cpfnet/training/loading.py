@@ -1,0 +1,234 @@
+"""Patches for training: sample number n is a pure function of (seed, n), whoever prepares it and whenever.
+
+So a run can go on at any sample number, with any number of workers, and sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cpfnet.errors import TrainingError
+from cpfnet.labels import IGNORED
+from cpfnet.planning import Plan, Spatial, TrainingPlan
+from cpfnet.training.cache import ANNOTATED, Cached, leave_signals
+
+Augment = Callable[
+    [np.ndarray, np.ndarray, np.ndarray | None, np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray | None]
+]
+
+PATIENCE = 600
+"""Seconds to wait for a batch before the workers are taken for dead."""
+
+_ORDER, _SAMPLE = 0, 1  # streams of random numbers
+
+
+class SampleError(RuntimeError):
+    """A sample cannot be prepared; unlike many others, this kind finds its way back from a worker."""
+
+
+class Sample(TypedDict):
+    """image float32 (channels, *patch), codes uint8 (*patch), and the sample's number; batched: one axis in front."""
+
+    image: torch.Tensor
+    codes: torch.Tensor
+    number: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Course:
+    """How samples become batches, optimiser steps and epochs; the whole state of a run's progress is one sample number.
+
+    An epoch has ``training.samples`` samples; groups of ``accumulate`` batches make one optimiser step. The last batch and
+    the last group of an epoch may be smaller.
+    """
+
+    training: TrainingPlan
+
+    @property
+    def group(self) -> int:
+        return self.training.batch * self.training.accumulate
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.training.samples // self.group)
+
+    @property
+    def steps(self) -> int:
+        return self.training.epochs * self.steps_per_epoch
+
+    @property
+    def samples(self) -> int:
+        return self.training.epochs * self.training.samples
+
+    def step(self, number: int) -> int:
+        """Optimiser steps done before sample ``number``."""
+        epoch, within = divmod(number, self.training.samples)
+        return epoch * self.steps_per_epoch + within // self.group
+
+    def group_size(self, number: int) -> int:
+        """Samples in the optimiser step that begins with sample ``number``."""
+        return min(self.group, self.training.samples - number % self.training.samples)
+
+
+class Batches(Sampler[list[int]]):
+    """Sample numbers, batch by batch, from ``start`` to the end of the run; no batch spans two epochs."""
+
+    def __init__(self, training: TrainingPlan, start: int = 0):
+        self.training = training
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        samples, number = self.training.samples, self.start
+        while number < self.training.epochs * samples:
+            stop = min(number + self.training.batch, (number // samples + 1) * samples)
+            yield list(range(number, stop))
+            number = stop
+
+
+class Patches(Dataset[Sample]):
+    """Patches of cached cases, augmented.
+
+    Args:
+        cases: cached ones, at least one.
+        plan: `spatial` and `training`.
+        augment: (image, codes, None, rng) → the same; None: patches as they are.
+    """
+
+    def __init__(self, cases: Sequence[Cached], plan: Plan, augment: Augment | None = None):
+        self.cases = tuple(cases)
+        self.spatial = plan.spatial
+        self.training = plan.training
+        self.augment = augment
+
+    def case_of(self, number: int) -> Cached:
+        """Every case comes once in each round of ``len(cases)`` samples, in another order each time."""
+        turn, place = divmod(number, len(self.cases))
+        order = np.random.default_rng((self.training.seed, _ORDER, turn)).permutation(len(self.cases))
+        return self.cases[order[place]]
+
+    def __getitem__(self, number: int) -> Sample:
+        case = self.case_of(number)
+        try:
+            image, codes = self._draw(case, np.random.default_rng((self.training.seed, _SAMPLE, number)))
+        except Exception as error:
+            raise SampleError(f"sample {number} of case {case.id}: {type(error).__name__}: {error}") from error
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)),
+            codes=torch.from_numpy(np.ascontiguousarray(codes)),
+            number=torch.tensor(number),
+        )
+
+    def _draw(self, case: Cached, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        reader = int(rng.integers(len(case.readers)))
+        image, codes = case.image(), case.codes()[reader]
+        if codes.ndim == 2:  # an image is a volume of one slice
+            image, codes = image[:, None], codes[None]
+        centre = self._centre(case, reader, codes.shape, rng)
+        image, codes = cut(image, codes, centre, self.spatial, rng)
+        if self.augment is not None:
+            image, codes, _ = self.augment(image, codes, None, rng)
+        return image, codes
+
+    def _centre(
+        self, case: Cached, reader: int, shape: tuple[int, ...], rng: np.random.Generator
+    ) -> tuple[int, ...] | None:
+        """A voxel of a structure in `foreground` of the samples, else an annotated voxel; None: anywhere will do."""
+        groups = {code: (start, stop) for r, code, start, stop in case.positions if r == reader}
+        annotated = groups.pop(ANNOTATED, None)
+        structures = list(groups.values())
+        if rng.random() < self.training.foreground and structures:
+            start, stop = structures[rng.integers(len(structures))]
+        elif annotated:
+            start, stop = annotated
+        else:
+            return None
+        return tuple(int(i) for i in np.unravel_index(case.position(int(rng.integers(start, stop))), shape))
+
+
+def cut(
+    image: np.ndarray,
+    codes: np.ndarray,
+    centre: tuple[int, ...] | None,
+    spatial: Spatial,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut one patch.
+
+    The patch is moved inside the grid where the grid is large enough; along shorter axes it is padded on both sides, the image
+    by repeating its edges, as in prediction, and the codes with IGNORED.
+
+    Args:
+        image: (channels, depth, height, width).
+        codes: (depth, height, width).
+        centre: voxel in the patch's middle; None: uniform.
+        spatial: mode, patch and neighbours.
+        rng: used where ``centre`` is None.
+
+    Returns:
+        2d: (channels, *patch) and (*patch). 2.5d: the slices below and above come as further channels, slice by slice;
+        beyond the first and last slice these are repeated. 3d: as 2d, with a depth.
+    """
+    patch = spatial.patch if spatial.dims == 3 else (1, *spatial.patch)
+    starts = []
+    for axis, (size, wanted) in enumerate(zip(codes.shape, patch, strict=True)):
+        if size <= wanted:
+            starts.append(-((wanted - size) // 2))
+        elif centre is None:
+            starts.append(int(rng.integers(size - wanted + 1)))
+        else:
+            starts.append(min(max(centre[axis] - wanted // 2, 0), size - wanted))
+    inside = [slice(max(s, 0), min(s + w, size)) for s, w, size in zip(starts, patch, codes.shape, strict=True)]
+    padding = [(max(-s, 0), s + w - i.stop) for s, w, i in zip(starts, patch, inside, strict=True)]
+    patch_codes = np.pad(codes[tuple(inside)], padding, constant_values=IGNORED)
+    if spatial.dims == 3:
+        return np.pad(image[(slice(None), *inside)], [(0, 0), *padding], mode="edge"), patch_codes
+    around = np.arange(-spatial.neighbours, spatial.neighbours + 1) + inside[0].start
+    slices = image[(slice(None), around.clip(0, len(codes) - 1), *inside[1:])].swapaxes(0, 1)
+    stack = slices.reshape(-1, *slices.shape[2:])
+    return np.pad(stack, [(0, 0), *padding[1:]], mode="edge"), patch_codes[0]
+
+
+def batches(
+    patches: Patches, start: int, *, pin_memory: bool = False, patience: float = PATIENCE
+) -> DataLoader[Sample]:
+    """Batches from sample number ``start`` to the end of the run, prepared ahead by the plan's workers.
+
+    Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is raised (the
+    death of a worker is noticed at once, whatever the training process does then); `explain` says what it means.
+    """
+    workers = patches.training.workers
+    return DataLoader(
+        patches,
+        batch_sampler=Batches(patches.training, start),
+        num_workers=workers,
+        timeout=patience if workers else 0,
+        worker_init_fn=_start_worker if workers else None,
+        pin_memory=pin_memory,
+    )
+
+
+def _start_worker(number: int) -> None:
+    leave_signals()
+
+
+def explain(error: RuntimeError) -> TrainingError | None:
+    """What went wrong in `batches`, or None where the error came from elsewhere."""
+    said = str(error).strip()
+    if isinstance(error, SampleError):
+        return TrainingError(
+            f"{said.rpartition('SampleError: ')[2]}",
+            mend="run `cpfnet check` on the dataset, then go on with --resume (what is missing in the cache is made anew)",
+        )
+    if "DataLoader" in said:  # torch's own words for a worker that was killed, or keeps still
+        return TrainingError(
+            f"the processes that prepare samples stopped: {said.splitlines()[-1]}",
+            mend="most likely memory ran out (a container may also limit /dev/shm): set training.workers lower (0 needs no "
+            "processes), then go on with --resume",
+        )
+    return None

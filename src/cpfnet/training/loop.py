@@ -1,0 +1,189 @@
+"""The loop: learn, validate, keep the best, and leave a checkpoint wherever the run may stop."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from lightning_fabric.loggers import TensorBoardLogger
+
+from cpfnet.model import Fitted, FittedChannel, Model
+from cpfnet.planning import Plan
+from cpfnet.training import checkpoint
+from cpfnet.training.cache import Cached, disk_error
+from cpfnet.training.checkpoint import RunFolder
+from cpfnet.training.device import choose_precision
+from cpfnet.training.display import Display
+from cpfnet.training.interruption import Interruption, Stopped
+from cpfnet.training.loading import Patches, batches
+from cpfnet.training.task import Task
+from cpfnet.training.validation import validate
+
+
+@dataclass
+class Run:
+    """A run between two of its checkpoints.
+
+    Attributes:
+        folder, plan, task: what is written where, how and what is learned.
+        patches: training samples.
+        validation: held-out cases.
+        digests: what the data were.
+        say: where messages go.
+        number: samples learned from so far; with the seed it says all about the data to come.
+        losses: sum of the losses of this epoch's samples.
+        history: one row an epoch.
+        best: the highest validation Dice so far.
+    """
+
+    folder: RunFolder
+    plan: Plan
+    task: Task
+    patches: Patches
+    validation: Sequence[Cached]
+    digests: dict[str, str]
+    say: Callable[[str], None]
+    number: int = 0
+    losses: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float | None = None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a checkpoint."""
+        self.task.load_state_dict(state["task"])
+        self.number, self.losses = state["number"], state["losses"]
+        self.history, self.best = state["history"], state["best"]
+        self.say(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        state = {
+            "plan": self.plan.model_dump(mode="json"),
+            "task": self.task.state_dict(),
+            "number": self.number,
+            "losses": self.losses,
+            "history": self.history,
+            "best": self.best,
+            "digests": self.digests,
+            "device": self.task.fabric.device.type,
+            "precision": choose_precision(self.plan.training, self.task.fabric.device),
+            "threads": torch.get_num_threads(),
+        }
+        checkpoint.save(state, self.folder.checkpoint)
+
+    def go(self, interruption: Interruption, *, bar: bool, checkpoint_every: float) -> None:
+        """Learn and validate to the end; on an interruption write a checkpoint and stop."""
+        course, training = self.task.course, self.plan.training
+        dice = self.history[-1]["dice"] if self.history else None
+        cuda = self.task.fabric.device.type == "cuda"
+        stream = iter(batches(self.patches, self.number, pin_memory=cuda))
+        # What an interrupted run logged after its last checkpoint is overwritten.
+        logger = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
+        saved = time.monotonic()
+        with Display(course, start=self.number, dice=dice, bar=bar, say=self.say) as display:
+            while True:
+                try:
+                    interruption.check()
+                    if len(self.history) < self.number // training.samples:
+                        self._end_epoch(display, logger, interruption)
+                        saved = -math.inf
+                except Stopped:
+                    self.save()
+                    raise
+                if time.monotonic() - saved >= checkpoint_every:
+                    self.save()
+                    saved = time.monotonic()
+                if self.number >= course.samples:
+                    return
+                size = course.group_size(self.number)
+                value = self.task.step(islice(stream, -(-size // training.batch)), self.number, self.patches)
+                self.number += size
+                self.losses += value * size
+                display.step(self.number, value, self.task.optimiser.param_groups[0]["lr"])
+
+    def _end_epoch(self, display: Display, logger: TensorBoardLogger, interruption: Interruption) -> None:
+        began = time.monotonic()
+
+        def advance(done: int, total: int) -> None:
+            display.validating(done, total)
+            interruption.check()
+
+        scores = validate(self.task.segment, self.validation, self.plan, advance)
+        better = scores["dice"] is None or self.best is None or scores["dice"] > self.best
+        epoch = len(self.history) + 1
+        self.history.append(
+            {
+                "epoch": epoch,
+                "step": self.task.course.step(self.number),
+                "loss": self.losses / self.plan.training.samples,
+                "learning_rate": self.task.optimiser.param_groups[0]["lr"],
+                "dice": scores["dice"],
+                "classes": scores["classes"],
+                "images_per_second": display.rate,
+            }
+        )
+        self.losses = 0.0
+        if better:
+            self.best = scores["dice"]
+            self._model(scores, epoch).save(self.folder.out)
+        self._log(logger)
+        display.pause(time.monotonic() - began)
+        display.epoch(self.history[-1], best=better)
+
+    def _model(self, scores: dict[str, Any], epoch: int) -> Model:
+        cases = self.patches.cases
+        channels = [
+            FittedChannel(name=channel.name, low=min(low for low, _ in seen), high=max(high for _, high in seen))
+            for channel, seen in zip(self.plan.channels, zip(*(c.quantiles for c in cases), strict=True), strict=True)
+        ]
+        spacings = list(zip(*(c.spacing for c in cases if c.spacing is not None), strict=True))
+        fitted = Fitted(
+            plan_hash=self.plan.hash,
+            cases=len(cases),
+            epochs=epoch,
+            channels=tuple(channels),
+            spacing_low=tuple(map(min, spacings)) or None,
+            spacing_high=tuple(map(max, spacings)) or None,
+            validation_dice=scores["dice"],
+        )
+        return Model(self.plan, fitted, self.task.best.state_dict(), {"validation": scores})
+
+    def _log(self, logger: TensorBoardLogger) -> None:
+        """The history as CSV, whole each time, and the last row for TensorBoard."""
+        flat = [{**row, **{f"dice {k}": v for k, v in row["classes"].items()}} for row in self.history]
+        columns = [key for key in flat[-1] if key != "classes"]
+        path = self.folder.logs / "history.csv"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            self.folder.logs.mkdir(exist_ok=True)
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, columns, extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(flat)
+            temporary.replace(path)
+            logger.log_metrics({k: flat[-1][k] for k in columns if flat[-1][k] is not None}, flat[-1]["step"])
+            logger.save()
+        except OSError as error:
+            raise disk_error(error, self.folder.logs) from None
+
+    def finish(self) -> Model:
+        """Complete the best Model with the history; the cache goes, the checkpoint stays for more epochs."""
+        model = Model.load(self.folder.out)
+        model.plan, model.fitted = self.plan, model.fitted.model_copy(update={"plan_hash": self.plan.hash})
+        model.metrics["history"] = self.history
+        model.save(self.folder.out)
+        shutil.rmtree(self.folder.cache, ignore_errors=True)
+        dice = model.fitted.validation_dice
+        said = (
+            "no class was there to be found in the validation cases" if dice is None else f"validation Dice {dice:.4f}"
+        )
+        self.say(f"Done: the best Model, of epoch {model.fitted.epochs} ({said}), is in {self.folder.out}")
+        return model

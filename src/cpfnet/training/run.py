@@ -1,0 +1,161 @@
+"""Train: from a dataset and a plan to a Model, interrupted and resumed at any moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cpfnet.data.dataset import Case, Dataset, split
+from cpfnet.errors import TrainingError
+from cpfnet.inference.backends import pick_device
+from cpfnet.model import Model
+from cpfnet.planning import Plan
+from cpfnet.training import cache, checkpoint, loss
+from cpfnet.training.augment import Augmenter
+from cpfnet.training.cache import Cached
+from cpfnet.training.checkpoint import RunFolder
+from cpfnet.training.device import choose_precision, fabric_for
+from cpfnet.training.display import counted
+from cpfnet.training.first import first_network
+from cpfnet.training.interruption import Interruption, Stopped
+from cpfnet.training.loading import Patches, explain
+from cpfnet.training.loop import Run
+from cpfnet.training.task import Task
+
+Say = Callable[[str], None]
+
+
+def train(
+    dataset: Dataset,
+    plan: Plan,
+    out: Path,
+    *,
+    fold: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    init: Path | None = None,
+    progress: bool = True,
+    say: Say = print,
+    checkpoint_every: float = 300.0,
+) -> Model:
+    """Train a Model.
+
+    Args:
+        dataset: with labels.
+        plan: as approved.
+        out: the Model's folder; must not exist or be empty, unless ``resume``.
+        fold: validate on this fold of the plan's cross-validation; default: the dataset's own split, else fold 0.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        resume: go on where the run in ``out`` stopped; on a CPU it ends with the same weights as without the stop.
+        init: Model folder whose weights to start from.
+        progress: show a bar where there is a terminal.
+        say: where messages go.
+        checkpoint_every: seconds between checkpoints within an epoch; there is one after each epoch, too.
+
+    Returns:
+        The best Model by validation Dice, as written to ``out``.
+
+    Raises:
+        CpfnetError: data, plan, weights, device or ``out`` do not allow it; the loss diverged; the disk is full.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, once a checkpoint is written.
+    """
+    loss.build(plan)
+    chosen = pick_device(device)
+    precision = choose_precision(plan.training, chosen)
+    folder = RunFolder(Path(out))
+    folder.claim(resume=resume)
+    state = _resumed(folder, plan, chosen, precision, say) if resume else None
+    training, validation, messages = split(dataset, plan, fold)
+    for message in messages:
+        say(message)
+    plan.save(folder.plan)
+    with Interruption(say) as interruption:
+        try:
+            cached = _cached([*training, *validation], plan, folder, progress, interruption)
+            cases, held_out = cached[: len(training)], cached[len(training) :]
+            digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}
+            if state is not None:
+                checkpoint.check_data(state["digests"], digests, folder.out)
+            network = first_network(plan, init=init, random=state is not None, progress=progress, say=say)
+            task = Task(network, plan, fabric_for(chosen, precision))
+            run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say)
+            if state is None:
+                size = sum(p.numel() for p in network.parameters())
+                say(
+                    f"Training {plan.network.name} ({size:,} weights) on {chosen} in {precision}: {len(cases)} cases, "
+                    f"{len(held_out)} for validation, {plan.training.epochs} epochs of {task.course.steps_per_epoch} steps"
+                )
+            else:
+                run.restore(state)
+            run.go(interruption, bar=progress, checkpoint_every=checkpoint_every)
+            return run.finish()
+        except KeyboardInterrupt as stop:
+            place = "here" if isinstance(stop, Stopped) else "its last checkpoint"
+            say(f"Stopped. The same command with --resume goes on from {place}, to the same result.")
+            raise
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the device's memory does not suffice: {str(error).splitlines()[0]}",
+                mend=f"halve training.batch (now {plan.training.batch}) and double training.accumulate (now "
+                f"{plan.training.accumulate}): the steps stay the same; or choose a smaller spatial.patch",
+            ) from None
+        except RuntimeError as error:
+            raise explain(error) or error from None
+
+
+def plan_of_run(out: Path) -> Plan:
+    """The plan that the run in ``out`` began with.
+
+    Raises:
+        TrainingError: no run began there.
+    """
+    folder = RunFolder(Path(out))
+    if not folder.plan.is_file():
+        raise TrainingError(
+            "no training run began here", where=out, mend="give the folder of an interrupted run, or leave out --resume"
+        )
+    return Plan.load(folder.plan)
+
+
+def _resumed(folder: RunFolder, plan: Plan, device: torch.device, precision: str, say: Say) -> dict[str, Any] | None:
+    """The checkpoint to go on from, once it is known to fit; None where there is none yet."""
+    if not folder.checkpoint.is_file():
+        say(f"No checkpoint in {folder.out}: starting from the beginning.")
+        return None
+    state = checkpoint.load(folder.checkpoint)
+    old = checkpoint.plan_of(state, folder.checkpoint)
+    checkpoint.check_same(old, plan, folder.out)
+    if plan.training.epochs < state["number"] / plan.training.samples:
+        raise TrainingError(
+            f"{plan.training.epochs} epochs are asked for, and {state['number'] / plan.training.samples:.1f} are done",
+            where=folder.out,
+            mend="ask for more epochs; the Model of the best epoch so far lies in the folder",
+        )
+    if plan.training.epochs != old.training.epochs:
+        say(
+            f"{plan.training.epochs} epochs instead of {old.training.epochs}: the learning rate follows a schedule stretched "
+            "to the new length from here on, so the result differs from a run planned so from the start."
+        )
+    then, now = (state["device"], state["precision"]), (device.type, precision)
+    if then != now:
+        say(f"The run began on {' in '.join(then)} and goes on on {' in '.join(now)}: results will differ slightly.")
+    if device.type == "cpu" and state["threads"] != torch.get_num_threads():
+        say(f"Computing with {state['threads']} threads, as the run began.")
+        torch.set_num_threads(state["threads"])
+    return state
+
+
+def _cached(
+    cases: Sequence[Case], plan: Plan, folder: RunFolder, progress: bool, interruption: Interruption
+) -> list[Cached]:
+    with counted("Preparing cases", progress) as bar:
+        task = bar.add_task("")
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            interruption.check()
+
+        return cache.build(cases, plan, folder.cache, advance=advance)

@@ -1,0 +1,132 @@
+"""What is learned: the network, its optimiser and the moving average of its weights, and one step of all three."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cpfnet.errors import TrainingError
+from cpfnet.inference.tiling import predict_array
+from cpfnet.planning import Plan
+from cpfnet.training import loss, schedule
+from cpfnet.training.loading import Course, Patches, Sample
+
+_DROPOUT = 2  # stream of random numbers, beside those of `loading`
+
+
+class Task:
+    """One network on its way through a `Course`.
+
+    Args:
+        network: on the CPU, with its first weights.
+        plan: `training` and `labels`.
+        fabric: device and precision.
+    """
+
+    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric):
+        self.plan = plan
+        self.training = plan.training
+        self.course = Course(plan.training)
+        self.fabric = fabric
+        self.loss = loss.build(plan)
+        layout = torch.channels_last if plan.spatial.dims == 2 else torch.channels_last_3d
+        self.network = fabric.to_device(network).to(memory_format=layout)  # type: ignore[call-overload]
+        self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
+        self.optimiser = schedule.optimiser(self.network, self.training)
+        self._module, self._optimiser = fabric.setup(self.network, self.optimiser)
+
+    @property
+    def best(self) -> nn.Module:
+        """What is validated and kept: the moving average, where there is one."""
+        return self.network if self.mean is None else self.mean
+
+    def step(self, batches: Iterable[Sample], number: int, patches: Patches) -> float:
+        """One optimiser step over the batches of the group that begins with sample ``number``.
+
+        The loss is the sum over the samples divided by their count in the group: gradients are those of one large batch,
+        batch-norm statistics aside.
+
+        Returns:
+            The loss, and leaves it all changed.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite; nothing was changed.
+        """
+        step, size = self.course.step(number), self.course.group_size(number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = schedule.learning_rate(step, self.course.steps, self.training)
+        self._module.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        total, numbers = torch.zeros((), device=self.fabric.device), []
+        for batch in batches:
+            numbers += batch["number"].tolist()
+            # Dropout depends on what is learned from, not on how the run came here.
+            seed = np.random.SeedSequence((self.training.seed, _DROPOUT, numbers[-1])).generate_state(1, np.uint64)[0]
+            torch.manual_seed(int(seed))
+            batch = self.fabric.to_device(batch)
+            losses = self.loss(self._module(batch["image"]), batch["codes"])
+            value = losses.sum() / size
+            self.fabric.backward(value)
+            total += value.detach()
+        norm = self._clip()
+        mean = float(total)
+        if not math.isfinite(mean) or not math.isfinite(norm):
+            what = f"the loss is {mean}" if not math.isfinite(mean) else f"the gradient's norm is {norm}"
+            cases = ", ".join(dict.fromkeys(patches.case_of(n).id for n in numbers))
+            raise TrainingError(
+                f"{what} at step {step} of {self.course.steps}; the step's cases: {cases}",
+                mend=f"lower training.learning_rate (now {self.training.learning_rate:g}) or raise training.warmup (now "
+                f"{self.training.warmup}); if it happens again at once, set training.precision to fp32, and look at these "
+                "cases with `cpfnet check`",
+            )
+        self._optimiser.step()
+        if self.mean is not None and self.training.ema is not None:
+            schedule.average(self.mean, self.network, step, self.training.ema)
+        return mean
+
+    def _clip(self) -> float:
+        """Limit the gradient; its norm before that, 0 where there is no limit or a scaler judges for itself."""
+        if self.training.clip is None:
+            return 0.0
+        norm = self.fabric.clip_gradients(
+            self._module, self._optimiser, max_norm=self.training.clip, error_if_nonfinite=False
+        )
+        scaled = bool(self.fabric.strategy.precision.state_dict())
+        return 0.0 if scaled or norm is None else float(norm)
+
+    def segment(self, array: np.ndarray) -> np.ndarray:
+        """Probabilities of a whole preprocessed case, as `predict_array` gives them."""
+        return predict_array(self._logits, array, self.plan)
+
+    @torch.inference_mode()
+    def _logits(self, image: np.ndarray) -> np.ndarray:
+        """What `best` says: float32 (N, channels, *spatial) → float32 (N, planes, *spatial)."""
+        self.best.eval()
+        with self.fabric.autocast():
+            out = self.best(self.fabric.to_device(torch.from_numpy(np.ascontiguousarray(image))))
+        return out.float().cpu().numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `step` depends on and changes."""
+        return {
+            "network": self.network.state_dict(),
+            "mean": None if self.mean is None else self.mean.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        if self.mean is not None:
+            self.mean.load_state_dict(state["mean"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])

@@ -1,0 +1,67 @@
+"""Learning rate, optimisers and the moving average, as functions of the step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from cpfnet.planning import TrainingPlan
+from cpfnet.training import schedule
+
+
+def training(**changes: object) -> TrainingPlan:
+    return TrainingPlan.model_validate({"samples": 8, "learning_rate": 0.01, **changes})
+
+
+def test_poly_schedule_of_the_paper() -> None:
+    rates = [schedule.learning_rate(step, 1000, training()) for step in (0, 500, 999, 1000)]
+    assert rates == pytest.approx([0.01, 0.01 * 0.5**0.9, 0.01 * 0.001**0.9, 0.0])
+
+
+def test_warm_up_is_linear() -> None:
+    plan = training(warmup=4, power=1.0)
+    rates = [schedule.learning_rate(step, 10**9, plan) for step in range(6)]
+    assert rates == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01, 0.01])
+
+
+@given(step=st.integers(0, 5000), steps=st.integers(1, 1000), warmup=st.integers(0, 100), power=st.floats(0.1, 3))
+def test_it_is_a_real_number_between_0_and_the_full_rate_even_past_the_end(
+    step: int, steps: int, warmup: int, power: float
+) -> None:
+    rate = schedule.learning_rate(step, steps, training(warmup=warmup, power=power))
+    assert isinstance(rate, float)
+    assert 0 <= rate <= 0.01
+    if step >= steps:
+        assert rate == 0
+
+
+def test_optimisers_take_the_plans_settings() -> None:
+    network = nn.Linear(2, 2)
+    sgd = schedule.optimiser(network, training(optimiser="sgd", momentum=0.8, weight_decay=1e-3))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.01, 0.8, 1e-3)
+    adamw = schedule.optimiser(network, training(optimiser="adamw", weight_decay=1e-2))
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["weight_decay"] == 1e-2
+
+
+def test_average_follows_weights_and_batch_norm_statistics() -> None:
+    mean, network = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    with torch.no_grad():
+        network.weight.fill_(3.0)
+        network.running_mean.fill_(5.0)
+        network.num_batches_tracked.fill_(7)
+    schedule.average(mean, network, step=10**6, decay=0.9)
+    assert mean.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
+    assert mean.running_mean.item() == pytest.approx(0.1 * 5)
+    assert mean.num_batches_tracked.item() == 7
+
+
+def test_average_forgets_the_first_weights_soon() -> None:
+    mean, network = nn.Linear(1, 1), nn.Linear(1, 1)
+    before, target = mean.weight.item(), network.weight.item()
+    schedule.average(mean, network, step=0, decay=0.999)
+    assert mean.weight.item() == pytest.approx(0.1 * before + 0.9 * target)
