@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -32,7 +32,7 @@ DATASET = typer.Argument(
 Dataset = Annotated[Path, DATASET]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Settings = Annotated[
-    Optional[list[str]],
+    list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the plan, e.g. training.batch=8; may repeat."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
@@ -83,7 +83,7 @@ def doctor(as_json: AsJson = False) -> None:
 def check(
     dataset: Dataset,
     as_json: AsJson = False,
-    workers: Annotated[Optional[int], typer.Option(min=1, help="Processes that read; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read; default: one a core.")] = None,
 ) -> None:
     """Find every problem of a dataset, each with its mend. Exit code 1 if any is an error.
 
@@ -122,15 +122,15 @@ def _print_findings(findings: list[Any]) -> None:
 @app.command()
 def plan(
     dataset: Dataset,
-    out: Annotated[Optional[Path], typer.Option("-o", "--out", help="Where to write the plan.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to write the plan.")] = None,
     modality: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="ct mr fundus dermoscopy oct xray ultrasound other; default: declared or guessed."),
     ] = None,
-    network: Annotated[Optional[str], typer.Option(help="Plan for this network.")] = None,
+    network: Annotated[str | None, typer.Option(help="Plan for this network.")] = None,
     settings: Settings = None,
     preview: Annotated[
-        Optional[Path], typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
+        Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -170,15 +170,15 @@ def train(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="MODEL", help="The Model folder to write.", show_default=False)
     ],
-    plan: Annotated[Optional[Path], typer.Option(help="plan.yaml; default: what `cpfnet plan` proposes.")] = None,
-    fold: Annotated[Optional[int], typer.Option(min=0, help="Fold to validate on, from 0.")] = None,
-    epochs: Annotated[Optional[int], typer.Option(min=1)] = None,
+    plan: Annotated[Path | None, typer.Option(help="plan.yaml; default: what `cpfnet plan` proposes.")] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="Fold to validate on, from 0.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
     settings: Settings = None,
-    network: Annotated[Optional[str], typer.Option(help="cpfnet, cpfnet-guide, unet, …")] = None,
-    weights: Annotated[Optional[str], typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
+    network: Annotated[str | None, typer.Option(help="cpfnet, cpfnet-guide, unet, …")] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    init: Annotated[Optional[Path], typer.Option(metavar="MODEL", help="Fine-tune from this Model.")] = None,
+    init: Annotated[Path | None, typer.Option(metavar="MODEL", help="Fine-tune from this Model.")] = None,
 ) -> None:
     """Train a Model and write a report beside it.
 
@@ -228,9 +228,9 @@ def predict(
     ] = False,
     tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (slower, a little better).")] = False,
     overlap: Annotated[
-        Optional[float], typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.")
+        float | None, typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.")
     ] = None,
-    batch: Annotated[Optional[int], typer.Option(min=1, help="Tiles or slices at once; default: the plan's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Tiles or slices at once; default: the plan's.")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Go on where an input lies outside what the Model was fitted for.")
     ] = False,
@@ -297,8 +297,7 @@ def weights_list() -> None:
 
     found = store.list_found()
     for entry in store.ENTRIES.values():
-        print(f"{entry.name}: {entry.about}
-  {entry.url}")
+        print(f"{entry.name}: {entry.about}\n  {entry.url}")
     if found:
         print("On this machine, in the order they are tried:")
     for item in found:
@@ -322,7 +321,7 @@ def weights_import(file: Annotated[Path, typer.Argument(metavar="FILE", show_def
 
 @weights_app.command("verify")
 def weights_verify(
-    file: Annotated[Optional[Path], typer.Argument(metavar="[FILE]", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None,
 ) -> None:
     """Check the hash, keys and shapes of one file, or of all on this machine. Exit code 1 if any is bad.
 
@@ -344,7 +343,7 @@ def weights_verify(
 @weights_app.command("download")
 def weights_download(
     name: Annotated[
-        Optional[str], typer.Argument(metavar="[NAME]", help="One of `cpfnet weights list`.", show_default=False)
+        str | None, typer.Argument(metavar="[NAME]", help="One of `cpfnet weights list`.", show_default=False)
     ] = None,
 ) -> None:
     """Download ImageNet weights: resumed when cut, verified by hash.
