@@ -11,35 +11,44 @@ import numpy as np
 
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image
-from cpfnet.planning import LabelClass, Labels
+from cpfnet.planning import COLOURS, LabelClass, Labels
 
 IGNORED = 255
 """Code of pixels that count in neither loss nor metrics."""
 
 
 def _number(value: int | str) -> int:
-    """An integer, or a colour as 0x1000000 + 0xRRGGBB (no grey value is taken for a colour; a grey colour is its grey value)."""
-    if not isinstance(value, str):
-        return int(value)
-    colour = int(value[1:], 16)
-    return colour & 0xFF if colour == (colour & 0xFF) * 0x010101 else 0x1000000 + colour
+    """An integer, or a colour as `COLOURS` + 0xRRGGBB (the Plan holds grey colours as integers)."""
+    return COLOURS + int(value[1:], 16) if isinstance(value, str) else value
 
 
-def _name(number: int) -> str:
-    return f"#{number - 0x1000000:06x}" if number >= 0x1000000 else str(number)
+def value_of(number: int) -> int | str:
+    """A packed value as a Plan writes it: an integer, or ``'#rrggbb'``."""
+    return f"#{number - COLOURS:06x}" if number >= COLOURS else number
 
 
-def pack(array: np.ndarray) -> np.ndarray:
+def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
     """File values as one integer a pixel.
 
     Args:
         array: ``(1, …)`` grey, or ``(3, …)`` / ``(4, …)`` RGB(A) uint8. A colour with R = G = B is its grey value.
+        where: the file, for the message.
 
     Returns:
         ``(…)`` int64 (float only where a label file holds fractions, which `encode` refuses without a threshold).
+
+    Raises:
+        DatasetError: neither grey nor 8-bit RGB, NaN or infinite, or too large for a label value.
     """
     if len(array) == 1:
         plane = array[0]
+        low, high = (plane.min(), plane.max()) if plane.size else (0, 0)
+        if not (low >= -COLOURS and high < COLOURS):  # also NaN, which compares as False
+            raise DatasetError(
+                f"label values from {low} to {high}; expected finite numbers from {-COLOURS} to {COLOURS - 1}",
+                where=where,
+                mend="replace NaN and infinities, renumber larger labels",
+            )
         if plane.dtype.kind == "f":
             whole = np.rint(plane)
             return whole.astype(np.int64) if np.array_equal(whole, plane) else plane
@@ -47,10 +56,11 @@ def pack(array: np.ndarray) -> np.ndarray:
     if len(array) not in (3, 4) or array.dtype != np.uint8:
         raise DatasetError(
             f"a label has {len(array)} channels of {array.dtype}; expected one channel, or 8-bit RGB",
+            where=where,
             mend="store one integer (or one 8-bit colour) a pixel",
         )
     red, green, blue = (plane.astype(np.int64) for plane in array[:3])
-    colour = 0x1000000 + (red << 16 | green << 8 | blue)
+    colour = COLOURS + (red << 16 | green << 8 | blue)
     return np.where((red == green) & (green == blue), red, colour)
 
 
@@ -91,7 +101,7 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     Raises:
         DatasetError: a value that `labels` does not name, with its share of the pixels.
     """
-    packed = pack(label.array)
+    packed = pack(label.array, where=where)
     if labels.threshold is not None:
         codes = (packed > labels.threshold).astype(np.uint8)
         for value in labels.ignore:
@@ -107,16 +117,19 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     alien = [value for value in found.tolist() if value not in table]
     if alien:
         share = float(np.isin(packed, alien).mean())
-        shown = ", ".join(_name(int(v)) if float(v).is_integer() else f"{v:g}" for v in alien[:8]) + (
-            " …" if len(alien) > 8 else ""
-        )
+        shown = ", ".join(str(value_of(int(v))) if float(v).is_integer() else f"{v:g}" for v in alien[:8])
+        known = ", ".join(str(value_of(v)) for v in sorted(table))
         raise DatasetError(
-            f"unexpected label values {shown} on {share:.2%} of the pixels; known are {', '.join(_name(v) for v in sorted(table))}",
+            f"unexpected label values {shown}{' …' if len(alien) > 8 else ''} on {share:.2%} of the pixels; known are {known}",
             where=where,
             mend="add them to a class, to `background` or to `ignore` under `labels`, or correct the file; for soft edges set `labels.threshold`",
         )
-    lookup = np.array([table[value] for value in found.tolist()], dtype=np.uint8)
-    return lookup[np.searchsorted(found, packed)]
+    codes = np.array([table[value] for value in found.tolist()], dtype=np.uint8)
+    if not small:
+        return codes[np.searchsorted(found, packed)]
+    lookup = np.zeros(int(found[-1]) + 1, dtype=np.uint8)
+    lookup[found] = codes
+    return lookup[packed]
 
 
 def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
@@ -148,11 +161,13 @@ def encode_prediction(label: Image, labels: Labels, *, where: str | None = None)
     """The code map of a written prediction: its values are the classes' `written` ones.
 
     A region painted over by an inner one still belongs to the pixel, because regions are nested in the Plan's order.
+    For exclusive classes the data set's own values are understood, too, unless they are written for another class.
     """
+    written = {c.written for c in labels.classes}
     classes = tuple(
-        LabelClass(
-            name=c.name, values=tuple({c.written, *c.values}) if labels.exclusive else c.values, tubular=c.tubular
-        )
+        LabelClass(name=c.name, values=(c.written, *(v for v in c.values if v not in written)))
+        if labels.exclusive
+        else c
         for c in labels.classes
     )
     return encode(label, labels.model_copy(update={"classes": classes, "threshold": None}), where=where)

@@ -20,16 +20,26 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+COLOURS = 0x1000000
+"""Label values are integers below this; a colour in one number is this + 0xRRGGBB (see `cpfnet.labels`)."""
+
+
 def _label_value(value: Any) -> Any:
-    if isinstance(value, str) and not re.fullmatch(r"#[0-9a-f]{6}", value.lower()):
+    """An integer, or a lower-case colour; a colour with R = G = B is its grey value, as in the files."""
+    if isinstance(value, bool) or (isinstance(value, str) and not re.fullmatch(r"#[0-9a-f]{6}", value.lower())):
         raise ValueError(f"{value!r} is neither an integer nor a colour such as '#ff0000'")
-    return value.lower() if isinstance(value, str) else value
+    if isinstance(value, int) and not -COLOURS <= value < COLOURS:
+        raise ValueError(f"{value} is no label value: these lie between {-COLOURS} and {COLOURS - 1}; renumber")
+    if isinstance(value, str):
+        grey = int(value[1:3], 16)
+        return grey if int(value[1:], 16) == grey * 0x010101 else value.lower()
+    return value
 
 
 class Strict(BaseModel):
     """Base of all settings: unknown keys are refused, values cannot change after checking."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LabelClass(Strict):
@@ -55,7 +65,8 @@ class Labels(Strict):
 
     Exclusive classes (each pixel has one) train with a softmax over background and classes. With ``exclusive: false``
     classes are regions that may overlap (whole tumour ⊃ core): a value may stand in several, each region is a sigmoid,
-    and predictions are painted in the order of `classes`, so the innermost comes last.
+    and predictions are painted in the order of `classes`, so the innermost comes last. What a region leaves uncovered by
+    inner ones is written as its first value that no later region holds.
     """
 
     background: tuple[int | str, ...] = Field((0,), description="file values that mean none of the classes")
@@ -87,17 +98,43 @@ class Labels(Strict):
             for value in c.values:
                 if value in self.background or value in self.ignore:
                     raise ValueError(f"value {value!r} of class {c.name!r} is also background or ignored")
+        if not self.exclusive:
+            self._check_regions()
         written = [c.written for c in self.classes]
+        for c in self.classes:
+            if c.written in self.background or c.written in self.ignore:
+                raise ValueError(f"class {c.name!r} would be written as {c.written!r}, which is background or ignored")
         if len(set(written)) != len(written):
             raise ValueError(f"two classes would be written as the same value: {written}; set `write`")
         if self.threshold is not None and len(self.classes) != 1:
             raise ValueError("`threshold` is for soft masks of exactly one class")
         return self
 
+    def _check_regions(self) -> None:
+        """Choose what each region is written as, so that a written prediction says which regions a pixel is in."""
+        classes = []
+        for index, c in enumerate(self.classes):
+            inner = {v for later in self.classes[index + 1 :] for v in later.values}
+            own = [v for v in c.values if v not in inner]
+            if not own:
+                raise ValueError(
+                    f"region {c.name!r} has no value of its own beside the later ones; order them from the outermost to the innermost"
+                )
+            if c.write is not None and c.write not in own:
+                raise ValueError(f"region {c.name!r} can be written as {own}, not as {c.write!r}")
+            classes.append(c.model_copy(update={"write": own[0] if c.write is None else c.write}))
+        object.__setattr__(self, "classes", tuple(classes))
+
     @property
     def outputs(self) -> int:
         """Planes the network gives: background and classes with a softmax, or one a region with sigmoids."""
         return len(self.classes) + 1 if self.exclusive else len(self.classes)
+
+
+def _ordered(self: Any) -> Any:
+    if not self.low < self.high:
+        raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+    return self
 
 
 class Window(Strict):
@@ -107,11 +144,7 @@ class Window(Strict):
     low: float = -1000.0
     high: float = 2000.0
 
-    @model_validator(mode="after")
-    def _order(self) -> Window:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
-        return self
+    _order = model_validator(mode="after")(_ordered)
 
 
 class ZScore(Strict):
@@ -126,6 +159,8 @@ class Percentiles(Strict):
     kind: Literal["percentiles"] = "percentiles"
     low: Annotated[float, Field(ge=0, lt=100)] = 0.5
     high: Annotated[float, Field(gt=0, le=100)] = 99.5
+
+    _order = model_validator(mode="after")(_ordered)
 
 
 class MinMax(Strict):
@@ -281,6 +316,9 @@ class Plan(Strict):
                 raise ValueError("spatial.spacing is in mm, and plain images have none; use spatial.size")
         elif self.spatial.size is not None:
             raise ValueError("spatial.size is for plain images; volumes use spatial.spacing")
+        axes = {*self.training.augmentation.flips, *self.inference.mirror}
+        if "depth" in axes and self.spatial.dims == 2:
+            raise ValueError(f"mirroring along depth needs spatial.mode 3d; this is {self.spatial.mode}")
         if self.inference.tile is not None and len(self.inference.tile) != self.spatial.dims:
             raise ValueError(f"inference.tile needs {self.spatial.dims} sizes, got {list(self.inference.tile)}")
         return self

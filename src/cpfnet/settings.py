@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import types
 import typing
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from cpfnet.errors import OutputError, PlanError
 
@@ -24,7 +26,8 @@ def _line(tree: Any, path: tuple[str | int, ...]) -> int | None:
     line = None
     for key in path:
         if isinstance(tree, CommentedMap) and key in tree:
-            line = tree.lc.key(key)[0] + 1
+            if key in (tree.lc.data or {}):  # a key merged by << stands elsewhere
+                line = tree.lc.key(key)[0] + 1
         elif isinstance(tree, CommentedSeq) and isinstance(key, int) and key < len(tree):
             line = tree.lc.item(key)[0] + 1
         else:
@@ -33,21 +36,44 @@ def _line(tree: Any, path: tuple[str | int, ...]) -> int | None:
     return line
 
 
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """All settings classes inside a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models(part)]
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
+
+
 def _neighbour(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
     """'Known keys …' for an unknown key, the nearest first."""
-    current: Any = model
+    models = _models(model)
     for key in path[:-1]:
-        options = [current, *typing.get_args(current)]
-        fields = [o.model_fields for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        found = next((f[str(key)].annotation for f in fields if str(key) in f), None)
-        if found is not None:
-            current = found
-    models = [o for o in (current, *typing.get_args(current)) if isinstance(o, type) and issubclass(o, BaseModel)]
+        tagged = [m for m in models if _tag(m) == key]
+        if tagged:  # pydantic names the member of a union by its tag
+            models = tagged
+        elif isinstance(key, str):
+            models = next((_models(m.model_fields[key].annotation) for m in models if key in m.model_fields), [])
     names = [name for m in models for name in m.model_fields]
     near = difflib.get_close_matches(str(path[-1]), names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"known here: {', '.join(names)}" if names else "remove it"
+
+
+def _written(data: Any, path: tuple[str | int, ...]) -> list[str]:
+    """``path`` as the user would write it: without the tags of unions, which pydantic puts in between."""
+    out = []
+    for index, key in enumerate(path):
+        try:
+            data = data[key]
+        except (KeyError, IndexError, TypeError):
+            if index < len(path) - 1 and isinstance(data, dict) and data.get("kind") == key:
+                continue
+        out.append(str(key))
+    return out
 
 
 def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
@@ -60,10 +86,13 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
         return model.model_validate(data)
     except ValidationError as error:
         lines, mends = [], []
-        for problem in error.errors(include_url=False):
+        problems = error.errors(include_url=False)
+        for problem in problems:
             path = problem["loc"]
+            if any(other["loc"][: len(path)] == path and len(other["loc"]) > len(path) for other in problems):
+                continue  # a list whose entry is wrong is called too short besides
             line = _line(tree, path)
-            field = ".".join(str(p) for p in path)
+            field = ".".join(_written(data, path))
             if problem["type"] == "extra_forbidden":
                 message = "unknown key"
                 mends.append(f"{field}: {_neighbour(model, path)}")
@@ -142,16 +171,23 @@ def _commented(model: BaseModel, comments: dict[str, str], prefix: str = "", ind
     for name, info in type(model).model_fields.items():
         value, key = getattr(model, name), f"{prefix}{name}"
         out[name] = _tree(value, comments, key, indent)
-        choices = "" if name == "kind" else choices(info.annotation)
-        hint = "; ".join(filter(None, (info.description, choices)))
+        options = "" if name == "kind" else choices(info.annotation)
+        hint = "; ".join(filter(None, (info.description, options)))
         scalar = not isinstance(out[name], CommentedMap) and not (
             isinstance(out[name], CommentedSeq) and not out[name].fa.flow_style()
         )
         if hint and scalar:
-            out.yaml_add_eol_comment(hint, name)
+            out.yaml_add_eol_comment(hint, name, column=36)
         if key in comments:
-            out.yaml_set_comment_before_after_key(name, before=comments[key], indent=indent)
+            lines = ["".join(c if c.isprintable() else " " for c in line) for line in comments[key].splitlines()]
+            out.yaml_set_comment_before_after_key(name, before="\n".join(lines), indent=indent)
     return out
+
+
+def _text(value: str) -> str:
+    """In quotes unless it is made of plain words: what plain YAML scalars lose or misread is a long list."""
+    plain = all(part.isalnum() for part in re.split("[ _.+/-]", value)) and value.isprintable()
+    return value if plain else DoubleQuotedScalarString(value)
 
 
 def _tree(value: Any, comments: dict[str, str], key: str, indent: int) -> Any:
@@ -163,11 +199,11 @@ def _tree(value: Any, comments: dict[str, str], key: str, indent: int) -> Any:
             items.fa.set_flow_style()
         return items
     if isinstance(value, dict):
-        out = CommentedMap((k, _tree(v, comments, f"{key}.{k}", indent + 2)) for k, v in value.items())
+        out = CommentedMap((_text(k), _tree(v, comments, f"{key}.{k}", indent + 2)) for k, v in value.items())
         if not value:
             out.fa.set_flow_style()
         return out
-    return value
+    return _text(value) if isinstance(value, str) else value
 
 
 def write_yaml(model: BaseModel, path: Path, comments: dict[str, str] | None = None, *, header: str = "") -> None:
@@ -196,14 +232,17 @@ def write_yaml(model: BaseModel, path: Path, comments: dict[str, str] | None = N
             yaml.dump(tree, file)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(
             f"cannot be written: {error.strerror}", where=path, mend="choose a folder you may write to, with free space"
         ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def assign(data: dict[str, Any], setting: str) -> None:
     """Apply ``section.key=value`` (the value is YAML) to plain settings, in place.
+
+    Another ``kind`` starts its section anew, because the other keys belong to the old kind.
 
     Raises:
         PlanError: no '=' or a path that leads nowhere. An unknown last key is left for `validate` to name.
@@ -215,27 +254,33 @@ def assign(data: dict[str, Any], setting: str) -> None:
         )
     try:
         value = _plain(YAML(typ="safe", pure=True).load(text)) if text.strip() else None
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise PlanError(
-            f"{text!r} is not a YAML value: {getattr(error, 'problem', error)}",
-            where=f"--set {dotted}",
-            mend="quote it",
+            f"{text[:60]!r} is not a YAML value: {problem}", where=f"--set {dotted}", mend="quote it"
         ) from None
     *path, last = dotted.strip().split(".")
     current: Any = data
     for depth, key in enumerate(path):
-        if isinstance(current, list) and key.isdigit() and int(key) < len(current):
+        if isinstance(current, list) and key.isdecimal() and int(key) < len(current):
             current = current[int(key)]
         elif isinstance(current, dict) and isinstance(current.get(key), (dict, list)):
             current = current[key]
         else:
+            section = ".".join(path[: depth + 1])
+            if isinstance(current, dict) and key in current:
+                raise PlanError(
+                    f"{section!r} is a value, not a section", where=f"--set {setting}", mend=f"write {section}=value"
+                )
             known = ", ".join(map(str, current)) if isinstance(current, dict) else f"0 … {len(current) - 1}"
             near = difflib.get_close_matches(key, list(current), n=1) if isinstance(current, dict) else []
             mend = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
-            raise PlanError(f"no section {'.'.join(path[: depth + 1])!r}", where=f"--set {setting}", mend=mend)
+            raise PlanError(f"no section {section!r}", where=f"--set {setting}", mend=mend)
     if isinstance(current, list):
-        if not last.isdigit() or int(last) >= len(current):
+        if not last.isdecimal() or int(last) >= len(current):
             raise PlanError(f"no entry {last!r}", where=f"--set {setting}", mend=f"known here: 0 … {len(current) - 1}")
         current[int(last)] = value
     else:
+        if last == "kind" and current.get("kind") != value:
+            current.clear()
         current[last] = value

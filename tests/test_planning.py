@@ -1,0 +1,195 @@
+"""The Plan: what it accepts, what it refuses, and that it survives its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cpfnet.errors import OutputError, PlanError
+from cpfnet.planning import Labels, Plan
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    """The least that a Plan needs."""
+    return {
+        "name": "test",
+        "source": "images",
+        "channels": [{"name": "grey", "intensity": {"kind": "minmax"}}],
+        "labels": {"classes": [{"name": "vessel", "values": [255]}]},
+        "spatial": {"patch": [64, 64]},
+        "training": {"samples": 16},
+        **changes,
+    }
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan.model_validate(content(**changes))
+
+
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+FLOAT = st.floats(1e-6, 1e6)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    dims = draw(st.sampled_from([2, 3]))
+    intensity = st.one_of(
+        st.builds(lambda low, width: {"kind": "window", "low": low, "high": low + width}, st.floats(-1e4, 1e4), FLOAT),
+        st.just({"kind": "zscore"}),
+        st.just({"kind": "percentiles", "low": 1, "high": 99}),
+        st.builds(lambda m, s: {"kind": "scale", "mean": m, "std": s}, st.floats(-10, 10), FLOAT),
+    )
+    names = draw(st.lists(TEXT, min_size=1, max_size=3, unique=True))
+    return plan(
+        name=draw(TEXT),
+        source="volumes",
+        channels=[{"name": n, "intensity": draw(intensity)} for n in draw(st.lists(TEXT, min_size=1, max_size=3))],
+        labels={"classes": [{"name": n, "values": [2 * i + 1, 2 * i + 2]} for i, n in enumerate(names)]},
+        spatial={
+            "mode": f"{dims}d",
+            "patch": [draw(st.integers(32, 512)) for _ in range(dims)],
+            "spacing": draw(st.none() | st.tuples(FLOAT, FLOAT, FLOAT)),
+        },
+        network={
+            "options": draw(st.dictionaries(TEXT, TEXT | st.integers() | FLOAT | st.booleans() | st.none(), max_size=3))
+        },
+        training={
+            "samples": draw(st.integers(1, 10**6)),
+            "learning_rate": draw(FLOAT),
+            "ema": draw(st.none() | st.just(0.999)),
+        },
+    )
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plans(), st.dictionaries(st.sampled_from(["spatial.patch", "training", "training.batch", "channels"]), TEXT))
+def test_saved_plan_reads_back_equal(tmp_path: Path, made: Plan, comments: dict[str, str]) -> None:
+    made.save(tmp_path / "plan.yaml", comments=comments)
+    back = Plan.load(tmp_path / "plan.yaml")
+    assert back == made
+    assert back.hash == made.hash
+
+
+def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
+    made = plan()
+    made.save(tmp_path / "a.yaml", comments={"training.batch": "because"})
+    lines = (tmp_path / "a.yaml").read_text().replace("# because", "# or not").splitlines()
+    (tmp_path / "b.yaml").write_text("\n".join(line for line in lines if "modality" not in line))  # the default
+    assert Plan.load(tmp_path / "b.yaml").hash == made.hash
+    assert made.with_settings(["training.batch=5"]).hash != made.hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"spatial": {"patch": [64]}}, "patch of 2 sizes, got"),
+        ({"spatial": {"patch": [64, 16]}}, "greater than or equal to 32"),
+        ({"spatial": {"mode": "3d", "patch": [64, 64, 64]}}, "3d needs volumes"),
+        ({"spatial": {"patch": [64, 64], "neighbours": 1}}, "neighbours = 1 does not fit mode 2d"),
+        ({"spatial": {"patch": [64, 64], "mode": "2.5d"}, "source": "volumes"}, "needs at least 1"),
+        ({"spatial": {"patch": [64, 64], "spacing": [1, 1, 1]}}, "plain images have none"),
+        ({"spatial": {"patch": [64, 64], "size": [64, 64]}, "source": "volumes"}, "volumes use spatial.spacing"),
+        ({"spatial": {"patch": [64, 64], "spacing": [1, 0, 1]}, "source": "volumes"}, "greater than 0"),
+        ({"inference": {"tile": [64, 64, 64]}}, "inference.tile needs 2 sizes"),
+        ({"inference": {"mirror": ["depth"]}}, "mirroring along depth needs spatial.mode 3d"),
+        ({"inference": {"overlap": 1.0}}, "less than 1"),
+        ({"training": {"samples": 4, "augmentation": {"flips": ["depth"]}}}, "mirroring along depth"),
+        ({"training": {"samples": 4, "learning_rate": float("inf")}}, "finite"),
+        ({"training": {"samples": 4, "foreground": float("nan")}}, "foreground"),
+        ({"channels": []}, "at least 1 item"),
+        ({"channels": [{"name": "a", "intensity": {"kind": "window", "low": 5, "high": 5}}]}, "must be below high"),
+        (
+            {"channels": [{"name": "a", "intensity": {"kind": "percentiles", "low": 50, "high": 20}}]},
+            "must be below high",
+        ),
+        ({"modality": "pet"}, "modality"),
+        ({"folds": {"count": 1}}, "greater than or equal to 2"),
+        ({"colour": 1}, "Extra inputs"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        plan(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": [{"name": "a", "values": [1]}, {"name": "a", "values": [2]}]}, "names repeat"),
+        (
+            {"classes": [{"name": "a", "values": [1]}, {"name": "b", "values": [1]}]},
+            "value 1 belongs to class 'a' and to",
+        ),
+        ({"classes": [{"name": "a", "values": [1, 1]}]}, "belongs to class 'a' and to class 'a'"),
+        ({"classes": [{"name": "a", "values": ["#010101"]}, {"name": "b", "values": [1]}]}, "value 1 belongs to"),
+        ({"classes": [{"name": "a", "values": [0]}]}, "value 0 belongs to background"),
+        ({"classes": [{"name": "a", "values": [1]}], "ignore": [1]}, "value 1 belongs to ignore"),
+        ({"classes": [{"name": "a", "values": [0, 1]}], "exclusive": False}, "also background or ignored"),
+        ({"classes": [{"name": "a", "values": [1], "write": 0}]}, "would be written as 0, which is background"),
+        ({"classes": [{"name": "a", "values": [1], "write": 9}], "ignore": [9]}, "would be written as 9"),
+        ({"classes": [{"name": "a", "values": 1}, {"name": "b", "values": 2, "write": 1}]}, "set `write`"),
+        ({"classes": [{"name": "a", "values": 1}, {"name": "b", "values": 2}], "threshold": 5}, "exactly one class"),
+        ({"classes": [{"name": "a", "values": ["red"]}]}, "neither an integer nor a colour"),
+        ({"classes": [{"name": "a", "values": ["#fff"]}]}, "neither an integer nor a colour"),
+        ({"classes": [{"name": "a", "values": [True]}]}, "neither an integer nor a colour"),
+        ({"classes": [{"name": "a", "values": [2**24]}]}, "no label value"),
+        ({"classes": [{"name": "a", "values": []}]}, "at least 1 item"),
+        ({"classes": [{"name": "", "values": [1]}]}, "at least 1 character"),
+        ({"classes": []}, "at least 1 item"),
+    ],
+)
+def test_contradictory_labels_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Labels.model_validate(changes)
+
+
+def test_network_channels_and_outputs() -> None:
+    made = plan(
+        source="volumes",
+        channels=[{"name": n, "intensity": {"kind": "zscore"}} for n in ("t1", "t2")],
+        spatial={"mode": "2.5d", "neighbours": 2, "patch": [64, 64]},
+    )
+    assert made.in_channels == 10
+    assert made.spatial.dims == 2
+    assert made.labels.outputs == 2
+
+
+def test_single_value_needs_no_brackets() -> None:
+    labels = Labels.model_validate({"background": 0, "ignore": 9, "classes": [{"name": "a", "values": "#FF0000"}]})
+    assert labels.classes[0].values == ("#ff0000",)
+    assert labels.ignore == (9,)
+
+
+def test_settings_make_a_new_plan() -> None:
+    made = plan()
+    changed = made.with_settings(["training.batch=8", "labels.classes.0.name=lesion", "inference.mirror=[width]"])
+    assert (changed.training.batch, changed.labels.classes[0].name, changed.inference.mirror) == (
+        8,
+        "lesion",
+        ("width",),
+    )
+    assert made.training.batch == 4
+    assert made.with_settings([]) == made
+
+
+def test_settings_change_the_kind_of_normalisation() -> None:
+    changed = plan().with_settings(["channels.0.intensity.kind=percentiles", "channels.0.intensity.low=2"])
+    assert changed.channels[0].intensity.model_dump() == {"kind": "percentiles", "low": 2.0, "high": 99.5}
+
+
+def test_settings_are_checked_together() -> None:
+    with pytest.raises(PlanError, match="needs volumes"):
+        plan().with_settings(["spatial.mode=3d", "spatial.patch=[64, 64, 64]"])
+
+
+def test_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").mkdir()
+    with pytest.raises(OutputError) as caught:
+        plan().save(tmp_path / "plan.yaml")
+    assert caught.value.mend
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.yaml"]

@@ -1,0 +1,247 @@
+"""Augmentation: aligned, label-exact, repeatable, and as strong as it says."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cpfnet.planning import Plan
+from cpfnet.training.augment import Augmenter, elastic_field, elastic_rms
+
+KINDS = ("elastic", "rotation", "scale", "gamma", "brightness", "contrast", "blur", "noise")
+SHAPE_KINDS = KINDS[:3]
+OFF: dict[str, Any] = dict.fromkeys(KINDS, 0)
+
+
+def plan(
+    patch: tuple[int, ...] = (64, 64),
+    *,
+    spacing: tuple[float, float, float] | None = None,
+    kind: str = "minmax",
+    **augmentation: Any,
+) -> Plan:
+    return Plan.model_validate(
+        {
+            "name": "test",
+            "source": "volumes",
+            "channels": [{"name": "a", "intensity": {"kind": kind}}],
+            "labels": {"classes": [{"name": "a", "values": 1}]},
+            "spatial": {"mode": f"{len(patch)}d", "patch": patch, "spacing": spacing},
+            "training": {"samples": 1, "augmentation": {**OFF, **augmentation}},
+        }
+    )
+
+
+def blocks(shape: tuple[int, ...], codes: tuple[int, ...] = (0, 1, 3, 255), seed: int = 0) -> np.ndarray:
+    """A code map of compact pieces."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 5)
+    edges = np.quantile(noise, np.linspace(0, 1, len(codes) + 1)[1:-1])
+    return np.array(codes, np.uint8)[np.digitize(noise, edges)]
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("patch", [(64, 48), (32, 40, 36)])
+def test_probability_0_is_the_identity(patch: tuple[int, ...]) -> None:
+    image, codes, roi = rng().normal(size=(2, *patch)).astype(np.float32), blocks(patch), blocks(patch) > 0
+    out = Augmenter(plan(patch))(image, codes, roi, rng(1))
+    for before, after in zip((image, codes, roi), out, strict=True):
+        np.testing.assert_array_equal(before, after)
+        assert before.dtype == after.dtype
+        assert not np.shares_memory(before, after)
+
+
+@pytest.mark.parametrize("patch", [(64, 48), (32, 40, 36)])
+@pytest.mark.parametrize("kind", [*KINDS, "all"])
+def test_same_generator_same_sample(patch: tuple[int, ...], kind: str) -> None:
+    """Also through pickling, as a worker process gets the augmenter, and after other samples."""
+    on = dict.fromkeys(KINDS, 1) if kind == "all" else {kind: 1}
+    augmenter = Augmenter(plan(patch, flips=["width"], **on))
+    image, codes = rng().random((1, *patch), dtype=np.float32), blocks(patch)
+    kept = image.copy(), codes.copy()
+    first = augmenter(image, codes, None, rng(5))
+    other = augmenter(image, codes, None, rng(6))
+    again = pickle.loads(pickle.dumps(augmenter))(image, codes, None, rng(5))
+    for a, b in zip(first[:2], again[:2], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])
+    assert not np.array_equal(first[0], image)
+    assert first[2] is None
+    for before, after in zip(kept, (image, codes), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("patch", [(96, 80), (40, 40, 48)])
+@pytest.mark.parametrize("kind", SHAPE_KINDS)
+def test_image_mask_and_roi_move_together(patch: tuple[int, ...], kind: str) -> None:
+    """The image is its own mask: wherever it is far from an edge, all three still agree."""
+    augmenter = Augmenter(plan(patch, flips=["height", "width"], **{kind: 1}))
+    for seed in range(5):
+        codes = blocks(patch, (0, 1), seed)
+        image, mask, roi = augmenter(codes[None].astype(np.float32), codes, codes > 0, rng(seed))
+        assert roi is not None
+        np.testing.assert_array_equal(mask > 0, roi)
+        sure = np.abs(image[0] - 0.5) > 0.499
+        assert sure.mean() > 0.5
+        np.testing.assert_array_equal((image[0] > 0.5)[sure], roi[sure])
+
+
+@pytest.mark.parametrize("patch", [(64, 64), (32, 32, 40)])
+def test_no_new_codes(patch: tuple[int, ...]) -> None:
+    augmenter = Augmenter(plan(patch, **dict.fromkeys(KINDS, 1)))
+    codes = blocks(patch)
+    for seed in range(5):
+        mask = augmenter(codes[None].astype(np.float32), codes, None, rng(seed))[1]
+        assert mask.dtype == np.uint8
+        assert set(np.unique(mask)) <= {0, 1, 3, 255}
+
+
+def test_intensity_changes_leave_masks_alone() -> None:
+    codes = blocks((64, 64))
+    augmenter = Augmenter(plan(**dict.fromkeys(KINDS[3:], 1)))
+    image, mask, roi = augmenter(rng().random((3, 64, 64), dtype=np.float32), codes, codes > 0, rng())
+    np.testing.assert_array_equal(mask, codes)
+    np.testing.assert_array_equal(roi, codes > 0)
+    assert image.dtype == np.float32
+    assert np.isfinite(image).all()
+
+
+@pytest.mark.parametrize("offset", [-3.0, 0.0, 5.0])
+def test_intensity_changes_stand_any_range(offset: float) -> None:
+    """Gamma of negative numbers is NaN unless it acts on the sample's range; constant samples have none."""
+    augmenter = Augmenter(plan(**dict.fromkeys(KINDS, 1), kind="zscore"))
+    codes = np.zeros((64, 64), np.uint8)
+    for image in (rng().normal(offset, 1, (1, 64, 64)), np.full((1, 64, 64), offset)):
+        out = augmenter(image.astype(np.float32), codes, None, rng(2))[0]
+        assert np.isfinite(out).all()
+        assert np.abs(out - image).max() < 6
+
+
+def test_gamma_and_contrast_keep_the_range() -> None:
+    image = rng().normal(size=(1, 64, 64)).astype(np.float32)
+    augmenter = Augmenter(plan(gamma=1, contrast=1))
+    for seed in range(5):
+        out = augmenter(image, np.zeros((64, 64), np.uint8), None, rng(seed))[0]
+        assert out.min() >= image.min() - 1e-4
+        assert out.max() <= image.max() + 1e-4
+
+
+def test_channels_of_a_stack_move_alike() -> None:
+    """2.5-D: the same slice in all channels stays the same slice."""
+    image = np.repeat(rng().random((1, 64, 64), dtype=np.float32), 5, axis=0)
+    out = Augmenter(plan(**dict.fromkeys(SHAPE_KINDS, 1)))(image, blocks((64, 64)), None, rng())[0]
+    for channel in out[1:]:
+        np.testing.assert_array_equal(channel, out[0])
+
+
+def test_flips_are_exact_and_along_the_named_axes() -> None:
+    image, codes = rng().random((2, 32, 36, 40), dtype=np.float32), blocks((32, 36, 40))
+    augmenter = Augmenter(plan((32, 36, 40), flips=["depth", "width"]))
+    seen = set()
+    for seed in range(40):
+        out, mask, _ = augmenter(image, codes, None, rng(seed))
+        for axes in ((), (0,), (2,), (0, 2)):
+            if np.array_equal(mask, np.flip(codes, axes)):
+                np.testing.assert_array_equal(out, np.flip(image, [a + 1 for a in axes]))
+                seen.add(axes)
+    assert seen == {(), (0,), (2,), (0, 2)}
+
+
+def test_elastic_field_is_the_guides() -> None:
+    """Against the guide's own recipe, at full resolution: RMS, and correlation over one and two sigma."""
+    sigma, alpha, shape = 12.0, 400.0, (256, 256)
+
+    def statistics(fields: list[np.ndarray]) -> np.ndarray:
+        out = []
+        for field in fields:
+            inner = field[..., 48:-48, 48:-48]  # the guide's field fades towards the border
+            power = np.mean(inner**2)
+            shifted = [np.mean(inner[..., lag:] * inner[..., :-lag]) / power for lag in (12, 24)]
+            out.append([np.sqrt(power), *shifted])
+        return np.mean(out, axis=0)
+
+    draws = rng(3)
+    guide = [
+        np.stack([ndimage.gaussian_filter(draws.random(shape) * 2 - 1, sigma, mode="constant") * alpha for _ in "yx"])
+        for _ in range(40)
+    ]
+    rms = elastic_rms(alpha, sigma)
+    ours = [elastic_field(shape, (sigma,) * 2, (rms,) * 2, draws) for _ in range(120)]
+    expected, found = statistics(guide), statistics(ours)
+    assert found[0] == pytest.approx(expected[0], rel=0.1)
+    assert found[0] == pytest.approx(rms, rel=0.06)
+    np.testing.assert_allclose(found[1:], expected[1:], atol=0.08)
+    np.testing.assert_allclose(found[1:], np.exp([-0.25, -1.0]), atol=0.06)  # theory: exp(-d²/4σ²)
+
+
+def test_elastic_rms_of_the_guide_is_5_pixels() -> None:
+    assert elastic_rms(1000, 30) == pytest.approx(5.43, abs=0.01)
+
+
+def test_elastic_field_in_3d_has_the_rms_asked_for_along_each_axis() -> None:
+    fields = [elastic_field((24, 48, 48), (3.0, 6.0, 6.0), (0.5, 1.0, 2.0), rng(seed)) for seed in range(20)]
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(fields), axis=(0, 2, 3, 4))), (0.5, 1.0, 2.0), rtol=0.1)
+
+
+def test_small_patches_bend_in_proportion_and_volumes_in_mm() -> None:
+    large, small = Augmenter(plan((512, 512))), Augmenter(plan((64, 64)))
+    assert large.rms[0] == pytest.approx(5.43, abs=0.01)
+    assert large.sigma[0] == 30
+    assert (small.rms[0], small.sigma[0]) == pytest.approx((large.rms[0] / 4, 7.5))
+    volume = Augmenter(plan((32, 64, 64), spacing=(4.0, 2.0, 2.0)))  # 128 mm: half size
+    np.testing.assert_allclose(np.array(volume.rms) * (4, 2, 2), large.rms[0] / 2)
+    np.testing.assert_allclose(np.array(volume.sigma) * (4, 2, 2), 15)
+
+
+def moved(augmenter: Augmenter, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Where each pixel comes from, read off ramps: ``(axes, *shape)``, the inner half."""
+    ramps = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in shape], indexing="ij")).astype(np.float32)
+    out = augmenter(ramps, np.zeros(shape, np.uint8), None, rng(seed))[0]
+    return out[(slice(None), *[slice(n // 4, n - n // 4) for n in shape])]
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 1.0, 1.0), (5.0, 1.0, 1.0)])
+def test_rotation_is_rigid_in_mm(spacing: tuple[float, float, float] | None) -> None:
+    shape = (32, 48, 40)
+    augmenter = Augmenter(plan(shape, spacing=spacing, rotation=1, rotation_degrees=12))
+    scale = np.reshape(spacing or (1, 1, 1), (3, 1))
+    here = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in shape], indexing="ij"))
+    here = here[(slice(None), *[slice(n // 4, n - n // 4) for n in shape])].reshape(3, -1) * scale
+    for seed in range(3):
+        there = moved(augmenter, shape, seed).reshape(3, -1) * scale
+        matrix = np.linalg.lstsq(here.T, there.T, rcond=None)[0].T
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-3)
+        assert np.linalg.det(matrix) == pytest.approx(1, abs=1e-3)
+        np.testing.assert_allclose(matrix @ here, there, atol=0.02)
+        if spacing == (5.0, 1.0, 1.0):  # thick slices: within the slice only
+            np.testing.assert_allclose(matrix[0], (1, 0, 0), atol=1e-3)
+
+
+def test_rotation_and_scale_stay_within_their_range() -> None:
+    rotate = Augmenter(plan((64, 64), rotation=1, rotation_degrees=15))
+    zoom = Augmenter(plan((64, 64), scale=1, scale_range=0.2))
+    angles, factors = [], []
+    for seed in range(30):
+        step = np.diff(moved(rotate, (64, 64), seed), axis=2).mean(axis=(1, 2))
+        angles.append(np.degrees(np.arctan2(step[0], step[1])))
+        factors.append(1 / np.diff(moved(zoom, (64, 64), seed), axis=2)[1].mean())
+    assert -15 <= min(angles) < -8
+    assert 8 < max(angles) <= 15
+    assert 0.8 <= min(factors) < 0.88
+    assert 1.12 < max(factors) <= 1.2
+
+
+def test_beyond_the_border_comes_the_mirrored_image() -> None:
+    """No black corners, and no pixels without annotation, where a sample turns or shrinks."""
+    augmenter = Augmenter(plan((64, 64), scale=1, scale_range=0.5))
+    image, codes = np.ones((1, 64, 64), np.float32), np.full((64, 64), 3, np.uint8)
+    for seed in range(5):
+        out, mask, _ = augmenter(image, codes, None, rng(seed))
+        np.testing.assert_allclose(out, 1, atol=1e-5)
+        assert (mask == 3).all()
