@@ -209,7 +209,7 @@ def missing_files(dataset: Dataset) -> list[Finding]:
             "missing-file",
             shown(path, dataset.root),
             f"case {case.id} names this file, which does not exist",
-            f"put the file there; or remove the entry of case `{case.id}` from `{source}`",
+            f"add the file `{shown(path, dataset.root)}`; or remove the entry of case `{case.id}` from `{source}`",
             case.id,
         )
         for case in dataset.cases

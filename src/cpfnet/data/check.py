@@ -1,0 +1,79 @@
+"""What can be wrong with a dataset: every file is read once, every problem comes with its mend."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.dataset import load
+from cpfnet.data.examine import Examined, examine
+from cpfnet.data.finding import Finding, natural
+from cpfnet.data.label_rules import labels
+from cpfnet.data.mending import Mending
+from cpfnet.data.rules import completeness, consistency, duplicates, files
+
+__all__ = ["Finding", "check"]
+
+_SEVERITIES = ("error", "warning", "note")
+
+MOST_ALIKE = 10
+"""More findings of one kind than these are told as one."""
+
+
+def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress: bool = False) -> list[Finding]:
+    """Read every file of a dataset and say what is wrong, most severe first.
+
+    Each worker holds the pixels of one file at a time; of a file that was read, only a few numbers are kept.
+
+    Args:
+        dataset: as `load` gives it, or the path of one.
+        workers: threads that read (decoding runs outside Python's lock); default: one a core.
+        progress: show a bar on standard error.
+
+    Raises:
+        CpfnetError: the dataset cannot be understood at all.
+    """
+    data = dataset if isinstance(dataset, Dataset) else load(dataset)
+    mending = Mending(data)
+    examined = list(_read(data.cases, workers, progress))
+    findings = [*data.problems, *completeness(data.cases, mending)]
+    for one in examined:
+        findings += files(one, mending)
+    findings += [*consistency(examined, mending), *duplicates(examined, mending), *labels(examined, mending)]
+    return sorted(_condensed(findings), key=lambda f: (_SEVERITIES.index(f.severity), f.kind, natural(f.where), f.what))
+
+
+def _read(cases: tuple[Case, ...], workers: int | None, progress: bool) -> Iterator[Examined]:
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        results = pool.map(examine, cases)
+        console = Console(stderr=True)
+        yield from track(results, "Reading", total=len(cases), console=console, disable=not progress, transient=True)
+
+
+def _condensed(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One systematic cause, one finding."""
+    alike: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        alike[finding.severity, finding.kind].append(finding)
+    for group in alike.values():
+        if len(group) <= MOST_ALIKE:
+            yield from group
+            continue
+        group.sort(key=lambda f: natural(f.where))
+        names = [finding.where for finding in group]
+        yield replace(
+            group[0],
+            where=f"{len(group)} files: {', '.join(names[:3])} …",
+            what=f"{group[0].what} (the first; the others likewise)",
+            mend=f"{group[0].mend} (this is for the first; the others likewise, --json lists them)",
+            case=None,
+            files=tuple(names),
+        )

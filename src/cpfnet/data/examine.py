@@ -1,0 +1,161 @@
+"""Read the files of a case once, and keep what `check` must know about them: a few numbers a file, never the pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cpfnet import formats
+from cpfnet.data.case import Case
+from cpfnet.errors import CpfnetError
+from cpfnet.image import Image
+from cpfnet.labels import pack, value_of
+from cpfnet.planning import COLOURS
+
+Value = int | str | float
+
+KEPT_VALUES = 255
+"""Distinct label values remembered for a file; of more than these, which are no label values, only a few are."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one file holds.
+
+    Attributes:
+        path: the file.
+        failure: why it cannot be read: what, and the reader's advice; all else is then empty.
+        shape, affine, channels, dtype: as read.
+        digest: of the pixels.
+        nonfinite: count of NaN and infinities, and where the first is.
+        constant: channels that hold one value only, channel → value.
+        values: label value → pixels; all, or of more than `KEPT_VALUES` the lowest, the highest and the most frequent.
+        distinct: number of different label values.
+        soft: label values spread between two poles along the edges (a lossy or interpolated mask).
+    """
+
+    path: Path
+    failure: tuple[str, str] | None = None
+    shape: tuple[int, ...] = ()
+    affine: np.ndarray | None = None
+    channels: int = 0
+    dtype: str = ""
+    digest: bytes = b""
+    nonfinite: tuple[int, tuple[int, ...]] | None = None
+    constant: dict[int, float] = field(default_factory=dict)
+    values: dict[Value, int] = field(default_factory=dict)
+    distinct: int = 0
+    soft: bool = False
+
+    @property
+    def readable(self) -> bool:
+        return self.failure is None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A case and what its files hold; files that do not exist are left out."""
+
+    case: Case
+    images: tuple[Content, ...]
+    labels: dict[str, Content]
+    roi: Content | None
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        return (*self.images, *self.labels.values(), *(() if self.roi is None else (self.roi,)))
+
+
+def examine(case: Case) -> Examined:
+    """Read a case, one file after the other; errors become `Content.failure`."""
+    return Examined(
+        case,
+        tuple(_image(path) for path in case.images if path.exists()),
+        {reader: _label(path) for reader, path in case.labels.items() if path.exists()},
+        _label(case.roi) if case.roi is not None and case.roi.exists() else None,
+    )
+
+
+def _failure(path: Path, error: CpfnetError) -> Content:
+    return Content(path, (error.what, error.mend or "export it again"))
+
+
+def _common(path: Path, image: Image) -> dict[str, object]:
+    array = image.array
+    out: dict[str, object] = {
+        "path": path,
+        "shape": image.shape,
+        "affine": image.affine,
+        "channels": len(array),
+        "dtype": array.dtype.name,
+    }
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if count := int(np.count_nonzero(bad)):
+            first = np.unravel_index(int(bad.argmax()), array.shape)
+            out["nonfinite"] = (count, tuple(int(i) for i in first))
+    return out
+
+
+def _image(path: Path) -> Content:
+    try:
+        image = formats.read(path)
+    except CpfnetError as error:
+        return _failure(path, error)
+    digest = hashlib.blake2b(repr(image.array.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image.array).view(np.uint8).data)
+    constant = {i: float(c.flat[0]) for i, c in enumerate(image.array) if c.min() == c.max()}
+    return Content(**_common(path, image), digest=digest.digest(), constant=constant)  # type: ignore[arg-type]
+
+
+def _label(path: Path) -> Content:
+    try:
+        image = formats.read_label(path)
+        common = _common(path, image)
+        if "nonfinite" in common:
+            return Content(**common)  # type: ignore[arg-type]
+        packed = pack(image.array, where=str(path))
+    except CpfnetError as error:
+        return _failure(path, error)
+    numbers, counts = count_values(packed)
+    kept: Iterable[int] = range(len(numbers))
+    if len(numbers) > KEPT_VALUES:
+        kept = sorted({0, len(numbers) - 1, *np.argsort(-counts, kind="stable")[:8].tolist()})
+    values: dict[Value, int] = {
+        (value_of(int(numbers[i])) if packed.dtype.kind == "i" else float(numbers[i])): int(counts[i]) for i in kept
+    }
+    return Content(**common, values=values, distinct=len(numbers), soft=_is_soft(packed, numbers, counts))  # type: ignore[arg-type]
+
+
+def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values and their counts; counting is far faster than sorting where labels are small numbers."""
+    if packed.dtype.kind == "i" and packed.min() >= 0 and packed.max() < 2**16:
+        counts = np.bincount(packed.ravel())
+        numbers = np.flatnonzero(counts)
+        return numbers, counts[numbers]
+    return np.unique(packed, return_counts=True)
+
+
+def _is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool:
+    """Two poles with values between them that lie along edges: what JPEG or interpolation makes of a mask.
+
+    Classes lie between other values, too, but in patches: there neighbours are equal. And an image mistaken for a label has
+    no two poles.
+    """
+    if len(numbers) < 4 or numbers[-1] >= COLOURS:
+        return False
+    low, high = float(numbers[0]), float(numbers[-1])
+    edge = (high - low) / 10
+    at_low, at_high = counts[numbers <= low + edge].sum(), counts[numbers >= high - edge].sum()
+    between = packed.size - at_low - at_high
+    if at_low + at_high < 0.75 * packed.size or at_high < 0.25 * (at_high + between):
+        return False
+    if between == 0:
+        return len(numbers) > 8
+    middle = (packed > low + edge) & (packed < high - edge)
+    flat = middle[..., 1:] & (packed[..., 1:] == packed[..., :-1])
+    return bool(np.count_nonzero(flat) < between / 2)

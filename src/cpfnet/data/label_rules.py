@@ -1,0 +1,227 @@
+"""What can be wrong with labels: values that mean nothing, soft edges, empty or wholly ignored ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from cpfnet.data.case import Case
+from cpfnet.data.declaration import short_labels
+from cpfnet.data.examine import KEPT_VALUES, Content, Examined, Value
+from cpfnet.data.finding import Finding
+from cpfnet.data.mending import Mending
+from cpfnet.planning import LabelClass, Labels
+
+MOST_CLASSES = 128
+"""More distinct values than these, undeclared, are an image and no label."""
+
+_RARE = 0.05
+"""A value in no more than this share of the labels (or in one) is unexpected, where nothing is declared."""
+
+
+def labels(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """All rules on label values; against what is declared, or else against what most labels hold."""
+    pairs = [
+        (one.case, content)
+        for one in examined
+        for content in one.labels.values()
+        if content.readable and content.nonfinite is None
+    ]
+    if not pairs:
+        return
+    declared = mending.dataset.labels
+    if declared is None or declared.threshold is None:
+        soft = [(case, content) for case, content in pairs if content.soft]
+        if soft:
+            yield from _soft(soft, pairs, mending)
+        pairs = [(case, content) for case, content in pairs if not content.soft]
+    if not pairs:
+        return
+    yield from _declared(pairs, declared, mending) if declared else _undeclared(pairs, mending)
+
+
+def _soft(soft: list[tuple[Case, Content]], pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator[Finding]:
+    declared = mending.dataset.labels
+    low, high = _poles([content for _, content in soft])
+    hard = {v for _, content in pairs if not content.soft for v in content.values} - {low, high}
+    one_class = len(declared.classes) == 1 if declared else not hard
+    if one_class:
+        threshold = (low + high) // 2 if high - low > 2 else (low + high) / 2
+        base = declared or Labels(classes=(LabelClass(name="foreground", values=(int(high),)),))
+        mend = mending.declare(f"labels: {short_labels(base.model_copy(update={'threshold': threshold}))}")
+        first = soft[0][1]
+        names = tuple(mending.shown(content.path) for _, content in soft)
+        where = names[0] if len(names) == 1 else f"{len(names)} labels: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
+        what = f"soft edges: {first.distinct} different values from {low:g} to {high:g}, as a lossy format (JPEG) leaves them"
+        mend = f"set `labels.threshold: {threshold:g}`: {mend}"
+        # Undeclared, the plan proposes the threshold by itself; declared labels would be refused in training.
+        yield Finding("error" if declared else "warning", "soft-label", where, what, mend, files=names)
+        return
+    for case, content in soft:
+        where = mending.shown(content.path)
+        what = f"soft edges: {content.distinct} different values, where classes need one value each"
+        mend = f"export `{where}` again, without loss and without interpolation; or {mending.drop(case)}"
+        yield Finding("error", "soft-label", where, what, mend, case.id)
+
+
+def _poles(contents: Sequence[Content]) -> tuple[float, float]:
+    numbers = [float(v) for content in contents for v in content.values if not isinstance(v, str)]
+    return min(numbers), max(numbers)
+
+
+def _nonsense(content: Content, mending: Mending, case: Case) -> Finding | None:
+    """Too many values, or fractions: an image in place of a label."""
+    fractions = [v for v in content.values if isinstance(v, float) and not v.is_integer()]
+    if not fractions and content.distinct <= (KEPT_VALUES if mending.dataset.labels else MOST_CLASSES):
+        return None
+    where = mending.shown(content.path)
+    what = f"holds {content.distinct} different values" + (f", such as {fractions[0]:g}" if fractions else "")
+    mend = f"export `{where}` again with one integer for each class; or {mending.drop(case)}"
+    return Finding("error", "label-values", where, f"{what}: an image, not a label?", mend, case.id)
+
+
+def _values(values: Sequence[Value]) -> str:
+    return ", ".join(str(v) for v in values[:8]) + " …" * (len(values) > 8)
+
+
+def _empty(case: Case, content: Content, mending: Mending) -> Finding:
+    where = mending.shown(content.path)
+    mend = f"draw the missing structure in `{where}`; or {mending.drop(case)}"
+    only = f": every pixel is {next(iter(content.values))}" if len(content.values) == 1 else ""
+    return Finding("warning", "empty-label", where, f"empty label{only}", mend, case.id)
+
+
+def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mending) -> Iterator[Finding]:
+    meant = {value for c in labels.classes for value in c.values}
+    known: set[Value] = {*labels.background, *labels.ignore, *meant}
+    seen: set[Value] = set()
+    holding = Counter(value for _, content in pairs for value in content.values if value not in known)
+    extended = _with(
+        labels, [v for v, n in sorted(holding.items(), key=str) if isinstance(v, int | str)], len(pairs), holding
+    )
+    for case, content in pairs:
+        seen |= set(content.values)
+        if labels.threshold is not None:
+            high = max(float(v) for v in content.values if not isinstance(v, str))
+            if high <= labels.threshold:
+                yield _empty(case, content, mending)
+            continue
+        if nonsense := _nonsense(content, mending, case):
+            yield nonsense
+            continue
+        alien = [v for v in content.values if v not in known]
+        where = mending.shown(content.path)
+        if alien:
+            what = f"unexpected label values {_values(alien)} on {sum(content.values[v] for v in alien)} pixels; declared are {_values(sorted(known, key=str))}"
+            mend = f"replace the values {_values(alien)} by {labels.background[0] if labels.background else 0} in `{where}`; or {mending.declare(f'labels: {short_labels(extended)}')}"
+            yield Finding("error", "label-values", where, what, mend, case.id)
+        elif set(content.values) <= set(labels.ignore):
+            mend = f"annotate `{where}`; or {mending.drop(case)}"
+            yield Finding(
+                "error",
+                "ignored-label",
+                where,
+                "every pixel is ignored: nothing to learn from or to score",
+                mend,
+                case.id,
+            )
+        elif not meant & set(content.values):
+            yield _empty(case, content, mending)
+    yield from _absent(labels, seen, mending)
+
+
+def _with(labels: Labels, aliens: list[int | str], count: int, holding: Counter[Value]) -> Labels:
+    """Labels that allow ``aliens``: what half of the labels hold must be the class (or one more), what few hold is ignored."""
+    common = tuple(v for v in aliens if holding[v] >= count / 2)
+    rare = tuple(v for v in aliens if v not in common)
+    classes = labels.classes
+    if common and len(classes) == 1:
+        classes = (classes[0].model_copy(update={"values": (*common, *classes[0].values)}),)
+    elif common:
+        classes = (*classes, *(_named(v) for v in common))
+    return labels.model_copy(update={"classes": classes, "ignore": (*labels.ignore, *rare)})
+
+
+def _named(value: int | str) -> LabelClass:
+    return LabelClass(name=f"class_{str(value).lstrip('#')}".replace("-", "minus"), values=(value,))
+
+
+def _absent(labels: Labels, seen: set[Value], mending: Mending) -> Iterator[Finding]:
+    absent = [c for c in labels.classes if not seen & set(c.values)]
+    if labels.threshold is not None or not absent or len(absent) == len(labels.classes):
+        return
+    left = labels.model_copy(update={"classes": tuple(c for c in labels.classes if c not in absent)})
+    for c in absent:
+        what = f"class {c.name} (values {_values(c.values)}) occurs in no label"
+        mend = f"{mending.declare(f'labels: {short_labels(left)}')}; or add cases that show it"
+        yield Finding("warning", "absent-class", mending.dataset.name, what, mend)
+
+
+def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator[Finding]:
+    sound = []
+    for case, content in pairs:
+        if nonsense := _nonsense(content, mending, case):
+            yield nonsense
+        else:
+            sound.append((case, content))
+    holding = Counter(_whole(value) for _, content in sound for value in content.values)
+    if not holding:
+        return
+    background = 0 if 0 in holding else min((v for v in holding if isinstance(v, int)), default=0)
+    limit = max(1, int(_RARE * len(sound)))
+    rare = {v for v, n in holding.items() if n <= limit and v != background} if len(sound) >= 4 else set()
+    usual = sorted((v for v in holding if v not in rare and v != background), key=lambda v: (str(type(v)), v))
+    if not usual:  # nothing but rare values: then no value is usual, and none is odd
+        rare, usual = set(), sorted(rare, key=str)
+    for case, content in sound:
+        values = {_whole(v): n for v, n in content.values.items()}
+        odd = sorted(rare & set(values), key=str)
+        where = mending.shown(content.path)
+        if odd:
+            # one structure under another number, or a slip of the pen
+            target = usual[0] if len(usual) == 1 and usual[0] not in values else background
+            what = f"unexpected label values {_values(odd)} on {sum(values[v] for v in odd)} pixels; the other labels hold {_values([background, *usual])}"
+            choice = short_labels(_proposed(background, usual, tuple(sorted(rare, key=str))))
+            mend = (
+                f"replace the values {_values(odd)} by {target} in `{where}`; or {mending.declare(f'labels: {choice}')}"
+            )
+            yield Finding("warning", "label-values", where, what, mend, case.id)
+        elif set(values) <= {background}:
+            yield _empty(case, content, mending)
+    yield from _codings(sound, background, usual, mending)
+
+
+def _whole(value: Value) -> int | str:
+    return value if isinstance(value, str) else int(value)
+
+
+def _proposed(background: int, usual: Sequence[int | str], ignore: tuple[int | str, ...] = ()) -> Labels:
+    if len(usual) == 1:
+        classes = [LabelClass(name="foreground", values=(usual[0],))]
+    else:
+        classes = [_named(value) for value in usual]
+    return Labels(background=(background,), classes=tuple(classes), ignore=ignore)
+
+
+def _codings(
+    pairs: list[tuple[Case, Content]], background: int, usual: Sequence[int | str], mending: Mending
+) -> Iterator[Finding]:
+    """Masks of one structure, some written 0/1 and some 0/255."""
+    groups: Counter[int | str] = Counter()
+    for _, content in pairs:
+        found = {_whole(v) for v in content.values} & set(usual)
+        if len(found) > 1:
+            return
+        groups.update(found)
+    if len(groups) < 2:
+        return
+    counts = ", ".join(f"{n} with {v}" for v, n in groups.most_common())
+    one = Labels(background=(background,), classes=(LabelClass(name="foreground", values=tuple(groups)),))
+    mend = f"{mending.declare(f'labels: {short_labels(one)}')}; or, if they are different structures, {mending.declare(f'labels: {short_labels(_proposed(background, usual))}')}"
+    yield Finding(
+        "warning",
+        "label-coding",
+        mending.dataset.name,
+        f"every label holds one value only, but not the same: {counts}",
+        mend,
+    )

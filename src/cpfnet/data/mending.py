@@ -1,0 +1,68 @@
+"""The words of mends: what can be followed literally, in the terms of the dataset at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cpfnet import formats
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.finding import printable, quoted, shown
+
+
+class Mending:
+    """Mends for one dataset: a listed case is removed from its list, a found one by deleting its files."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+        self.root = dataset.root
+        self.list = printable(dataset.manifest.name) if dataset.manifest else None
+
+    def shown(self, path: Path) -> str:
+        return shown(path, self.root)
+
+    def quoted(self, paths: Iterable[Path]) -> str:
+        return quoted(paths, self.root)
+
+    def drop(self, *cases: Case) -> str:
+        """Take cases out of the dataset."""
+        if self.list:
+            names = " and ".join(f"`{case.id}`" for case in cases)
+            return f"remove the entry of case {names} from `{self.list}`"
+        return f"delete {self.quoted([path for case in cases for path in case.files if path.exists()])}"
+
+    def declare(self, line: str) -> str:
+        """Write a line (``key: value``) of dataset.yaml."""
+        if self.dataset.declaration:
+            return f"write `{line}` into `{self.shown(self.dataset.declaration)}`"
+        if self.list:
+            return f"write `manifest: {self.list}` and `{line}` into `dataset.yaml` beside it, and use that as DATASET"
+        return f"write `{line}` into `dataset.yaml`"
+
+    def add_label(self, case: Case) -> str:
+        """Name the label file that would fit, after the way of the others."""
+        if self.list:
+            return f"fill in `label` of case `{case.id}` in `{self.list}`"
+        example = next((other for other in self.dataset.cases if other.labels), None)
+        path = example and _analogous(next(iter(example.labels.values())), example, case, self.root)
+        return f"add the label `{self.shown(path)}`" if path else "add its label"
+
+    def add_roi(self, case: Case) -> str:
+        """As `add_label`."""
+        if self.list:
+            return f"fill in `roi` of case `{case.id}` in `{self.list}`"
+        example = next((other for other in self.dataset.cases if other.roi), None)
+        path = example and example.roi and _analogous(example.roi, example, case, self.root)
+        return f"add the region of interest `{self.shown(path)}`" if path else "add its region of interest"
+
+
+def _analogous(path: Path, example: Case, case: Case, root: Path) -> Path | None:
+    """The file that would be to ``case`` what ``path`` is to ``example``."""
+    if not path.is_relative_to(root):
+        return None
+    name = path.relative_to(root).as_posix()
+    stems = formats.stem(example.images[0]), formats.stem(case.images[0])
+    for old, new in ((example.id, case.id), stems):
+        if old in name:
+            return root / name.replace(example.patient, case.patient).replace(old, new)
+    return None

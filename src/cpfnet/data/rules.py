@@ -1,0 +1,233 @@
+"""What can be wrong with images: single files, pairs that do not fit, and sets that do not belong together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cpfnet.data.case import Case
+from cpfnet.data.dataset import by_patient
+from cpfnet.data.examine import Content, Examined
+from cpfnet.data.finding import Finding, Severity
+from cpfnet.data.mending import Mending
+from cpfnet.image import geometry_difference, spacing_of
+
+FOLDS = 5
+"""Folds that a Plan has unless the user says otherwise."""
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape))
+
+
+def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
+    """Each file by itself, and against the first image of its case."""
+    case, drop = examined.case, mending.drop(examined.case)
+    for content in examined.contents:
+        where = mending.shown(content.path)
+        if content.failure is not None:
+            what, advice = content.failure
+            mend = f"replace `{where}` by a readable copy ({advice}); or {drop}"
+            yield Finding("error", "unreadable", where, what, mend, case.id)
+        if content.nonfinite is not None:
+            count, first = content.nonfinite
+            what = f"holds {count} NaN or infinite values, the first at index {list(first)} (channel, …, height, width)"
+            yield Finding("error", "non-finite", where, what, f"replace them by 0 in `{where}`; or {drop}", case.id)
+    for content in examined.images:
+        if content.constant:
+            where = mending.shown(content.path)
+            whole = len(content.constant) == content.channels
+            parts = ", ".join(
+                f"{value:g}" + ("" if whole else f" in channel {i}") for i, value in content.constant.items()
+            )
+            what = f"constant {'image' if whole else 'channel'}: every pixel is {parts}"
+            severity: Severity = "error" if whole else "warning"
+            yield Finding(severity, "constant", where, what, f"export `{where}` again; or {drop}", case.id)
+    yield from _geometry(examined, mending)
+    if examined.roi is not None and examined.roi.readable and not any(v != 0 for v in examined.roi.values):
+        where = mending.shown(examined.roi.path)
+        mend = f"draw the region in `{where}`; or {drop}"
+        yield Finding("error", "empty-roi", where, "empty region of interest: no pixel would count", mend, case.id)
+
+
+def _geometry(examined: Examined, mending: Mending) -> Iterator[Finding]:
+    readable = [content for content in examined.contents if content.readable]
+    if not readable or readable[0] not in examined.images:
+        return
+    first = readable[0]
+    for content in readable[1:]:
+        difference = geometry_difference(first.shape, first.affine, content.shape, content.affine)
+        if difference is None:
+            continue
+        where, image = mending.shown(content.path), mending.shown(first.path)
+        mend = f"resample `{where}` onto the grid of `{image}`"
+        if first.shape == content.shape:
+            mend = f"if their pixels line up, copy the affine of `{image}` into `{where}`, else {mend}"
+        yield Finding(
+            "error",
+            "size" if first.shape != content.shape else "affine",
+            where,
+            f"does not lie on the grid of {image}: {difference} (that image first)",
+            f"{mend}; or {mending.drop(examined.case)}",
+            examined.case.id,
+        )
+
+
+def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
+    """Cases without label or region of interest, patients in two splits, too few for folds."""
+    labelled = [case for case in cases if case.labels]
+    if not labelled:
+        mend = "add labels to the cases that shall train"
+        yield Finding("error", "no-label", mending.dataset.name, f"none of the {len(cases)} cases has a label", mend)
+        return
+    for case in cases:
+        where = mending.shown(case.images[0])
+        if not case.labels and case.split != "test":
+            mend = f"{mending.add_label(case)}; or {mending.drop(case)}"
+            yield Finding(
+                "warning", "no-label", where, "image without label: it is left out of training", mend, case.id
+            )
+        if case.roi is None and any(c.roi is not None and c.split == case.split for c in cases):
+            mend = f"{mending.add_roi(case)}; or {mending.drop(case)}"
+            yield Finding(
+                "warning", "no-roi", where, "no region of interest, though other cases have one", mend, case.id
+            )
+    for patient, group in by_patient(cases).items():
+        splits = Counter(case.split or "train" for case in group)
+        if len(splits) > 1:
+            yield _torn(patient, group, splits, mending)
+    pool = [case for case in labelled if case.split != "test"]
+    patients = len(by_patient(pool))
+    numbered = len({case.fold for case in pool}) > 1
+    if patients < FOLDS and not numbered and not any(case.split == "val" for case in pool):
+        what = f"{patients} labelled patients are too few for {FOLDS} folds"
+        mend = f"add labelled cases of {FOLDS - patients} more patients"
+        if patients > 1:
+            mend += "; or " + mending.declare(f"split: {{{_splits(cases, {pool[-1].patient: 'val'})}}}")
+        yield Finding("warning", "few-cases", mending.dataset.name, what, mend)
+
+
+def _splits(cases: Sequence[Case], moved: dict[str, str]) -> str:
+    """The value of dataset.yaml's ``split`` after moving patients."""
+    names = defaultdict(list)
+    for case in cases:
+        split = moved.get(case.patient, case.split) if case.split != "test" or case.patient in moved else "test"
+        names[split].append("'" + case.id.replace("'", "''") + "'")
+    return ", ".join(f"{split}: [{', '.join(names[split])}]" for split in ("val", "test") if names[split])
+
+
+def _torn(patient: str, group: list[Case], splits: Counter[str], mending: Mending) -> Finding:
+    home = splits.most_common(1)[0][0]
+    strays = [case for case in group if (case.split or "train") != home]
+    if mending.dataset.declaration:
+        mend = mending.declare(f"split: {{{_splits(mending.dataset.cases, {patient: home})}}}")
+    elif mending.list and mending.list.endswith(".csv"):
+        mend = f"set `split` of case {' and '.join(f'`{c.id}`' for c in strays)} to `{home}` in `{mending.list}`"
+    else:
+        mend = mending.drop(*strays)
+    return Finding(
+        "error",
+        "patient-split",
+        mending.shown(strays[0].images[0]),
+        f"patient {patient} stands in several splits ({', '.join(f'{n} in {s}' for s, n in splits.items())}): scores would lie",
+        mend,
+        strays[0].id,
+    )
+
+
+def duplicates(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """Images with the same pixels."""
+    same: dict[tuple[bytes, ...], list[Case]] = defaultdict(list)
+    for one in examined:
+        usable = [c for c in one.images if c.readable and len(c.constant) < c.channels]
+        if len(usable) == len(one.case.images):
+            same[tuple(content.digest for content in usable)].append(one.case)
+    keep = {"test": 0, "val": 1}  # a test set is fixed; the copy elsewhere goes
+    for group in same.values():
+        first, *others = sorted(group, key=lambda case: keep.get(case.split or "", 2))
+        for case in others:
+            splits = case.split or "train", first.split or "train"
+            leak = splits[0] != splits[1]
+            text = f"the same pixels as {mending.shown(first.images[0])}"
+            text += f": the {splits[0]} case {case.id} leaks into {splits[1]}" if leak else ": folds would leak"
+            yield Finding(
+                "error" if leak else "warning",
+                "leakage" if leak else "duplicate",
+                mending.shown(case.images[0]),
+                text,
+                f"{mending.drop(case)}; or {mending.drop(first)}",
+                case.id,
+            )
+
+
+def consistency(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """Images that are of another kind than the others: dimensions, channels, depth of bits, spacing."""
+    whole = [
+        e for e in examined if e.images and len(e.images) == len(e.case.images) and all(c.readable for c in e.images)
+    ]
+    if not whole:
+        return
+
+    def odd(kind: str, values: list[object], text: str, mend: str) -> Iterator[Finding]:
+        usual = Counter(values).most_common(1)[0][0]
+        for one, value in zip(whole, values, strict=True):
+            if value != usual:
+                where = mending.shown(one.images[0].path)
+                what = text.format(value, usual)
+                severity: Severity = "warning" if kind == "bit-depth" else "error"
+                way = mend.format(where, usual)
+                yield Finding(severity, kind, where, what, f"{way}; or {mending.drop(one.case)}", one.case.id)
+
+    dims: list[object] = [len(e.images[0].shape) for e in whole]
+    yield from odd("dimensions", dims, "{0} spatial axes, the others have {1}", "export `{0}` with {1} axes")
+    counts = [sum(c.channels for c in e.images) for e in whole]
+    declared = mending.dataset.channels
+    if declared is not None and len(set(counts)) == 1 and counts[0] != len(declared):
+        yield _channels_declared(declared, counts[0], mending)
+    yield from odd("channels", [*counts], "{0} channels, the others have {1}", "convert `{0}` to {1} channels")
+    if all(e.images[0].affine is None for e in whole):
+        depths: list[object] = [e.images[0].dtype for e in whole]
+        yield from odd("bit-depth", depths, "pixels are {0}, of the others {1}", "convert `{0}` to {1}")
+    yield from _spacing([e for e in whole if e.images[0].affine is not None], mending)
+
+
+def _channels_declared(declared: tuple[str, ...], count: int, mending: Mending) -> Finding:
+    declaration = mending.dataset.declaration
+    names = ", ".join(f"channel{i}" for i in range(count))
+    mend = mending.declare(f"channels: [{names}]")
+    if mending.dataset.layout.startswith("patterns"):
+        mend = (
+            f"name no channel in `{mending.shown(declaration)}`: write `image` as one pattern, or a list"
+            if declaration
+            else mend
+        )
+    what = f"{len(declared)} channels declared ({', '.join(declared)}), but the images have {count}"
+    return Finding("error", "channels", mending.dataset.name, what, mend)
+
+
+def _spacing(volumes: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """Compared sorted by size, because the stored axes of volumes differ; told as (x, y, z), as headers hold them."""
+    if not volumes:
+        return
+    told = [spacing_of(e.images[0].affine)[::-1] for e in volumes if e.images[0].affine is not None]
+    spacings = np.sort(told, axis=1)
+    ratios = spacings / np.median(spacings, axis=0)
+    usual = Counter(tuple(np.round(s, 4)) for s in told).most_common(1)[0][0]
+    outlying = ((ratios > 3) | (ratios < 1 / 3)).any(axis=1)
+    for one, found, far in zip(volumes, told, outlying, strict=True):
+        if far:
+            where = mending.shown(one.images[0].path)
+            what = f"spacing {_mm(found)} (x × y × z), far from the others' {_mm(usual)}"
+            mend = f"correct the spacing to {_mm(usual)} in the headers of {mending.quoted(one.case.files)}"
+            yield Finding("warning", "spacing", where, what, f"{mend}; or {mending.drop(one.case)}", one.case.id)
+    rest = spacings[~outlying]
+    if len(rest) and (rest.max(axis=0) > 1.5 * rest.min(axis=0)).any():
+        what = f"spacings differ: from {_mm(rest.min(axis=0))} to {_mm(rest.max(axis=0))} (smallest axis first)"
+        mend = "nothing needs to be done: `cpfnet plan` proposes one spacing to resample to"
+        yield Finding("note", "spacing", mending.dataset.name, what, mend)
+
+
+def _mm(spacing: Sequence[float] | np.ndarray) -> str:
+    return " × ".join(f"{value:.4g}" for value in spacing) + " mm"
