@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -221,7 +221,7 @@ def predict(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="DIR", help="Where to write the masks.", show_default=False)
     ],
-    format: Annotated[str, typer.Option(help="same, nifti, png or tiff.")] = "same",
+    format: Annotated[Literal["same", "nifti", "png", "tiff"], typer.Option(help="Of the masks; same: as the input.")] = "same",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probabilities, too.")] = False,
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Write a picture with the outlines for each input.")
@@ -283,6 +283,87 @@ def predict(
     _say(f"{len(outcomes) - len(failed)} of {len(outcomes)} done, in {out}")
     if failed:
         raise typer.Exit(1)
+
+
+@app.command(no_args_is_help=True)
+def evaluate(
+    dataset: Dataset,
+    predictions: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PREDICTIONS|MODEL...", help="A folder of masks, or Models, which then predict.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Write scores.csv, scores.json and report.html here."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="train, val, test or all; default: labelled test cases, else all.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Of NSD: mm, or pixels where there are no mm.")] = 1.0,
+    guide_batch: Annotated[int, typer.Option(min=1, help="Cases pooled for the guide's own metric.")] = 4,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Count a case without prediction as predicted empty.")
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="PLAN", help="plan.yaml with the labels of a folder of masks; default: the dataset's."),
+    ] = None,
+    device: Device = "auto",
+    tta: Annotated[bool, typer.Option("--tta", help="Models: average over mirrored copies.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Models: go on outside what they were fitted for.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score masks against labels: per case and class, with intervals and counts, and a report.
+
+    Examples:
+
+    - `cpfnet evaluate data/ masks/ -o scores`
+    - `cpfnet evaluate data/ model -o scores --split test`
+    """
+    from cpfnet import verbs
+    from cpfnet.evaluation.reporting import console_table
+
+    scores = verbs.evaluate(
+        dataset,
+        predictions[0] if len(predictions) == 1 else list(predictions),
+        out=out,
+        split=split,
+        tolerance=tolerance,
+        guide_batch=guide_batch,
+        allow_missing=allow_missing,
+        labels=labels,
+        device=device,
+        tta=tta,
+        force=force,
+        overwrite=overwrite,
+        progress=True,
+        say=_say,
+    )
+    columns, rows = console_table(scores)
+    _table("Mean over cases", columns, rows)
+    for warning in scores.warnings:
+        _say(f"Note: {warning}")
+    if out is not None:
+        _say(f"Report: {out / 'report.html'}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where to work; must not exist.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Do all of it on real data that come with a dependency: check, plan, train, predict, evaluate.
+
+    Examples:
+
+    - `cpfnet demo`
+    """
+    from cpfnet.demo import demo as run
+
+    run(out)
 
 
 @weights_app.command("list")
@@ -378,7 +459,7 @@ def weights_path() -> None:
     print(found[0].path)
 
 
-def fail(error: CpfnetError) -> NoReturn:
+def fail(error: CpfnetError) -> Literal, NoReturn:
     """Print what is wrong, where and how to mend it, and end with exit code 1."""
     from rich.console import Console
     from rich.text import Text

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpfnet.errors import CpfnetError, DatasetError
+from cpfnet.errors import OutputError
 from cpfnet.planning import Plan
 
 if TYPE_CHECKING:
     from cpfnet.data.check import Finding
-    from cpfnet.evaluation.run import Scores
+    from cpfnet.evaluation.scores import Scores
+    from cpfnet.formats import OutputFormat
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.run import Outcome
     from cpfnet.model import Model
@@ -66,8 +67,9 @@ def plan(
     from cpfnet.data.fingerprint import fingerprint
     from cpfnet.data.proposal import propose
 
-    for path in filter(None, (out, preview)):
-        _free(Path(path), overwrite)
+    for path in (out, preview):
+        if path is not None:
+            _free(Path(path), overwrite)
     data = load(Path(dataset))
     found = fingerprint(data, progress=progress)
     proposed, reasons = propose(found, data, modality=modality, network=network)
@@ -183,7 +185,7 @@ def predict_files(
     inputs: Sequence[PathLike],
     out: PathLike,
     *,
-    format: str = "same",
+    format: OutputFormat = "same",
     probabilities: bool = False,
     overlays: bool = False,
     tta: bool = False,
@@ -223,6 +225,113 @@ def predict_files(
     )
 
 
+def evaluate(
+    dataset: PathLike,
+    predictions: Model | PathLike | Sequence[Model | PathLike],
+    *,
+    out: PathLike | None = None,
+    split: str | None = None,
+    tolerance: float = 1.0,
+    guide_batch: int = 4,
+    allow_missing: bool = False,
+    labels: Plan | PathLike | None = None,
+    device: str = "auto",
+    tta: bool = False,
+    force: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    say: Say = print,
+) -> Scores:
+    """Score predictions, or Models, against a dataset's labels.
+
+    Args:
+        dataset: as for `check`.
+        predictions: a folder of label maps, each called as its case or image; or Model(s), which then predict.
+        out: folder for ``scores.csv``, ``scores.json``, ``report.html`` and, with Models, ``predictions/``.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; default: the labelled test cases, else all labelled ones.
+        tolerance: of NSD, mm (pixels where there are no millimetres).
+        guide_batch: cases pooled for the guide's own metric.
+        allow_missing: a case without prediction counts as predicted empty instead of ending in an error.
+        labels: a plan whose labels to use for a folder of predictions; default: those that the dataset declares, else those
+            that `plan` proposes.
+        device, tta, force: as for `predict`.
+        overwrite: replace what lies in ``out``.
+        progress: show bars.
+        say: where messages go.
+
+    Raises:
+        CpfnetError: cases that cannot be scored, each with what is wrong; or files in the way.
+    """
+    from tempfile import TemporaryDirectory
+
+    from cpfnet.data.dataset import load
+    from cpfnet.evaluation.reporting import write_report
+    from cpfnet.evaluation.run import evaluate as run
+    from cpfnet.inference import cases as sources
+
+    data = load(Path(dataset))
+    chosen, which = sources.choose(data, split)
+    protocol = {"chosen": which}
+    single = Path(predictions) if isinstance(predictions, (str, Path)) else None
+    models = [] if single and not (single / "weights.safetensors").is_file() else _models(predictions)
+    if out is not None:
+        for name in ("scores.csv", "scores.json", "report.html"):
+            _free(Path(out) / name, overwrite)
+    with TemporaryDirectory(prefix="cpfnet-") as temporary:
+        if models:
+            definitions = models[0].plan.labels
+            folder = Path(temporary if out is None else out) / "predictions"
+            items = sources.made(
+                chosen,
+                models,
+                folder,
+                device=device,
+                tta=tta,
+                force=force,
+                overwrite=overwrite,
+                progress=progress,
+                say=say,
+            )
+            protocol["model"] = ", ".join(
+                f"{m.plan.name} ({m.plan.network.name}, plan {m.plan.hash[:8]})" for m in models
+            )
+            seen = {case for m in models for case in m.metrics.get("cases", {}).get("train", [])}
+            known = [case.id for case in chosen if case.id in seen]
+            if known:
+                say(
+                    f"{len(known)} of {len(chosen)} cases carry the names of cases that the model was trained on: scores are optimistic."
+                )
+                protocol["trained on"] = f"{len(known)} of these cases"
+        else:
+            assert single is not None
+            if labels is not None:
+                definitions = (labels if isinstance(labels, Plan) else Plan.load(labels)).labels
+            else:
+                definitions = data.labels or plan(dataset, progress=progress).labels
+            items = sources.found(chosen, single)
+        scores = run(
+            items,
+            definitions,
+            tolerance=tolerance,
+            guide_batch=guide_batch,
+            allow_missing=allow_missing,
+            protocol=protocol,
+            progress=progress,
+        )
+        if out is not None:
+            scores.save(out, overwrite=overwrite)
+            write_report(
+                scores,
+                items,
+                definitions,
+                Path(out) / "report.html",
+                title=f"{data.name}: evaluation",
+                subtitle=f"{len(items)} cases, {which}",
+                overwrite=overwrite,
+            )
+    return scores
+
+
 def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model]:
     from cpfnet.model import Model
 
@@ -231,7 +340,5 @@ def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model
 
 
 def _free(path: Path, overwrite: bool) -> None:
-    from cpfnet.errors import OutputError
-
     if path.exists() and not overwrite:
         raise OutputError("exists already", where=path, mend="choose another name, or pass --overwrite")

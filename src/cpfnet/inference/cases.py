@@ -1,0 +1,129 @@
+"""Predictions of a dataset's cases: found in a folder, or made by Models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from cpfnet import formats
+from cpfnet.data.dataset import Case, Dataset
+from cpfnet.errors import DatasetError
+from cpfnet.evaluation.cases import Item
+from cpfnet.inference.predictor import Predictor
+from cpfnet.model import Model
+
+
+def choose(dataset: Dataset, split: str | None) -> tuple[list[Case], str]:
+    """The labelled cases to evaluate, and in words which those are.
+
+    Args:
+        dataset: all cases.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None: the test cases where there are labelled ones, else all.
+
+    Raises:
+        DatasetError: no labelled case among them.
+    """
+    labelled = [case for case in dataset.cases if case.labels]
+    test = [case for case in labelled if case.split == "test"]
+    if split is None:
+        split = "test" if test else "all"
+    cases = labelled if split == "all" else [case for case in labelled if case.split == split]
+    if not cases:
+        known = sorted({case.split for case in labelled if case.split})
+        raise DatasetError(
+            f"no labelled case in split {split!r}: {len(labelled)} of {len(dataset.cases)} cases have labels",
+            where=dataset.root,
+            mend=f"choose --split all{''.join(f', {name}' for name in known)}" if labelled else "add labels",
+        )
+    return cases, "all labelled cases" if split == "all" else f"the {split} split"
+
+
+def _item(case: Case, prediction: Path | None, probabilities: Path | None = None) -> Item:
+    return Item(
+        case=case.id,
+        prediction=prediction,
+        truth=case.labels,
+        roi=case.roi,
+        patient=case.patient,
+        images=case.images,
+        probabilities=probabilities,
+    )
+
+
+def found(cases: Sequence[Case], folder: Path) -> list[Item]:
+    """Pair cases with the label maps in a folder: called as the case, or as its image.
+
+    A folder ``probabilities`` inside, as `predict` writes it, is used for AUC.
+
+    Raises:
+        DatasetError: not a folder, no prediction at all, or two for one case.
+    """
+    if not folder.is_dir():
+        raise DatasetError("no such folder", where=folder, mend="give the folder of predictions, or a Model")
+    masks = _by_name(folder)
+    maps = _by_name(folder / "probabilities")
+    items = []
+    for case in cases:
+        stem = formats.stem(case.images[0])
+        names = dict.fromkeys([case.id, stem, stem.removesuffix("_0000")])
+        several = {name: masks[name] for name in names if name in masks}
+        files = [file for paths in several.values() for file in paths]
+        if len(files) > 1:
+            raise DatasetError(
+                f"{len(files)} predictions fit: {', '.join(file.name for file in files)}",
+                where=f"case {case.id}",
+                mend="leave one of them in the folder",
+            )
+        probabilities = next((maps[name][0] for name in names if name in maps), None)
+        items.append(_item(case, files[0] if files else None, probabilities))
+    if all(item.prediction is None for item in items):
+        raise DatasetError(
+            f"no file is called as a case or its image; looked for {cases[0].id}.* and {len(cases) - 1} more",
+            where=folder,
+            mend="name each prediction as its case",
+        )
+    return items
+
+
+def _by_name(folder: Path) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*")):
+        if formats.suffix_of(path) and path.is_file():
+            files.setdefault(formats.stem(path), []).append(path)
+    return files
+
+
+def made(
+    cases: Sequence[Case],
+    models: Sequence[Model],
+    folder: Path,
+    *,
+    device: str,
+    tta: bool,
+    force: bool,
+    overwrite: bool,
+    progress: bool,
+    say: Callable[[str], None],
+) -> list[Item]:
+    """Predict every case into ``folder``, masks and probabilities.
+
+    Raises:
+        CpfnetError: a case cannot be read, lies outside what the Models were fitted for, or cannot be written.
+    """
+    predictor = Predictor(models, device=device, tta=tta, say=say)
+    items = []
+    for case in track(cases, "Predicting", console=Console(stderr=True), disable=not progress):
+        image = formats.read(list(case.images))
+        segmentation = predictor.predict(image, force=force, keep_probabilities=True)
+        mask = formats.write(segmentation, folder / case.id, overwrite=overwrite)
+        volume = segmentation.affine is not None
+        maps = folder / "probabilities" / f"{case.id}{'.nii.gz' if volume else '.tif'}"
+        assert segmentation.probabilities is not None  # asked for above
+        formats.write_map(
+            segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
+        )
+        items.append(_item(case, mask, maps))
+    return items
