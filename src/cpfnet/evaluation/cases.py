@@ -93,7 +93,7 @@ def load_masks(item: Item, definitions: Labels, *, allow_missing: bool = False) 
             where=item.case,
             mend="predict it, leave it out, or have missing predictions count as empty ones",
         )
-    if absent:
+    if found is None or absent:
         codes = np.zeros(reference.shape, dtype=np.uint8)
     else:
         source = str(found) if isinstance(found, Path) else item.case
@@ -101,23 +101,24 @@ def load_masks(item: Item, definitions: Labels, *, allow_missing: bool = False) 
         _agree("prediction", image, reference, name, item.case)
         codes = labels.encode_prediction(image, definitions, where=source)
 
-    roi = None
+    roi: np.ndarray | None = None
     if item.roi is not None:
         region = formats.read_label(item.roi)
         _agree("region of interest", region, reference, name, item.case)
-        roi = region.array.any(axis=0)
+        roi = np.asarray(region.array.any(axis=0))
     planes = None
     if item.probabilities is not None:
-        stack = formats.read(item.probabilities)
-        _agree("probability map", stack, reference, name, item.case)
-        planes = stack.array
+        planes = formats.read_map(item.probabilities)
     elif isinstance(found, Segmentation):
         planes = found.probabilities
     count = len(definitions.classes)
-    if planes is not None and len(planes) not in (count, count + definitions.exclusive):
-        raise DatasetError(
-            f"the probability map has {len(planes)} planes; the labels need {definitions.outputs}",
-            where=item.case,
-            mend="give one plane a class, with the background before them or without it",
-        )
-    return CaseMasks(codes, truth, roi, None if planes is None else planes[-count:], reference.affine)
+    if planes is not None:
+        if planes.shape[1:] != reference.shape or len(planes) not in (count, count + definitions.exclusive):
+            expected = "×".join(map(str, (definitions.outputs, *reference.shape)))
+            raise DatasetError(
+                f"the probability map is {'×'.join(map(str, planes.shape))}; the label and its classes need {expected}",
+                where=item.case,
+                mend=f"give one plane a class on the grid of the {name}",
+            )
+        planes = planes[-count:]
+    return CaseMasks(codes, truth, roi, planes, reference.affine)

@@ -216,7 +216,7 @@ def _protocol(
     region = {0: "whole image (no region of interest given)", len(items): "inside the region of interest only"}
     readers = list(dict.fromkeys(reader for item in items for reader in item.truth))
     return {
-        "cases": f"{len(items)} of {patients} patients"
+        "cases": f"{len(items)}, of {patients} patients"
         + (f"; {missing} without a prediction, counted as empty" if missing else ""),
         "readers": ", ".join(readers),
         "region": region.get(

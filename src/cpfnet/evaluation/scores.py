@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cpfnet.errors import OutputError
 from cpfnet.evaluation.metrics import METRICS
 from cpfnet.evaluation.statistics import RESAMPLES, summarise
+from cpfnet.formats.files import replacing
 
 BACKGROUND = "(background)"
 """The class of all pixels in none of the classes."""
@@ -83,21 +82,6 @@ def _cell(value: Any) -> Any:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror}", where=path, mend="choose a folder you may write to, with free space"
-        ) from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
 @dataclass
 class Scores:
     """What `evaluate` found.
@@ -159,17 +143,14 @@ class Scores:
         Raises:
             OutputError: the folder cannot be written, or holds scores already and ``overwrite`` is False.
         """
-        paths = [Path(folder) / "scores.csv", Path(folder) / "scores.json"]
-        for path in paths:
-            if path.exists() and not overwrite:
-                raise OutputError("exists already", where=path, mend="choose another folder, or pass --overwrite")
+        table, everything = Path(folder) / "scores.csv", Path(folder) / "scores.json"
         head = ["case", "patient", "prediction", "reader", "class"]
         columns = [*head, *(name for name in METRICS if any(name in row for row in self.rows)), *_COUNTS]
         columns += ["tp", "fp", "fn", "tn"]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([_cell(row.get(name)) for name in columns] for row in self.rows)
-        _write(paths[0], text.getvalue())
-        _write(paths[1], json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-        return paths
+        rows = [[_cell(row.get(name)) for name in columns] for row in self.rows]
+        text = json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        with replacing(table, overwrite=overwrite) as first, replacing(everything, overwrite=overwrite) as second:
+            with first.open("w", encoding="utf-8", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+            second.write_text(text, encoding="utf-8")
+        return [table, everything]

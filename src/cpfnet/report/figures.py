@@ -1,0 +1,286 @@
+"""Figures as data URIs: curves, box plots, and images with boundary lines.
+
+Drawn on `matplotlib.figure.Figure` without pyplot: no display is needed, and no figure stays behind.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#5f6b1c")
+"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+
+LINES = ("#00e5ff", "#ff9d00", "#7cff5b", "#ff5bd0", "#ffee33", "#5b9dff", "#ff5b5b", "#c9a0ff")
+"""Bright ones, for lines on images."""
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#8a94a0",
+    "axes.grid": True,
+    "grid.color": "#e6eaef",
+    "svg.hashsalt": "cpfnet",
+}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _uri(figure: Figure, kind: str = "svg") -> str:
+    buffer = io.BytesIO()
+    if kind == "svg":
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    # Full chroma resolution, or thin coloured lines turn grey.
+    figure.savefig(buffer, format="jpg", dpi=180, pil_kwargs={"quality": 88, "subsampling": 0})
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, panels)
+    rows = math.ceil(panels / columns)
+    figure = _figure(10.4 if columns > 1 else 6.0, height * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for unused in axes[panels:]:
+        unused.set_axis_off()
+    return figure, axes[:panels]
+
+
+def _floats(values: Sequence[Any]) -> np.ndarray:
+    return np.array([math.nan if v in (None, "") else float(v) for v in values])
+
+
+def curves(
+    x: Sequence[float],
+    panels: Mapping[str, Mapping[str, Sequence[Any]]],
+    *,
+    x_label: str = "Epoch",
+    logarithmic: Sequence[str] = (),
+) -> str:
+    """Lines over a common axis.
+
+    Args:
+        x: positions.
+        panels: panel title → name of a line → its values (None, "" and NaN are gaps).
+        x_label: what ``x`` is.
+        logarithmic: panels with a logarithmic axis.
+
+    Returns:
+        SVG data URI.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _grid(len(panels), 2, 2.7)
+        for ax, (title, lines) in zip(axes, panels.items(), strict=True):
+            for colour, (name, values) in zip(_repeat(COLOURS), lines.items(), strict=False):
+                y = _floats(values)
+                kept = np.isfinite(y)
+                few = kept.sum() <= 30
+                ax.plot(np.asarray(x)[kept], y[kept], color=colour, lw=1.6, label=name, marker="o" if few else "", ms=3)
+            if title in logarithmic:
+                ax.set_yscale("log")
+            ax.set_title(title, loc="left")
+            ax.set_xlabel(x_label)
+            ax.margins(x=0.02)
+            if len(lines) > 1:
+                ax.legend(frameon=False, fontsize=8)
+        return _uri(figure)
+
+
+def _repeat(colours: Sequence[str]) -> Any:
+    while True:
+        yield from colours
+
+
+def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range: Sequence[str] = ()) -> str:
+    """One panel a metric, one box a class, one dot a case, lying.
+
+    Boxes hold the quartiles, the line is the median, whiskers reach to 1.5 times the box. Infinite values cannot be drawn: they are
+    counted at the right edge ("2 × ∞").
+
+    Args:
+        panels: metric → class → one value a case; NaN values are left out.
+        unit_range: metrics that end at 1, drawn up to there.
+
+    Returns:
+        SVG data URI.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        names = list(dict.fromkeys(name for groups in panels.values() for name in groups))
+        figure, axes = _grid(len(panels), 3, 0.75 + 0.34 * max(len(names), 2))
+        for number, (ax, (title, groups)) in enumerate(zip(axes, panels.items(), strict=True)):
+            ax.grid(visible=False, axis="y")
+            infinite = {name: int(np.isposinf(_floats(values)).sum()) for name, values in groups.items()}
+            for place, (name, colour) in enumerate(zip(names, _repeat(COLOURS), strict=False)):
+                values = _floats(groups.get(name, ()))
+                _box(ax, place, values[np.isfinite(values)], colour)
+                if infinite.get(name):
+                    text = f"{infinite[name]} × ∞"
+                    ax.text(
+                        1, place, text, ha="right", va="center", color="#b00020", transform=ax.get_yaxis_transform()
+                    )
+            low, high = ax.get_xlim()
+            if title in unit_range:
+                ax.set_xlim(low, 1)
+            elif any(infinite.values()):
+                ax.set_xlim(low, high + 0.2 * (high - low))  # room for the count of infinite values
+            ax.set_title(title, loc="left")
+            ax.set_ylim(len(names) - 0.5, -0.5)
+            ax.set_yticks(range(len(names)), names if number % 3 == 0 else [""] * len(names))
+            ax.tick_params(axis="y", length=0)
+        return _uri(figure)
+
+
+def _box(ax: Axes, place: int, values: np.ndarray, colour: str) -> None:
+    if len(values) > 2:
+        ax.boxplot(
+            values,
+            positions=[place],
+            widths=0.55,
+            orientation="horizontal",
+            showfliers=False,
+            manage_ticks=False,
+            patch_artist=True,
+            boxprops={"facecolor": colour + "33", "edgecolor": colour},
+            medianprops={"color": colour, "lw": 2},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+        )
+    # Spread by rank, not by chance: the same scores give the same picture.
+    spread = (np.argsort(np.argsort(values)) * 0.618034 % 1 - 0.5) * 0.35 if len(values) > 1 else np.zeros(len(values))
+    ax.plot(values, place + spread, ".", color=colour, ms=5, alpha=0.8, mew=0, clip_on=False)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """A picture with what should have been found and what was.
+
+    Attributes:
+        image: ``(height, width)`` or ``(height, width, 3)``, 0 … 1.
+        truth, prediction: bool ``(classes, height, width)``.
+        classes: their names.
+        aspect: height of a pixel / its width.
+        roi: bool ``(height, width)``, or None; its edge is drawn as a dotted line.
+        caption: what is seen.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    classes: Sequence[str]
+    aspect: float = 1.0
+    roi: np.ndarray | None = None
+    caption: str = field(default="", compare=False)
+
+
+def overlay(picture: Overlay) -> str:
+    """Draw boundary lines on an image.
+
+    Left the whole image, with a frame where the lines are shown enlarged. One class: truth and prediction in one panel, in
+    two colours; several classes: truth and prediction side by side, one colour a class.
+
+    Returns:
+        JPEG data URI.
+    """
+    import matplotlib
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Rectangle
+
+    box = _zoom(picture)
+    height, width = picture.image.shape[:2]
+    shape = (box[0].stop - box[0].start) * picture.aspect / (box[1].stop - box[1].start)
+    whole = height * picture.aspect / width
+    single = len(picture.classes) == 1
+    panels = 2 if single else 3
+    tall = min(max(shape, whole, 0.4), 1.5)
+    style = _STYLE | {"axes.grid": False}
+    with matplotlib.rc_context(style):
+        figure = _figure(10.4, 10.4 / panels * tall + 0.55)
+        axes = figure.subplots(1, panels)
+        for ax in axes:
+            ax.imshow(picture.image, cmap="gray", vmin=0, vmax=1, aspect=picture.aspect, interpolation="antialiased")
+            ax.set_axis_off()
+            ax.set_anchor("NW")
+        axes[0].set_title("Image", loc="left")
+        if (box[0].stop - box[0].start, box[1].stop - box[1].start) != (height, width):
+            corner = (box[1].start - 0.5, box[0].start - 0.5)
+            size = (box[1].stop - box[1].start, box[0].stop - box[0].start)
+            axes[0].add_patch(Rectangle(corner, *size, fill=False, ec="white", lw=1.2))
+        for ax in axes[1:]:
+            ax.set_xlim(box[1].start - 0.5, box[1].stop - 0.5)
+            ax.set_ylim(box[0].stop - 0.5, box[0].start - 0.5)
+        if picture.roi is not None:
+            for ax in axes[1:]:
+                _line(ax, picture.roi, "#ffffff", 1.0, "dotted")
+        if single:
+            _line(axes[1], picture.truth[0], LINES[0], 1.0)
+            _line(axes[1], picture.prediction[0], LINES[1], 1.0)
+            names = {f"{picture.classes[0]}: truth": LINES[0], "prediction": LINES[1]}
+            axes[1].set_title("Boundaries", loc="left")
+        else:
+            names = {}
+            for index, (name, colour) in enumerate(zip(picture.classes, _repeat(LINES), strict=False)):
+                drawn = [
+                    _line(ax, masks[index], colour, 1.2)
+                    for ax, masks in zip(axes[1:], (picture.truth, picture.prediction), strict=True)
+                ]
+                if any(drawn):
+                    names[name] = colour
+            axes[1].set_title("Truth", loc="left")
+            axes[2].set_title("Prediction", loc="left")
+        handles = [Line2D([], [], color=colour, lw=3) for colour in names.values()]
+        if handles:
+            legend = figure.legend(handles, list(names), loc="outside upper right", ncols=6, frameon=True, fontsize=9)
+            legend.get_frame().set(facecolor="#39424e", edgecolor="none")
+            for text in legend.get_texts():
+                text.set_color("white")
+        return _uri(figure, "jpg")
+
+
+def _line(ax: Axes, mask: np.ndarray, colour: str, width: float, style: str = "solid") -> bool:
+    if not mask.any():
+        return False
+    padded = np.pad(mask.astype(float), 1)  # lines close at the image's edge
+    rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
+    ax.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=width, linestyles=style)
+    return True
+
+
+def _zoom(picture: Overlay) -> tuple[slice, slice]:
+    """Where the masks lie, with a margin; the whole image where that is most of it."""
+    union = np.logical_or(picture.truth.any(axis=0), picture.prediction.any(axis=0))
+    size = union.shape
+    if not union.any():
+        return slice(0, size[0]), slice(0, size[1])
+    out = []
+    for axis in (0, 1):
+        found = np.flatnonzero(union.any(axis=1 - axis))
+        side = max((found[-1] + 1 - found[0]) * 1.4, size[axis] / 5)
+        start = round(max((found[0] + found[-1] + 1 - side) / 2, 0))
+        out.append(slice(start, min(round(start + side), size[axis])))
+    rows, columns = out
+    if (rows.stop - rows.start) * (columns.stop - columns.start) > 0.5 * size[0] * size[1]:
+        return slice(0, size[0]), slice(0, size[1])
+    return rows, columns

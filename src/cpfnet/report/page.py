@@ -1,0 +1,173 @@
+"""One self-contained HTML page: sections of plain data in, a file out that can be mailed, archived and printed.
+
+Nothing in it is loaded from elsewhere: pictures are data URIs, styles stand in the page, and the page forbids itself the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from cpfnet.errors import OutputError
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs."""
+
+    paragraphs: Sequence[str]
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the reader must not overlook; ``level`` is ``"warning"`` or ``"note"``. Without messages nothing is shown."""
+
+    messages: Sequence[str]
+    level: str = "warning"
+    kind: ClassVar[str] = "notice"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One headline number: what it is, its value, and what stands behind it."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Headline numbers, side by side."""
+
+    tiles: Sequence[Tile]
+    kind: ClassVar[str] = "tiles"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell with smaller lines under its value."""
+
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of strings or `Cell`; the first column is the row's heading.
+
+    Attributes:
+        columns: headings.
+        rows: as many entries as columns.
+        caption: what it shows, and how to read it.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    caption: str = ""
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Names and values, one a line."""
+
+    pairs: Sequence[tuple[str, str]]
+    kind: ClassVar[str] = "pairs"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture as a data URI (see `cpfnet.report.figures`); ``alt`` says what it shows to those who cannot see it."""
+
+    uri: str
+    alt: str
+    caption: str = ""
+    kind: ClassVar[str] = "figure"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text with its line breaks; long ones scroll on screen and stand whole on paper."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+Block = Text | Notice | Tiles | Table | Pairs | Figure | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: Sequence[Block] = field(default_factory=list)
+
+
+def installed(*packages: str) -> list[tuple[str, str]]:
+    """Versions of this installation, for `Pairs`: Python, the machine, cpfnet, and the named packages that are installed."""
+    import platform
+
+    found = [("Python", platform.python_version()), ("Machine", f"{platform.system()} {platform.machine()}")]
+    for package in ("cpfnet", *packages):
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("cpfnet.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
+
+
+def render(
+    path: Path | str, *, title: str, subtitle: str = "", sections: Sequence[Section], overwrite: bool = False
+) -> Path:
+    """Write the page.
+
+    Args:
+        path: the file to write, ``….html``.
+        title: its heading.
+        subtitle: one line under it (what of, when).
+        sections: in order; empty ones are left out.
+        overwrite: replace an existing file.
+
+    Raises:
+        OutputError: the file exists and ``overwrite`` is False, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputError("exists already", where=path, mend="choose another name, or allow overwriting (--overwrite)")
+    html = _template().render(title=title, subtitle=subtitle, sections=[s for s in sections if s.blocks])
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(html, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot be written: {error.strerror}", where=path, mend="choose a folder you may write to, with free space"
+        ) from None
+    return path
