@@ -348,6 +348,37 @@ def test_files_cut_short_are_refused(tmp_path, suffix, share):
     assert caught.value.where == str(path)
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+def test_tiff_without_its_last_tile_is_not_filled_up(tmp_path, options):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", noise, tile=(16, 16), **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        last = max(tif.pages[0].dataoffsets)
+    (tmp_path / "a.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:last])
+    for read in (formats.read, formats.read_header):
+        with pytest.raises(FormatError, match="cut short"):
+            read(tmp_path / "a.tif")
+
+
+def test_greys_of_few_bits_and_small_palettes_are_colours(tmp_path):
+    def png(bits: int, kind: int, row: bytes, palette: bytes = b"") -> bytes:
+        chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, kind, 0, 0, 0))]
+        chunks += [(b"PLTE", palette)] if palette else []
+        chunks += [(b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks
+        )
+
+    (tmp_path / "a.png").write_bytes(png(4, 0, b"\x01\x2f"))
+    np.testing.assert_array_equal(formats.read_label(tmp_path / "a.png").array[0], [[0, 17, 34, 255]])
+    (tmp_path / "b.png").write_bytes(png(2, 0, b"\x1b"))
+    np.testing.assert_array_equal(formats.read_label(tmp_path / "b.png").array[0], [[0, 85, 170, 255]])
+    (tmp_path / "c.png").write_bytes(png(4, 3, b"\x01\x20", bytes([9, 8, 7, 255, 0, 0, 0, 0, 255])))
+    np.testing.assert_array_equal(
+        formats.read_label(tmp_path / "c.png").array[:, 0], [[9, 255, 0, 9], [8, 0, 0, 8], [7, 0, 255, 7]]
+    )
+
+
 def test_decompression_bomb(tmp_path):
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))

@@ -17,6 +17,7 @@ from cpfnet.errors import CpfnetError, FormatError, OutputError
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 _COLOUR = 0x1000000
+_NAMES = {".tif": "TIFF", ".jpg": "JPEG"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
     """The error for a file that a decoder refused: says what lies in it instead, where that can be told."""
     promised = suffix_of(path)
     family = NIFTI_SUFFIXES if promised in NIFTI_SUFFIXES else RASTER_SUFFIXES
-    expected = "a NIfTI volume" if family is NIFTI_SUFFIXES else f"a {promised.lstrip('.').upper()} image"
+    expected = "a NIfTI volume" if family is NIFTI_SUFFIXES else f"a {_NAMES.get(promised, promised[1:].upper())} image"
     if isinstance(error, MemoryError):
         return FormatError("does not fit into memory", where=path, mend="free memory, or cut the image into tiles")
     with path.open("rb") as file:

@@ -40,6 +40,12 @@ def _page(tif: tifffile.TiffFile) -> Any:
             f"claims {page.imagewidth}×{page.imagelength}×{page.imagedepth} pixels; up to {_LARGEST} in one plane are read",
             mend="cut it into tiles, or export it at a smaller size",
         )
+    end = max((at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+    if end > tif.filehandle.size:  # tifffile would fill a tile that is wholly missing with zeros
+        raise FormatError(
+            f"is cut short: its pixels end at byte {end}, the file at {tif.filehandle.size}",
+            mend="copy or export the file again",
+        )
     return page
 
 
