@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -67,19 +68,19 @@ class SegmentationNetwork(nn.Module):
                 mend=f"pad it to {enough}",
             )
 
-    def check_statistics(self, x: Tensor, stride: int) -> None:
+    def check_statistics(self, x: Tensor, deepest: Iterable[int]) -> None:
         """Refuse to train where batch normalisation would see a single value per channel.
 
         Args:
             x: the input, ``(N, channels, *spatial)``.
-            stride: total stride of the deepest feature map.
+            deepest: spatial size of the deepest feature map.
 
         Raises:
             NetworkError: one sample, and one pixel left of it at the deepest level.
         """
-        if self.training and x.shape[0] * math.prod(-(-size // stride) for size in x.shape[2:]) == 1:
+        if self.training and x.shape[0] * math.prod(deepest) == 1:
             raise NetworkError(
-                f"training on one sample of {'×'.join(map(str, x.shape[2:]))} leaves one value per channel at "
-                f"1/{stride} of the size, and batch normalisation needs at least two",
-                mend=f"use a batch of 2 or more, or patches larger than {stride} along one axis",
+                f"training on one sample of {'×'.join(map(str, x.shape[2:]))} leaves one value per channel at the "
+                "deepest level, and batch normalisation needs at least two",
+                mend="use a batch of 2 or more, or larger patches",
             )

@@ -15,9 +15,7 @@ def conv(
     spatial_dims: int, in_channels: int, out_channels: int, kernel_size: int, *, bias: bool = False
 ) -> nn.Conv2d | nn.Conv3d:
     """A convolution that keeps the size."""
-    return Conv[Conv.CONV, spatial_dims](
-        in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias
-    )
+    return Conv[Conv.CONV, spatial_dims](in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
 
 
 def batch_norm(spatial_dims: int, channels: int) -> nn.BatchNorm2d | nn.BatchNorm3d:
@@ -55,7 +53,7 @@ class DepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         device = x.device.type
-        if not torch.is_autocast_enabled(device):  # keeps the context manager out of exported graphs
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return self.conv(x)
         with torch.autocast(device, enabled=False):
             return self.conv(x.to(self.conv.weight.dtype))

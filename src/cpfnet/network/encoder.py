@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from monai.networks.nets.resnet import ResNet
 from torch import Tensor
 
@@ -41,7 +43,11 @@ class ResNet34Encoder(ResNet):
         self.stride = 16 * stem_stride
         """Input pixels per pixel of c5."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def deepest(self, size: Sequence[int]) -> list[int]:
+        """Spatial size of c5 for an input of this size."""
+        return [-(-n // self.stride) for n in size]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """``(N, in_channels, *spatial)`` → c1 … c5 at 1/2, 1/4, 1/8, 1/16, 1/32 (twice that with ``stem_stride=1``).
 
         c1 is taken after the stem's ReLU, before pooling. Sizes are rounded up.

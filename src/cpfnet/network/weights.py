@@ -47,9 +47,10 @@ def read_state_dict(path: Path | str) -> State:
         if kind == "safetensors":
             content = safetensors.torch.load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:  # given a path, torch goes by its suffix
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes raise nearly anything
-        if "Unsupported global" in str(error) or "Unsupported operand" in str(error):
+        if "Unsupported global" in str(error):
             raise WeightsError(
                 "holds more than tensors; reading it would run code from the file",
                 where=path,

@@ -1,0 +1,279 @@
+"""Networks by name: ours, the field's baselines from MONAI, and the user's own, all under one interface.
+
+Every network takes ``(N, in_channels, *spatial)`` of any size from 32 pixels and returns logits ``(N, classes,
+*spatial)`` of that size; it knows ``in_channels``, ``classes`` and ``spatial_dims``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.networks.nets.attentionunet import AttentionUnet
+from monai.networks.nets.basic_unet import BasicUNet
+from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
+from monai.networks.nets.dynunet import DynUNet
+from monai.networks.nets.flexible_unet import FlexibleUNet
+from monai.networks.nets.segresnet import SegResNet
+from torch import Tensor, nn
+
+from cpfnet.errors import NetworkError
+from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments
+from cpfnet.network.cpfnet import CPFNet
+from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.guide import GuideCPFNet
+
+Builder = Callable[..., nn.Module]
+"""``builder(in_channels, classes, *, spatial_dims, **options)``; its keyword-only arguments are the options."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    builder: Builder
+    imagenet: bool
+
+
+_registered: dict[str, _Entry] = {}
+
+
+def register(name: str, builder: Builder, *, takes_imagenet: bool = False) -> None:
+    """Let a network be built by name.
+
+    Args:
+        name: how plans and commands call it.
+        builder: ``builder(in_channels, classes, *, spatial_dims, **options)`` → module from images to logits of the
+            same size; wrap what needs divisible sizes in `AnySize`. Keyword-only arguments are the options it takes.
+        takes_imagenet: it contains a `cpfnet.network.encoder.ResNet34Encoder`, so ImageNet weights can be loaded.
+
+    Raises:
+        NetworkError: the name is taken.
+    """
+    if name in _registered:
+        raise NetworkError(f"a network called {name!r} is registered already", mend="choose another name")
+    _registered[name] = _Entry(builder, takes_imagenet)
+
+
+def names() -> list[str]:
+    """All registered names, ours first."""
+    return list(_registered)
+
+
+def takes_imagenet(name: str) -> bool:
+    """Has this network the ResNet-34 encoder that ImageNet weights fit?
+
+    Raises:
+        NetworkError: no such network.
+    """
+    return _entry(name).imagenet
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _registered:
+        near = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1)
+        known = f"known are {', '.join(names())}"
+        raise NetworkError(
+            f"no network is called {name!r}", mend=f"did you mean {near[0]!r}? {known}" if near else known
+        )
+    return _registered[name]
+
+
+def build(name: str, in_channels: int, classes: int, *, spatial_dims: int = 2, **options: Any) -> nn.Module:
+    """Build a network by name, with random weights.
+
+    Args:
+        name: one of `names`.
+        in_channels: channels of the input.
+        classes: planes of the output.
+        spatial_dims: 2 or 3.
+        options: the network's own, such as ``stem_stride`` of ``cpfnet``.
+
+    Raises:
+        NetworkError: unknown name or option (says what is known), or a value that cannot be.
+    """
+    builder = _entry(name).builder
+    check_arguments(in_channels, classes, spatial_dims)
+    parameters = inspect.signature(builder).parameters.values()
+    accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "spatial_dims"]
+    unknown = [option for option in options if option not in accepted]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        raise NetworkError(
+            f"{name} has no option {', '.join(map(repr, unknown))}",
+            mend=f"its options are {', '.join(accepted)}" if accepted else "it has no options",
+        )
+    network = builder(in_channels, classes, spatial_dims=spatial_dims, **options)
+    for attribute, value in (("in_channels", in_channels), ("classes", classes), ("spatial_dims", spatial_dims)):
+        setattr(network, attribute, value)  # a user's own need not know them
+    return network
+
+
+class AnySize(SegmentationNetwork):
+    """A network that needs sizes divisible by something, made to take any.
+
+    The input is continued past its far edges by repeating them, up to multiples of ``multiple``; the logits are cut
+    back. Of networks that return a list, the last entry is taken.
+
+    Args:
+        network: from ``(N, in_channels, *spatial)`` to logits.
+        in_channels: channels of the input.
+        classes: planes of the output.
+        spatial_dims: 2 or 3.
+        multiple: what sizes must be divisible by, for all axes or each.
+        at_least: multiples that an axis must hold; 2 for instance normalisation at the deepest level.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        in_channels: int,
+        classes: int,
+        spatial_dims: int,
+        multiple: int | Sequence[int],
+        *,
+        at_least: int = 1,
+    ) -> None:
+        super().__init__(in_channels, classes, spatial_dims)
+        self.network = network
+        self.multiple = (multiple,) * spatial_dims if isinstance(multiple, int) else tuple(multiple)
+        self.at_least = at_least
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, *spatial)`` → logits ``(N, classes, *spatial)``.
+
+        Raises:
+            NetworkError: wrong rank or channel count, or an axis below 32 pixels, or one value per channel in training.
+        """
+        self.check_input(x)
+        size = x.shape[2:]
+        counts = [max((n + m - 1) // m, self.at_least) for n, m in zip(size, self.multiple, strict=True)]
+        self.check_statistics(x, counts)
+        # Indices rather than pad and narrow: they put no condition on sizes into an exported graph.
+        for axis, (n, m, count) in enumerate(zip(size, self.multiple, counts, strict=True), start=2):
+            x = x.index_select(axis, torch.arange(count * m, device=x.device).clamp(max=n - 1))
+        logits = self.network(x)
+        if isinstance(logits, (list, tuple)):
+            logits = logits[-1]
+        for axis, n in enumerate(size, start=2):
+            logits = logits.index_select(axis, torch.arange(n, device=x.device))
+        return logits
+
+
+def _widths(widths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
+    """Channel counts as given by a user: so many, or two and more."""
+    good = isinstance(widths, (list, tuple)) and all(isinstance(w, int) and w > 0 for w in widths)
+    if not good or len(widths) < 2 or len(widths) != (count or len(widths)):
+        raise NetworkError(
+            f"widths = {widths!r}", mend=f"give {count or 'two or more'} whole numbers above 0, finest level first"
+        )
+    return tuple(widths)
+
+
+def _numbers(name: str, values: Sequence[float], count: int, least: float) -> list[float]:
+    """One number an axis, as given by a user."""
+    good = isinstance(values, (list, tuple)) and all(isinstance(v, (int, float)) and v >= least for v in values)
+    if not good or len(values) != count:
+        raise NetworkError(f"{name} = {values!r}", mend=f"give {count} numbers, each at least {least:g}")
+    return list(values)
+
+
+def _unet(
+    in_channels: int, classes: int, *, spatial_dims: int, widths: Sequence[int] = (64, 128, 256, 512, 1024)
+) -> nn.Module:
+    """U-Net with the widths of 2015 (Ronneberger et al., MICCAI 2015), padded convolutions and instance norm."""
+    features = _widths(widths, 5)
+    network = BasicUNet(spatial_dims, in_channels, classes, (*features, features[0]))
+    return AnySize(network, in_channels, classes, spatial_dims, 16)
+
+
+def _attention_unet(
+    in_channels: int, classes: int, *, spatial_dims: int, widths: Sequence[int] = (64, 128, 256, 512, 1024)
+) -> nn.Module:
+    """Attention U-Net (Oktay et al., MIDL 2018)."""
+    channels = _widths(widths)
+    strides = (2,) * (len(channels) - 1)
+    network = AttentionUnet(spatial_dims, in_channels, classes, channels, strides)
+    return AnySize(network, in_channels, classes, spatial_dims, 2 ** len(strides))
+
+
+def _unet_plus_plus(
+    in_channels: int, classes: int, *, spatial_dims: int, widths: Sequence[int] = (32, 64, 128, 256, 512)
+) -> nn.Module:
+    """UNet++ with its paper's widths (Zhou et al., DLMIA 2018), without deep supervision."""
+    features = _widths(widths, 5)
+    network = BasicUNetPlusPlus(spatial_dims, in_channels, classes, (*features, features[0]))
+    # Heads of the nodes that only deep supervision reads: they would be weights without a gradient.
+    for node in ("final_conv_0_1", "final_conv_0_2", "final_conv_0_3"):
+        setattr(network, node, nn.Identity())
+    return AnySize(network, in_channels, classes, spatial_dims, 16)
+
+
+def _segresnet(in_channels: int, classes: int, *, spatial_dims: int, width: int = 32) -> nn.Module:
+    """SegResNet (Myronenko, BrainLes 2018) without its variational branch."""
+    if not isinstance(width, int) or width < 8 or width % 8:
+        raise NetworkError(
+            f"width = {width!r}", mend="give a whole number divisible by 8 (groups of its normalisation)"
+        )
+    network = SegResNet(spatial_dims, width, in_channels, classes)
+    return AnySize(network, in_channels, classes, spatial_dims, 8)
+
+
+def _dynunet(
+    in_channels: int,
+    classes: int,
+    *,
+    spatial_dims: int,
+    patch: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    widths: Sequence[int] | None = None,
+) -> nn.Module:
+    """nnU-Net's network (Isensee et al., Nature Methods 2021), as deep as the patch allows.
+
+    As there, an axis is halved while at least 4 pixels remain and its spacing is within a factor of 2 of the finest;
+    coarser axes get kernels of 1 until the others have caught up.
+
+    ``patch``: training patch, default 256² or 64³. ``spacing``: of the patch, default the same on all axes. ``widths``:
+    default 32, 64, … up to 512 in 2-D and 320 in 3-D.
+    """
+    sizes = _numbers("patch", patch or ((256, 256) if spatial_dims == 2 else (64, 64, 64)), spatial_dims, SMALLEST)
+    steps = _numbers("spacing", spacing or [1.0] * spatial_dims, spatial_dims, 1e-6)
+    kernels: list[list[int]] = []
+    strides: list[list[int]] = [[1] * spatial_dims]
+    while True:
+        finest = min(steps)
+        stride = [2 if size >= 8 and step <= 2 * finest else 1 for size, step in zip(sizes, steps, strict=True)]
+        kernels.append([3 if step <= 2 * finest else 1 for step in steps])
+        if max(stride) == 1:
+            break
+        strides.append(stride)
+        sizes = [size // s for size, s in zip(sizes, stride, strict=True)]
+        steps = [step * s for step, s in zip(steps, stride, strict=True)]
+    filters = None if widths is None else _widths(widths)
+    if filters is not None and len(filters) < len(strides):
+        raise NetworkError(f"widths = {widths!r}", mend=f"this patch makes {len(strides)} levels; give as many widths")
+    network = DynUNet(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters)
+    # MONAI lists every layer twice, here and inside `skip_layers`; once is enough for files and optimisers.
+    del network.input_block, network.downsamples, network.bottleneck, network.upsamples
+    multiple = [math.prod(axis) for axis in zip(*strides, strict=True)]
+    return AnySize(network, in_channels, classes, spatial_dims, multiple, at_least=2)
+
+
+def _resnet34_unet(in_channels: int, classes: int, *, spatial_dims: int) -> nn.Module:
+    """U-Net on the same ResNet-34 encoder as CPFNet's: the paper's own baseline, with MONAI's decoder."""
+    network = FlexibleUNet(in_channels, classes, "resnet34", spatial_dims=spatial_dims)
+    # MONAI's encoder has parameter-free shortcuts, which ImageNet weights do not fit; its levels are the same as ours.
+    network.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims)
+    return AnySize(network, in_channels, classes, spatial_dims, 32)
+
+
+register("cpfnet", CPFNet, takes_imagenet=True)
+register("cpfnet-guide", GuideCPFNet, takes_imagenet=True)
+register("unet", _unet)
+register("attention-unet", _attention_unet)
+register("unet++", _unet_plus_plus)
+register("segresnet", _segresnet)
+register("dynunet", _dynunet)
+register("resnet34-unet", _resnet34_unet, takes_imagenet=True)

@@ -1,0 +1,127 @@
+"""Networks by name: what is known, what is refused, and how one's own joins."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cpfnet.errors import NetworkError
+from cpfnet.network import zoo
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("name", zoo.names())
+def test_defaults_build(name: str, spatial_dims: int) -> None:
+    with torch.device("meta"):
+        network = zoo.build(name, 1, 3, spatial_dims=spatial_dims)
+        assert network(torch.rand(2, 1, *(64,) * spatial_dims)).shape == (2, 3, *(64,) * spatial_dims)
+
+
+def test_unet_has_the_widths_of_2015() -> None:
+    with torch.device("meta"):
+        network = zoo.build("unet", 1, 2)
+    convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert sorted({m.out_channels for m in convolutions[:-1]}) == [64, 128, 256, 512, 1024]
+
+
+@pytest.mark.parametrize(
+    ("spatial_dims", "options", "multiple"),
+    [
+        (2, {}, (64, 64)),
+        (2, {"patch": [512, 512]}, (128, 128)),
+        (2, {"patch": [320, 64]}, (64, 16)),
+        (3, {"patch": [128, 128, 128]}, (32, 32, 32)),
+        # nnU-Net's published plan for 5 mm slices: the plane is halved first, the slices once the spacings are near.
+        (3, {"patch": [40, 256, 256], "spacing": [5.0, 1.0, 1.0]}, (8, 64, 64)),
+    ],
+)
+def test_dynunet_is_as_deep_as_the_patch_allows(spatial_dims: int, options: dict, multiple: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        assert zoo.build("dynunet", 1, 2, spatial_dims=spatial_dims, **options).multiple == multiple
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("cpfnett", "'cpfnet'"), ("UNet", "'unet'"), ("resnet34_unet", "'resnet34-unet'")]
+)
+def test_a_mistyped_name_is_told_its_neighbour(name: str, near: str) -> None:
+    for ask in (lambda: zoo.build(name, 1, 2), lambda: zoo.takes_imagenet(name)):
+        with pytest.raises(NetworkError, match=f"did you mean {near}"):
+            ask()
+
+
+def test_a_wild_name_is_told_all_names() -> None:
+    with pytest.raises(NetworkError, match="known are cpfnet, cpfnet-guide, unet"):
+        zoo.build("transformer9000", 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("cpfnet", {"stem_strides": 1}, "no option 'stem_strides'(.|\n)*its options are stem_stride"),
+        ("resnet34-unet", {"pretrained": True}, "it has no options"),
+        ("unet", {"widths": [8, 16]}, "give 5 whole numbers"),
+        ("unet", {"widths": "wide"}, "widths = 'wide'"),
+        ("unet", {"widths": 64}, "widths = 64"),
+        ("attention-unet", {"widths": [8]}, "two or more"),
+        ("unet++", {"widths": [8, 16, 32, 64, -1]}, "-1"),
+        ("segresnet", {"width": 12}, "divisible by 8"),
+        ("dynunet", {"patch": [64]}, "give 2 numbers, each at least 32"),
+        ("dynunet", {"patch": [64, 16]}, "each at least 32"),
+        ("dynunet", {"spacing": [1, 0]}, "each at least 1e-06"),
+        ("dynunet", {"patch": 64}, "give 2 numbers"),
+        ("dynunet", {"patch": [256, 256], "widths": [8, 16, 32]}, "7 levels"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(name: str, options: dict, said: str) -> None:
+    with pytest.raises(NetworkError, match=said):
+        zoo.build(name, 1, 2, **options)
+
+
+@pytest.mark.parametrize("arguments", [(0, 2, 2), (1, 0, 2), (1, 2, 1)])
+def test_arguments_that_cannot_be_are_refused(arguments: tuple[int, int, int]) -> None:
+    in_channels, classes, spatial_dims = arguments
+    with pytest.raises(NetworkError):
+        zoo.build("unet", in_channels, classes, spatial_dims=spatial_dims)
+
+
+class Own(torch.nn.Module):
+    """A user's network that halves the size and gives a list."""
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.down = torch.nn.Conv2d(in_channels, 4, 2, stride=2)
+        self.up = torch.nn.ConvTranspose2d(4, classes, 2, stride=2)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.up(self.down(x))]
+
+
+def test_a_users_own_network_joins_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
+
+    def builder(in_channels: int, classes: int, *, spatial_dims: int, bright: bool = False) -> torch.nn.Module:
+        return zoo.AnySize(Own(in_channels, classes), in_channels, classes, spatial_dims, 2)
+
+    zoo.register("own", builder)
+    assert "own" in zoo.names()
+    assert not zoo.takes_imagenet("own")
+    network = zoo.build("own", 2, 3, bright=True)
+    assert network(torch.rand(1, 2, 33, 65)).shape == (1, 3, 33, 65)
+    assert (network.in_channels, network.classes, network.spatial_dims) == (2, 3, 2)
+    with pytest.raises(NetworkError, match="its options are bright"):
+        zoo.build("own", 2, 3, dark=True)
+    with pytest.raises(NetworkError, match="registered already"):
+        zoo.register("own", builder)
+
+
+def test_padding_repeats_the_edge_and_is_cut_off_again() -> None:
+    seen = []
+
+    class Probe(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x)
+            return x
+
+    x = torch.rand(1, 1, 33, 40)
+    assert torch.equal(zoo.AnySize(Probe(), 1, 1, 2, (16, 8))(x), x)
+    assert torch.equal(seen[0], torch.nn.functional.pad(x, (0, 0, 0, 15), mode="replicate"))
