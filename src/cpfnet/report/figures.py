@@ -135,7 +135,8 @@ def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range
             infinite = {name: int(np.isposinf(_floats(values)).sum()) for name, values in groups.items()}
             for place, (name, colour) in enumerate(zip(names, _repeat(COLOURS), strict=False)):
                 values = _floats(groups.get(name, ()))
-                _box(ax, place, values[np.isfinite(values)], colour)
+                if np.isfinite(values).any():
+                    _box(ax, place, values[np.isfinite(values)], colour)
                 if infinite.get(name):
                     text = f"{infinite[name]} × ∞"
                     ax.text(
@@ -169,7 +170,7 @@ def _box(ax: Axes, place: int, values: np.ndarray, colour: str) -> None:
             capprops={"color": colour},
         )
     # Spread by rank, not by chance: the same scores give the same picture.
-    spread = (np.argsort(np.argsort(values)) * 0.618034 % 1 - 0.5) * 0.35 if len(values) > 1 else np.zeros(len(values))
+    spread = (np.argsort(np.argsort(values)) * 0.618034 + 0.5) % 1 * 0.35 - 0.175
     ax.plot(values, place + spread, ".", color=colour, ms=5, alpha=0.8, mew=0, clip_on=False)
 
 
