@@ -221,7 +221,9 @@ def predict(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="DIR", help="Where to write the masks.", show_default=False)
     ],
-    format: Annotated[Literal["same", "nifti", "png", "tiff"], typer.Option(help="Of the masks; same: as the input.")] = "same",
+    format: Annotated[
+        Literal["same", "nifti", "png", "tiff"], typer.Option(help="Of the masks; same: as the input.")
+    ] = "same",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probabilities, too.")] = False,
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Write a picture with the outlines for each input.")
@@ -459,7 +461,7 @@ def weights_path() -> None:
     print(found[0].path)
 
 
-def fail(error: CpfnetError) -> Literal, NoReturn:
+def fail(error: CpfnetError) -> NoReturn:
     """Print what is wrong, where and how to mend it, and end with exit code 1."""
     from rich.console import Console
     from rich.text import Text
