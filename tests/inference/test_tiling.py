@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
@@ -33,6 +33,7 @@ def expected(plan, array):
     return softmax(logits, axis=0) if plan.labels.exclusive else expit(logits)
 
 
+@settings(deadline=None)
 @given(
     size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     tile=st.none() | st.tuples(st.integers(32, 50), st.integers(32, 50)),
@@ -112,6 +113,7 @@ def test_tta_mirrors_volumes_in_depth():
     np.testing.assert_array_equal(seen[0][:, :32, :32], seen[len(seen) // 2][::-1, :32, :32])
 
 
+@settings(deadline=None)
 @given(
     size=st.tuples(st.integers(1, 200), st.integers(1, 200)),
     tile=st.tuples(st.integers(20, 64), st.integers(20, 64)),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -48,6 +48,7 @@ def test_constant_images_are_finite(kind, value, shape):
         assert not out.any()
 
 
+@settings(deadline=None)
 @given(
     x=hnp.arrays(
         st.sampled_from(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -94,6 +94,7 @@ def test_directions_are_those_that_nibabel_and_simpleitk_name(slices, codes):
     np.testing.assert_allclose(out[0] * (array.max() - array.min()), turned, atol=1e-4)
 
 
+@settings(deadline=None)
 @given(affine=affines(), slices=st.sampled_from(["axial", "coronal", "sagittal"]))
 def test_closest_axes_are_nibabels(affine, slices):
     axes, flips = spatial.closest_axes(affine, spatial.DIRECTIONS[slices])
@@ -106,6 +107,7 @@ def test_closest_axes_are_nibabels(affine, slices):
         assert flips[target] == (sign < 0)
 
 
+@settings(deadline=None)
 @given(rotation=st.tuples(*[st.floats(-180, 180)] * 3))
 def test_any_rotation_uses_each_axis_once(rotation):
     affine = np.eye(4)
@@ -114,6 +116,7 @@ def test_any_rotation_uses_each_axis_once(rotation):
     assert sorted(axes) == [0, 1, 2]
 
 
+@settings(deadline=None)
 @given(affine=affines(), shape=shapes, slices=st.sampled_from(SLICES), seed=st.integers(0, 9))
 def test_codes_there_and_back_are_identical_without_resampling(affine, shape, slices, seed):
     codes = np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
@@ -128,7 +131,7 @@ def test_codes_there_and_back_are_identical_without_resampling(affine, shape, sl
     assert result.classes == ("background", "c1", "c2", "c3")
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None)
 @given(
     affine=affines(),
     shape=shapes,
@@ -200,6 +203,7 @@ def test_a_ball_comes_back_with_a_high_dice_in_its_place(factor, slices):
     np.testing.assert_allclose(there, affine @ np.append(np.argwhere(ball).mean(0), 1), atol=0.1)
 
 
+@settings(deadline=None)
 @given(
     codes=st.integers(0, 9).map(
         lambda seed: np.random.default_rng(seed).choice([0, 3, 7, 200, IGNORED], (5, 6, 7)).astype(np.uint8)

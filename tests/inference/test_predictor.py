@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+import torch
+
+from cpfnet.errors import CpfnetError, FormatError, InputRefused
+from cpfnet.image import Image, Source
+from cpfnet.inference.predictor import Predictor
+from cpfnet.planning import MinMax, Percentiles, Scale, Window, ZScore
+from tests import data
+from tests.inference.oracle import bright, make_model, oracle
+
+RNG = np.random.default_rng(0)
+CT = {"channels": [{"name": "channel0", "low": -1000, "high": 1400}]}
+RGB = {"channels": [{"name": "channel0", "low": 0, "high": 180}]}
+
+
+def volume(array: np.ndarray, spacing=(1.0, 1.0, 1.0), **more) -> Image:
+    """Axial slices along the first axis, mm in array order."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *spacing, 1
+    return Image(array[None], affine, **more)
+
+
+def predict(model, image, **options):
+    return Predictor([model], backend=oracle).predict(image, **options)
+
+
+class TestRefusals:
+    ct = RNG.normal(0, 300, (6, 40, 40)).clip(-1000, 1200)
+
+    def model(self, intensity=None, fitted=CT, **more):
+        return make_model(intensity=intensity or Window(), fitted=fitted, values=(1,), **more)
+
+    @pytest.mark.parametrize(
+        ("array", "figures"),
+        [
+            ((ct + 1000) / 2200, "-1000 … 1400"),  # normalised to 0…1
+            (((ct + 1000) / 2200 * 255), "-1000 … 1400"),  # exported as 8 bits
+            (ct * 3, "-1000 … 1400"),  # other units
+            (np.full((6, 40, 40), -1000.0), "values -1000 … -1000"),  # only air
+        ],
+        ids=["unit", "8-bit", "scaled", "constant"],
+    )
+    def test_values_that_are_no_hu(self, array, figures):
+        image = volume(array, source=Source(("scan.nii",), "nifti"))
+        with pytest.raises(InputRefused, match=figures) as caught:
+            predict(self.model(), image)
+        assert "scan.nii" in str(caught.value)
+        assert "--force" in str(caught.value)
+        assert predict(self.model(), image, force=True).array.shape == (6, 40, 40)
+
+    def test_hu_like_those_of_training_pass(self):
+        predict(self.model(), volume(self.ct))
+        predict(self.model(), volume(self.ct.clip(-200, 300)))
+
+    def test_stored_values_without_their_intercept(self):
+        with pytest.raises(InputRefused, match=r"values .* … 2\d\d\d"):
+            predict(self.model(), volume(np.linspace(0, 2424, 6 * 40 * 40).reshape(6, 40, 40)))
+
+    @pytest.mark.parametrize(("top", "refused"), [(1, True), (20, True), (60, False), (255, False), (65535, True)])
+    def test_photographs_of_another_depth(self, top, refused):
+        model = make_model(source="images", values=(1,), intensity=Scale(), fitted=RGB)
+        image = Image(np.linspace(0, top, 1600).reshape(1, 40, 40))
+        if refused:
+            with pytest.raises(InputRefused, match=r"channel 'channel0': values .*fitted for 0 … 180"):
+                predict(model, image)
+        else:
+            predict(model, image)
+
+    @pytest.mark.parametrize("intensity", [ZScore(), MinMax(), Percentiles()], ids=lambda i: i.kind)
+    def test_kinds_that_adapt_to_each_image_have_no_units_but_refuse_constants(self, intensity):
+        predict(self.model(intensity), volume(self.ct * 1000))
+        with pytest.raises(InputRefused, match="values 5 … 5"):
+            predict(self.model(intensity), volume(np.full((6, 40, 40), 5)))
+
+    def test_spacing_far_from_training_along_the_networks_axes(self):
+        fitted = CT | {"spacing_low": (2.0, 0.5, 0.5), "spacing_high": (3.0, 1.0, 1.0)}
+        model = self.model(fitted=fitted, slices="axial")
+        predict(model, volume(self.ct, (2.5, 0.7, 0.7)))
+        predict(model, volume(self.ct, (4.0, 0.4, 1.4)))
+        with pytest.raises(InputRefused, match=r"spacing 2\.5 × 0\.7 × 2 mm.*2 × 0\.5 × 0\.5 … 3 × 1 × 1 mm"):
+            predict(model, volume(self.ct, (2.5, 0.7, 2.0)))
+        # The same scan, stored in another order, is the same scan.
+        turned = volume(self.ct, (2.5, 0.7, 0.7))
+        predict(model, Image(turned.array.swapaxes(1, 3), turned.affine[:, [2, 1, 0, 3]]))
+
+    def test_no_spacing_where_training_had_one(self):
+        fitted = CT | {"spacing_low": (2.0, 0.5, 0.5), "spacing_high": (3.0, 1.0, 1.0)}
+        with pytest.raises(InputRefused, match="no spacing in mm"):
+            predict(self.model(fitted=fitted), Image(self.ct[None]))
+
+    def test_modality(self):
+        model = self.model(modality="ct")
+        predict(model, volume(self.ct, modality="ct"))
+        predict(model, volume(self.ct))
+        with pytest.raises(InputRefused, match=r"modality mr.*fitted for ct"):
+            predict(model, volume(self.ct, modality="mr"))
+
+    def test_everything_that_is_wrong_is_said_at_once(self):
+        fitted = CT | {"spacing_low": (1.0, 1.0, 1.0), "spacing_high": (1.0, 1.0, 1.0)}
+        with pytest.raises(InputRefused, match=r"modality mr.*channel 'channel0'.*spacing 9"):
+            predict(self.model(fitted=fitted, modality="ct"), volume(self.ct * 9, (9, 1, 1), modality="mr"))
+
+    def test_another_kind_of_image_is_refused_even_with_force(self):
+        for image, words in [
+            (Image(self.ct[None, 0]), "3 spatial axes"),
+            (Image(np.stack([self.ct] * 2)), "has 2"),
+        ]:
+            with pytest.raises(InputRefused, match=words):
+                predict(self.model(), image, force=True)
+
+    @pytest.mark.parametrize("force", [False, True])
+    def test_nan_is_refused_with_the_file(self, force):
+        bad = self.ct.copy()
+        bad[2, 3, 4] = np.nan
+        with pytest.raises(FormatError, match=r"scan\.nii.*1 of 9600"):
+            predict(self.model(), volume(bad, source=Source(("scan.nii",), "nifti")), force=force)
+
+
+class TestEnsembles:
+    _, mask = data.phantom((8, 34, 36))
+
+    def with_probability(self, value, **more):
+        """A model that says ``value`` everywhere for its one class, and its backend."""
+        model = make_model(values=(1,), slices="axial", **more)
+        model.state = {"sharpness": torch.tensor([value])}
+        return model
+
+    @staticmethod
+    def constant(model):
+        value = float(model.state["sharpness"])
+        logit = np.log(value / (1 - value))
+
+        def backend(x):
+            return np.stack([np.zeros_like(x[:, 0]), np.full_like(x[:, 0], logit)], axis=1)
+
+        return backend
+
+    @pytest.mark.parametrize(
+        "spacings", [(None, None, None), (None, (1.0, 2.0, 0.7), None)], ids=["one grid", "several"]
+    )
+    def test_probabilities_are_averaged(self, spacings):
+        models = [self.with_probability(p, spacing=s) for p, s in zip((0.9, 0.4, 0.5), spacings, strict=True)]
+        predictor = Predictor(models, backend=self.constant)
+        result = predictor.predict(volume(bright(self.mask, 3)), keep_probabilities=True)
+        np.testing.assert_allclose(result.probabilities[1], 0.6, atol=1e-5)
+        np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
+        assert (result.array == 1).all()
+
+    def test_several_grids_still_line_up(self):
+        models = [make_model(values=(1,), slices=s, spacing=(1.5, 1, 1)) for s in ("axial", "coronal", "sagittal")]
+        index = np.indices((20, 40, 44)).transpose(1, 2, 3, 0)
+        ball = (((index - (8, 24, 17)) * (2, 1, 1)) ** 2).sum(-1) < 10**2
+        result = Predictor(models, backend=oracle).predict(volume(bright(ball, 1), (2.0, 1.0, 1.0))).array == 1
+        assert 2 * (result & ball).sum() / (result.sum() + ball.sum()) > 0.95
+        np.testing.assert_allclose(np.argwhere(result).mean(0), np.argwhere(ball).mean(0), atol=0.2)
+
+    def test_the_fitted_threshold_decides(self):
+        for threshold, expected in ((0.5, 1), (0.7, 0)):
+            model = self.with_probability(0.6, fitted={"threshold": threshold})
+            result = Predictor([model], backend=self.constant).predict(volume(bright(self.mask, 3)))
+            assert (result.array == expected).all()
+
+    def test_progress_covers_all_models(self):
+        models = [make_model(slices=s) for s in ("axial", "coronal", "axial")]
+        shares = []
+        Predictor(models, backend=oracle).predict(volume(bright(self.mask, 3)), progress=shares.append)
+        assert max(shares) == 1
+
+    @pytest.mark.parametrize(
+        ("other", "words"),
+        [
+            ({"values": (1, 2)}, "classes"),
+            ({"values": (1, 2, 3), "source": "images"}, "sources"),
+            ({"channels": 2}, "channels"),
+        ],
+    )
+    def test_models_of_other_tasks_are_refused(self, other, words):
+        with pytest.raises(CpfnetError, match=f"different {words}"):
+            Predictor([make_model(), make_model(**other)], backend=oracle)
+
+    def test_no_model_is_an_error(self):
+        with pytest.raises(CpfnetError, match="no model"):
+            Predictor([])
+
+
+@pytest.mark.parametrize("options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}])
+def test_impossible_options_are_refused(options):
+    with pytest.raises(CpfnetError, match="cannot be"):
+        Predictor([make_model()], backend=oracle, **options)
+
+
+def test_values_of_the_data_set_come_out():
+    _, mask = data.phantom((60, 50))
+    model = make_model(source="images", values=(255, "#ff0000", 40))
+    result = predict(model, Image(bright(mask, 3)[None]))
+    expected = np.array([0, 255, 0x1FF0000, 40])[mask]
+    np.testing.assert_array_equal(result.array, expected)
