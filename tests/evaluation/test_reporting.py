@@ -13,7 +13,7 @@ from nibabel import orientations
 from cpfnet.errors import OutputError
 from cpfnet.evaluation.cases import Item
 from cpfnet.evaluation.pictures import overlay_of
-from cpfnet.evaluation.reporting import sections, write_report
+from cpfnet.evaluation.reporting import console_table, sections, write_report
 from cpfnet.evaluation.run import evaluate
 from cpfnet.image import Segmentation
 from cpfnet.planning import LabelClass, Labels
@@ -60,6 +60,18 @@ def test_a_report_holds_the_scores_and_three_cases(tmp_path):
         assert line.replace("'", "&#39;") in html
     with pytest.raises(OutputError, match="exists already"):
         write_report(scores, items, TWO, path)
+
+
+def test_the_table_for_the_console(tmp_path):
+    scores = evaluate(image_items(tmp_path), TWO)
+    columns, rows = console_table(scores)
+    assert all(len(row) == len(columns) for row in rows)
+    by_name = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+    assert list(by_name) == ["a", "b <wide>", "mean", "mean with background", "guide's Dice, whole image"]
+    assert by_name["mean"]["Dice"].startswith(f"{scores.of('dice')['mean']:.3f} (")
+    assert by_name["b <wide>"]["HD95, pixels"] == "∞"
+    assert by_name["b <wide>"]["missed"] == "1 of 5"
+    assert by_name["guide's Dice, whole image"]["Dice"] == f"{scores.guide[0]['guide_dice']:.3f}"
 
 
 @pytest.mark.parametrize("count", [1, 2])

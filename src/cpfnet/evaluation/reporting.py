@@ -158,6 +158,35 @@ def _pictures(
     return out
 
 
+def console_table(scores: Scores) -> tuple[list[str], list[list[str]]]:
+    """The headline as columns and rows of text: classes, their means, and the guide's metric under its own name.
+
+    Each cell is the mean over cases, Dice with its 95 % interval; ``n`` counts the cases behind Dice.
+    """
+    unit = scores.protocol["distance unit"]
+    metrics = [m for m in ("dice", "iou", "sensitivity", "precision", "cldice", "nsd", "hd95") if scores.of(m)]
+    labels = list(dict.fromkeys(r["class"] for r in scores.rows if r["class"] != BACKGROUND))
+    if len(labels) == 3:  # one class is its own mean
+        labels.remove(MEAN)
+    rows = []
+    for label in labels:
+        entries = [scores.of(m, label) for m in metrics]
+        dice = entries[0]
+        if dice is None:
+            continue
+        cells = [
+            "–" if e is None else _number(e["mean"], 3 if METRICS[e["metric"]].higher_is_better else 2) for e in entries
+        ]
+        if not math.isnan(dice["low"]):
+            cells[0] += f" ({_number(dice['low'])} … {_number(dice['high'])})"
+        rows.append([label.strip("()"), *cells, str(dice["count"]), f"{dice['missed']} of {dice['present']}"])
+    for entry in scores.guide:
+        where = "" if len({g["reader"] for g in scores.guide}) == 1 else f", reader {entry['reader']}"
+        cells = [_number(entry["guide_dice"]), _number(entry["guide_iou"]), *[""] * (len(metrics) - 2)]
+        rows.append([f"guide's Dice, {entry['region']}{where}", *cells, str(entry["cases"]), ""])
+    return ["", *(_title(m, unit) for m in metrics), "n", "missed"], rows
+
+
 def sections(
     scores: Scores, items: Sequence[Item], definitions: Labels, *, window: tuple[float, float] | None = None
 ) -> list[page.Section]:
