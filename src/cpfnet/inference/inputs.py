@@ -92,7 +92,7 @@ def _is_image(path: Path) -> bool:
 
 def _natural(path: Path) -> list[str | int]:
     """Sorts case_2 before case_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(path))]
+    return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"(\d+)", str(path)))]
 
 
 def _grouped(files: list[Path], channels: int) -> list[Item]:
