@@ -128,7 +128,7 @@ def _label(path: Path) -> Content:
     values: dict[Value, int] = {
         (value_of(int(numbers[i])) if packed.dtype.kind == "i" else float(numbers[i])): int(counts[i]) for i in kept
     }
-    return Content(**common, values=values, distinct=len(numbers), soft=_is_soft(packed, numbers, counts))  # type: ignore[arg-type]
+    return Content(**common, values=values, distinct=len(numbers), soft=is_soft(packed, numbers, counts))  # type: ignore[arg-type]
 
 
 def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +140,7 @@ def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.unique(packed, return_counts=True)
 
 
-def _is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool:
+def is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool:
     """Two poles with values between them that lie along edges: what JPEG or interpolation makes of a mask.
 
     Classes lie between other values, too, but in patches: there neighbours are equal. And an image mistaken for a label has

@@ -217,7 +217,8 @@ def _codings(
         return
     counts = ", ".join(f"{n} with {v}" for v, n in groups.most_common())
     one = Labels(background=(background,), classes=(LabelClass(name="foreground", values=tuple(groups)),))
-    mend = f"{mending.declare(f'labels: {short_labels(one)}')}; or, if they are different structures, {mending.declare(f'labels: {short_labels(_proposed(background, usual))}')}"
+    ways = [mending.declare(f"labels: {short_labels(chosen)}") for chosen in (one, _proposed(background, usual))]
+    mend = f"{ways[0]}; or {ways[1]}, if they are different structures"
     yield Finding(
         "warning",
         "label-coding",

@@ -193,27 +193,16 @@ def _collect(
             problems.append(duplicate_case(case, [by_id[case], path], root))
         else:
             by_id[case] = path
-    label_files = image_files(labels) if labels else []
-    label_of, trouble, alone = match(by_id, label_files, root, "label")
-    problems += trouble
-    unusable = {finding.case for finding in trouble}
+    label_of, trouble, alone = match(by_id, image_files(labels) if labels else [], root, "label")
+    roi_of, roi_trouble, roi_alone = match(by_id, image_files(roi) if roi else [], root, "roi")
+    problems += [*trouble, *roi_trouble]
+    unusable = {finding.case for finding in (*trouble, *roi_trouble)}
+    strays: dict[str, list[Path]] = defaultdict(list)
+    for path in (*alone, *roi_alone):
+        strays[_AFFIX.sub("", identifier(path))].append(path)
     example = next(iter(by_id.values()), None)
     problems += [
-        label_without_image(path, root, sibling(example, _AFFIX.sub("", identifier(path))) if example else None)
-        for path in alone
-    ]
-    roi_of, trouble, alone = match(by_id, image_files(roi) if roi else [], root, "roi")
-    problems += trouble
-    unusable |= {finding.case for finding in trouble}
-    problems += [
-        Finding(
-            "warning",
-            "no-image",
-            shown(path, root),
-            "region of interest without image",
-            f"delete {quoted([path], root)}",
-        )
-        for path in alone
+        without_image(paths, root, [sibling(example, stem)] if example else []) for stem, paths in strays.items()
     ]
     cases = [
         Case(case, case, (path,), {"label": label_of[case]} if case in label_of else {}, roi_of.get(case), split)
@@ -239,7 +228,8 @@ def sibling(example: Path, stem: str) -> Path:
     return example.with_name(stem + example.name[len(formats.stem(example)) :])
 
 
-def label_without_image(path: Path, root: Path, image: Path | None) -> Finding:
-    """``image`` is the file that would fit."""
-    add = "" if image is None else f"add the image {quoted([image], root)}; or "
-    return Finding("error", "no-image", shown(path, root), "label without image", f"{add}delete {quoted([path], root)}")
+def without_image(paths: list[Path], root: Path, images: list[Path]) -> Finding:
+    """A label, its region of interest, or both lack their image; ``images`` are the files that would fit."""
+    add = f"add the image {quoted(images, root)}; or " if images else ""
+    what = "no image belongs to it" + (f", nor to {quoted(paths[1:], root)}" if len(paths) > 1 else "")
+    return Finding("error", "no-image", shown(paths[0], root), what, f"{add}delete {quoted(paths, root)}")

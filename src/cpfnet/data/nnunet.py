@@ -13,7 +13,7 @@ from typing import Any
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, natural, quoted, shown
-from cpfnet.data.layouts import folders, identifier, image_files, label_without_image, sibling
+from cpfnet.data.layouts import folders, identifier, image_files, sibling, without_image
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Labels, Modality
 from cpfnet.settings import validate
@@ -145,7 +145,7 @@ def raw(root: Path) -> Dataset | None:
                 )
         example = next((files[min(files)] for files in found.values()), None)
         problems += [
-            label_without_image(path, root, sibling(example, f"{case}_0000") if example else None)
+            without_image([path], root, [sibling(example, f"{case}_{n:04d}") for n in expected] if example else [])
             for case, path in label_of.items()
         ]
     name = str(content.get("name") or root.resolve().name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration
 from cpfnet.data.finding import Finding, printable, quoted, shown
+from cpfnet.data.layouts import without_image
 from cpfnet.errors import DatasetError
 
 Names = dict[str, str]
@@ -138,18 +139,12 @@ def _assemble(
         if not trouble:
             patient = printable(names.get("patient", raw_id))
             cases[case] = Case(case, patient, tuple(images), labels, roi)
-    for (kind, _), index in indices.items():
-        problems += [
-            Finding(
-                "error" if kind == "label" else "warning",
-                "no-image",
-                shown(path, root),
-                f"{'label' if kind == 'label' else 'channel' if kind == 'image' else 'region of interest'} without image",
-                f"delete {quoted([path], root)}",
-            )
-            for _, path in index.files
-            if path not in index.used
-        ]
+    strays: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for index in indices.values():
+        for names, path in index.files:
+            if path not in index.used:
+                strays[tuple(names[key] for key in index.keys)].append(path)
+    problems += [without_image(paths, root, []) for paths in strays.values()]
     named = isinstance(declaration.image, dict)
     return Dataset(
         root,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cpfnet.data.case import Case
 from cpfnet.data.dataset import by_patient
-from cpfnet.data.examine import Content, Examined
+from cpfnet.data.examine import Examined
 from cpfnet.data.finding import Finding, Severity
 from cpfnet.data.mending import Mending
 from cpfnet.image import geometry_difference, spacing_of

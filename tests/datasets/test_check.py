@@ -1,0 +1,296 @@
+"""Planted defects are found where they are, and every printed mend, followed literally, clears them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from ruamel.yaml import YAML
+
+from cpfnet.data.check import check
+from tests.data import shared, write_nifti, write_raster
+from tests.datasets.conftest import BASES
+from tests.datasets.mending import _edit, _rows, follow
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _text(path: Path) -> None:
+    path.write_text("not an image")
+
+
+def _nan(path: Path) -> None:
+    _edit(path, lambda a: np.where(a == a.max(), np.nan, a.astype(np.float32)).astype(np.float32))
+
+
+def _fill(value: float) -> Callable[[Path], None]:
+    return lambda path: _edit(path, lambda a: np.full_like(a, value))
+
+
+def _dot(value: int) -> Callable[[Path], None]:
+    def plant(array: np.ndarray) -> np.ndarray:
+        array[(slice(2, 4),) * array.ndim] = value
+        return array
+
+    return lambda path: _edit(path, lambda a: plant(a.copy()))
+
+
+def _crop(path: Path) -> None:
+    _edit(path, lambda a: np.ascontiguousarray(a[:-3]))
+
+
+def _shift(path: Path) -> None:
+    image = nibabel.load(path)
+    affine = image.affine.copy()
+    affine[:3, 3] += 0.01
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
+
+
+def _spacing(path: Path) -> None:
+    for name in (path, path.parents[1] / "labels" / path.name):
+        image = nibabel.load(name)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), np.diag([1.0, 1.0, 9.0, 1.0])), name)
+
+
+def _jpeg(path: Path) -> None:
+    Pillow.open(path).save(path.with_suffix(".jpg"), quality=60)
+    softened = np.array(Pillow.open(path.with_suffix(".jpg")))
+    path.with_suffix(".jpg").unlink()
+    write_raster(path, softened)
+
+
+def _grey(path: Path) -> None:
+    Pillow.open(path).convert("L").save(path)
+
+
+def _deep(path: Path) -> None:
+    write_raster(path, np.array(Pillow.open(path)).astype(np.uint16) * 257)
+
+
+def _onto(other: str) -> Callable[[Path], None]:
+    return lambda path: shutil.copy(path, path.parents[1] / other) and None
+
+
+def _row(case: str, **changes: str) -> Callable[[Path], None]:
+    return lambda path: _rows(path, lambda rows: [{**r, **changes} if r["case"] == case else r for r in rows])
+
+
+def _twice(path: Path) -> None:
+    _rows(path, lambda rows: [*rows, {**rows[4], "case": rows[3]["case"]}])
+    _rows(path, lambda rows: [r for i, r in enumerate(rows) if i != 4])
+
+
+def _ignoring(path: Path) -> None:
+    content = {"labels": {"edema": 1, "core": 2, "ignore": 9}}
+    YAML().dump(content, path.parents[1] / "dataset.yaml")
+    _fill(9)(path)
+
+
+def _third(path: Path) -> None:
+    content = json.loads(path.read_text())
+    content["labels"]["necrosis"] = 3
+    path.write_text(json.dumps(content))
+
+
+def _few(path: Path) -> None:
+    for number in range(3, 8):
+        for folder in ("images", "masks", "roi"):
+            (path.parents[1] / folder / f"case_{number:02d}.png").unlink()
+
+
+def _declared_wrongly(path: Path) -> None:
+    YAML().dump({"manifest": "cases.csv", "labels": {"vessel": 1}}, path.parent / "dataset.yaml")
+
+
+DEFECTS: list[tuple[str, str, str, Callable[[Path], None], str]] = [
+    # name, base, file that is harmed, how, kind that must be found there
+    ("cut image", "pictures", "images/case_03.png", _cut, "unreadable"),
+    ("text named png", "pictures", "masks/case_03.png", _text, "unreadable"),
+    ("no label", "pictures", "masks/case_02.png", Path.unlink, "no-label"),
+    ("no image", "pictures", "images/case_02.png", Path.unlink, "no-image"),
+    ("no roi", "pictures", "roi/case_02.png", Path.unlink, "no-roi"),
+    ("mask too small", "pictures", "masks/case_01.png", _crop, "size"),
+    ("roi too small", "pictures", "roi/case_01.png", _crop, "size"),
+    ("odd value", "pictures", "masks/case_04.png", _dot(7), "label-values"),
+    ("soft mask", "pictures", "masks/case_05.png", _jpeg, "soft-label"),
+    ("empty mask", "pictures", "masks/case_06.png", _fill(0), "empty-label"),
+    ("empty roi", "pictures", "roi/case_06.png", _fill(0), "empty-roi"),
+    ("black image", "pictures", "images/case_07.png", _fill(0), "constant"),
+    ("grey among colours", "pictures", "images/case_00.png", _grey, "channels"),
+    ("copied image", "pictures", "images/case_00.png", _onto("images/case_05.png"), "duplicate"),
+    ("two masks for one", "pictures", "masks/case_00.png", _onto("masks/case_00_mask.png"), "ambiguous-label"),
+    ("too few cases", "pictures", "images/case_00.png", _few, "few-cases"),
+    ("cut volume", "volumes", "images/case_03.nii.gz", _cut, "unreadable"),
+    ("label moved by 0.01 mm", "volumes", "labels/case_03.nii.gz", _shift, "affine"),
+    ("label of other size", "volumes", "labels/case_02.nii.gz", _crop, "size"),
+    ("NaN in image", "volumes", "images/case_01.nii.gz", _nan, "non-finite"),
+    ("NaN in label", "volumes", "labels/case_01.nii.gz", _nan, "non-finite"),
+    ("thick slices by mistake", "volumes", "images/case_04.nii.gz", _spacing, "spacing"),
+    ("constant volume", "volumes", "images/case_05.nii.gz", _fill(13), "constant"),
+    ("channel missing", "nnunet", "imagesTr/scan_003_0001.nii.gz", Path.unlink, "missing-channel"),
+    ("channel moved", "nnunet", "imagesTr/scan_004_0001.nii.gz", _shift, "affine"),
+    ("undeclared value", "nnunet", "labelsTr/scan_005.nii.gz", _dot(3), "label-values"),
+    ("class that never occurs", "nnunet", "dataset.json", _third, "absent-class"),
+    ("wholly ignored", "nnunet", "labelsTr/scan_006.nii.gz", _ignoring, "ignored-label"),
+    (
+        "label without image",
+        "nnunet",
+        "imagesTr/scan_007_0000.nii.gz",
+        lambda p: [p.unlink(), p.with_name("scan_007_0001.nii.gz").unlink()],
+        "no-image",
+    ),
+    ("listed file missing", "listed", "drawn/p2L_vessel.png", Path.unlink, "missing-file"),
+    ("no label listed", "listed", "cases.csv", _row("p3R", label=""), "no-label"),
+    ("patient in two splits", "listed", "cases.csv", _row("p1R", split="test"), "patient-split"),
+    ("training image in test", "listed", "scans/p0L.png", _onto("scans/p7R.png"), "leakage"),
+    ("case listed twice", "listed", "cases.csv", _twice, "duplicate-case"),
+    ("deeper pixels", "listed", "scans/p4L.png", _deep, "bit-depth"),
+]
+
+ELSEWHERE = {  # what is reported is not the file that was harmed
+    "no label": "images/case_02.png",
+    "no image": "masks/case_02.png",
+    "no roi": "images/case_02.png",
+    "copied image": "images/case_05.png",
+    "too few cases": "pictures",
+    "channel missing": "imagesTr/scan_003_0000.nii.gz",
+    "class that never occurs": "nnunet",
+    "label without image": "labelsTr/scan_007.nii.gz",
+    "no label listed": "scans/p3R.png",
+    "patient in two splits": "scans/p1R.png",
+}
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_clean_sets_give_no_finding(base: str, good: dict[str, Path]) -> None:
+    assert check(good[base] / BASES[base][1]) == []
+
+
+@pytest.mark.parametrize(("base", "file", "harm", "kind"), [d[1:] for d in DEFECTS], ids=[d[0] for d in DEFECTS])
+def test_defect_is_found_and_every_mend_clears_it(
+    base: str,
+    file: str,
+    harm: Callable[[Path], None],
+    kind: str,
+    good: dict[str, Path],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    harmed = tmp_path / "harmed" / base
+    shutil.copytree(good[base], harmed)
+    harm(harmed / file)
+    findings = check(harmed / BASES[base][1])
+    assert [finding.kind for finding in findings] == [kind], findings
+    (finding,) = findings
+    assert finding.where == ELSEWHERE.get(request.node.callspec.id, file)
+    for number, way in enumerate(finding.mend.split("; or ")):
+        root = tmp_path / str(number) / base
+        shutil.copytree(harmed, root)
+        if way == "add cases that show it":
+            continue  # no copy of this data set has any
+        dataset = follow(way, root, root / BASES[base][1], good[base])
+        assert check(dataset) == [], way
+
+
+def test_two_codings_of_one_structure(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["pictures"], root)
+    for number in range(4):
+        _edit(root / "masks" / f"case_{number:02d}.png", lambda a: a // 255)
+    (finding,) = check(root)
+    assert finding.kind == "label-coding"
+    assert "4 with 1" in finding.what
+    assert "4 with 255" in finding.what
+    for number, way in enumerate(finding.mend.split("; or ")):
+        copy = tmp_path / str(number)
+        shutil.copytree(root, copy)
+        assert check(follow(way, copy, copy, good["pictures"])) == []
+
+
+def test_labels_declared_with_the_wrong_value(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "listed"
+    shutil.copytree(good["listed"], root)
+    _declared_wrongly(root / "cases.csv")
+    (finding,) = check(root / "dataset.yaml")
+    assert (finding.severity, finding.kind, len(finding.files)) == ("error", "label-values", 16)
+    way = finding.mend.split("; or ")[1].split(" (this is for the first")[0]
+    assert check(follow(way, root, root / "dataset.yaml", good["listed"])) == []
+
+
+def test_one_systematic_cause_is_one_finding(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "listed"
+    shutil.copytree(good["listed"], root)
+    for path in sorted((root / "scans").iterdir())[:12]:
+        path.write_bytes(b"")
+    (finding,) = check(root / "cases.csv")
+    assert finding.kind == "unreadable"
+    assert len(finding.files) == 12
+    assert json.loads(json.dumps(finding.as_dict()))["files"][0] == "scans/p0L.png"
+
+
+def test_dimensions_and_declared_channels(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["nnunet"], root)
+    content = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps({**content, "channel_names": {"0": "CT"}}))
+    (finding,) = check(root)
+    assert finding.kind == "channels"
+    assert "1 channels declared (CT), but the images have 2" in finding.what
+    assert check(follow(finding.mend, root, root, good["nnunet"])) == []
+
+
+def test_spacing_that_differs_is_only_noted(tmp_path: Path) -> None:
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        spacing = (1.0, 1.0, 1.0 + 0.3 * number)
+        write_nifti(tmp_path / "images" / f"{number}.nii.gz", rng.normal(size=(6, 8, 10)), spacing=spacing)
+        write_nifti(tmp_path / "labels" / f"{number}.nii.gz", np.uint8(rng.random((6, 8, 10)) > 0.5), spacing=spacing)
+    (finding,) = check(tmp_path)
+    assert (finding.severity, finding.kind) == ("note", "spacing")
+    assert "1 × 1 × 2.5 mm" in finding.what
+
+
+def test_many_classes_are_no_soft_edges(tmp_path: Path) -> None:
+    """Thirty classes lie between the lowest and the highest value, too, yet in patches."""
+    grid = np.kron(np.arange(36).reshape(6, 6), np.ones((8, 8)))
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        write_raster(tmp_path / "images" / f"{number}.png", np.uint8(rng.integers(0, 255, (96, 96))))
+        mask = np.zeros((96, 96), np.uint8)
+        mask[:48, :48] = grid * 3
+        mask[60:, 60:] = 105
+        write_raster(tmp_path / "masks" / f"{number}.png", mask)
+    assert check(tmp_path) == []
+
+
+def test_image_in_place_of_label(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["volumes"], root)
+    shutil.copy(root / "images" / "case_03.nii.gz", root / "labels" / "case_03.nii.gz")
+    (finding,) = check(root)
+    assert (finding.severity, finding.kind, finding.where) == ("error", "label-values", "labels/case_03.nii.gz")
+    assert "an image, not a label?" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("STARE_10", []), ("PH2", []), ("Hippocampus", []), ("ChestXray", ["soft-label"])]
+)
+@pytest.mark.slow
+def test_real_sets(name: str, expected: list[str]) -> None:
+    findings = check(shared(name))
+    assert [finding.kind for finding in findings] == expected
+    assert all("labels.threshold: 127" in finding.mend for finding in findings)
+
+
+def test_drive_by_its_recipe(tmp_path: Path) -> None:
+    recipe = (Path(__file__).parents[2] / "recipes" / "drive.yaml").read_text()
+    (tmp_path / "drive.yaml").write_text(f"{recipe}\nroot: {shared('DRIVE')}\n")
+    assert check(tmp_path / "drive.yaml") == []
