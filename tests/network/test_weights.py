@@ -98,7 +98,12 @@ def test_code_in_a_file_is_not_run(write: Callable, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [({}, "empty mapping"), ([1.0], "a list"), ({"a": torch.ones(1), "epoch": 3}, "no tensors: epoch")],
+    [
+        ({}, "empty mapping"),
+        ([1.0], "a list"),
+        ({"a": torch.ones(1), "epoch": 3}, "no named tensors: epoch"),
+        ({0: torch.ones(1)}, "tensors: 0"),
+    ],
 )
 def test_what_holds_no_state_dict_is_refused(content: object, said: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")

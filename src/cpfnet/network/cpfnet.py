@@ -54,7 +54,7 @@ class CPFNet(SegmentationNetwork):
             NetworkError: wrong rank or channel count, an axis below 32 pixels, or one value per channel in training.
         """
         self.check_input(x)
-        self.check_statistics(x, self.encoder.stride)
+        self.check_statistics(x, self.encoder.deepest(x.shape[2:]))
         c1, c2, c3, c4, c5 = self.encoder(x)
         x4 = F.relu(self.decoder5(self.sapf(c5), c4.shape[2:]) + self.gpg4(c5, c4))
         x3 = F.relu(self.decoder4(x4, c3.shape[2:]) + self.gpg3(c5, c4, c3))

@@ -109,7 +109,7 @@ class GuideCPFNet(SegmentationNetwork):
             NetworkError: wrong rank or channel count, an axis below 32 pixels, or one value per channel in training.
         """
         self.check_input(x)
-        self.check_statistics(x, self.encoder.stride)
+        self.check_statistics(x, self.encoder.deepest(x.shape[2:]))
         c1, c2, c3, c4, c5 = self.encoder(x)
         d4 = self.decoder4(self.sapf(c5), c4)
         d3 = self.decoder3(d4, self.gpg3(c3, d4))

@@ -100,9 +100,9 @@ def unwrap(content: Any, *, where: Path | str | None = None) -> State:
     if not isinstance(content, Mapping) or not content:
         found = "an empty mapping" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise WeightsError(f"holds {found}, not weights by name", where=where, mend=mend)
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    others = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
-        raise WeightsError(f"entries that are no tensors: {_brief(others)}", where=where, mend=mend)
+        raise WeightsError(f"entries that are no named tensors: {_brief(others)}", where=where, mend=mend)
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
@@ -188,10 +188,9 @@ def import_official(state_dict: Mapping[str, Any]) -> State:
     state = {key: value for key, value in unwrap(state_dict).items() if not _NEVER_CALLED.match(key)}
     stem, last = state.get("backbone.conv1.weight"), state.get("main_head.conv_1x1_2.weight")
     with torch.device("meta"):
-        network = CPFNet(3 if stem is None else stem.shape[1], 1 if last is None else last.shape[0])
-    names = {_official_name(key): key for key in network.state_dict()}
-    shapes = {name: network.state_dict()[key].shape for name, key in names.items()}
-    matched = _match(state, shapes, of="the authors' CPFNet")
+        ours = CPFNet(3 if stem is None else stem.shape[1], 1 if last is None else last.shape[0]).state_dict()
+    names = {_official_name(key): key for key in ours}
+    matched = _match(state, {name: ours[key].shape for name, key in names.items()}, of="the authors' CPFNet")
     return {names[name]: value for name, value in matched.items()}
 
 
