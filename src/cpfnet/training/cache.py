@@ -207,6 +207,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
                 np.lib.format.write_array(file, np.ascontiguousarray(content))
         meta = {key: value for key, value in asdict(cached).items() if key != "folder"}
         (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)  # one that somebody emptied
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

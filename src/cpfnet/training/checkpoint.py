@@ -10,7 +10,6 @@ out/                  the best Model so far
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +94,11 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except OSError as error:
+        raise TrainingError(f"cannot be read: {error.strerror}", where=path, mend="make it readable") from None
+    except Exception as error:  # damaged bytes make torch's reader raise anything
         raise TrainingError(
-            f"cannot be read: {str(error).splitlines()[0]}", where=path, mend="start again in another folder"
+            f"is damaged, or no checkpoint ({type(error).__name__})", where=path, mend="start again in another folder"
         ) from None
     if not isinstance(state, dict) or state.get("layout") != LAYOUT:
         raise TrainingError(
