@@ -93,6 +93,18 @@ def test_values_that_do_not_fit(tmp_path, suffix, values):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("spread", [7, 64, 256])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".gif"])
+def test_many_colours_close_together_stay_apart(tmp_path, spread, suffix):
+    rng = np.random.default_rng(spread)
+    colours = np.unique(rng.integers(0, spread, (255, 3)), axis=0)
+    packed = 0x1000000 + (colours << [16, 8, 0]).sum(axis=1)
+    array = rng.choice(packed, (40, 50)).astype(np.int32)
+    array[pack(np.stack([array >> 16 & 255, array >> 8 & 255, array & 255]).astype(np.uint8)) < 256] = 0
+    path = formats.write(Segmentation(array), tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(pack(formats.read_label(path).array), array)
+
+
 def test_signed_and_mixed_values(tmp_path):
     path = formats.write(Segmentation(np.array([[-5, 70000]], np.int32)), tmp_path / "a.tif")
     np.testing.assert_array_equal(formats.read_label(path).array[0], [[-5, 70000]])
@@ -215,6 +227,16 @@ def test_tiff_pages(tmp_path):
         writer.write(np.full((32, 32), 7, np.uint8), subfiletype=1, tile=(32, 32))
         writer.write(np.full((16, 16), 9, np.uint8), subfiletype=1)
     assert formats.read(tmp_path / "pyramid.tif").array.shape == (1, 64, 64)
+    with tifffile.TiffWriter(tmp_path / "thumbnail.tif") as writer:
+        writer.write(np.full((64, 64), 7, np.uint8))
+        writer.write(np.full((11, 13, 3), 9, np.uint8), photometric="rgb", subfiletype=1)
+    assert formats.read(tmp_path / "thumbnail.tif").array.shape == (1, 64, 64)
+
+
+def test_tiff_with_the_predictor_for_floats(tmp_path):
+    pixels = np.random.default_rng(0).normal(size=(9, 11)).astype(np.float32)
+    Pillow.fromarray(pixels).save(tmp_path / "a.tif", compression="tiff_adobe_deflate", tiffinfo={317: 3})
+    np.testing.assert_array_equal(formats.read(tmp_path / "a.tif").array[0], pixels)
 
 
 def test_tiff_that_nothing_decodes_whole(tmp_path):

@@ -113,7 +113,7 @@ def read(path: Path) -> Image:
             if math.prod(image.shape) != math.prod(header.shape):
                 raise FormatError("has colour voxels and a fourth axis", mend="store one volume a file")
             stored = np.stack([stored[name] for name in "RGB"], axis=-1)
-        array = stored.reshape(*header.shape[::-1], len(header.channels), order="F").T
+        array = stored.reshape(*header.shape[::-1], len(header.channels)).T
         if (slope, inter) != (1.0, 0.0):
             # In float64, so that the rounding of float32 comes once, at the end.
             array = np.asarray(array, dtype=np.float64) * float(slope) + float(inter)
@@ -146,7 +146,6 @@ def _save(array: np.ndarray, segmentation: Segmentation, path: Path, where: Path
         header.set_qform(affine, code="unknown")
         header.set_sform(affine, code="aligned" if segmentation.affine is None else "scanner")
     header.set_data_dtype(stored.dtype)
-    header.set_slope_inter(1, 0)
     header.set_intent(intent)
     header["cal_min"] = header["cal_max"] = 0
     kind = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image

@@ -86,17 +86,9 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
             )
         # 16 bits where the label map has them, so that all files of a data set are alike.
         array = array.astype(np.uint16 if suffix == ".png" and (array.dtype == np.uint16 or high > 255) else np.uint8)
-    picture = _indexed(array) if suffix == ".gif" else Pillow.fromarray(np.ascontiguousarray(array))
-    picture.save(path, format={".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}[suffix])
-
-
-def _indexed(array: np.ndarray) -> Pillow.Image:
-    """A palette image with exactly these colours (Pillow's own conversion would approximate them)."""
-    colours = array.reshape(*array.shape[:2], -1)
-    used, indices = np.unique(colours.reshape(-1, colours.shape[-1]), axis=0, return_inverse=True)
-    picture = Pillow.fromarray(indices.reshape(array.shape[:2]).astype(np.uint8))
-    picture.putpalette(np.broadcast_to(used, (len(used), 3)).astype(np.uint8).tobytes())
-    return picture
+    Pillow.fromarray(np.ascontiguousarray(array)).save(
+        path, format={".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}[suffix]
+    )
 
 
 def write_map(
