@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +75,9 @@ def examine(case: Case) -> Examined:
     """Read a case, one file after the other; errors become `Content.failure`."""
     return Examined(
         case,
-        tuple(_image(path) for path in case.images if path.exists()),
-        {reader: _label(path) for reader, path in case.labels.items() if path.exists()},
-        _label(case.roi) if case.roi is not None and case.roi.exists() else None,
+        tuple(_image(path) for path in case.images if os.path.lexists(path)),
+        {reader: _label(path) for reader, path in case.labels.items() if os.path.lexists(path)},
+        _label(case.roi) if case.roi is not None and os.path.lexists(case.roi) else None,
     )
 
 

@@ -43,8 +43,8 @@ def folders(path: Path) -> dict[str, Path]:
 
 
 def image_files(path: Path) -> list[Path]:
-    """Files of a known image format, in natural order; hidden files and system litter do not count."""
-    return [entry for entry in _entries(path) if entry.is_file() and known(entry)]
+    """Files of a known image format (links that lead nowhere, too), in natural order; hidden files do not count."""
+    return [entry for entry in _entries(path) if not entry.is_dir() and known(entry)]
 
 
 def known(path: Path) -> bool:
@@ -161,7 +161,7 @@ def images_and_masks(root: Path) -> Dataset | None:
         found, trouble = _collect(root, split, images, labels, roi)
         cases += found
         problems += trouble
-    if not cases:
+    if not cases and not problems:
         inside = sorted({path.suffix for _, images, _, _ in parts for path in _entries(images) if path.is_file()})
         nested = [shown(path, root) for _, images, _, _ in parts for path in folders(images).values()]
         seen = (
@@ -217,7 +217,7 @@ def duplicate_case(case: str, paths: list[Path], root: Path) -> Finding:
         "error",
         "duplicate-case",
         shown(paths[1], root),
-        f"a second image for case {case}, beside {quoted(paths[:1], root)}; it is left out",
+        f"a second file for case {case}, beside {quoted(paths[:1], root)}; it is left out",
         "; or ".join(f"delete {quoted([path], root)}" for path in reversed(paths)),
         case,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,7 @@ def read_csv(path: Path) -> Dataset:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:
-        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter, restkey="", strict=True))
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", strict=True))
     except csv.Error as error:
         raise DatasetError(
             f"not valid CSV: {error}", where=path, mend="quote values that contain commas or quotes"
@@ -214,5 +216,5 @@ def missing_files(dataset: Dataset) -> list[Finding]:
         )
         for case in dataset.cases
         for path in case.files
-        if not path.exists()
+        if not os.path.lexists(path)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Mending:
         if self.list:
             names = " and ".join(f"`{case.id}`" for case in cases)
             return f"remove the entry of case {names} from `{self.list}`"
-        return f"delete {self.quoted([path for case in cases for path in case.files if path.exists()])}"
+        return f"delete {self.quoted([path for case in cases for path in case.files if os.path.lexists(path)])}"
 
     def declare(self, line: str) -> str:
         """Write a line (``key: value``) of dataset.yaml."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, natural, quoted, shown
-from cpfnet.data.layouts import folders, identifier, image_files, sibling, without_image
+from cpfnet.data.layouts import duplicate_case, folders, identifier, image_files, match, sibling, without_image
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Labels, Modality
 from cpfnet.settings import validate
@@ -67,8 +68,8 @@ def _labels(content: dict[str, Any], where: Path) -> Labels | None:
     raw = content.get("labels")
     if not isinstance(raw, dict) or not raw:
         return None
-    if all(re.fullmatch(r"\d+", str(key)) for key in raw):  # first version: {"1": "tumour"}
-        raw = {str(name): int(value) for value, name in raw.items()}
+    if all(key.isdecimal() and isinstance(name, str) for key, name in raw.items()):  # first version: {"1": "tumour"}
+        raw = {name: int(value) for value, name in raw.items()}
     background = raw.get("background", 0)
     ignore = raw.get("ignore", [])
     named = {name: values for name, values in raw.items() if name not in ("background", "ignore")}
@@ -87,15 +88,6 @@ def _labels(content: dict[str, Any], where: Path) -> Labels | None:
     return validate(Labels, data, where=f"{where}, labels") if named else None
 
 
-def _split(folder: Path, ending: str | None) -> dict[str, dict[int, Path]]:
-    cases: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in image_files(folder):
-        parsed = _CHANNEL.match(identifier(path))
-        if parsed and (ending is None or path.name.endswith(ending)):
-            cases[parsed["case"]][int(parsed["channel"])] = path
-    return cases
-
-
 def raw(root: Path) -> Dataset | None:
     """Understand nnU-Net raw data (``imagesTr/{case}_{channel}``); None where this is another layout.
 
@@ -112,44 +104,47 @@ def raw(root: Path) -> Dataset | None:
         raise DatasetError(
             "holds imagesTr/ but no labelsTr/", where=root, mend="add the folder labelsTr/ with one label a case"
         )
-    ending = content.get("file_ending")
+    ending = str(content.get("file_ending", ""))
     channels, labels, modality = declared(content, file)
-    cases: list[Case] = []
-    problems: list[Finding] = []
-    for split, images, label_folder in (
-        ("train", training, here["labelstr"]),
-        ("test", here.get("imagests"), here.get("labelsts")),
-    ):
-        if images is None:
-            continue
-        found = _split(images, ending)
-        usual = Counter(tuple(sorted(files)) for files in found.values()).most_common(1)
-        expected = usual[0][0] if usual else ()
-        label_of = {identifier(path): path for path in image_files(label_folder)} if label_folder else {}
-        for case, files in found.items():
-            label = label_of.pop(case, None)
-            paths = tuple(files[number] for number in sorted(files))
-            lacking = [number for number in expected if number not in files]
-            if lacking:
-                problems.append(_missing_channel(case, lacking, paths, label, root))
-            else:
-                cases.append(
-                    Case(
-                        case,
-                        case,
-                        paths,
-                        {} if label is None else {"label": label},
-                        None,
-                        split if split == "test" else None,
-                    )
-                )
-        example = next((files[min(files)] for files in found.values()), None)
-        problems += [
-            without_image([path], root, [sibling(example, f"{case}_{n:04d}") for n in expected] if example else [])
-            for case, path in label_of.items()
-        ]
+    cases, problems = _collect(root, training, here["labelstr"], ending)
+    if "imagests" in here:
+        test, more = _collect(root, here["imagests"], here.get("labelsts"), ending)
+        taken = {case.id for case in cases}
+        cases += [replace(c, id=f"test_{c.id}" if c.id in taken else c.id, split="test") for c in test]
+        problems += more
     name = str(content.get("name") or root.resolve().name)
     return Dataset(root, name, tuple(cases), modality, channels, labels, "nnU-Net raw", tuple(problems))
+
+
+def _collect(root: Path, images: Path, labels: Path | None, ending: str) -> tuple[list[Case], list[Finding]]:
+    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    problems: list[Finding] = []
+    for path in image_files(images):
+        parsed = _CHANNEL.match(identifier(path))
+        if parsed is None or not path.name.endswith(ending):
+            continue
+        case, channel = parsed["case"], int(parsed["channel"])
+        if channel in found[case]:
+            problems.append(duplicate_case(case, [found[case][channel], path], root))
+        else:
+            found[case][channel] = path
+    usual = Counter(tuple(sorted(files)) for files in found.values()).most_common(1)
+    expected = usual[0][0] if usual else ()
+    label_of, trouble, alone = match(found, image_files(labels) if labels else [], root, "label")
+    unusable = {finding.case for finding in trouble}
+    example = next((files[min(files)] for files in found.values()), None)
+    for path in alone:
+        lost = [sibling(example, f"{identifier(path)}_{n:04d}") for n in expected] if example else []
+        trouble.append(without_image([path], root, lost))
+    cases = []
+    for case, files in found.items():
+        paths = tuple(files[number] for number in sorted(files))
+        lacking = [number for number in expected if number not in files]
+        if lacking:
+            trouble.append(_missing_channel(case, lacking, paths, label_of.get(case), root))
+        elif case not in unusable:
+            cases.append(Case(case, case, paths, {"label": label_of[case]} if case in label_of else {}))
+    return cases, [*problems, *trouble]
 
 
 def _missing_channel(case: str, lacking: list[int], paths: tuple[Path, ...], label: Path | None, root: Path) -> Finding:

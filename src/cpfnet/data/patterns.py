@@ -37,7 +37,7 @@ def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
     def descend(folder: Path, segments: list[str], names: Names) -> Iterator[tuple[Names, Path]]:
         segment, *rest = segments
         if not re.search(r"[{*?]", segment):
-            entries = [folder / segment] if (folder / segment).exists() else []
+            entries = [folder / segment] if os.path.lexists(folder / segment) else []
         else:
             expression = _expression(segment)
             try:
@@ -52,7 +52,7 @@ def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
                 continue
             if rest and entry.is_dir():
                 yield from descend(entry, rest, {**names, **found})
-            elif not rest and entry.is_file():
+            elif not rest and not entry.is_dir():
                 yield {**names, **found}, entry
 
     yield from descend(root, [part for part in pattern.split("/") if part not in ("", ".")], {})
@@ -117,7 +117,8 @@ def _nearest(root: Path, pattern: str) -> str:
             break
         folder = folder / segment
     names = sorted(printable(name) for name in os.listdir(folder) if not name.startswith("."))[:5]  # noqa: PTH208
-    return f"; {shown(folder, root)} holds {', '.join(names)} …" if names else f"; {shown(folder, root)} is empty"
+    place = "it" if folder == root else f"{shown(folder, root)}/"
+    return f"; {place} holds {', '.join(names)} …" if names else f"; {place} is empty"
 
 
 def _assemble(

@@ -13,8 +13,9 @@ from cpfnet.data.examine import Examined
 from cpfnet.data.finding import Finding, Severity
 from cpfnet.data.mending import Mending
 from cpfnet.image import geometry_difference, spacing_of
+from cpfnet.planning import Folds
 
-FOLDS = 5
+FOLDS = Folds().count
 """Folds that a Plan has unless the user says otherwise."""
 
 
@@ -82,6 +83,7 @@ def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
         mend = "add labels to the cases that shall train"
         yield Finding("error", "no-label", mending.dataset.name, f"none of the {len(cases)} cases has a label", mend)
         return
+    with_roi = {case.split for case in cases if case.roi is not None}
     for case in cases:
         where = mending.shown(case.images[0])
         if not case.labels and case.split != "test":
@@ -89,7 +91,7 @@ def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
             yield Finding(
                 "warning", "no-label", where, "image without label: it is left out of training", mend, case.id
             )
-        if case.roi is None and any(c.roi is not None and c.split == case.split for c in cases):
+        if case.roi is None and case.split in with_roi:
             mend = f"{mending.add_roi(case)}; or {mending.drop(case)}"
             yield Finding(
                 "warning", "no-roi", where, "no region of interest, though other cases have one", mend, case.id
