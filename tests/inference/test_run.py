@@ -224,7 +224,7 @@ def test_progress_bar_shows_each_input(tmp_path, capsys):
     for name in "ab":
         data.write_raster(tmp_path / "in" / f"{name}.png", picture()[0])
     run(images_model(), [tmp_path / "in"], tmp_path / "out", progress=True)
-    assert "2/2" in capsys.readouterr().out
+    assert "2/2" in capsys.readouterr().err
 
 
 def test_no_input_at_all(tmp_path):

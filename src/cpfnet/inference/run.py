@@ -127,11 +127,12 @@ def predict_files(
 
     if not progress:
         return [attempt(item, lambda share: None) for item in items]
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
-    with Progress(*columns) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("predict", total=len(items))
         for number, item in enumerate(items):
             bar.update(task, description=item.name)

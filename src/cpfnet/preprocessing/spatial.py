@@ -11,16 +11,19 @@ Two steps, both told by one `Trace`:
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
 
 from cpfnet.errors import InputRefused
 from cpfnet.image import Image, Source, spacing_of
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Spatial
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 RIGHT_TO_LEFT, ANTERIOR_TO_POSTERIOR, INFERIOR_TO_SUPERIOR = np.eye(3)
 """Directions in LPS."""
@@ -138,8 +141,9 @@ def closest_axes(affine: np.ndarray, directions: tuple[np.ndarray, ...]) -> tupl
     columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.stack(directions) @ columns
     # At exactly 45° two assignments are equally good: rounding lets the same one win whatever the last digits are.
-    _, axes = linear_sum_assignment(-np.round(np.abs(cosines), 6))
-    return tuple(map(int, axes)), tuple(bool(cosines[i, axis] < 0) for i, axis in enumerate(axes))
+    fits = np.round(np.abs(cosines), 6)
+    axes = max(itertools.permutations(range(3)), key=lambda order: sum(fits[i, axis] for i, axis in enumerate(order)))
+    return axes, tuple(bool(cosines[i, axis] < 0) for i, axis in enumerate(axes))
 
 
 def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -164,6 +168,8 @@ def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _weights(m: int, n: int) -> csr_array:
     """float32 ``(n, m)``: the share of each source index in each target index; rows sum to 1."""
+    from scipy.sparse import csr_array
+
     ratio = m / n
     reach = max(ratio, 1.0)
     centres = (np.arange(n) + 0.5) * ratio - 0.5
