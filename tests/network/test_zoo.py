@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cpfnet.errors import NetworkError
 from cpfnet.network import zoo
@@ -114,7 +116,13 @@ def test_a_users_own_network_joins_by_name(monkeypatch: pytest.MonkeyPatch) -> N
         zoo.register("own", builder)
 
 
-def test_padding_repeats_the_edge_and_is_cut_off_again() -> None:
+@settings(deadline=None)
+@given(
+    size=st.lists(st.integers(32, 70), min_size=2, max_size=3),
+    multiple=st.integers(1, 64),
+    at_least=st.integers(1, 2),
+)
+def test_padding_repeats_the_edge_and_is_cut_off_again(size: list[int], multiple: int, at_least: int) -> None:
     seen = []
 
     class Probe(torch.nn.Module):
@@ -122,6 +130,12 @@ def test_padding_repeats_the_edge_and_is_cut_off_again() -> None:
             seen.append(x)
             return x
 
-    x = torch.rand(1, 1, 33, 40)
-    assert torch.equal(zoo.AnySize(Probe(), 1, 1, 2, (16, 8))(x), x)
-    assert torch.equal(seen[0], torch.nn.functional.pad(x, (0, 0, 0, 15), mode="replicate"))
+    x = torch.rand(1, 1, *size)
+    assert torch.equal(zoo.AnySize(Probe(), 1, 1, len(size), multiple, at_least=at_least).eval()(x), x)
+    padded = seen[0].shape[2:]
+    assert all(
+        p % multiple == 0 and p >= at_least * multiple and 0 <= p - n < 2 * multiple
+        for p, n in zip(padded, size, strict=True)
+    )
+    amounts = [a for n, p in zip(reversed(size), reversed(padded), strict=True) for a in (0, p - n)]
+    assert torch.equal(seen[0], torch.nn.functional.pad(x, amounts, mode="replicate"))
