@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -114,6 +116,13 @@ def test_a_users_own_network_joins_by_name(monkeypatch: pytest.MonkeyPatch) -> N
         zoo.build("own", 2, 3, dark=True)
     with pytest.raises(NetworkError, match="registered already"):
         zoo.register("own", builder)
+
+
+@pytest.mark.parametrize("builder", [lambda in_channels, classes: None, lambda x, y, z, *, spatial_dims: None])
+def test_a_builder_that_cannot_be_called_is_refused_when_it_joins(builder: Callable) -> None:
+    with pytest.raises(NetworkError, match="in_channels, classes"):
+        zoo.register("own", builder)
+    assert "own" not in zoo.names()
 
 
 @settings(deadline=None)

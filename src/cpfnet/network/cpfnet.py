@@ -14,7 +14,7 @@ from cpfnet.network.sapf import ScaleAwarePyramidFusion
 
 
 class CPFNet(SegmentationNetwork):
-    """The paper's network (doi:10.1109/TMI.2020.2983721, figure 1), after the authors' code.
+    """The paper's network (doi:10.1109/TMI.2020.2983721), after the authors' code.
 
     ResNet-34 encoder → GPG on the three deeper skips → SAPF at the bottom → decoder → head. 30,650,823 parameters with
     3 channels and 4 classes in 2-D. In evaluation any size from 32 pixels works; training needs more than one value per

@@ -1,4 +1,4 @@
-"""The decoder's steps and the head (paper, figure 1)."""
+"""The decoder's steps and the head (Feng et al., IEEE TMI 2020)."""
 
 from __future__ import annotations
 

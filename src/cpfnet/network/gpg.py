@@ -1,4 +1,4 @@
-"""Global Pyramid Guidance: what each skip connection learns from all deeper levels (paper, section II-B, figure 2)."""
+"""Global Pyramid Guidance: what each skip connection learns from all deeper levels (Feng et al., IEEE TMI 2020)."""
 
 from __future__ import annotations
 

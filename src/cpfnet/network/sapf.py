@@ -1,4 +1,4 @@
-"""Scale-Aware Pyramid Fusion: context of several scales at the bottom of the U (paper, section II-C, figure 3)."""
+"""Scale-Aware Pyramid Fusion: context of several scales at the bottom of the U (Feng et al., IEEE TMI 2020)."""
 
 from __future__ import annotations
 

@@ -51,10 +51,18 @@ def register(name: str, builder: Builder, *, takes_imagenet: bool = False) -> No
         takes_imagenet: it contains a `cpfnet.network.encoder.ResNet34Encoder`, so ImageNet weights can be loaded.
 
     Raises:
-        NetworkError: the name is taken.
+        NetworkError: the name is taken, or the builder cannot be called so.
     """
     if name in _registered:
         raise NetworkError(f"a network called {name!r} is registered already", mend="choose another name")
+    signature = inspect.signature(builder)
+    try:
+        signature.bind(1, 1, spatial_dims=2)
+    except TypeError as error:
+        raise NetworkError(
+            f"the builder of {name!r} takes {signature}: {error}",
+            mend="let it take (in_channels, classes, *, spatial_dims, …)",
+        ) from None
     _registered[name] = _Entry(builder, takes_imagenet)
 
 
