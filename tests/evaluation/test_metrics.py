@@ -104,7 +104,7 @@ def test_surface_distances_agree_with_monai(pair, tolerance):
     hd95 = compute_hausdorff_distance(a, b, percentile=95, **options).item()
     assd = compute_average_surface_distance(a, b, symmetric=True, **options).item()
     nsd = compute_surface_dice(a, b, [tolerance], **options).item()
-    assert metrics.hd95(distances) == pytest.approx(hd95, rel=1e-5, abs=1e-6)
+    assert metrics.hd95(distances) == pytest.approx(hd95, abs=1e-3)  # MONAI interpolates in float32
     assert metrics.assd(distances) == pytest.approx(assd, rel=1e-5, abs=1e-6)
     assert metrics.nsd(distances, tolerance) == pytest.approx(nsd, abs=1e-6)
 

@@ -12,26 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from cpfnet import labels
-from cpfnet.planning import Labels
+from cpfnet.evaluation.confusion import counts_of
 
 
-def guide_sums(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray, definitions: Labels) -> np.ndarray:
+def guide_sums(table: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:
     """What one case adds to the pool.
 
     Args:
-        prediction, truth: code maps.
-        valid: bool; pixels that count.
-        definitions: the Plan's labels.
+        table: `confusion` of prediction and truth.
+        members: the codes of each class (bool, 256), background first.
 
     Returns:
-        ``(classes + 1, 3)``: pixels in both, in the prediction, in the truth; background first.
+        ``(classes + 1, 3)``: pixels in both, in the prediction, in the truth.
     """
-    table = labels.membership(definitions)
-    member = np.concatenate([np.arange(256)[:, None] == 0, table], axis=1)
-    pairs = np.bincount(prediction[valid].astype(np.int64) * 256 + truth[valid], minlength=256 * 256).reshape(256, 256)
-    both = np.einsum("pt,pk,tk->k", pairs, member, member)
-    return np.stack([both, pairs.sum(axis=1) @ member, pairs.sum(axis=0) @ member], axis=1)
+    counts = [counts_of(table, member) for member in members]
+    return np.array([(c.tp, c.tp + c.fp, c.tp + c.fn) for c in counts])
 
 
 def guide_metrics(sums: Sequence[dict[tuple[str, str], np.ndarray]], batch: int) -> list[dict[str, Any]]:

@@ -239,6 +239,27 @@ def nsd(d: SurfaceDistances, tolerance: float) -> float:
     return float((both <= tolerance).mean()) if both.size else math.nan
 
 
+def overlap(c: Counts) -> dict[str, float]:
+    """All metrics that need the counts alone."""
+    return {
+        "dice": dice(c),
+        "iou": iou(c),
+        "sensitivity": sensitivity(c),
+        "specificity": specificity(c),
+        "precision": precision(c),
+        "accuracy": accuracy(c),
+        "mcc": mcc(c),
+    }
+
+
+def surface(
+    prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | None = None, *, tolerance: float = 1.0
+) -> dict[str, float]:
+    """NSD, HD95 and ASSD; see `surface_distances` for the arguments. Cropping both masks to where they lie changes nothing."""
+    distances = surface_distances(prediction, truth, spacing)
+    return {"nsd": nsd(distances, tolerance), "hd95": hd95(distances), "assd": assd(distances)}
+
+
 def score(
     prediction: np.ndarray,
     truth: np.ndarray,
@@ -247,7 +268,6 @@ def score(
     spacing: Sequence[float] | None = None,
     tolerance: float = 1.0,
     tubular: bool = False,
-    surface: bool = True,
     probability: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Every metric that applies.
@@ -259,29 +279,17 @@ def score(
         spacing: mm between neighbours along each axis; default: distances in pixels.
         tolerance: of NSD, in the unit of ``spacing``.
         tubular: add clDice.
-        surface: add HD95, ASSD and NSD.
         probability: adds AUC; score of the class, shape of ``truth``.
 
     Returns:
         Metric → value, with the keys of `METRICS` that apply.
     """
-    counts = count(prediction, truth, valid)
-    out = {
-        "dice": dice(counts),
-        "iou": iou(counts),
-        "sensitivity": sensitivity(counts),
-        "specificity": specificity(counts),
-        "precision": precision(counts),
-        "accuracy": accuracy(counts),
-        "mcc": mcc(counts),
-    }
+    out = overlap(count(prediction, truth, valid))
     if probability is not None:
         out["auc"] = auc(probability, truth, valid)
     if valid is not None:
         prediction, truth = prediction & valid, truth & valid
     if tubular:
         out["cldice"] = cldice(prediction, truth)
-    if surface:
-        distances = surface_distances(prediction, truth, spacing)
-        out |= {"nsd": nsd(distances, tolerance), "hd95": hd95(distances), "assd": assd(distances)}
+    out |= surface(prediction, truth, spacing, tolerance=tolerance)
     return {name: out[name] for name in METRICS if name in out}

@@ -164,7 +164,7 @@ def console_table(scores: Scores) -> tuple[list[str], list[list[str]]]:
     Each cell is the mean over cases, Dice with its 95 % interval; ``n`` counts the cases behind Dice.
     """
     unit = scores.protocol["distance unit"]
-    metrics = [m for m in ("dice", "iou", "sensitivity", "precision", "cldice", "nsd", "hd95") if scores.of(m)]
+    metrics = [m for m in ("dice", "iou", "cldice", "nsd", "hd95") if scores.of(m)]
     labels = list(dict.fromkeys(r["class"] for r in scores.rows if r["class"] != BACKGROUND))
     if len(labels) == 3:  # one class is its own mean
         labels.remove(MEAN)
@@ -181,9 +181,9 @@ def console_table(scores: Scores) -> tuple[list[str], list[list[str]]]:
             cells[0] += f" ({_number(dice['low'])} … {_number(dice['high'])})"
         rows.append([label.strip("()"), *cells, str(dice["count"]), f"{dice['missed']} of {dice['present']}"])
     for entry in scores.guide:
-        where = "" if len({g["reader"] for g in scores.guide}) == 1 else f", reader {entry['reader']}"
+        where = "" if len({g["reader"] for g in scores.guide}) == 1 else f" ({entry['reader']})"
         cells = [_number(entry["guide_dice"]), _number(entry["guide_iou"]), *[""] * (len(metrics) - 2)]
-        rows.append([f"guide's Dice, {entry['region']}{where}", *cells, str(entry["cases"]), ""])
+        rows.append([f"guide's, {entry['region']}{where}", *cells, str(entry["cases"]), ""])
     return ["", *(_title(m, unit) for m in metrics), "n", "missed"], rows
 
 

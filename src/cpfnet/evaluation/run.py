@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 from cpfnet import labels
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation import metrics
-from cpfnet.evaluation.cases import CaseMasks, Item, load_masks
+from cpfnet.evaluation.cases import Item, load_masks
+from cpfnet.evaluation.confusion import boxes, confusion, counts_of, union
 from cpfnet.evaluation.guide import guide_metrics, guide_sums
 from cpfnet.evaluation.scores import (
     ALL_READERS,
@@ -26,60 +28,52 @@ from cpfnet.evaluation.scores import (
     Scores,
     mean_rows,
 )
+from cpfnet.image import spacing_of
 from cpfnet.planning import Labels
+
+
+def _members(definitions: Labels) -> list[np.ndarray]:
+    """The codes (bool, 256) of the background and of each class."""
+    return [np.arange(256) == 0, *labels.membership(definitions).T]
 
 
 def _score_pair(
     prediction: np.ndarray,
     truth: np.ndarray,
-    masks: CaseMasks,
+    table: np.ndarray,
+    valid: np.ndarray,
     definitions: Labels,
+    *,
+    spacing: tuple[float, ...] | None,
     tolerance: float,
     probability: np.ndarray | None,
-    where: str,
 ) -> list[dict[str, Any]]:
     """Rows of one prediction against one reader: background, every class, and their means."""
-    valid = truth != labels.IGNORED
-    if masks.roi is not None:
-        valid &= masks.roi
-    if not valid.any():
-        raise DatasetError(
-            "no pixel counts: all are ignored or outside the region of interest",
-            where=where,
-            mend="correct the region or the label, or leave the case out",
-        )
-    table = labels.membership(definitions)
-    spacing = None
-    if masks.affine is not None:
-        spacing = np.linalg.norm(masks.affine[:3, :3], axis=0)
+    # What does not count is background in both from here on.
+    prediction, truth = prediction * valid, truth * valid
+    places = boxes(prediction), boxes(truth)
     rows = []
-    for index in range(-1, len(definitions.classes)):
-        background = index < 0
-        a, b = (codes == 0 if background else table[:, index][codes] for codes in (prediction, truth))
-        counts = metrics.count(a, b, valid)
-        values = metrics.score(
-            a,
-            b,
-            valid,
-            spacing=spacing,
-            tolerance=tolerance,
-            tubular=not background and definitions.classes[index].tubular,
-            surface=not background,
-            probability=None if background or probability is None else probability[index],
-        )
+    for index, member in enumerate(_members(definitions), start=-1):
+        counts = counts_of(table, member)
+        values = metrics.overlap(counts)
+        if index >= 0:
+            box = union(places, member, truth.ndim)
+            a, b = member[prediction[box]], member[truth[box]]
+            if probability is not None:
+                values["auc"] = metrics.auc(probability[index], member[truth], valid)
+            if definitions.classes[index].tubular:
+                values["cldice"] = metrics.cldice(a, b)
+            values |= metrics.surface(a, b, spacing, tolerance=tolerance)
         present, predicted = counts.tp + counts.fn > 0, counts.tp + counts.fp > 0
         rows.append(
-            {"class": BACKGROUND if background else definitions.classes[index].name}
-            | values
+            {"class": BACKGROUND if index < 0 else definitions.classes[index].name}
+            | {name: values[name] for name in metrics.METRICS if name in values}
             | {
                 "present": int(present),
                 "missed": int(present and not predicted),
                 "spurious": int(predicted and not present),
-                "tp": counts.tp,
-                "fp": counts.fp,
-                "fn": counts.fn,
-                "tn": counts.tn,
             }
+            | asdict(counts)
         )
     overlap = [{k: v for k, v in row.items() if k in rows[0]} for row in rows]
     rows.append({"class": MEAN} | mean_rows(rows[1:]))
@@ -97,24 +91,42 @@ def _score_case(
         (second, first, masks.truth[second], masks.truth[first]) for first, second in combinations(masks.truth, 2)
     ]
     head = {"case": item.case, "patient": item.patient or item.case}
+    spacing = None if masks.affine is None else spacing_of(masks.affine)
     rows: list[dict[str, Any]] = []
+    sums = {}
     for name, reader, codes, truth in pairs:
+        annotated = truth != labels.IGNORED
         if name != PREDICTION:  # what a reader did not annotate counts no more than what the other did not
-            truth = np.where(codes == labels.IGNORED, np.uint8(labels.IGNORED), truth)
-        probability = masks.probability if name == PREDICTION else None
-        scored = _score_pair(codes, truth, masks, definitions, tolerance, probability, f"{item.case}, reader {reader}")
+            annotated &= codes != labels.IGNORED
+        valid = annotated if masks.roi is None else annotated & masks.roi
+        if not valid.any():
+            raise DatasetError(
+                "no pixel counts: all are ignored or outside the region of interest",
+                where=f"{item.case}, reader {reader}",
+                mend="correct the region or the label, or leave the case out",
+            )
+        table = confusion(codes, truth, valid)
+        scored = _score_pair(
+            codes,
+            truth,
+            table,
+            valid,
+            definitions,
+            spacing=spacing,
+            tolerance=tolerance,
+            probability=masks.probability if name == PREDICTION else None,
+        )
         rows += [head | {"prediction": name, "reader": reader} | row for row in scored]
+        if name == PREDICTION:
+            whole = table if masks.roi is None else confusion(codes, truth, annotated)
+            sums[reader, "whole image"] = guide_sums(whole, _members(definitions))
+            if masks.roi is not None:
+                sums[reader, "region of interest"] = guide_sums(table, _members(definitions))
     if len(masks.truth) > 1:
         own = [row for row in rows if row["prediction"] == PREDICTION]
         for label in dict.fromkeys(row["class"] for row in own):
             mean = mean_rows([row for row in own if row["class"] == label])
             rows.append(head | {"prediction": PREDICTION, "reader": ALL_READERS, "class": label} | mean)
-    sums = {}
-    for reader, codes in masks.truth.items():
-        annotated = codes != labels.IGNORED
-        sums[reader, "whole image"] = guide_sums(masks.prediction, codes, annotated, definitions)
-        if masks.roi is not None:
-            sums[reader, "region of interest"] = guide_sums(masks.prediction, codes, annotated & masks.roi, definitions)
     return rows, sums, masks.affine is not None
 
 
