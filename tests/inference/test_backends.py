@@ -79,6 +79,17 @@ class TestOutOfMemory:
         with pytest.raises(NetworkError, match="single piece of 32×40 does not fit"):
             backend(np.zeros((2, 1, 32, 40), np.float32))
 
+    def test_so_is_one_that_the_cpu_cannot_hold(self):
+        class Huge(Oracle):
+            def forward(self, x):
+                return super().forward(x) + torch.empty(1 << 55)
+
+        if "huge" not in zoo.names():
+            zoo.register("huge", Huge)
+        model = make_model(change=lambda plan: plan.model_copy(update={"network": _network("huge")}))
+        with pytest.raises(NetworkError, match="memory of cpu"):
+            torch_backend(model, "cpu")(np.zeros((1, 1, 32, 40), np.float32))
+
     def test_other_errors_stay_what_they_are(self):
         with pytest.raises(RuntimeError, match="size"):
             torch_backend(make_model(), "cpu")(np.zeros((2, 0, 32, 40), np.float32))

@@ -261,6 +261,10 @@ class TestCollect:
         self.touch(tmp_path, f"{name}/a.png", f"{name}/b.png", "masks/a.png", "labelsTr/b.png")
         assert self.names(tmp_path) == [("a", ["a.png"]), ("b", ["b.png"])]
 
+    def test_a_data_set_in_parts_means_the_images_of_each(self, tmp_path):
+        self.touch(tmp_path, "train/images/a.png", "train/1st_manual/a.png", "test/images/b.png", "test/masks/b.png")
+        assert sorted(self.names(tmp_path)) == [("a", ["a.png"]), ("b", ["b.png"])]
+
     def test_a_folder_of_folders_without_labels_and_results(self, tmp_path):
         self.touch(tmp_path, "p1/scan.nii.gz", "p2/scan.nii.gz", "p1/masks/scan.nii.gz", "out/p1/scan.nii.gz")
         found = self.names(tmp_path, out=tmp_path / "out")

@@ -13,6 +13,9 @@ from pathlib import Path
 from cpfnet import formats
 from cpfnet.errors import CpfnetError, FormatError
 
+IMAGES = ("images", "imagesTs")
+"""Folders of a data set that hold the images to segment."""
+
 NO_IMAGES = {"mask", "masks", "label", "labels", "labelsTr", "labelsTs", "roi"}
 """Folders of a data set that hold no images."""
 
@@ -37,8 +40,8 @@ class Item:
 def collect(inputs: Sequence[str | Path], *, channels: int, out: Path | None = None) -> list[Item]:
     """Look up files, folders and patterns.
 
-    A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in all its
-    subfolders but label folders. Channel files ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several
+    A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in the
+    ``images/`` of its subfolders, else in all subfolders but label folders. Channel files ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several
     channels, unless the first alone has them all. Results are called as their inputs; where two inputs share a name, all keep
     their folders below the inputs' common one.
 
@@ -77,10 +80,11 @@ def _images_in(folder: Path, out: Path | None) -> list[Path]:
     direct = sorted((p for p in folder.iterdir() if _is_image(p)), key=_natural)
     if direct:
         return direct
-    for name in ("images", "imagesTs"):
+    for name in IMAGES:
         if (folder / name).is_dir():
             return _images_in(folder / name, out)
     below = [p for p in folder.rglob("*") if _is_image(p) and not NO_IMAGES & set(p.relative_to(folder).parts[:-1])]
+    below = [p for p in below if set(IMAGES) & set(p.relative_to(folder).parts[:-1])] or below
     if out is not None:
         below = [p for p in below if not p.resolve().is_relative_to(out.resolve())]
     return sorted(below, key=_natural)
