@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 from ruamel.yaml import YAML
+from scipy import ndimage
 
 from cpfnet.data.check import check
-from tests.data import shared, write_nifti, write_raster
+from tests.data import make_volumes_dataset, shared, write_nifti, write_raster
 from tests.datasets.conftest import BASES
 from tests.datasets.mending import _edit, _rows, follow
 
@@ -236,7 +238,63 @@ def test_one_systematic_cause_is_one_finding(good: dict[str, Path], tmp_path: Pa
     assert json.loads(json.dumps(finding.as_dict()))["files"][0] == "scans/p0L.png"
 
 
-def test_dimensions_and_declared_channels(good: dict[str, Path], tmp_path: Path) -> None:
+def test_probabilities_in_place_of_labels(tmp_path: Path) -> None:
+    root = make_volumes_dataset(tmp_path, cases=6, shape=(20, 18, 8), classes=1)
+    for path in (root / "labels").iterdir():
+        _edit(path, lambda a: ndimage.gaussian_filter(a.astype(np.float32), 0.6) * 0.98)
+    (finding,) = check(root)
+    assert (finding.severity, finding.kind, len(finding.files)) == ("warning", "soft-label", 6)
+    assert check(follow(finding.mend, root, root, root)) == []
+
+
+def test_a_threshold_that_would_erase_other_labels_is_not_proposed(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["pictures"], root)
+    for number in range(8):
+        mask = root / "masks" / f"case_{number:02d}.png"
+        _jpeg(mask) if number == 3 else _edit(mask, lambda a: a // 255)
+    (finding,) = check(root)
+    assert (finding.kind, finding.where) == ("soft-label", "masks/case_03.png")
+    assert finding.mend.startswith("export `masks/case_03.png` again, without loss")
+
+
+def test_names_that_are_no_text(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["volumes"], root)
+    name = os.fsdecode(b"caf\xe9.nii.gz")
+    for folder in ("images", "labels"):
+        try:
+            (root / folder / "case_00.nii.gz").rename(root / folder / name)
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+    assert check(root) == []
+    (root / "labels" / name).write_bytes(b"")
+    (finding,) = check(root)
+    assert finding.where == "labels/caf\\xe9.nii.gz"
+    json.dumps(finding.as_dict(), ensure_ascii=False).encode("utf-8")
+
+
+def test_link_that_leads_nowhere(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["volumes"], root)
+    (root / "images" / "case_00.nii.gz").unlink()
+    (root / "images" / "case_00.nii.gz").symlink_to("annex/objects/abc")
+    (finding,) = check(root)
+    assert (finding.kind, finding.where) == ("unreadable", "images/case_00.nii.gz")
+    assert check(follow(finding.mend.split("; or ")[1], root, root, root)) == []
+
+
+def test_workers_and_progress_change_nothing(
+    good: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["pictures"], root)
+    _fill(0)(root / "masks" / "case_03.png")
+    assert check(root, workers=1) == check(root, workers=4, progress=True)
+    assert capsys.readouterr().out == ""
+
+
+def test_declared_channels(good: dict[str, Path], tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(good["nnunet"], root)
     content = json.loads((root / "dataset.json").read_text())

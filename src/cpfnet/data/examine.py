@@ -145,11 +145,13 @@ def is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool
     """Two poles with values between them that lie along edges: what JPEG or interpolation makes of a mask.
 
     Classes lie between other values, too, but in patches: there neighbours are equal. And an image mistaken for a label has
-    no two poles.
+    no two poles. Fractions from 0 to 1 are soft wherever they lie.
     """
     if len(numbers) < 4 or numbers[-1] >= COLOURS:
         return False
     low, high = float(numbers[0]), float(numbers[-1])
+    if packed.dtype.kind == "f" and low >= 0 and high <= 1:
+        return True  # probabilities, or shares of a voxel
     edge = (high - low) / 10
     at_low, at_high = counts[numbers <= low + edge].sum(), counts[numbers >= high - edge].sum()
     between = packed.size - at_low - at_high

@@ -43,11 +43,12 @@ def labels(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
 def _soft(soft: list[tuple[Case, Content]], pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator[Finding]:
     declared = mending.dataset.labels
     low, high = _poles([content for _, content in soft])
-    hard = {v for _, content in pairs if not content.soft for v in content.values} - {low, high}
-    one_class = len(declared.classes) == 1 if declared else not hard
-    if one_class:
-        threshold = (low + high) // 2 if high - low > 2 else (low + high) / 2
-        base = declared or Labels(classes=(LabelClass(name="foreground", values=(int(high),)),))
+    threshold = 0.5 if high <= 1 else (low + high) // 2
+    hard = {v for _, content in pairs if not content.soft for v in content.values} - {0}
+    # A threshold also acts on the labels without soft edges: their one structure must lie above it.
+    one_class = len(declared.classes) == 1 if declared else len(hard) < 2
+    if one_class and all(not isinstance(v, str) and v > threshold for v in hard):
+        base = declared or Labels(classes=(LabelClass(name="foreground", values=(max(1, int(high)),)),))
         mend = mending.declare(f"labels: {short_labels(base.model_copy(update={'threshold': threshold}))}")
         first = soft[0][1]
         names = tuple(mending.shown(content.path) for _, content in soft)
@@ -76,8 +77,11 @@ def _nonsense(content: Content, mending: Mending, case: Case) -> Finding | None:
         return None
     where = mending.shown(content.path)
     what = f"holds {content.distinct} different values" + (f", such as {fractions[0]:g}" if fractions else "")
-    mend = f"export `{where}` again with one integer for each class; or {mending.drop(case)}"
-    return Finding("error", "label-values", where, f"{what}: an image, not a label?", mend, case.id)
+    lossy = content.path.suffix.lower() in (".jpg", ".jpeg")
+    what += ": classes do not survive a lossy format (JPEG)" if lossy else ": an image, not a label?"
+    kind = "without loss, " if lossy else ""
+    mend = f"export `{where}` again, {kind}with one integer for each class; or {mending.drop(case)}"
+    return Finding("error", "label-values", where, what, mend, case.id)
 
 
 def _values(values: Sequence[Value]) -> str:

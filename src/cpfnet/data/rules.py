@@ -104,7 +104,7 @@ def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
     patients = len(by_patient(pool))
     numbered = len({case.fold for case in pool}) > 1
     if patients < FOLDS and not numbered and not any(case.split == "val" for case in pool):
-        what = f"{patients} labelled patients are too few for {FOLDS} folds"
+        what = f"labelled cases of {patients} patient{'s' * (patients > 1)} are too few for {FOLDS} folds"
         mend = f"add labelled cases of {FOLDS - patients} more patients"
         if patients > 1:
             mend += "; or " + mending.declare(f"split: {{{_splits(cases, {pool[-1].patient: 'val'})}}}")
