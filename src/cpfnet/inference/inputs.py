@@ -41,9 +41,9 @@ def collect(inputs: Sequence[str | Path], *, channels: int, out: Path | None = N
     """Look up files, folders and patterns.
 
     A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in the
-    ``images/`` of its subfolders, else in all subfolders but label folders. Channel files ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several
-    channels, unless the first alone has them all. Results are called as their inputs; where two inputs share a name, all keep
-    their folders below the inputs' common one.
+    ``images/`` of its subfolders, else in all subfolders but label folders. Channel files ``NAME_0000``, ``NAME_0001`` …
+    make one image for a Model with several channels, unless the first alone has them all. Results are called as their
+    inputs; where two inputs share a name, all keep their folders below the inputs' common one.
 
     Args:
         inputs: as a shell would pass them, patterns too.
