@@ -52,12 +52,14 @@ def _cell(entry: dict[str, Any] | None, cases: int) -> page.Cell | str:
     return page.Cell(_number(entry["mean"], digits), "\n".join(parts))
 
 
-def _tables(scores: Scores) -> list[page.Block]:
+def _tables(scores: Scores) -> list[page.Section]:
+    """One section for each pair of prediction and reader, the headline reader first."""
     pairs = list(dict.fromkeys((row["prediction"], row["reader"]) for row in scores.rows))
+    pairs.sort(key=lambda pair: pair != (PREDICTION, scores.reader))
     unit = scores.protocol["distance unit"]
     overlap = [m for m, metric in METRICS.items() if metric.higher_is_better and m not in ("auc", "cldice", "nsd")]
-    groups = {"Overlap": overlap, "Ranking, topology and surface": [m for m in METRICS if m not in overlap]}
-    out: list[page.Block] = []
+    others = [m for m in METRICS if m not in overlap]
+    out: list[page.Section] = []
     for prediction, reader in pairs:
         entries = {
             (a["class"], a["metric"]): a
@@ -68,13 +70,13 @@ def _tables(scores: Scores) -> list[page.Block]:
         classes = list(dict.fromkeys(row["class"] for row in members))
         names = [c for c in classes if c not in (BACKGROUND, MEAN, MEAN_WITH_BACKGROUND)]
         cases = len({row["case"] for row in members})
-        who = "Prediction" if prediction == PREDICTION else f"Reader {prediction}"
-        whom = "the label" if len(pairs) == 1 else reader.strip("()") if reader == ALL_READERS else f"reader {reader}"
-        against = f"{who} against {whom}, {cases} cases"
-        for title, wanted in groups.items():
+        who = "Prediction" if prediction == PREDICTION else f"Reader {prediction!r}"
+        whom = reader.strip("()") if reader == ALL_READERS else f"reader {reader!r}"
+        blocks: list[page.Block] = []
+        for wanted in (overlap, others):
             present = [m for m in wanted if any((c, m) in entries for c in classes)]
             shown = [*names, *([MEAN] if len(names) > 1 else [])]
-            if title == "Overlap":
+            if wanted is overlap:
                 shown += [BACKGROUND, MEAN_WITH_BACKGROUND]
             columns = ["Class", *(_title(m, unit) for m in present)]
             rows: list[list[str | page.Cell]] = [
@@ -82,12 +84,14 @@ def _tables(scores: Scores) -> list[page.Block]:
                 + [_cell(entries.get((label, m)), cases) for m in present]
                 for label in shown
             ]
-            if title != "Overlap":
+            if wanted is others:
                 columns += ["Missed", "Spurious"]
                 for row, label in zip(rows, shown, strict=True):
                     entry = entries[label, "dice"]
                     row += [f"{entry['missed']} of {entry['present']}", str(entry["spurious"])]
-            out.append(page.Table(columns, rows, f"{against}. {_NOTE if not out else ''}"))
+            blocks.append(page.Table(columns, rows))
+        blocks.append(page.Text([f"{cases} cases. {_NOTE}"]))
+        out.append(page.Section("Scores" if len(pairs) == 1 else f"{who} against {whom}", blocks))
     return out
 
 
@@ -200,7 +204,7 @@ def sections(
     """
     return [
         page.Section("Summary", [_tiles(scores), page.Notice(scores.warnings)]),
-        page.Section("Scores", _tables(scores)),
+        *_tables(scores),
         page.Section("Spread over cases", _boxes(scores)),
         page.Section("Best, median and worst case", _pictures(scores, items, definitions, window)),
         page.Section("Protocol", [page.Pairs([(k.capitalize(), v) for k, v in scores.protocol.items()])]),
