@@ -352,3 +352,38 @@ def test_drive_by_its_recipe(tmp_path: Path) -> None:
     recipe = (Path(__file__).parents[2] / "recipes" / "drive.yaml").read_text()
     (tmp_path / "drive.yaml").write_text(f"{recipe}\nroot: {shared('DRIVE')}\n")
     assert check(tmp_path / "drive.yaml") == []
+
+
+def test_patient_torn_by_folders(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "train", "train", "train", "train", "val")):
+        rng = np.random.default_rng(number)
+        name = f"{split}/{{}}/p{min(number, 4)}_{number}.png"
+        write_raster(tmp_path / name.format("images"), np.uint8(rng.integers(0, 255, (32, 32))))
+        write_raster(tmp_path / name.format("masks"), np.uint8(rng.integers(0, 2, (32, 32))))
+    assert check(tmp_path) == []
+    (tmp_path / "dataset.yaml").write_text("patient: '^(p[0-9]+)_'\n")
+    findings = check(tmp_path)
+    assert [(f.severity, f.kind) for f in findings] == [("error", "patient-split")]
+    assert "patient p4 stands in several splits (1 in train, 1 in val)" in findings[0].what
+    assert check(follow(findings[0].mend, tmp_path, tmp_path, tmp_path)) == []
+
+
+def test_listed_in_json(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["volumes"], root)
+    names = [f"case_{number:02d}.nii.gz" for number in range(8)]
+    entries = [{"image": f"images/{name}", "label": f"labels/{name}"} for name in names]
+    (root / "list.json").write_text(json.dumps({"training": entries}))
+    assert check(root / "list.json") == []
+    _fill(0)(root / "labels" / names[2])
+    (finding,) = check(root / "list.json")
+    assert finding.mend.endswith("; or remove the entry of case `case_02` from `list.json`")
+    (root / "list.json").write_text(json.dumps({"training": entries[:2] + entries[3:]}))
+    assert check(root / "list.json") == []
+
+
+def test_unlabelled_sets_and_one_case(tmp_path: Path) -> None:
+    make_volumes_dataset(tmp_path, cases=1, shape=(20, 18, 8))
+    assert [f.kind for f in check(tmp_path)] == ["few-cases"]
+    (tmp_path / "dataset.yaml").write_text("image: images/{case}.nii.gz\n")
+    assert [(f.severity, f.kind) for f in check(tmp_path)] == [("error", "no-label")]

@@ -119,7 +119,8 @@ def _label(path: Path) -> Content:
         common = _common(path, image)
         if "nonfinite" in common:
             return Content(**common)  # type: ignore[arg-type]
-        packed = pack(image.array, where=str(path))
+        small = len(image.array) == 1 and image.array.dtype.name in ("uint8", "uint16", "int16")
+        packed = image.array[0] if small else pack(image.array, where=str(path))  # packing takes 8 bytes a pixel
     except CpfnetError as error:
         return _failure(path, error)
     numbers, counts = count_values(packed)
@@ -127,15 +128,18 @@ def _label(path: Path) -> Content:
     if len(numbers) > KEPT_VALUES:
         kept = sorted({0, len(numbers) - 1, *np.argsort(-counts, kind="stable")[:8].tolist()})
     values: dict[Value, int] = {
-        (value_of(int(numbers[i])) if packed.dtype.kind == "i" else float(numbers[i])): int(counts[i]) for i in kept
+        (value_of(int(numbers[i])) if packed.dtype.kind in "iu" else float(numbers[i])): int(counts[i]) for i in kept
     }
     return Content(**common, values=values, distinct=len(numbers), soft=is_soft(packed, numbers, counts))  # type: ignore[arg-type]
 
 
 def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distinct values and their counts; counting is far faster than sorting where labels are small numbers."""
-    if packed.dtype.kind == "i" and packed.min() >= 0 and packed.max() < 2**16:
-        counts = np.bincount(packed.ravel())
+    if packed.dtype.kind in "iu" and packed.min() >= 0 and (high := int(packed.max())) < 2**16:
+        flat = packed.ravel()
+        counts = np.zeros(high + 1, dtype=np.int64)
+        for start in range(0, flat.size, 2**20):  # bincount makes 8 bytes of every pixel
+            counts += np.bincount(flat[start : start + 2**20], minlength=high + 1)
         numbers = np.flatnonzero(counts)
         return numbers, counts[numbers]
     return np.unique(packed, return_counts=True)
