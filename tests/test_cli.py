@@ -1,0 +1,174 @@
+"""The commands as a user meets them: the whole way, and what happens when something is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data import make_images_dataset
+
+SMALL = ["--set", "network.name=unet", "--set", "network.options={features: [8, 8, 16, 16, 32, 8]}", "--set", "training.workers=0"]
+SHORT = ["--set", "training.samples=24", "--set", "training.batch=8", "--set", "training.warmup=0", "--set", "training.learning_rate=0.01"]
+
+
+def cpfnet(*arguments, cwd=None, env=None):
+    return subprocess.run(
+        [sys.executable, "-c", "from cpfnet.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **(env or {})},
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A dataset, and everything that the commands make of it."""
+    root = tmp_path_factory.mktemp("work")
+    make_images_dataset(root / "data", cases=8, size=(64, 64), roi=True)
+    for step in (
+        ["check", "data"],
+        ["plan", "data", "-o", "plan.yaml", *SMALL, *SHORT, "--preview", "preview.png"],
+        ["train", "data", "-o", "model", "--plan", "plan.yaml", "--epochs", 3, "--device", "cpu"],
+        ["predict", "model", "data/images", "-o", "masks", "--overlays", "--probabilities", "--tta"],
+        ["evaluate", "data", "masks", "-o", "scores"],
+    ):
+        done = cpfnet(*step, cwd=root)
+        assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
+    return root
+
+
+def test_the_whole_way_leaves_what_it_promises(work):
+    for name in ("plan.yaml", "weights.safetensors", "fitted.yaml", "metrics.json", "card.md", "report.html"):
+        assert (work / "model" / name).stat().st_size > 0
+    assert Image.open(work / "preview.png").size[0] > 500
+    images, masks = sorted((work / "data/images").iterdir()), sorted((work / "masks").glob("*.png"))
+    assert [m.name for m in masks] == [i.name for i in images]
+    for image, mask in zip(images, masks, strict=True):
+        values = np.asarray(Image.open(mask))
+        assert values.shape == np.asarray(Image.open(image)).shape[:2]
+        assert set(np.unique(values)) <= {0, 255}  # the data set's own values
+    assert len(list((work / "masks/overlays").iterdir())) == len(images)
+    assert len(list((work / "masks/probabilities").iterdir())) == len(images)
+    scores = json.loads((work / "scores/scores.json").read_text())
+    dice = next(a for a in scores["aggregates"] if a["metric"] == "dice" and a["class"] == "foreground")
+    assert dice["count"] == 8
+    assert dice["mean"] > 0.5  # bright blobs are learned in seconds
+    page = (work / "scores/report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")  # self-contained
+    assert "https://" not in page.replace("https://www.w3.org", "")
+
+
+def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
+    done = cpfnet("evaluate", work / "data", work / "model", "-o", tmp_path / "scores")
+    assert done.returncode == 0, done.stderr
+    assert "the model was trained on" in done.stderr  # it is told that these are no unseen cases
+    own = json.loads((tmp_path / "scores/scores.json").read_text())["aggregates"]
+    assert next(a for a in own if a["metric"] == "dice" and a["class"] == "foreground")["mean"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "nowhere"], "nowhere"),
+        (["plan", "data", "-o", "plan.yaml"], "exists already"),
+        (["train", "data", "-o", "model", "--weights", "none"], "--resume"),
+        (["train", "data", "-o", "new", "--plan", "plan.yaml", "--set", "training.btch=3"], "did you mean 'batch'?"),
+        (["train", "data", "-o", "new", "--plan", "plan.yaml", "--network", "unett"], "did you mean"),
+        (["train", "data", "-o", "new", "--plan", "plan.yaml", "--fold", "17"], "fold"),
+        (["train", "data", "-o", "new", "--plan", "plan.yaml", "--device", "tpu"], "device"),
+        (["train", "data", "-o", "new", "--plan", "data/images"], "plan"),
+        (["predict", "data", "data/images", "-o", "out"], "no Model"),
+        (["predict", "model", "data/images", "-o", "masks"], "exists already"),
+        (["predict", "model", "-o", "masks"], "no input"),
+        (["evaluate", "data", "data/images", "-o", "out"], "data/images"),
+        (["evaluate", "data", "masks", "-o", "scores"], "exists already"),
+        (["evaluate", "data", "masks", "--split", "test"], "--split all"),
+        (["weights", "import", "plan.yaml"], "plan.yaml"),
+        (["weights", "path"], "cpfnet weights download"),
+    ],
+)
+def test_what_cannot_be_ends_in_one_message(work, tmp_path, arguments, said):
+    before = sorted(work.rglob("*"))
+    done = cpfnet(*arguments, cwd=work, env={"CPFNET_CACHE": str(tmp_path), "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(work.rglob("*")) == before  # nothing half-written
+
+
+def test_one_bad_input_does_not_stop_the_others(work, tmp_path):
+    (tmp_path / "text.png").write_text("this is no picture")
+    Image.fromarray(np.zeros((70, 50), np.uint8)).save(tmp_path / "grey.png")
+    shutil.copy(next((work / "data/images").iterdir()), tmp_path / "good.png")
+    done = cpfnet("predict", work / "model", tmp_path, tmp_path / "missing.png", "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good.png"]
+    for name in ("text.png", "grey.png", "missing.png"):
+        assert name in done.stdout
+    assert "1 of 4 done" in done.stderr
+
+
+def test_a_mask_of_another_size_is_named_with_both_sizes(tmp_path):
+    make_images_dataset(tmp_path / "data", cases=4)
+    mask = sorted((tmp_path / "data/masks").iterdir())[1]
+    Image.fromarray(np.zeros((64, 60), np.uint8)).save(mask)
+    done = cpfnet("check", tmp_path / "data")
+    assert done.returncode == 1
+    assert mask.name in done.stdout
+    assert "64×60" in done.stdout
+    assert "64×64" in done.stdout
+
+
+def test_check_speaks_json(work):
+    done = cpfnet("check", work / "data", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == []
+
+
+def test_a_defect_of_ours_is_reported_without_a_traceback(tmp_path):
+    code = "import cpfnet.verbs, cpfnet.cli, sys\ncpfnet.verbs.check = lambda *a, **k: 1 / 0\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert "CPFNET_DEBUG=1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "check", "plan", "train", "predict", "evaluate", "demo"])
+def test_every_command_has_examples(command):
+    said = cpfnet(command, "--help").stdout
+    assert f"cpfnet {command}" in said.partition("Examples:")[2]
+
+
+@pytest.mark.parametrize("command", ["list", "import", "verify", "download", "path"])
+def test_every_weights_command_has_examples(command):
+    said = cpfnet("weights", command, "--help").stdout
+    assert f"cpfnet weights {command}" in said.partition("Examples:")[2]
+
+
+def test_the_verbs_are_in_the_package():
+    import cpfnet as package
+
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError):
+        package.no_such_name  # noqa: B018
+
+
+def test_a_notebook_can_do_what_the_commands_do(work, tmp_path):
+    import cpfnet as package
+
+    scan = sorted((work / "data/images").iterdir())[0]
+    segmentation = package.predict(work / "model", scan)
+    written = package.write(segmentation, tmp_path / "mask.png")
+    assert np.array_equal(np.asarray(Image.open(written)), segmentation.array)
+    assert package.check(work / "data") == []
+    assert Path(package.Model.load(work / "model").folder) == work / "model"
