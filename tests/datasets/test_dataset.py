@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cpfnet.data.dataset import load
 from cpfnet.data.declaration import Declaration, full_labels, short_labels
@@ -267,7 +270,7 @@ BAD_LISTS = {
         ("", "no column 'image'"),
         ("imag,label\na,b", "rename the column 'imag'"),
         ("image,lable\na,b", "did you mean 'label'"),
-        ("image,label\n,b", "line 2: no image"),
+        ("image,label\n\n,b", "line 3: no image"),
         ("image,image\na,b", "columns repeat"),
         ("image,split\na,dev", "line 2: split 'dev'"),
         ("image,fold\na,one", "line 2: fold 'one'"),
@@ -361,3 +364,64 @@ def test_short_labels_read_back(tmp_path: Path, short: dict[str, object]) -> Non
     from cpfnet.settings import read_yaml
 
     assert read_yaml(Declaration, tmp_path / "d.yaml").labels == labels
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "training",
+                    "test",
+                    "image",
+                    "label",
+                    "fold",
+                    "labels",
+                    "background",
+                    "ignore",
+                    "channel_names",
+                    "0",
+                    "1",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(content=JSON)
+def test_any_json_is_understood_or_refused(tmp_path: Path, content: object) -> None:
+    touch(tmp_path, "imagesTr/a_0000.png", "labelsTr/a.png")
+    for name in ("dataset.json", "list.json"):
+        (tmp_path / name).write_text(json.dumps(content))
+        with contextlib.suppress(CpfnetError):
+            load(tmp_path / name)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    content=st.dictionaries(
+        st.sampled_from([*Declaration.model_fields, "other"]),
+        JSON | st.text(alphabet="ab{}case/*?.\\", max_size=12),
+        max_size=3,
+    )
+)
+def test_any_declaration_is_understood_or_refused(tmp_path: Path, content: dict[str, object]) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png")
+    (tmp_path / "dataset.yaml").write_text(json.dumps(content))
+    with contextlib.suppress(CpfnetError):
+        load(tmp_path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(rows=st.lists(st.text(alphabet='a,;\t"\r\n \x00é/.', max_size=20), max_size=4))
+def test_any_manifest_is_understood_or_refused(tmp_path: Path, rows: list[str]) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(["image,label,roi,patient", *rows]), newline="")
+    with contextlib.suppress(CpfnetError):
+        load(tmp_path / "a.csv")

@@ -76,7 +76,8 @@ def read_csv(path: Path) -> Dataset:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", strict=True))
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", strict=True)
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise DatasetError(
             f"not valid CSV: {error}", where=path, mend="quote values that contain commas or quotes"
@@ -85,14 +86,14 @@ def read_csv(path: Path) -> Dataset:
     readers = {"label": "label", **{name: name.removeprefix("label_") for name in columns if name.startswith("label_")}}
     _check_columns(columns, set(readers), path)
     cases = []
-    for number, raw in enumerate(rows, start=2):
+    for number, raw in rows:
         where = f"{path}, line {number}"
         row = {str(key).strip(): (value or "").strip() for key, value in raw.items() if isinstance(value, str | None)}
         if not any(row.values()):
             continue
-        if not row["image"]:
-            raise DatasetError("no image named", where=where, mend="fill in `image`, or remove the line")
         images = tuple(path.parent / name.strip() for name in row["image"].split(";") if name.strip())
+        if not images:
+            raise DatasetError("no image named", where=where, mend="fill in `image`, or remove the line")
         case = printable(row.get("case", "")).replace("/", "_") or identifier(images[0])
         labels = {readers[name]: path.parent / row[name] for name in readers if row.get(name)}
         cases.append(
