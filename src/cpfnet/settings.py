@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -179,7 +180,8 @@ def _commented(model: BaseModel, comments: dict[str, str], prefix: str = "", ind
         if hint and scalar:
             out.yaml_add_eol_comment(hint, name, column=36)
         if key in comments:
-            lines = ["".join(c if c.isprintable() else " " for c in line) for line in comments[key].splitlines()]
+            printable = ["".join(c if c.isprintable() else " " for c in line) for line in comments[key].splitlines()]
+            lines = [part for line in printable for part in textwrap.wrap(line, 110 - indent)]
             out.yaml_set_comment_before_after_key(name, before="\n".join(lines), indent=indent)
     return out
 

@@ -1,0 +1,386 @@
+"""What the data look like: sizes, spacings, intensities, label values and structures, from a bounded look at every data set."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from cpfnet import formats
+from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.examine import count_values, is_soft
+from cpfnet.data.modality import Look, look_at
+from cpfnet.data.structure import Structure, measure
+from cpfnet.errors import DatasetError
+from cpfnet.image import Image, spacing_of
+from cpfnet.labels import IGNORED, encode, membership, pack, value_of
+from cpfnet.planning import LabelClass, Labels, Strict
+
+T = TypeVar("T")
+
+LOOKED_AT = 64
+"""Images whose pixels are looked at, evenly spread over the data set; of all others only the header is read."""
+
+MEASURED = 16
+"""Labels whose structures are measured."""
+
+SAMPLED = 20_000
+"""Pixels of an image that enter the percentiles."""
+
+MOST_VALUES = 64
+"""More label values than these need a declaration: nobody can guess what they mean."""
+
+PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
+
+
+class ChannelFingerprint(Strict):
+    """Intensities of one channel, in file units.
+
+    Attributes:
+        low, high: smallest and largest value met.
+        image, body, labels: `PERCENTILES` of all pixels, of the body (what is not background) and inside labels (None
+            where nothing is labelled).
+    """
+
+    name: str
+    low: float
+    high: float
+    image: tuple[float, ...]
+    body: tuple[float, ...]
+    labels: tuple[float, ...] | None
+
+
+class ClassFingerprint(Strict):
+    """One class.
+
+    Attributes:
+        name: the class's.
+        cases: share of the labels that show it.
+        frequency: share of all annotated pixels.
+        smallest, largest: pixels of it in a label that shows it.
+        radius: median distance from its centre line to its edge, pixels (0 where it is nowhere).
+        tubular: thin and long-drawn, such as vessels.
+    """
+
+    name: str
+    cases: float
+    frequency: float
+    smallest: int
+    largest: int
+    radius: float
+    tubular: bool
+
+
+class Fingerprint(Strict):
+    """What `proposal.propose` needs to know of a data set.
+
+    Attributes:
+        cases, patients: that are labelled and not set aside as test.
+        volumes: the images have depth.
+        sizes: spatial size of every image; volumes along the patient's axes (inferior–superior, anterior–posterior, right–left).
+        spacings: mm likewise; empty for images.
+        dtypes: of the image files.
+        channels: in order.
+        values: label value → labels that hold it.
+        labels: the declared labels, or what the values become.
+        labels_reason: why these.
+        classes: in the order of ``labels.classes``.
+        look: what tells modalities apart.
+        readers: most readers that a case has.
+        roi: cases with a region of interest.
+    """
+
+    cases: int
+    patients: int
+    volumes: bool
+    sizes: tuple[tuple[int, ...], ...]
+    spacings: tuple[tuple[float, float, float], ...]
+    dtypes: tuple[str, ...]
+    channels: tuple[ChannelFingerprint, ...]
+    values: dict[str, int]
+    labels: Labels
+    labels_reason: str
+    classes: tuple[ClassFingerprint, ...]
+    look: Look
+    readers: int
+    roi: int
+
+    @property
+    def median_size(self) -> tuple[int, ...]:
+        return tuple(int(n) for n in np.median(self.sizes, axis=0))
+
+    @property
+    def median_spacing(self) -> tuple[float, float, float] | None:
+        if not self.spacings:
+            return None
+        depth, height, width = (float(f"{s:.4g}") for s in np.median(self.spacings, axis=0))
+        return depth, height, width
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Label values of one case: value → pixels, over its readers; and its softest reader's."""
+
+    numbers: dict[int | float, int]
+    soft: bool
+    single: int | None  # the only value beside the lowest, where there is one
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    image: np.ndarray  # (channels, n), as the two below
+    body: np.ndarray
+    labels: np.ndarray
+    range: tuple[tuple[float, float], ...]
+    counts: np.ndarray  # (classes,) pixels
+    annotated: int
+    structures: tuple[Structure | None, ...]
+    shape: tuple[int, ...]
+    look: Look
+
+
+def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool = False) -> Fingerprint:
+    """Look at a data set; the same data give the same fingerprint, whatever the number of workers.
+
+    Headers and labels of all cases are read, the pixels of `LOOKED_AT` images, one a worker at a time.
+
+    Args:
+        dataset: as `load` gives it.
+        workers: threads that read; default: one a core.
+        progress: show bars on standard error.
+
+    Raises:
+        DatasetError: nothing is labelled, or what is there cannot go into one plan.
+        FormatError: a file cannot be read.
+    """
+    cases = [case for case in dataset.cases if case.labels and case.split != "test"]
+    if not cases:
+        raise DatasetError(
+            f"none of {len(dataset.cases)} cases has a label to learn from",
+            where=dataset.root,
+            mend="add labels; `cpfnet check` says which layouts are understood",
+        )
+
+    def every(function: Callable[[Case], T], chosen: list[Case], what: str) -> list[T]:
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            results: Iterable[T] = pool.map(function, chosen)
+            bar = track(
+                results, what, total=len(chosen), console=Console(stderr=True), disable=not progress, transient=True
+            )
+            return list(bar)
+
+    headers = every(lambda case: formats.read_header(case.images), cases, "Headers")
+    for case, header in zip(cases, headers, strict=True):
+        if len(header.shape) != len(headers[0].shape) or len(header.channels) != len(headers[0].channels):
+            raise DatasetError(
+                f"{len(header.channels)} channels and {len(header.shape)} spatial axes, where {cases[0].id} has "
+                f"{len(headers[0].channels)} and {len(headers[0].shape)}",
+                where=case.id,
+                mend="keep images of one kind in a data set; `cpfnet check` lists the others",
+            )
+    values = every(_values, cases, "Label values")
+    labels, reason = _labels(dataset, values)
+    volumes = len(headers[0].shape) == 3
+    spread = _spread(cases, LOOKED_AT)
+    measured = {case.id for case in _spread(cases, MEASURED)}
+    pixels = every(lambda case: _pixels(case, labels, case.id in measured), spread, "Images")
+    holding = Counter(number for one in values for number in one.numbers)
+    oriented = [_along_patient(h.shape, h.affine) if h.affine is not None else (h.shape, None) for h in headers]
+    return Fingerprint(
+        cases=len(cases),
+        patients=len({case.patient for case in cases}),
+        volumes=volumes,
+        sizes=tuple(shape for shape, _ in oriented),
+        spacings=tuple(spacing for _, spacing in oriented if spacing is not None),
+        dtypes=tuple(sorted({str(h.dtype) for h in headers})),
+        channels=_channels(dataset.channels or headers[0].channels, pixels),
+        values={
+            str(value_of(int(v)) if float(v).is_integer() else v): n for v, n in sorted(holding.items())[:MOST_VALUES]
+        },
+        labels=labels,
+        labels_reason=reason,
+        classes=tuple(_class(index, c, pixels) for index, c in enumerate(labels.classes)),
+        look=Look.median([one.look for one in pixels]),
+        readers=max(len(case.labels) for case in cases),
+        roi=sum(case.roi is not None for case in cases),
+    )
+
+
+def _spread(cases: list[Case], count: int) -> list[Case]:
+    """``count`` cases, evenly spread, or all."""
+    if len(cases) <= count:
+        return cases
+    return [cases[i] for i in np.linspace(0, len(cases) - 1, count).round().astype(int)]
+
+
+def _along_patient(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+    """Size and spacing along the patient's axes (inferior–superior, anterior–posterior, right–left)."""
+    from scipy.optimize import linear_sum_assignment
+
+    cosines = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    _, stored = linear_sum_assignment(-np.round(cosines, 6))  # patient axis (x, y, z) → stored axis
+    spacing = spacing_of(affine)
+    x, y, z = (int(axis) for axis in stored)
+    return (shape[z], shape[y], shape[x]), (spacing[z], spacing[y], spacing[x])
+
+
+def _values(case: Case) -> _Values:
+    total: Counter[int | float] = Counter()
+    soft = False
+    for path in case.labels.values():
+        packed = pack(formats.read_label(path).array, where=str(path))
+        numbers, counts = count_values(packed)
+        total.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        soft = soft or is_soft(packed, numbers, counts)
+    if len(total) > MOST_VALUES:  # an image or a soft mask: its extremes will do
+        total = Counter({v: total[v] for v in (min(total), *sorted(total)[1:MOST_VALUES], max(total))})
+    single = int(max(total)) if len(total) == 2 else None
+    return _Values(dict(total), soft, single)
+
+
+def _labels(dataset: Dataset, values: list[_Values]) -> tuple[Labels, str]:
+    """What is declared, or else what the values look like."""
+    if dataset.labels is not None:
+        return dataset.labels, "declared by the data set"
+    found = sorted({number for one in values for number in one.numbers})
+    low, high = found[0], found[-1]
+    soft = sum(one.soft for one in values)
+    if soft and high > low:
+        threshold = float((low + high) // 2 if high - low > 2 else (low + high) / 2)
+        foreground = LabelClass(name="foreground", values=(int(high),))
+        return (
+            Labels(background=(int(low),), classes=(foreground,), threshold=threshold),
+            f"soft edges in {soft} of {len(values)} labels (values {low:g} to {high:g}): above the threshold is the class",
+        )
+    if len(found) > MOST_VALUES or any(not float(v).is_integer() for v in found):
+        raise DatasetError(
+            f"the labels hold {len(found)} different values from {low:g} to {high:g}",
+            where=dataset.root,
+            mend="declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`",
+        )
+    numbers = [int(v) for v in found]
+    background = 0 if 0 in numbers else numbers[0]
+    rest = [v for v in numbers if v != background]
+    if not rest:
+        raise DatasetError(
+            f"every pixel of every label is {value_of(background)}: there is nothing to learn",
+            where=dataset.root,
+            mend="draw the structures, or declare `labels:` in dataset.yaml with another background",
+        )
+    shown = ", ".join(str(value_of(v)) for v in numbers)
+    back = (value_of(background),)
+    if len(rest) == 1:
+        one = LabelClass(name="foreground", values=(value_of(rest[0]),))
+        return Labels(background=back, classes=(one,)), f"all labels hold {shown}"
+    singles = {v for v in (one.single for one in values) if v is not None and v != background}
+    if all(len(one.numbers) <= 2 for one in values) and singles == set(rest) and {1, 255} == set(rest):
+        both = LabelClass(name="foreground", values=tuple(value_of(v) for v in rest))
+        return Labels(
+            background=back, classes=(both,)
+        ), f"some labels hold 0 and 1, others 0 and 255 ({shown}): one class"
+    ignore: tuple[int | str, ...] = ()
+    why = f"the labels hold {shown}: each value a class"
+    if 255 in rest and len(rest) > 2 and max(v for v in rest if v != 255) == len(rest) - 1:
+        rest.remove(255)
+        ignore = (255,)
+        why = f"the labels hold {shown}: classes are numbered without a gap, and 255 is what many tools write for 'not annotated'"
+    classes = tuple(
+        LabelClass(name=f"class_{value_of(v)}".replace("#", "").replace("-", "minus"), values=(value_of(v),))
+        for v in rest
+    )
+    return Labels(background=back, classes=classes, ignore=ignore), why
+
+
+def _pixels(case: Case, labels: Labels, structures: bool) -> _Pixels:
+    image = formats.read(case.images)
+    path = next(iter(case.labels.values()))  # the first reader's
+    codes = encode(formats.read_label(path), labels, where=str(path))
+    if codes.shape != image.shape:
+        raise DatasetError(
+            f"the label is {'×'.join(map(str, codes.shape))}, its image {'×'.join(map(str, image.shape))}",
+            where=path,
+            mend="make the label on the image's own grid; `cpfnet check` lists all of them",
+        )
+    member = membership(labels)
+    flat, marks = image.array.reshape(len(image.array), -1), codes.ravel()
+    rng = np.random.default_rng(0)
+    inside = np.flatnonzero(np.any(member, axis=1)[marks])
+    first = flat[0]
+    low, high = first.min(), np.percentile(first[:: max(1, first.size // SAMPLED)], 99.5)
+    body = np.flatnonzero(first > low + 0.05 * (high - low))
+
+    def sample(where: np.ndarray | None) -> np.ndarray:
+        pool = flat.shape[1] if where is None else len(where)
+        chosen = np.sort(rng.choice(pool, SAMPLED, replace=False)) if pool > SAMPLED else np.arange(pool)
+        return flat[:, chosen if where is None else where[chosen]].astype(np.float32)
+
+    counts = np.bincount(marks, minlength=256)
+    return _Pixels(
+        image=sample(None),
+        body=sample(body if body.size else None),
+        labels=sample(inside),
+        range=tuple((float(c.min()), float(c.max())) for c in flat),
+        counts=counts @ member,
+        annotated=int(counts.sum() - counts[IGNORED]),
+        structures=tuple(measure(member[:, k][codes]) for k in range(len(labels.classes))) if structures else (),
+        shape=codes.shape,
+        look=look_at(_slice(image)),
+    )
+
+
+def _slice(image: Image) -> np.ndarray:
+    """One picture, (channels, height, width): the image, or the middle slice."""
+    return image.array if image.array.ndim == 3 else image.array[:, image.array.shape[1] // 2]
+
+
+def _channels(names: tuple[str, ...], pixels: list[_Pixels]) -> tuple[ChannelFingerprint, ...]:
+    def percentiles(parts: list[np.ndarray], channel: int) -> tuple[float, ...] | None:
+        pooled = np.concatenate([part[channel] for part in parts])
+        if not np.isfinite(pooled).all():
+            raise DatasetError(
+                f"channel {names[channel]!r} holds NaN or infinite values",
+                mend="replace them in the files; `cpfnet check` lists all of them",
+            )
+        return tuple(float(p) for p in np.percentile(pooled, PERCENTILES)) if pooled.size else None
+
+    out = []
+    for channel, name in enumerate(names):
+        image = percentiles([one.image for one in pixels], channel)
+        body = percentiles([one.body for one in pixels], channel)
+        assert image is not None
+        assert body is not None
+        out.append(
+            ChannelFingerprint(
+                name=name,
+                low=min(one.range[channel][0] for one in pixels),
+                high=max(one.range[channel][1] for one in pixels),
+                image=image,
+                body=body,
+                labels=percentiles([one.labels for one in pixels], channel),
+            )
+        )
+    return tuple(out)
+
+
+def _class(index: int, label_class: LabelClass, pixels: list[_Pixels]) -> ClassFingerprint:
+    counts = [int(one.counts[index]) for one in pixels]
+    shown = [count for count in counts if count]
+    found = [(s[index], one.shape) for one in pixels if (s := one.structures)]
+    structures = [(structure, shape) for structure, shape in found if structure is not None]
+    tubular = [structure.tubular(shape) for structure, shape in structures]
+    return ClassFingerprint(
+        name=label_class.name,
+        cases=len(shown) / len(counts),
+        frequency=sum(counts) / max(1, sum(one.annotated for one in pixels)),
+        smallest=min(shown, default=0),
+        largest=max(shown, default=0),
+        radius=float(np.median([s.radius for s, _ in structures])) if structures else 0.0,
+        tubular=label_class.tubular or (bool(tubular) and sum(tubular) > len(tubular) / 2),
+    )

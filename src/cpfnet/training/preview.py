@@ -1,0 +1,142 @@
+"""One picture of what a network will be shown: 16 augmented samples with the outlines of their masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cpfnet import formats, preprocessing
+from cpfnet.data.dataset import Case, Dataset
+from cpfnet.errors import DatasetError
+from cpfnet.formats.files import replacing
+from cpfnet.labels import IGNORED, encode, membership
+from cpfnet.planning import Plan
+from cpfnet.report.figures import LINES
+from cpfnet.training.augment import Augmenter
+from cpfnet.training.loading import cut
+
+SIDE = 4
+"""Samples along each side of the picture."""
+
+
+def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
+    """Draw `SIDE`² samples as training would make them, from cases spread over the data set.
+
+    Args:
+        dataset: labelled cases.
+        plan: says how samples are made; the same plan and data give the same picture.
+        path: the PNG to write; an existing one is replaced.
+
+    Raises:
+        DatasetError: nothing is labelled.
+        OutputError: it cannot be written.
+    """
+    cases = [case for case in dataset.cases if case.labels and case.split != "test"]
+    if not cases:
+        raise DatasetError("no case has a label to draw", where=dataset.root, mend="add labels")
+    augmenter = Augmenter(plan)
+    chosen = np.linspace(0, len(cases) - 1, SIDE**2).round().astype(int)
+    samples = []
+    for number, index in enumerate(chosen):
+        rng = np.random.default_rng((plan.training.seed, number))
+        image, codes = _sample(cases[index], plan, rng)
+        image, codes, _ = augmenter(image, codes, None, rng)
+        samples.append((cases[index].id, image, codes))
+    return _draw(samples, plan, Path(path))
+
+
+def _sample(case: Case, plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A patch around a structure."""
+    image, trace = preprocessing.apply(formats.read(case.images), plan)
+    label = next(iter(case.labels.values()))
+    codes = encode(formats.read_label(label), plan.labels, where=str(label))
+    if case.roi is not None:
+        codes[~formats.read(case.roi).array.any(axis=0)] = IGNORED
+    codes = preprocessing.apply_codes(codes, trace)
+    if codes.ndim == 2:
+        image, codes = image[:, None], codes[None]
+    places = np.flatnonzero((codes > 0) & (codes != IGNORED))
+    centre = np.unravel_index(rng.choice(places), codes.shape) if places.size else None
+    return cut(image, codes, None if centre is None else tuple(map(int, centre)), plan.spatial, rng)
+
+
+def _picture(image: np.ndarray, codes: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """What can be shown of a sample: ``(height, width[, 3])`` in 0…1, and its codes; of a volume the slice with most structure."""
+    channels = len(plan.channels)
+    middle = plan.spatial.neighbours * channels
+    shown = image[middle : middle + (3 if channels == 3 else 1)]
+    if codes.ndim == 3:
+        structure = ((codes > 0) & (codes != IGNORED)).sum(axis=(1, 2))
+        best = int(structure.argmax()) if structure.any() else len(codes) // 2
+        shown, codes = shown[:, best], codes[best]
+    colour = len(shown) == 3 and plan.source == "images"
+    shown = shown if colour else shown[:1]
+    if colour:  # undo the channels' own scales, so that colours look as in the file
+        for plane, channel in zip(shown, plan.channels, strict=True):
+            if channel.intensity.kind == "scale":
+                plane *= channel.intensity.std
+                plane += channel.intensity.mean
+    low, high = np.percentile(shown, (0.5, 99.5))
+    shown = ((shown - low) / max(high - low, 1e-6)).clip(0, 1)
+    return (np.moveaxis(shown, 0, -1) if colour else shown[0]), codes
+
+
+def _draw(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    height, width = plan.spatial.patch[-2:]
+    panel, title, gap, head, foot = 3.0, 0.2, 0.06, 0.45, 0.5  # inches
+    across = SIDE * panel + (SIDE + 1) * gap
+    row = panel * height / width + title
+    along = SIDE * row + head + foot
+    figure = Figure(figsize=(across, along), dpi=110, facecolor="white")
+    grid = figure.subplots(SIDE, SIDE)
+    figure.subplots_adjust(
+        left=gap / across,
+        right=1 - gap / across,
+        bottom=foot / along,
+        top=1 - (head + title) / along,
+        wspace=gap / panel,
+        hspace=title / (row - title),
+    )
+    FigureCanvasAgg(figure)
+    member = membership(plan.labels)
+    for ax, (name, image, codes) in zip(grid.flat, samples, strict=True):
+        picture, codes = _picture(image, codes, plan)
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ignored = np.ma.masked_where(codes != IGNORED, np.ones(codes.shape))
+        ax.imshow(ignored, cmap="gray", vmin=0, vmax=2, alpha=0.55, interpolation="nearest")
+        for index, colour in zip(range(member.shape[1]), _colours(member.shape[1]), strict=True):
+            mask = member[:, index][codes]
+            if mask.any() and not mask.all():
+                ax.contour(
+                    mask.astype(float), [0.5], colors=[colour], linewidths=0.7 if max(codes.shape) > 128 else 1.5
+                )
+        ax.set_title(name if len(name) <= 32 else f"{name[:31]}…", fontsize=7.5, color="#445566", pad=2)
+        ax.set_axis_off()
+    figure.suptitle(
+        f"{plan.name}: augmented samples, {'×'.join(map(str, plan.spatial.patch))}",
+        fontsize=13,
+        y=1 - 0.12 / along,
+        va="top",
+    )
+    names = [c.name for c in plan.labels.classes]
+    handles = [Line2D([], [], color=c, lw=2.5, label=n) for n, c in zip(names, _colours(len(names)), strict=True)]
+    if any((codes == IGNORED).any() for _, _, codes in samples):
+        handles.append(Line2D([], [], color="#9a9a9a", lw=7, label="not counted"))
+    legend = figure.legend(
+        handles=handles[:24], loc="lower center", ncols=min(8, len(handles)), frameon=True, fontsize=10
+    )
+    legend.get_frame().set(facecolor="#2b3540", edgecolor="none")
+    for text in legend.get_texts():
+        text.set_color("white")
+    with replacing(path, overwrite=True) as temporary:
+        figure.savefig(temporary, format="png")
+    return path
+
+
+def _colours(count: int) -> list[str]:
+    return [LINES[i % len(LINES)] for i in range(count)]

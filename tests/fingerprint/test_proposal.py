@@ -1,0 +1,263 @@
+"""Proposed plans: valid for any data, and with the choices that the figures call for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cpfnet.data.case import Dataset
+from cpfnet.data.dataset import load
+from cpfnet.data.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint, fingerprint
+from cpfnet.data.modality import Look
+from cpfnet.data.proposal import GIB, Memory, propose
+from cpfnet.errors import PlanError
+from cpfnet.planning import LabelClass, Labels, Plan
+from tests import data
+
+CPU, GPU = Memory(16 * GIB, "cpu"), Memory(24 * GIB, "cuda")
+GREY = Look(colour=0, red=1 / 3, corners=0.5, centre=0.5, black=0, layers=0, aspect=1, longest=512)
+
+
+def found(
+    sizes: Any = ((512, 512),),
+    *,
+    spacing: tuple[float, float, float] | None = None,
+    low: float = 0,
+    high: float = 255,
+    inside: tuple[float, float] = (20, 200),
+    channels: int = 1,
+    names: tuple[str, ...] = ("lesion",),
+    radius: float = 20,
+    frequency: float = 0.1,
+    tubular: bool = False,
+    **changes: Any,
+) -> Fingerprint:
+    volumes = len(sizes[0]) == 3
+    five = (low, low, (low + high) / 2, high, high)
+    return Fingerprint.model_validate(
+        {
+            "cases": len(sizes),
+            "patients": len(sizes),
+            "volumes": volumes,
+            "sizes": sizes,
+            "spacings": [spacing or (1, 1, 1)] * len(sizes) if volumes else [],
+            "dtypes": ["uint8"],
+            "channels": [
+                ChannelFingerprint(
+                    name=f"c{i}", low=low, high=high, image=five, body=five, labels=(inside[0], *five[1:4], inside[1])
+                )
+                for i in range(channels)
+            ],
+            "values": {},
+            "labels": Labels(classes=tuple(LabelClass(name=n, values=(i + 1,)) for i, n in enumerate(names))),
+            "labels_reason": "for a test",
+            "classes": [
+                ClassFingerprint(
+                    name=n, cases=1, frequency=frequency, smallest=9, largest=99, radius=radius, tubular=tubular
+                )
+                for n in names
+            ],
+            "look": GREY,
+            "readers": 1,
+            "roi": 0,
+            **changes,
+        }
+    )
+
+
+def plan(fingerprint: Fingerprint, memory: Memory = CPU, **options: Any) -> Plan:
+    return propose(fingerprint, Dataset(Path(), "test", ()), memory=memory, **options)[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    size=st.lists(st.integers(1, 3000), min_size=2, max_size=3),
+    spacing=st.tuples(*[st.floats(0.05, 20)] * 3),
+    channels=st.integers(1, 5),
+    classes=st.integers(1, 6),
+    radius=st.floats(0, 400),
+    low=st.floats(-2000, 0),
+    frequency=st.floats(0, 1),
+    memory=st.integers(0, 200),
+    device=st.sampled_from(["cpu", "cuda"]),
+    modality=st.sampled_from([None, "ct", "mr", "fundus", "dermoscopy", "oct", "xray", "ultrasound", "other"]),
+    network=st.sampled_from([None, "unet", "cpfnet-guide"]),
+)
+def test_any_data_gets_a_valid_plan_with_reasons(
+    size: list[int],
+    spacing: Any,
+    channels: int,
+    classes: int,
+    radius: float,
+    low: float,
+    frequency: float,
+    memory: int,
+    device: str,
+    modality: Any,
+    network: Any,
+) -> None:
+    print_of = found(
+        (tuple(size),),
+        spacing=spacing,
+        channels=channels,
+        names=tuple(f"n{i}" for i in range(classes)),
+        radius=radius,
+        low=low,
+        frequency=frequency,
+    )
+    dataset = Dataset(Path(), "test", ())
+    made, reasons = propose(print_of, dataset, memory=Memory(memory * GIB, device), modality=modality, network=network)
+    assert all(n % 32 == 0 for n in made.spatial.patch)
+    assert made.spatial.dims == 2 or made.source == "volumes"
+    assert made.training.samples % (made.training.batch * made.training.accumulate) == 0
+    content = made.model_dump()
+    for key, reason in reasons.items():  # every reason stands at a key of the plan
+        assert reason
+        at: Any = content
+        for part in key.split("."):
+            at = at[int(part)] if isinstance(at, (list, tuple)) else at[part]
+
+
+def test_ct_window() -> None:
+    wide = plan(found(((40, 512, 512),), low=-1024, high=3071, inside=(-900, 1500)))
+    assert wide.modality == "ct"
+    assert wide.channels[0].intensity.model_dump() == {"kind": "window", "low": -1000.0, "high": 2000.0}
+    liver = plan(found(((40, 512, 512),), low=-1024, high=3071, inside=(20, 180))).channels[0].intensity
+    assert liver.kind == "window"
+    assert liver.low < 20 < 180 < liver.high
+    assert liver.high - liver.low < 500
+
+
+@pytest.mark.parametrize(
+    ("modality", "kind"), [("mr", "zscore"), ("other", "minmax"), ("oct", "percentiles"), ("ultrasound", "percentiles")]
+)
+def test_normalisation_of_volumes(modality: str, kind: str) -> None:
+    made = plan(found(((40, 128, 128),)), modality=modality)
+    assert made.modality == modality
+    assert made.channels[0].intensity.kind == kind
+
+
+def test_normalisation_of_colour() -> None:
+    look = GREY.model_copy(update={"colour": 0.5})
+    pretrained = plan(found(channels=3, look=look), modality="dermoscopy")
+    assert pretrained.network.weights == "imagenet"
+    assert [c.intensity.mean for c in pretrained.channels] == [0.485, 0.456, 0.406]  # type: ignore[union-attr]
+    assert [c.intensity.std for c in pretrained.channels] == [0.229, 0.224, 0.225]  # type: ignore[union-attr]
+    scratch = plan(found(channels=3, look=look), modality="dermoscopy", network="unet")
+    assert scratch.network.weights == "none"
+    assert scratch.channels[0].intensity.kind == "scale"
+
+
+def test_declared_modality_wins_over_the_guess_and_the_argument_over_both() -> None:
+    declared = Dataset(Path(), "test", (), modality="oct")
+    made, reasons = propose(found(), declared, memory=CPU)
+    assert made.modality == "oct"
+    assert "declared" in reasons["modality"]
+    assert propose(found(), declared, memory=CPU, modality="xray")[0].modality == "xray"
+    with pytest.raises(PlanError, match="unknown modality 'mri'"):
+        propose(found(), declared, memory=CPU, modality="mri")
+
+
+def test_thin_structures_keep_every_pixel_and_thick_ones_the_whole_image() -> None:
+    vessels = plan(found(((584, 565),), radius=1.4, tubular=True))
+    assert vessels.spatial.size is None
+    assert vessels.spatial.patch == (256, 256)
+    assert vessels.labels.classes[0].tubular
+    lungs = plan(found(((1024, 1024),), radius=80))
+    assert lungs.spatial.size == lungs.spatial.patch == (256, 256)
+    assert plan(found(((1024, 1024),), radius=80), GPU).spatial.size == (512, 512)
+    portrait_and_landscape = plan(found(((1024, 600), (600, 1024)), radius=80))
+    assert portrait_and_landscape.spatial.size is None  # one size would distort half of them
+
+
+@pytest.mark.parametrize(
+    ("size", "spacing", "memory", "mode", "slices"),
+    [
+        ((36, 50, 35), (1, 1, 1), GPU, "3d", "axial"),
+        ((36, 50, 35), (1, 1, 1), CPU, "2.5d", "axial"),
+        ((30, 512, 512), (5, 0.7, 0.7), GPU, "2d", "axial"),
+        ((120, 512, 512), (1.5, 0.7, 0.7), GPU, "3d", "axial"),
+        ((512, 40, 512), (0.7, 5, 0.7), CPU, "2d", "coronal"),
+        ((512, 512, 40), (0.7, 0.7, 1.5), CPU, "2.5d", "sagittal"),
+        ((3, 256, 256), (1, 1, 1), GPU, "2d", "axial"),
+    ],
+)
+def test_which_way_volumes_are_cut(size: Any, spacing: Any, memory: Memory, mode: str, slices: str) -> None:
+    made = plan(found((size,), spacing=spacing, high=3000), memory)
+    assert (made.spatial.mode, made.spatial.slices) == (mode, slices)
+    assert made.spatial.spacing is not None
+    assert made.spatial.spacing[0] == max(spacing)
+    if mode == "3d":
+        assert made.network.weights == "none"
+        assert made.inference.tile == made.spatial.patch
+
+
+def test_small_volumes_enter_whole() -> None:
+    assert plan(found(((36, 50, 35),), spacing=(1, 1, 1)), GPU).spatial.patch == (64, 64, 64)
+    assert plan(found(((36, 50, 35),), spacing=(1, 1, 1)), CPU).spatial.patch == (64, 64)
+
+
+def test_little_memory_is_made_up_for_by_accumulation() -> None:
+    much, little = (
+        plan(found(((584, 565),), tubular=True)),
+        plan(found(((584, 565),), tubular=True), Memory(4 * GIB, "cpu")),
+    )
+    assert (much.training.batch, much.training.accumulate) == (4, 1)
+    assert little.training.batch < 4
+    assert little.training.batch * little.training.accumulate >= 4
+
+
+@pytest.mark.parametrize(
+    ("modality", "names", "flips"),
+    [
+        ("fundus", ("vessel",), ("height", "width")),
+        ("xray", ("lung",), ()),
+        ("xray", ("lung_left", "lung_right"), ()),
+        ("oct", ("fluid",), ("width",)),
+        ("dermoscopy", ("Left eye",), ()),
+        ("dermoscopy", ("cleft",), ("height", "width")),
+    ],
+)
+def test_mirrors_where_anatomy_allows(modality: str, names: tuple[str, ...], flips: tuple[str, ...]) -> None:
+    made = plan(found(names=names), modality=modality)
+    assert made.training.augmentation.flips == flips
+    assert made.inference.mirror == flips
+
+
+def test_mirrors_of_volumes() -> None:
+    def flips(modality: str, names: tuple[str, ...] = ("tumour",)) -> tuple[str, ...]:
+        return plan(found(((64, 64, 64),), names=names), GPU, modality=modality).training.augmentation.flips
+
+    assert flips("mr") == ("width",)
+    assert flips("mr", ("hippocampus L", "hippocampus R")) == ()
+    assert flips("ct") == ()
+
+
+def test_no_more_folds_than_patients() -> None:
+    assert plan(found(((64, 64),) * 12)).folds.count == 5
+    assert plan(found(((64, 64),) * 3)).folds.count == 3
+    assert plan(found()).folds.count == 2
+
+
+def test_from_files_to_a_plan_file(tmp_path: Path) -> None:
+    dataset = load(data.make_volumes_dataset(tmp_path / "data", spacing=(1.0, 1.0, 2.0)))
+    made, reasons = propose(fingerprint(dataset), dataset, memory=CPU)
+    made.save(tmp_path / "plan.yaml", comments=reasons)
+    assert Plan.load(tmp_path / "plan.yaml") == made
+    text = (tmp_path / "plan.yaml").read_text()
+    assert max(len(line) for line in text.splitlines() if line.strip().startswith("#")) <= 115
+    for key in (
+        "modality",
+        "labels",
+        "spatial.mode",
+        "spatial.spacing",
+        "training.batch",
+        "training.epochs",
+        "inference.tile",
+    ):
+        assert reasons[key].split()[0] in text
+    assert Memory.found().bytes > 0
