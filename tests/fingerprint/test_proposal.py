@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from cpfnet.data.case import Dataset
 from cpfnet.data.dataset import load
+from cpfnet.data.draft import GIB, Memory
 from cpfnet.data.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint, fingerprint
 from cpfnet.data.modality import Look
-from cpfnet.data.proposal import GIB, Memory, propose
+from cpfnet.data.proposal import propose
 from cpfnet.errors import PlanError
 from cpfnet.planning import LabelClass, Labels, Plan
 from tests import data

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image as Pillow
 
 from cpfnet.data.dataset import load
+from cpfnet.data.draft import GIB, Memory
 from cpfnet.data.fingerprint import fingerprint
-from cpfnet.data.proposal import GIB, Memory, propose
+from cpfnet.data.proposal import propose
 from cpfnet.errors import OutputError
 from cpfnet.planning import Plan
 from cpfnet.training.preview import preview

@@ -1,0 +1,135 @@
+"""On which grid to train: 2-D, 2.5-D or 3-D, spacing, size and patch."""
+
+from __future__ import annotations
+
+from cpfnet.data.draft import Draft
+
+THICK = 12.0
+"""Median radius, pixels, that the thinnest class must keep where images are shrunk."""
+
+ANISOTROPIC = 3.0
+"""Ratio of slice distance to pixel size from which slices are segmented one by one."""
+
+PLANES = ("axial", "coronal", "sagittal")
+_ORDER = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}  # of (inferior–superior, a–p, r–l)
+
+
+def up(size: float) -> int:
+    """To the next multiple of 32, the deepest level's stride."""
+    return max(32, -(-int(size) // 32) * 32)
+
+
+def brief(size: tuple[int, ...]) -> str:
+    return "×".join(map(str, size))
+
+
+def propose_grid(draft: Draft) -> None:
+    """Fill in `spatial`."""
+    (_volume_grid if draft.fingerprint.volumes else _image_grid)(draft)
+
+
+def _image_grid(draft: Draft) -> None:
+    fingerprint = draft.fingerprint
+    height, width = fingerprint.median_size
+    longest = max(height, width)
+    radii = [c.radius for c in fingerprint.classes if c.radius]
+    thinnest, tubular = min(radii, default=0.0), any(c.tubular for c in fingerprint.classes)
+    wanted = 512 if draft.memory.device == "cuda" else 256
+    size = None
+    aspects = [w / h for h, w in fingerprint.sizes]
+    alike = max(aspects) < 1.3 * min(aspects)
+    if alike and not tubular and longest > wanted and thinnest * wanted / longest >= THICK:
+        size = (up(height * wanted / longest), up(width * wanted / longest))
+        draft.because(
+            "spatial.size",
+            f"the thinnest class has a median radius of {thinnest:.0f} pixels in {height}×{width}: shrunk, it keeps "
+            f"{thinnest * wanted / longest:.0f}, and a network that sees the whole image sees its surroundings ({draft.memory})",
+        )
+    elif len(set(fingerprint.sizes)) > 1:
+        smallest, largest = min(fingerprint.sizes), max(fingerprint.sizes)
+        draft.because("spatial.size", f"images of {brief(smallest)} to {brief(largest)} keep their own grid")
+    else:
+        draft.because("spatial.size", f"all images are {height}×{width}; thin structures need every pixel")
+    if size is not None:
+        patch = size
+    elif max(up(height), up(width)) <= 512 and not tubular and thinnest >= 4:
+        patch = (up(height), up(width))
+    else:
+        patch = (min(256, up(height)), min(256, up(width)))
+    whole = patch[0] >= (size or (height, width))[0] and patch[1] >= (size or (height, width))[1]
+    draft.because(
+        "spatial.patch",
+        "the whole image, in multiples of 32"
+        if whole
+        else "cut from the image: fine detail matters more than the whole",
+    )
+    draft.data["spatial"] = {"mode": "2d", "size": size, "patch": patch}
+
+
+def _volume_grid(draft: Draft) -> None:
+    fingerprint = draft.fingerprint
+    spacing, size = fingerprint.median_spacing, fingerprint.median_size
+    if spacing is None:
+        plane, step = "stored", (1.0, 1.0, 1.0)
+    else:
+        coarse = max(range(3), key=lambda axis: (round(spacing[axis] / min(spacing), 1), -axis))
+        plane = PLANES[coarse]
+        order = _ORDER[plane]
+        step, size = tuple(spacing[a] for a in order), tuple(size[a] for a in order)  # type: ignore[assignment]
+        draft.because(
+            "spatial.slices",
+            f"median spacing {_brief_mm(spacing)} mm (inferior–superior, anterior–posterior, right–left): "
+            + (
+                "nearly isotropic, so the usual plane"
+                if max(spacing) < 1.3 * min(spacing)
+                else "slices lie across the coarsest axis"
+            ),
+        )
+        spread = [max(column) / min(column) for column in zip(*fingerprint.spacings, strict=True)]
+        draft.because(
+            "spatial.spacing",
+            "the median, which all volumes have"
+            if max(spread) < 1.01
+            else f"the median; spacings vary by a factor of up to {max(spread):.2g}",
+        )
+    ratio = step[0] / min(step[1:])
+    depth, (height, width) = size[0], size[1:]
+    small, gpu = max(size) <= 96, draft.memory.device == "cuda"
+    figures = f"volumes of about {brief(tuple(size))}, slice distance {ratio:.1f} × pixel size"
+    if depth >= 16 and ratio <= ANISOTROPIC and gpu:
+        mode, neighbours = "3d", 0
+        limits = (96, 96, 96) if small else (64, 128, 128) if ratio > 1.5 else (96, 96, 96)
+        patch: tuple[int, ...] = tuple(min(limit, up(n)) for limit, n in zip(limits, size, strict=True))
+        draft.because("spatial.mode", f"{figures}: one can look in all directions, and there is a GPU for it")
+    else:
+        side = 256 if min(height, width) > 96 else 96
+        patch = (min(side, up(height)), min(side, up(width)))
+        neighbours = 1 if depth >= 8 and ratio <= ANISOTROPIC else 0
+        mode = "2.5d" if neighbours else "2d"
+        if neighbours:
+            cost = "" if gpu else "; 3-D takes some 10 times as long, and no GPU was found (with one: spatial.mode 3d)"
+            why = f"neighbouring slices look alike and enter as further channels{cost}"
+        else:
+            why = (
+                "neighbouring slices have little to do with each other"
+                if depth >= 8
+                else "too few slices to look across"
+            )
+        draft.because("spatial.mode", f"{figures}: {why}")
+    draft.because(
+        "spatial.patch",
+        "the whole, in multiples of 32"
+        if all(p >= n for p, n in zip(patch, size[-len(patch) :], strict=True))
+        else "cut from the volume",
+    )
+    draft.data["spatial"] = {
+        "mode": mode,
+        "neighbours": neighbours,
+        "slices": plane,
+        "spacing": None if spacing is None else step,
+        "patch": patch,
+    }
+
+
+def _brief_mm(spacing: tuple[float, ...]) -> str:
+    return "×".join(f"{s:g}" for s in spacing)
