@@ -12,15 +12,14 @@ A Model is self-contained: it moves between machines without its training data.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from cpfnet.errors import CpfnetError, OutputError, WeightsError
+from cpfnet.errors import CpfnetError, WeightsError
+from cpfnet.files import replacing
 from cpfnet.planning import Count, Fraction, Plan, Strict
 from cpfnet.settings import read_yaml, write_yaml
 
@@ -47,23 +46,6 @@ class Fitted(Strict):
     spacing_high: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
     threshold: Fraction = Field(0.5, description="probability from which a region counts")
     validation_dice: float | None = Field(None, description="mean over validation cases and classes")
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name beside ``path``, then rename: whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(
-            f"cannot be written: {reason}", where=path, mend="free some space, or choose another folder"
-        ) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @dataclass
@@ -162,26 +144,21 @@ class Model:
         Raises:
             OutputError: the folder cannot be written.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save as serialize
 
         if self.state is None:
             self.network()
         assert self.state is not None  # network() has read it, or raised
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot be made: {error.strerror}", where=folder, mend="choose a folder you may write to"
-            ) from None
         state = {key: value.detach().cpu().contiguous().clone() for key, value in self.state.items()}
-        _write(folder / "weights.safetensors", lambda p: save_file(state, p, metadata={"plan": self.plan.hash}))
+        with replacing(folder / "weights.safetensors", overwrite=True) as temporary:
+            temporary.write_bytes(serialize(state, metadata={"plan": self.plan.hash}))
         write_yaml(self.plan, folder / "plan.yaml")
         write_yaml(self.fitted, folder / "fitted.yaml")
-        _write(
-            folder / "metrics.json", lambda p: p.write_text(json.dumps(self.metrics, indent=1) + "\n", encoding="utf-8")
-        )
-        _write(folder / "card.md", lambda p: p.write_text(self.card(), encoding="utf-8"))
+        metrics = json.dumps(self.metrics, indent=1, ensure_ascii=False) + "\n"
+        for name, text in (("metrics.json", metrics), ("card.md", self.card())):
+            with replacing(folder / name, overwrite=True) as temporary:
+                temporary.write_text(text, encoding="utf-8")
         self.folder = folder
         return folder
 

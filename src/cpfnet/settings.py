@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import textwrap
 import types
@@ -17,7 +16,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from cpfnet.errors import OutputError, PlanError
+from cpfnet.errors import PlanError
+from cpfnet.files import replacing
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -227,18 +227,8 @@ def write_yaml(model: BaseModel, path: Path, comments: dict[str, str] | None = N
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            yaml.dump(tree, file)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror}", where=path, mend="choose a folder you may write to, with free space"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, overwrite=True) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yaml.dump(tree, file)
 
 
 def assign(data: dict[str, Any], setting: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
-from cpfnet.formats.files import replacing
+from cpfnet.files import replacing
 from cpfnet.image import Segmentation
 from tests.data import write_nifti, write_raster
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cpfnet.evaluation.metrics import METRICS
 from cpfnet.evaluation.statistics import RESAMPLES, summarise
-from cpfnet.formats.files import replacing
+from cpfnet.files import replacing
 
 BACKGROUND = "(background)"
 """The class of all pixels in none of the classes."""

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cpfnet.errors import FormatError, OutputError
-from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, Header, check_readable, replacing, suffix_of
+from cpfnet.files import replacing
+from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, Header, check_readable, suffix_of
 from cpfnet.image import Image, Segmentation, Source, geometry_difference
 
 __all__ = [

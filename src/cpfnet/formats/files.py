@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,45 +188,3 @@ def decoding(path: Path) -> Iterator[None]:
         raise type(error)(error.what, where=path, mend=error.mend) from error
     except Exception as error:
         raise _unreadable(path, error) from error
-
-
-@contextmanager
-def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it becomes ``path`` in one step, or leaves nothing behind.
-
-    Args:
-        path: the file to make; its folder is made too.
-        overwrite: replace an existing file.
-        keep: files that are never replaced, ``overwrite`` or not (the source image).
-
-    Raises:
-        OutputError: it exists, or cannot be written (permission, full disk, not a folder).
-    """
-    # The suffix must stay: writers choose compression by it.
-    temporary = path.with_name(f".cpfnet-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix_of(path) or path.suffix}")
-    try:
-        if path.is_dir():
-            raise OutputError("is a folder", where=path, mend="give the name of a file")
-        if path.exists():
-            if any(path.samefile(kept) for kept in keep if kept.exists()):
-                raise OutputError(
-                    "would replace the image that was segmented", where=path, mend="write to another folder or name"
-                )
-            if not overwrite:
-                raise OutputError(
-                    "exists already", where=path, mend="write to another folder, or allow overwriting (--overwrite)"
-                )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror or error}",
-            where=path,
-            mend="choose a folder you may write to, with free space",
-        ) from error
-    except MemoryError as error:
-        raise OutputError("does not fit into memory", where=path, mend="free memory") from error
-    finally:
-        with suppress(OSError):  # its folder is no folder: then it was never made
-            temporary.unlink(missing_ok=True)

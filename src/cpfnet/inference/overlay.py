@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet import labels, preprocessing
-from cpfnet.formats.files import replacing
+from cpfnet.files import replacing
 from cpfnet.image import Image, Segmentation
 from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial

@@ -5,16 +5,14 @@ Nothing in it is loaded from elsewhere: pictures are data URIs, styles stand in 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from cpfnet.errors import OutputError
+from cpfnet.files import replacing
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -158,18 +156,7 @@ def render(
         OutputError: the file exists and ``overwrite`` is False, or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputError("exists already", where=path, mend="choose another name, or allow overwriting (--overwrite)")
-    html = _template().render(title=title, subtitle=subtitle, sections=[s for s in sections if s.blocks])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, overwrite=overwrite) as temporary:
+        html = _template().render(title=title, subtitle=subtitle, sections=[s for s in sections if s.blocks])
         temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OutputError(
-            f"cannot be written: {error.strerror}", where=path, mend="choose a folder you may write to, with free space"
-        ) from None
     return path

@@ -9,7 +9,7 @@ import numpy as np
 from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.errors import DatasetError
-from cpfnet.formats.files import replacing
+from cpfnet.files import replacing
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Plan
 from cpfnet.report.figures import LINES

@@ -1,0 +1,53 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cpfnet.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """A temporary name beside ``path`` to write to; it becomes ``path`` in one step, or leaves nothing behind.
+
+    Args:
+        path: the file to make; its folder is made too.
+        overwrite: replace an existing file.
+        keep: files that are never replaced, ``overwrite`` or not (the source image).
+
+    Raises:
+        OutputError: it exists, or cannot be written (permission, full disk, not a folder).
+    """
+    # The suffix must stay, since writers choose compression by it; and no name may grow beyond what file systems take.
+    temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name[-64:]}")
+    try:
+        if path.is_dir():
+            raise OutputError("is a folder", where=path, mend="give the name of a file")
+        if path.exists():
+            if any(path.samefile(kept) for kept in keep if kept.exists()):
+                raise OutputError(
+                    "would replace the image that was segmented", where=path, mend="write to another folder or name"
+                )
+            if not overwrite:
+                raise OutputError(
+                    "exists already", where=path, mend="write to another folder, or allow overwriting (--overwrite)"
+                )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}",
+            where=path,
+            mend="choose a folder you may write to, with free space",
+        ) from error
+    except MemoryError as error:
+        raise OutputError("does not fit into memory", where=path, mend="free memory") from error
+    finally:
+        with suppress(OSError):  # its folder is no folder: then it was never made
+            temporary.unlink(missing_ok=True)
