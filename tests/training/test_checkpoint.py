@@ -100,8 +100,8 @@ class TestClaim:
         with pytest.raises(OutputError, match="exists already"):
             folder.claim(resume=False)
         folder.claim(resume=True)  # killed before its first checkpoint
-        (tmp_path / "weights.safetensors").touch()
-        checkpoint.save({}, folder.checkpoint)
+        images_plan().save(folder.plan)
+        (tmp_path / "weights.safetensors").touch()  # its first Model comes before its first checkpoint
         folder.claim(resume=True)
         with pytest.raises(OutputError, match="--resume"):
             folder.claim(resume=False)

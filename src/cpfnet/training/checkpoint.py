@@ -45,15 +45,14 @@ class RunFolder:
         """
         try:
             found = sorted(p.name for p in self.out.iterdir()) if self.out.exists() else []
-            mine = resume and (self.checkpoint.is_file() or set(found) <= {".work", "logs"})
-            if found and not mine:
+            mine = self.plan.is_file() or set(found) <= {".work"}
+            if found and not (mine and resume):
                 shown = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
-                left = self.checkpoint.is_file()
                 raise OutputError(
                     f"exists already and holds {shown}",
                     where=self.out,
                     mend="go on with that run by --resume, or choose another folder"
-                    if left
+                    if mine
                     else "choose another folder; nothing is overwritten",
                 )
             self.work.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 import shutil
 import time
@@ -94,13 +93,11 @@ class Run:
                     interruption.check()
                     if len(self.history) < self.number // training.samples:
                         self._end_epoch(display, logger, interruption)
-                        saved = -math.inf
+                        self.save()
+                        saved = time.monotonic()
                 except Stopped:
                     self.save()
                     raise
-                if time.monotonic() - saved >= checkpoint_every:
-                    self.save()
-                    saved = time.monotonic()
                 if self.number >= course.samples:
                     return
                 size = course.group_size(self.number)
@@ -108,6 +105,9 @@ class Run:
                 self.number += size
                 self.losses += value * size
                 display.step(self.number, value, self.task.optimiser.param_groups[0]["lr"])
+                if time.monotonic() - saved >= checkpoint_every:
+                    self.save()
+                    saved = time.monotonic()
 
     def _end_epoch(self, display: Display, logger: TensorBoardLogger, interruption: Interruption) -> None:
         began = time.monotonic()

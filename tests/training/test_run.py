@@ -1,0 +1,227 @@
+"""From a dataset to a Model: the whole way, and every way in which it may end early."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cpfnet.data.dataset import Dataset, load
+from cpfnet.errors import CpfnetError, DatasetError, NetworkError, OutputError, PlanError, TrainingError
+from cpfnet.model import Model
+from cpfnet.planning import Plan
+from cpfnet.training import checkpoint
+from cpfnet.training.run import plan_of_run, train
+from tests import data
+from tests.training.conftest import full_disk, images_plan, volumes_plan
+
+
+def weights(out: Path) -> bytes:
+    return (out / "weights.safetensors").read_bytes()
+
+
+def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> None:
+    plan = images_plan(epochs=6, samples=10, batch=2, accumulate=1, ema=0.8, workers=2)
+    model = train(images, plan, out, device="cpu", say=said.append)
+    assert model.fitted.cases == 4
+    assert model.fitted.validation_dice > 0.7
+    low, high = model.fitted.channels[0].low, model.fitted.channels[0].high
+    assert 0 < low < high < 255
+    loaded = Model.load(out)
+    assert loaded.fitted == model.fitted
+    assert loaded.plan == plan
+    with torch.inference_mode():
+        assert loaded.network()(torch.zeros(1, 3, 50, 40)).shape == (1, 2, 50, 40)
+    history = json.loads((out / "metrics.json").read_text())["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in history] == [5, 10, 15, 20, 25, 30]
+    assert max(row["dice"] for row in history) == model.fitted.validation_dice
+    with (out / "logs" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["dice blob"]) for r in rows] == [row["classes"]["blob"] for row in history]
+    assert list((out / "logs" / "tensorboard").glob("events.*"))
+    assert not (out / ".work" / "cache").exists()
+    assert sum("images/s" in line for line in said) == 6
+    assert "validation Dice" in said[-1]
+
+
+@pytest.mark.parametrize("mode", ["2d", "2.5d", "3d"])
+def test_volumes_end_in_a_model(volumes: Dataset, out: Path, said: list[str], mode: str) -> None:
+    model = train(volumes, volumes_plan(mode, epochs=1, samples=3), out, device="cpu", say=said.append)
+    assert model.fitted.spacing_low == model.fitted.spacing_high == (2.0, 1.0, 1.0)
+    scores = model.metrics["validation"]
+    assert set(scores["cases"]) == {c.id for c in volumes.cases} & set(scores["cases"])
+    assert set(scores["classes"]) == {"a", "b"}
+
+
+def test_overlapping_regions(volumes: Dataset, out: Path, said: list[str]) -> None:
+    content = volumes_plan("2d", epochs=1, samples=3).model_dump(mode="json")
+    content["labels"] = {
+        "exclusive": False,
+        "classes": [{"name": "whole", "values": [1, 2]}, {"name": "core", "values": [2]}],
+    }
+    model = train(volumes, Plan.model_validate(content), out, device="cpu", say=said.append)
+    assert set(model.metrics["validation"]["classes"]) == {"whole", "core"}
+
+
+def test_a_single_case_trains_and_says_what_that_means(images: Dataset, out: Path, said: list[str]) -> None:
+    one = replace(images, cases=images.cases[:1])
+    model = train(one, images_plan(epochs=1, samples=2), out, device="cpu", say=said.append)
+    assert model.fitted.cases == 1
+    assert any("validation is on the training data" in line for line in said)
+
+
+def test_runs_repeat_exactly(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+    plan = images_plan(ema=0.9, precision="bf16")
+    for name, workers in (("a", 0), ("b", 1)):
+        plan = plan.with_settings([f"training.workers={workers}"])
+        train(images, plan, tmp_path / name, device="cpu", say=said.append)
+    one, other = (Model.load(tmp_path / name).network().state_dict() for name in ("a", "b"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_nothing_is_overwritten(images: Dataset, out: Path, said: list[str]) -> None:
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"notes\.txt"):
+        train(images, images_plan(), out, device="cpu", say=said.append)
+    assert [p.name for p in out.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "words"),
+    [
+        ("training.loss.name=dise", PlanError, "unknown loss 'dise'"),
+        ("network.name=unett", NetworkError, "unet"),
+        ("network.options.depth=3", NetworkError, "depth"),
+        ("training.precision=fp16", PlanError, "fp16"),
+    ],
+)
+def test_plans_that_cannot_be(
+    images: Dataset, out: Path, said: list[str], setting: str, error: type[CpfnetError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        train(images, images_plan().with_settings([setting]), out, device="cpu", say=said.append)
+
+
+def test_devices_and_folds_that_are_not_there(images: Dataset, out: Path, said: list[str]) -> None:
+    with pytest.raises(CpfnetError, match="cuda:99"):
+        train(images, images_plan(), out, device="cuda:99", say=said.append)
+    with pytest.raises(DatasetError, match="no fold 7"):
+        train(images, images_plan(), out, device="cpu", fold=7, say=said.append)
+
+
+def test_networks_without_imagenet_weights_start_from_scratch_and_say_so(
+    images: Dataset, out: Path, said: list[str]
+) -> None:
+    plan = images_plan(epochs=1, samples=2).with_settings(["network.weights=imagenet"])
+    train(images, plan, out, device="cpu", say=said.append)
+    assert "unet has no ImageNet weights: starting from scratch." in said
+
+
+def test_fine_tuning_takes_what_fits(images: Dataset, volumes: Dataset, tmp_path: Path, said: list[str]) -> None:
+    plan = volumes_plan("2d", epochs=1, samples=2, learning_rate=1e-9, weight_decay=0.0)
+    first = train(volumes, plan, tmp_path / "first", device="cpu", say=said.append)
+    content = plan.model_dump(mode="json")
+    content["labels"]["classes"] = [{"name": "both", "values": [1, 2]}]
+    second = train(
+        volumes,
+        Plan.model_validate(content),
+        tmp_path / "second",
+        device="cpu",
+        init=tmp_path / "first",
+        say=said.append,
+    )
+    old, new = first.network().state_dict(), second.network().state_dict()
+    other = {key for key in old if old[key].shape != new[key].shape}
+    assert other
+    for key in old.keys() - other:
+        torch.testing.assert_close(old[key], new[key], atol=1e-6, rtol=0)
+    (line,) = [line for line in said if line.startswith("Weights from")]
+    assert all(key in line for key in other)
+    bigger = plan.with_settings(["network.options.widths=[16, 16, 32, 32, 32]"])
+    with pytest.raises(TrainingError, match="of its weights"):
+        train(volumes, bigger, tmp_path / "third", device="cpu", init=tmp_path / "first", say=said.append)
+
+
+def test_divergence_stops_with_step_cases_and_advice(images: Dataset, out: Path, said: list[str]) -> None:
+    plan = images_plan(learning_rate=1e30, optimiser="sgd", clip=None, epochs=5)
+    with pytest.raises(TrainingError, match=r"(the loss|the gradient's norm) is (nan|inf) at step \d+ of 10") as caught:
+        train(images, plan, out, device="cpu", say=said.append)
+    assert "case_0" in caught.value.what
+    assert "training.learning_rate (now 1e+30)" in caught.value.mend
+
+
+def test_a_full_disk_ends_in_a_message(images: Dataset, out: Path, said: list[str]) -> None:
+    with full_disk(100_000), pytest.raises(OutputError, match="cannot be written"):
+        train(images, images_plan(), out, device="cpu", say=said.append)
+    train(images, images_plan(), out, device="cpu", resume=True, say=said.append)
+
+
+class TestResume:
+    def test_more_epochs_stretch_the_schedule_aloud(self, images: Dataset, out: Path, said: list[str]) -> None:
+        train(images, images_plan(epochs=1), out, device="cpu", say=said.append)
+        assert plan_of_run(out) == images_plan(epochs=1)
+        model = train(images, images_plan(epochs=3), out, device="cpu", resume=True, say=said.append)
+        assert any("3 epochs instead of 1" in line and "stretched" in line for line in said)
+        history = model.metrics["history"]
+        assert [row["epoch"] for row in history] == [1, 2, 3]
+        plan = images_plan(epochs=3)
+        assert history[1]["learning_rate"] == pytest.approx(0.01 * (1 - 3 / 6) ** 0.9)
+        assert Model.load(out).plan == plan
+        with pytest.raises(TrainingError, match=r"2 epochs are asked for, and 3\.0 are done"):
+            train(images, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
+
+    def test_a_finished_run_stays_as_it_is(self, images: Dataset, out: Path, said: list[str]) -> None:
+        train(images, images_plan(), out, device="cpu", say=said.append)
+        before = weights(out)
+        train(images, images_plan(), out, device="cpu", resume=True, say=said.append)
+        assert weights(out) == before
+
+    def test_other_plans_folds_and_data_are_refused(
+        self, images: Dataset, out: Path, tmp_path: Path, said: list[str]
+    ) -> None:
+        train(images, images_plan(epochs=1), out, device="cpu", fold=0, say=said.append)
+        with pytest.raises(TrainingError, match=r"training\.batch: 2 then, 3 now"):
+            train(images, images_plan(epochs=1, batch=3), out, device="cpu", resume=True, say=said.append)
+        with pytest.raises(TrainingError, match="other cases"):
+            train(images, images_plan(epochs=1), out, device="cpu", resume=True, fold=1, say=said.append)
+        moved = load(data.make_images_dataset(tmp_path / "moved", roi=True))
+        train(moved, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
+        changed = load(data.make_images_dataset(tmp_path / "changed", roi=True, seed=1))
+        with pytest.raises(TrainingError, match=r"changed: train/case_"):
+            train(changed, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
+
+    def test_without_a_run_it_begins_one(self, images: Dataset, out: Path, said: list[str]) -> None:
+        train(images, images_plan(epochs=1), out, device="cpu", resume=True, say=said.append)
+        assert any("starting from the beginning" in line for line in said)
+        with pytest.raises(TrainingError, match="no training run began here"):
+            plan_of_run(out / "elsewhere")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_cleanly_and_the_run_goes_on_to_the_same_result(
+        self, images: Dataset, tmp_path: Path, said: list[str], number: signal.Signals
+    ) -> None:
+        plan = images_plan(epochs=3, samples=12, workers=1)
+        train(images, plan, tmp_path / "whole", device="cpu", say=said.append)
+
+        def say(line: str) -> None:
+            said.append(line)
+            if line.startswith("epoch 1/3"):  # from another thread, while the next step is under way
+                threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
+
+        before = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt):
+            train(images, plan, tmp_path / "cut", device="cpu", say=say)
+        assert signal.getsignal(number) is before
+        assert any("--resume" in line for line in said[-1:])
+        assert checkpoint.load(tmp_path / "cut" / ".work" / "last.ckpt")["number"] >= 12
+        train(images, plan, tmp_path / "cut", device="cpu", resume=True, say=said.append)
+        assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
