@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/cpfnet demo
+	$(BIN)/cpfnet demo --overwrite
 
 test: install
 	$(BIN)/python -m pytest

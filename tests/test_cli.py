@@ -13,8 +13,24 @@ from PIL import Image
 
 from tests.data import make_images_dataset
 
-SMALL = ["--set", "network.name=unet", "--set", "network.options={features: [8, 8, 16, 16, 32, 8]}", "--set", "training.workers=0"]
-SHORT = ["--set", "training.samples=24", "--set", "training.batch=8", "--set", "training.warmup=0", "--set", "training.learning_rate=0.01"]
+SMALL = [
+    "--set",
+    "network.name=unet",
+    "--set",
+    "network.options={features: [8, 8, 16, 16, 32, 8]}",
+    "--set",
+    "training.workers=0",
+]
+SHORT = [
+    "--set",
+    "training.samples=24",
+    "--set",
+    "training.batch=8",
+    "--set",
+    "training.warmup=0",
+    "--set",
+    "training.learning_rate=0.01",
+]
 
 
 def cpfnet(*arguments, cwd=None, env=None):
@@ -97,7 +113,9 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
 )
 def test_what_cannot_be_ends_in_one_message(work, tmp_path, arguments, said):
     before = sorted(work.rglob("*"))
-    done = cpfnet(*arguments, cwd=work, env={"CPFNET_CACHE": str(tmp_path), "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)})
+    done = cpfnet(
+        *arguments, cwd=work, env={"CPFNET_CACHE": str(tmp_path), "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
+    )
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr

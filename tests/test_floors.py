@@ -16,13 +16,25 @@ def loaded_by(code):
 
 @pytest.mark.parametrize(
     "module",
-    ["cpfnet", "cpfnet.formats", "cpfnet.preprocessing", "cpfnet.data.dataset", "cpfnet.data.check"]
-    + ["cpfnet.inference.predictor", "cpfnet.inference.run", "cpfnet.evaluation.run", "cpfnet.model", "cpfnet.verbs"],
+    [
+        "cpfnet",
+        "cpfnet.formats",
+        "cpfnet.preprocessing",
+        "cpfnet.data.dataset",
+        "cpfnet.data.check",
+        "cpfnet.inference.predictor",
+        "cpfnet.inference.run",
+        "cpfnet.evaluation.run",
+        "cpfnet.model",
+        "cpfnet.verbs",
+    ],
 )
 def test_importing_a_room_does_not_load_torch(module):
     assert not loaded_by(f"import {module}") & HEAVY
 
 
 def test_help_loads_neither_torch_nor_numpy():
-    loaded = loaded_by("from typer.testing import CliRunner\nfrom cpfnet.cli import app\nCliRunner().invoke(app, ['--help'])")
+    loaded = loaded_by(
+        "from typer.testing import CliRunner\nfrom cpfnet.cli import app\nCliRunner().invoke(app, ['--help'])"
+    )
     assert not loaded & {*HEAVY, "numpy", "scipy", "pydantic"}

@@ -18,7 +18,7 @@ _HOME = {
     "predict": "verbs",
     "predict_files": "verbs",
     "evaluate": "verbs",
-    "doctor": "doctor",
+    "doctor": "installation",
     "read": "formats",
     "write": "formats",
     "CpfnetError": "errors",
@@ -30,15 +30,15 @@ _HOME = {
     "GuideCPFNet": "network.guide",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
-    from cpfnet.doctor import doctor as doctor
     from cpfnet.errors import CpfnetError as CpfnetError
     from cpfnet.formats import read as read
     from cpfnet.formats import write as write
     from cpfnet.image import Image as Image
     from cpfnet.image import Segmentation as Segmentation
+    from cpfnet.installation import doctor as doctor
     from cpfnet.model import Model as Model
     from cpfnet.network.cpfnet import CPFNet as CPFNet
     from cpfnet.network.guide import GuideCPFNet as GuideCPFNet

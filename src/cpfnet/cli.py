@@ -66,7 +66,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     - `cpfnet doctor`
     """
-    from cpfnet.doctor import doctor as run
+    from cpfnet.installation import doctor as run
 
     checks = run()
     if as_json:
@@ -353,9 +353,8 @@ def evaluate(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where to work; must not exist.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where to work.")] = Path("cpfnet-demo"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demonstration in DIR.")] = False,
 ) -> None:
     """Do all of it on real data that come with a dependency: check, plan, train, predict, evaluate.
 
@@ -365,7 +364,7 @@ def demo(
     """
     from cpfnet.demo import demo as run
 
-    run(out)
+    run(out, overwrite=overwrite, say=_say)
 
 
 @weights_app.command("list")
@@ -451,14 +450,14 @@ def weights_path() -> None:
     """
     from cpfnet.network import store
 
-    found = store.list_found()
-    if not found:
+    good = [found.path for found in store.verify() if found.problem is None]
+    if not good:
         raise CpfnetError(
             "no ImageNet weights on this machine",
             where=store.cache_folder(),
             mend="cpfnet weights download, or cpfnet weights import FILE",
         )
-    print(found[0].path)
+    print(good[0])
 
 
 def fail(error: CpfnetError) -> NoReturn:

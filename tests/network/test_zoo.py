@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,3 +152,25 @@ def test_padding_repeats_the_edge_and_is_cut_off_again(size: list[int], multiple
     )
     amounts = [a for n, p in zip(reversed(size), reversed(padded), strict=True) for a in (0, p - n)]
     assert torch.equal(seen[0], torch.nn.functional.pad(x, amounts, mode="replicate"))
+
+
+def test_an_installed_package_brings_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "import torch\n"
+        "def build(in_channels, classes, *, spatial_dims):\n"
+        "    return torch.nn.Conv2d(in_channels, classes, 1)\n"
+    )
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{zoo.GROUP}]\ntheir-net = theirs:build\n")
+    program = "from cpfnet.network import zoo; print(zoo.names()[-1], type(zoo.build('their-net', 3, 2)).__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert done.stdout.split() == ["their-net", "Conv2d"], done.stderr
+    (info / "entry_points.txt").write_text(f"[{zoo.GROUP}]\ntheir-net = theirs:nothing\n")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert "the network 'their-net' of an installed package cannot be loaded" in done.stderr

@@ -11,6 +11,8 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Any
 
 import torch
@@ -30,6 +32,9 @@ from cpfnet.network.guide import GuideCPFNet
 
 Builder = Callable[..., nn.Module]
 """``builder(in_channels, classes, *, spatial_dims, **options)``; its keyword-only arguments are the options."""
+
+GROUP = "cpfnet.networks"
+"""Entry-point group by which an installed package's networks join: name → builder."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,23 @@ def register(name: str, builder: Builder, *, takes_imagenet: bool = False) -> No
     _registered[name] = _Entry(builder, takes_imagenet)
 
 
+@cache
+def _join_installed() -> None:
+    """Register what installed packages offer, so that commands know it, too: entry points in the group `GROUP`."""
+    for point in entry_points(group=GROUP):
+        try:
+            register(point.name, point.load())
+        except (ImportError, AttributeError) as error:
+            raise NetworkError(
+                f"the network {point.name!r} of an installed package cannot be loaded: {error}",
+                where=point.value,
+                mend="mend or remove that package",
+            ) from None
+
+
 def names() -> list[str]:
     """All registered names, ours first."""
+    _join_installed()
     return list(_registered)
 
 
@@ -81,7 +101,7 @@ def takes_imagenet(name: str) -> bool:
 
 
 def _entry(name: str) -> _Entry:
-    if name not in _registered:
+    if name not in names():
         near = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1)
         known = f"known are {', '.join(names())}"
         raise NetworkError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cpfnet.doctor import Check, doctor
+from cpfnet.installation import Check, doctor
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def version(name):
     return real(name)
 metadata.version = version
 sys.modules["torch"] = None
-from cpfnet.doctor import doctor
+from cpfnet.installation import doctor
 print(json.dumps([check.as_dict() for check in doctor()]))
 """
     done = subprocess.run(
