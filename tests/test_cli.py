@@ -17,7 +17,7 @@ SMALL = [
     "--set",
     "network.name=unet",
     "--set",
-    "network.options={features: [8, 8, 16, 16, 32, 8]}",
+    "network.options={widths: [8, 8, 16, 16, 32]}",
     "--set",
     "training.workers=0",
 ]

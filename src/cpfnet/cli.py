@@ -128,6 +128,7 @@ def plan(
         typer.Option(help="ct mr fundus dermoscopy oct xray ultrasound other; default: declared or guessed."),
     ] = None,
     network: Annotated[str | None, typer.Option(help="Plan for this network.")] = None,
+    weights: Annotated[str | None, typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
     settings: Settings = None,
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
@@ -149,6 +150,7 @@ def plan(
         out=out,
         modality=modality,
         network=network,
+        weights=weights,
         settings=settings or [],
         preview=preview,
         overwrite=overwrite,

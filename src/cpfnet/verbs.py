@@ -43,6 +43,7 @@ def plan(
     out: PathLike | None = None,
     modality: str | None = None,
     network: str | None = None,
+    weights: str | None = None,
     settings: Sequence[str] = (),
     preview: PathLike | None = None,
     overwrite: bool = False,
@@ -54,7 +55,7 @@ def plan(
         dataset: as for `check`.
         out: write the plan here, with the reason beside each choice.
         modality: what the images are; default: declared by the dataset, else guessed.
-        network: the network to plan for; default: the project's.
+        network, weights: to plan for; default: the project's network, from ImageNet weights where it takes them.
         settings: ``section.key=value`` to change in the proposal.
         preview: write a picture of 16 augmented samples here.
         overwrite: replace an existing ``out`` or ``preview``.
@@ -72,7 +73,7 @@ def plan(
             _free(Path(path), overwrite)
     data = load(Path(dataset))
     found = fingerprint(data, progress=progress)
-    proposed, reasons = propose(found, data, modality=modality, network=network)
+    proposed, reasons = propose(found, data, modality=modality, network=network, weights=weights)
     proposed = proposed.with_settings(list(settings))
     if out is not None:
         proposed.save(out, comments=reasons)
@@ -128,7 +129,7 @@ def train(
         chosen = plan_of_run(out)
     elif plan is None:
         say("No plan given: using the proposed one (cpfnet plan shows it).")
-        chosen = globals()["plan"](dataset, network=network, progress=progress)
+        chosen = globals()["plan"](dataset, network=network, weights=weights, progress=progress)
     else:
         chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
     changes = [*settings]

@@ -43,6 +43,7 @@ def propose(
     modality: str | None = None,
     memory: Memory | None = None,
     network: str | None = None,
+    weights: str | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     """Propose how to train on a data set.
 
@@ -52,6 +53,7 @@ def propose(
         modality: wins over both.
         memory: default: what is found.
         network: by name; default: the project's.
+        weights: ``"imagenet"``, ``"none"`` or a file; default: ImageNet's where the network takes them.
 
     Returns:
         The Plan, and for its keys (dotted) why they have their values.
@@ -76,11 +78,11 @@ def propose(
         "name": dataset.name,
         "modality": kind,
         "source": "volumes" if fingerprint.volumes else "images",
-        "labels": _labels(draft),
+        "labels": _labels(draft, declared=dataset.labels is not None),
     }
     draft.because("modality", why)
     propose_grid(draft)
-    _network(draft)
+    _network(draft, weights)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
     _training(draft)
     _inference(draft)
@@ -88,15 +90,16 @@ def propose(
     return validate(Plan, draft.data, where="the proposed plan"), draft.reasons
 
 
-def _labels(draft: Draft) -> dict[str, Any]:
+def _labels(draft: Draft, *, declared: bool) -> dict[str, Any]:
     fingerprint = draft.fingerprint
     labels = fingerprint.labels.model_dump(mode="json")
     figures = []
     for entry, found in zip(labels["classes"], fingerprint.classes, strict=True):
-        entry["tubular"] = found.tubular
+        if not declared:
+            entry["tubular"] = found.tubular
         figures.append(
             f"{found.name}: in {found.cases:.0%} of the labels, {found.frequency:.2%} of the pixels, median radius "
-            f"{found.radius:.1f} pixels{', thin and long: tubular' if found.tubular else ''}"
+            f"{found.radius:.1f} pixels{', thin and long' if found.tubular else ''}"
         )
     readers = f"\nup to {fingerprint.readers} readers a case: each patch takes one at random" * (
         fingerprint.readers > 1
@@ -105,10 +108,16 @@ def _labels(draft: Draft) -> dict[str, Any]:
     return labels
 
 
-def _network(draft: Draft) -> None:
-    pretrained = draft.network in PRETRAINED and len(draft.data["spatial"]["patch"]) == 2
-    draft.data["network"] = {"name": draft.network, "weights": "imagenet" if pretrained else "none"}
-    if pretrained:
+def _network(draft: Draft, weights: str | None) -> None:
+    patch = draft.data["spatial"]["patch"]
+    suitable = draft.network in PRETRAINED and len(patch) == 2
+    draft.data["network"] = {"name": draft.network, "weights": weights or ("imagenet" if suitable else "none")}
+    if draft.network == "dynunet":
+        draft.data["network"]["options"] = {"patch": list(patch)}
+        draft.because("network.options", "its depth follows the patch")
+    if weights is not None:
+        draft.because("network.weights", "as asked for")
+    elif suitable:
         draft.because(
             "network.weights", "an encoder that has seen a million photographs needs fewer scans; none: from scratch"
         )
@@ -130,7 +139,7 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
     elif draft.modality == "mr":
         intensity, why = {"kind": "zscore"}, "MR has no fixed scale: mean 0 and SD 1 inside the body"
     elif not fingerprint.volumes and len(names) == 3 and fingerprint.look.colour > 0.02:
-        pretrained = draft.data["network"]["weights"] == "imagenet"
+        pretrained = draft.data["network"]["weights"] != "none"
         full = 255.0 if channel.high <= 255 else 65535.0
         mean, std = (IMAGENET_MEAN[index], IMAGENET_STD[index]) if pretrained else (0.5, 0.25)
         intensity = {"kind": "scale", "full": full, "mean": mean, "std": std}
