@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import typing
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from cpfnet import __version__, planning
+from cpfnet.data.declaration import Declaration
 from cpfnet.settings import choices
 
 project = "cpfnet"
@@ -39,31 +42,79 @@ def _commands() -> str:
     from cpfnet.cli import app
 
     command = typer.main.get_command(app)
-    return get_docs_for_click(obj=command, ctx=typer.Context(command), name="cpfnet", title="Commands")
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="cpfnet", title="Commands")
+    return _whole_sentences(text, command, "cpfnet")
 
 
-def _fields(model: type[BaseModel], prefix: str) -> list[str]:
+def _whole_sentences(text: str, command: typing.Any, prefix: str) -> str:
+    """Lists of commands with links, and with what was cut off after 45 characters."""
+    for name, inner in getattr(command, "commands", {}).items():
+        sentence = inner.help.split("\n\n")[0].replace("\n", " ")
+        line = f"* [`{name}`](#{prefix}-{name}): {sentence}"
+        text = re.sub(rf"^\* `{name}`: .*$", lambda _, line=line: line, text, flags=re.MULTILINE)
+        text = _whole_sentences(text, inner, f"{prefix}-{name}")
+    return text
+
+
+def _section(annotation: typing.Any) -> tuple[type[BaseModel] | None, str]:
+    """The settings class inside a type, and what stands after its key: [] for a list of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation, ""
+    mark = "[]" if typing.get_origin(annotation) is tuple else ""
+    for part in typing.get_args(annotation):
+        inner, inside = _section(part)
+        if inner is not None:
+            return inner, mark + inside
+    return None, ""
+
+
+def _fields(model: type[BaseModel], prefix: str = "", *, whole: tuple[str, ...] = ()) -> list[str]:
+    """One row a key; the keys in `whole` are not taken apart."""
     rows = []
     for name, info in model.model_fields.items():
-        inner = [info.annotation, *typing.get_args(info.annotation)]
-        section = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), None)
-        if section is not None:
-            rows += _fields(section, f"{prefix}{name}." if section is info.annotation else f"{prefix}{name}[].")
+        section, mark = _section(info.annotation)
+        if section is not None and name not in (*whole, "intensity"):
+            rows += _fields(section, f"{prefix}{name}{mark}.")
             continue
-        default = "*required*" if info.is_required() else f"`{info.get_default(call_default_factory=True)}`"
-        meaning = "; ".join(filter(None, (info.description, choices(info.annotation).replace("|", "·"))))
+        default = "*required*"
+        if not info.is_required():
+            default = f"`{json.dumps(info.get_default(call_default_factory=True))}`"
+        below = "see below" if section is not None else ""
+        meaning = "; ".join(filter(None, (info.description, below, choices(info.annotation).replace(" | ", " · "))))
         rows.append(f"| `{prefix}{name}` | {default} | {meaning} |")
     return rows
 
 
+def _table(rows: list[str]) -> str:
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
 def _plan() -> str:
-    table = "\n".join(_fields(planning.Plan, ""))
     kinds = "\n".join(
-        f"`{k.model_fields['kind'].default}`\n: {k.__doc__} Keys: {', '.join(f'`{f}`' for f in k.model_fields if f != 'kind') or 'none'}.\n"
+        f"`{k.model_fields['kind'].default}`\n: {k.__doc__}"
+        + (f" Keys: {', '.join(f'`{f}`' for f in k.model_fields if f != 'kind')}." if len(k.model_fields) > 1 else "")
+        + "\n"
         for k in (planning.Window, planning.ZScore, planning.Percentiles, planning.MinMax, planning.Scale)
     )
-    return f"# plan.yaml\n\nUnknown keys and wrong values are refused with their line.\n\n| key | default | meaning |\n|---|---|---|\n{table}\n\n## Intensity\n\n{kinds}"
+    return (
+        "# plan.yaml\n\n`cpfnet plan` writes it, with the reason above each choice ([how to change it](../how-to/plan.md)). "
+        "Unknown keys and wrong values are refused with their line. `[]` stands for each entry of a list.\n\n"
+        f"{_table(_fields(planning.Plan))}\n\n## channels[].intensity\n\n`kind` is one of:\n\n{kinds}"
+    )
 
 
-for name, text in (("commands", _commands()), ("plan", _plan())):
+def _dataset() -> str:
+    return (
+        "# dataset.yaml\n\nAll keys may be missing; [examples](../how-to/data.md). Unknown keys and wrong values are refused with "
+        f"their line.\n\n{_table(_fields(Declaration, whole=('labels',)))}\n\n## Patterns\n\n`{{case}}` and `{{patient}}` each stand "
+        "for one name (anything but `/`); `*` and `?` match as in file names. Patterns are relative to `root`. What a pattern for labels or "
+        "regions finds belongs to the image with the same names.\n\n## labels\n\nEvery key but the five below names a class; its value is a "
+        "file value, a colour such as `'#ff0000'`, a list of these, or a mapping `{values: …, write: …, tubular: …}`. "
+        "The long form of [plan.yaml](plan.md) is understood, too.\n\n"
+        + _table([row for row in _fields(planning.Labels, whole=("classes",)) if "`classes`" not in row])
+        + "\n| `tubular` | `[]` | names of classes that are thin and branching (vessels): clDice is reported too |\n"
+    )
+
+
+for name, text in (("commands", _commands()), ("plan", _plan()), ("dataset", _dataset())):
     (HERE / "reference" / f"{name}.md").write_text(text, encoding="utf-8")
