@@ -53,7 +53,7 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(
     elif content == "empty":
         path.write_bytes(b"")
     elif content == "pickle":
-        path.write_bytes(pickle.dumps(_Evil()))
+        path.write_bytes(pickle.dumps(_Evil(), protocol=2))
     else:
         torch.save({"layout": -1}, path)
     with pytest.raises(TrainingError, match=r"last\.ckpt"):
@@ -102,7 +102,9 @@ class TestClaim:
         folder.claim(resume=True)  # killed before its first checkpoint
         images_plan().save(folder.plan)
         (tmp_path / "weights.safetensors").touch()  # its first Model comes before its first checkpoint
+        (tmp_path / ".4711-0123abcd-weights.safetensors").touch()  # half written when the power went
         folder.claim(resume=True)
+        assert {p.name for p in tmp_path.iterdir()} == {".work", "weights.safetensors"}
         with pytest.raises(OutputError, match="--resume"):
             folder.claim(resume=False)
 

@@ -45,7 +45,8 @@ def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> N
     assert max(row["dice"] for row in history) == model.fitted.validation_dice
     with (out / "logs" / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [float(r["dice blob"]) for r in rows] == [row["classes"]["blob"] for row in history]
+    assert [float(r["dice blob"]) for r in rows] == [row["dice blob"] for row in history]
+    assert all(row["seconds"] > 0 for row in history)
     assert list((out / "logs" / "tensorboard").glob("events.*"))
     assert not (out / ".work" / "cache").exists()
     assert sum("images/s" in line for line in said) == 6
@@ -56,8 +57,9 @@ def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> N
 def test_volumes_end_in_a_model(volumes: Dataset, out: Path, said: list[str], mode: str) -> None:
     model = train(volumes, volumes_plan(mode, epochs=1, samples=3), out, device="cpu", say=said.append)
     assert model.fitted.spacing_low == model.fitted.spacing_high == (2.0, 1.0, 1.0)
-    scores = model.metrics["validation"]
-    assert set(scores["cases"]) == {c.id for c in volumes.cases} & set(scores["cases"])
+    scores, ids = model.metrics["validation"], model.metrics["cases"]
+    assert set(scores["cases"]) == set(ids["validation"])
+    assert {*ids["train"], *ids["validation"]} == {c.id for c in volumes.cases}
     assert set(scores["classes"]) == {"a", "b"}
 
 

@@ -55,6 +55,8 @@ class RunFolder:
                     if mine
                     else "choose another folder; nothing is overwritten",
                 )
+            for half in self.out.glob(".*-weights.safetensors"):  # of a Model that was being written at a sudden end
+                half.unlink()
             self.work.mkdir(parents=True, exist_ok=True)
             (self.work / ".writable").touch()
             (self.work / ".writable").unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from lightning_fabric.loggers import TensorBoardLogger
 
+from cpfnet.files import replacing
 from cpfnet.model import Fitted, FittedChannel, Model
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
@@ -39,6 +39,7 @@ class Run:
         say: where messages go.
         number: samples learned from so far; with the seed it says all about the data to come.
         losses: sum of the losses of this epoch's samples.
+        seconds: spent on this epoch so far.
         history: one row an epoch.
         best: the highest validation Dice so far.
     """
@@ -52,23 +53,27 @@ class Run:
     say: Callable[[str], None]
     number: int = 0
     losses: float = 0.0
+    seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float | None = None
+    _ticked: float = field(default_factory=time.monotonic)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a checkpoint."""
         self.task.load_state_dict(state["task"])
-        self.number, self.losses = state["number"], state["losses"]
+        self.number, self.losses, self.seconds = state["number"], state["losses"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
         self.say(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
 
     def save(self) -> None:
         """Write a checkpoint."""
+        self._tick()
         state = {
             "plan": self.plan.model_dump(mode="json"),
             "task": self.task.state_dict(),
             "number": self.number,
             "losses": self.losses,
+            "seconds": self.seconds,
             "history": self.history,
             "best": self.best,
             "digests": self.digests,
@@ -86,7 +91,7 @@ class Run:
         stream = iter(batches(self.patches, self.number, pin_memory=cuda))
         # What an interrupted run logged after its last checkpoint is overwritten.
         logger = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
-        saved = time.monotonic()
+        saved = self._ticked = time.monotonic()
         with Display(course, start=self.number, dice=dice, bar=bar, say=self.say) as display:
             while True:
                 try:
@@ -109,6 +114,10 @@ class Run:
                     self.save()
                     saved = time.monotonic()
 
+    def _tick(self) -> None:
+        now = time.monotonic()
+        self.seconds, self._ticked = self.seconds + now - self._ticked, now
+
     def _end_epoch(self, display: Display, logger: TensorBoardLogger, interruption: Interruption) -> None:
         began = time.monotonic()
 
@@ -117,8 +126,9 @@ class Run:
             interruption.check()
 
         scores = validate(self.task.segment, self.validation, self.plan, advance)
-        better = scores["dice"] is None or self.best is None or scores["dice"] > self.best
+        better = self.best is None or (scores["dice"] is not None and scores["dice"] > self.best)
         epoch = len(self.history) + 1
+        self._tick()
         self.history.append(
             {
                 "epoch": epoch,
@@ -126,11 +136,12 @@ class Run:
                 "loss": self.losses / self.plan.training.samples,
                 "learning_rate": self.task.optimiser.param_groups[0]["lr"],
                 "dice": scores["dice"],
-                "classes": scores["classes"],
+                **{f"dice {name}": value for name, value in scores["classes"].items()},
                 "images_per_second": display.rate,
+                "seconds": self.seconds,
             }
         )
-        self.losses = 0.0
+        self.losses = self.seconds = 0.0
         if better:
             self.best = scores["dice"]
             self._model(scores, epoch).save(self.folder.out)
@@ -154,22 +165,21 @@ class Run:
             spacing_high=tuple(map(max, spacings)) or None,
             validation_dice=scores["dice"],
         )
-        return Model(self.plan, fitted, self.task.best.state_dict(), {"validation": scores})
+        ids = {"train": [c.id for c in cases], "validation": [c.id for c in self.validation]}
+        return Model(self.plan, fitted, self.task.best.state_dict(), {"validation": scores, "cases": ids})
 
     def _log(self, logger: TensorBoardLogger) -> None:
         """The history as CSV, whole each time, and the last row for TensorBoard."""
-        flat = [{**row, **{f"dice {k}": v for k, v in row["classes"].items()}} for row in self.history]
-        columns = [key for key in flat[-1] if key != "classes"]
-        path = self.folder.logs / "history.csv"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        row = self.history[-1]
+        with (
+            replacing(self.folder.logs / "history.csv", overwrite=True) as path,
+            path.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, list(row))
+            writer.writeheader()
+            writer.writerows(self.history)
         try:
-            self.folder.logs.mkdir(exist_ok=True)
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, columns, extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(flat)
-            temporary.replace(path)
-            logger.log_metrics({k: flat[-1][k] for k in columns if flat[-1][k] is not None}, flat[-1]["step"])
+            logger.log_metrics({key: value for key, value in row.items() if value is not None}, row["step"])
             logger.save()
         except OSError as error:
             raise disk_error(error, self.folder.logs) from None
