@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/cpfnet demo --overwrite
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 lint: install
 	$(BIN)/ruff format --check src tests benchmarks

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cpfnet.cli import main
 from tests.data import make_images_dataset
 
 SMALL = [
@@ -100,7 +101,7 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--network", "unett"], "did you mean"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--fold", "17"], "fold"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--device", "tpu"], "device"),
-        (["train", "data", "-o", "new", "--plan", "data/images"], "plan"),
+        (["train", "data", "-o", "new", "--plan", "data/images"], "plan.yaml"),
         (["predict", "data", "data/images", "-o", "out"], "no Model"),
         (["predict", "model", "data/images", "-o", "masks"], "exists already"),
         (["predict", "model", "-o", "masks"], "no input"),
@@ -111,14 +112,19 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["weights", "path"], "cpfnet weights download"),
     ],
 )
-def test_what_cannot_be_ends_in_one_message(work, tmp_path, arguments, said):
+def test_what_cannot_be_ends_in_one_message(work, tmp_path, monkeypatch, capsys, arguments, said):
+    for name in ("CPFNET_CACHE", "HF_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "argv", ["cpfnet", *arguments])
     before = sorted(work.rglob("*"))
-    done = cpfnet(
-        *arguments, cwd=work, env={"CPFNET_CACHE": str(tmp_path), "HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path)}
-    )
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    output = "".join(capsys.readouterr())
+    assert said in output
+    assert "Traceback" not in output
     assert sorted(work.rglob("*")) == before  # nothing half-written
 
 

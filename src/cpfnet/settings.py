@@ -107,7 +107,7 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
         ) from None
 
 
-def load_yaml(path: Path, *, what: str = "settings file") -> CommentedMap:
+def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> CommentedMap:
     """A YAML mapping with line numbers.
 
     Raises:

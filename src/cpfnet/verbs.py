@@ -120,6 +120,7 @@ def train(
         CpfnetError: the data, plan, weights or ``out`` do not allow it.
     """
     from cpfnet.data.dataset import load
+    from cpfnet.training.reporting import write_report
     from cpfnet.training.run import plan_of_run
     from cpfnet.training.run import train as run
 
@@ -136,7 +137,7 @@ def train(
     changes += [] if epochs is None else [f"training.epochs={epochs}"]
     changes += [] if network is None else [f"network.name={network}"]
     changes += [] if weights is None else [f"network.weights={weights}"]
-    return run(
+    model = run(
         data,
         chosen.with_settings(changes),
         out,
@@ -147,6 +148,8 @@ def train(
         progress=progress,
         say=say,
     )
+    say(f"Report: {write_report(model, data, device=device, progress=progress, say=say)}")
+    return model
 
 
 def predict(

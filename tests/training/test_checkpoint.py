@@ -15,6 +15,11 @@ from cpfnet.training.checkpoint import RunFolder
 from tests.training.conftest import full_disk, images_plan
 
 
+def claim(folder: RunFolder, *, resume: bool) -> None:
+    folder.check(resume=resume)
+    folder.make()
+
+
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     state = {"weights": {"a": torch.randn(3)}, "number": 5, "best": None, "history": [{"dice": 0.1 + 0.2}]}
@@ -82,34 +87,34 @@ def test_every_case_that_differs_is_named() -> None:
 
 class TestClaim:
     def test_new_and_empty_folders_are_taken(self, tmp_path: Path) -> None:
-        RunFolder(tmp_path / "a" / "b").claim(resume=False)
+        claim(RunFolder(tmp_path / "a" / "b"), resume=False)
         (tmp_path / "empty").mkdir()
-        RunFolder(tmp_path / "empty").claim(resume=False)
+        claim(RunFolder(tmp_path / "empty"), resume=False)
 
     @pytest.mark.parametrize("resume", [False, True])
     def test_foreign_files_are_never_joined(self, tmp_path: Path, resume: bool) -> None:
         (tmp_path / "thesis.txt").touch()
         with pytest.raises(OutputError, match=r"holds thesis\.txt") as caught:
-            RunFolder(tmp_path).claim(resume=resume)
+            claim(RunFolder(tmp_path), resume=resume)
         assert "nothing is overwritten" in str(caught.value)
         assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
     def test_an_interrupted_run_is_only_resumed(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path)
-        folder.claim(resume=False)
+        claim(folder, resume=False)
         with pytest.raises(OutputError, match="exists already"):
-            folder.claim(resume=False)
-        folder.claim(resume=True)  # killed before its first checkpoint
+            claim(folder, resume=False)
+        claim(folder, resume=True)  # killed before its first checkpoint
         images_plan().save(folder.plan)
         (tmp_path / "weights.safetensors").touch()  # its first Model comes before its first checkpoint
         (tmp_path / ".4711-0123abcd-weights.safetensors").touch()  # half written when the power went
-        folder.claim(resume=True)
+        claim(folder, resume=True)
         assert {p.name for p in tmp_path.iterdir()} == {".work", "weights.safetensors"}
         with pytest.raises(OutputError, match="--resume"):
-            folder.claim(resume=False)
+            claim(folder, resume=False)
 
     def test_a_file_in_the_way(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         for out in (tmp_path / "file", tmp_path / "file" / "out"):
             with pytest.raises(OutputError, match="cannot be written"):
-                RunFolder(out).claim(resume=False)
+                claim(RunFolder(out), resume=False)

@@ -37,11 +37,11 @@ class RunFolder:
         self.cache = self.work / "cache"
         self.logs = out / "logs"
 
-    def claim(self, *, resume: bool) -> None:
-        """Make sure that a run may write here.
+    def check(self, *, resume: bool) -> None:
+        """Make sure that a run may write here; nothing is written yet.
 
         Raises:
-            OutputError: something is here that no interrupted run left, or the folder cannot be made.
+            OutputError: something is here that no interrupted run left.
         """
         try:
             found = sorted(p.name for p in self.out.iterdir()) if self.out.exists() else []
@@ -55,6 +55,16 @@ class RunFolder:
                     if mine
                     else "choose another folder; nothing is overwritten",
                 )
+        except OSError as error:
+            raise disk_error(error, self.out) from None
+
+    def make(self) -> None:
+        """Make the folder, and clear away what a sudden end left half-written.
+
+        Raises:
+            OutputError: it cannot be made or written.
+        """
+        try:
             for half in self.out.glob(".*-weights.safetensors"):  # of a Model that was being written at a sudden end
                 half.unlink()
             self.work.mkdir(parents=True, exist_ok=True)

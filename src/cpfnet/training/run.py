@@ -66,11 +66,14 @@ def train(
     chosen = pick_device(device)
     precision = choose_precision(plan.training, chosen)
     folder = RunFolder(Path(out))
-    folder.claim(resume=resume)
+    folder.check(resume=resume)
     state = _resumed(folder, plan, chosen, precision, say) if resume else None
     training, validation, messages = split(dataset, plan, fold)
     for message in messages:
         say(message)
+    # What cannot be (a network, its weights) shows before anything is written.
+    network = first_network(plan, init=init, random=state is not None, progress=progress, say=say)
+    folder.make()
     plan.save(folder.plan)
     with Interruption(say) as interruption:
         try:
@@ -79,7 +82,6 @@ def train(
             digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}
             if state is not None:
                 checkpoint.check_data(state["digests"], digests, folder.out)
-            network = first_network(plan, init=init, random=state is not None, progress=progress, say=say)
             task = Task(network, plan, fabric_for(chosen, precision))
             run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say)
             if state is None:

@@ -1,0 +1,84 @@
+"""The report of a training run: its curves, and how the finished Model does on the validation cases, at full resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cpfnet.data.dataset import Dataset
+from cpfnet.evaluation import reporting
+from cpfnet.evaluation.run import evaluate
+from cpfnet.inference import cases
+from cpfnet.model import Model
+from cpfnet.report import page
+from cpfnet.report.training import training_sections
+
+
+def write_report(
+    model: Model,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Write ``report.html`` into the Model's folder, replacing that of an earlier run in it.
+
+    Args:
+        model: as `train` returned it.
+        dataset: which it was trained on.
+        device, progress, say: as for `train`.
+
+    Raises:
+        CpfnetError: a validation case cannot be read any more, or the report cannot be written.
+    """
+    assert model.folder is not None  # `train` has written it
+    held_out = set(model.metrics["cases"]["validation"])
+    chosen = [case for case in dataset.cases if case.id in held_out]
+    warnings = ["The validation cases chose the epoch: their scores are optimistic."]
+    if held_out <= set(model.metrics["cases"]["train"]):
+        warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
+    with TemporaryDirectory(prefix="cpfnet-") as temporary:
+        items = cases.made(
+            chosen,
+            [model],
+            Path(temporary),
+            device=device,
+            tta=False,
+            force=True,
+            overwrite=True,
+            progress=progress,
+            say=say,
+        )
+        scores = evaluate(items, model.plan.labels, protocol={"chosen": "validation cases"}, progress=progress)
+        scores.warnings[:0] = warnings
+        scored = reporting.sections(scores, items, model.plan.labels)
+    fitted, plan = model.fitted, model.plan
+    facts = [
+        ("Network", f"{plan.network.name}, {plan.spatial.mode}, initial weights: {plan.network.weights}"),
+        ("Cases", f"{fitted.cases} to train, {len(chosen)} to validate"),
+        ("Epochs", f"{len(model.metrics['history'])}; the best, {fitted.epochs}, is kept"),
+        ("Time", _duration(sum(row["seconds"] for row in model.metrics["history"]))),
+    ]
+    run = training_sections(
+        model.metrics["history"],
+        facts=facts,
+        versions=page.installed("torch", "monai", "lightning-fabric", "numpy"),
+        plan=(model.folder / "plan.yaml").read_text(encoding="utf-8"),
+    )
+    curves = [section for section in run if section.title in ("Training", "Curves")]
+    rest = [section for section in run if section not in curves]
+    return page.render(
+        model.folder / "report.html",
+        title=f"{plan.name}: training",
+        subtitle=f"{plan.network.name}, {fitted.cases} cases",
+        sections=[*curves, *scored, *rest],
+        overwrite=True,
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -1,0 +1,112 @@
+"""A Model folder: self-contained, whole, and honest about what was changed in it."""
+
+import numpy as np
+import pytest
+import torch
+
+from cpfnet.errors import CpfnetError, OutputError, WeightsError
+from cpfnet.model import Fitted, FittedChannel, Model
+from cpfnet.network import zoo
+from cpfnet.planning import (
+    Channel,
+    LabelClass,
+    Labels,
+    NetworkPlan,
+    Plan,
+    Scale,
+    Spatial,
+    TrainingPlan,
+)
+
+
+@pytest.fixture
+def model():
+    plan = Plan(
+        name="tiny",
+        source="images",
+        channels=(Channel(name="grey", intensity=Scale()),),
+        labels=Labels(classes=(LabelClass(name="lesion", values=(255,)),)),
+        spatial=Spatial(patch=(32, 32)),
+        network=NetworkPlan(name="unet", options={"widths": [4, 4, 8, 8, 8]}, weights="none"),
+        training=TrainingPlan(samples=8),
+    )
+    torch.manual_seed(0)
+    network = zoo.build("unet", 1, 2, widths=[4, 4, 8, 8, 8])
+    fitted = Fitted(
+        plan_hash=plan.hash,
+        cases=3,
+        epochs=2,
+        channels=(FittedChannel(name="grey", low=3, high=250),),
+        validation_dice=0.5,
+    )
+    return Model(plan, fitted, network.state_dict(), {"validation": {"dice": 0.5}})
+
+
+def test_what_is_saved_is_loaded(model, tmp_path):
+    folder = model.save(tmp_path / "model")
+    loaded = Model.load(folder)
+    assert (loaded.plan, loaded.fitted, loaded.metrics) == (model.plan, model.fitted, model.metrics)
+    x = torch.rand(1, 1, 40, 50)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network()(x), model.network()(x))
+    assert {p.name for p in folder.iterdir()} == {
+        "plan.yaml",
+        "weights.safetensors",
+        "fitted.yaml",
+        "metrics.json",
+        "card.md",
+    }
+
+
+def test_the_card_says_what_the_model_is_not_for(model):
+    card = model.card()
+    for part in ("lesion (written as 255)", "3 training cases", "grey: 3 … 250", "0.5000", "Not a medical device"):
+        assert part in card
+
+
+def test_weights_in_channels_last_are_saved(model, tmp_path):
+    network = model.network().to(memory_format=torch.channels_last)
+    model.state = network.state_dict()
+    model.save(tmp_path)
+    again = Model.load(tmp_path).network().state_dict()
+    assert all(np.array_equal(again[k], v) for k, v in model.state.items())
+
+
+def test_a_plan_edited_after_training_is_refused(model, tmp_path):
+    model.save(tmp_path)
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(plan.read_text().replace("std: 1.0", "std: 2.0"))
+    with pytest.raises(CpfnetError, match="changed after training"):
+        Model.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["plan.yaml", "fitted.yaml", "weights.safetensors"])
+def test_a_missing_part_is_named(model, tmp_path, name):
+    model.save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(CpfnetError, match=f"{name} missing"):
+        Model.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"<html>" + b])
+def test_damaged_weights_are_refused(model, tmp_path, damage):
+    file = model.save(tmp_path) / "weights.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(WeightsError, match=r"weights\.safetensors: cannot be read"):
+        Model.load(tmp_path).network()
+
+
+def test_weights_of_another_network_are_refused(model, tmp_path):
+    model.save(tmp_path / "a")
+    model.state = zoo.build("unet", 1, 3, widths=[4, 4, 8, 8, 8]).state_dict()
+    model.save(tmp_path / "b")
+    with pytest.raises(WeightsError, match="do not fit network 'unet'"):
+        Model.load(tmp_path / "b").network()
+
+
+def test_no_folder_and_no_place_are_errors(model, tmp_path):
+    with pytest.raises(CpfnetError, match="no such folder"):
+        Model.load(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        model.save(tmp_path / "file" / "model")
