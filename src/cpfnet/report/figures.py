@@ -88,6 +88,7 @@ def curves(
         SVG data URI.
     """
     import matplotlib
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
         figure, axes = _grid(len(panels), 2, 2.7)
@@ -101,6 +102,7 @@ def curves(
                 ax.set_yscale("log")
             ax.set_title(title, loc="left")
             ax.set_xlabel(x_label)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs and steps are whole
             ax.margins(x=0.02)
             if len(lines) > 1:
                 ax.legend(frameon=False, fontsize=8)

@@ -11,6 +11,8 @@ from cpfnet.evaluation import reporting
 from cpfnet.evaluation.run import evaluate
 from cpfnet.inference import cases
 from cpfnet.model import Model
+from cpfnet.network import zoo
+from cpfnet.planning import Plan
 from cpfnet.report import page
 from cpfnet.report.training import training_sections
 
@@ -56,7 +58,7 @@ def write_report(
         scored = reporting.sections(scores, items, model.plan.labels)
     fitted, plan = model.fitted, model.plan
     facts = [
-        ("Network", f"{plan.network.name}, {plan.spatial.mode}, initial weights: {plan.network.weights}"),
+        ("Network", f"{plan.network.name}, {plan.spatial.mode}, encoder from {_origin(plan)}"),
         ("Cases", f"{fitted.cases} to train, {len(chosen)} to validate"),
         ("Epochs", f"{len(model.metrics['history'])}; the best, {fitted.epochs}, is kept"),
         ("Time", _duration(sum(row["seconds"] for row in model.metrics["history"]))),
@@ -76,6 +78,11 @@ def write_report(
         sections=[*curves, *scored, *rest],
         overwrite=True,
     )
+
+
+def _origin(plan: Plan) -> str:
+    scratch = plan.network.weights == "none" or not zoo.takes_imagenet(plan.network.name)
+    return "scratch" if scratch else plan.network.weights
 
 
 def _duration(seconds: float) -> str:
