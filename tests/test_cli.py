@@ -59,6 +59,7 @@ def work(tmp_path_factory):
     ):
         done = cpfnet(*step, cwd=root)
         assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
+        assert "\n\n" not in f"\n{done.stderr}", f"{step}\n{done.stderr}"  # bars leave nothing in files and pipes
     return root
 
 

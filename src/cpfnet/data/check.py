@@ -9,9 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.dataset import load
 from cpfnet.data.examine import Examined, examine
@@ -19,6 +16,7 @@ from cpfnet.data.finding import Finding, natural
 from cpfnet.data.label_rules import labels
 from cpfnet.data.mending import Mending
 from cpfnet.data.rules import completeness, consistency, duplicates, files
+from cpfnet.progress import Bar
 
 __all__ = ["Finding", "check"]
 
@@ -52,10 +50,8 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
 
 
 def _read(cases: tuple[Case, ...], workers: int | None, progress: bool) -> Iterator[Examined]:
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        results = pool.map(examine, cases)
-        console = Console(stderr=True)
-        yield from track(results, "Reading", total=len(cases), console=console, disable=not progress, transient=True)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, Bar(show=progress) as bar:
+        yield from bar.track(pool.map(examine, cases), len(cases), description="Reading")
 
 
 def _condensed(findings: Iterable[Finding]) -> Iterator[Finding]:

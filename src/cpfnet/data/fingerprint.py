@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset
@@ -22,6 +20,7 @@ from cpfnet.errors import DatasetError
 from cpfnet.image import Image, spacing_of
 from cpfnet.labels import IGNORED, encode, membership, value_of
 from cpfnet.planning import LabelClass, Labels, Strict
+from cpfnet.progress import Bar
 
 T = TypeVar("T")
 
@@ -157,12 +156,8 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         )
 
     def every(function: Callable[[Case], T], chosen: list[Case], what: str) -> list[T]:
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            results: Iterable[T] = pool.map(function, chosen)
-            bar = track(
-                results, what, total=len(chosen), console=Console(stderr=True), disable=not progress, transient=True
-            )
-            return list(bar)
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool, Bar(show=progress) as bar:
+            return list(bar.track(pool.map(function, chosen), len(chosen), description=what))
 
     headers = every(lambda case: formats.read_header(case.images), cases, "Headers")
     for case, header in zip(cases, headers, strict=True):

@@ -30,6 +30,7 @@ from cpfnet.evaluation.scores import (
 )
 from cpfnet.image import spacing_of
 from cpfnet.planning import Labels
+from cpfnet.progress import Bar
 
 
 def _members(definitions: Labels) -> list[np.ndarray]:
@@ -204,19 +205,9 @@ def evaluate(
 
 
 def _in_parallel(run: Callable[[Item], Any], items: list[Item], workers: int | None, progress: bool) -> list[Any]:
-    from rich.console import Console
-    from rich.progress import track
-
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(max(1, min(workers or available, len(items)))) as pool:
-        bar = track(
-            pool.map(run, items),
-            description="Scoring",
-            total=len(items),
-            console=Console(stderr=True),
-            disable=not progress,
-        )
-        return list(bar)
+    with ThreadPoolExecutor(max(1, min(workers or available, len(items)))) as pool, Bar(show=progress) as bar:
+        return list(bar.track(pool.map(run, items), len(items), description="Scoring"))
 
 
 def _protocol(

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.errors import DatasetError
 from cpfnet.evaluation.cases import Item
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
+from cpfnet.progress import Bar
 
 
 def choose(dataset: Dataset, split: str | None) -> tuple[list[Case], str]:
@@ -115,15 +113,16 @@ def made(
     """
     predictor = Predictor(models, device=device, tta=tta, say=say)
     items = []
-    for case in track(cases, "Predicting", console=Console(stderr=True), disable=not progress):
-        image = formats.read(list(case.images))
-        segmentation = predictor.predict(image, force=force, keep_probabilities=True)
-        mask = formats.write(segmentation, folder / case.id, overwrite=overwrite)
-        volume = segmentation.affine is not None
-        maps = folder / "probabilities" / f"{case.id}{'.nii.gz' if volume else '.tif'}"
-        assert segmentation.probabilities is not None  # asked for above
-        formats.write_map(
-            segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
-        )
-        items.append(_item(case, mask, maps))
+    with Bar(show=progress) as bar:
+        for case in bar.track(cases, description="Predicting"):
+            image = formats.read(list(case.images))
+            segmentation = predictor.predict(image, force=force, keep_probabilities=True)
+            mask = formats.write(segmentation, folder / case.id, overwrite=overwrite)
+            volume = segmentation.affine is not None
+            maps = folder / "probabilities" / f"{case.id}{'.nii.gz' if volume else '.tif'}"
+            assert segmentation.probabilities is not None  # asked for above
+            formats.write_map(
+                segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
+            )
+            items.append(_item(case, mask, maps))
     return items

@@ -125,14 +125,13 @@ def predict_files(
             message = f"{item.files[0]}: unexpected {type(error).__name__}: {error}"
         return Outcome(item.files[0], status, message, output, time.perf_counter() - start)
 
-    if not progress:
-        return [attempt(item, lambda share: None) for item in items]
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+    from cpfnet.progress import Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, show=progress) as bar:
         task = bar.add_task("predict", total=len(items))
         for number, item in enumerate(items):
             bar.update(task, description=item.name)

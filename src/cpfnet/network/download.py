@@ -87,11 +87,12 @@ def _bar(title: str, show: bool) -> Iterator[Report]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
-        Progress,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+
+    from cpfnet.progress import Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -100,7 +101,7 @@ def _bar(title: str, show: bool) -> Iterator[Report]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, disable=not show) as bar:
+    with Bar(*columns, show=show) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+from cpfnet.progress import Bar
 from cpfnet.training.loading import Course
 
 
@@ -26,21 +26,18 @@ class Display:
     """
 
     def __init__(self, course: Course, *, start: int, dice: float | None, bar: bool, say: Callable[[str], None]):
-        console = Console(stderr=True)
         self.course = course
         self.say = say
         self._dice = dice
         self._start = self._number = start
         self._began = time.monotonic()
         self._paused = 0.0
-        self._progress = Progress(
+        self._progress = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            console=console,
-            disable=not (bar and console.is_terminal),
-            transient=True,
+            show=bar,
         )
         self._task = self._progress.add_task("", total=course.steps_per_epoch, figures="")
 
@@ -100,14 +97,6 @@ class Display:
         )
 
 
-def counted(what: str, bar: bool) -> Progress:
-    """A bar for work of a known number of cases; silent where there is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        disable=not (bar and console.is_terminal),
-        transient=True,
-    )
+def counted(what: str, bar: bool) -> Bar:
+    """A bar for work of a known number of cases."""
+    return Bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), show=bar)
