@@ -224,7 +224,7 @@ class NetworkPlan(Strict):
 
     name: str = "cpfnet"
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
-    weights: str = Field("imagenet", description="'imagenet', 'none' (from scratch), or a weight file")
+    weights: str = Field("imagenet", description="'imagenet', 'none' (from scratch), or a weight file (relative to where the command runs)")
 
 
 class LossPlan(Strict):
@@ -263,7 +263,7 @@ class TrainingPlan(Strict):
     learning_rate: Positive = 1e-3
     momentum: Fraction = 0.9
     weight_decay: float = Field(1e-4, ge=0)
-    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
+    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a tenth of all steps")
     power: Positive = Field(0.9, description="poly schedule: lr · (1 − step/steps)^power")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average; null: none")
     clip: Positive | None = Field(12.0, description="largest gradient norm; null: no limit")

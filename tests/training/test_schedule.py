@@ -27,6 +27,16 @@ def test_warm_up_is_linear() -> None:
     assert rates == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01, 0.01])
 
 
+def test_warm_up_takes_a_tenth_of_a_short_run_at_most() -> None:
+    plan = training(warmup=100, power=1.0)
+    assert schedule.learning_rate(0, 1, plan) == pytest.approx(0.01)
+    assert [schedule.learning_rate(step, 20, plan) for step in range(3)] == pytest.approx(
+        [0.01 / 3, 0.01 * 2 / 3 * 0.95, 0.01 * 0.9]
+    )
+    assert schedule.learning_rate(99, 1000, plan) == pytest.approx(0.01 * 100 / 101 * 0.901)
+    assert schedule.learning_rate(100, 1000, plan) == pytest.approx(0.01 * 0.9)
+
+
 @given(step=st.integers(0, 5000), steps=st.integers(1, 1000), warmup=st.integers(0, 100), power=st.floats(0.1, 3))
 def test_it_is_a_real_number_between_0_and_the_full_rate_even_past_the_end(
     step: int, steps: int, warmup: int, power: float

@@ -11,10 +11,10 @@ from cpfnet.planning import TrainingPlan
 def learning_rate(step: int, steps: int, training: TrainingPlan) -> float:
     """Learning rate of optimiser step ``step`` (from 0) of ``steps``: linear warm-up times (1 − step/steps)^power.
 
-    A pure function, so a resumed run needs no scheduler state. Past the last step it is 0 (a negative base would give a
+    Warm-up takes a tenth of the steps at most: a short run would end before it had begun to learn. A pure function, so a resumed run needs no scheduler state. Past the last step it is 0 (a negative base would give a
     complex number in Python).
     """
-    warm = min(1.0, (step + 1) / (training.warmup + 1))
+    warm = min(1.0, (step + 1) / (min(training.warmup, steps // 10) + 1))
     return training.learning_rate * warm * max(0.0, 1.0 - step / steps) ** training.power
 
 
