@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from cpfnet.data.declaration import Declaration
 from cpfnet.errors import OutputError, PlanError
-from cpfnet.planning import Labels, Plan
+from cpfnet.planning import Labels, LossPlan, NetworkPlan, Plan
+from cpfnet.settings import _models, choices
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -193,3 +198,31 @@ def test_whole_or_not_at_all(tmp_path: Path) -> None:
         plan().save(tmp_path / "plan.yaml")
     assert caught.value.mend
     assert [p.name for p in tmp_path.iterdir()] == ["plan.yaml"]
+
+
+def settings_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in model.model_fields.items():
+        inner = _models(info.annotation)
+        yield from (entry for part in inner for entry in settings_of(part, f"{prefix}{name}."))
+        if not inner:
+            yield prefix + name, info
+
+
+def test_every_setting_says_what_it_is() -> None:
+    plain = ("kind", "channels.name", "classes.name", "intensity.")  # their section says it
+    silent = [
+        name
+        for model in (Plan, Declaration)
+        for name, info in settings_of(model)
+        if not info.description and not choices(info.annotation) and not any(word in name for word in plain)
+    ]
+    assert not silent
+
+
+def test_names_of_networks_and_losses_stand_in_the_plan() -> None:
+    from cpfnet.network import zoo
+    from cpfnet.training.loss import LOSSES
+
+    for section, names in ((NetworkPlan, zoo.names()), (LossPlan, LOSSES)):
+        written = section.model_fields["name"].description or ""
+        assert set(names) <= set(re.split(", | or ", written))

@@ -71,7 +71,7 @@ class Labels(Strict):
 
     background: tuple[int | str, ...] = Field((0,), description="file values that mean none of the classes")
     classes: tuple[LabelClass, ...] = Field(min_length=1)
-    exclusive: bool = True
+    exclusive: bool = Field(True, description="false: regions that may overlap")
     ignore: tuple[int | str, ...] = Field(
         (), description="file values for 'not annotated': in neither loss nor metrics"
     )
@@ -222,53 +222,61 @@ class Spatial(Strict):
 class NetworkPlan(Strict):
     """Which network, by the name it is registered under."""
 
-    name: str = "cpfnet"
+    name: str = Field(
+        "cpfnet",
+        description="cpfnet, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, resnet34-unet, or a registered one",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
-    weights: str = Field("imagenet", description="'imagenet', 'none' (from scratch), or a weight file (relative to where the command runs)")
+    weights: str = Field(
+        "imagenet",
+        description="'imagenet', 'none' (from scratch), or a weight file (relative to where the command runs)",
+    )
 
 
 class LossPlan(Strict):
-    name: str = "dice+ce"
-    options: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field("dice+ce", description="dice+ce, dice, ce, focal, tversky, dice+cldice or dice+boundary")
+    options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the loss, such as gamma")
 
 
 class Augmentation(Strict):
     """Probability and strength of each random change; 0 switches one off."""
 
-    elastic: Fraction = 0.3
+    elastic: Fraction = Field(0.3, description="probability of an elastic deformation")
     elastic_alpha: float = Field(1000.0, ge=0, description="the guide's alpha: displacement gain, pixels at full size")
     elastic_sigma: Positive = Field(30.0, description="the guide's sigma: smoothing of the displacement field, pixels")
-    rotation: Fraction = 0.5
-    rotation_degrees: float = Field(15.0, ge=0, le=180)
-    scale: Fraction = 0.3
+    rotation: Fraction = Field(0.5, description="probability of a rotation")
+    rotation_degrees: float = Field(15.0, ge=0, le=180, description="largest angle, either way")
+    scale: Fraction = Field(0.3, description="probability of another size")
     scale_range: Fraction = Field(0.2, description="0.2 is 0.8 … 1.2")
     flips: tuple[Literal["depth", "height", "width"], ...] = Field(
         (), description="axes along which anatomy may be mirrored"
     )
-    gamma: Fraction = 0.3
-    brightness: Fraction = 0.3
-    contrast: Fraction = 0.3
-    blur: Fraction = 0.1
-    noise: Fraction = 0.1
+    gamma: Fraction = Field(0.3, description="probability of brighter or darker mid-tones")
+    brightness: Fraction = Field(0.3, description="probability of a shift of all values")
+    contrast: Fraction = Field(0.3, description="probability of more or less contrast")
+    blur: Fraction = Field(0.1, description="probability of a Gaussian blur")
+    noise: Fraction = Field(0.1, description="probability of Gaussian noise")
 
 
 class TrainingPlan(Strict):
-    epochs: Count = 100
+    epochs: Count = Field(100, description="validation follows each; the best is kept")
     samples: Count = Field(description="patches drawn per epoch")
-    batch: Count = 4
+    batch: Count = Field(4, description="patches in memory at once")
     accumulate: Count = Field(1, description="batches per optimiser step")
     foreground: Fraction = Field(0.5, description="share of patches centred on a labelled structure")
     loss: LossPlan = LossPlan()
-    optimiser: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: Positive = 1e-3
-    momentum: Fraction = 0.9
-    weight_decay: float = Field(1e-4, ge=0)
+    optimiser: Literal["sgd", "adamw"] = Field("adamw", description="the paper: sgd with learning_rate 0.01")
+    learning_rate: Positive = Field(1e-3, description="the highest, after the warm-up")
+    momentum: Fraction = Field(0.9, description="of sgd; adamw has its own")
+    weight_decay: float = Field(1e-4, ge=0, description="pull of the weights towards zero")
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a tenth of all steps")
     power: Positive = Field(0.9, description="poly schedule: lr · (1 − step/steps)^power")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average; null: none")
     clip: Positive | None = Field(12.0, description="largest gradient norm; null: no limit")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    seed: int = Field(0, ge=0)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA"
+    )
+    seed: int = Field(0, ge=0, description="of all that is random")
     workers: int = Field(2, ge=0, description="processes that prepare samples")
     augmentation: Augmentation = Augmentation()
 
@@ -277,16 +285,18 @@ class InferencePlan(Strict):
     tile: tuple[Annotated[int, Field(ge=32)], ...] | None = Field(
         None, description="largest piece given to the network at once; null: whole slices"
     )
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="share that neighbouring tiles have in common"
+    )
     mirror: tuple[Literal["depth", "height", "width"], ...] = Field(
         (), description="axes mirrored when --tta is asked for"
     )
-    batch: Count = 1
+    batch: Count = Field(1, description="tiles or slices at once")
 
 
 class Folds(Strict):
-    count: Annotated[int, Field(ge=2)] = 5
-    seed: int = Field(0, ge=0)
+    count: Annotated[int, Field(ge=2)] = Field(5, description="parts of a cross-validation; one of them validates")
+    seed: int = Field(0, ge=0, description="shuffles the patients")
 
 
 class Plan(Strict):
@@ -296,7 +306,7 @@ class Plan(Strict):
         PlanError: on reading, for an unknown key or a value that cannot be, with the line.
     """
 
-    name: str
+    name: str = Field(description="of the data set, for reports")
     modality: Modality = "other"
     source: Literal["images", "volumes"] = Field(description="images have no millimetres, volumes have")
     channels: tuple[Channel, ...] = Field(min_length=1)

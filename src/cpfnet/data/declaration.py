@@ -92,8 +92,8 @@ Ids = Annotated[tuple[str, ...], BeforeValidator(_strings)]
 class Splits(Strict):
     """Which cases (or patients) validate and test; all others train. ``*`` and ``?`` match as in file names."""
 
-    val: Ids = ()
-    test: Ids = ()
+    val: Ids = Field((), description="cases or patients that validate")
+    test: Ids = Field((), description="cases or patients set aside as test")
 
 
 class Declaration(Strict):
@@ -103,7 +103,7 @@ class Declaration(Strict):
     ``?`` match as in file names. What a pattern for labels or regions finds belongs to the image with the same names.
     """
 
-    name: str | None = None
+    name: str | None = Field(None, description="of the data set, for plans and reports; default: its folder's")
     root: str | None = Field(None, description="where the files lie, relative to this file; default: its own folder")
     manifest: str | None = Field(None, description="CSV or datalist JSON that lists the cases, relative to root")
     image: Pattern | tuple[Pattern, ...] | dict[str, Pattern] | None = Field(
@@ -114,8 +114,8 @@ class Declaration(Strict):
     patient: str | None = Field(
         None, description="regular expression: what it matches in a case's id (its first group) is the patient"
     )
-    modality: Modality | None = None
-    channels: tuple[str, ...] | None = None
+    modality: Modality | None = Field(None, description="default: guessed")
+    channels: tuple[str, ...] | None = Field(None, description="one name for each channel of the images, in order")
     labels: Annotated[Labels, BeforeValidator(full_labels)] | None = None
     split: Splits | None = None
 
