@@ -137,3 +137,14 @@ def test_training(tmp_path):
     assert page.render(tmp_path / "r.html", title="t", sections=parts).exists()
     assert training_sections([]) == []
     assert Path(tmp_path / "r.html").stat().st_size > 5000
+
+
+def test_the_only_class_has_no_curve_beside_its_mean():
+    one = [{"epoch": n, "loss": 1 / n, "dice": n / 10, "dice vessel": n / 10} for n in (1, 2)]
+    two = [{**row, "dice": 0.5, "dice vein": 0.1} for row in one]
+    drawn = [
+        base64.b64decode(section.blocks[0].uri.partition(",")[2]).decode().count("<!-- dice")
+        for history in (one, two)
+        for section in training_sections(history)
+    ]
+    assert drawn == [0, 3]  # a legend only where lines are to be told apart

@@ -26,7 +26,9 @@ def _panels(history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[An
             if any(name == word if exact else word in name for word in words):
                 values = [row.get(name) for row in history]
                 if any(value not in (None, "") for value in values):
-                    out.setdefault(title, {})[name.replace("_", " ")] = values
+                    lines = out.setdefault(title, {})
+                    if values not in lines.values():  # the only class is the mean over classes
+                        lines[name.replace("_", " ")] = values
     return out
 
 
