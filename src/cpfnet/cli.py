@@ -45,6 +45,10 @@ def _say(text: str) -> None:
     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
 def _table(title: str, columns: list[str], rows: list[list[str]], *, styles: list[str] | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -83,7 +87,7 @@ def doctor(as_json: AsJson = False) -> None:
 def check(
     dataset: Dataset,
     as_json: AsJson = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes that read; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read; default: one a core.")] = None,
 ) -> None:
     """Find every problem of a dataset, each with its mend. Exit code 1 if any is an error.
 
@@ -158,8 +162,8 @@ def plan(
     )
     spatial = proposed.spatial
     _say(
-        f"{out}: {proposed.modality} {proposed.source}, {len(proposed.labels.classes)} class(es), {spatial.mode}, "
-        f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, {proposed.training.epochs} epochs"
+        f"{out}: {proposed.modality} {proposed.source}, {_count(len(proposed.labels.classes), 'class', 'classes')}, {spatial.mode}, "
+        f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, {_count(proposed.training.epochs, 'epoch', 'epochs')}"
     )
     if preview is not None:
         _say(f"{preview}: 16 augmented samples")

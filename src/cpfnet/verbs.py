@@ -26,7 +26,7 @@ def check(dataset: PathLike, *, workers: int | None = None, progress: bool = Fal
 
     Args:
         dataset: folder, dataset.yaml, CSV manifest or datalist JSON.
-        workers: processes that read; default: one a core.
+        workers: threads that read; default: one a core.
         progress: show a bar.
 
     Raises:

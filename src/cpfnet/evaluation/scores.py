@@ -91,7 +91,8 @@ class Scores:
             that apply (NaN: not defined), ``present, missed, spurious``; single classes also ``tp, fp, fn, tn``. ``class`` is a class's
             name, `BACKGROUND`, `MEAN` or `MEAN_WITH_BACKGROUND`; ``prediction`` is `PREDICTION` or a reader's name; ``reader``
             a reader's name or, where there are several, `ALL_READERS`.
-        guide: the practical guide's own metric, one entry a reader and region: ``reader, region, dice, iou, batch, batches, cases``.
+        guide: the practical guide's own metric, one entry a reader and region: ``reader, region, guide_dice,
+            guide_iou, batch, batches, cases``.
         protocol: how all this was measured, in words.
         warnings: what a reader of the numbers should know.
         seed: of the bootstrap.
