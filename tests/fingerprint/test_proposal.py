@@ -176,6 +176,17 @@ def test_thin_structures_keep_every_pixel_and_thick_ones_the_whole_image() -> No
 
 
 @pytest.mark.parametrize(
+    ("size", "radius", "tubular", "why"),
+    [(64, 20, False, "small enough"), (512, 2, True, "thin and long"), (512, 8, False, "would become too thin")],
+)
+def test_why_images_are_not_shrunk(size: int, radius: float, tubular: bool, why: str) -> None:
+    data = found(((size, size),), radius=radius, tubular=tubular)
+    proposed, reasons = propose(data, Dataset(Path(), "test", ()), memory=CPU)
+    assert proposed.spatial.size is None
+    assert why in reasons["spatial.size"]
+
+
+@pytest.mark.parametrize(
     ("size", "spacing", "memory", "mode", "slices"),
     [
         ((36, 50, 35), (1, 1, 1), GPU, "3d", "axial"),

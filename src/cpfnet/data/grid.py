@@ -49,7 +49,7 @@ def _image_grid(draft: Draft) -> None:
         smallest, largest = min(fingerprint.sizes), max(fingerprint.sizes)
         draft.because("spatial.size", f"images of {brief(smallest)} to {brief(largest)} keep their own grid")
     else:
-        draft.because("spatial.size", f"all images are {height}×{width}; thin structures need every pixel")
+        draft.because("spatial.size", f"all images are {height}×{width}; {_kept(longest, wanted, tubular)}")
     if size is not None:
         patch = size
     elif max(up(height), up(width)) <= 512 and not tubular and thinnest >= 4:
@@ -64,6 +64,15 @@ def _image_grid(draft: Draft) -> None:
         else "cut from the image: fine detail matters more than the whole",
     )
     draft.data["spatial"] = {"mode": "2d", "size": size, "patch": patch}
+
+
+def _kept(longest: int, wanted: int, tubular: bool) -> str:
+    """Why images of one size are not shrunk."""
+    if longest <= wanted:
+        return "small enough as they are"
+    return (
+        "thin and long structures need every pixel" if tubular else "shrunk, the thinnest class would become too thin"
+    )
 
 
 def _volume_grid(draft: Draft) -> None:
