@@ -45,10 +45,6 @@ def _say(text: str) -> None:
     Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
-
-
 def _table(title: str, columns: list[str], rows: list[list[str]], *, styles: list[str] | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -160,10 +156,10 @@ def plan(
         overwrite=overwrite,
         progress=True,
     )
-    spatial = proposed.spatial
+    spatial, classes, epochs = proposed.spatial, len(proposed.labels.classes), proposed.training.epochs
     _say(
-        f"{out}: {proposed.modality} {proposed.source}, {_count(len(proposed.labels.classes), 'class', 'classes')}, {spatial.mode}, "
-        f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, {_count(proposed.training.epochs, 'epoch', 'epochs')}"
+        f"{out}: {proposed.modality} {proposed.source}, {classes} class{'es' * (classes != 1)}, {spatial.mode}, "
+        f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, {epochs} epoch{'s' * (epochs != 1)}"
     )
     if preview is not None:
         _say(f"{preview}: 16 augmented samples")

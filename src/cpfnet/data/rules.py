@@ -105,7 +105,7 @@ def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
     numbered = len({case.fold for case in pool}) > 1
     if patients < FOLDS and not numbered and not any(case.split == "val" for case in pool):
         what = f"labelled cases of {patients} patient{'s' * (patients > 1)} are too few for {FOLDS} folds"
-        mend = f"add labelled cases of {FOLDS - patients} more patients"
+        mend = f"add labelled cases of {FOLDS - patients} more patient{'s' * (FOLDS - patients > 1)}"
         if patients > 1:
             mend += "; or " + mending.declare(f"split: {{{_splits(cases, {pool[-1].patient: 'val'})}}}")
         yield Finding("warning", "few-cases", mending.dataset.name, what, mend)

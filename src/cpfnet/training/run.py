@@ -86,9 +86,11 @@ def train(
             run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say)
             if state is None:
                 size = sum(p.numel() for p in network.parameters())
+                epochs, steps = plan.training.epochs, task.course.steps_per_epoch
                 say(
-                    f"Training {plan.network.name} ({size:,} weights) on {chosen} in {precision}: {len(cases)} cases, "
-                    f"{len(held_out)} for validation, {plan.training.epochs} epochs of {task.course.steps_per_epoch} steps"
+                    f"Training {plan.network.name} ({size:,} weights) on {chosen} in {precision}: "
+                    f"{len(cases)} case{'s' * (len(cases) != 1)}, {len(held_out)} for validation, "
+                    f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
                 )
             else:
                 run.restore(state)
