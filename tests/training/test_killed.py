@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,8 +36,8 @@ def plan() -> Plan:
     return made.with_settings(["network.options.widths=[4, 4, 8, 8, 400]"])
 
 
-def kill(data: Path, settings: Path, out: Path, now: Callable[[], bool]) -> str:
-    """Start or resume a run, kill it with all that it started as soon as ``now`` says so; what it had said."""
+def kill(data: Path, settings: Path, out: Path, now: Callable[[], bool], number: int = signal.SIGKILL) -> str:
+    """Start or resume a run, send it and all that it started a signal as soon as ``now`` says so; what it had said."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", _RUN, str(data), str(settings), str(out)],
         stdout=subprocess.PIPE,
@@ -49,7 +50,7 @@ def kill(data: Path, settings: Path, out: Path, now: Callable[[], bool]) -> str:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < end, "the run did not come so far in two minutes"
         time.sleep(0.002)
-    os.killpg(process.pid, 9)
+    os.killpg(process.pid, number)
     return process.communicate()[0]
 
 
@@ -97,3 +98,12 @@ def test_a_killed_run_ends_with_the_same_weights(images: Dataset, tmp_path: Path
     rows = [[(r["epoch"], r["loss"], r["dice"], r["learning_rate"]) for r in end["history"]] for end in ends]
     assert rows[0] == rows[1]
     assert not temporary.exists()
+
+
+@pytest.mark.slow
+def test_a_terminated_run_stops_with_a_checkpoint(images: Dataset, tmp_path: Path) -> None:
+    plan().with_settings(["training.epochs=1000"]).save(tmp_path / "plan.yaml")
+    last = tmp_path / "out" / ".work" / "last.ckpt"
+    said = kill(images.root, tmp_path / "plan.yaml", tmp_path / "out", last.exists, signal.SIGTERM)
+    assert "Stopped. The same command with --resume goes on from here" in said
+    assert checkpoint.load(last)["number"] > 0

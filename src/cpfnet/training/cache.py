@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
@@ -32,6 +31,7 @@ from cpfnet.image import Image, geometry_difference
 from cpfnet.labels import IGNORED, encode
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import extent
+from cpfnet.training.interruption import leave_signals
 
 ANNOTATED = 0
 """Stands for "any annotated pixel" among the codes of `Cached.positions`."""
@@ -129,12 +129,6 @@ def _finished(pool: Executor, futures: list[Future[None]]) -> Iterator[None]:
             yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def leave_signals() -> None:
-    """In a helping process: Ctrl-C is the parent's business, and termination must not wait."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def disk_error(error: OSError, where: Path) -> OutputError:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -52,3 +57,29 @@ class Interruption:
         """
         if self.asked:
             raise Stopped
+
+
+def leave_signals() -> None:
+    """In a helping process: Ctrl-C and termination are the parent's business, and its end is the helper's.
+
+    Terminals, `timeout` and batch systems send signals to whole groups of processes; helpers that died of them would take
+    the parent's last step, and its checkpoint, with them. What the parent itself sends still ends a helper.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        if sys.platform == "linux":
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # so that `_follow` hears it, with its sender
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: BaseProcess) -> None:
+    while parent.is_alive():
+        if sys.platform == "linux":
+            heard = signal.sigtimedwait({signal.SIGTERM}, 1)
+            if heard is not None and heard.si_pid == parent.pid:
+                break
+        else:
+            time.sleep(1)
+    os._exit(1)

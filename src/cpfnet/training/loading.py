@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cpfnet.errors import TrainingError
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, Spatial, TrainingPlan
-from cpfnet.training.cache import ANNOTATED, Cached, leave_signals
+from cpfnet.training.cache import ANNOTATED, Cached
+from cpfnet.training.interruption import leave_signals
 
 Augment = Callable[
     [np.ndarray, np.ndarray, np.ndarray | None, np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray | None]
