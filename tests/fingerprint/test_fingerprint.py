@@ -136,6 +136,27 @@ def test_what_cannot_be_planned_for(tmp_path: Path, masks: list[np.ndarray], say
     assert caught.value.mend
 
 
+@pytest.mark.parametrize(
+    "others",
+    [np.uint8(disc(64, 20)), np.uint8(disc(64, 20)) + disc(64, 9), np.uint8(127 * disc(64, 20) + disc(64, 9) * 128)],
+)
+def test_no_threshold_that_erases_other_labels(tmp_path: Path, others: np.ndarray) -> None:
+    images(tmp_path, [np.uint8(255 * disc(64, 20))], ".jpg")
+    data.write_raster(tmp_path / "images" / "other.png", np.full((64, 64), 9, np.uint8))
+    data.write_raster(tmp_path / "masks" / "other.png", others)
+    with pytest.raises(DatasetError, match="a threshold at 127 would erase it"):
+        fingerprint(load(tmp_path))
+
+
+def test_a_single_nan_is_found(tmp_path: Path) -> None:
+    image, mask = data.blobs(np.random.default_rng(0), (40, 64, 64))
+    image[7, 8, 9] = np.nan
+    data.write_nifti(tmp_path / "images" / "a.nii.gz", image)
+    data.write_nifti(tmp_path / "labels" / "a.nii.gz", mask)
+    with pytest.raises(DatasetError, match=r"a\.nii\.gz: holds NaN"):
+        fingerprint(load(tmp_path))
+
+
 def test_nothing_labelled(tmp_path: Path) -> None:
     data.make_images_dataset(tmp_path / "test", cases=2)
     with pytest.raises(DatasetError, match="none of 2 cases has a label"):

@@ -226,6 +226,13 @@ def _pixels(case: Case, labels: Labels, structures: bool) -> _Pixels:
         )
     member = membership(labels)
     flat, marks = image.array.reshape(len(image.array), -1), codes.ravel()
+    ranges = tuple((float(c.min()), float(c.max())) for c in flat)
+    if not np.isfinite(ranges).all():
+        raise DatasetError(
+            "holds NaN or infinite values",
+            where=case.images[0],
+            mend="replace them in the files; `cpfnet check` lists all of them",
+        )
     rng = np.random.default_rng(0)
     inside = np.flatnonzero(np.any(member, axis=1)[marks])
     first = flat[0]
@@ -242,7 +249,7 @@ def _pixels(case: Case, labels: Labels, structures: bool) -> _Pixels:
         image=sample(None),
         body=sample(body if body.size else None),
         labels=sample(inside),
-        range=tuple((float(c.min()), float(c.max())) for c in flat),
+        range=ranges,
         counts=counts @ member,
         annotated=int(counts.sum() - counts[IGNORED]),
         structures=tuple(measure(member[:, k][codes]) for k in range(len(labels.classes))) if structures else (),
@@ -259,11 +266,6 @@ def _slice(image: Image) -> np.ndarray:
 def _channels(names: tuple[str, ...], pixels: list[_Pixels]) -> tuple[ChannelFingerprint, ...]:
     def percentiles(parts: list[np.ndarray], channel: int) -> tuple[float, ...] | None:
         pooled = np.concatenate([part[channel] for part in parts])
-        if not np.isfinite(pooled).all():
-            raise DatasetError(
-                f"channel {names[channel]!r} holds NaN or infinite values",
-                mend="replace them in the files; `cpfnet check` lists all of them",
-            )
         return tuple(float(p) for p in np.percentile(pooled, PERCENTILES)) if pooled.size else None
 
     out = []

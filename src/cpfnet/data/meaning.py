@@ -59,6 +59,7 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     soft = sum(one.soft for one in values)
     if soft and high > low:
         threshold = float((low + high) // 2 if high - low > 2 else (low + high) / 2)
+        _refuse_erasing(dataset, values, low, high, threshold)
         foreground = LabelClass(name="foreground", values=(int(high),))
         return (
             Labels(background=(int(low),), classes=(foreground,), threshold=threshold),
@@ -66,7 +67,8 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         )
     if len(found) > MOST_VALUES or any(not float(v).is_integer() for v in found):
         raise DatasetError(
-            f"the labels hold {len(found)} different values from {low:g} to {high:g}",
+            f"the labels hold {f'more than {MOST_VALUES}' if len(found) > MOST_VALUES else len(found)} different values, "
+            f"from {low:g} to {high:g}",
             where=dataset.root,
             mend="declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`",
         )
@@ -101,3 +103,18 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         for v in rest
     )
     return Labels(background=back, classes=classes, ignore=ignore), why
+
+
+def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: float, threshold: float) -> None:
+    """A threshold made for soft masks must not turn the structures of hard ones into background."""
+    edge = (high - low) / 10
+    for one in values:
+        drawn = [v for v in one.numbers if v != low]
+        erased = [v for v in drawn if low + edge < v < high - edge or max(drawn) <= threshold]
+        if erased and not one.soft:
+            raise DatasetError(
+                f"some labels have soft edges from {low:g} to {high:g}, and in others {erased[0]:g} is a value of its own: "
+                f"a threshold at {threshold:g} would erase it",
+                where=dataset.root,
+                mend="export the labels with soft edges again, without loss; `cpfnet check` names them",
+            )
