@@ -125,6 +125,7 @@ DEFECTS: list[tuple[str, str, str, Callable[[Path], None], str]] = [
     ("soft mask", "pictures", "masks/case_05.png", _jpeg, "soft-label"),
     ("empty mask", "pictures", "masks/case_06.png", _fill(0), "empty-label"),
     ("empty roi", "pictures", "roi/case_06.png", _fill(0), "empty-roi"),
+    ("soft roi", "pictures", "roi/case_05.png", _jpeg, "soft-roi"),
     ("black image", "pictures", "images/case_07.png", _fill(0), "constant"),
     ("grey among colours", "pictures", "images/case_00.png", _grey, "channels"),
     ("copied image", "pictures", "images/case_00.png", _onto("images/case_05.png"), "duplicate"),
@@ -256,6 +257,16 @@ def test_a_threshold_that_would_erase_other_labels_is_not_proposed(good: dict[st
     (finding,) = check(root)
     assert (finding.kind, finding.where) == ("soft-label", "masks/case_03.png")
     assert finding.mend.startswith("export `masks/case_03.png` again, without loss")
+
+
+def test_colours_under_a_threshold(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["pictures"], root)
+    (root / "dataset.yaml").write_text("labels: {lesion: 255, threshold: 127}\n")
+    for name, value in (("case_01", (255, 0, 0)), ("case_02", (9, 9, 9))):
+        write_raster(root / "masks" / f"{name}.png", np.full((32, 36, 3), value, np.uint8))
+    (finding,) = check(root)
+    assert (finding.kind, finding.where) == ("empty-label", "masks/case_02.png")
 
 
 def test_names_that_are_no_text(good: dict[str, Path], tmp_path: Path) -> None:

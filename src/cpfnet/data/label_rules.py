@@ -106,8 +106,7 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mendin
     for case, content in pairs:
         seen |= set(content.values)
         if labels.threshold is not None:
-            high = max(float(v) for v in content.values if not isinstance(v, str))
-            if high <= labels.threshold:
+            if all(not isinstance(v, str) and v <= labels.threshold for v in content.values):
                 yield _empty(case, content, mending)
             continue
         if nonsense := _nonsense(content, mending, case):

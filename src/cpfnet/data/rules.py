@@ -51,6 +51,11 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
         where = mending.shown(examined.roi.path)
         mend = f"draw the region in `{where}`; or {drop}"
         yield Finding("error", "empty-roi", where, "empty region of interest: no pixel would count", mend, case.id)
+    elif examined.roi is not None and examined.roi.distinct > 2:
+        where = mending.shown(examined.roi.path)
+        what = f"region of interest with {examined.roi.distinct} different values: every pixel that is not 0 counts"
+        mend = f"export `{where}` again, without loss, with 0 outside and one value inside; or {drop}"
+        yield Finding("warning", "soft-roi", where, what, mend, case.id)
 
 
 def _geometry(examined: Examined, mending: Mending) -> Iterator[Finding]:
@@ -188,7 +193,7 @@ def consistency(examined: Sequence[Examined], mending: Mending) -> Iterator[Find
     declared = mending.dataset.channels
     if declared is not None and len(set(counts)) == 1 and counts[0] != len(declared):
         yield _channels_declared(declared, counts[0], mending)
-    yield from odd("channels", [*counts], "{0} channels, the others have {1}", "convert `{0}` to {1} channels")
+    yield from odd("channels", [*counts], "number of channels {0}, of the others {1}", "convert `{0}` to {1} channels")
     if all(e.images[0].affine is None for e in whole):
         depths: list[object] = [e.images[0].dtype for e in whole]
         yield from odd("bit-depth", depths, "pixels are {0}, of the others {1}", "convert `{0}` to {1}")
