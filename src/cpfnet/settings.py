@@ -126,7 +126,9 @@ def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> C
         line = f"line {mark.line + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise PlanError(
-            f"{line}not valid YAML: {problem}", where=path, mend="correct the line; indentation and colons matter"
+            f"{line}not valid YAML: {problem}",
+            where=path,
+            mend="correct the line; indentation and colons matter, and a value with { or [ in it may need quotes",
         ) from None
     if not isinstance(tree, CommentedMap):
         raise PlanError(

@@ -30,7 +30,22 @@ def _pattern(value: str) -> str:
     return value
 
 
-Pattern = Annotated[str, BeforeValidator(lambda v: _pattern(v) if isinstance(v, str) and v else v), Field(min_length=1)]
+def _patterns(value: Any) -> Any:
+    """Check the patterns before their union is, whose complaints about each member nobody could read."""
+    if isinstance(value, dict) and value:
+        return {key: _patterns(v) if isinstance(v, str) else _no_pattern(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)) and value:
+        return tuple(_patterns(v) if isinstance(v, str) else _no_pattern(v) for v in value)
+    if isinstance(value, str) and value:
+        return _pattern(value)
+    return value if value is None else _no_pattern(value)
+
+
+def _no_pattern(value: Any) -> Any:
+    raise ValueError(f"{value!r} is no pattern; write for example 'scans/{{case}}.png'")
+
+
+Patterns = BeforeValidator(_patterns)
 
 
 def full_labels(value: Any) -> Any:
@@ -106,11 +121,11 @@ class Declaration(Strict):
     name: str | None = Field(None, description="of the data set, for plans and reports; default: its folder's")
     root: str | None = Field(None, description="where the files lie, relative to this file; default: its own folder")
     manifest: str | None = Field(None, description="CSV or datalist JSON that lists the cases, relative to root")
-    image: Pattern | tuple[Pattern, ...] | dict[str, Pattern] | None = Field(
+    image: Annotated[str | tuple[str, ...] | dict[str, str] | None, Patterns] = Field(
         None, description="pattern, or one a channel: a list, or channel → pattern"
     )
-    label: Pattern | dict[str, Pattern] | None = Field(None, description="pattern, or reader → pattern")
-    roi: Pattern | None = Field(None, description="pattern of masks of the evaluation region")
+    label: Annotated[str | dict[str, str] | None, Patterns] = Field(None, description="pattern, or reader → pattern")
+    roi: Annotated[str | None, Patterns] = Field(None, description="pattern of masks of the evaluation region")
     patient: str | None = Field(
         None, description="regular expression: what it matches in a case's id (its first group) is the patient"
     )
@@ -137,8 +152,6 @@ class Declaration(Strict):
             raise ValueError("`manifest` and `image` exclude each other: the cases are listed, or found by patterns")
         if isinstance(self.image, dict) and self.channels is not None:
             raise ValueError("`image` names the channels already; remove `channels`")
-        if self.image in ((), {}) or self.label == {}:
-            raise ValueError("`image` and `label` must not be empty")
         return self
 
     @property

@@ -73,6 +73,8 @@ def read_csv(path: Path) -> Dataset:
         raise DatasetError(
             f"cannot be read: {error.strerror}", where=path, mend="give the path of a CSV manifest"
         ) from None
+    if "\0" in text:
+        raise DatasetError("is no plain text, or UTF-16", where=path, mend="save it as CSV UTF-8 (comma delimited)")
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     try:
