@@ -247,8 +247,8 @@ def test_254_classes_are_the_most() -> None:
         return Labels.model_validate({"classes": [{"name": f"c{i}", "values": [i]} for i in range(1, count + 1)]})
 
     assert lb.encode(grey([254]), many(254)).item() == 254
-    with pytest.raises(DatasetError, match="255 classes; at most 254 fit"):
-        lb.encode(grey([1]), many(255))
+    with pytest.raises(ValidationError, match="at most 254"):
+        many(255)
 
 
 def test_empty_slice() -> None:
@@ -259,3 +259,11 @@ def test_empty_slice() -> None:
 def test_packed_values_name_themselves(value: int | str) -> None:
     plain = _plain(value)
     assert lb.value_of(lb._number(plain)) == plain
+
+
+def test_a_prediction_in_other_values_is_told_which_to_write() -> None:
+    labels = Labels(classes=(LabelClass(name="lesion", values=(255,)),))
+    with pytest.raises(DatasetError, match="unexpected label values 1 ") as caught:
+        lb.encode_prediction(grey([0, 1]), labels, where="a.png")
+    assert caught.value.where == "a.png"
+    assert "lesion 255" in str(caught.value.mend)

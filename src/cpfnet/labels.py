@@ -170,4 +170,9 @@ def encode_prediction(label: Image, labels: Labels, *, where: str | None = None)
         else c
         for c in labels.classes
     )
-    return encode(label, labels.model_copy(update={"classes": classes, "threshold": None}), where=where)
+    try:
+        return encode(label, labels.model_copy(update={"classes": classes, "threshold": None}), where=where)
+    except DatasetError as error:
+        values = ", ".join(f"{c.name} {c.written}" for c in classes)
+        mend = f"write predictions without loss, each class as its label value: {values}"
+        raise DatasetError(error.what, where=error.where, mend=mend) from None

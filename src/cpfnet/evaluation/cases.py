@@ -91,7 +91,7 @@ def load_masks(item: Item, definitions: Labels, *, allow_missing: bool = False) 
         raise DatasetError(
             "has no prediction" if found is None else f"has no prediction: there is no {found}",
             where=item.case,
-            mend="predict it, leave it out, or have missing predictions count as empty ones",
+            mend="predict it, leave it out, or have missing predictions count as empty ones (--allow-missing)",
         )
     if found is None or absent:
         codes = np.zeros(reference.shape, dtype=np.uint8)

@@ -263,7 +263,7 @@ def _warnings(items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list[str
         if not present:
             out.append(f"{label}: no label holds it")
     if 0 < len(items) < 5:
-        out.append(f"only {len(items)} cases: means and intervals say little")
+        out.append(f"only {len(items)} case{'s' * (len(items) > 1)}: means and intervals say little")
     return out
 
 
