@@ -249,3 +249,10 @@ def test_importing_formats_loads_no_library():
         """
     )
     assert out.strip() == "[]"
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for reader in (formats.read, formats.read_header, formats.read_label):
+        with pytest.raises(FormatError, match="is a pipe"):
+            reader(tmp_path / "a.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ def check_readable(path: Path) -> None:
         FormatError: saying which, with the nearest name where one was mistyped.
     """
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer for ever
+            raise FormatError("is a pipe", where=path, mend="give an image file")
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError:
