@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -307,3 +308,11 @@ def test_palette_label_files(tmp_path):
     truth.save(tmp_path / "t.gif")
     scores = evaluate([Item("c", png(tmp_path / "p.png", mask(1)), {"label": tmp_path / "t.gif"})], VESSEL)
     assert scores.of("dice")["mean"] == 1
+
+
+@pytest.mark.parametrize(("reader", "name"), [("prediction", "vessel"), ("(all readers)", "vessel"), ("ann", "(mean)")])
+def test_names_that_rows_have_are_refused(tmp_path, reader, name):
+    (item,) = make_items(tmp_path, 1)
+    item = replace(item, truth={reader: next(iter(item.truth.values()))})
+    with pytest.raises(DatasetError, match="as a row of the scores"):
+        evaluate([item], Labels(classes=(LabelClass(name=name, values=(1,)),)))

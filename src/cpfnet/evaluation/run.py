@@ -173,6 +173,14 @@ def evaluate(
     if repeated:
         raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", mend="give every case an id of its own")
 
+    names = [*(c.name for c in definitions.classes), *(reader for item in chosen for reader in item.truth)]
+    reserved = {BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION, ALL_READERS}.intersection(names)
+    if reserved:
+        raise DatasetError(
+            f"a class or reader is called {sorted(reserved)[0]!r}, as a row of the scores is",
+            mend="give it another name",
+        )
+
     def run(item: Item) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool] | CpfnetError:
         try:
             return _score_case(item, definitions, tolerance, allow_missing)
