@@ -97,6 +97,7 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
     [
         (["check", "nowhere"], "nowhere"),
         (["plan", "data", "-o", "plan.yaml"], "exists already"),
+        (["plan", "data", "-o", "new.yaml", "--network", "unett"], "did you mean"),
         (["train", "data", "-o", "model", "--weights", "none"], "--resume"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--set", "training.btch=3"], "did you mean 'batch'?"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--network", "unett"], "did you mean"),

@@ -71,6 +71,10 @@ def plan(
     for path in (out, preview):
         if path is not None:
             _free(Path(path), overwrite)
+    if network is not None:
+        from cpfnet.network import zoo
+
+        zoo.takes_imagenet(network)  # a name that nothing is called by is refused before the data are read
     data = load(Path(dataset))
     found = fingerprint(data, progress=progress)
     proposed, reasons = propose(found, data, modality=modality, network=network, weights=weights)
@@ -203,8 +207,22 @@ def predict_files(
 ) -> list[Outcome]:
     """Segment files, folders or globs into ``out``; one bad input does not stop the others.
 
+    Args:
+        models: Model(s) or their folders; several average their probabilities.
+        inputs: files, folders or patterns, as a shell would pass them.
+        out: folder for the label maps, called as their inputs; made if need be.
+        format: of the label maps: ``"same"`` as the input, ``"nifti"``, ``"png"`` or ``"tiff"``.
+        probabilities: write them to ``out/probabilities``, too.
+        overlays: write pictures with the outlines to ``out/overlays``, too.
+        tta: average over mirrored copies, too (``inference.mirror`` of the plan).
+        overlap: of tiles, 0 … <1; default: the plan's.
+        batch: tiles or slices given to the network at once; default: the plan's.
+        force: go on where an input lies outside what the Model was fitted for.
+        overwrite: replace existing results; inputs are never replaced.
+        device, progress, say: as for `train`.
+
     Returns:
-        One Outcome an input: done, refused or failed, with what was written or what is wrong.
+        One Outcome for each input (done, refused or failed), with what was written or what is wrong.
 
     Raises:
         CpfnetError: no input at all, the models do not belong together, or ``out`` cannot be written.
