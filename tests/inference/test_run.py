@@ -124,6 +124,13 @@ def test_force_goes_on_where_the_values_are_unusual(tmp_path):
 
 
 class TestNothingIsLost:
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that nobody may write to")
+    def test_a_folder_that_cannot_be_written_is_said_before_anything_is_predicted(self, tmp_path):
+        file = data.write_raster(tmp_path / "scan.png", picture()[0])
+        with pytest.raises(OutputError, match="cannot be written") as caught:
+            run(images_model(), [file], Path("/proc/self"))
+        assert caught.value.where == "/proc/self"
+
     def test_results_are_kept_unless_overwriting_is_asked_for(self, tmp_path):
         image, expected = picture()
         file = data.write_raster(tmp_path / "scan.png", image)
@@ -155,8 +162,16 @@ class TestNothingIsLost:
 
     def test_an_output_folder_that_is_a_file(self, tmp_path):
         file = data.write_raster(tmp_path / "scan.png", picture()[0])
-        with pytest.raises(OutputError, match="cannot be made"):
+        with pytest.raises(OutputError, match="cannot be written"):
             run(images_model(), [file], file)
+
+
+def test_mirroring_that_the_plan_rules_out_is_said(tmp_path):
+    file, said = data.write_raster(tmp_path / "scan.png", picture()[0]), []
+    run(images_model(), [file], tmp_path / "none", tta=True, say=said.append)
+    assert len(said) == 1
+    assert "inference.mirror is empty" in said[0]
+    run(images_model(inference={"mirror": ["width"]}), [file], tmp_path / "width", tta=True)
 
 
 class TestWhatElseIsWritten:
@@ -220,7 +235,8 @@ class TestWhatElseIsWritten:
         assert outcome.status == "done", outcome.message
 
 
-def test_progress_bar_shows_each_input(tmp_path, capsys):
+def test_progress_bar_shows_each_input(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then takes any stream for a terminal
     for name in "ab":
         data.write_raster(tmp_path / "in" / f"{name}.png", picture()[0])
     run(images_model(), [tmp_path / "in"], tmp_path / "out", progress=True)

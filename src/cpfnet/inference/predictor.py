@@ -76,6 +76,8 @@ class Predictor:
                 return torch_backend(model, device, say=say)
 
         self.models = list(models)
+        if tta and not any(model.plan.inference.mirror for model in models):
+            say("--tta does nothing: the plan allows no axis to be mirrored (inference.mirror is empty)")
         self.tta, self.overlap, self.batch = tta, overlap, batch
         # Models with the same preprocessing (folds of one plan) share it.
         self._groups: dict[tuple[tuple[Channel, ...], Spatial], list[_Member]] = {}

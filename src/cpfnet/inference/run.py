@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Literal
 
 from cpfnet import formats
@@ -76,7 +77,7 @@ def predict_files(
         One Outcome an image, in order.
 
     Raises:
-        CpfnetError: no input at all, Models that do not belong together, or ``out`` cannot be made.
+        CpfnetError: no input at all, Models that do not belong together, or ``out`` cannot be written.
     """
     if format not in _SUFFIXES:
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(_SUFFIXES)}")
@@ -86,9 +87,11 @@ def predict_files(
         raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):  # before the long work, not after it
+            pass
     except OSError as error:
         raise OutputError(
-            f"cannot be made: {error.strerror}", where=out, mend="choose a folder you may write to"
+            f"cannot be written: {error.strerror}", where=out, mend="choose a folder you may write to, with free space"
         ) from None
     inputs_taken = {file.resolve() for item in items for file in item.files}
 
