@@ -36,6 +36,12 @@ def plan(**changes: Any) -> Plan:
     return Plan.model_validate(content(**changes))
 
 
+@pytest.mark.parametrize("key", ["name", "in_channels", "classes", "spatial_dims"])
+def test_options_of_a_network_leave_alone_what_the_plan_says_elsewhere(key: str) -> None:
+    with pytest.raises(PlanError, match=rf"network.options: '{key}' is no option"):
+        plan().with_settings([f"network.options={{{key}: 3}}"])
+
+
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 FLOAT = st.floats(1e-6, 1e6)
 
@@ -223,6 +229,7 @@ def test_names_of_networks_and_losses_stand_in_the_plan() -> None:
     from cpfnet.network import zoo
     from cpfnet.training.loss import LOSSES
 
-    for section, names in ((NetworkPlan, zoo.names()), (LossPlan, LOSSES)):
+    ours = [name for name in zoo.names() if zoo._registered[name].builder.__module__.startswith("cpfnet.")]
+    for section, names in ((NetworkPlan, ours), (LossPlan, LOSSES)):
         written = section.model_fields["name"].description or ""
         assert set(names) <= set(re.split(", | or ", written))

@@ -232,6 +232,16 @@ class NetworkPlan(Strict):
         description="'imagenet', 'none' (from scratch), or a weight file (relative to where the command runs)",
     )
 
+    @field_validator("options")
+    @classmethod
+    def _own(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for key in ("name", "in_channels", "classes", "spatial_dims"):
+            if key in options:
+                raise ValueError(
+                    f"{key!r} is no option: `network.name`, `channels`, `labels` and `spatial.mode` say it"
+                )
+        return options
+
 
 class LossPlan(Strict):
     name: str = Field("dice+ce", description="dice+ce, dice, ce, focal, tversky, dice+cldice or dice+boundary")
