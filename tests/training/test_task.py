@@ -131,6 +131,15 @@ def test_divergence_stops_before_anything_is_changed(cached: list[cache.Cached])
     assert "training.learning_rate (now 0.01)" in str(caught.value)
 
 
+def test_divergence_in_the_last_step_shows_in_validation(cached: list[cache.Cached]) -> None:
+    task, _ = make(cached)
+    with torch.no_grad():
+        next(task.network.parameters()).fill_(float("inf"))
+    with pytest.raises(TrainingError, match="gives NaN or infinite values") as caught:
+        task.segment(np.asarray(cached[0].image()))
+    assert "training.learning_rate (now 0.01)" in str(caught.value)
+
+
 class _Steep(torch.autograd.Function):
     """Harmless forwards, infinite backwards: what a wrong kernel does."""
 

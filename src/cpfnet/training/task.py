@@ -80,16 +80,19 @@ class Task:
         if not math.isfinite(mean) or not math.isfinite(norm):
             what = f"the loss is {mean}" if not math.isfinite(mean) else f"the gradient's norm is {norm}"
             cases = ", ".join(dict.fromkeys(patches.case_of(n).id for n in numbers))
-            raise TrainingError(
-                f"{what} at step {step} of {self.course.steps}; the step's cases: {cases}",
-                mend=f"lower training.learning_rate (now {self.training.learning_rate:g}) or raise training.warmup (now "
-                f"{self.training.warmup}); if it happens again at once, set training.precision to fp32, and look at these "
-                "cases with `cpfnet check`",
-            )
+            raise self._diverged(f"{what} at step {step} of {self.course.steps}; the step's cases: {cases}")
         self._optimiser.step()
         if self.mean is not None and self.training.ema is not None:
             schedule.average(self.mean, self.network, step, self.training.ema)
         return mean
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            what,
+            mend=f"lower training.learning_rate (now {self.training.learning_rate:g}) or raise training.warmup (now "
+            f"{self.training.warmup}); if it happens again at once, set training.precision to fp32, and look at the "
+            "cases with `cpfnet check`",
+        )
 
     def _clip(self) -> float:
         """Limit the gradient; its norm before that, 0 where there is no limit or a scaler judges for itself."""
@@ -102,7 +105,11 @@ class Task:
         return 0.0 if scaled or norm is None else float(norm)
 
     def segment(self, array: np.ndarray) -> np.ndarray:
-        """Probabilities of a whole preprocessed case, as `predict_array` gives them."""
+        """Probabilities of a whole preprocessed case, as `predict_array` gives them.
+
+        Raises:
+            TrainingError: the network gives values that are no numbers.
+        """
         return predict_array(self._logits, array, self.plan)
 
     @torch.inference_mode()
@@ -111,6 +118,8 @@ class Task:
         self.best.eval()
         with self.fabric.autocast():
             out = self.best(self.fabric.to_device(torch.from_numpy(np.ascontiguousarray(image))))
+        if not torch.isfinite(out).all():
+            raise self._diverged("the last step left a network that gives NaN or infinite values")
         return out.float().cpu().numpy()
 
     def state_dict(self) -> dict[str, Any]:
