@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cpfnet.planning import Plan
+from cpfnet.planning import Channel, Plan
 from cpfnet.training.augment import Augmenter, elastic_field, elastic_rms
 
 KINDS = ("elastic", "rotation", "scale", "gamma", "brightness", "contrast", "blur", "noise")
@@ -245,3 +245,21 @@ def test_beyond_the_border_comes_the_mirrored_image() -> None:
         out, mask, _ = augmenter(image, codes, None, rng(seed))
         np.testing.assert_allclose(out, 1, atol=1e-5)
         assert (mask == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("intensity", "strongest"),
+    [
+        ({"kind": "zscore"}, 0.2),
+        ({"kind": "scale", "mean": 0.5, "std": 0.25}, 0.2),
+        ({"kind": "scale"}, 0.05),
+        ({"kind": "minmax"}, 0.05),
+    ],
+)
+def test_noise_is_relative_to_what_the_normalisation_makes(intensity: dict[str, Any], strongest: float) -> None:
+    made = plan(noise=1)
+    made = made.model_copy(update={"channels": (Channel.model_validate({"name": "a", "intensity": intensity}),)})
+    flat, codes = np.full((1, 64, 64), 0.5, np.float32), np.zeros((64, 64), np.uint8)
+    augment = Augmenter(made)
+    deviations = [augment(flat, codes, None, np.random.default_rng(seed))[0].std() for seed in range(40)]
+    assert 0.8 * strongest < max(deviations) < 1.1 * strongest

@@ -21,7 +21,7 @@ from monai.transforms import (
 )
 from monai.transforms.utils import create_grid, create_rotate
 
-from cpfnet.planning import Plan
+from cpfnet.planning import Plan, Scale, ZScore
 
 FULL_SIZE = 256.0
 """Longest side (pixels; mm where spacing is known) from which the elastic field has its full size; smaller patches shrink it."""
@@ -86,7 +86,10 @@ class Augmenter:
         rms = elastic_rms(augmentation.elastic_alpha, augmentation.elastic_sigma)
         self.rms = tuple(rms * shrink / self.spacing)
         # Noise is relative to what the normalisation makes of an image: unit variance, or the range 0…1.
-        unit = any(c.intensity.kind in ("zscore", "scale") for c in plan.channels)
+        unit = any(
+            isinstance(c.intensity, ZScore) or (isinstance(c.intensity, Scale) and c.intensity.std < 0.5)
+            for c in plan.channels
+        )
         self.intensity = (
             RandGaussianSmooth((0.25, 1.5), (0.25, 1.5), (0.25, 1.5), prob=augmentation.blur),
             RandStdShiftIntensity(0.3, prob=augmentation.brightness),
