@@ -7,7 +7,7 @@ patient's Left, y to Posterior, z to Superior), as in DICOM. Geometry is carried
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,6 @@ class Image:
     def spacing(self) -> tuple[float, float, float] | None:
         """Millimetres between neighbours, (depth, height, width); None without an affine."""
         return None if self.affine is None else spacing_of(self.affine)
-
-    def with_array(self, array: np.ndarray, **changes: Any) -> Image:
-        """The same geometry and source with other pixels."""
-        return replace(self, array=array, **changes)
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,6 @@ def test_volumes(tmp_path: Path) -> None:
     assert [c.values for c in found.labels.classes] == [(1,), (2,)]
     truth = [data.blobs(np.random.default_rng((0, n)), (12, 36, 40), 2) for n in range(3)]
     pixels = np.array([[(mask == k).sum() for k in (1, 2)] for _, mask in truth])
-    assert [c.smallest for c in found.classes] == pixels.min(axis=0).tolist()
-    assert [c.largest for c in found.classes] == pixels.max(axis=0).tolist()
     np.testing.assert_allclose([c.frequency for c in found.classes], pixels.sum(axis=0) / (3 * 12 * 36 * 40))
     inside = np.concatenate([np.rint(400 * image)[mask > 0] for image, mask in truth])
     expected = np.percentile(inside, (0.5, 5, 50, 95, 99.5))

@@ -46,7 +46,6 @@ def found(
             "volumes": volumes,
             "sizes": sizes,
             "spacings": [spacing or (1, 1, 1)] * len(sizes) if volumes else [],
-            "dtypes": ["uint8"],
             "channels": [
                 ChannelFingerprint(
                     name=f"c{i}", low=low, high=high, image=five, body=five, labels=(inside[0], *five[1:4], inside[1])
@@ -57,10 +56,7 @@ def found(
             "labels": Labels(classes=tuple(LabelClass(name=n, values=(i + 1,)) for i, n in enumerate(names))),
             "labels_reason": "for a test",
             "classes": [
-                ClassFingerprint(
-                    name=n, cases=1, frequency=frequency, smallest=9, largest=99, radius=radius, tubular=tubular
-                )
-                for n in names
+                ClassFingerprint(name=n, cases=1, frequency=frequency, radius=radius, tubular=tubular) for n in names
             ],
             "look": GREY,
             "readers": 1,

@@ -60,7 +60,6 @@ class ClassFingerprint(Strict):
         name: the class's.
         cases: share of the labels that show it.
         frequency: share of all annotated pixels.
-        smallest, largest: pixels of it in a label that shows it.
         radius: median distance from its centre line to its edge, pixels (0 where it is nowhere).
         tubular: thin and long-drawn, such as vessels.
     """
@@ -68,8 +67,6 @@ class ClassFingerprint(Strict):
     name: str
     cases: float
     frequency: float
-    smallest: int
-    largest: int
     radius: float
     tubular: bool
 
@@ -82,7 +79,6 @@ class Fingerprint(Strict):
         volumes: the images have depth.
         sizes: spatial size of every image; volumes along the patient's axes (inferior–superior, anterior–posterior, right–left).
         spacings: mm likewise; empty for images.
-        dtypes: of the image files.
         channels: in order.
         values: label value → labels that hold it.
         labels: the declared labels, or what the values become.
@@ -98,7 +94,6 @@ class Fingerprint(Strict):
     volumes: bool
     sizes: tuple[tuple[int, ...], ...]
     spacings: tuple[tuple[float, float, float], ...]
-    dtypes: tuple[str, ...]
     channels: tuple[ChannelFingerprint, ...]
     values: dict[str, int]
     labels: Labels
@@ -182,7 +177,6 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         volumes=volumes,
         sizes=tuple(shape for shape, _ in oriented),
         spacings=tuple(spacing for _, spacing in oriented if spacing is not None),
-        dtypes=tuple(sorted({str(h.dtype) for h in headers})),
         channels=_channels(dataset.channels or headers[0].channels, pixels),
         values={
             str(value_of(int(v)) if float(v).is_integer() else v): n for v, n in sorted(holding.items())[:MOST_VALUES]
@@ -297,8 +291,6 @@ def _class(index: int, label_class: LabelClass, pixels: list[_Pixels]) -> ClassF
         name=label_class.name,
         cases=len(shown) / len(counts),
         frequency=sum(counts) / max(1, sum(one.annotated for one in pixels)),
-        smallest=min(shown, default=0),
-        largest=max(shown, default=0),
         radius=float(np.median([s.radius for s, _ in structures])) if structures else 0.0,
         tubular=label_class.tubular or (bool(tubular) and sum(tubular) > len(tubular) / 2),
     )

@@ -74,7 +74,6 @@ def curves(
     panels: Mapping[str, Mapping[str, Sequence[Any]]],
     *,
     x_label: str = "Epoch",
-    logarithmic: Sequence[str] = (),
 ) -> str:
     """Lines over a common axis.
 
@@ -82,7 +81,6 @@ def curves(
         x: positions.
         panels: panel title → name of a line → its values (None, "" and NaN are gaps).
         x_label: what ``x`` is.
-        logarithmic: panels with a logarithmic axis.
 
     Returns:
         SVG data URI.
@@ -98,8 +96,6 @@ def curves(
                 kept = np.isfinite(y)
                 few = kept.sum() <= 30
                 ax.plot(np.asarray(x)[kept], y[kept], color=colour, lw=1.6, label=name, marker="o" if few else "", ms=3)
-            if title in logarithmic:
-                ax.set_yscale("log")
             ax.set_title(title, loc="left")
             ax.set_xlabel(x_label)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs and steps are whole
