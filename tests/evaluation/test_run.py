@@ -316,3 +316,13 @@ def test_names_that_rows_have_are_refused(tmp_path, reader, name):
     item = replace(item, truth={reader: next(iter(item.truth.values()))})
     with pytest.raises(DatasetError, match="as a row of the scores"):
         evaluate([item], Labels(classes=(LabelClass(name=name, values=(1,)),)))
+
+
+def test_cases_of_one_reader_count_beside_those_of_several(tmp_path):
+    items = make_items(tmp_path, 3)
+    items[0] = replace(items[0], truth=items[0].truth | {"second": items[1].truth["label"]})
+    scores = evaluate(items, VESSEL)
+    assert scores.reader == ALL_READERS
+    assert scores.of("dice")["count"] == 3
+    one = row(scores, "c1", "vessel", reader="label")["dice"]
+    assert row(scores, "c1", "vessel", reader=ALL_READERS)["dice"] == one

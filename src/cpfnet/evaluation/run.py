@@ -83,9 +83,13 @@ def _score_pair(
 
 
 def _score_case(
-    item: Item, definitions: Labels, tolerance: float, allow_missing: bool
+    item: Item, definitions: Labels, tolerance: float, allow_missing: bool, several: bool
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool]:
-    """Rows, the guide's sums for each (reader, region), and whether the case has millimetres."""
+    """Rows, the guide's sums for each (reader, region), and whether the case has millimetres.
+
+    With ``several`` (some case has more than one reader) every case gets rows of `ALL_READERS`, those of one reader too: else the
+    headline would leave them out.
+    """
     masks = load_masks(item, definitions, allow_missing=allow_missing)
     pairs = [(PREDICTION, reader, masks.prediction, codes) for reader, codes in masks.truth.items()]
     pairs += [
@@ -123,7 +127,7 @@ def _score_case(
             sums[reader, "whole image"] = guide_sums(whole, _members(definitions))
             if masks.roi is not None:
                 sums[reader, "region of interest"] = guide_sums(table, _members(definitions))
-    if len(masks.truth) > 1:
+    if several:
         own = [row for row in rows if row["prediction"] == PREDICTION]
         for label in dict.fromkeys(row["class"] for row in own):
             mean = mean_rows([row for row in own if row["class"] == label])
@@ -173,6 +177,7 @@ def evaluate(
     if repeated:
         raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", mend="give every case an id of its own")
 
+    several = any(len(item.truth) > 1 for item in chosen)
     names = [*(c.name for c in definitions.classes), *(reader for item in chosen for reader in item.truth)]
     reserved = {BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION, ALL_READERS}.intersection(names)
     if reserved:
@@ -183,7 +188,7 @@ def evaluate(
 
     def run(item: Item) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool] | CpfnetError:
         try:
-            return _score_case(item, definitions, tolerance, allow_missing)
+            return _score_case(item, definitions, tolerance, allow_missing, several)
         except CpfnetError as error:
             return error
 
