@@ -269,6 +269,20 @@ def test_colours_under_a_threshold(good: dict[str, Path], tmp_path: Path) -> Non
     assert (finding.kind, finding.where) == ("empty-label", "masks/case_02.png")
 
 
+def test_labels_that_lie_below_the_threshold(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["pictures"], root)
+    (root / "dataset.yaml").write_text("labels: {lesion: 255, threshold: 127}\n")
+    _edit(root / "masks" / "case_03.png", lambda a: a // 255)
+    (finding,) = check(root)
+    assert (finding.severity, finding.kind, finding.where) == ("error", "label-values", "masks/case_03.png")
+    assert "0, 1 all lie below the threshold 127" in finding.what
+    for number, way in enumerate(finding.mend.split("; or ")):
+        copy = tmp_path / str(number)
+        shutil.copytree(root, copy)
+        assert check(follow(way, copy, copy, good["pictures"])) == []
+
+
 def test_names_that_are_no_text(good: dict[str, Path], tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(good["volumes"], root)

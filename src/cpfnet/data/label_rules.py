@@ -95,6 +95,16 @@ def _empty(case: Case, content: Content, mending: Mending) -> Finding:
     return Finding("warning", "empty-label", where, f"empty label{only}", mend, case.id)
 
 
+def _below(case: Case, content: Content, drawn: list[Value], labels: Labels, mending: Mending) -> Finding:
+    """Something is drawn, such as 1 on 0, where a threshold for 0 … 255 makes background of both."""
+    where, values = mending.shown(content.path), sorted(drawn, key=float)
+    what = f"the values {_values(values)} all lie below the threshold {labels.threshold:g}: the label counts as empty"
+    mend = (
+        f"replace the values {_values(values[1:])} by {labels.classes[0].written} in `{where}`; or {mending.drop(case)}"
+    )
+    return Finding("error", "label-values", where, what, mend, case.id)
+
+
 def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mending) -> Iterator[Finding]:
     meant = {value for c in labels.classes for value in c.values}
     known: set[Value] = {*labels.background, *labels.ignore, *meant}
@@ -106,8 +116,10 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mendin
     for case, content in pairs:
         seen |= set(content.values)
         if labels.threshold is not None:
-            if all(not isinstance(v, str) and v <= labels.threshold for v in content.values):
-                yield _empty(case, content, mending)
+            drawn = [v for v in content.values if v not in labels.ignore]
+            if all(not isinstance(v, str) and v <= labels.threshold for v in drawn):
+                below = len(drawn) > 1
+                yield _below(case, content, drawn, labels, mending) if below else _empty(case, content, mending)
             continue
         if nonsense := _nonsense(content, mending, case):
             yield nonsense

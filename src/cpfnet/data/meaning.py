@@ -68,7 +68,7 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     if len(found) > MOST_VALUES or any(not float(v).is_integer() for v in found):
         raise DatasetError(
             f"the labels hold {f'more than {MOST_VALUES}' if len(found) > MOST_VALUES else len(found)} different values, "
-            f"from {low:g} to {high:g}",
+            f"from {_shown(low)} to {_shown(high)}",
             where=dataset.root,
             mend="declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`",
         )
@@ -103,6 +103,10 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         for v in rest
     )
     return Labels(background=back, classes=classes, ignore=ignore), why
+
+
+def _shown(number: float) -> str:
+    return str(value_of(int(number))) if float(number).is_integer() else f"{number:g}"
 
 
 def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: float, threshold: float) -> None:
