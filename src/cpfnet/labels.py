@@ -16,6 +16,9 @@ from cpfnet.planning import COLOURS, LabelClass, Labels
 IGNORED = 255
 """Code of pixels that count in neither loss nor metrics."""
 
+OUTSIDE = 254
+"""Code of pixels outside the region of interest where the picture is empty: background to the loss, in no metric."""
+
 
 def _number(value: int | str) -> int:
     """An integer, or a colour as `COLOURS` + 0xRRGGBB (the Plan holds grey colours as integers)."""
@@ -74,8 +77,8 @@ def codes_of(labels: Labels) -> list[tuple[tuple[int, ...], frozenset[int]]]:
     for value, indices in owners.items():
         groups.setdefault(frozenset(indices), []).append(value)
     codes = [(tuple(values), group) for group, values in groups.items()]
-    if len(codes) >= IGNORED:
-        raise DatasetError(f"{len(codes)} classes; at most {IGNORED - 1} fit", mend="merge classes in `labels.classes`")
+    if len(codes) >= OUTSIDE:
+        raise DatasetError(f"{len(codes)} classes; at most {OUTSIDE - 1} fit", mend="merge classes in `labels.classes`")
     return codes
 
 

@@ -70,7 +70,9 @@ class Labels(Strict):
     """
 
     background: tuple[int | str, ...] = Field((0,), description="file values that mean none of the classes")
-    classes: tuple[LabelClass, ...] = Field(min_length=1, max_length=254)  # codes are one byte, see cpfnet.labels
+    classes: tuple[LabelClass, ...] = Field(
+        min_length=1, max_length=253
+    )  # codes are one byte, two are taken: cpfnet.labels
     exclusive: bool = Field(True, description="false: regions that may overlap")
     ignore: tuple[int | str, ...] = Field(
         (), description="file values for 'not annotated': in neither loss nor metrics"

@@ -13,7 +13,7 @@ import pytest
 from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.errors import CpfnetError, OutputError, TrainingError
-from cpfnet.labels import IGNORED, encode
+from cpfnet.labels import IGNORED, OUTSIDE, encode
 from cpfnet.planning import Plan
 from cpfnet.training import cache
 from tests import data
@@ -39,6 +39,32 @@ def test_outside_the_region_of_interest_nothing_counts(images: Dataset, tmp_path
     roi = formats.read_label(images.cases[0].roi).array[0] > 0
     assert 0 < roi.mean() < 1
     np.testing.assert_array_equal(found.codes()[0] == IGNORED, ~roi)
+
+
+def test_the_empty_surroundings_of_a_picture_are_background(images: Dataset, tmp_path: Path) -> None:
+    """As around a fundus photograph: were they ignored, the network might predict anything there."""
+    roi = formats.read_label(images.cases[0].roi).array[0] > 0
+    photograph = formats.read(images.cases[0].images).array.copy()
+    photograph[:, ~roi] = np.random.default_rng(0).integers(0, 5, (3, (~roi).sum()))
+    speck = tuple(np.argwhere(~roi)[0])
+    photograph[:, *speck] = 250
+    data.write_raster(tmp_path / "a.png", np.moveaxis(photograph, 0, -1))
+    case = replace(images.cases[0], images=(tmp_path / "a.png",))
+    (found,) = cache.build([case], images_plan(), tmp_path / "cache")
+    expected = np.where(roi, found.codes()[0], OUTSIDE)
+    expected[speck] = IGNORED
+    np.testing.assert_array_equal(found.codes()[0], expected)
+    assert (found.codes()[0][roi] < OUTSIDE).all()
+
+
+def test_a_structure_outside_the_region_of_interest_does_not_count(images: Dataset, tmp_path: Path) -> None:
+    roi = formats.read_label(images.cases[0].roi).array[0] > 0
+    photograph = formats.read(images.cases[0].images).array * roi
+    data.write_raster(tmp_path / "a.png", np.moveaxis(photograph, 0, -1))
+    data.write_raster(tmp_path / "m.png", np.full(roi.shape, 255, np.uint8))
+    case = replace(images.cases[0], images=(tmp_path / "a.png",), labels={"label": tmp_path / "m.png"})
+    (found,) = cache.build([case], images_plan(), tmp_path / "cache")
+    np.testing.assert_array_equal(found.codes()[0], np.where(roi, 1, IGNORED))
 
 
 def test_positions_point_at_their_codes(volumes: Dataset, images: Dataset, tmp_path: Path) -> None:

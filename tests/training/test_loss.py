@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpfnet.errors import PlanError
-from cpfnet.labels import IGNORED
+from cpfnet.labels import IGNORED, OUTSIDE
 from cpfnet.planning import Plan
 from cpfnet.training import loss
 
@@ -184,3 +184,12 @@ class TestEveryLoss:
 def test_wrong_names_and_options_are_refused(name: str, options: dict, said: str) -> None:
     with pytest.raises(PlanError, match=said.replace("+", r"\+").replace("(", r"\(")):
         loss.build(plan(name, **options))
+
+
+@pytest.mark.parametrize(("labels", "planes"), [(EXCLUSIVE, 3), (REGIONS, 2)])
+@pytest.mark.parametrize("name", sorted(loss.LOSSES))
+def test_outside_is_background(name: str, labels: dict, planes: int) -> None:
+    logits, codes = batch(planes=planes)
+    built = loss.build(plan(name, labels))
+    outside = torch.where(codes == 0, torch.tensor(OUTSIDE, dtype=torch.uint8), codes)
+    assert torch.equal(built(logits, outside), built(logits, codes))

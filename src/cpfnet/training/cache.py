@@ -4,7 +4,7 @@ One folder a case, named after everything that shapes its content (the plan's da
 made whole or not at all:
 
     image.npy      float32 (channels, [depth,] height, width), as the network's grid has it
-    codes.npy      uint8 (readers, [depth,] height, width); outside the region of interest IGNORED
+    codes.npy      uint8 (readers, [depth,] height, width); outside the region of interest IGNORED or OUTSIDE
     positions.npy  int64, flat indices of some pixels of every code, for patches centred on a structure
     meta.json      `Cached`, less the folder
 """
@@ -28,7 +28,7 @@ from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case
 from cpfnet.errors import DatasetError, OutputError, TrainingError
 from cpfnet.image import Image, geometry_difference
-from cpfnet.labels import IGNORED, encode
+from cpfnet.labels import IGNORED, OUTSIDE, encode
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import extent
 from cpfnet.training.interruption import leave_signals
@@ -181,8 +181,11 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
     array, trace = preprocessing.apply(image, plan)
     codes = np.stack([preprocessing.apply_codes(_codes(image, path, plan), trace) for path in case.labels.values()])
     if case.roi is not None:
-        inside = preprocessing.apply_codes((_read(image, case.roi).array != 0).any(axis=0).astype(np.uint8), trace)
-        codes[:, inside == 0] = IGNORED
+        inside = (_read(image, case.roi).array != 0).any(axis=0)
+        region = preprocessing.apply_codes(np.where(inside, 1, 2 * empty(image.array, inside)).astype(np.uint8), trace)
+        blank = (region == 2) & (codes == 0).all(axis=0)
+        codes[:, region != 1] = IGNORED
+        codes[:, blank] = OUTSIDE
     positions, ranges = _positions(codes)
     cached = Cached(
         id=case.id,
@@ -205,6 +208,26 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def empty(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Where, outside the region of interest, there is no picture: around a fundus photograph, say.
+
+    Nothing else would teach the network that such places, which every photograph shows, are background. They are darker than
+    all but the darkest 0.5 % inside; where less than half of the outside is, the region was drawn for another reason.
+
+    Args:
+        array: ``(channels, [depth,] height, width)``, as read.
+        inside: bool ``([depth,] height, width)``.
+
+    Returns:
+        bool, of the same shape.
+    """
+    brightest = array.max(axis=0)
+    if inside.all() or not inside.any():
+        return np.zeros_like(inside)
+    dark = ~inside & (brightest < np.quantile(brightest[inside], 0.005))
+    return dark if dark.sum() > (~inside).sum() / 2 else np.zeros_like(inside)
 
 
 def _read(image: Image, path: Path) -> Image:
@@ -231,9 +254,9 @@ def _positions(codes: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int, int
     start = 0
     for reader, plane in enumerate(codes.reshape(len(codes), -1)):
         counts = np.bincount(plane, minlength=256)
-        groups = [(code, plane == code) for code in range(1, IGNORED) if counts[code]]
-        if 0 < counts[IGNORED] < plane.size:
-            groups.append((ANNOTATED, plane != IGNORED))
+        groups = [(code, plane == code) for code in range(1, OUTSIDE) if counts[code]]
+        if 0 < counts[OUTSIDE:].sum() < plane.size:
+            groups.append((ANNOTATED, plane < OUTSIDE))
         for code, mask in groups:
             found = np.flatnonzero(mask)
             if len(found) > POSITIONS:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from monai.losses import BoundaryLoss, DiceLoss, FocalLoss, SoftclDiceLoss, TverskyLoss
 
 from cpfnet.errors import PlanError
-from cpfnet.labels import IGNORED, membership
+from cpfnet.labels import IGNORED, OUTSIDE, membership
 from cpfnet.planning import Labels, Plan
 
 
@@ -108,7 +108,7 @@ class Loss:
         table = torch.from_numpy(membership(labels)).float()
         if labels.exclusive:
             background = torch.zeros(256, 1)
-            background[0] = 1
+            background[[0, OUTSIDE]] = 1
             table = torch.cat([background, table], dim=1)
         self.planes = table
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cpfnet.evaluation import metrics
-from cpfnet.labels import IGNORED, membership
+from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Plan
 from cpfnet.training.cache import Cached
 
@@ -25,7 +25,7 @@ def validate(
 ) -> dict[str, Any]:
     """Segment every case and score it.
 
-    Ignored pixels count nowhere. A class that is neither there nor predicted has no Dice (None) and enters no mean. Several readers of a case
+    Pixels ignored or outside the region of interest count nowhere. A class that is neither there nor predicted has no Dice (None) and enters no mean. Several readers of a case
     are averaged.
 
     Returns:
@@ -38,7 +38,7 @@ def validate(
         advance(done, len(cases))
         predicted = _decide(segment(np.asarray(case.image())), plan)
         readers = [
-            [metrics.dice(metrics.count(predicted[k], table[codes, k], codes != IGNORED)) for k in range(len(names))]
+            [metrics.dice(metrics.count(predicted[k], table[codes, k], codes < OUTSIDE)) for k in range(len(names))]
             for codes in case.codes()
         ]
         scores[case.id] = [_mean(values) for values in zip(*readers, strict=True)]
