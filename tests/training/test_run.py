@@ -194,7 +194,8 @@ class TestResume:
         with pytest.raises(TrainingError, match=r"training\.batch: 2 then, 3 now"):
             train(images, images_plan(epochs=1, batch=3), out, device="cpu", resume=True, say=said.append)
         with pytest.raises(TrainingError, match="other cases"):
-            train(images, images_plan(epochs=1), out, device="cpu", resume=True, fold=1, say=said.append)
+            train(images, images_plan(epochs=2), out, device="cpu", resume=True, fold=1, say=said.append)
+        assert plan_of_run(out) == images_plan(epochs=1)
         moved = load(data.make_images_dataset(tmp_path / "moved", roi=True))
         train(moved, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
         changed = load(data.make_images_dataset(tmp_path / "changed", roi=True, seed=1))

@@ -74,7 +74,8 @@ def train(
     # What cannot be (a network, its weights) shows before anything is written.
     network = first_network(plan, init=init, random=state is not None, progress=progress, say=say)
     folder.make()
-    plan.save(folder.plan)
+    if state is None:
+        plan.save(folder.plan)
     with Interruption(say) as interruption:
         try:
             cached = _cached([*training, *validation], plan, folder, progress, interruption)
@@ -82,6 +83,7 @@ def train(
             digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}
             if state is not None:
                 checkpoint.check_data(state["digests"], digests, folder.out)
+                plan.save(folder.plan)  # only now is it known that the run goes on under it
             task = Task(network, plan, fabric_for(chosen, precision))
             run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say)
             if state is None:
