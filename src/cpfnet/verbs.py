@@ -124,12 +124,14 @@ def train(
         CpfnetError: the data, plan, weights or ``out`` do not allow it.
     """
     from cpfnet.data.dataset import load
+    from cpfnet.training.checkpoint import RunFolder
     from cpfnet.training.reporting import write_report
     from cpfnet.training.run import plan_of_run
     from cpfnet.training.run import train as run
 
     out = Path(out)
     data = load(Path(dataset))
+    RunFolder(out).check(resume=resume)  # before all images are read for a plan
     if plan is None and resume:
         chosen = plan_of_run(out)
     elif plan is None:
