@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
+from cpfnet import cli_weights
+from cpfnet.console import say, table
 from cpfnet.errors import CpfnetError
 
 app = typer.Typer(
@@ -21,10 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-weights_app = typer.Typer(
-    no_args_is_help=True, help="ImageNet weights for the encoder: list, import, verify, download, path."
-)
-app.add_typer(weights_app, name="weights")
+app.add_typer(cli_weights.app, name="weights")
 
 DATASET = typer.Argument(
     metavar="DATASET", help="Folder, dataset.yaml, CSV manifest or datalist JSON.", show_default=False
@@ -37,25 +36,6 @@ Settings = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(title: str, columns: list[str], rows: list[list[str]], *, styles: list[str] | None = None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for number, row in enumerate(rows):
-        table.add_row(*map(Text, row), style=styles[number] if styles else None)
-    Console().print(table)
 
 
 @app.command()
@@ -74,7 +54,7 @@ def doctor(as_json: AsJson = False) -> None:
         return
     colours = {"ok": "", "lacks": "yellow", "missing": "red"}
     rows = [[c.name, c.status, c.detail + (f"\n→ {c.mend}" if c.mend else "")] for c in checks]
-    _table("This installation", ["what", "", "found"], rows, styles=[colours[c.status] for c in checks])
+    table("This installation", ["what", "", "found"], rows, styles=[colours[c.status] for c in checks])
     if any(check.status == "missing" for check in checks):
         raise typer.Exit(1)
 
@@ -157,13 +137,13 @@ def plan(
         progress=True,
     )
     spatial, classes, epochs = proposed.spatial, len(proposed.labels.classes), proposed.training.epochs
-    _say(
+    say(
         f"{out}: {proposed.modality} {proposed.source}, {classes} class{'es' * (classes != 1)}, {spatial.mode}, "
         f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, {epochs} epoch{'s' * (epochs != 1)}"
     )
     if preview is not None:
-        _say(f"{preview}: 16 augmented samples")
-    _say(f"Next: read it, change what you like, then  cpfnet train {dataset} -o MODEL --plan {out}")
+        say(f"{preview}: 16 augmented samples")
+    say(f"Next: read it, change what you like, then  cpfnet train {dataset} -o MODEL --plan {out}")
 
 
 @app.command()
@@ -206,7 +186,7 @@ def train(
         resume=resume,
         init=init,
         progress=True,
-        say=_say,
+        say=say,
     )
 
 
@@ -274,17 +254,17 @@ def predict(
         overwrite=overwrite,
         device=device,
         progress=True,
-        say=_say,
+        say=say,
     )
     failed = [outcome for outcome in outcomes if outcome.status != "done"]
     if failed:
-        _table(
+        table(
             "Not done",
             ["input", "", "why"],
             [[str(o.path), o.status, o.message] for o in failed],
             styles=["red"] * len(failed),
         )
-    _say(f"{len(outcomes) - len(failed)} of {len(outcomes)} done, in {out}")
+    say(f"{len(outcomes) - len(failed)} of {len(outcomes)} done, in {out}")
     if failed:
         raise typer.Exit(1)
 
@@ -343,14 +323,14 @@ def evaluate(
         force=force,
         overwrite=overwrite,
         progress=True,
-        say=_say,
+        say=say,
     )
     columns, rows = console_table(scores)
-    _table("Mean over cases", columns, rows)
+    table("Mean over cases", columns, rows)
     for warning in scores.warnings:
-        _say(f"Note: {warning}")
+        say(f"Note: {warning}")
     if out is not None:
-        _say(f"Report: {out / 'report.html'}")
+        say(f"Report: {out / 'report.html'}")
 
 
 @app.command()
@@ -366,100 +346,7 @@ def demo(
     """
     from cpfnet.demo import demo as run
 
-    run(out, overwrite=overwrite, say=_say)
-
-
-@weights_app.command("list")
-def weights_list() -> None:
-    """Show the known weight files, and those that lie on this machine.
-
-    Examples:
-
-    - `cpfnet weights list`
-    """
-    from cpfnet.network import store
-
-    found = store.list_found()
-    for entry in store.ENTRIES.values():
-        print(f"{entry.name}: {entry.about}\n  {entry.url}")
-    if found:
-        print("On this machine, in the order they are tried:")
-    for item in found:
-        print(f"  {item.path} ({item.place})")
-    if not found:
-        _say("None on this machine yet: cpfnet weights download, or cpfnet weights import FILE")
-
-
-@weights_app.command("import")
-def weights_import(file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]) -> None:
-    """Check a weight file that you have and copy it where training finds it.
-
-    Examples:
-
-    - `cpfnet weights import ~/Downloads/resnet34-b627a593.pth`
-    """
-    from cpfnet.network import store
-
-    print(store.import_file(file))
-
-
-@weights_app.command("verify")
-def weights_verify(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False)] = None,
-) -> None:
-    """Check the hash, keys and shapes of one file, or of all on this machine. Exit code 1 if any is bad.
-
-    Examples:
-
-    - `cpfnet weights verify`
-    """
-    from cpfnet.network import store
-
-    found = store.verify(file)
-    if not found:
-        _say("No weight file on this machine: cpfnet weights download, or cpfnet weights import FILE")
-    for item in found:
-        print(f"{item.path}: {item.problem or 'good'}")
-    if any(item.problem for item in found):
-        raise typer.Exit(1)
-
-
-@weights_app.command("download")
-def weights_download(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One of `cpfnet weights list`.", show_default=False)
-    ] = None,
-) -> None:
-    """Download ImageNet weights: resumed when cut, verified by hash.
-
-    Examples:
-
-    - `cpfnet weights download`
-    - `cpfnet weights download resnet34-333f7ec4`
-    """
-    from cpfnet.network import store
-
-    print(store.download(name or store.DEFAULT.name))
-
-
-@weights_app.command("path")
-def weights_path() -> None:
-    """Print the file that `--weights imagenet` would use now, without downloading; exit code 1 if there is none.
-
-    Examples:
-
-    - `cpfnet weights path`
-    """
-    from cpfnet.network import store
-
-    good = [found.path for found in store.verify() if found.problem is None]
-    if not good:
-        raise CpfnetError(
-            "no ImageNet weights on this machine",
-            where=store.cache_folder(),
-            mend="cpfnet weights download, or cpfnet weights import FILE",
-        )
-    print(good[0])
+    run(out, overwrite=overwrite, say=say)
 
 
 def fail(error: CpfnetError) -> NoReturn:
