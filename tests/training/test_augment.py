@@ -49,9 +49,9 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 @pytest.mark.parametrize("patch", [(64, 48), (32, 40, 36)])
 def test_probability_0_is_the_identity(patch: tuple[int, ...]) -> None:
-    image, codes, roi = rng().normal(size=(2, *patch)).astype(np.float32), blocks(patch), blocks(patch) > 0
-    out = Augmenter(plan(patch))(image, codes, roi, rng(1))
-    for before, after in zip((image, codes, roi), out, strict=True):
+    image, codes = rng().normal(size=(2, *patch)).astype(np.float32), blocks(patch)
+    out = Augmenter(plan(patch))(image, codes, rng(1))
+    for before, after in zip((image, codes), out, strict=True):
         np.testing.assert_array_equal(before, after)
         assert before.dtype == after.dtype
         assert not np.shares_memory(before, after)
@@ -65,31 +65,28 @@ def test_same_generator_same_sample(patch: tuple[int, ...], kind: str) -> None:
     augmenter = Augmenter(plan(patch, flips=["width"], **on))
     image, codes = rng().random((1, *patch), dtype=np.float32), blocks(patch)
     kept = image.copy(), codes.copy()
-    first = augmenter(image, codes, None, rng(5))
-    other = augmenter(image, codes, None, rng(6))
-    again = pickle.loads(pickle.dumps(augmenter))(image, codes, None, rng(5))
-    for a, b in zip(first[:2], again[:2], strict=True):
+    first = augmenter(image, codes, rng(5))
+    other = augmenter(image, codes, rng(6))
+    again = pickle.loads(pickle.dumps(augmenter))(image, codes, rng(5))
+    for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])
     assert not np.array_equal(first[0], image)
-    assert first[2] is None
     for before, after in zip(kept, (image, codes), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.parametrize("patch", [(96, 80), (40, 40, 48)])
 @pytest.mark.parametrize("kind", SHAPE_KINDS)
-def test_image_mask_and_roi_move_together(patch: tuple[int, ...], kind: str) -> None:
+def test_image_and_mask_move_together(patch: tuple[int, ...], kind: str) -> None:
     """The image is its own mask: wherever it is far from an edge, all three still agree."""
     augmenter = Augmenter(plan(patch, flips=["height", "width"], **{kind: 1}))
     for seed in range(5):
         codes = blocks(patch, (0, 1), seed)
-        image, mask, roi = augmenter(codes[None].astype(np.float32), codes, codes > 0, rng(seed))
-        assert roi is not None
-        np.testing.assert_array_equal(mask > 0, roi)
+        image, mask = augmenter(codes[None].astype(np.float32), codes, rng(seed))
         sure = np.abs(image[0] - 0.5) > 0.499
         assert sure.mean() > 0.5
-        np.testing.assert_array_equal((image[0] > 0.5)[sure], roi[sure])
+        np.testing.assert_array_equal((image[0] > 0.5)[sure], mask[sure] > 0)
 
 
 @pytest.mark.parametrize("patch", [(64, 64), (32, 32, 40)])
@@ -97,7 +94,7 @@ def test_no_new_codes(patch: tuple[int, ...]) -> None:
     augmenter = Augmenter(plan(patch, **dict.fromkeys(KINDS, 1)))
     codes = blocks(patch)
     for seed in range(5):
-        mask = augmenter(codes[None].astype(np.float32), codes, None, rng(seed))[1]
+        mask = augmenter(codes[None].astype(np.float32), codes, rng(seed))[1]
         assert mask.dtype == np.uint8
         assert set(np.unique(mask)) <= {0, 1, 3, 255}
 
@@ -105,9 +102,8 @@ def test_no_new_codes(patch: tuple[int, ...]) -> None:
 def test_intensity_changes_leave_masks_alone() -> None:
     codes = blocks((64, 64))
     augmenter = Augmenter(plan(**dict.fromkeys(KINDS[3:], 1)))
-    image, mask, roi = augmenter(rng().random((3, 64, 64), dtype=np.float32), codes, codes > 0, rng())
+    image, mask = augmenter(rng().random((3, 64, 64), dtype=np.float32), codes, rng())
     np.testing.assert_array_equal(mask, codes)
-    np.testing.assert_array_equal(roi, codes > 0)
     assert image.dtype == np.float32
     assert np.isfinite(image).all()
 
@@ -118,7 +114,7 @@ def test_intensity_changes_stand_any_range(offset: float) -> None:
     augmenter = Augmenter(plan(**dict.fromkeys(KINDS, 1), kind="zscore"))
     codes = np.zeros((64, 64), np.uint8)
     for image in (rng().normal(offset, 1, (1, 64, 64)), np.full((1, 64, 64), offset)):
-        out = augmenter(image.astype(np.float32), codes, None, rng(2))[0]
+        out = augmenter(image.astype(np.float32), codes, rng(2))[0]
         assert np.isfinite(out).all()
         assert np.abs(out - image).max() < 6
 
@@ -127,7 +123,7 @@ def test_gamma_and_contrast_keep_the_range() -> None:
     image = rng().normal(size=(1, 64, 64)).astype(np.float32)
     augmenter = Augmenter(plan(gamma=1, contrast=1))
     for seed in range(5):
-        out = augmenter(image, np.zeros((64, 64), np.uint8), None, rng(seed))[0]
+        out = augmenter(image, np.zeros((64, 64), np.uint8), rng(seed))[0]
         assert out.min() >= image.min() - 1e-4
         assert out.max() <= image.max() + 1e-4
 
@@ -135,7 +131,7 @@ def test_gamma_and_contrast_keep_the_range() -> None:
 def test_channels_of_a_stack_move_alike() -> None:
     """2.5-D: the same slice in all channels stays the same slice."""
     image = np.repeat(rng().random((1, 64, 64), dtype=np.float32), 5, axis=0)
-    out = Augmenter(plan(**dict.fromkeys(SHAPE_KINDS, 1)))(image, blocks((64, 64)), None, rng())[0]
+    out = Augmenter(plan(**dict.fromkeys(SHAPE_KINDS, 1)))(image, blocks((64, 64)), rng())[0]
     for channel in out[1:]:
         np.testing.assert_array_equal(channel, out[0])
 
@@ -145,7 +141,7 @@ def test_flips_are_exact_and_along_the_named_axes() -> None:
     augmenter = Augmenter(plan((32, 36, 40), flips=["depth", "width"]))
     seen = set()
     for seed in range(40):
-        out, mask, _ = augmenter(image, codes, None, rng(seed))
+        out, mask = augmenter(image, codes, rng(seed))
         for axes in ((), (0,), (2,), (0, 2)):
             if np.array_equal(mask, np.flip(codes, axes)):
                 np.testing.assert_array_equal(out, np.flip(image, [a + 1 for a in axes]))
@@ -202,7 +198,7 @@ def test_small_patches_bend_in_proportion_and_volumes_in_mm() -> None:
 def moved(augmenter: Augmenter, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Where each pixel comes from, read off ramps: ``(axes, *shape)``, the inner half."""
     ramps = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in shape], indexing="ij")).astype(np.float32)
-    out = augmenter(ramps, np.zeros(shape, np.uint8), None, rng(seed))[0]
+    out = augmenter(ramps, np.zeros(shape, np.uint8), rng(seed))[0]
     return out[(slice(None), *[slice(n // 4, n - n // 4) for n in shape])]
 
 
@@ -242,7 +238,7 @@ def test_beyond_the_border_comes_the_mirrored_image() -> None:
     augmenter = Augmenter(plan((64, 64), scale=1, scale_range=0.5))
     image, codes = np.ones((1, 64, 64), np.float32), np.full((64, 64), 3, np.uint8)
     for seed in range(5):
-        out, mask, _ = augmenter(image, codes, None, rng(seed))
+        out, mask = augmenter(image, codes, rng(seed))
         np.testing.assert_allclose(out, 1, atol=1e-5)
         assert (mask == 3).all()
 
@@ -261,5 +257,5 @@ def test_noise_is_relative_to_what_the_normalisation_makes(intensity: dict[str, 
     made = made.model_copy(update={"channels": (Channel.model_validate({"name": "a", "intensity": intensity}),)})
     flat, codes = np.full((1, 64, 64), 0.5, np.float32), np.zeros((64, 64), np.uint8)
     augment = Augmenter(made)
-    deviations = [augment(flat, codes, None, np.random.default_rng(seed))[0].std() for seed in range(40)]
+    deviations = [augment(flat, codes, np.random.default_rng(seed))[0].std() for seed in range(40)]
     assert 0.8 * strongest < max(deviations) < 1.1 * strongest

@@ -171,15 +171,15 @@ def test_patches_without_a_centre_reach_every_pixel() -> None:
     assert len(seen) == codes.size
 
 
-def _killed(image: np.ndarray, codes: np.ndarray, roi: None, rng: np.random.Generator) -> Any:
+def _killed(image: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _asleep(image: np.ndarray, codes: np.ndarray, roi: None, rng: np.random.Generator) -> Any:
+def _asleep(image: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> Any:
     time.sleep(3)
 
 
-def _broken(image: np.ndarray, codes: np.ndarray, roi: None, rng: np.random.Generator) -> Any:
+def _broken(image: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> Any:
     raise OSError("the disk has gone")
 
 

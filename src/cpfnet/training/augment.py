@@ -2,7 +2,7 @@
 
 Every draw comes from the generator that is passed in, so a sample is a function of (seed, sample number) whatever the number of
 workers. Shape changes (rotation, scale, elastic deformation) are composed into one map, so that pixels are interpolated once and
-image, mask and region of interest move together; beyond the border all of them are mirrored.
+image and mask move together; beyond the border both are mirrored.
 """
 
 from __future__ import annotations
@@ -101,34 +101,32 @@ class Augmenter:
         self.nearest = Resample(mode="nearest", padding_mode="reflection", align_corners=False)
 
     def __call__(
-        self, sample: np.ndarray, codes: np.ndarray, roi: np.ndarray | None, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        self, sample: np.ndarray, codes: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Change one sample; the inputs stay as they are.
 
         Args:
             sample: float32 ``(channels, [depth,] height, width)``, normalised. All channels move alike.
             codes: uint8 code map ``([depth,] height, width)``; moved by nearest neighbour, so no new code appears.
-            roi: bool region of interest of the same shape, moved likewise, or None.
             rng: all randomness.
 
         Returns:
-            The same three, changed.
+            Both, changed.
         """
         flips = [axis for axis, name in enumerate(self.axes) if name in self.settings.flips and rng.random() < 0.5]
         if flips:
             sample = np.flip(sample, tuple(axis + 1 for axis in flips))
             codes = np.flip(codes, tuple(flips))
-            roi = None if roi is None else np.flip(roi, tuple(flips))
         image = torch.from_numpy(np.array(sample, dtype=np.float32, order="C"))  # a copy: the cache is read-only
-        masks = np.stack([codes, codes if roi is None else roi.astype(np.uint8)])
+        mask = np.array(codes, order="C")
         grid = self._grid(codes.shape, rng)
         if grid is not None:
             image = self.bilinear(image, grid)
-            masks = self.nearest(torch.from_numpy(masks.astype(np.float32)), grid).numpy().astype(np.uint8)
+            mask = self.nearest(torch.from_numpy(mask[None].astype(np.float32)), grid).numpy()[0].astype(np.uint8)
         for transform in self.intensity:
             image = transform.set_random_state(seed=int(rng.integers(2**32)))(image)
         changed = np.ascontiguousarray(image.numpy(), dtype=np.float32)
-        return changed, masks[0], None if roi is None else masks[1].astype(bool)
+        return changed, mask
 
     def _grid(self, shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor | None:
         """Where each pixel comes from, in pixels from the centre, ``(axes, *shape)``; None where nothing moves."""

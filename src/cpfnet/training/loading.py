@@ -19,9 +19,7 @@ from cpfnet.planning import Plan, Spatial, TrainingPlan
 from cpfnet.training.cache import ANNOTATED, Cached
 from cpfnet.training.interruption import leave_signals
 
-Augment = Callable[
-    [np.ndarray, np.ndarray, np.ndarray | None, np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray | None]
-]
+Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 PATIENCE = 600
 """Seconds to wait for a batch before the workers are taken for dead."""
@@ -98,7 +96,7 @@ class Patches(Dataset[Sample]):
     Args:
         cases: cached ones, at least one.
         plan: `spatial` and `training`.
-        augment: (image, codes, None, rng) → the same; None: patches as they are.
+        augment: (image, codes, rng) → (image, codes); None: patches as they are.
     """
 
     def __init__(self, cases: Sequence[Cached], plan: Plan, augment: Augment | None = None):
@@ -133,7 +131,7 @@ class Patches(Dataset[Sample]):
         centre = self._centre(case, reader, codes.shape, rng)
         image, codes = cut(image, codes, centre, self.spatial, rng)
         if self.augment is not None:
-            image, codes, _ = self.augment(image, codes, None, rng)
+            image, codes = self.augment(image, codes, rng)
         return image, codes
 
     def _centre(

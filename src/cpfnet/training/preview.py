@@ -41,7 +41,7 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
     for number, index in enumerate(chosen):
         rng = np.random.default_rng((plan.training.seed, number))
         image, codes = _sample(cases[index], plan, rng)
-        image, codes, _ = augmenter(image, codes, None, rng)
+        image, codes = augmenter(image, codes, rng)
         samples.append((cases[index].id, image, codes))
     return _draw(samples, plan, Path(path))
 
