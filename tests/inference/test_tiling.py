@@ -10,6 +10,7 @@ from cpfnet.errors import NetworkError
 from cpfnet.inference import tiling
 from cpfnet.inference.tiling import predict_array
 from cpfnet.planning import LabelClass, Labels
+from cpfnet.training.loading import cut
 from tests.inference.oracle import make_model, oracle
 
 RNG = np.random.default_rng(0)
@@ -149,8 +150,24 @@ def test_tiles_are_whole_slices_or_the_patch_unless_the_plan_says_otherwise():
     images = make_model(source="images").plan
     assert tiling.tile_size(images, (565, 584)) == (565, 584)
     assert tiling.tile_size(images, (20, 9000)) == (32, tiling.WHOLE_SLICE)
-    assert tiling.tile_size(make_model(mode="3d", patch=(48, 64, 64)).plan, (20, 100, 50)) == (32, 64, 50)
+    assert tiling.tile_size(make_model(mode="3d", patch=(48, 64, 64)).plan, (20, 100, 50)) == (48, 64, 64)
     assert tiling.tile_size(make_model(inference={"tile": (96, 96)}).plan, (200, 50)) == (96, 50)
+
+
+@pytest.mark.parametrize("spatial", [{"patch": (64, 96)}, {"mode": "3d", "patch": (32, 64, 96)}], ids=["2d", "3d"])
+def test_what_is_smaller_than_the_patch_is_padded_to_it_as_in_training(spatial):
+    plan = make_model(**spatial).plan
+    array = RNG.random((1, 20, 49, 35), dtype=np.float32)
+    seen = []
+
+    def backend(x):
+        seen.append(x)
+        return pointwise(plan)(x)
+
+    predict_array(backend, array, plan)
+    codes = np.ones(array.shape[1:], np.uint8)
+    patch, _ = cut(array, codes, (0, 24, 17), plan.spatial, np.random.default_rng(0))
+    np.testing.assert_array_equal(seen[0][0], patch)
 
 
 def test_a_blend_has_no_seams():
