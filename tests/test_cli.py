@@ -88,7 +88,10 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
     done = cpfnet("evaluate", work / "data", work / "model", "-o", tmp_path / "scores")
     assert done.returncode == 0, done.stderr
     assert "the model was trained on" in done.stderr  # it is told that these are no unseen cases
-    own = json.loads((tmp_path / "scores/scores.json").read_text())["aggregates"]
+    written = json.loads((tmp_path / "scores/scores.json").read_text())
+    assert "scores are optimistic" in written["warnings"][0]
+    assert "scores are optimistic" in (tmp_path / "scores/report.html").read_text()
+    own = written["aggregates"]
     assert next(a for a in own if a["metric"] == "dice" and a["class"] == "foreground")["mean"] > 0.5
 
 
@@ -140,6 +143,30 @@ def test_one_bad_input_does_not_stop_the_others(work, tmp_path):
     for name in ("text.png", "grey.png", "missing.png"):
         assert name in done.stdout
     assert "1 of 4 done" in done.stderr
+
+
+def test_few_predictions_are_one_error_not_many(work, tmp_path):
+    shutil.copy(min((work / "masks").glob("*.png")), tmp_path)
+    done = cpfnet("evaluate", work / "data", tmp_path)
+    assert done.returncode == 1
+    assert "7 of 8 cases have no prediction: case_01" in done.stderr
+    assert done.stderr.count("--allow-missing") == 1
+
+
+def test_lines_are_not_broken_in_pipes(work, tmp_path):
+    long = tmp_path / ("a_very_long_folder_name_" * 5)
+    long.mkdir()
+    (long / "text.png").write_text("this is no picture")
+    done = cpfnet("predict", work / "model", long, "-o", tmp_path / "out", env={"COLUMNS": "80"})
+    assert str(long / "text.png") in done.stdout
+
+
+def test_a_model_that_lacks_a_part_is_named(work, tmp_path):
+    shutil.copytree(work / "model", tmp_path / "model")
+    (tmp_path / "model" / "weights.safetensors").unlink()
+    done = cpfnet("predict", tmp_path / "model", work / "data/images", "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "weights.safetensors missing" in done.stderr
 
 
 def test_a_mask_of_another_size_is_named_with_both_sizes(tmp_path):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 from cpfnet import cli_weights
-from cpfnet.console import say, table
+from cpfnet.console import output, say, table
 from cpfnet.errors import CpfnetError
 
 app = typer.Typer(
@@ -84,17 +84,16 @@ def check(
 
 
 def _print_findings(findings: list[Any]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    console = output()
     colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     for severity, colour in colours.items():
         group = [finding for finding in findings if finding.severity == severity]
         if group:
             console.print(f"{len(group)} {severity}{'s' if len(group) > 1 else ''}", style=colour)
         for finding in group:
-            console.print(Text(f"  {finding.where}: {finding.what}\n    → {finding.mend}"))
+            console.print(Text(f"  {finding.where}: {finding.what}\n    → {finding.mend}"), soft_wrap=True)
     if not findings:
         console.print("Nothing found: the dataset is fine.", style="green")
 
@@ -229,8 +228,9 @@ def predict(
     - `cpfnet predict fold0 fold1 images/ -o masks --overlays`
     """
     from cpfnet import verbs
+    from cpfnet.model import is_model
 
-    models = [path for path in paths if (path / "weights.safetensors").is_file()]
+    models = [path for path in paths if is_model(path)]
     inputs = [path for path in paths if path not in models]
     if not models:
         raise CpfnetError(

@@ -231,6 +231,8 @@ def _disk(name: str) -> Check:
 def _space(name: str, folder: Path, place: Path, *, mend: str) -> Check:
     free = shutil.disk_usage(place).free
     detail = f"{folder}, {free / GIB:.1f} GiB free"
+    if not os.access(place, os.W_OK):
+        return Check(name, "lacks", f"{folder} cannot be written", "work in a folder that you may write to")
     return Check(name, "lacks", detail, mend) if free < 2 * GIB else Check(name, "ok", detail)
 
 

@@ -48,6 +48,14 @@ class Fitted(Strict):
     validation_dice: float | None = Field(None, description="mean over validation cases and classes")
 
 
+PARTS = ("plan.yaml", "fitted.yaml", "weights.safetensors")
+
+
+def is_model(folder: Path) -> bool:
+    """Does this look like a Model folder, whole or not? `Model.load` says what is missing."""
+    return any((folder / name).is_file() for name in PARTS[1:])
+
+
 @dataclass
 class Model:
     """Plan, weights and what was fitted.
@@ -74,9 +82,7 @@ class Model:
             CpfnetError: not a Model folder, or its plan was edited after training.
         """
         folder = Path(folder)
-        missing = [
-            name for name in ("plan.yaml", "fitted.yaml", "weights.safetensors") if not (folder / name).is_file()
-        ]
+        missing = [name for name in PARTS if not (folder / name).is_file()]
         if missing:
             raise CpfnetError(
                 f"is not a Model folder: {', '.join(missing)} missing" if folder.is_dir() else "no such folder",
@@ -128,14 +134,17 @@ class Model:
                 raise WeightsError(
                     f"cannot be read: {error}", where=where, mend="copy the Model folder again"
                 ) from None
-        try:
-            network.load_state_dict(self.state)
-        except RuntimeError as error:
+        own, given = network.state_dict(), self.state
+        wrong = sorted(k for k in {*own, *given} if k not in own or k not in given or own[k].shape != given[k].shape)
+        if wrong:
+            shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
             raise WeightsError(
-                f"do not fit network {self.plan.network.name!r}: {error}",
+                f"do not fit network {self.plan.network.name!r} of the plan beside them: missing, alien or of another "
+                f"shape are {shown}",
                 where=where,
-                mend="copy the Model folder again",
-            ) from None
+                mend="copy the Model folder again, all files of one training",
+            )
+        network.load_state_dict(given)
         return network.eval()
 
     def save(self, folder: Path | str) -> Path:

@@ -124,13 +124,18 @@ def train(
         CpfnetError: the data, plan, weights or ``out`` do not allow it.
     """
     from cpfnet.data.dataset import load
+
+    # What is cheap to find wrong comes first: loading the libraries that train takes seconds.
+    out = Path(out)
+    data = load(Path(dataset))
+    if plan is not None and not isinstance(plan, Plan):
+        plan = Plan.load(plan)
+
     from cpfnet.training.checkpoint import RunFolder
     from cpfnet.training.reporting import write_report
     from cpfnet.training.run import plan_of_run
     from cpfnet.training.run import train as run
 
-    out = Path(out)
-    data = load(Path(dataset))
     RunFolder(out).check(resume=resume)  # before all images are read for a plan
     if plan is None and resume:
         chosen = plan_of_run(out)
@@ -138,7 +143,7 @@ def train(
         say("No plan given: using the proposed one (cpfnet plan shows it).")
         chosen = globals()["plan"](dataset, network=network, weights=weights, progress=progress)
     else:
-        chosen = plan if isinstance(plan, Plan) else Plan.load(plan)
+        chosen = plan
     changes = [*settings]
     changes += [] if epochs is None else [f"training.epochs={epochs}"]
     changes += [] if network is None else [f"network.name={network}"]
@@ -292,12 +297,14 @@ def evaluate(
     from cpfnet.evaluation.reporting import write_report
     from cpfnet.evaluation.run import evaluate as run
     from cpfnet.inference import cases as sources
+    from cpfnet.model import is_model
 
     data = load(Path(dataset))
     chosen, which = sources.choose(data, split)
     protocol = {"chosen": which}
+    warnings: list[str] = []
     single = Path(predictions) if isinstance(predictions, (str, Path)) else None
-    models = [] if single and not (single / "weights.safetensors").is_file() else _models(predictions)
+    models = [] if single and not is_model(single) else _models(predictions)
     if out is not None:
         for name in ("scores.csv", "scores.json", "report.html"):
             _free(Path(out) / name, overwrite)
@@ -322,8 +329,9 @@ def evaluate(
             seen = {case for m in models for case in m.metrics.get("cases", {}).get("train", [])}
             known = [case.id for case in chosen if case.id in seen]
             if known:
-                say(
-                    f"{len(known)} of {len(chosen)} cases carry the names of cases that the model was trained on: scores are optimistic."
+                warnings.append(
+                    f"{len(known)} of {len(chosen)} cases carry the names of cases that the model was trained on: "
+                    "scores are optimistic"
                 )
                 protocol["trained on"] = f"{len(known)} of these cases"
         else:
@@ -342,6 +350,7 @@ def evaluate(
             protocol=protocol,
             progress=progress,
         )
+        scores.warnings[:0] = warnings
         if out is not None:
             scores.save(out, overwrite=overwrite)
             write_report(

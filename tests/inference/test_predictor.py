@@ -73,6 +73,17 @@ class TestRefusals:
         with pytest.raises(InputRefused, match="values 5 … 5"):
             predict(self.model(intensity), volume(np.full((6, 40, 40), 5)))
 
+    @pytest.mark.parametrize("intensity", [ZScore(), MinMax(), Percentiles()], ids=lambda i: i.kind)
+    def test_a_ct_is_no_mr_image(self, intensity):
+        """Magnitudes are never negative, and whatever their scale, they lie where those of training lay."""
+        seen = {"channels": [{"name": "channel0", "low": 3, "high": 626427}]}
+        model = self.model(intensity, fitted=seen)
+        predict(model, volume(np.abs(self.ct) + 5))
+        with pytest.raises(InputRefused, match=r"fitted for 3 … 626427"):
+            predict(model, volume(self.ct))
+        with pytest.raises(InputRefused, match=r"fitted for 3 … 626427"):
+            predict(model, volume(np.abs(self.ct) / 1e6))
+
     def test_spacing_far_from_training_along_the_networks_axes(self):
         fitted = CT | {"spacing_low": (2.0, 0.5, 0.5), "spacing_high": (3.0, 1.0, 1.0)}
         model = self.model(fitted=fitted, slices="axial")

@@ -65,13 +65,12 @@ def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> 
         )
 
 
-def load_masks(item: Item, definitions: Labels, *, allow_missing: bool = False) -> CaseMasks:
-    """Read an item's files onto one grid.
+def load_masks(item: Item, definitions: Labels) -> CaseMasks:
+    """Read an item's files onto one grid; a missing prediction is an empty one.
 
     Args:
         item: the case.
         definitions: the Plan's labels.
-        allow_missing: take a missing prediction for an empty one.
 
     Raises:
         CpfnetError: something is missing, unreadable, on another grid (both values), or holds unknown values.
@@ -87,12 +86,6 @@ def load_masks(item: Item, definitions: Labels, *, allow_missing: bool = False) 
 
     found = item.prediction
     absent = found is None or (isinstance(found, Path) and not found.exists())
-    if absent and not allow_missing:
-        raise DatasetError(
-            "has no prediction" if found is None else f"has no prediction: there is no {found}",
-            where=item.case,
-            mend="predict it, leave it out, or have missing predictions count as empty ones (--allow-missing)",
-        )
     if found is None or absent:
         codes = np.zeros(reference.shape, dtype=np.uint8)
     else:

@@ -28,7 +28,7 @@ def overlay_of(item: Item, definitions: Labels, *, window: tuple[float, float] |
     """
     if not item.images:
         return None
-    masks = load_masks(item, definitions, allow_missing=True)
+    masks = load_masks(item, definitions)
     try:
         image = formats.read(item.images)
     except CpfnetError:

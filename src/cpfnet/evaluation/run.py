@@ -83,14 +83,14 @@ def _score_pair(
 
 
 def _score_case(
-    item: Item, definitions: Labels, tolerance: float, allow_missing: bool, several: bool
+    item: Item, definitions: Labels, tolerance: float, several: bool
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool]:
     """Rows, the guide's sums for each (reader, region), and whether the case has millimetres.
 
     With ``several`` (some case has more than one reader) every case gets rows of `ALL_READERS`, those of one reader too: else the
     headline would leave them out.
     """
-    masks = load_masks(item, definitions, allow_missing=allow_missing)
+    masks = load_masks(item, definitions)
     pairs = [(PREDICTION, reader, masks.prediction, codes) for reader, codes in masks.truth.items()]
     pairs += [
         (second, first, masks.truth[second], masks.truth[first]) for first, second in combinations(masks.truth, 2)
@@ -186,9 +186,16 @@ def evaluate(
             mend="give it another name",
         )
 
+    missing = [item.case for item in chosen if not _given(item)]
+    if missing and not allow_missing:
+        raise DatasetError(
+            f"{len(missing)} of {len(chosen)} cases have no prediction: {_some(missing)}",
+            mend="predict them, evaluate a split (--split), or have them count as predicted empty (--allow-missing)",
+        )
+
     def run(item: Item) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool] | CpfnetError:
         try:
-            return _score_case(item, definitions, tolerance, allow_missing, several)
+            return _score_case(item, definitions, tolerance, several)
         except CpfnetError as error:
             return error
 

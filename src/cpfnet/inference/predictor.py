@@ -19,6 +19,9 @@ from cpfnet.preprocessing.intensity import extent
 RANGE_MARGIN = 0.25
 """How far an input's values may leave those of the training images, as a share of the training images' range."""
 
+SIGN_MARGIN = 0.02
+"""How far below 0 an input's values may go, as a share of their own range, where the training images never did."""
+
 FLATTEST = 1 / 8
 """An input's values must spread over at least this share of the training images' range."""
 
@@ -195,8 +198,9 @@ def outside(image: Image, trace: Trace, model: Model) -> list[str]:
     """How an image lies outside what a Model was fitted for; empty where it does not.
 
     Modality, where the format knows it. Values: an image that is constant; and where the Plan's intensity is in absolute units
-    (`Window`, `Scale`: the others adapt to each image), values beyond both that intensity's own range and the training
-    images' (`RANGE_MARGIN`), or spread over much less (`FLATTEST`). Spacing: coarser or finer than the training images
+    (`Window`, `Scale`), values beyond both that intensity's own range and the training
+    images' (`RANGE_MARGIN`), or spread over much less (`FLATTEST`); elsewhere, where the intensity adapts to each image,
+    negative values where the training images had none (`SIGN_MARGIN`); values wholly beside the training images'. Spacing: coarser or finer than the training images
     (`SPACING_FACTOR`).
 
     Args:
@@ -224,10 +228,11 @@ def outside(image: Image, trace: Trace, model: Model) -> list[str]:
                 least, most, flattest = min(least, first), max(most, last), FLATTEST * span
             case Scale(full=full):
                 least, most, flattest = min(least, 0), max(most, full), FLATTEST * span
-            case _:
-                least, most = -np.inf, np.inf
+            case _:  # adapts to each image: its scale may differ, but a CT is no MR image
+                least, most = (-SIGN_MARGIN * (high - low) if seen.low >= 0 else -np.inf), np.inf
+        apart = high < seen.low or low > seen.high
         constant = span > 0 and stored.min() == stored.max()
-        if constant or low < least or high > most or high - low < flattest:
+        if constant or apart or low < least or high > most or high - low < flattest:
             found.append(
                 f"channel {channel.name!r}: values {low:g} … {high:g} (0.5 % and 99.5 % quantiles), and the model was fitted"
                 f" for {seen.low:g} … {seen.high:g}"

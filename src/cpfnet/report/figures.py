@@ -98,7 +98,7 @@ def curves(
                 ax.plot(np.asarray(x)[kept], y[kept], color=colour, lw=1.6, label=name, marker="o" if few else "", ms=3)
             ax.set_title(title, loc="left")
             ax.set_xlabel(x_label)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))  # epochs and steps are whole
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # epochs and steps are whole
             ax.margins(x=0.02)
             if len(lines) > 1:
                 ax.legend(frameon=False, fontsize=8)

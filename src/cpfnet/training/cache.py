@@ -11,6 +11,7 @@ made whole or not at all:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -136,12 +137,11 @@ def disk_error(error: OSError, where: Path) -> OutputError:
     place = where
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free / 2**30
-    return OutputError(
-        f"cannot be written: {error.strerror or error} ({free:.1f} GiB free)",
-        where=error.filename or where,
-        mend="free some space, or choose an output folder on another disk that you may write to",
-    )
+    what, mend = f"cannot be written: {error.strerror or error}", "choose an output folder that you may write to"
+    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        what += f" ({shutil.disk_usage(place).free / 2**30:.1f} GiB free)"
+        mend = "free some space and go on with --resume, or choose an output folder on another disk"
+    return OutputError(what, where=error.filename or where, mend=mend)
 
 
 def _key(case: Case, plan: Plan) -> str:
