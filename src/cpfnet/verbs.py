@@ -11,6 +11,7 @@ from cpfnet.planning import Plan
 
 if TYPE_CHECKING:
     from cpfnet.data.check import Finding
+    from cpfnet.data.dataset import Dataset
     from cpfnet.evaluation.scores import Scores
     from cpfnet.formats import OutputFormat
     from cpfnet.image import Image, Segmentation
@@ -65,8 +66,6 @@ def plan(
         CpfnetError: the dataset cannot be planned for, or a file is in the way.
     """
     from cpfnet.data.dataset import load
-    from cpfnet.data.fingerprint import fingerprint
-    from cpfnet.data.proposal import propose
 
     for path in (out, preview):
         if path is not None:
@@ -76,8 +75,7 @@ def plan(
 
         zoo.takes_imagenet(network)  # a name that nothing is called by is refused before the data are read
     data = load(Path(dataset))
-    found = fingerprint(data, progress=progress)
-    proposed, reasons = propose(found, data, modality=modality, network=network, weights=weights)
+    proposed, reasons = _propose(data, modality=modality, network=network, weights=weights, progress=progress)
     proposed = proposed.with_settings(list(settings))
     if out is not None:
         proposed.save(out, comments=reasons)
@@ -141,7 +139,7 @@ def train(
         chosen = plan_of_run(out)
     elif plan is None:
         say("No plan given: using the proposed one (cpfnet plan shows it).")
-        chosen = globals()["plan"](dataset, network=network, weights=weights, progress=progress)
+        chosen = _propose(data, network=network, weights=weights, progress=progress)[0]
     else:
         chosen = plan
     changes = [*settings]
@@ -339,7 +337,7 @@ def evaluate(
             if labels is not None:
                 definitions = (labels if isinstance(labels, Plan) else Plan.load(labels)).labels
             else:
-                definitions = data.labels or plan(dataset, progress=progress).labels
+                definitions = data.labels or _propose(data, progress=progress)[0].labels
             items = sources.found(chosen, single)
         scores = run(
             items,
@@ -363,6 +361,21 @@ def evaluate(
                 overwrite=overwrite,
             )
     return scores
+
+
+def _propose(
+    data: Dataset,
+    *,
+    modality: str | None = None,
+    network: str | None = None,
+    weights: str | None = None,
+    progress: bool = False,
+) -> tuple[Plan, dict[str, str]]:
+    from cpfnet.data.fingerprint import fingerprint
+    from cpfnet.data.proposal import propose
+
+    found = fingerprint(data, progress=progress)
+    return propose(found, data, modality=modality, network=network, weights=weights)
 
 
 def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model]:
