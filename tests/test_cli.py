@@ -110,6 +110,7 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["predict", "data", "data/images", "-o", "out"], "no Model"),
         (["predict", "model", "data/images", "-o", "masks"], "exists already"),
         (["predict", "model", "-o", "masks"], "no input"),
+        (["predict", "modle", "model", "data/images", "-o", "out"], "modle: stands before a Model"),
         (["evaluate", "data", "data/images", "-o", "out"], "data/images"),
         (["evaluate", "data", "masks", "-o", "scores"], "exists already"),
         (["evaluate", "data", "masks", "--split", "test"], "--split all"),

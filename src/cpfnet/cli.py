@@ -238,6 +238,11 @@ def predict(
             where=paths[0],
             mend="give the folder that `cpfnet train … -o MODEL` wrote, then the inputs",
         )
+    stray = [path for path in paths[: max(map(paths.index, models))] if path not in models]
+    if stray:  # mistyped: going on would silently average fewer Models
+        raise CpfnetError(
+            "stands before a Model and is none", where=stray[0], mend="give Models first, then the inputs"
+        )
     if not inputs:
         raise CpfnetError("no input given", mend="cpfnet predict MODEL INPUT... -o DIR")
     outcomes = verbs.predict_files(
