@@ -88,7 +88,8 @@ def test_a_killed_run_ends_with_the_same_weights(images: Dataset, tmp_path: Path
     reached, begun = number(), version()
     while not temporary.exists():  # likewise, the checkpoint may be complete by then
         kill(images.root, tmp_path / "plan.yaml", out, lambda: temporary.exists() and version() != begun)
-    assert reached < number() < plan().training.epochs * samples
+    # The resumed run may have been killed while it wrote its first checkpoint, of the step that it began with.
+    assert reached <= number() < plan().training.epochs * samples
 
     said: list[str] = []
     train(images, plan(), out, device="cpu", resume=True, say=said.append)
