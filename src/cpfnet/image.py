@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cpfnet.errors import FormatError
+from cpfnet.planning import Labels
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,15 @@ class Source:
 
     Attributes:
         paths: the files, one a channel if channels lie apart.
-        format: the family that read it: ``"raster"``, ``"nifti"`` (later ``"dicom"``).
+        format: the family that read it: ``"raster"``, ``"nifti"`` or ``"dicom"``.
         details: whatever that family needs to go back (header, stored axis order, palette …); opaque to all others.
+        notes: what was repaired or assumed while reading, a sentence each, without private data; the commands say them.
     """
 
     paths: tuple[Path, ...]
     format: str
     details: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    notes: tuple[str, ...] = ()
 
 
 def _check_affine(affine: np.ndarray | None, ndim: int) -> np.ndarray | None:
@@ -62,6 +65,8 @@ class Image:
         channels: one name a channel.
         modality: as the format knows it, else None.
         source: where it came from.
+        meanings: of a label whose structures have names (DICOM segments and ROIs): value n of the one channel stands for
+            pixels covered by exactly the structures ``meanings[n]``; ``meanings[0]`` is empty. None elsewhere.
 
     Raises:
         FormatError: rank, channel names and affine do not fit together.
@@ -72,6 +77,7 @@ class Image:
     channels: tuple[str, ...] = ()
     modality: str | None = None
     source: Source | None = None
+    meanings: tuple[frozenset[str], ...] | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4):
@@ -107,6 +113,8 @@ class Segmentation:
         probabilities: ``(classes, [depth,] height, width)`` float32 in 0…1, where asked for.
         classes: one name for each plane of ``probabilities``.
         uncertainty: ``([depth,] height, width)`` float32 in 0…1, where asked for.
+        labels: what the values mean, for formats that name structures (DICOM).
+        algorithm: name and version of what made it, for formats that record it.
     """
 
     array: np.ndarray
@@ -115,6 +123,8 @@ class Segmentation:
     probabilities: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     uncertainty: np.ndarray | None = None
+    labels: Labels | None = None
+    algorithm: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim not in (2, 3):

@@ -94,7 +94,7 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     """File values → code map.
 
     Args:
-        label: as read by the formats, ``(1 or 3, [depth,] height, width)``.
+        label: as read by the formats, ``(1 or 3, [depth,] height, width)``; with `Image.meanings` names decide, not values.
         labels: the Plan's.
         where: the file, for the message.
 
@@ -102,8 +102,11 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
         uint8 ``([depth,] height, width)``.
 
     Raises:
-        DatasetError: a value that `labels` does not name, with its share of the pixels.
+        DatasetError: a value that `labels` does not name, with its share of the pixels; of named structures: none means a
+            class, or exclusive classes overlap.
     """
+    if label.meanings is not None:
+        return _encode_structures(label.array[0], label.meanings, labels, where)
     packed = pack(label.array, where=where)
     if labels.threshold is not None:
         codes = (packed > labels.threshold).astype(np.uint8)
@@ -133,6 +136,39 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     lookup = np.zeros(int(found[-1]) + 1, dtype=np.uint8)
     lookup[found] = codes
     return lookup[packed]
+
+
+def _encode_structures(
+    array: np.ndarray, meanings: tuple[frozenset[str], ...], labels: Labels, where: str | None
+) -> np.ndarray:
+    """Structures by name; names that mean no class are background, unless none means any."""
+    names = sorted(set[str]().union(*meanings))
+    owners = {name: {k for k, c in enumerate(labels.classes) if c.means(name)} for name in names}
+    if names and not any(owners.values()):
+        known = ", ".join(c.name for c in labels.classes)
+        raise DatasetError(
+            f"none of its structures ({', '.join(names)}) is one of the classes ({known})",
+            where=where,
+            mend="add the name to `names` of its class under `labels`, such as `names: ['GTV*']`, or take the case out",
+        )
+    codes = {classes: code for code, (_, classes) in enumerate(codes_of(labels), start=1)}
+    codes[frozenset()] = 0
+    lookup = np.zeros(len(meanings), dtype=np.uint8)
+    for number, structures in enumerate(meanings):
+        classes = frozenset(k for name in structures for k in owners[name])
+        if labels.exclusive and len(classes) > 1 and labels.overlap is not None:
+            classes = frozenset({min(classes) if labels.overlap == "first" else max(classes)})
+        if classes not in codes and number in array:
+            drawn = " and ".join(labels.classes[k].name for k in sorted(classes))
+            raise DatasetError(
+                f"{drawn} overlap on {int(np.count_nonzero(array == number))} pixels ({', '.join(sorted(structures))})",
+                where=where,
+                mend="say which has them: `overlap: last` (or first) under `labels`"
+                if labels.exclusive
+                else "list a common file value in `values` of both classes under `labels`",
+            )
+        lookup[number] = codes.get(classes, 0)
+    return lookup[array]
 
 
 def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:

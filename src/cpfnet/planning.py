@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,13 +43,30 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Code(Strict):
+    """A coded concept, as DICOM uses them (PS3.3, section 8)."""
+
+    value: str = Field(min_length=1, max_length=16, description="such as 10200004")
+    scheme: str = Field("SCT", min_length=1, max_length=16, description="coding scheme: SCT is SNOMED CT")
+    meaning: str = Field(min_length=1, max_length=64, description="in words, such as Liver")
+
+
 class LabelClass(Strict):
-    """One structure to segment: the file values that mean it."""
+    """One structure to segment: the file values, or the names of DICOM segments and ROIs, that mean it."""
 
     name: str = Field(min_length=1)
     values: tuple[int | str, ...] = Field(min_length=1, description="file values (integers) or colours ('#rrggbb')")
+    names: tuple[str, ...] = Field(
+        (),
+        description="names of DICOM segments and ROIs that mean it beside its own name; * and ? match, case does not count",
+    )
     write: int | str | None = Field(None, description="value written in predictions; default: the first of `values`")
     tubular: bool = Field(False, description="thin and branching (vessels): clDice is reported too")
+    category: Code | None = Field(None, description="DICOM: segmented property category; null: by its name")
+    type: Code | None = Field(None, description="DICOM: segmented property type; null: by its name")
+    colour: str | None = Field(
+        None, pattern="^#[0-9a-f]{6}$", description="DICOM: recommended display colour; null: chosen"
+    )
 
     _values = field_validator("values", mode="before")(
         lambda v: tuple(map(_label_value, v)) if isinstance(v, (list, tuple)) else (_label_value(v),)
@@ -58,6 +76,12 @@ class LabelClass(Strict):
     @property
     def written(self) -> int | str:
         return self.values[0] if self.write is None else self.write
+
+    def means(self, structure: str) -> bool:
+        """Is this the name of a DICOM segment or ROI of the class? Case and surrounding blanks do not count."""
+        found = structure.strip().casefold()
+        patterns = (name.casefold().replace("[", "[[]") for name in self.names)  # a bracket is a bracket
+        return found == self.name.casefold() or any(fnmatchcase(found, pattern) for pattern in patterns)
 
 
 class Labels(Strict):
@@ -78,6 +102,13 @@ class Labels(Strict):
         (), description="file values for 'not annotated': in neither loss nor metrics"
     )
     threshold: float | None = Field(None, description="for soft masks of one class: file values above it are the class")
+    fraction: Fraction = Field(
+        0.5, description="DICOM segmentations with fractions: a pixel belongs to a segment above this"
+    )
+    overlap: Literal["first", "last"] | None = Field(
+        None,
+        description="exclusive classes drawn over each other in DICOM labels: which of them, in the order of `classes`, has the pixel; null refuses",
+    )
 
     _values = field_validator("background", "ignore", mode="before")(
         lambda v: tuple(map(_label_value, v)) if isinstance(v, (list, tuple)) else (_label_value(v),)

@@ -246,7 +246,7 @@ BAD = {
     "labels: {}": ("no class is named",),
     "labels: {a: 1, tubular: [b]}": ("`tubular` names ['b']",),
     "labels: {a: 1, b: 1}": ("belongs to class 'a'",),
-    "labels: {a: red}": ("line 1", "'red' is neither"),
+    "labels: {a: '#red'}": ("line 1", "'#red' is neither"),
     "split: {val: [a, z]}": ("no case 'z'",),
     "split: {val: a, test: a}": ("stands in val and in test",),
     "patient: '('": ("not a regular expression",),

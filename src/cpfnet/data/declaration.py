@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Annotated, Any
 
@@ -48,15 +49,20 @@ def _no_pattern(value: Any) -> Any:
 Patterns = BeforeValidator(_patterns)
 
 
+_SETTINGS = ("background", "ignore", "exclusive", "threshold", "fraction", "overlap")
+"""Keys of `Labels` beside its classes."""
+
+
 def full_labels(value: Any) -> Any:
     """The short form of labels → the plan's: ``{background: 0, vessel: 255, tubular: [vessel]}``.
 
-    Every key but the settings' own (``background``, ``ignore``, ``exclusive``, ``threshold``, ``tubular``) names a class;
-    its value is a file value, a colour, a list of these, or a mapping as in the plan.
+    Every key but the settings' own (``background``, ``ignore``, ``exclusive``, ``threshold``, ``fraction``, ``overlap``,
+    ``tubular``) names a class; its value is a file value, a colour, the name or pattern of a DICOM structure, a list of these,
+    or a mapping as in the plan. A class with names alone takes the next free value, from 1.
     """
     if not isinstance(value, dict) or "classes" in value:
         return value
-    settings = {key: value[key] for key in ("background", "ignore", "exclusive", "threshold") if key in value}
+    settings = {key: value[key] for key in _SETTINGS if key in value}
     tubular = value.get("tubular", [])
     tubular = [tubular] if isinstance(tubular, str) else tubular
     named = {str(name): v for name, v in value.items() if name not in settings and name != "tubular"}
@@ -68,9 +74,25 @@ def full_labels(value: Any) -> Any:
         raise ValueError("no class is named; write for example `labels: {vessel: 255}`")
     classes = []
     for name, v in named.items():
-        entry = {"name": name, **v} if isinstance(v, dict) else {"name": name, "values": v}
+        entry = {"name": name, **(v if isinstance(v, dict) else _meaning(v))}
         classes.append({**entry, "tubular": True} if name in tubular else entry)
+    taken = {v for entry in classes for v in _items(entry.get("values", ()))}
+    free = (n for n in itertools.count(1) if n not in taken)
+    for entry in classes:
+        if "values" not in entry and settings.get("exclusive", True) and entry.get("names"):
+            entry["values"] = next(free)
     return {**settings, "classes": classes}
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _meaning(value: Any) -> dict[str, Any]:
+    """A short form's values and names: what is no integer and looks like no colour is the name of a structure."""
+    names = [v for v in _items(value) if isinstance(v, str) and not v.startswith("#")]
+    values = [v for v in _items(value) if v not in names]
+    return {**({"values": values} if values or not names else {}), **({"names": names} if names else {})}
 
 
 def short_labels(labels: Labels) -> str:
@@ -80,17 +102,23 @@ def short_labels(labels: Labels) -> str:
         words = [str(v) if isinstance(v, int) else f"'{v}'" for v in values]
         return words[0] if len(words) == 1 else f"[{', '.join(words)}]"
 
+    def quoted(text: str) -> str:
+        return "'" + text.replace("'", "''") + "'"
+
     def name(text: str) -> str:
-        return text if re.fullmatch(r"[A-Za-z_]\w*", text) else "'" + text.replace("'", "''") + "'"
+        return text if re.fullmatch(r"[A-Za-z_]\w*", text) else quoted(text)
 
     parts = [] if labels.background == (0,) else [f"background: {scalar(labels.background)}"]
     for c in labels.classes:
-        values = scalar(c.values)
-        value = values if c.write is None else f"{{values: {values}, write: {scalar((c.write,))}}}"
-        parts += [f"{name(c.name)}: {value}"]
+        value = scalar(c.values)
+        more = [] if c.write is None else [f"write: {scalar((c.write,))}"]
+        more += [f"names: [{', '.join(map(quoted, c.names))}]"] if c.names else []
+        parts += [f"{name(c.name)}: {{values: {value}, {', '.join(more)}}}" if more else f"{name(c.name)}: {value}"]
     parts += [f"ignore: {scalar(labels.ignore)}"] if labels.ignore else []
     parts += [] if labels.exclusive else ["exclusive: false"]
     parts += [] if labels.threshold is None else [f"threshold: {labels.threshold:g}"]
+    parts += [] if labels.fraction == 0.5 else [f"fraction: {labels.fraction:g}"]
+    parts += [] if labels.overlap is None else [f"overlap: {labels.overlap}"]
     tubular = [name(c.name) for c in labels.classes if c.tubular]
     parts += [f"tubular: [{', '.join(tubular)}]"] if tubular else []
     return "{" + ", ".join(parts) + "}"

@@ -16,6 +16,7 @@ from cpfnet.errors import FormatError, OutputError
 from cpfnet.files import replacing
 from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, Header, check_readable, suffix_of
 from cpfnet.image import Image, Segmentation, Source, geometry_difference
+from cpfnet.planning import Labels
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -128,10 +129,18 @@ def read(paths: Paths) -> Image:
     )
 
 
-def read_label(path: Path | str) -> Image:
+def read_label(path: Path | str, image: Image | Header | None = None, labels: Labels | None = None) -> Image:
     """Read a label file: ``(1, …)`` values, or ``(3, …)`` 8-bit colours.
 
-    Palette images give their colours, never their indices; alpha is dropped; 1-bit images give 0 and 255.
+    Palette images give their colours, never their indices; alpha is dropped; 1-bit images give 0 and 255. DICOM
+    segmentations and structure sets give numbers with `Image.meanings`, on the grid of their image.
+
+    Args:
+        path: the file.
+        image: the image that is labelled, read or only its header. Structure sets need it; a DICOM segmentation without it
+            comes on its own grid. Other formats do not look at it.
+        labels: DICOM: read only structures that mean one of its classes; its `fraction` is the threshold of
+            fractional segmentations.
 
     Raises:
         FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel.

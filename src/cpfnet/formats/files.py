@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet.errors import CpfnetError, FormatError, OutputError
+from cpfnet.image import Source
 
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
@@ -29,12 +30,16 @@ class Header:
         affine: as in `Image`.
         channels: one name a channel.
         dtype: of the array that `read` returns.
+        modality: as in `Image`.
+        source: as in `Image`, where it is needed to place labels (DICOM).
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray | None
     channels: tuple[str, ...]
     dtype: np.dtype
+    modality: str | None = None
+    source: Source | None = None
 
 
 def suffix_of(path: Path | str) -> str:

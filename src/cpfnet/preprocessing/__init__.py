@@ -179,4 +179,5 @@ def restore(
         source=trace.source,
         probabilities=kept,
         classes=(("background", *names) if exclusive else names) if keep_probabilities else (),
+        labels=plan.labels,
     )
