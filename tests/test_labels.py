@@ -267,3 +267,61 @@ def test_a_prediction_in_other_values_is_told_which_to_write() -> None:
         lb.encode_prediction(grey([0, 1]), labels, where="a.png")
     assert caught.value.where == "a.png"
     assert "lesion 255" in str(caught.value.mend)
+
+
+def structures(numbers: object, *meanings: set[str]) -> Image:
+    return Image(np.array([[numbers]], np.uint8), meanings=tuple(map(frozenset, meanings)))
+
+
+def named(**more: object) -> Labels:
+    tumour = {"name": "Tumour", "values": [1], "names": ["GTV*", "gross [a]"]}
+    return Labels.model_validate({"classes": [tumour, {"name": "lung", "values": [2], "names": ["lung_?"]}], **more})
+
+
+@pytest.mark.parametrize("name", ["tumour", " TUMOUR ", "GTV-1", "gtv", "Gross [A]"])
+def test_structures_mean_a_class_by_its_name_and_its_patterns(name: str) -> None:
+    codes = lb.encode(structures([0, 1, 2, 0], set(), {name}, {"Lung_L"}), named())
+    np.testing.assert_array_equal(codes, [[0, 1, 2, 0]])
+
+
+@pytest.mark.parametrize("name", ["tumours", "PTV-GTV", "gross a", "lung_", "lung_LL"])
+def test_other_structures_are_background(name: str) -> None:
+    codes = lb.encode(structures([1, 2, 3], set(), {name}, {"GTV"}, {name, "GTV"}), named())
+    np.testing.assert_array_equal(codes, [[0, 1, 1]])
+
+
+def test_structures_of_no_class_at_all_are_refused() -> None:
+    with pytest.raises(DatasetError, match=r"\(Heart\) is one of the classes \(Tumour, lung\)") as caught:
+        lb.encode(structures([0, 1], set(), {"Heart"}), named(), where="rs.dcm")
+    assert caught.value.where == "rs.dcm"
+    assert not lb.encode(structures([0, 0], set()), named()).any()  # nothing is drawn: nothing is wrong
+
+
+def test_several_structures_make_one_class() -> None:
+    codes = lb.encode(structures([1, 2, 3], set(), {"GTV-1"}, {"GTV-2"}, {"GTV-1", "GTV-2"}), named())
+    np.testing.assert_array_equal(codes, [[1, 1, 1]])
+
+
+@pytest.mark.parametrize(("rule", "code"), [("first", 1), ("last", 2)])
+def test_overlapping_structures_of_exclusive_classes(rule: str, code: int) -> None:
+    label = structures([0, 1, 1, 2], set(), {"GTV", "lung_r"}, {"lung_r"})
+    with pytest.raises(DatasetError, match=r"Tumour and lung overlap on 2 pixels \(GTV, lung_r\)"):
+        lb.encode(label, named())
+    np.testing.assert_array_equal(lb.encode(label, named(overlap=rule)), [[0, code, code, 2]])
+
+
+def test_an_overlap_without_a_pixel_is_none() -> None:
+    assert lb.encode(structures([1], set(), {"GTV"}, {"GTV", "lung_r"}), named()).item() == 1
+
+
+def test_overlapping_structures_of_regions() -> None:
+    labels = Labels.model_validate({**BRATS, "classes": [*BRATS["classes"][:2]]})
+    codes = lb.encode(structures([0, 1, 2], set(), {"whole"}, {"whole", "core"}), labels)
+    np.testing.assert_array_equal(lb.membership(labels)[codes[0]], [[False, False], [True, False], [True, True]])
+    with pytest.raises(DatasetError, match="common file value"):
+        lb.encode(
+            structures([1], set(), {"whole", "core"}),
+            Labels.model_validate(
+                {"exclusive": False, "classes": [{"name": "whole", "values": [1]}, {"name": "core", "values": [2]}]}
+            ),
+        )

@@ -360,6 +360,12 @@ def test_damaged_nnunet_declaration(tmp_path: Path) -> None:
         {"whole": [1, 2], "core": 2, "exclusive": False},
         {"wall": 1, "lumen": {"values": [2, 3], "write": 5}},
         {"lungs": 255, "threshold": 127},
+        {
+            "GTV": ["GTV-1", "gross tumour's *"],
+            "lung": {"values": 7, "names": ["Lung*"]},
+            "overlap": "first",
+            "fraction": 0.25,
+        },
     ],
 )
 def test_short_labels_read_back(tmp_path: Path, short: dict[str, object]) -> None:
@@ -369,6 +375,16 @@ def test_short_labels_read_back(tmp_path: Path, short: dict[str, object]) -> Non
     from cpfnet.settings import read_yaml
 
     assert read_yaml(Declaration, tmp_path / "d.yaml").labels == labels
+
+
+def test_a_class_of_names_alone_takes_the_next_free_value() -> None:
+    labels = Labels.model_validate(full_labels({"a": "GTV*", "b": 1, "c": ["x", 3], "d": ["y", "z"]}))
+    assert [(c.values, c.names) for c in labels.classes] == [
+        ((2,), ("GTV*",)),
+        ((1,), ()),
+        ((3,), ("x",)),
+        ((4,), ("y", "z")),
+    ]
 
 
 JSON = st.recursive(
