@@ -78,6 +78,18 @@ def _is_text(head: bytes) -> bool:
     return all(c.isprintable() or c in "\t\r\n\f" for c in text)
 
 
+def placeholder(path: Path) -> str:
+    """What lies in place of an image that was never fetched: ``"lfs-pointer"``, ``"html-page"``, or "" for anything else."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError:
+        return ""
+    if head.startswith(b"version https://git-lfs"):
+        return "lfs-pointer"
+    return "html-page" if head.lstrip().lower().startswith((b"<!doctype html", b"<html")) else ""
+
+
 def _unreadable(path: Path, error: Exception) -> FormatError:
     """The error for a file that a decoder refused: says what lies in it instead, where that can be told."""
     promised = suffix_of(path)
@@ -87,12 +99,12 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
         return FormatError("does not fit into memory", where=path, mend="free memory, or cut the image into tiles")
     with path.open("rb") as file:
         head = file.read(512)
-    start = head.lstrip().lower()
-    if head.startswith(b"version https://git-lfs"):
+    instead = placeholder(path)
+    if instead == "lfs-pointer":
         return FormatError(
             "is a Git LFS pointer, not the image itself", where=path, mend="fetch the content with `git lfs pull`"
         )
-    if start.startswith((b"<!doctype html", b"<html")):
+    if instead == "html-page":
         return FormatError(
             f"is an HTML page, not {expected}",
             where=path,
