@@ -100,6 +100,11 @@ class Image:
         """Millimetres between neighbours, (depth, height, width); None without an affine."""
         return None if self.affine is None else spacing_of(self.affine)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was repaired or assumed while reading (`Source.notes`)."""
+        return () if self.source is None else self.source.notes
+
 
 @dataclass(frozen=True)
 class Segmentation:

@@ -30,7 +30,7 @@ from cpfnet.data.dataset import Case
 from cpfnet.errors import DatasetError, OutputError, TrainingError
 from cpfnet.image import Image, geometry_difference
 from cpfnet.labels import IGNORED, OUTSIDE, encode
-from cpfnet.planning import Plan
+from cpfnet.planning import Labels, Plan
 from cpfnet.preprocessing.intensity import extent
 from cpfnet.training.interruption import leave_signals
 
@@ -40,7 +40,7 @@ ANNOTATED = 0
 POSITIONS = 4096
 """Pixels of each code that are remembered for a reader of a case."""
 
-_LAYOUT = 1  # raise it when the content of a folder changes its meaning
+_LAYOUT = 2  # raise it when the content of a folder changes its meaning
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Cached:
         quantiles: the 0.5 % and 99.5 % quantiles of each channel of the file.
         spacing: the file's, mm along the network's (depth, height, width), or None.
         digest: of image and codes; equal content has an equal digest, wherever and whenever it was made.
+        notes: what was repaired or assumed while reading image and labels.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Cached:
     quantiles: tuple[tuple[float, float], ...]
     spacing: tuple[float, float, float] | None
     digest: str
+    notes: tuple[str, ...] = ()
 
     def image(self) -> np.ndarray:
         """float32 (channels, [depth,] height, width), memory-mapped."""
@@ -173,13 +175,18 @@ def _load(case: Case, target: Path) -> Cached:
         quantiles=tuple((low, high) for low, high in meta["quantiles"]),
         spacing=None if meta["spacing"] is None else tuple(meta["spacing"]),
         digest=meta["digest"],
+        notes=tuple(meta["notes"]),
     )
 
 
 def _make(case: Case, plan: Plan, target: Path) -> None:
     image = formats.read(case.images)
     array, trace = preprocessing.apply(image, plan)
-    codes = np.stack([preprocessing.apply_codes(_codes(image, path, plan), trace) for path in case.labels.values()])
+    labels = [_read(image, path, plan.labels) for path in case.labels.values()]
+    encoded = (
+        encode(label, plan.labels, where=str(path)) for label, path in zip(labels, case.labels.values(), strict=True)
+    )
+    codes = np.stack([preprocessing.apply_codes(code_map, trace) for code_map in encoded])
     if case.roi is not None:
         inside = (_read(image, case.roi).array != 0).any(axis=0)
         region = preprocessing.apply_codes(np.where(inside, 1, 2 * empty(image.array, inside)).astype(np.uint8), trace)
@@ -195,6 +202,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         quantiles=tuple(extent(channel) for channel in image.array),
         spacing=trace.spacing,
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
+        notes=tuple(dict.fromkeys(note for part in (image, *labels) for note in part.notes)),
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -230,8 +238,8 @@ def empty(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return dark if dark.sum() > (~inside).sum() / 2 else np.zeros_like(inside)
 
 
-def _read(image: Image, path: Path) -> Image:
-    label = formats.read_label(path)
+def _read(image: Image, path: Path, labels: Labels | None = None) -> Image:
+    label = formats.read_label(path, image, labels)
     difference = geometry_difference(image.shape, image.affine, label.shape, label.affine)
     if difference:
         raise DatasetError(
@@ -240,10 +248,6 @@ def _read(image: Image, path: Path) -> Image:
             mend="make it on the image's own grid; `cpfnet check` lists all such files",
         )
     return label
-
-
-def _codes(image: Image, path: Path, plan: Plan) -> np.ndarray:
-    return encode(_read(image, path), plan.labels, where=str(path))
 
 
 def _positions(codes: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int, int, int], ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -38,24 +39,30 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
     augmenter = Augmenter(plan)
     chosen = np.linspace(0, len(cases) - 1, SIDE**2).round().astype(int)
     samples = []
-    for number, index in enumerate(chosen):
-        rng = np.random.default_rng((plan.training.seed, number))
-        image, codes = _sample(cases[index], plan, rng)
-        image, codes = augmenter(image, codes, rng)
-        samples.append((cases[index].id, image, codes))
+    for index, numbers in groupby(range(SIDE**2), key=lambda number: int(chosen[number])):
+        image, codes = _prepared(cases[index], plan)
+        for number in numbers:
+            rng = np.random.default_rng((plan.training.seed, number))
+            samples.append((cases[index].id, *augmenter(*_sample(image, codes, plan, rng), rng)))
     return _draw(samples, plan, Path(path))
 
 
-def _sample(case: Case, plan: Plan, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A patch around a structure."""
-    image, trace = preprocessing.apply(formats.read(case.images), plan)
+def _prepared(case: Case, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Image and codes, ``([channels,] depth, height, width)``, as the network's grid has them."""
+    stored = formats.read(case.images)
+    image, trace = preprocessing.apply(stored, plan)
     label = next(iter(case.labels.values()))
-    codes = encode(formats.read_label(label), plan.labels, where=str(label))
+    codes = encode(formats.read_label(label, stored, plan.labels), plan.labels, where=str(label))
     if case.roi is not None:
-        codes[~formats.read(case.roi).array.any(axis=0)] = IGNORED
+        codes[~formats.read_label(case.roi, stored).array.any(axis=0)] = IGNORED
     codes = preprocessing.apply_codes(codes, trace)
-    if codes.ndim == 2:
-        image, codes = image[:, None], codes[None]
+    return (image[:, None], codes[None]) if codes.ndim == 2 else (image, codes)
+
+
+def _sample(
+    image: np.ndarray, codes: np.ndarray, plan: Plan, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """A patch around a structure."""
     places = np.flatnonzero((codes > 0) & (codes != IGNORED))
     centre = np.unravel_index(rng.choice(places), codes.shape) if places.size else None
     return cut(image, codes, None if centre is None else tuple(map(int, centre)), plan.spatial, rng)

@@ -12,6 +12,7 @@ from cpfnet.data.dataset import Case, Dataset, split
 from cpfnet.errors import TrainingError
 from cpfnet.inference.backends import pick_device
 from cpfnet.model import Model
+from cpfnet.notes import gathered
 from cpfnet.planning import Plan
 from cpfnet.training import cache, checkpoint, loss
 from cpfnet.training.augment import Augmenter
@@ -79,6 +80,9 @@ def train(
     with Interruption(say) as interruption:
         try:
             cached = _cached([*training, *validation], plan, folder, progress, interruption)
+            if state is None:
+                for note in gathered((c.id, c.notes) for c in cached):
+                    say(note)
             cases, held_out = cached[: len(training)], cached[len(training) :]
             digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}
             if state is not None:
