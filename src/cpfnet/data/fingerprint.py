@@ -6,20 +6,21 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 import numpy as np
 
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset
-from cpfnet.data.meaning import MOST_VALUES, meaning_of, values_of
+from cpfnet.data.meaning import MOST_VALUES, Values, meaning_of, values_of
 from cpfnet.data.modality import Look, look_at
 from cpfnet.data.structure import Structure, measure
 from cpfnet.errors import DatasetError
+from cpfnet.formats import Header
 from cpfnet.image import Image, spacing_of
 from cpfnet.labels import IGNORED, encode, membership, value_of
-from cpfnet.planning import LabelClass, Labels, Strict
+from cpfnet.planning import LabelClass, Labels, Modality, Strict
 from cpfnet.progress import Bar
 
 T = TypeVar("T")
@@ -77,10 +78,11 @@ class Fingerprint(Strict):
     Attributes:
         cases, patients: that are labelled and not set aside as test.
         volumes: the images have depth.
+        modality: as the files say; None where they do not (only DICOM does).
         sizes: spatial size of every image; volumes along the patient's axes (inferior–superior, anterior–posterior, right–left).
         spacings: mm likewise; empty for images.
         channels: in order.
-        values: label value → labels that hold it.
+        values: label value, or name of a structure → labels that hold it.
         labels: the declared labels, or what the values become.
         labels_reason: why these.
         classes: in the order of ``labels.classes``.
@@ -92,6 +94,7 @@ class Fingerprint(Strict):
     cases: int
     patients: int
     volumes: bool
+    modality: Modality | None = None
     sizes: tuple[tuple[int, ...], ...]
     spacings: tuple[tuple[float, float, float], ...]
     channels: tuple[ChannelFingerprint, ...]
@@ -154,7 +157,8 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool, Bar(show=progress) as bar:
             return list(bar.track(pool.map(function, chosen), len(chosen), description=what))
 
-    headers = every(lambda case: formats.read_header(case.images), cases, "Headers")
+    read = every(lambda case: _labels(case, dataset.labels), cases, "Labels")
+    headers, values = [header for header, _ in read], [one for _, one in read]
     for case, header in zip(cases, headers, strict=True):
         if len(header.shape) != len(headers[0].shape) or len(header.channels) != len(headers[0].channels):
             raise DatasetError(
@@ -163,24 +167,26 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
                 where=case.id,
                 mend="keep images of one kind in a data set; `cpfnet check` lists the others",
             )
-    values = every(values_of, cases, "Label values")
     labels, reason = meaning_of(dataset, values)
     volumes = len(headers[0].shape) == 3
     spread = _spread(cases, LOOKED_AT)
     measured = {case.id for case in _spread(cases, MEASURED)}
     pixels = every(lambda case: _pixels(case, labels, case.id in measured), spread, "Images")
     holding = Counter(number for one in values for number in one.numbers)
+    naming = Counter(name for one in values for name in one.structures)
     oriented = [_along_patient(h.shape, h.affine) if h.affine is not None else (h.shape, None) for h in headers]
     return Fingerprint(
         cases=len(cases),
         patients=len({case.patient for case in cases}),
         volumes=volumes,
+        modality=_modality(cases, headers, dataset.modality),
         sizes=tuple(shape for shape, _ in oriented),
         spacings=tuple(spacing for _, spacing in oriented if spacing is not None),
         channels=_channels(dataset.channels or headers[0].channels, pixels),
         values={
             str(value_of(int(v)) if float(v).is_integer() else v): n for v, n in sorted(holding.items())[:MOST_VALUES]
-        },
+        }
+        | dict(sorted(naming.items())[:MOST_VALUES]),
         labels=labels,
         labels_reason=reason,
         classes=tuple(_class(index, c, pixels) for index, c in enumerate(labels.classes)),
@@ -188,6 +194,26 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         readers=max(len(case.labels) for case in cases),
         roi=sum(case.roi is not None for case in cases),
     )
+
+
+def _labels(case: Case, declared: Labels | None) -> tuple[Header, Values]:
+    """The image's header, without what only its labels need (the headers of thousands of slices), and what the labels hold."""
+    header = formats.read_header(case.images)
+    return replace(header, source=None), values_of(case, header, declared)
+
+
+def _modality(cases: list[Case], headers: list[Header], declared: Modality | None) -> Modality | None:
+    known = Counter(header.modality for header in headers)
+    if len(known) > 1 and declared is None:
+        rare = known.most_common()[-1][0]
+        odd = next(case.id for case, header in zip(cases, headers, strict=True) if header.modality == rare)
+        found = ", ".join(f"{count} {name or 'unknown'}" for name, count in known.most_common())
+        raise DatasetError(
+            f"the images are of several modalities: {found}",
+            where=f"case {odd}",
+            mend="choose one in dataset.yaml, such as `modality: ct`, or keep images of one kind in a data set",
+        )
+    return declared if len(known) > 1 else cast("Modality | None", headers[0].modality)
 
 
 def _spread(cases: list[Case], count: int) -> list[Case]:
@@ -211,7 +237,7 @@ def _along_patient(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[in
 def _pixels(case: Case, labels: Labels, structures: bool) -> _Pixels:
     image = formats.read(case.images)
     path = next(iter(case.labels.values()))  # the first reader's
-    codes = encode(formats.read_label(path), labels, where=str(path))
+    codes = encode(formats.read_label(path, image, labels), labels, where=str(path))
     if codes.shape != image.shape:
         raise DatasetError(
             f"the label is {'×'.join(map(str, codes.shape))}, its image {'×'.join(map(str, image.shape))}",

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.examine import count_values, is_soft
+from cpfnet.data.names import classes_of
 from cpfnet.errors import DatasetError
+from cpfnet.formats import Header
 from cpfnet.labels import pack, value_of
 from cpfnet.planning import LabelClass, Labels
 
@@ -24,36 +26,60 @@ class Values:
         numbers: value → pixels, over all readers.
         soft: some reader's label has soft edges.
         single: the only value beside the lowest, where there is one.
+        structures: name → pixels likewise, of labels that name what they hold.
+        overlaps: names that cover the same pixels → these pixels.
     """
 
     numbers: dict[int | float, int]
     soft: bool
     single: int | None
+    structures: dict[str, int]
+    overlaps: dict[frozenset[str], int]
 
 
-def values_of(case: Case) -> Values:
-    """Read the labels of a case."""
+def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
+    """Read the labels of a case; ``image`` and ``labels`` (the declared ones) as for `formats.read_label`."""
     total: Counter[int | float] = Counter()
+    structures: Counter[str] = Counter()
+    overlaps: Counter[frozenset[str]] = Counter()
     soft = False
     for path in case.labels.values():
-        packed = pack(formats.read_label(path).array, where=str(path))
+        label = formats.read_label(path, image, labels)
+        if label.meanings is not None:
+            numbers, counts = count_values(label.array)
+            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+                names = label.meanings[number]
+                structures.update(dict.fromkeys(names, count))
+                overlaps.update({names: count} if len(names) > 1 else {})
+            continue
+        packed = pack(label.array, where=str(path))
         numbers, counts = count_values(packed)
         total.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
         soft = soft or is_soft(packed, numbers, counts)
     if len(total) > MOST_VALUES:  # an image or a soft mask: its extremes will do
         total = Counter({v: total[v] for v in (min(total), *sorted(total)[1:MOST_VALUES], max(total))})
     single = int(max(total)) if len(total) == 2 else None
-    return Values(dict(total), soft, single)
+    return Values(dict(total), soft, single, dict(structures), dict(overlaps))
 
 
 def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     """What is declared, or else what the values look like; and why.
 
     Raises:
-        DatasetError: the values are too many, no integers, or all the same.
+        DatasetError: the values are too many, no integers, or all the same; or names cannot become classes.
     """
     if dataset.labels is not None:
         return dataset.labels, "declared by the data set"
+    named = [one for one in values if one.structures or not one.numbers]
+    if named and any(one.numbers for one in values):
+        name = next((name for one in named for name in one.structures), "GTV-1")
+        raise DatasetError(
+            f"{len(named)} of {len(values)} labels name their structures (DICOM), the others hold values",
+            where=dataset.root,
+            mend=f"declare both in dataset.yaml, for example `labels: {{tumour: {{values: 1, names: ['{name}']}}}}`",
+        )
+    if named:
+        return classes_of([one.structures for one in values], [one.overlaps for one in values], dataset.root)
     found = sorted({number for one in values for number in one.numbers})
     low, high = found[0], found[-1]
     soft = sum(one.soft for one in values)

@@ -50,7 +50,7 @@ def propose(
     Args:
         fingerprint: of ``dataset``.
         dataset: what it declares wins over what the fingerprint suggests.
-        modality: wins over both.
+        modality: wins over both and over what the files say.
         memory: default: what is found.
         network: by name; default: the project's.
         weights: ``"imagenet"``, ``"none"`` or a file; default: ImageNet's where the network takes them.
@@ -71,6 +71,8 @@ def propose(
         kind, why = modality, "as asked for"  # type: ignore[assignment]  # validated with the plan
     elif dataset.modality is not None:
         kind, why = dataset.modality, "declared by the data set"
+    elif fingerprint.modality is not None:
+        kind, why = fingerprint.modality, "as the DICOM headers say"
     else:
         why += "; if wrong, plan again with --modality"
     draft = Draft(fingerprint, memory or Memory.found(), network or NETWORK, kind)
