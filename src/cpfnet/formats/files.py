@@ -17,6 +17,8 @@ from cpfnet.image import Source
 
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+_KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
 _NAMES = {".tif": "TIFF", ".jpg": "JPEG"}
 
@@ -45,8 +47,18 @@ class Header:
 def suffix_of(path: Path | str) -> str:
     """The known image suffix of a name, in lower case, or "" where it has none."""
     name = Path(path).name.lower()
-    known = [s for s in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) if name.endswith(s) and name != s]
+    known = [s for s in _KNOWN_SUFFIXES if name.endswith(s) and name != s]
     return max(known, key=len, default="")
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Do these first bytes (132 or more) begin a DICOM object: its preamble, or an element of the groups that come first?"""
+    if head[128:132] == b"DICM":
+        return True
+    group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
+    if len(head) < 132 or group not in (0x0002, 0x0008) or element > 0x0060:
+        return False
+    return (head[4:6].isalpha() and head[4:6].isupper()) or int.from_bytes(head[4:8], "little") <= 256
 
 
 _MAGIC = (  # offset, bytes, what it is, suffix it should have

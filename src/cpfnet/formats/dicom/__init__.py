@@ -1,0 +1,1 @@
+"""DICOM: series, segmentations and structure sets, in folders, ZIP archives and files."""

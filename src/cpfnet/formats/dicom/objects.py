@@ -1,0 +1,329 @@
+"""Finding and opening DICOM objects: in folders (recursively), lists of files and ZIP archives, which are never unpacked to disk.
+
+Files count by their content: a preamble with ``DICM`` (DICOM PS3.10, section 7.1), or a data set that begins without one. Others are left alone.
+What an archive or a deflated object may expand to is limited, since a few bytes can promise terabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pydicom
+from pydicom.charset import convert_encodings, python_encoding
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.formats.files import looks_like_dicom
+
+_HEAD = 144  # preamble, "DICM" and the group length of the file meta
+_BOMB_SIZE = 64 * 2**20  # what expands to more than this …
+_BOMB_RATIO = 100  # … and to more than this many times its size is refused
+_MEMBERS = 100_000  # files in one archive
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where an object may lie.
+
+    Attributes:
+        path: a file, or the ZIP archive that holds it.
+        member: the name inside the archive.
+        stamp: (bytes, time of change in ns) of the file, or of the archive: equal stamps, equal content.
+    """
+
+    path: Path
+    member: str | None = None
+    stamp: tuple[int, int] = (0, 0)
+
+    @property
+    def name(self) -> str:
+        """File name for messages."""
+        return self.path.name if self.member is None else f"{self.path.name}/{_printable(self.member)}"
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it lies in; the archive, if it lies in one."""
+        return self.path.parent if self.member is None else self.path
+
+
+@dataclass(frozen=True)
+class DicomObject:
+    """An object whose header was read.
+
+    Attributes:
+        path, member: as in `Location`.
+        header: file meta and attributes, without pixels unless asked for. SOP class, SOP instance, study and series UID are
+            never empty.
+        notes: what was missing in it, and what was taken instead.
+    """
+
+    path: Path
+    member: str | None
+    header: pydicom.Dataset
+    notes: tuple[str, ...] = ()
+
+    @property
+    def location(self) -> Location:
+        """Where it lies."""
+        return Location(self.path, self.member)
+
+    @property
+    def name(self) -> str:
+        """File name and InstanceNumber, for messages."""
+        number = text(self.header, "InstanceNumber")
+        return f"{self.location.name} (InstanceNumber {number})" if number else self.location.name
+
+
+def text(header: pydicom.Dataset, keyword: str) -> str:
+    """An attribute as text, "" where it is absent, empty or cannot be understood."""
+    try:
+        value = header.get(keyword)
+    except Exception:  # pydicom decodes on access, and raises anything on damaged values
+        return ""
+    return "" if value is None else _printable(str(value)).strip()
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence pydicom's warnings about values that break the rules but can be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class Archives(ExitStack):
+    """The ZIP archives that are open during one call; a context manager that closes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: dict[Path, zipfile.ZipFile] = {}
+
+    def __getitem__(self, path: Path) -> zipfile.ZipFile:
+        """The archive at ``path``.
+
+        Raises:
+            FormatError: it is no ZIP archive, damaged, or absurdly long.
+        """
+        if path not in self._open:
+            try:
+                archive = self.enter_context(zipfile.ZipFile(path))
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+                raise FormatError(
+                    f"is no readable ZIP archive: {error}", where=path, mend="copy or export it again"
+                ) from None
+            if len(archive.filelist) > _MEMBERS:
+                raise FormatError(
+                    f"holds {len(archive.filelist)} files; at most {_MEMBERS} are read",
+                    where=path,
+                    mend="unpack it, and give the folder of one study",
+                )
+            self._open[path] = archive
+        return self._open[path]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files below ``folder`` by name, links followed but no folder entered twice; hidden ones are skipped."""
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        if error.filename == str(folder):
+            raise FormatError(
+                f"cannot be opened: {error.strerror}", where=folder, mend="give a folder that you may read"
+            )
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def locations(paths: Sequence[Path], archives: Archives) -> Iterator[Location]:
+    """Every file that may be an object, in folders, archives and among files; their content is not looked at yet.
+
+    Archives inside folders and archives are left alone: only one that was named is opened.
+
+    Raises:
+        FormatError: a path is not there, or an archive is damaged, encrypted or too long.
+    """
+    for path in paths:
+        if path.is_dir():
+            for file in _files(path):
+                try:
+                    status = file.stat()
+                except (OSError, ValueError):  # a link to nowhere
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield Location(file, None, (status.st_size, status.st_mtime_ns))
+            continue
+        status = path.stat()
+        stamp = (status.st_size, status.st_mtime_ns)
+        if not is_archive(path):
+            yield Location(path, None, stamp)
+            continue
+        for info in archives[path].infolist():
+            hidden = any(part.startswith((".", "__MACOSX")) for part in Path(info.filename).parts if part != "..")
+            if info.is_dir() or hidden:
+                continue
+            if info.flag_bits & 1:
+                raise FormatError("is encrypted", where=path, mend="unpack it with its password, and give the folder")
+            yield Location(path, info.filename, stamp)
+
+
+def is_archive(path: Path) -> bool:
+    """Does the file begin as a ZIP archive?"""
+    with path.open("rb") as file:
+        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+class _Window:
+    """A stream that never asks for more bytes than there are, whatever length a damaged header promises."""
+
+    def __init__(self, stream: IO[bytes], size: int):
+        self._stream, self._size = stream, size
+        self.tell, self.seek, self.close = stream.tell, stream.seek, stream.close
+
+    def read(self, count: int | None = -1) -> bytes:
+        left = max(self._size - self._stream.tell(), 0)
+        return self._stream.read(left if count is None or count < 0 else min(count, left))
+
+
+def _refuse_bomb(size: int, packed: int, location: Location) -> None:
+    if size > _BOMB_SIZE and size > _BOMB_RATIO * max(packed, 1):
+        raise FormatError(
+            f"expands from {packed} to {size} bytes or more",
+            where=location.path,
+            mend="unpack it yourself if you trust it",
+        )
+
+
+def _refuse_deflated_bomb(stream: IO[bytes], head: bytes, size: int, location: Location) -> None:
+    """pydicom inflates a deflated object (PS3.5, annex A.5) whole: count before it does."""
+    start = _HEAD + struct.unpack("<L", head[140:144])[0]
+    stream.seek(min(start, size))
+    inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while (chunk := inflate.unconsumed_tail or stream.read(2**16)) and not inflate.eof:
+        total += len(inflate.decompress(chunk, 2**22))
+        _refuse_bomb(total, size, location)
+
+
+@contextmanager
+def _opened(location: Location, archives: Archives) -> Iterator[tuple[IO[bytes], int]]:
+    """The bytes at ``location`` and their number."""
+    if location.member is None:
+        with location.path.open("rb") as stream:
+            yield stream, os.fstat(stream.fileno()).st_size
+        return
+    info = archives[location.path].getinfo(location.member)
+    _refuse_bomb(info.file_size, info.compress_size, location)
+    with archives[location.path].open(info) as member:
+        yield member, info.file_size
+
+
+def read_object(location: Location, archives: Archives, *, pixels: bool = False) -> DicomObject | None:
+    """Read an object, or None where the file is no DICOM.
+
+    Args:
+        location: from `locations`.
+        archives: those open during this call.
+        pixels: read the pixel data, too (not decoded).
+
+    Raises:
+        FormatError: damaged, or expanding beyond all reason.
+    """
+    try:
+        with _opened(location, archives) as (stream, size), quiet():
+            head = stream.read(_HEAD)
+            if not looks_like_dicom(head):
+                return None
+            if DeflatedExplicitVRLittleEndian.encode() in (begin := head + stream.read(1024)):
+                _refuse_deflated_bomb(stream, begin, size, location)
+            stream.seek(0)
+            window = cast(Any, _Window(stream, size))
+            force = head[128:132] != b"DICM"
+            header = pydicom.dcmread(window, stop_before_pixels=not pixels, force=force)
+            return DicomObject(location.path, location.member, header, _complete(header, location))
+    except CpfnetError:
+        raise
+    except MemoryError:
+        raise FormatError("does not fit into memory", where=_where(location), mend="free memory") from None
+    except Exception as error:  # decoders raise anything on damaged bytes
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise FormatError(
+            f"cannot be read as DICOM: {words}", where=_where(location), mend="copy or export it again"
+        ) from error
+
+
+def _where(location: Location) -> str:
+    return str(location.path) if location.member is None else f"{location.path}/{_printable(location.member)}"
+
+
+def made_uid(*parts: str) -> str:
+    """The same UID for the same parts: ``2.25.`` and 128 bits of a hash (as UUIDs in DICOM PS3.5, annex B.2)."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(chr(0).join(parts).encode(errors='surrogateescape')).digest()[:16])}"
+
+
+def patient_digest(header: pydicom.Dataset) -> str:
+    """What tells patients apart without naming them; "" without a PatientID. For comparing in memory: a list of guesses breaks it."""
+    number = text(header, "PatientID")
+    parts = number, text(header, "IssuerOfPatientID")
+    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest() if number else ""
+
+
+def _complete(header: pydicom.Dataset, location: Location) -> tuple[str, ...]:
+    """Fill in empty UIDs and the character set, in place; what was done, for the notes.
+
+    SOP class and instance come from the file meta; the others are made from patient, folder and frame of reference, so
+    that the slices of one folder stay together and the same files always get the same UIDs.
+    """
+    notes: list[str] = []
+    meta = getattr(header, "file_meta", None) or pydicom.Dataset()
+    frame = text(header, "FrameOfReferenceUID")
+    # The frame of reference tells examinations apart; without one, only the place does.
+    member = "" if location.member is None else str(Path(location.member).parent)
+    place = Path(location.folder.name, member) if frame else Path(location.folder.resolve(), member)
+    study = made_uid("study", patient_digest(header), frame, str(place))
+    about = [text(header, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesTime", "ProtocolName")]
+    series = made_uid("series", text(header, "StudyInstanceUID") or study, frame, str(place), *about)
+    found = {
+        "SOPClassUID": text(meta, "MediaStorageSOPClassUID"),
+        "SOPInstanceUID": text(meta, "MediaStorageSOPInstanceUID") or made_uid("instance", series, location.name),
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": series,
+    }
+    for keyword, value in found.items():
+        if not text(header, keyword) and value:
+            setattr(header, keyword, value)
+            origin = (
+                "made from patient, folder and frame of reference"
+                if value in (study, series)
+                else "taken from the file meta"
+            )
+            notes.append(f"{keyword} is empty: {origin}")
+    declared = header.get("SpecificCharacterSet", "ASCII")
+    names = [declared] if isinstance(declared, str) else list(declared or [""])
+    if names != ["ASCII"] and (not any(names) or any(name and name not in python_encoding for name in names)):
+        header.SpecificCharacterSet = "ISO_IR 100"
+        implicit, little = header.original_encoding
+        header.set_original_encoding(implicit, little, convert_encodings("ISO_IR 100"))
+        state = "is empty" if not any(names) else f"has the unknown value {_printable(str(names[0]))!r}"
+        notes.append(f"SpecificCharacterSet {state}: texts are taken for Latin-1 (ISO_IR 100)")
+    return tuple(notes)

@@ -1,0 +1,374 @@
+"""Which image series and labels lie in a folder or archive, and which one a path means.
+
+A path means one image series: the folder, archive or file that holds it alone, or ``FOLDER/series=UID`` where several lie together (the end
+of the UID is enough). Objects that are no images are ignored between images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import pydicom
+
+from cpfnet.errors import FormatError
+from cpfnet.formats.dicom.objects import (
+    Archives,
+    DicomObject,
+    Location,
+    locations,
+    patient_digest,
+    quiet,
+    read_object,
+    text,
+)
+from cpfnet.formats.files import DICOM_SUFFIXES, check_readable
+
+PREFIX = "series="
+"""Begins the last component of a reference to one series among several."""
+
+_KINDS = {  # SOP classes (PS3.4, annex B.5) that are labels, or have pixels without being images
+    "1.2.840.10008.5.1.4.1.1.66.4": "seg",
+    "1.2.840.10008.5.1.4.1.1.66.7": "seg",
+    "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
+    "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
+    "1.2.840.10008.5.1.4.1.1.30": "parametric map",
+    "1.2.840.10008.1.3.10": "DICOMDIR",
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Image instances that belong together.
+
+    Attributes:
+        reference: a path that `cpfnet.formats.read` takes for exactly this series.
+        uid, study: SeriesInstanceUID and StudyInstanceUID (made up where empty, see `objects`).
+        patient: digest of the PatientID, "" where it is empty; to compare, never to show.
+        frame_of_reference: its UID, or "".
+        modality: as DICOM says it ("CT").
+        instances: SOP instance UIDs.
+        folder: the folder common to its files, or their ZIP archive.
+        count: slices: instances, or frames of a multi-frame object.
+        shape: (rows, columns) of the first instance.
+        locations: its files, in no particular order.
+    """
+
+    reference: Path
+    uid: str
+    study: str
+    patient: str = field(repr=False)
+    frame_of_reference: str
+    modality: str
+    instances: frozenset[str] = field(repr=False)
+    folder: Path
+    count: int
+    shape: tuple[int, int]
+    locations: tuple[Location, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class LabelObject:
+    """A segmentation or structure set.
+
+    Attributes:
+        path: what `cpfnet.formats.read_label` takes: the file, or ``ARCHIVE.zip/series=UID``.
+        kind: ``"seg"`` or ``"rtstruct"``.
+        uid: SOPInstanceUID.
+        study, patient, frame_of_reference: as in `Series`; the frame of reference that it is drawn in.
+        series, instances: UIDs of the image series and SOP instances that it refers to.
+        names: of its structures.
+    """
+
+    path: Path
+    kind: str
+    uid: str
+    study: str
+    patient: str = field(repr=False)
+    frame_of_reference: str
+    series: frozenset[str]
+    instances: frozenset[str] = field(repr=False)
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies in a folder, archive or file.
+
+    Attributes:
+        series: image series, by reference.
+        labels: segmentations and structure sets, by path.
+        others: how many objects of other kinds there are (``{"RTDOSE": 1}``; ``localizer`` for the images of localizer series
+            beside other series).
+        unreadable: DICOM files that are damaged, each with the reason.
+    """
+
+    series: tuple[Series, ...]
+    labels: tuple[LabelObject, ...]
+    others: dict[str, int]
+    unreadable: tuple[tuple[Path, str], ...]
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """The few words of a header that tell what it is, small enough to keep for every file of a data set."""
+
+    location: Location
+    kind: str
+    uid: str
+    study: str
+    series: str
+    patient: str
+    frame_of_reference: str
+    modality: str
+    frames: int
+    shape: tuple[int, int]
+    localizer: bool
+    label: LabelObject | None
+
+
+def _values(items: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:
+    """Texts of the attribute at the end of ``path``, through nested sequences."""
+    *sequences, keyword = path
+    for item in items:
+        if sequences:
+            yield from _values(item.get(sequences[0]) or (), *sequences[1:], keyword)
+        elif value := text(item, keyword):
+            yield value
+
+
+_SOURCES = (  # where segmentations and structure sets name the instances that they were drawn on
+    ("ReferencedSeriesSequence", "ReferencedInstanceSequence"),
+    (
+        "ReferencedFrameOfReferenceSequence",
+        "RTReferencedStudySequence",
+        "RTReferencedSeriesSequence",
+        "ContourImageSequence",
+    ),
+    ("ROIContourSequence", "ContourSequence", "ContourImageSequence"),
+    ("SharedFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
+    ("PerFrameFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
+)
+
+
+def _label(header: pydicom.Dataset, kind: str, location: Location) -> LabelObject:
+    """What a segmentation (PS3.3, C.8.20) or structure set (C.8.8.5, C.8.8.6) says of itself."""
+    if kind == "seg":
+        segments = header.get("SegmentSequence") or ()
+        names = [text(s, "SegmentLabel") or f"segment {text(s, 'SegmentNumber')}" for s in segments]
+    else:
+        rois = header.get("StructureSetROISequence") or ()
+        names = [text(roi, "ROIName") or f"ROI {text(roi, 'ROINumber')}" for roi in rois]
+    frames = [text(header, "FrameOfReferenceUID"), *_values([header], *_SOURCES[1][:1], "FrameOfReferenceUID")]
+    own = text(header, "SeriesInstanceUID")
+    return LabelObject(
+        path=location.path if location.member is None else location.path / f"{PREFIX}{own}",
+        kind=kind,
+        uid=text(header, "SOPInstanceUID"),
+        study=text(header, "StudyInstanceUID"),
+        patient=patient_digest(header),
+        frame_of_reference=next(filter(None, frames), ""),
+        series=frozenset(
+            uid for path in (_SOURCES[0][:1], _SOURCES[1][:3]) for uid in _values([header], *path, "SeriesInstanceUID")
+        ),
+        instances=frozenset(uid for path in _SOURCES for uid in _values([header], *path, "ReferencedSOPInstanceUID")),
+        names=tuple(names),
+    )
+
+
+def _count(header: pydicom.Dataset, keyword: str) -> int:
+    value = text(header, keyword)
+    return int(value) if value.isdecimal() else 0
+
+
+def _summarise(found: DicomObject, location: Location) -> _Summary:
+    header = found.header
+    modality = text(header, "Modality")
+    shape = (_count(header, "Rows"), _count(header, "Columns"))
+    kind = _KINDS.get(text(header, "SOPClassUID")) or ("image" if all(shape) else modality or "without pixels")
+    return _Summary(
+        location=location,
+        kind=kind,
+        uid=text(header, "SOPInstanceUID"),
+        study=text(header, "StudyInstanceUID"),
+        series=text(header, "SeriesInstanceUID"),
+        patient=patient_digest(header),
+        frame_of_reference=text(header, "FrameOfReferenceUID"),
+        modality=modality,
+        frames=_count(header, "NumberOfFrames") or 1,
+        shape=shape,
+        localizer=is_localizer(header),
+        label=_label(header, kind, location) if kind in ("seg", "rtstruct") else None,
+    )
+
+
+def is_localizer(header: pydicom.Dataset) -> bool:
+    """Is it a scout view, by its ImageType (PS3.3, C.8.2.1.1.1)?"""
+    return "LOCALIZER" in text(header, "ImageType").upper()
+
+
+_CACHE: dict[Location, _Summary | str | None] = {}
+_CACHED = 200_000
+
+
+def _look(location: Location, archives: Archives) -> _Summary | str | None:
+    """The summary of a file; why it cannot be read; or None, if it is no DICOM. Remembered while the file stays the same."""
+    if location not in _CACHE:
+        if len(_CACHE) >= _CACHED:
+            _CACHE.clear()
+        try:
+            with quiet():
+                found = read_object(location, archives)
+                named = location.name.lower().endswith(DICOM_SUFFIXES)
+                nothing = "is no DICOM file, in spite of its name" if named else None
+                _CACHE[location] = nothing if found is None else _summarise(found, location)
+        except FormatError as error:
+            _CACHE[location] = error.what
+        except OSError as error:
+            return f"cannot be opened: {error.strerror or error}"
+    return _CACHE[location]
+
+
+def _look_at(paths: Sequence[Path]) -> tuple[list[_Summary], list[tuple[Path, str]]]:
+    found, unreadable = [], []
+    with Archives() as archives:
+        for location in locations(paths, archives):
+            summary = _look(location, archives)
+            if isinstance(summary, str):
+                unreadable.append((location.path / (location.member or ""), summary))
+            elif summary is not None:
+                found.append(summary)
+    return found, unreadable
+
+
+def _series(items: list[_Summary], held: Counter[Path]) -> Series:
+    first = items[0]
+    folder = first.location.path
+    if first.location.member is None:
+        folder = Path(os.path.commonpath([item.location.folder for item in items]))
+    single = len(items) == 1 and first.location.member is None
+    return Series(
+        reference=first.location.path
+        if single
+        else folder
+        if held[folder] == 1
+        else folder / f"{PREFIX}{first.series}",
+        uid=first.series,
+        study=first.study,
+        patient=first.patient,
+        frame_of_reference=first.frame_of_reference,
+        modality=first.modality,
+        instances=frozenset(item.uid for item in items),
+        folder=folder,
+        count=sum(item.frames for item in items),
+        shape=first.shape,
+        locations=tuple(item.location for item in items),
+    )
+
+
+def _scan(paths: Sequence[Path]) -> Scan:
+    summaries, unreadable = _look_at(paths)
+    images = sorted((s for s in summaries if s.kind == "image"), key=lambda s: (s.study, s.series))
+    groups = [list(items) for _, items in groupby(images, key=lambda s: (s.study, s.series))]
+    scouts = [items for items in groups if all(item.localizer for item in items)]
+    if len(scouts) < len(groups):
+        groups = [items for items in groups if items not in scouts]
+    else:
+        scouts = []
+    # How many image series lie in each folder or below it: the reference of one that lies there alone is the folder.
+    held = Counter(
+        folder
+        for items in groups
+        for folder in {f for item in items for f in (item.location.folder, *item.location.folder.parents)}
+    )
+    kinds = Counter(s.kind for s in summaries if s.kind != "image" and s.label is None)
+    if scouts:
+        kinds["localizer"] = sum(map(len, scouts))
+    return Scan(
+        series=tuple(sorted((_series(items, held) for items in groups), key=lambda s: str(s.reference))),
+        labels=tuple(sorted((s.label for s in summaries if s.label is not None), key=lambda label: str(label.path))),
+        others=dict(kinds),
+        unreadable=tuple(unreadable),
+    )
+
+
+def is_reference(path: Path) -> bool:
+    """Is it ``FOLDER/series=UID``, whose last component exists nowhere?"""
+    return path.name.startswith(PREFIX) and not path.exists()
+
+
+def exists(path: Path) -> bool:
+    """Is there a file, folder or archive at ``path``, or one that holds the series that it names?"""
+    return path.exists() or (is_reference(path) and path.parent.exists())
+
+
+def scan(path: Path | str) -> Scan:
+    """What lies in a folder (recursively), a ZIP archive or a file.
+
+    Raises:
+        FormatError: it is not there, or an archive that cannot be opened.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        check_readable(path)
+    return _scan([path])
+
+
+def _described(series: Series) -> str:
+    rows, columns = series.shape
+    return f"{series.modality or 'no modality'}, {series.count} × {rows}×{columns}: {series.reference}"
+
+
+def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
+    """The one image series that ``paths`` mean, and notes on what lies beside it.
+
+    Args:
+        paths: a folder, archive, file or reference; or several files of one series.
+
+    Raises:
+        FormatError: there is none, or several, which it lists; or a file among them is damaged.
+    """
+    path = paths[0]
+    chosen = path.name.removeprefix(PREFIX) if len(paths) == 1 and is_reference(path) else None
+    places = [path.parent] if chosen is not None else list(paths)
+    for place in places:
+        if not place.is_dir():
+            check_readable(place)
+    found = _scan(places)
+    where = places[0] if len(places) == 1 else places[0].parent
+    damaged = [f"{file.name} {reason}" for file, reason in found.unreadable]
+    several = "\n".join(f"    {_described(series)}" for series in found.series[:20])
+    if chosen is not None:
+        matching = [series for series in found.series if series.uid.endswith(chosen)] if chosen else []
+        if len(matching) != 1:
+            raise FormatError(
+                f"holds {len(matching) or 'no'} image series with a UID that ends in {chosen!r}; there are\n{several}",
+                where=where,
+                mend="name one of these, with enough of the end of its UID",
+            )
+        return matching[0], tuple(f"{words}: left out" for words in damaged)
+    if damaged:
+        raise FormatError(
+            f"{len(damaged)} of its DICOM files cannot be read: {'; '.join(damaged[:5])}{' …' if len(damaged) > 5 else ''}",
+            where=where,
+            mend="copy or export the series again, or take the damaged files away if they do not belong to it",
+        )
+    if len(found.series) > 1:
+        raise FormatError(
+            f"holds {len(found.series)} image series of {len({s.study for s in found.series})} studies:\n{several}",
+            where=where,
+            mend="name one of them as above",
+        )
+    if not found.series:
+        kinds = [f"{label.kind.upper()} {label.path.name}" for label in found.labels]
+        kinds += [f"{count} {kind}" for kind, count in found.others.items()]
+        raise FormatError(
+            f"holds no DICOM image{', only ' + ', '.join(kinds[:8]) if kinds else ''}",
+            where=where,
+            mend="give the folder, ZIP archive or files of an image series",
+        )
+    return found.series[0], ()
