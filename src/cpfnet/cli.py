@@ -232,6 +232,10 @@ def predict(
 
     models = [path for path in paths if is_model(path)]
     inputs = [path for path in paths if path not in models]
+    for path in inputs:  # going on would silently average fewer Models
+        near = _model_near(path)
+        if near is not None:
+            raise CpfnetError("no such Model or input", where=path, mend=f"did you mean the Model {str(near)!r}?")
     if not models:
         raise CpfnetError(
             "no Model among the arguments",
@@ -239,7 +243,7 @@ def predict(
             mend="give the folder that `cpfnet train … -o MODEL` wrote, then the inputs",
         )
     stray = [path for path in paths[: max(map(paths.index, models))] if path not in models]
-    if stray:  # mistyped: going on would silently average fewer Models
+    if stray:
         raise CpfnetError(
             "stands before a Model and is none", where=stray[0], mend="give Models first, then the inputs"
         )
@@ -272,6 +276,19 @@ def predict(
     say(f"{len(outcomes) - len(failed)} of {len(outcomes)} done, in {out}")
     if failed:
         raise typer.Exit(1)
+
+
+def _model_near(path: Path) -> Path | None:
+    """The Model that a name of nothing was probably meant to be."""
+    import difflib
+
+    from cpfnet.model import is_model
+
+    if path.exists() or not path.parent.is_dir():
+        return None
+    models = [entry.name for entry in path.parent.iterdir() if is_model(entry)]
+    close = difflib.get_close_matches(path.name, models, n=1)
+    return path.with_name(close[0]) if close else None
 
 
 @app.command(no_args_is_help=True)

@@ -7,8 +7,29 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from cpfnet.errors import OutputError
+
+
+def check_writable(folder: Path) -> None:
+    """Try that files could be written into an output folder, which need not exist: before the long work, not after it.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    there = folder
+    try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror}",
+            where=folder,
+            mend="choose a folder you may write to, with free space",
+        ) from None
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpfnet.errors import OutputError
+from cpfnet.files import check_writable
 from cpfnet.planning import Plan
 
 if TYPE_CHECKING:
@@ -306,9 +307,19 @@ def evaluate(
     if out is not None:
         for name in ("scores.csv", "scores.json", "report.html"):
             _free(Path(out) / name, overwrite)
+    if models:
+        definitions = models[0].plan.labels
+    else:
+        assert single is not None
+        if labels is not None:
+            definitions = (labels if isinstance(labels, Plan) else Plan.load(labels)).labels
+        else:
+            definitions = data.labels or _propose(data, progress=progress)[0].labels
+        items = sources.found(chosen, single)
+    if out is not None:
+        check_writable(Path(out))
     with TemporaryDirectory(prefix="cpfnet-") as temporary:
         if models:
-            definitions = models[0].plan.labels
             folder = Path(temporary if out is None else out) / "predictions"
             items = sources.made(
                 chosen,
@@ -332,13 +343,6 @@ def evaluate(
                     "scores are optimistic"
                 )
                 protocol["trained on"] = f"{len(known)} of these cases"
-        else:
-            assert single is not None
-            if labels is not None:
-                definitions = (labels if isinstance(labels, Plan) else Plan.load(labels)).labels
-            else:
-                definitions = data.labels or _propose(data, progress=progress)[0].labels
-            items = sources.found(chosen, single)
         scores = run(
             items,
             definitions,

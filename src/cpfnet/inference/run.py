@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Literal
 
 from cpfnet import formats
 from cpfnet.errors import CpfnetError, InputRefused, OutputError
+from cpfnet.files import check_writable
 from cpfnet.formats import OutputFormat
 from cpfnet.inference.inputs import Item, collect
 from cpfnet.inference.predictor import Predictor
@@ -85,14 +85,7 @@ def predict_files(
     items = collect(inputs, channels=len(models[0].plan.channels), out=out)
     if not items:
         raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out):  # before the long work, not after it
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot be written: {error.strerror}", where=out, mend="choose a folder you may write to, with free space"
-        ) from None
+    check_writable(out)
     inputs_taken = {file.resolve() for item in items for file in item.files}
 
     def one(item: Item, report: Callable[[float], None]) -> Path:
