@@ -215,3 +215,23 @@ def encode_prediction(label: Image, labels: Labels, *, where: str | None = None)
         values = ", ".join(f"{c.name} {c.written}" for c in classes)
         mend = f"write predictions without loss, each class as its label value: {values}"
         raise DatasetError(error.what, where=error.where, mend=mend) from None
+
+
+def empty(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Where, outside the region of interest, there is no picture: around a fundus photograph, say.
+
+    Nothing else would teach the network that such places, which every photograph shows, are background. They are darker than
+    all but the darkest 0.5 % inside; where less than half of the outside is, the region was drawn for another reason.
+
+    Args:
+        array: ``(channels, [depth,] height, width)``, as read.
+        inside: bool ``([depth,] height, width)``.
+
+    Returns:
+        bool, of the same shape.
+    """
+    brightest = array.max(axis=0)
+    if inside.all() or not inside.any():
+        return np.zeros_like(inside)
+    dark = ~inside & (brightest < np.quantile(brightest[inside], 0.005))
+    return dark if dark.sum() > (~inside).sum() / 2 else np.zeros_like(inside)

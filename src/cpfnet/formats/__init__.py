@@ -29,6 +29,7 @@ __all__ = [
     "stem",
     "suffix_of",
     "write",
+    "write_image",
     "write_map",
 ]
 
@@ -216,6 +217,32 @@ def write(
     keep = segmentation.source.paths if segmentation.source is not None else ()
     with replacing(target, overwrite=overwrite, keep=keep) as temporary:
         _family(suffix_of(target)).write(segmentation, temporary, where=target)
+    return target
+
+
+def write_image(image: Image, path: Path | str, *, overwrite: bool = False) -> Path:
+    """Write the pixels of an image, for other tools; no other content of the source goes along.
+
+    Args:
+        image: NIfTI takes any volume with an affine (channels along a fourth axis), rasters one grey channel or 8-bit RGB.
+        path: ends in .nii, .nii.gz, .png (8 and 16 bits), .tif or .tiff.
+        overwrite: replace an existing file; the image's own source is never replaced.
+
+    Returns:
+        The file written.
+
+    Raises:
+        OutputError: the format does not hold such an image, the file exists, or it cannot be written.
+    """
+    target = Path(path)
+    if suffix_of(target) not in (".nii", ".nii.gz", ".png", ".tif", ".tiff"):
+        raise OutputError(
+            f"images are not written as {target.suffix or 'files without suffix'}",
+            where=target,
+            mend="choose .nii.gz, .nii, .png or .tif",
+        )
+    with replacing(target, overwrite=overwrite, keep=() if image.source is None else image.source.paths) as temporary:
+        _family(suffix_of(target)).write_image(image, temporary, where=target)
     return target
 
 

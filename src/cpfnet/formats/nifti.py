@@ -166,6 +166,12 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
     _save(array, segmentation, path, where, "label")
 
 
+def write_image(image: Image, path: Path, *, where: Path) -> None:
+    """The values under a header of their own, which holds the geometry and nothing else of the source's."""
+    array = np.moveaxis(image.array, 0, -1) if len(image.array) > 1 else image.array[0]
+    _save(array, Segmentation(image.array[0], image.affine), path, where, "none")
+
+
 def write_map(
     array: np.ndarray, segmentation: Segmentation, path: Path, names: tuple[str, ...], *, where: Path
 ) -> None:

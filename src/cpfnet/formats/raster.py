@@ -16,7 +16,7 @@ from PIL.ImageFile import ImageFile
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats import tiff
 from cpfnet.formats.files import Header, decoding, exact_labels, suffix_of
-from cpfnet.formats.pixels import decode, layout
+from cpfnet.formats.pixels import RGB, decode, layout
 from cpfnet.image import Image, Segmentation, Source
 
 # A phone's JPEG may carry further pictures (MPO); the first is the photograph.
@@ -89,6 +89,24 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
     Pillow.fromarray(np.ascontiguousarray(array)).save(
         path, format={".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}[suffix]
     )
+
+
+def write_image(image: Image, path: Path, *, where: Path) -> None:
+    """One grey channel as it is, or RGB of 8 bits; what is neither 8 nor 16 bits goes into a TIFF only."""
+    colour = image.channels == RGB and image.array.dtype == np.uint8
+    if image.array.ndim > 3 or not (colour or len(image.array) == 1):
+        raise OutputError(
+            f"{len(image.array)} channels of {image.array.dtype}, {'×'.join(map(str, image.shape))}, are no grey or 8-bit RGB picture",
+            where=where,
+            mend="write a file for each channel; volumes as nifti",
+        )
+    array = np.ascontiguousarray(np.moveaxis(image.array, 0, -1) if colour else image.array[0])
+    if suffix_of(path) in tiff.SUFFIXES:
+        tiff.write(array, path, colour=colour)
+        return
+    if array.dtype not in (np.uint8, np.uint16):
+        raise OutputError(f"{array.dtype} does not fit into PNG", where=where, mend="write it as tiff")
+    Pillow.fromarray(array).save(path, format="PNG")
 
 
 def write_map(

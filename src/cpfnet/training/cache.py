@@ -29,7 +29,7 @@ from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case
 from cpfnet.errors import DatasetError, OutputError, TrainingError
 from cpfnet.image import Image, geometry_difference
-from cpfnet.labels import IGNORED, OUTSIDE, encode
+from cpfnet.labels import IGNORED, OUTSIDE, empty, encode
 from cpfnet.planning import Labels, Plan
 from cpfnet.preprocessing.intensity import extent
 from cpfnet.training.interruption import leave_signals
@@ -216,26 +216,6 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def empty(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Where, outside the region of interest, there is no picture: around a fundus photograph, say.
-
-    Nothing else would teach the network that such places, which every photograph shows, are background. They are darker than
-    all but the darkest 0.5 % inside; where less than half of the outside is, the region was drawn for another reason.
-
-    Args:
-        array: ``(channels, [depth,] height, width)``, as read.
-        inside: bool ``([depth,] height, width)``.
-
-    Returns:
-        bool, of the same shape.
-    """
-    brightest = array.max(axis=0)
-    if inside.all() or not inside.any():
-        return np.zeros_like(inside)
-    dark = ~inside & (brightest < np.quantile(brightest[inside], 0.005))
-    return dark if dark.sum() > (~inside).sum() / 2 else np.zeros_like(inside)
 
 
 def _read(image: Image, path: Path, labels: Labels | None = None) -> Image:
