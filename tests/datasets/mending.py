@@ -63,6 +63,7 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
         What is to be given as DATASET from now on.
     """
     mend = mend.split("`: write `")[-1] if mend.startswith("set `labels.threshold") else mend
+    mend = mend.removeprefix("if they are channels, ")
     if not mend.startswith(("add", "delete", "remove")) and "labels:" in mend and not mend.startswith("write"):
         mend = "write `" + mend
     names = re.findall(r"`([^`]*)`", mend)
@@ -81,7 +82,7 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
         for path in good.rglob("*"):
             if path.is_file() and not (root / path.relative_to(good)).exists():
                 again(root / path.relative_to(good))
-    elif done("add ") or done("export ") or done("replace `.*` by a readable copy") or done("convert `"):
+    elif done("add ") or done("export ") or done("replace `.*` by a readable copy") or done("convert `|keep "):
         for path in files[:1] if not done("add ") else files:
             again(path)
     elif done("replace them by 0 in "):
@@ -98,7 +99,7 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
         else:
             moved = nibabel.processing.resample_from_to(nibabel.load(files[0]), nibabel.load(files[1]), order=0)
             nibabel.save(moved, files[0])
-    elif done("if their pixels line up, copy the affine of "):
+    elif done("if .*, copy the affine of "):
         affine, image = nibabel.load(files[0]).affine, nibabel.load(files[1])
         nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), files[1])
     elif found := done(r"correct the spacing to (.*) mm in the headers of "):

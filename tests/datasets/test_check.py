@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from scipy import ndimage
 
 from cpfnet.data.check import check
-from tests.data import make_volumes_dataset, shared, write_nifti, write_raster
+from tests.data import affine, make_volumes_dataset, shared, write_nifti, write_raster
 from tests.datasets.conftest import BASES
 from tests.datasets.mending import _edit, _rows, follow
 
@@ -60,6 +60,34 @@ def _spacing(path: Path) -> None:
     for name in (path, path.parents[1] / "labels" / path.name):
         image = nibabel.load(name)
         nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), np.diag([1.0, 1.0, 9.0, 1.0])), name)
+
+
+def _pointer(path: Path) -> None:
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+
+
+def _page(path: Path) -> None:
+    path.write_text("<!DOCTYPE html>\n<html><body>404 Not Found</body></html>")
+
+
+def _affine(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    def plant(path: Path) -> None:
+        image = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), change(image.affine)), path)
+
+    return plant
+
+
+def _turned(path: Path) -> None:
+    """The same label at the same place, stored from the other side."""
+    image = nibabel.load(path)
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = image.shape[0] - 1
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj)[::-1], image.affine @ flip), path)
+
+
+def _four(path: Path) -> None:
+    _edit(path, lambda a: np.stack([a, a + 1, a + 2], axis=-1))
 
 
 def _jpeg(path: Path) -> None:
@@ -131,6 +159,53 @@ DEFECTS: list[tuple[str, str, str, Callable[[Path], None], str]] = [
     ("copied image", "pictures", "images/case_00.png", _onto("images/case_05.png"), "duplicate"),
     ("two masks for one", "pictures", "masks/case_00.png", _onto("masks/case_00_mask.png"), "ambiguous-label"),
     ("too few cases", "pictures", "images/case_00.png", _few, "few-cases"),
+    ("Git LFS pointer", "pictures", "images/case_03.png", _pointer, "lfs-pointer"),
+    ("error page", "volumes", "labels/case_03.nii.gz", _page, "html-page"),
+    (
+        "label stored from the other side",
+        "volumes",
+        "labels/case_02.nii.gz",
+        _turned,
+        "flip",
+    ),
+    (
+        "LPS for RAS",
+        "volumes",
+        "labels/case_02.nii.gz",
+        _affine(lambda a: np.diag([-1.0, -1, 1, 1]) @ a),
+        "flip",
+    ),
+    (
+        "label beside the image",
+        "volumes",
+        "labels/case_02.nii.gz",
+        _affine(lambda a: a + np.outer([1.0, 0, 0, 0], [0, 0, 0, 9])),
+        "outside",
+    ),
+    ("several time points", "volumes", "images/case_06.nii.gz", _four, "fourth-axis"),
+    (
+        "other units",
+        "volumes",
+        "images/case_06.nii.gz",
+        lambda path: _edit(path, lambda a: np.float32(a / 4000)),
+        "intensity",
+    ),
+    (
+        "CT numbers without offset",
+        "volumes",
+        "images/case_06.nii.gz",
+        lambda path: _edit(path, lambda a: a + 1024),
+        "intensity",
+    ),
+    (
+        "class in one case",
+        "nnunet",
+        "labelsTr",
+        lambda path: [
+            _edit(file, lambda a: np.where(a == 2, 1, a).astype(a.dtype)) for file in sorted(path.iterdir())[1:]
+        ],
+        "rare-class",
+    ),
     ("cut volume", "volumes", "images/case_03.nii.gz", _cut, "unreadable"),
     ("label moved by 0.01 mm", "volumes", "labels/case_03.nii.gz", _shift, "affine"),
     ("label of other size", "volumes", "labels/case_02.nii.gz", _crop, "size"),
@@ -166,6 +241,7 @@ ELSEWHERE = {  # what is reported is not the file that was harmed
     "too few cases": "pictures",
     "channel missing": "imagesTr/scan_003_0000.nii.gz",
     "class that never occurs": "nnunet",
+    "class in one case": "nnunet",
     "label without image": "labelsTr/scan_007.nii.gz",
     "no label listed": "scans/p3R.png",
     "patient in two splits": "scans/p1R.png",
@@ -201,6 +277,51 @@ def test_defect_is_found_and_every_mend_clears_it(
             continue  # no copy of this data set has any
         dataset = follow(way, root, root / BASES[base][1], good[base])
         assert check(dataset) == [], way
+
+
+def test_mend_of_a_mirrored_label_gives_back_every_voxel(good: dict[str, Path], tmp_path: Path) -> None:
+    root, name = tmp_path / "set", "labels/case_02.nii.gz"
+    shutil.copytree(good["volumes"], root)
+    _turned(root / name)
+    (finding,) = check(root)
+    assert (finding.severity, finding.kind) == ("error", "flip")
+    assert "left and right): the same place, but its width axis runs the other way" in finding.what
+    follow(finding.mend.split("; or ")[0], root, root, good["volumes"])
+    mended, original = nibabel.load(root / name), nibabel.load(good["volumes"] / name)
+    np.testing.assert_array_equal(np.asarray(mended.dataobj), np.asarray(original.dataobj))
+    np.testing.assert_allclose(mended.affine, original.affine)
+
+
+@pytest.mark.parametrize("degrees", [(0.0, 0.0, 0.0), (10.0, -20.0, 30.0)])
+def test_lps_taken_for_ras_is_said_in_any_orientation(degrees: tuple[float, float, float], tmp_path: Path) -> None:
+    matrix = affine((1.0, 1.5, 2.0), origin=(-20.0, 13.0, 40.0), degrees=degrees)
+    make_volumes_dataset(tmp_path, cases=5, shape=(20, 18, 8), affine_ras=matrix)
+    _affine(lambda a: np.diag([-1.0, -1, 1, 1]) @ a)(tmp_path / "labels" / "case_03.nii.gz")
+    (finding,) = check(tmp_path)
+    assert finding.kind == "flip"
+    assert "left and right and front and back: LPS taken for RAS?" in finding.what
+
+
+def test_how_much_of_a_label_lies_outside(good: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(good["volumes"], root)
+    label = root / "labels" / "case_02.nii.gz"
+    array = np.zeros((20, 18, 8), np.uint8)
+    array[10:20, 4:8, 3] = 1  # 40 voxels of 1 mm in x; 5 mm further, half of them lie beyond the 20 mm of the image
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([1.0, 1, 2, 1]) + np.outer([5, 0, 0, 0], [0, 0, 0, 1])), label)
+    findings = {finding.kind: finding for finding in check(root)}
+    assert "50% of what is drawn (20 of 40 voxels) lies outside the image" in findings["outside"].what
+    _affine(lambda a: a + np.outer([500.0, 0, 0, 0], [0, 0, 0, 1]))(label)
+    (finding,) = [f for f in check(root) if f.kind == "outside"]
+    assert finding.mend.startswith("replace `labels/case_02.nii.gz` by the label of `images/case_02.nii.gz`")
+
+
+def test_fourth_axis_of_all_volumes(tmp_path: Path) -> None:
+    make_volumes_dataset(tmp_path, cases=6, shape=(20, 18, 8), channels=2)
+    (finding,) = check(tmp_path)
+    assert (finding.severity, finding.kind) == ("warning", "fourth-axis")
+    assert "every volume has a fourth axis of 2, which is read as channels" in finding.what
+    assert check(follow(finding.mend.split("; or ")[0], tmp_path, tmp_path, tmp_path)) == []
 
 
 def test_two_codings_of_one_structure(good: dict[str, Path], tmp_path: Path) -> None:
@@ -364,13 +485,14 @@ def test_image_in_place_of_label(good: dict[str, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("STARE_10", []), ("PH2", []), ("Hippocampus", []), ("ChestXray", ["soft-label"])]
+    ("name", "expected"), [("STARE_10", []), ("PH2", []), ("Hippocampus", ["intensity"]), ("ChestXray", ["soft-label"])]
 )
 @pytest.mark.slow
 def test_real_sets(name: str, expected: list[str]) -> None:
     findings = check(shared(name))
     assert [finding.kind for finding in findings] == expected
-    assert all("labels.threshold: 127" in finding.mend for finding in findings)
+    assert all("labels.threshold: 127" in f.mend for f in findings if f.kind == "soft-label")
+    assert all(f.severity == "note" for f in findings if f.kind == "intensity")  # MR in the units of several scanners
 
 
 def test_drive_by_its_recipe(tmp_path: Path) -> None:

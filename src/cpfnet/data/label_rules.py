@@ -10,10 +10,14 @@ from cpfnet.data.declaration import short_labels
 from cpfnet.data.examine import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.finding import Finding
 from cpfnet.data.mending import Mending
+from cpfnet.data.rules import FOLDS
 from cpfnet.planning import LabelClass, Labels
 
 MOST_CLASSES = 128
 """More distinct values than these, undeclared, are an image and no label."""
+
+FEWEST = 3
+"""Patients that a class needs: one to train, one to validate, one to test on."""
 
 _RARE = 0.05
 """A value in no more than this share of the labels (or in one) is unexpected, where nothing is declared."""
@@ -143,6 +147,7 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mendin
         elif not meant & set(content.values):
             yield _empty(case, content, mending)
     yield from _absent(labels, seen, mending)
+    yield from _rare(pairs, labels, mending)
 
 
 def _with(labels: Labels, aliens: list[int | str], count: int, holding: Counter[Value]) -> Labels:
@@ -170,6 +175,38 @@ def _absent(labels: Labels, seen: set[Value], mending: Mending) -> Iterator[Find
         what = f"class {c.name} (values {_values(c.values)}) occurs in no label"
         mend = f"{mending.declare(f'labels: {short_labels(left)}')}; or add cases that show it"
         yield Finding("warning", "absent-class", mending.dataset.name, what, mend)
+
+
+def _rare(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mending) -> Iterator[Finding]:
+    holders = {c.name: [case for case, content in pairs if set(c.values) & set(content.values)] for c in labels.classes}
+    yield from rare(holders, [case for case, _ in pairs], labels, mending)
+
+
+def rare(
+    holders: dict[str, list[Case]], labelled: Sequence[Case], labels: Labels, mending: Mending
+) -> Iterator[Finding]:
+    """Classes that too few patients show to train, validate and test on, though there are patients enough for folds.
+
+    Args:
+        holders: class → cases that show it; classes that none shows are told elsewhere.
+        labelled: all cases with a usable label.
+        labels: what is declared, or would be proposed.
+        mending: of the data set.
+    """
+    if len(labels.classes) < 2 or len({case.patient for case in labelled if case.split != "test"}) < FOLDS:
+        return
+    for c in labels.classes:
+        cases = [case for case in holders[c.name] if case.split != "test"]
+        patients = {case.patient for case in cases}
+        if not 0 < len(patients) < FEWEST:
+            continue
+        rest = tuple(other for other in labels.classes if other is not c)
+        kept = {v for other in rest for v in other.values}
+        background = (*labels.background, *(v for v in c.values if v not in kept))
+        left = labels.model_copy(update={"classes": rest, "background": background})
+        what = f"class {c.name} is drawn in {len(cases)} of {len(labelled)} labels ({', '.join(case.id for case in cases)}): too few to train, validate and test on"
+        mend = f"{mending.declare(f'labels: {short_labels(left)}')}, so that it counts as background; or add cases that show it"
+        yield Finding("warning", "rare-class", mending.dataset.name, what, mend)
 
 
 def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator[Finding]:
@@ -203,7 +240,10 @@ def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator
             yield Finding("warning", "label-values", where, what, mend, case.id)
         elif set(values) <= {background}:
             yield _empty(case, content, mending)
-    yield from _codings(sound, background, usual, mending)
+    codings = list(_codings(sound, background, usual, mending))
+    yield from codings
+    if usual and not codings:
+        yield from _rare(sound, _proposed(background, usual), mending)
 
 
 def _whole(value: Value) -> int | str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from cpfnet.data.case import Case
 from cpfnet.data.dataset import by_patient
 from cpfnet.data.examine import Examined
 from cpfnet.data.finding import Finding, Severity
+from cpfnet.data.geometry_rules import fourth_axes, geometry, spacings
+from cpfnet.data.intensity_rules import intensities
 from cpfnet.data.mending import Mending
-from cpfnet.image import geometry_difference, spacing_of
 from cpfnet.planning import Folds
 
 FOLDS = Folds().count
@@ -31,7 +30,7 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
         if content.failure is not None:
             what, advice = content.failure
             mend = f"replace `{where}` by a readable copy ({advice}); or {drop}"
-            yield Finding("error", "unreadable", where, what, mend, case.id)
+            yield Finding("error", content.placeholder or "unreadable", where, what, mend, case.id)
         if content.nonfinite is not None:
             count, first = content.nonfinite
             what = f"holds {count} NaN or infinite values, the first at index {list(first)} (channel, …, height, width)"
@@ -46,7 +45,7 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
             what = f"constant {'image' if whole else 'channel'}: every pixel is {parts}"
             severity: Severity = "error" if whole else "warning"
             yield Finding(severity, "constant", where, what, f"export `{where}` again; or {drop}", case.id)
-    yield from _geometry(examined, mending)
+    yield from geometry(examined, mending)
     if examined.roi is not None and examined.roi.readable and not any(v != 0 for v in examined.roi.values):
         where = mending.shown(examined.roi.path)
         mend = f"draw the region in `{where}`; or {drop}"
@@ -56,29 +55,6 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
         what = f"region of interest with {examined.roi.distinct} different values: every pixel that is not 0 counts"
         mend = f"export `{where}` again, without loss, with 0 outside and one value inside; or {drop}"
         yield Finding("warning", "soft-roi", where, what, mend, case.id)
-
-
-def _geometry(examined: Examined, mending: Mending) -> Iterator[Finding]:
-    readable = [content for content in examined.contents if content.readable]
-    if not readable or readable[0] not in examined.images:
-        return
-    first = readable[0]
-    for content in readable[1:]:
-        difference = geometry_difference(first.shape, first.affine, content.shape, content.affine)
-        if difference is None:
-            continue
-        where, image = mending.shown(content.path), mending.shown(first.path)
-        mend = f"resample `{where}` onto the grid of `{image}`"
-        if first.shape == content.shape:
-            mend = f"if their pixels line up, copy the affine of `{image}` into `{where}`, else {mend}"
-        yield Finding(
-            "error",
-            "size" if first.shape != content.shape else "affine",
-            where,
-            f"does not lie on the grid of {image}: {difference} (that image first)",
-            f"{mend}; or {mending.drop(examined.case)}",
-            examined.case.id,
-        )
 
 
 def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
@@ -189,15 +165,22 @@ def consistency(examined: Sequence[Examined], mending: Mending) -> Iterator[Find
 
     dims: list[object] = [len(e.images[0].shape) for e in whole]
     yield from odd("dimensions", dims, "{0} spatial axes, the others have {1}", "export `{0}` with {1} axes")
-    counts = [sum(c.channels for c in e.images) for e in whole]
+    counts = [e.channels for e in whole]
+    usual = Counter(counts).most_common(1)[0][0]
     declared = mending.dataset.channels
     if declared is not None and len(set(counts)) == 1 and counts[0] != len(declared):
         yield _channels_declared(declared, counts[0], mending)
-    yield from odd("channels", [*counts], "number of channels {0}, of the others {1}", "convert `{0}` to {1} channels")
+    yield from fourth_axes(whole, usual, mending)
+    told: list[object] = [usual if any(c.fourth for c in e.images) else e.channels for e in whole]
+    yield from odd("channels", told, "number of channels {0}, of the others {1}", "convert `{0}` to {1} channels")
     if all(e.images[0].affine is None for e in whole):
         depths: list[object] = [e.images[0].dtype for e in whole]
         yield from odd("bit-depth", depths, "pixels are {0}, of the others {1}", "convert `{0}` to {1}")
-    yield from _spacing([e for e in whole if e.images[0].affine is not None], mending)
+        common = Counter(depths).most_common(1)[0][0]
+        yield from intensities([e for e in whole if e.images[0].dtype == common], mending)
+    else:
+        yield from intensities(whole, mending)
+    yield from spacings([e for e in whole if e.images[0].affine is not None], mending)
 
 
 def _channels_declared(declared: tuple[str, ...], count: int, mending: Mending) -> Finding:
@@ -212,29 +195,3 @@ def _channels_declared(declared: tuple[str, ...], count: int, mending: Mending) 
         )
     what = f"{len(declared)} channels declared ({', '.join(declared)}), but the images have {count}"
     return Finding("error", "channels", mending.dataset.name, what, mend)
-
-
-def _spacing(volumes: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
-    """Compared sorted by size, because the stored axes of volumes differ; told as (x, y, z), as headers hold them."""
-    if not volumes:
-        return
-    told = [spacing_of(e.images[0].affine)[::-1] for e in volumes if e.images[0].affine is not None]
-    spacings = np.sort(told, axis=1)
-    ratios = spacings / np.median(spacings, axis=0)
-    usual = Counter(tuple(np.round(s, 4)) for s in told).most_common(1)[0][0]
-    outlying = ((ratios > 3) | (ratios < 1 / 3)).any(axis=1)
-    for one, found, far in zip(volumes, told, outlying, strict=True):
-        if far:
-            where = mending.shown(one.images[0].path)
-            what = f"spacing {_mm(found)} (x × y × z), far from the others' {_mm(usual)}"
-            mend = f"correct the spacing to {_mm(usual)} in the headers of {mending.quoted(one.case.files)}"
-            yield Finding("warning", "spacing", where, what, f"{mend}; or {mending.drop(one.case)}", one.case.id)
-    rest = spacings[~outlying]
-    if len(rest) and (rest.max(axis=0) > 1.5 * rest.min(axis=0)).any():
-        what = f"spacings differ: from {_mm(rest.min(axis=0))} to {_mm(rest.max(axis=0))} (smallest axis first)"
-        mend = "nothing needs to be done: `cpfnet plan` proposes one spacing to resample to"
-        yield Finding("note", "spacing", mending.dataset.name, what, mend)
-
-
-def _mm(spacing: Sequence[float] | np.ndarray) -> str:
-    return " × ".join(f"{value:.4g}" for value in spacing) + " mm"
