@@ -9,6 +9,7 @@ import numpy as np
 
 from cpfnet import formats, labels
 from cpfnet.errors import DatasetError
+from cpfnet.formats import Header
 from cpfnet.image import Image, Segmentation, geometry_difference
 from cpfnet.planning import Labels
 
@@ -46,6 +47,7 @@ class CaseMasks:
         roi: bool, or None where everything counts.
         probability: class plane → ``([depth,] height, width)``, without the background's; None if not at hand.
         affine: of the truth; None where the format knows no millimetres.
+        notes: what was repaired or assumed while reading.
     """
 
     prediction: np.ndarray
@@ -53,6 +55,12 @@ class CaseMasks:
     roi: np.ndarray | None
     probability: np.ndarray | None
     affine: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+
+def _header(item: Item) -> Header | None:
+    files = [*item.images, *item.truth.values()] + ([item.prediction] if isinstance(item.prediction, Path) else [])
+    return formats.read_header(item.images) if item.images and any(map(formats.is_dicom, files)) else None
 
 
 def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> None:
@@ -65,24 +73,26 @@ def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> 
         )
 
 
-def load_masks(item: Item, definitions: Labels) -> CaseMasks:
+def load_masks(item: Item, definitions: Labels, image: Image | Header | None = None) -> CaseMasks:
     """Read an item's files onto one grid; a missing prediction is an empty one.
 
     Args:
         item: the case.
         definitions: the Plan's labels.
+        image: the case's, where it is at hand; default: its header is read where labels need it to be placed (DICOM).
 
     Raises:
         CpfnetError: something is missing, unreadable, on another grid (both values), or holds unknown values.
     """
     if not item.truth:
         raise DatasetError("has no label to score against", where=item.case, mend="add a label, or leave the case out")
-    read = {reader: formats.read_label(path) for reader, path in item.truth.items()}
+    image = image or _header(item)
+    read = {reader: formats.read_label(path, image, definitions) for reader, path in item.truth.items()}
     (first, reference), *others = read.items()
     name = "label" if not others else f"label of reader {first!r}"
-    for reader, image in others:
-        _agree(f"label of reader {reader!r}", image, reference, name, item.case)
-    truth = {reader: labels.encode(image, definitions, where=str(item.truth[reader])) for reader, image in read.items()}
+    for reader, other in others:
+        _agree(f"label of reader {reader!r}", other, reference, name, item.case)
+    truth = {reader: labels.encode(label, definitions, where=str(item.truth[reader])) for reader, label in read.items()}
 
     found = item.prediction
     absent = found is None or (isinstance(found, Path) and not found.exists())
@@ -90,13 +100,17 @@ def load_masks(item: Item, definitions: Labels) -> CaseMasks:
         codes = np.zeros(reference.shape, dtype=np.uint8)
     else:
         source = str(found) if isinstance(found, Path) else item.case
-        image = Image(found.array[None], found.affine) if isinstance(found, Segmentation) else formats.read_label(found)
-        _agree("prediction", image, reference, name, item.case)
-        codes = labels.encode_prediction(image, definitions, where=source)
+        predicted = (
+            Image(found.array[None], found.affine)
+            if isinstance(found, Segmentation)
+            else formats.read_label(found, image, definitions)
+        )
+        _agree("prediction", predicted, reference, name, item.case)
+        codes = labels.encode_prediction(predicted, definitions, where=source)
 
     roi: np.ndarray | None = None
     if item.roi is not None:
-        region = formats.read_label(item.roi)
+        region = formats.read_label(item.roi, image)
         _agree("region of interest", region, reference, name, item.case)
         roi = np.asarray(region.array.any(axis=0))
     planes = None
@@ -114,4 +128,8 @@ def load_masks(item: Item, definitions: Labels) -> CaseMasks:
                 mend=f"give one plane a class on the grid of the {name}",
             )
         planes = planes[-count:]
-    return CaseMasks(codes, truth, roi, planes, reference.affine)
+    notes = (
+        *(image.source.notes if image and image.source else ()),
+        *(n for label in read.values() for n in label.notes),
+    )
+    return CaseMasks(codes, truth, roi, planes, reference.affine, tuple(dict.fromkeys(notes)))

@@ -28,11 +28,11 @@ def overlay_of(item: Item, definitions: Labels, *, window: tuple[float, float] |
     """
     if not item.images:
         return None
-    masks = load_masks(item, definitions)
     try:
         image = formats.read(item.images)
     except CpfnetError:
         return None
+    masks = load_masks(item, definitions, image)
     if geometry_difference(image.shape, image.affine, masks.prediction.shape, masks.affine):
         return None
     table = labels.membership(definitions)

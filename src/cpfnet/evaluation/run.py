@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from cpfnet.evaluation.scores import (
     mean_rows,
 )
 from cpfnet.image import spacing_of
+from cpfnet.notes import gathered
 from cpfnet.planning import Labels
 from cpfnet.progress import Bar
 
@@ -82,10 +83,18 @@ def _score_pair(
     return rows
 
 
-def _score_case(
-    item: Item, definitions: Labels, tolerance: float, several: bool
-) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool]:
-    """Rows, the guide's sums for each (reader, region), and whether the case has millimetres.
+@dataclass(frozen=True)
+class _Scored:
+    """One case: its rows, the guide's sums for each (reader, region), whether it has millimetres, and notes on reading it."""
+
+    rows: list[dict[str, Any]]
+    sums: dict[tuple[str, str], np.ndarray]
+    has_mm: bool
+    notes: tuple[str, ...]
+
+
+def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool) -> _Scored:
+    """Score one case.
 
     With ``several`` (some case has more than one reader) every case gets rows of `ALL_READERS`, those of one reader too: else the
     headline would leave them out.
@@ -132,7 +141,7 @@ def _score_case(
         for label in dict.fromkeys(row["class"] for row in own):
             mean = mean_rows([row for row in own if row["class"] == label])
             rows.append(head | {"prediction": PREDICTION, "reader": ALL_READERS, "class": label} | mean)
-    return rows, sums, masks.affine is not None
+    return _Scored(rows, sums, masks.affine is not None, masks.notes)
 
 
 def evaluate(
@@ -193,7 +202,7 @@ def evaluate(
             mend="predict them, evaluate a split (--split), or have them count as predicted empty (--allow-missing)",
         )
 
-    def run(item: Item) -> tuple[list[dict[str, Any]], dict[tuple[str, str], np.ndarray], bool] | CpfnetError:
+    def run(item: Item) -> _Scored | CpfnetError:
         try:
             return _score_case(item, definitions, tolerance, several)
         except CpfnetError as error:
@@ -208,18 +217,19 @@ def evaluate(
         more = f"\n  … and {len(errors) - 10} more" if len(errors) > 10 else ""
         raise DatasetError(f"{len(errors)} of {len(chosen)} cases cannot be scored:\n{lines}{more}")
     done = [result for result in results if not isinstance(result, CpfnetError)]
-    units = {"mm" if has_mm else "pixels" for _, _, has_mm in done}
+    units = {"mm" if scored.has_mm else "pixels" for scored in done}
     if len(units) > 1:
         raise DatasetError(
             "some labels have millimetres and some have none, so their distances cannot be averaged",
             mend="evaluate the two kinds apart",
         )
-    rows = [row for case_rows, _, _ in done for row in case_rows]
+    rows = [row for scored in done for row in scored.rows]
+    notes = gathered((item.case, scored.notes) for item, scored in zip(chosen, done, strict=True))
     return Scores(
         rows=rows,
-        guide=guide_metrics([sums for _, sums, _ in done], guide_batch),
+        guide=guide_metrics([scored.sums for scored in done], guide_batch),
         protocol=_protocol(chosen, definitions, tolerance, units.pop(), guide_batch, allow_missing) | (protocol or {}),
-        warnings=_warnings(chosen, rows),
+        warnings=[*_warnings(chosen, rows), *notes],
         seed=seed,
     )
 

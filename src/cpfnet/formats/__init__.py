@@ -14,7 +14,7 @@ import numpy as np
 
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.files import replacing
-from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, Header, check_readable, suffix_of
+from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, Header, check_readable, is_dicom, suffix_of
 from cpfnet.image import Image, Segmentation, Source, geometry_difference
 from cpfnet.planning import Labels
 
@@ -22,6 +22,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Header",
     "OutputFormat",
+    "is_dicom",
     "read",
     "read_header",
     "read_label",

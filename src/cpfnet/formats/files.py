@@ -51,6 +51,11 @@ def suffix_of(path: Path | str) -> str:
     return max(known, key=len, default="")
 
 
+def is_dicom(path: Path) -> bool:
+    """Will `cpfnet.formats.read` take it for DICOM: a folder, an archive, a reference to a series, or a file of no other suffix?"""
+    return suffix_of(path) not in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) or path.is_dir()
+
+
 def looks_like_dicom(head: bytes) -> bool:
     """Do these first bytes (132 or more) begin a DICOM object: its preamble, or an element of the groups that come first?"""
     if head[128:132] == b"DICM":
