@@ -325,3 +325,27 @@ def test_overlapping_structures_of_regions() -> None:
                 {"exclusive": False, "classes": [{"name": "whole", "values": [1]}, {"name": "core", "values": [2]}]}
             ),
         )
+
+
+class TestPredictionsWithNames:
+    """As DICOM segmentations of predictions come back."""
+
+    def test_exclusive_classes_by_their_names(self):
+        labels = Labels(classes=[{"name": "liver", "values": [5]}, {"name": "GTV", "values": [9], "names": ["GTV-*"]}])
+        back = lb.encode_prediction(structures([0, 1, 2], set(), {"GTV"}, {"liver"}), labels)
+        np.testing.assert_array_equal(back, [[0, 2, 1]])
+        back = lb.encode_prediction(structures([0, 1], set(), {"gtv-1"}), labels)
+        np.testing.assert_array_equal(back, [[0, 2]])
+
+    @pytest.mark.parametrize("inner", [{"core"}, {"core", "tumour"}])
+    def test_an_inner_region_lies_in_the_outer_one_painted_over_or_not(self, inner):
+        labels = Labels(
+            classes=[{"name": "tumour", "values": [1, 2]}, {"name": "core", "values": [2]}], exclusive=False
+        )
+        back = lb.encode_prediction(structures([0, 1, 2], set(), {"tumour"}, inner), labels)
+        np.testing.assert_array_equal(lb.membership(labels)[back], [[[0, 0], [1, 0], [1, 1]]])
+
+    def test_names_of_nothing_that_is_looked_for(self):
+        labels = Labels(classes=[{"name": "liver", "values": [5]}])
+        with pytest.raises(DatasetError, match=r"none of its structures \(heart\)"):
+            lb.encode_prediction(structures([0, 1], set(), {"heart"}), labels)

@@ -196,12 +196,22 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
     return out
 
 
+def _painted(structures: frozenset[str], labels: Labels) -> frozenset[str]:
+    """With the regions that the innermost of these lies in."""
+    innermost = [c.written for c in labels.classes if any(map(c.means, structures))][-1:]
+    return structures | {c.name for c in labels.classes for value in innermost if value in c.values}
+
+
 def encode_prediction(label: Image, labels: Labels, *, where: str | None = None) -> np.ndarray:
     """The code map of a written prediction: its values are the classes' `written` ones.
 
     A region painted over by an inner one still belongs to the pixel, because regions are nested in the Plan's order.
-    For exclusive classes the data set's own values are understood, too, unless they are written for another class.
+    For exclusive classes the data set's own values are understood, too, unless they are written for another class. Named
+    structures (a DICOM segmentation or structure set) are the classes of these names.
     """
+    if label.meanings is not None:
+        meanings = label.meanings if labels.exclusive else tuple(_painted(m, labels) for m in label.meanings)
+        return _encode_structures(label.array[0], meanings, labels, where)
     written = {c.written for c in labels.classes}
     classes = tuple(
         LabelClass(name=c.name, values=(c.written, *(v for v in c.values if v not in written)))
