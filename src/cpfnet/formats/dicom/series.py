@@ -40,6 +40,9 @@ _KINDS = {  # SOP classes (PS3.4, annex B.5) that are labels, or have pixels wit
     "1.2.840.10008.1.3.10": "DICOMDIR",
 }
 
+_SLICES = ("CT", "MR", "PT", "NM")
+"""Modalities whose instances are slices, even where their positions were lost."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -128,6 +131,7 @@ class _Summary:
     frames: int
     shape: tuple[int, int]
     localizer: bool
+    placed: bool
     label: LabelObject | None
 
 
@@ -202,6 +206,7 @@ def _summarise(found: DicomObject, location: Location) -> _Summary:
         frames=_count(header, "NumberOfFrames") or 1,
         shape=shape,
         localizer=is_localizer(header),
+        placed=bool(text(header, "ImagePositionPatient")),
         label=_label(header, kind, location) if kind in ("seg", "rtstruct") else None,
     )
 
@@ -270,10 +275,16 @@ def _series(items: list[_Summary], held: Counter[Path]) -> Series:
     )
 
 
+def _apart(items: list[_Summary]) -> list[list[_Summary]]:
+    """The files of a series; pictures without a place in the patient (radiographs, photographs) are images of their own."""
+    slices = any(s.placed or s.modality in _SLICES or s.location.member is not None for s in items)
+    return [items] if slices else [[item] for item in items]
+
+
 def _scan(paths: Sequence[Path]) -> Scan:
     summaries, unreadable = _look_at(paths)
     images = sorted((s for s in summaries if s.kind == "image"), key=lambda s: (s.study, s.series))
-    groups = [list(items) for _, items in groupby(images, key=lambda s: (s.study, s.series))]
+    groups = [part for _, items in groupby(images, key=lambda s: (s.study, s.series)) for part in _apart(list(items))]
     scouts = [items for items in groups if all(item.localizer for item in items)]
     if len(scouts) < len(groups):
         groups = [items for items in groups if items not in scouts]
@@ -306,16 +317,17 @@ def exists(path: Path) -> bool:
     return path.exists() or (is_reference(path) and path.parent.exists())
 
 
-def scan(path: Path | str) -> Scan:
-    """What lies in a folder (recursively), a ZIP archive or a file.
+def scan(paths: Path | str | Sequence[Path | str]) -> Scan:
+    """What lies in a folder (recursively), a ZIP archive or a file, or in several together.
 
     Raises:
-        FormatError: it is not there, or an archive that cannot be opened.
+        FormatError: one is not there, or an archive that cannot be opened.
     """
-    path = Path(path)
-    if not path.is_dir():
-        check_readable(path)
-    return _scan([path])
+    places = [Path(path) for path in ([paths] if isinstance(paths, (Path, str)) else paths)]
+    for place in places:
+        if not place.is_dir():
+            check_readable(place)
+    return _scan(places)
 
 
 def _described(series: Series) -> str:
