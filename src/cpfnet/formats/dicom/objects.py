@@ -7,6 +7,7 @@ What an archive or a deflated object may expand to is limited, since a few bytes
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
 import struct
@@ -66,12 +67,14 @@ class DicomObject:
         header: file meta and attributes, without pixels unless asked for. SOP class, SOP instance, study and series UID are
             never empty.
         notes: what was missing in it, and what was taken instead.
+        size: bytes of the whole object, compressed or not.
     """
 
     path: Path
     member: str | None
     header: pydicom.Dataset
     notes: tuple[str, ...] = ()
+    size: int = 0
 
     @property
     def location(self) -> Location:
@@ -100,10 +103,16 @@ def _printable(name: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence pydicom's warnings about values that break the rules but can be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Silence what pydicom warns of and logs: values that break the rules but can be read, decoders that give up."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class Archives(ExitStack):
@@ -260,7 +269,7 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
             window = cast(Any, _Window(stream, size))
             force = head[128:132] != b"DICM"
             header = pydicom.dcmread(window, stop_before_pixels=not pixels, force=force)
-            return DicomObject(location.path, location.member, header, _complete(header, location))
+            return DicomObject(location.path, location.member, header, _complete(header, location), size)
     except CpfnetError:
         raise
     except MemoryError:
@@ -303,21 +312,23 @@ def _complete(header: pydicom.Dataset, location: Location) -> tuple[str, ...]:
     study = made_uid("study", patient_digest(header), frame, str(place))
     about = [text(header, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesTime", "ProtocolName")]
     series = made_uid("series", text(header, "StudyInstanceUID") or study, frame, str(place), *about)
-    found = {
-        "SOPClassUID": text(meta, "MediaStorageSOPClassUID"),
-        "SOPInstanceUID": text(meta, "MediaStorageSOPInstanceUID") or made_uid("instance", series, location.name),
-        "StudyInstanceUID": study,
-        "SeriesInstanceUID": series,
+    uids = {
+        "taken from the file meta": {
+            "SOPClassUID": text(meta, "MediaStorageSOPClassUID"),
+            "SOPInstanceUID": text(meta, "MediaStorageSOPInstanceUID"),
+        },
+        "made from patient, folder and frame of reference": {
+            "SOPInstanceUID": made_uid("instance", series, location.name),
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": series,
+        },
     }
-    for keyword, value in found.items():
-        if not text(header, keyword) and value:
-            setattr(header, keyword, value)
-            origin = (
-                "made from patient, folder and frame of reference"
-                if value in (study, series)
-                else "taken from the file meta"
-            )
-            notes.append(f"{keyword} is empty: {origin}")
+    for origin, values in uids.items():
+        empty = [keyword for keyword, value in values.items() if value and not text(header, keyword)]
+        for keyword in empty:
+            setattr(header, keyword, values[keyword])
+        if empty:
+            notes.append(f"{' and '.join(empty)} empty: {origin}")
     declared = header.get("SpecificCharacterSet", "ASCII")
     names = [declared] if isinstance(declared, str) else list(declared or [""])
     if names != ["ASCII"] and (not any(names) or any(name and name not in python_encoding for name in names)):

@@ -1,0 +1,342 @@
+"""Pixel data → values: decoding, unused bits, MONOCHROME1, rescaling, padding and colour (DICOM PS3.3, C.7.6.3 and C.11.1).
+
+Decoders are pydicom's: NumPy and Pillow read uncompressed, RLE, deflated and 8-bit JPEG objects; the rest needs the plug-ins of ``cpfnet[dicom]``.
+What a header promises is compared with the bytes that there are before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
+
+from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.formats.dicom.enhanced import Frame
+from cpfnet.formats.dicom.objects import Archives, quiet, read_object, text
+from cpfnet.formats.dicom.stack import Stack, size_of
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+_LARGE = 64 * 2**20  # bytes; smaller promises are harmless
+_DENSEST = 1000  # no decoder is asked for more than this many times the compressed bytes
+
+
+@dataclass(frozen=True)
+class Values:
+    """What the pixels of a stack become.
+
+    Attributes:
+        colour: three channels red, green, blue uint8; else one.
+        dtype: of the array.
+        unit: ``"HU"``, another RescaleType or PET's Units, or "".
+        notes: what was assumed.
+    """
+
+    colour: bool
+    dtype: np.dtype
+    unit: str
+    notes: tuple[str, ...]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Their names."""
+        return ("red", "green", "blue") if self.colour else ("channel0",)
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """How an object stores its pixels."""
+
+    photometric: str
+    samples: int
+    allocated: int
+    stored: int
+    high: int
+    signed: bool
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest stored value."""
+        return (-(2 ** (self.stored - 1)), 2 ** (self.stored - 1) - 1) if self.signed else (0, 2**self.stored - 1)
+
+
+def _storage(frame: Frame) -> _Storage:
+    header = frame.object.header
+
+    def integer(keyword: str, default: int | None = None) -> int:
+        words = text(header, keyword)
+        if words.isdecimal():
+            return int(words)
+        if default is None or words:
+            raise FormatError(
+                f"{frame.object.name} has {keyword} {words!r}" if words else f"{frame.object.name} has no {keyword}",
+                mend="copy or export it again",
+            )
+        return default
+
+    allocated = integer("BitsAllocated")
+    stored = integer("BitsStored", allocated)
+    storage = _Storage(
+        photometric=text(header, "PhotometricInterpretation").upper() or "MONOCHROME2",
+        samples=integer("SamplesPerPixel", 1),
+        allocated=allocated,
+        stored=stored,
+        high=integer("HighBit", stored - 1),
+        signed=integer("PixelRepresentation", 0) == 1,
+    )
+    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= storage.high < allocated:
+        raise FormatError(
+            f"{frame.object.name} has BitsAllocated {allocated}, BitsStored {stored} and HighBit {storage.high}, which do not fit together",
+            mend="copy or export it again",
+        )
+    known = _COLOURS if storage.samples == 3 else (*_GREY, "PALETTE COLOR") if storage.samples == 1 else ()
+    if storage.photometric not in known:
+        raise FormatError(
+            f"{frame.object.name} has the PhotometricInterpretation {storage.photometric!r} with {storage.samples} samples a pixel, which is not read",
+            mend=f"convert it to MONOCHROME2 or RGB; known are {', '.join((*_GREY, *_COLOURS))}",
+        )
+    if storage.samples == 3 and allocated != 8:
+        raise FormatError(
+            f"{frame.object.name} has colours of {allocated} bits; 8 are read", mend="convert it to 8 bits a sample"
+        )
+    return storage
+
+
+def _scale(frame: Frame) -> tuple[float, float]:
+    slope, intercept = frame.number_or("RescaleSlope", 1.0), frame.number_or("RescaleIntercept", 0.0)
+    if slope == 0:
+        raise FormatError(
+            f"RescaleSlope of {frame.name} is 0", mend="correct the attribute, or export the series again"
+        )
+    return slope, intercept
+
+
+def _table(frame: Frame) -> bool:
+    """Are its values looked up in a table rather than rescaled?"""
+    return bool(frame.object.header.get("ModalityLUTSequence"))
+
+
+def values_of(stack: Stack) -> Values:
+    """What the pixels of ``stack`` become, known from the headers.
+
+    Integers stay integers where slopes and intercepts are whole numbers (in the stored dtype where they change nothing, else
+    int16 or int32), else they become float32.
+
+    Raises:
+        FormatError: a header promises what cannot be, what its file cannot hold, or what is not read.
+    """
+    objects = {id(frame.object): frame for frame in stack.frames}
+    storages = {key: _storage(frame) for key, frame in objects.items()}
+    for key, frame in objects.items():
+        _check_promise(frame, storages[key])
+    first = stack.frames[0]
+    kinds = {storage.photometric not in _GREY for storage in storages.values()}
+    if len(kinds) > 1:
+        raise FormatError("its slices are partly grey, partly coloured", mend="put each kind into a folder of its own")
+    if kinds == {True}:
+        return Values(True, np.dtype(np.uint8), "", ())
+    scales = {(id(frame.object), *_scale(frame)) for frame in stack.frames}
+    ends = [slope * end + intercept for key, slope, intercept in scales for end in storages[key].limits]
+    whole = all(slope.is_integer() and intercept.is_integer() for _, slope, intercept in scales)
+    modality = text(first.object.header, "Modality")
+    units = {str(frame.value("RescaleType") or "") for frame in stack.frames} - {""}
+    unit = text(first.object.header, "Units") or (units.pop() if len(units) == 1 else "")
+    notes = []
+    if modality == "CT":
+        unit = unit or "HU"
+        if any(frame.value("RescaleIntercept") is None for frame in stack.frames) and not any(
+            map(_table, stack.frames)
+        ):
+            notes.append("CT without RescaleSlope and RescaleIntercept: stored values are taken for HU")
+    changed = {(slope, intercept) for _, slope, intercept in scales} != {(1.0, 0.0)}
+    stored = {(storage.signed, max(storage.allocated, 8)) for storage in storages.values()}
+    if any(map(_table, stack.frames)) or not whole:
+        dtype = np.dtype(np.float32)
+    elif not changed and len(stored) == 1:
+        ((signed, bits),) = stored
+        dtype = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
+    else:
+        fits = [d for d in ("int16", "int32") if np.iinfo(d).min <= min(ends) and max(ends) <= np.iinfo(d).max]
+        dtype = np.dtype(fits[0] if fits else "float32")
+    return Values(False, dtype, unit, tuple(notes))
+
+
+def _syntax(header: pydicom.Dataset) -> UID:
+    meta = getattr(header, "file_meta", None)
+    return UID(text(meta, "TransferSyntaxUID") if meta is not None else "") or UID("1.2.840.10008.1.2")
+
+
+def _check_promise(frame: Frame, storage: _Storage) -> None:
+    """Refuse headers that promise more pixels than the object can hold, and decoders that are not there."""
+    found = frame.object
+    rows, columns = size_of(frame)
+    count = int(text(found.header, "NumberOfFrames") or 1)
+    promised = math.ceil(rows * columns * count * storage.samples * storage.allocated / 8)
+    if storage.photometric == "YBR_FULL_422":
+        promised = promised * 2 // 3
+    syntax = _syntax(found.header)
+    packed = syntax == DeflatedExplicitVRLittleEndian or syntax.is_private or syntax.is_encapsulated
+    if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
+        raise FormatError(
+            f"{found.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and has {found.size}",
+            mend="copy or export it again: it is cut short or damaged",
+        )
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise FormatError(
+            f"{found.name} has the transfer syntax {syntax.name}, which is not read",
+            mend="export it uncompressed, as JPEG, JPEG-LS, JPEG 2000 or RLE",
+        ) from None
+    if not decoder.is_available:
+        lacking = [words for words in decoder.missing_dependencies if "libjpeg>" not in words or "openjpeg" in words]
+        raise FormatError(
+            f"{found.name} is compressed ({syntax.name}), and no decoder for it is installed: {'; '.join(lacking)}",
+            mend="pip install 'cpfnet[dicom]'",
+        )
+
+
+def _coded_size(frame: bytes) -> tuple[int, int] | None:
+    """(rows, columns) of a JPEG, JPEG-LS (ITU T.81, B.2.2) or JPEG 2000 (T.800, A.5.1) codestream; None for others."""
+    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start >= 0:
+        right, bottom, left, top = (int.from_bytes(frame[start + i : start + i + 4], "big") for i in (8, 12, 16, 20))
+        return bottom - top, right - left
+    if frame[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None
+
+
+def _decoded(header: pydicom.Dataset, frames: Sequence[Frame], storage: _Storage) -> Iterator[np.ndarray]:
+    """Stored values of frames of one object, ``(rows, columns[, 3])``, colours as RGB."""
+    syntax, name = _syntax(header), frames[0].object.name
+    if not hasattr(header, "PixelData"):
+        raise FormatError(f"{name} has no pixel data", mend="copy or export it again")
+    header.file_meta.TransferSyntaxUID = syntax
+    shifted = storage.high != storage.stored - 1 and not syntax.is_encapsulated
+    if syntax.is_encapsulated:
+        count = int(text(header, "NumberOfFrames") or 1)
+        for code in generate_frames(header.PixelData, number_of_frames=count):
+            if (coded := _coded_size(code)) not in (None, size_of(frames[0])):
+                rows, columns = size_of(frames[0])
+                raise FormatError(
+                    f"{name} promises {rows}×{columns} pixels and holds an image of {'×'.join(map(str, coded))}",
+                    mend="copy or export it again",
+                )
+    arrays = get_decoder(syntax).iter_array(
+        header, indices=[frame.number for frame in frames], raw=False, correct_unused_bits=not shifted
+    )
+    for array, _ in arrays:
+        if shifted:
+            values = array.view(f"u{array.dtype.itemsize}") >> (storage.high + 1 - storage.stored)
+            unused = 8 * array.dtype.itemsize - storage.stored
+            array = (values << unused).view(array.dtype) >> unused
+        yield array
+
+
+def _padding(frame: Frame, storage: _Storage) -> tuple[int, int] | None:
+    """The stored values that mean no measurement (PS3.3, C.7.5.1.1.2), None where there are none."""
+    if (value := frame.numbers("PixelPaddingValue", 1)) is None:
+        return None
+    ends = [int(value[0]), int(frame.number_or("PixelPaddingRangeLimit", float(value[0])))]
+    # Some writers give a negative value as its unsigned bits, and the reverse.
+    span = 2**storage.allocated
+    low, high = (-(span // 2), span // 2) if storage.signed else (0, span)
+    ends = [end - span if end >= high else end + span if end < low else end for end in ends]
+    return min(ends), max(ends)
+
+
+def _grey(array: np.ndarray, frame: Frame, storage: _Storage, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values of one frame, and where they are padding."""
+    ends = _padding(frame, storage)
+    padded = None if ends is None else (array >= ends[0]) & (array <= ends[1])
+    if storage.photometric == "MONOCHROME1":
+        array = np.subtract(sum(storage.limits), array, dtype=np.int64)
+    if _table(frame):
+        return apply_modality_lut(array, frame.object.header).astype(dtype), padded
+    slope, intercept = _scale(frame)
+    if (slope, intercept) == (1.0, 0.0):
+        return array.astype(dtype, copy=False), padded
+    # In float64 or int64, so that rounding comes once, at the end.
+    if dtype.kind == "i":
+        return (array.astype(np.int64) * int(slope) + int(intercept)).astype(dtype), padded
+    return (array * np.float64(slope) + intercept).astype(dtype), padded
+
+
+def _rgb(array: np.ndarray, header: pydicom.Dataset, storage: _Storage) -> np.ndarray:
+    if storage.photometric == "PALETTE COLOR":
+        array = apply_color_lut(array, header)[..., :3]
+        if array.dtype.itemsize > 1:  # tables of 16 bits, some of which hold 8
+            array = array >> 8 if array.max(initial=0) > 255 else array
+    return array.astype(np.uint8)
+
+
+def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
+    """``(channels, [depth,] height, width)`` in the dtype of ``values``.
+
+    Padding becomes the smallest value that was measured anywhere in the image.
+
+    Raises:
+        FormatError: pixel data are damaged, cut short, or compressed in a way that no installed decoder reads.
+    """
+    shape = (len(stack.frames), *size_of(stack.frames[0]))
+    array = np.empty((len(values.channels), *shape), dtype=values.dtype)
+    padded: dict[int, np.ndarray] = {}
+    smallest: list[Any] = []
+    places = sorted(enumerate(stack.frames), key=lambda item: (item[1].object.name, id(item[1].object)))
+    for _, group in groupby(places, key=lambda item: id(item[1].object)):
+        members = sorted(group, key=lambda item: item[1].number)
+        frames = [frame for _, frame in members]
+        found = frames[0].object
+        try:
+            with quiet():
+                storage = _storage(frames[0])
+                whole = read_object(found.location, archives, pixels=True)
+                if whole is None:
+                    raise FormatError("changed while it was read")
+                decoded = _decoded(whole.header, frames, storage)
+                for (index, frame), plane in zip(members, decoded, strict=True):
+                    if values.colour:
+                        array[:, index] = np.moveaxis(_rgb(plane, whole.header, storage), -1, 0)
+                        continue
+                    array[0, index], mask = _grey(plane, frame, storage, values.dtype)
+                    if mask is None or not mask.any():
+                        smallest.append(array[0, index].min())
+                        continue
+                    padded[index] = mask
+                    if not mask.all():
+                        smallest.append(array[0, index][~mask].min())
+        except CpfnetError:
+            raise
+        except MemoryError:
+            raise FormatError("does not fit into memory", mend="free memory") from None
+        except Exception as error:  # decoders raise anything on damaged bytes
+            raise _undecodable(found.name, _syntax(found.header), storage, error) from error
+    if smallest:
+        for index, mask in padded.items():
+            array[0, index][mask] = min(smallest)
+    return array if stack.affine is not None else array[:, 0]
+
+
+def _undecodable(name: str, syntax: UID, storage: _Storage, error: Exception) -> FormatError:
+    if syntax == JPEGExtended12Bit and storage.stored > 8:
+        return FormatError(
+            f"{name} is compressed as 12-bit JPEG Extended, which none of the decoders of cpfnet[dicom] reads",
+            mend="decompress it, for example with dcmdjpeg of DCMTK",
+        )
+    words = " ".join(str(error).split())[:300] or type(error).__name__
+    return FormatError(f"{name} cannot be decoded ({syntax.name}): {words}", mend="copy or export it again")
