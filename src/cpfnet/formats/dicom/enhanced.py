@@ -16,7 +16,7 @@ import pydicom
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.objects import DicomObject, text
 
-_GROUPS = {  # the functional group of PS3.3, C.7.6.16.2, C.8.13 and C.8.15 that holds an attribute
+_GROUPS = {  # the functional group of PS3.3, C.7.6.16.2, C.8.13, C.8.15 and C.8.20.3 that holds an attribute
     "ImagePositionPatient": ("PlanePositionSequence",),
     "ImageOrientationPatient": ("PlaneOrientationSequence",),
     "PixelSpacing": ("PixelMeasuresSequence",),
@@ -36,6 +36,7 @@ _GROUPS = {  # the functional group of PS3.3, C.7.6.16.2, C.8.13 and C.8.15 that
     "NominalPercentageOfCardiacPhase": ("CardiacSynchronizationSequence",),
     "KVP": ("CTXRayDetailsSequence",),
     "ConvolutionKernel": ("CTReconstructionSequence",),
+    "ReferencedSegmentNumber": ("SegmentIdentificationSequence",),
 }
 
 

@@ -52,7 +52,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class _Storage:
+class Storage:
     """How an object stores its pixels."""
 
     photometric: str
@@ -68,7 +68,12 @@ class _Storage:
         return (-(2 ** (self.stored - 1)), 2 ** (self.stored - 1) - 1) if self.signed else (0, 2**self.stored - 1)
 
 
-def _storage(frame: Frame) -> _Storage:
+def storage_of(frame: Frame) -> Storage:
+    """How the object of ``frame`` stores its pixels.
+
+    Raises:
+        FormatError: in a way that cannot be, or that is not read.
+    """
     header = frame.object.header
 
     def integer(keyword: str, default: int | None = None) -> int:
@@ -84,7 +89,7 @@ def _storage(frame: Frame) -> _Storage:
 
     allocated = integer("BitsAllocated")
     stored = integer("BitsStored", allocated)
-    storage = _Storage(
+    storage = Storage(
         photometric=text(header, "PhotometricInterpretation").upper() or "MONOCHROME2",
         samples=integer("SamplesPerPixel", 1),
         allocated=allocated,
@@ -134,9 +139,9 @@ def values_of(stack: Stack) -> Values:
         FormatError: a header promises what cannot be, what its file cannot hold, or what is not read.
     """
     objects = {id(frame.object): frame for frame in stack.frames}
-    storages = {key: _storage(frame) for key, frame in objects.items()}
+    storages = {key: storage_of(frame) for key, frame in objects.items()}
     for key, frame in objects.items():
-        _check_promise(frame, storages[key])
+        check_promise(frame, storages[key])
     first = stack.frames[0]
     kinds = {storage.photometric not in _GREY for storage in storages.values()}
     if len(kinds) > 1:
@@ -174,7 +179,7 @@ def _syntax(header: pydicom.Dataset) -> UID:
     return UID(text(meta, "TransferSyntaxUID") if meta is not None else "") or UID("1.2.840.10008.1.2")
 
 
-def _check_promise(frame: Frame, storage: _Storage) -> None:
+def check_promise(frame: Frame, storage: Storage) -> None:
     """Refuse headers that promise more pixels than the object can hold, and decoders that are not there."""
     found = frame.object
     rows, columns = size_of(frame)
@@ -204,6 +209,16 @@ def _check_promise(frame: Frame, storage: _Storage) -> None:
         )
 
 
+def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
+    """Frames of one bit a pixel, packed without gaps (PS3.5, 8.1.1): they begin anywhere in a byte, where pydicom loses pixels."""
+    rows, columns = size_of(frames[0])
+    for frame in frames:
+        byte, bit = divmod(frame.number * rows * columns, 8)
+        end = byte + math.ceil((bit + rows * columns) / 8)
+        bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8)[byte:end], bitorder="little")
+        yield bits[bit : bit + rows * columns].reshape(rows, columns)
+
+
 def _coded_size(frame: bytes) -> tuple[int, int] | None:
     """(rows, columns) of a JPEG, JPEG-LS (ITU T.81, B.2.2) or JPEG 2000 (T.800, A.5.1) codestream; None for others."""
     start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
@@ -221,11 +236,14 @@ def _coded_size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _decoded(header: pydicom.Dataset, frames: Sequence[Frame], storage: _Storage) -> Iterator[np.ndarray]:
+def stored_values(header: pydicom.Dataset, frames: Sequence[Frame], storage: Storage) -> Iterator[np.ndarray]:
     """Stored values of frames of one object, ``(rows, columns[, 3])``, colours as RGB."""
     syntax, name = _syntax(header), frames[0].object.name
     if not hasattr(header, "PixelData"):
         raise FormatError(f"{name} has no pixel data", mend="copy or export it again")
+    if storage.allocated == 1 and not syntax.is_encapsulated:
+        yield from _bits(header.PixelData, frames)
+        return
     header.file_meta.TransferSyntaxUID = syntax
     shifted = storage.high != storage.stored - 1 and not syntax.is_encapsulated
     if syntax.is_encapsulated:
@@ -248,7 +266,7 @@ def _decoded(header: pydicom.Dataset, frames: Sequence[Frame], storage: _Storage
         yield array
 
 
-def _padding(frame: Frame, storage: _Storage) -> tuple[int, int] | None:
+def _padding(frame: Frame, storage: Storage) -> tuple[int, int] | None:
     """The stored values that mean no measurement (PS3.3, C.7.5.1.1.2), None where there are none."""
     if (value := frame.numbers("PixelPaddingValue", 1)) is None:
         return None
@@ -260,7 +278,7 @@ def _padding(frame: Frame, storage: _Storage) -> tuple[int, int] | None:
     return min(ends), max(ends)
 
 
-def _grey(array: np.ndarray, frame: Frame, storage: _Storage, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+def _grey(array: np.ndarray, frame: Frame, storage: Storage, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
     """Values of one frame, and where they are padding."""
     ends = _padding(frame, storage)
     padded = None if ends is None else (array >= ends[0]) & (array <= ends[1])
@@ -277,7 +295,7 @@ def _grey(array: np.ndarray, frame: Frame, storage: _Storage, dtype: np.dtype) -
     return (array * np.float64(slope) + intercept).astype(dtype), padded
 
 
-def _rgb(array: np.ndarray, header: pydicom.Dataset, storage: _Storage) -> np.ndarray:
+def _rgb(array: np.ndarray, header: pydicom.Dataset, storage: Storage) -> np.ndarray:
     if storage.photometric == "PALETTE COLOR":
         array = apply_color_lut(array, header)[..., :3]
         if array.dtype.itemsize > 1:  # tables of 16 bits, some of which hold 8
@@ -304,11 +322,11 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
         found = frames[0].object
         try:
             with quiet():
-                storage = _storage(frames[0])
+                storage = storage_of(frames[0])
                 whole = read_object(found.location, archives, pixels=True)
                 if whole is None:
                     raise FormatError("changed while it was read")
-                decoded = _decoded(whole.header, frames, storage)
+                decoded = stored_values(whole.header, frames, storage)
                 for (index, frame), plane in zip(members, decoded, strict=True):
                     if values.colour:
                         array[:, index] = np.moveaxis(_rgb(plane, whole.header, storage), -1, 0)
@@ -332,7 +350,7 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
     return array if stack.affine is not None else array[:, 0]
 
 
-def _undecodable(name: str, syntax: UID, storage: _Storage, error: Exception) -> FormatError:
+def _undecodable(name: str, syntax: UID, storage: Storage, error: Exception) -> FormatError:
     if syntax == JPEGExtended12Bit and storage.stored > 8:
         return FormatError(
             f"{name} is compressed as 12-bit JPEG Extended, which none of the decoders of cpfnet[dicom] reads",
