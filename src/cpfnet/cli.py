@@ -63,22 +63,29 @@ def doctor(as_json: AsJson = False) -> None:
 def check(
     dataset: Dataset,
     as_json: AsJson = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PAGE", help="Also write a page with pictures of the worst cases.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read; default: one a core.")] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Find every problem of a dataset, each with its mend. Exit code 1 if any is an error.
 
     Examples:
 
     - `cpfnet check data/`
+    - `cpfnet check data/ --html check.html`
     - `cpfnet check dataset.yaml --json`
     """
     from cpfnet import verbs
 
-    findings = verbs.check(dataset, workers=workers, progress=not as_json)
+    findings = verbs.check(dataset, html=html, workers=workers, progress=not as_json, overwrite=overwrite)
     if as_json:
         print(json.dumps([finding.as_dict() for finding in findings], indent=1, ensure_ascii=False))
     else:
         _print_findings(findings)
+    if html is not None and not as_json:
+        say(f"Page: {html}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
@@ -93,7 +100,12 @@ def _print_findings(findings: list[Any]) -> None:
         if group:
             console.print(f"{len(group)} {severity}{'s' if len(group) > 1 else ''}", style=colour)
         for finding in group:
-            console.print(Text(f"  {finding.where}: {finding.what}\n    → {finding.mend}"), soft_wrap=True)
+            lines = [f"  {finding.where}: {finding.what}"]
+            lines += [
+                f"    {name}: {len(cases)} cases ({', '.join(cases[:6])}{' …' * (len(cases) > 6)})"
+                for name, cases in finding.variants.items()
+            ]
+            console.print(Text("\n".join([*lines, f"    → {finding.mend}"])), soft_wrap=True)
     if not findings:
         console.print("Nothing found: the dataset is fine.", style="green")
 

@@ -23,20 +23,40 @@ PathLike = Path | str
 Say = Callable[[str], None]
 
 
-def check(dataset: PathLike, *, workers: int | None = None, progress: bool = False) -> list[Finding]:
+def check(
+    dataset: PathLike,
+    *,
+    html: PathLike | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> list[Finding]:
     """Every problem of a dataset, each with its mend.
 
     Args:
         dataset: folder, dataset.yaml, CSV manifest or datalist JSON.
+        html: also write a page with pictures of the worst cases.
         workers: threads that read; default: one a core.
         progress: show a bar.
+        overwrite: replace an existing page.
 
     Raises:
         DatasetError: ``dataset`` cannot be understood at all.
+        OutputError: the page exists, or cannot be written.
     """
     from cpfnet.data.check import check as run
+    from cpfnet.data.check_page import write_page
+    from cpfnet.data.dataset import load
+    from cpfnet.files import replacing
 
-    return run(Path(dataset), workers=workers, progress=progress)
+    if html is None:
+        return run(Path(dataset), workers=workers, progress=progress)
+    with replacing(Path(html), overwrite=overwrite) as page:  # refused at once, not after all was read
+        check_writable(Path(html).parent)
+        data = load(dataset)
+        findings = run(data, workers=workers, progress=progress)
+        write_page(findings, data, page)
+    return findings
 
 
 def plan(

@@ -285,7 +285,7 @@ def test_mend_of_a_mirrored_label_gives_back_every_voxel(good: dict[str, Path], 
     _turned(root / name)
     (finding,) = check(root)
     assert (finding.severity, finding.kind) == ("error", "flip")
-    assert "left and right): the same place, but its width axis runs the other way" in finding.what
+    assert "left–right): the same place, but its width axis runs the other way" in finding.what
     follow(finding.mend.split("; or ")[0], root, root, good["volumes"])
     mended, original = nibabel.load(root / name), nibabel.load(good["volumes"] / name)
     np.testing.assert_array_equal(np.asarray(mended.dataobj), np.asarray(original.dataobj))
@@ -299,7 +299,7 @@ def test_lps_taken_for_ras_is_said_in_any_orientation(degrees: tuple[float, floa
     _affine(lambda a: np.diag([-1.0, -1, 1, 1]) @ a)(tmp_path / "labels" / "case_03.nii.gz")
     (finding,) = check(tmp_path)
     assert finding.kind == "flip"
-    assert "left and right and front and back: LPS taken for RAS?" in finding.what
+    assert "left–right and front–back: LPS taken for RAS?" in finding.what
 
 
 def test_how_much_of_a_label_lies_outside(good: dict[str, Path], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ class Finding:
             relative to the dataset's root.
         case: the case's id, if it is about one.
         files: every file concerned, where one finding stands for many.
+        variants: names that mean the same, or nothing yet → the cases that use them.
     """
 
     severity: Severity
@@ -34,10 +35,11 @@ class Finding:
     mend: str
     case: str | None = None
     files: tuple[str, ...] = ()
+    variants: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**asdict(self), "files": list(self.files)}
+        return asdict(self)
 
 
 def printable(name: str) -> str:

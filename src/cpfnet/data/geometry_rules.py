@@ -13,7 +13,7 @@ from cpfnet.data.mending import Mending
 from cpfnet.image import geometry_difference, spacing_of
 
 _AXES = ("depth", "height", "width")
-_SIDES = ("left and right", "front and back", "head and feet")
+_SIDES = ("left–right", "front–back", "head–feet")
 
 
 def geometry(examined: Examined, mending: Mending) -> Iterator[Finding]:

@@ -102,7 +102,40 @@ class Code:
     kind: ClassVar[str] = "code"
 
 
-Block = Text | Notice | Tiles | Table | Pairs | Figure | Code
+@dataclass(frozen=True)
+class Card:
+    """One thing told in words beside its picture.
+
+    Attributes:
+        title: what it is about.
+        tag: a word for its kind.
+        text: what is to be said; here and in ``ways``, what stands between backticks is set as code.
+        ways: what can be done about it, an entry each.
+        more: a long list, folded away; whole on paper.
+        uri: the picture as a data URI, or "".
+        alt: what the picture shows.
+        caption: what stands under it.
+    """
+
+    title: str
+    tag: str
+    text: str
+    ways: Sequence[str] = ()
+    more: Sequence[str] = ()
+    uri: str = ""
+    alt: str = ""
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Cards, one below the other."""
+
+    cards: Sequence[Card]
+    kind: ClassVar[str] = "cards"
+
+
+Block = Text | Notice | Tiles | Table | Pairs | Figure | Code | Cards
 
 
 @dataclass(frozen=True)
