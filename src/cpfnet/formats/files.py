@@ -18,6 +18,8 @@ from cpfnet.image import Source
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+SERIES = "series="
+"""Begins the last component of a reference to one DICOM series among several."""
 _KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
 _NAMES = {".tif": "TIFF", ".jpg": "JPEG"}
@@ -51,9 +53,40 @@ def suffix_of(path: Path | str) -> str:
     return max(known, key=len, default="")
 
 
+def is_reference(path: Path) -> bool:
+    """Is it ``FOLDER/series=UID``, one series among several, whose last component exists nowhere?"""
+    return path.name.startswith(SERIES) and not path.exists()
+
+
+def exists(path: Path) -> bool:
+    """Is there a file or folder at ``path``, or one that may hold the series that it names?"""
+    return path.exists() or (is_reference(path) and path.parent.exists())
+
+
 def is_dicom(path: Path) -> bool:
     """Will `cpfnet.formats.read` take it for DICOM: a folder, an archive, a reference to a series, or a file of no other suffix?"""
     return suffix_of(path) not in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) or path.is_dir()
+
+
+def check_dicom(path: Path) -> None:
+    """Refuse what cannot be DICOM, by its name and first bytes.
+
+    Raises:
+        FormatError: as `check_readable`; or it has another suffix and does not begin as a DICOM object.
+    """
+    place = path.parent if is_reference(path) else path
+    if place.is_dir():
+        return
+    check_readable(place)
+    if not suffix_of(place):
+        with place.open("rb") as file:
+            head = file.read(132)
+        if not looks_like_dicom(head) and not head.startswith(b"PK"):
+            raise FormatError(
+                f"has the unknown suffix {path.suffix!r}",
+                where=path,
+                mend=f"convert it to one of {' '.join((*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES))}",
+            )
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -173,6 +206,27 @@ def check_readable(path: Path) -> None:
         ) from None
     if empty:
         raise FormatError("is empty (0 bytes)", where=path, mend="copy or export the file again")
+
+
+def check_expansion(size: int, decoded: int, memory: int) -> None:
+    """Refuse a decompression bomb: a small file whose pixels would fill the memory.
+
+    What needs more than 1 GiB is refused where it is compressed more than 200-fold. Photographs and scans are compressed up to
+    50-fold; among images so large only (nearly) blank ones reach 200.
+
+    Args:
+        size: bytes of the file.
+        decoded: bytes of its pixels.
+        memory: bytes that decoding takes.
+
+    Raises:
+        FormatError: with size and decoded size.
+    """
+    if memory > 2**30 and decoded > 200 * size:
+        raise FormatError(
+            f"is blank or a decompression bomb: {size} bytes would become {decoded}",
+            mend="if it is meant so, save it without compression",
+        )
 
 
 def exact_labels(array: np.ndarray, where: Path) -> np.ndarray:

@@ -9,8 +9,10 @@ A fourth axis holds channels (as in the Medical Segmentation Decathlon); RGB vox
 
 from __future__ import annotations
 
+import gzip
 import logging
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,17 @@ import nibabel
 import numpy as np
 
 from cpfnet.errors import FormatError, OutputError
-from cpfnet.formats.files import Header, decoding, exact_labels
+from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels
 from cpfnet.image import Image, Segmentation, Source, geometry_difference
 
-# nibabel reports each harmless header repair (a qfac of 0 …) on stderr, in the middle of progress bars.
-logging.getLogger("nibabel.global").setLevel(logging.ERROR)
+# nibabel reports header repairs (a qfac of 0 …) on stderr, in the middle of progress bars, and what it then raises, too.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", category=UserWarning, module="nibabel")
 
 _TO_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI codes of metre, millimetre, micrometre; 0 is taken for mm
 _GZIP_LIMIT = 1032  # deflate cannot shrink data further than this
+_FURTHEST = 2**26  # bytes before the voxels: header extensions hold some text, no gigabytes
+_BEHIND = 2**16  # bytes behind the voxels that are looked at
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
@@ -34,8 +39,27 @@ def _swap(affine: np.ndarray) -> np.ndarray:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
 
 
+def _unpacked(path: Path) -> Any:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def _raw(path: Path) -> Any:
+    """The header as it is: nibabel would mend a voxel size of zero into 1 mm, unsaid."""
+    with _unpacked(path) as file:
+        start = file.read(nibabel.Nifti2Header.sizeof_hdr)
+    kind = nibabel.Nifti2Header if start[4:8] == b"n+2\0" else nibabel.Nifti1Header
+    return kind(start[: kind.sizeof_hdr], check=False)
+
+
 def _open(path: Path) -> Any:
-    image = nibabel.load(path, mmap=False)
+    raw = _raw(path)
+    if bytes(raw["magic"])[:3] in (b"n+1", b"n+2", b"ni1") and not raw["vox_offset"] <= _FURTHEST:
+        raise FormatError(
+            f"claims that its voxels begin at byte {raw['vox_offset']:g}; up to {_FURTHEST} is read",
+            mend="save it again without header extensions",
+        )
+    with np.errstate(invalid="ignore"):  # infinite positions; judged in _affine
+        image = nibabel.load(path, mmap=False)
     if not isinstance(image, nibabel.Nifti1Pair):
         raise FormatError(f"holds {type(image).__name__}, not NIfTI", where=path, mend="convert it to NIfTI")
     shape, dtype = image.shape, image.get_data_dtype()
@@ -54,20 +78,29 @@ def _open(path: Path) -> Any:
             where=path,
             mend="copy or export the file again",
         )
-    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
-        raw = type(image.header).from_fileobj(stream, check=False)  # nibabel would mend a zero into 1 mm, unsaid
     sizes = np.asarray(raw["pixdim"][1 : min(len(shape), 3) + 1], dtype=float)
-    if not raw["sform_code"] and (not np.isfinite(sizes).all() or (sizes == 0).any()):
+    if not raw["sform_code"] and (not np.isfinite(sizes).all() or (sizes <= 0).any()):
         raise FormatError(
             f"has the voxel size {sizes.tolist()} mm", where=path, mend="correct pixdim in its header, or set an sform"
         )
     return image
 
 
+def _stored(image: Any, path: Path) -> np.ndarray:
+    """The voxels before scaling; the checksum behind them is compared, too, which nibabel would leave unread."""
+    proxy = image.dataobj
+    spec = (image.shape, image.get_data_dtype(), proxy.offset, 1.0, 0.0)
+    with _unpacked(path) as file:
+        array = nibabel.arrayproxy.ArrayProxy(file, spec, mmap=False).get_unscaled()
+        file.read(_BEHIND)
+    return array
+
+
 def _affine(image: Any) -> np.ndarray:
-    affine = _swap(image.affine)
+    finite = np.isfinite(image.affine).all()
+    affine = _swap(np.where(finite, image.affine, 0))
     affine[:3] *= _TO_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not finite or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise FormatError(
             f"its affine is not finite or has no volume: {image.affine.tolist()}",
             mend="correct sform, qform and pixdim in its header",
@@ -107,7 +140,11 @@ def read(path: Path) -> Image:
     with decoding(path):
         image = _open(path)
         header = _header(image)
-        stored = image.dataobj.get_unscaled()
+        voxels = math.prod(header.shape) * len(header.channels)
+        decoded = math.prod(image.shape) * image.get_data_dtype().itemsize
+        same = image.get_data_dtype() == header.dtype
+        check_expansion(path.stat().st_size, decoded, decoded + (0 if same else voxels * header.dtype.itemsize))
+        stored = _stored(image, path)
         slope, inter = image.dataobj.slope, image.dataobj.inter
         if stored.dtype.names:
             if math.prod(image.shape) != math.prod(header.shape):
@@ -115,8 +152,13 @@ def read(path: Path) -> Image:
             stored = np.stack([stored[name] for name in "RGB"], axis=-1)
         array = stored.reshape(*header.shape[::-1], len(header.channels)).T
         if (slope, inter) != (1.0, 0.0):
-            # In float64, so that the rounding of float32 comes once, at the end.
-            array = np.asarray(array, dtype=np.float64) * float(slope) + float(inter)
+            # In float64, so that the rounding of float32 comes once, at the end; plane by plane, for the memory.
+            scaled = np.empty(array.shape, header.dtype)
+            for plane, values in zip(
+                scaled.reshape(-1, *array.shape[-2:]), array.reshape(-1, *array.shape[-2:]), strict=True
+            ):
+                plane[...] = values.astype(np.float64) * float(slope) + float(inter)
+            array = scaled
         array = np.require(array, header.dtype, ["C", "W"])
         details = {"header": image.header.copy(), "shape": image.shape[:3], "affine": header.affine}
         return Image(array, header.affine, header.channels, source=Source((path,), "nifti", details))

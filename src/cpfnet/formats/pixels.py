@@ -9,6 +9,8 @@ from PIL.ImageFile import ImageFile
 from cpfnet.errors import FormatError
 
 GREY, RGB = ("grey",), ("red", "green", "blue")
+COPIES = 4
+"""Copies of the pixels that are in memory while an image is decoded: the decoder's, its text, ours, and ours in order."""
 _MODES = {
     "1": (GREY, np.uint8),
     "L": (GREY, np.uint8),

@@ -7,6 +7,7 @@ that the image holds. What Pillow would round to 8 bits is read whole (RGB PNG o
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,15 @@ from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats import tiff
-from cpfnet.formats.files import Header, decoding, exact_labels, suffix_of
-from cpfnet.formats.pixels import RGB, decode, layout
+from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels, suffix_of
+from cpfnet.formats.pixels import COPIES, RGB, decode, layout
 from cpfnet.image import Image, Segmentation, Source
 
+# Pillow warns on stderr, in the middle of progress bars, of damage that it bears and of sizes that are judged here.
+for _kind in (UserWarning, Pillow.DecompressionBombWarning):
+    warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.")
+
+_FILL = 2**17  # longer than any segment of a JPEG
 # A phone's JPEG may carry further pictures (MPO); the first is the photograph.
 _WRITTEN = {"JPEG": ".png", "MPO": ".png", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif"}
 
@@ -28,13 +34,24 @@ def _is_tiff(path: Path) -> bool:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+def _check_fill(path: Path) -> None:
+    """Refuse a JPEG of fill bytes (erased flash memory), which Pillow would walk through one by one, for minutes."""
+    with path.open("rb") as file:
+        if file.read(2) == b"\xff\xd8" and b"\xff" * _FILL in file.read():
+            raise FormatError("holds nothing but fill bytes (0xFF) from some point on", mend="copy the file again")
+
+
 def _open(path: Path) -> ImageFile:
+    _check_fill(path)
     picture = Pillow.open(path, formats=("PNG", "JPEG", "BMP", "GIF"))
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise FormatError(
             f"is an animation of {getattr(picture, 'n_frames', 'several')} frames",
             mend="save the frame that is meant as an image of its own",
         )
+    names, dtype = layout(picture)
+    decoded = picture.width * picture.height * len(names) * dtype.itemsize
+    check_expansion(path.stat().st_size, decoded, COPIES * decoded)
     return picture
 
 

@@ -6,6 +6,8 @@ stored as 0, values are inverted, so that brighter is larger, as in every viewer
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from PIL import TiffImagePlugin  # noqa: F401  Pillow.open(formats=…) does not
 from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.files import Header
-from cpfnet.formats.pixels import GREY, RGB, decode, layout, without_alpha
+from cpfnet.formats.files import Header, check_expansion
+from cpfnet.formats.pixels import COPIES, GREY, RGB, decode, layout, without_alpha
+
+# tifffile reports each odd tag on stderr, in the middle of progress bars; what matters is refused here.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 SUFFIXES = (".tif", ".tiff")
 _MINISWHITE, _MINISBLACK, _COLOUR = 0, 1, 2  # photometric interpretations
@@ -39,6 +44,16 @@ def _page(tif: tifffile.TiffFile) -> Any:
         raise FormatError(
             f"claims {page.imagewidth}×{page.imagelength}×{page.imagedepth} pixels; up to {_LARGEST} in one plane are read",
             mend="cut it into tiles, or export it at a smaller size",
+        )
+    if page.samplesperpixel < 1:
+        raise FormatError("has no sample in a pixel", mend="export it again as grey or RGB")
+    decoded = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
+    check_expansion(tif.filehandle.size, decoded, COPIES * decoded)
+    chunk = math.prod(page.chunks) * page.bitspersample // 8
+    if page.compression != 1 and max(page.databytecounts, default=0) > 1.1 * chunk + 65536:
+        raise FormatError(  # decoders unpack all of it, however little of it is shown
+            f"holds {max(page.databytecounts)} compressed bytes for a strip or tile of {chunk}: a decompression bomb",
+            mend="export it again",
         )
     end = max((at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
     if end > tif.filehandle.size:  # tifffile would fill a tile that is wholly missing with zeros
