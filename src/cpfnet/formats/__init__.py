@@ -1,7 +1,7 @@
 """Files ↔ `Image` and `Segmentation`: one module for each family of formats, chosen by suffix.
 
-Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres, NIfTI with its
-affine in LPS. Files are written whole, under a temporary name first, or not at all.
+Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres, NIfTI and DICOM
+with their affine in LPS. Files are written whole, under a temporary name first, or not at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ import numpy as np
 
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.files import replacing
-from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, Header, check_readable, is_dicom, suffix_of
+from cpfnet.formats.files import (
+    DICOM_SUFFIXES,
+    NIFTI_SUFFIXES,
+    RASTER_SUFFIXES,
+    Header,
+    check_dicom,
+    check_readable,
+    exists,
+    is_dicom,
+    suffix_of,
+)
 from cpfnet.image import Image, Segmentation, Source, geometry_difference
 from cpfnet.planning import Labels
 
@@ -22,6 +32,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Header",
     "OutputFormat",
+    "exists",
     "is_dicom",
     "read",
     "read_header",
@@ -34,10 +45,21 @@ __all__ = [
     "write_map",
 ]
 
-IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES)
-"""Names that `read` accepts, in lower case; upper case is accepted too."""
+IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
+"""Names that `read` accepts, in lower case; upper case is accepted too. DICOM files need none; their folders and ZIP archives are read, too."""
 
-OutputFormat = Literal["same", "nifti", "png", "tiff"]
+OutputFormat = Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"]
+
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "nifti": (".nii.gz", ".nii"),
+    "png": (".png",),
+    "tiff": (".tif", ".tiff"),
+    "dicom-seg": (".seg.dcm",),
+    "dicom-labelmap": (".seg.dcm",),
+    "rtstruct": (".rtstruct.dcm",),
+}
+_WRITTEN_INSTEAD = {".jpg": ".png", ".jpeg": ".png"} | dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm")
+"""Of suffixes that label maps do not have: JPEG would change the values, images are no segmentations."""
 
 Paths = Path | str | Sequence[Path | str]
 
@@ -49,38 +71,37 @@ def stem(path: Path | str) -> str:
 
 
 def _family(suffix: str) -> Any:
-    """The module that reads and writes ``suffix``; loaded when first needed."""
+    """The module that reads and writes ``suffix``; loaded when first needed. What has no known one is DICOM."""
     if suffix in NIFTI_SUFFIXES:
         from cpfnet.formats import nifti
 
         return nifti
-    from cpfnet.formats import raster
+    if suffix in RASTER_SUFFIXES:
+        from cpfnet.formats import raster
 
-    return raster
+        return raster
+    from cpfnet.formats import dicom
+
+    return dicom
 
 
-def _files(paths: Paths) -> tuple[list[Path], Any]:
-    """The files, each there and of one family, and their module."""
+def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
+    """What makes one image each (a file; all DICOM files of a series; a folder, archive or reference), and their family."""
     files = [Path(paths)] if isinstance(paths, (Path, str)) else [Path(p) for p in paths]
     if not files:
         raise FormatError("no file was given", mend="give at least one image file")
     for file in files:
-        check_readable(file)
-        if not suffix_of(file):
-            raise FormatError(
-                f"has the unknown suffix {file.suffix!r}",
-                where=file,
-                mend=f"convert it to one of {' '.join(IMAGE_SUFFIXES)}",
-            )
-    families = [_family(suffix_of(file)) for file in files]
+        check_dicom(file) if is_dicom(file) else check_readable(file)
+    families = [_family("" if is_dicom(file) else suffix_of(file)) for file in files]
     for file, family in zip(files, families, strict=True):
         if family is not families[0]:
             raise FormatError(
-                f"is of another kind than {files[0].name}: channels of one image must all be rasters or all NIfTI",
+                f"is of another kind than {files[0].name}: channels of one image must all be rasters, all NIfTI or all DICOM",
                 where=file,
                 mend="convert one of them",
             )
-    return files, families[0]
+    instances = all(is_dicom(file) and file.is_file() and suffix_of(file) != ".zip" for file in files)
+    return [files] if instances else [[file] for file in files], families[0]
 
 
 def _agree(first: Image | Header, other: Image | Header, files: tuple[Path, Path]) -> None:
@@ -103,31 +124,36 @@ def read(paths: Paths) -> Image:
     """Read an image.
 
     Args:
-        paths: one file, or several whose channels are concatenated in this order.
+        paths: one file, or several whose channels are concatenated in this order. DICOM: a folder, a ZIP archive or a file
+            that holds one image series, or ``FOLDER/series=UID`` (the end of the UID is enough); several files are the
+            instances of one series, several folders, archives or references are channels.
 
     Returns:
-        ``(channels, height, width)`` for rasters, ``(channels, depth, height, width)`` for NIfTI; values as stored (scaled
-        by a NIfTI's slope and intercept). Several files of different dtypes take their common one.
+        ``(channels, height, width)`` for rasters and DICOM images without a position, ``(channels, depth, height, width)``
+        for NIfTI and DICOM series; values as stored, after the slope and intercept of NIfTI and DICOM (HU for CT). Several
+        files of different dtypes take their common one.
 
     Raises:
-        FormatError: a file is missing, not what its name says, damaged or of a kind that is not read; or the geometries
-            of several files differ by more than 1e-3 of a voxel.
+        FormatError: a file is missing, not what its name says, damaged or of a kind that is not read; the geometries of
+            several files differ by more than 1e-3 of a voxel; or DICOM files hold several series, or make no volume.
     """
-    files, family = _files(paths)
+    groups, family = _groups(paths)
     images: list[Image] = []
-    for file in files:
-        images.append(family.read(file))
-        _agree(images[0], images[-1], (files[0], file))
+    for group in groups:
+        images.append(family.read(*group))
+        _agree(images[0], images[-1], (groups[0][0], group[0]))
     if len(images) == 1:
         return images[0]
     source = images[0].source
     assert source is not None
+    files = [path for group in groups for path in group]
+    notes = dict.fromkeys(note for image in images if image.source is not None for note in image.source.notes)
     return Image(
         np.concatenate([image.array for image in images]),
         images[0].affine,
         _channel_names(images),
         images[0].modality,
-        Source(tuple(files), source.format, source.details),
+        Source(tuple(files), source.format, source.details, tuple(notes)),
     )
 
 
@@ -147,6 +173,12 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
     Raises:
         FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel.
     """
+    path = Path(path)
+    if is_dicom(path):
+        from cpfnet.formats.dicom import labels as dicom_labels
+
+        check_dicom(path)
+        return dicom_labels.read_label(path, image, labels)
     image = read(path)
     if image.channels != ("red", "green", "blue") and len(image.array) != 1:
         raise FormatError(
@@ -163,31 +195,36 @@ def read_header(paths: Paths) -> Header:
     Raises:
         FormatError: as `read`, as far as the header tells.
     """
-    files, family = _files(paths)
+    groups, family = _groups(paths)
     headers: list[Header] = []
-    for file in files:
-        headers.append(family.read_header(file))
-        _agree(headers[0], headers[-1], (files[0], file))
+    for group in groups:
+        headers.append(family.read_header(*group))
+        _agree(headers[0], headers[-1], (groups[0][0], group[0]))
+    first = headers[0]
     dtype = np.result_type(*(header.dtype for header in headers))
-    return Header(headers[0].shape, headers[0].affine, _channel_names(headers), dtype)
+    return Header(first.shape, first.affine, _channel_names(headers), dtype, first.modality, first.source)
 
 
 def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, floats: bool = False) -> Path:
     """``path`` with the suffix of the format that is to be written."""
     source, named = segmentation.source, suffix_of(path)
     if format == "same" and named:
-        suffix = ".png" if named in (".jpg", ".jpeg") else named  # JPEG would change the values
+        suffix = _WRITTEN_INSTEAD.get(named, named)
+    elif format == "same" and source is not None and source.format == "dicom":
+        suffix = ".seg.dcm"
     elif format == "same" and source is not None and source.format == "nifti":
         suffix = suffix_of(source.paths[0])
     elif format == "same":
         raster = segmentation.affine is None and segmentation.array.ndim == 2
         details = source.details if source is not None else {}
         suffix = details.get("suffix", ".png") if raster else ".nii.gz"
-    elif format not in ("nifti", "png", "tiff"):
-        raise OutputError(f"unknown format {format!r}", where=path, mend="choose same, nifti, png or tiff")
+    elif format not in _SUFFIXES:
+        raise OutputError(f"unknown format {format!r}", where=path, mend=f"choose same, {', '.join(_SUFFIXES)}")
     else:
-        kinds = {"nifti": (".nii.gz", ".nii"), "png": (".png",), "tiff": (".tif", ".tiff")}[format]
+        kinds = _SUFFIXES[format]
         suffix = named if named in kinds else kinds[0]
+    if floats and suffix == ".rtstruct.dcm":
+        suffix = ".seg.dcm"
     if floats and suffix in RASTER_SUFFIXES and suffix not in (".tif", ".tiff"):
         suffix = ".tif"
     return path.with_name(stem(path) + suffix)
@@ -205,7 +242,8 @@ def write(
         format: ``"same"``: what the suffix of ``path`` says, or without one the format of the source (PNG for a JPEG,
             which would change the values). NIfTI keeps the source's shape, axis order, sform and qform; an image without
             millimetres becomes one slice with a pixel for 1 mm, upright in viewers. PNG takes a volume of one slice, TIFF any: a
-            page a slice, without millimetres.
+            page a slice, without millimetres. ``"dicom-seg"`` (a binary segment a class; the default for DICOM), ``"dicom-labelmap"`` (one
+            label map, which fewer viewers know) and ``"rtstruct"`` (contours) need a DICOM source and refer to it.
         overwrite: replace an existing file; the source image itself is never replaced.
 
     Returns:
@@ -217,7 +255,11 @@ def write(
     target = _target(segmentation, Path(path), format)
     keep = segmentation.source.paths if segmentation.source is not None else ()
     with replacing(target, overwrite=overwrite, keep=keep) as temporary:
-        _family(suffix_of(target)).write(segmentation, temporary, where=target)
+        if suffix_of(target) == ".seg.dcm":
+            kind = "LABELMAP" if format == "dicom-labelmap" else "BINARY"
+            _family(".seg.dcm").write(segmentation, temporary, kind=kind, where=target)
+        else:
+            _family(suffix_of(target)).write(segmentation, temporary, where=target)
     return target
 
 
@@ -261,7 +303,8 @@ def write_map(
     Args:
         array: ``(planes, [depth,] height, width)``, or one plane without the first axis.
         segmentation: whose geometry and source it shares.
-        path, format, overwrite: as in `write`; rasters are always TIFF, a page a plane.
+        path, format, overwrite: as in `write`; rasters are always TIFF, a page a plane. DICOM holds probabilities of classes
+            only, as a fractional segmentation in steps of 1/255.
         names: one a plane; they become the descriptions of TIFF pages (NIfTI has no place for them).
 
     Returns:
@@ -294,5 +337,5 @@ def read_map(path: Path | str) -> np.ndarray:
     Raises:
         FormatError: as `read`.
     """
-    (file,), family = _files(path)
+    ((file,),), family = _groups(path)
     return np.asarray(family.read_map(file), dtype=np.float32)

@@ -14,25 +14,10 @@ from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom.enhanced import frames_of
 from cpfnet.formats.dicom.objects import Archives, DicomObject, quiet, read_object, text
 from cpfnet.formats.dicom.pixels import Values, decode, values_of
-from cpfnet.formats.dicom.series import Series, one_series
+from cpfnet.formats.dicom.series import Series, modality_of, one_series
 from cpfnet.formats.dicom.stack import Stack, arrange, listed
 from cpfnet.formats.files import Header
 from cpfnet.image import Image, Source
-
-MODALITIES = {
-    "CT": "ct",
-    "MR": "mr",
-    "US": "ultrasound",
-    "IVUS": "ultrasound",
-    "OP": "fundus",
-    "OPT": "oct",
-    "OCT": "oct",
-    "CR": "xray",
-    "DX": "xray",
-    "MG": "xray",
-    "RG": "xray",
-}
-"""DICOM's word for a modality → the Plan's; ``"other"`` for all the rest."""
 
 
 @contextmanager
@@ -96,11 +81,11 @@ def _prepare(series: Series, beside: Sequence[str], archives: Archives) -> tuple
     stack = arrange([frame for item in objects for frame in frames_of(item)])
     values = values_of(stack)
     source = _source(series, stack, values.unit, (*beside, *notes, *stack.notes, *values.notes))
-    modality = MODALITIES.get(series.modality, "other")
+    modality = modality_of(series.modality)
     return stack, values, Header(stack.shape, stack.affine, values.channels, values.dtype, modality, source)
 
 
-def read_header(paths: Sequence[Path]) -> Header:
+def read_header(*paths: Path) -> Header:
     """What `read` gives, without decoding pixels.
 
     Raises:
@@ -111,7 +96,7 @@ def read_header(paths: Sequence[Path]) -> Header:
         return _prepare(series, beside, archives)[2]
 
 
-def read(paths: Sequence[Path]) -> Image:
+def read(*paths: Path) -> Image:
     """Read the one image series that ``paths`` mean (see `series`).
 
     Returns:

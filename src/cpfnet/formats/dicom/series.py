@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -26,19 +26,34 @@ from cpfnet.formats.dicom.objects import (
     read_object,
     text,
 )
-from cpfnet.formats.files import DICOM_SUFFIXES, check_readable
+from cpfnet.formats.dicom.references import KINDS, references, structure_names
+from cpfnet.formats.files import DICOM_SUFFIXES, SERIES, check_readable, is_reference
 
-PREFIX = "series="
-"""Begins the last component of a reference to one series among several."""
-
-_KINDS = {  # SOP classes (PS3.4, annex B.5) that are labels, or have pixels without being images
-    "1.2.840.10008.5.1.4.1.1.66.4": "seg",
-    "1.2.840.10008.5.1.4.1.1.66.7": "seg",
-    "1.2.840.10008.5.1.4.1.1.481.3": "rtstruct",
+_OTHERS = {  # SOP classes (PS3.4, annex B.5) with pixels that are no images
     "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
     "1.2.840.10008.5.1.4.1.1.30": "parametric map",
     "1.2.840.10008.1.3.10": "DICOMDIR",
 }
+
+_MODALITIES = {
+    "CT": "ct",
+    "MR": "mr",
+    "US": "ultrasound",
+    "IVUS": "ultrasound",
+    "OP": "fundus",
+    "OPT": "oct",
+    "OCT": "oct",
+    "CR": "xray",
+    "DX": "xray",
+    "MG": "xray",
+    "RG": "xray",
+}
+
+
+def modality_of(modality: str) -> str:
+    """DICOM's word for a modality ("CT") → the Plan's ("ct"); "other" for all that it does not tell apart."""
+    return _MODALITIES.get(modality, "other")
+
 
 _SLICES = ("CT", "MR", "PT", "NM")
 """Modalities whose instances are slices, even where their positions were lost."""
@@ -135,52 +150,18 @@ class _Summary:
     label: LabelObject | None
 
 
-def _values(items: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:
-    """Texts of the attribute at the end of ``path``, through nested sequences."""
-    *sequences, keyword = path
-    for item in items:
-        if sequences:
-            yield from _values(item.get(sequences[0]) or (), *sequences[1:], keyword)
-        elif value := text(item, keyword):
-            yield value
-
-
-_SOURCES = (  # where segmentations and structure sets name the instances that they were drawn on
-    ("ReferencedSeriesSequence", "ReferencedInstanceSequence"),
-    (
-        "ReferencedFrameOfReferenceSequence",
-        "RTReferencedStudySequence",
-        "RTReferencedSeriesSequence",
-        "ContourImageSequence",
-    ),
-    ("ROIContourSequence", "ContourSequence", "ContourImageSequence"),
-    ("SharedFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
-    ("PerFrameFunctionalGroupsSequence", "DerivationImageSequence", "SourceImageSequence"),
-)
-
-
-def _label(header: pydicom.Dataset, kind: str, location: Location) -> LabelObject:
-    """What a segmentation (PS3.3, C.8.20) or structure set (C.8.8.5, C.8.8.6) says of itself."""
-    if kind == "seg":
-        segments = header.get("SegmentSequence") or ()
-        names = [text(s, "SegmentLabel") or f"segment {text(s, 'SegmentNumber')}" for s in segments]
-    else:
-        rois = header.get("StructureSetROISequence") or ()
-        names = [text(roi, "ROIName") or f"ROI {text(roi, 'ROINumber')}" for roi in rois]
-    frames = [text(header, "FrameOfReferenceUID"), *_values([header], *_SOURCES[1][:1], "FrameOfReferenceUID")]
-    own = text(header, "SeriesInstanceUID")
+def _label(header: pydicom.Dataset, location: Location) -> LabelObject:
+    own, referred = text(header, "SeriesInstanceUID"), references(header)
     return LabelObject(
-        path=location.path if location.member is None else location.path / f"{PREFIX}{own}",
-        kind=kind,
+        path=location.path if location.member is None else location.path / f"{SERIES}{own}",
+        kind=KINDS[text(header, "SOPClassUID")],
         uid=text(header, "SOPInstanceUID"),
         study=text(header, "StudyInstanceUID"),
         patient=patient_digest(header),
-        frame_of_reference=next(filter(None, frames), ""),
-        series=frozenset(
-            uid for path in (_SOURCES[0][:1], _SOURCES[1][:3]) for uid in _values([header], *path, "SeriesInstanceUID")
-        ),
-        instances=frozenset(uid for path in _SOURCES for uid in _values([header], *path, "ReferencedSOPInstanceUID")),
-        names=tuple(names),
+        frame_of_reference=min(referred.frames, default=""),
+        series=referred.series,
+        instances=referred.instances,
+        names=structure_names(header),
     )
 
 
@@ -193,7 +174,8 @@ def _summarise(found: DicomObject, location: Location) -> _Summary:
     header = found.header
     modality = text(header, "Modality")
     shape = (_count(header, "Rows"), _count(header, "Columns"))
-    kind = _KINDS.get(text(header, "SOPClassUID")) or ("image" if all(shape) else modality or "without pixels")
+    sop_class = text(header, "SOPClassUID")
+    kind = KINDS.get(sop_class) or _OTHERS.get(sop_class) or ("image" if all(shape) else modality or "without pixels")
     return _Summary(
         location=location,
         kind=kind,
@@ -207,7 +189,7 @@ def _summarise(found: DicomObject, location: Location) -> _Summary:
         shape=shape,
         localizer=is_localizer(header),
         placed=bool(text(header, "ImagePositionPatient")),
-        label=_label(header, kind, location) if kind in ("seg", "rtstruct") else None,
+        label=_label(header, location) if kind in KINDS.values() else None,
     )
 
 
@@ -261,7 +243,7 @@ def _series(items: list[_Summary], held: Counter[Path]) -> Series:
         if single
         else folder
         if held[folder] == 1
-        else folder / f"{PREFIX}{first.series}",
+        else folder / f"{SERIES}{first.series}",
         uid=first.series,
         study=first.study,
         patient=first.patient,
@@ -307,16 +289,6 @@ def _scan(paths: Sequence[Path]) -> Scan:
     )
 
 
-def is_reference(path: Path) -> bool:
-    """Is it ``FOLDER/series=UID``, whose last component exists nowhere?"""
-    return path.name.startswith(PREFIX) and not path.exists()
-
-
-def exists(path: Path) -> bool:
-    """Is there a file, folder or archive at ``path``, or one that holds the series that it names?"""
-    return path.exists() or (is_reference(path) and path.parent.exists())
-
-
 def scan(paths: Path | str | Sequence[Path | str]) -> Scan:
     """What lies in a folder (recursively), a ZIP archive or a file, or in several together.
 
@@ -345,7 +317,7 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
         FormatError: there is none, or several, which it lists; or a file among them is damaged.
     """
     path = paths[0]
-    chosen = path.name.removeprefix(PREFIX) if len(paths) == 1 and is_reference(path) else None
+    chosen = path.name.removeprefix(SERIES) if len(paths) == 1 and is_reference(path) else None
     places = [path.parent] if chosen is not None else list(paths)
     for place in places:
         if not place.is_dir():
