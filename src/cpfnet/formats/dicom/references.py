@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pydicom
 
@@ -81,7 +80,7 @@ def references(header: pydicom.Dataset) -> References:
 
 
 def segments(header: pydicom.Dataset) -> dict[int, str]:
-    """SegmentNumber → name, in the order of the segmentation; `background` segments of label maps (0) are none."""
+    """SegmentNumber → name, in the order of the segmentation; the background of label maps (number 0) is none."""
     found = {}
     for segment in header.get("SegmentSequence") or ():
         number = int(text(segment, "SegmentNumber"))
@@ -119,13 +118,12 @@ def _image_references(image: Image | Header) -> References:
     return References(found("SeriesInstanceUID"), found("SOPInstanceUID"), found("FrameOfReferenceUID"))
 
 
-def match(label: pydicom.Dataset, image: Image | Header, path: Path) -> tuple[str, ...]:
+def match(label: pydicom.Dataset, image: Image | Header) -> tuple[str, ...]:
     """Make sure that a label may belong to an image: it refers to it, or lies in the same frame of reference.
 
     Args:
         label: header of the segmentation or structure set.
         image: the image.
-        path: the label's, for the message.
 
     Returns:
         Notes: what had to be assumed, because the references do not say it.
@@ -147,7 +145,6 @@ def match(label: pydicom.Dataset, image: Image | Header, path: Path) -> tuple[st
         if theirs.frames and ours.frames and not same_frame:
             raise FormatError(
                 f"is drawn in the frame of reference {_shown(theirs.frames)}, the image lies in {_shown(ours.frames)}",
-                where=path,
                 mend="pair it with the series that it was drawn on",
             )
         return () if same_frame else ("does not say which image it belongs to: matched by position alone",)
@@ -160,7 +157,6 @@ def match(label: pydicom.Dataset, image: Image | Header, path: Path) -> tuple[st
         )
     raise FormatError(
         f"refers to the {what} {_shown(other)}, the image is {_shown(own)}",
-        where=path,
         mend="pair it with the series that it was drawn on",
     )
 

@@ -1,0 +1,90 @@
+"""Outlines → pixels: which pixel centres lie inside.
+
+A pixel belongs where a ray from its centre crosses the outlines an odd number of times: holes are left out, whether they are drawn as
+outlines of their own or joined to the outer one by a key-hole (DICOM PS3.3, C.8.8.6.3), and the direction of drawing does not
+count. A centre *on* an outline belongs, too: so nothing depends on flips, and outlines through pixel centres, as some
+tools draw them, keep their outermost pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+_ON = 1e-5
+"""Pixels: a centre nearer than this is on the outline. Coordinates in files are decimal texts, equal only up to rounding."""
+
+
+def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """The pixels inside outlines, all of one structure on one slice.
+
+    Args:
+        outlines: each ``(points, 2)``, (row, column) in pixels, whole numbers at pixel centres; the last point is joined to the first.
+        shape: (height, width). What lies beyond is cut off.
+
+    Returns:
+        bool ``shape``.
+    """
+    out = np.zeros(shape, dtype=bool)
+    corner = np.clip(np.floor(np.min([o.min(axis=0) for o in outlines], axis=0)), 0, shape).astype(np.int64)
+    end = np.clip(np.ceil(np.max([o.max(axis=0) for o in outlines], axis=0)) + 1, corner, shape).astype(np.int64)
+    inside = np.zeros(tuple(end - corner), dtype=bool)
+    on = np.zeros_like(inside)
+    for outline in outlines:
+        starts = outline - corner
+        ends = np.roll(starts, -1, axis=0)
+        inside ^= _enclosed(starts, ends, inside.shape)
+        _mark(on, starts, ends)
+        _mark(on.T, starts[:, ::-1], ends[:, ::-1])
+    out[corner[0] : end[0], corner[1] : end[1]] = inside | on
+    return out
+
+
+def crossing(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> bool:
+    """Do two outlines enclose common pixels though neither lies inside the other? Arguments as of `fill`."""
+    masks = [_enclosed(outline, np.roll(outline, -1, axis=0), shape) for outline in outlines]
+    for first, second in combinations(masks, 2):
+        common = np.count_nonzero(first & second)
+        if 0 < common < min(np.count_nonzero(first), np.count_nonzero(second)):
+            return True
+    return False
+
+
+def _lines(starts: np.ndarray, ends: np.ndarray, count: int, slack: float) -> tuple[np.ndarray, np.ndarray]:
+    """For every row of the grid (0 … count − 1) that an edge reaches: the row, and the number of the edge."""
+    low, high = np.minimum(starts[:, 0], ends[:, 0]), np.maximum(starts[:, 0], ends[:, 0])
+    first = np.clip(np.ceil(low - slack), 0, count).astype(np.int64)
+    last = np.floor(high + slack) + 1 if slack else np.ceil(high)  # without slack half-open, so that joints count once
+    reached = np.maximum(np.clip(last, 0, count).astype(np.int64) - first, 0)
+    edge = np.repeat(np.arange(len(starts)), reached)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(reached) - reached, reached) + first[edge]
+    return row, edge
+
+
+def _across(starts: np.ndarray, ends: np.ndarray, row: np.ndarray, edge: np.ndarray) -> np.ndarray:
+    """The column where each edge crosses its row; beyond the ends of an edge, the end's."""
+    rise = ends[edge, 0] - starts[edge, 0]
+    share = np.divide(row - starts[edge, 0], rise, out=np.zeros(len(row)), where=rise != 0)
+    return starts[edge, 1] + np.clip(share, 0, 1) * (ends[edge, 1] - starts[edge, 1])
+
+
+def _enclosed(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Even–odd: each crossing of an edge with a row changes sides for all pixels to its right."""
+    height, width = shape
+    row, edge = _lines(starts, ends, height, 0.0)
+    right = np.clip(np.ceil(_across(starts, ends, row, edge)), 0, width).astype(np.int64)
+    changes = np.bincount(row * (width + 1) + right, minlength=height * (width + 1)).reshape(height, width + 1)
+    return np.cumsum(changes[:, :width], axis=1) % 2 == 1
+
+
+def _mark(on: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
+    """Set the pixels whose centres lie on edges that are steeper than 45°; the transposed call finds the others."""
+    rise, run = np.abs(ends - starts).T
+    steep = rise >= run
+    row, edge = _lines(starts[steep], ends[steep], on.shape[0], _ON)
+    column = _across(starts[steep], ends[steep], row, edge)
+    nearest = np.rint(column)
+    hit = (np.abs(column - nearest) <= _ON) & (nearest >= 0) & (nearest < on.shape[1])
+    on[row[hit], nearest[hit].astype(np.int64)] = True

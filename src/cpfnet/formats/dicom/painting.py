@@ -1,0 +1,89 @@
+"""Structures that may cover each other, kept in one label map: each set of structures that meet in a pixel has a number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from cpfnet.errors import DatasetError, FormatError
+from cpfnet.image import Image, Source
+from cpfnet.planning import Labels
+
+_COMBINATIONS = 2**16
+
+
+def chosen(names: dict[int, str], labels: Labels | None) -> dict[int, str]:
+    """The structures that mean one of the classes; all of them without `labels`.
+
+    Raises:
+        DatasetError: none does.
+    """
+    if labels is None:
+        return names
+    found = {number: name for number, name in names.items() if any(c.means(name) for c in labels.classes)}
+    if found:
+        return found
+    classes = ", ".join(c.name for c in labels.classes)
+    raise DatasetError(
+        f"none of its structures ({', '.join(names.values()) or 'there are none'}) is one of the classes ({classes})",
+        mend="add the name to `names` of its class under `labels`, such as `names: ['GTV*']`, or take the case out",
+    )
+
+
+def repeated(names: Iterable[str], what: str) -> tuple[str, ...]:
+    """Notes about structures that share a name and become one."""
+    return tuple(
+        f"{count} {what} are named {name!r}: taken together" for name, count in Counter(names).items() if count > 1
+    )
+
+
+class Painting:
+    """A label map that grows structure by structure, in any order; memory is that of one map.
+
+    Args:
+        shape: (depth, height, width).
+        names: of the structures that may be added; those that never are, are known all the same.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], names: Iterable[str]):
+        self._array = np.zeros(shape, dtype=np.uint16)
+        self._numbers: dict[frozenset[str], int] = {frozenset(): 0}
+        for name in names:
+            self._number(frozenset({name}))
+
+    @property
+    def depth(self) -> int:
+        """Slices."""
+        return len(self._array)
+
+    def _number(self, structures: frozenset[str]) -> int:
+        if len(self._numbers) == _COMBINATIONS and structures not in self._numbers:
+            raise FormatError(
+                f"its structures cover each other in more than {_COMBINATIONS} combinations",
+                mend="list only the structures that are wanted as classes",
+            )
+        return self._numbers.setdefault(structures, len(self._numbers))
+
+    def add(self, name: str, index: int, mask: np.ndarray) -> None:
+        """Let a structure cover the pixels of a mask.
+
+        Args:
+            name: of the structure.
+            index: the slice.
+            mask: bool ``(height, width)``.
+        """
+        pixels = np.flatnonzero(mask)
+        plane = self._array[index].reshape(-1)
+        before = plane[pixels]
+        sets = list(self._numbers)
+        lookup = np.zeros(len(sets), dtype=np.uint16)
+        for number in np.flatnonzero(np.bincount(before)):
+            lookup[number] = self._number(sets[number] | {name})
+        plane[pixels] = lookup[before]
+
+    def image(self, shape: tuple[int, ...], affine: np.ndarray | None, source: Source) -> Image:
+        """The label: ``(1, *shape)`` uint8 or uint16 and its meanings."""
+        array = self._array.astype(np.uint8) if len(self._numbers) <= 2**8 else self._array
+        return Image(array.reshape(1, *shape), affine, ("structures",), None, source, meanings=tuple(self._numbers))

@@ -1,0 +1,174 @@
+"""Structure sets (RTSTRUCT) as labels: closed planar contours in patient coordinates, drawn onto the slices of their image.
+
+RT Structure Set IOD, DICOM PS3.3, A.19; structure set module C.8.8.5, ROI contour module C.8.8.6.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pydicom
+
+from cpfnet.errors import FormatError
+from cpfnet.formats.dicom.contours import crossing, fill
+from cpfnet.formats.dicom.objects import DicomObject, text
+from cpfnet.formats.dicom.painting import Painting, chosen, repeated
+from cpfnet.formats.dicom.references import match, regions
+from cpfnet.formats.files import Header
+from cpfnet.image import Image, Source
+from cpfnet.planning import Labels
+
+_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_FLAT = 0.1
+"""Slices: how far the points of one contour may lie apart along the normal; what is more does not lie in the slices."""
+_EXACT = 0.01
+"""Slices: contours nearer to a slice than this lie on it; what is farther was drawn between slices, and is said."""
+_ABSURD = 1e6
+"""Voxels from the image: coordinates that far are damaged."""
+
+
+def read(found: DicomObject, image: Image | Header | None, labels: Labels | None = None) -> Image:
+    """Draw the structures of a structure set onto the grid of its image.
+
+    A contour counts for the slice nearest to its plane. Contours of one structure in one plane are combined by even–odd
+    (`contours.fill`), so inner ones are holes. Where several planes are nearest to the same slice, the nearest of them counts.
+
+    Args:
+        found: the structure set.
+        image: the image, with its affine (mm).
+        labels: only structures that mean one of its classes are read; None: all.
+
+    Returns:
+        ``(1, depth, height, width)`` with `Image.meanings`, on the image's grid.
+
+    Raises:
+        FormatError: there is no image, or it has no place in the patient; the structure set refers to another one; a contour
+            is damaged, does not lie in the plane of the slices, or beyond the first or last slice; a structure lies
+            outside the image.
+        DatasetError: no structure means any class.
+    """
+    if image is None or image.affine is None:
+        raise FormatError(
+            "is a structure set: contours need an image with positions in the patient",
+            mend="give the series that it was drawn on",
+        )
+    header = found.header
+    notes = [*found.notes, *match(header, image)]
+    names = chosen(regions(header), labels)
+    notes += repeated(names.values(), "ROIs")
+    depth, height, width = image.shape
+    painting = Painting((depth, height, width), names.values())
+    contours = {int(text(roi, "ReferencedROINumber")): roi for roi in header.get("ROIContourSequence") or ()}
+    for number, name in names.items():
+        structure = _Structure(name, (depth, height, width), np.linalg.inv(image.affine))
+        for contour in (contours[number].get("ContourSequence") if number in contours else None) or ():
+            structure.add(contour)
+        for index, mask in structure.slices():
+            painting.add(name, index, mask)
+        notes += structure.notes()
+    return painting.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
+
+
+def _points(contour: pydicom.Dataset) -> np.ndarray:
+    """``(points, 3)``, LPS mm. From the text itself: pydicom makes an object of every number, which takes minutes."""
+    element = contour.get_item("ContourData")
+    value = element.value if element is not None else None
+    if isinstance(value, bytes):
+        value = value.decode("ascii").strip(" \0").split("\\")
+    return np.array(value or [], dtype=np.float64).reshape(-1, 3)
+
+
+@dataclass
+class _Structure:
+    """The contours of one ROI in voxels of the image, and what is to be said about them.
+
+    Attributes:
+        name: of the ROI.
+        shape: of the image, (depth, height, width).
+        inverse: LPS mm → array indices.
+        contours: by slice: the position of their plane along the depth axis, and (row, column) of their points.
+        skipped: how many contours enclose nothing, by the reason.
+        mended: how often something else had to be decided, by what.
+        points, outside: how many points there are, and how many of them lie beyond the edges of the slices.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    inverse: np.ndarray
+    contours: dict[int, list[tuple[float, np.ndarray]]] = field(default_factory=lambda: defaultdict(list))
+    skipped: Counter[str] = field(default_factory=Counter)
+    mended: Counter[str] = field(default_factory=Counter)
+    points: int = 0
+    outside: int = 0
+
+    def _refuse(self, what: str, mend: str) -> FormatError:
+        return FormatError(f"a contour of {self.name!r} {what}", mend=mend)
+
+    def add(self, contour: pydicom.Dataset) -> None:
+        """Place a contour; what encloses nothing is counted only."""
+        kind = text(contour, "ContourGeometricType")
+        if kind not in _CLOSED:
+            self.skipped[f"of type {kind or 'unknown'}"] += 1
+            return
+        try:
+            points = _points(contour)
+        except ValueError:
+            raise self._refuse("has damaged coordinates: no triples of numbers", "export it again") from None
+        if len(points) < 3:
+            self.skipped["with fewer than 3 points"] += 1
+            return
+        voxels = points @ self.inverse[:3, :3].T + self.inverse[:3, 3]
+        if not (np.abs(voxels) < _ABSURD).all():  # NaN, too
+            raise self._refuse(f"has impossible coordinates, such as {points[0].tolist()} mm", "export it again")
+        plane = float(voxels[:, 0].mean())
+        if np.ptp(voxels[:, 0]) > _FLAT:
+            raise self._refuse(
+                f"does not lie in a slice: its points reach from slice {voxels[:, 0].min():.2f} to {voxels[:, 0].max():.2f}",
+                "pair it with the series that it was drawn on",
+            )
+        if not -0.5 <= plane <= self.shape[0] - 0.5:
+            raise self._refuse(
+                f"lies at slice {plane:.2f} ({np.round(points[0], 2).tolist()} mm), the image has the slices 0 to {self.shape[0] - 1}",
+                "give all slices of the series, or leave the structure out of the classes",
+            )
+        self.points += len(voxels)
+        self.outside += int(
+            np.any((voxels[:, 1:] < -0.5) | (voxels[:, 1:] > np.array(self.shape[1:]) - 0.5), axis=1).sum()
+        )
+        self.contours[min(round(plane), self.shape[0] - 1)].append((plane, voxels[:, 1:]))
+
+    def slices(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The slices that it covers, and the bool ``(height, width)`` masks there."""
+        covered = False
+        for index, contours in sorted(self.contours.items()):
+            plane = min((abs(plane - index), plane) for plane, _ in contours)[1]
+            outlines = {outline.tobytes(): outline for where, outline in contours if abs(where - plane) <= _FLAT}
+            same = sum(abs(where - plane) <= _FLAT for where, _ in contours)
+            self.mended["lie farther from a slice than others of the same slice: left out"] += len(contours) - same
+            self.mended["stand twice in the same plane: taken once"] += same - len(outlines)
+            self.mended["lie between slices: drawn on the nearest"] += same * (abs(plane - index) > _EXACT)
+            if crossing(list(outlines.values()), self.shape[1:]):
+                self.mended["cross others: what lies in both counts as outside (even–odd)"] += len(outlines)
+            mask = fill(list(outlines.values()), self.shape[1:])
+            covered |= bool(mask.any())
+            yield index, mask
+        if self.outside and not covered:
+            raise FormatError(
+                f"all of {self.name!r} lies outside the image",
+                mend="pair it with the series that it was drawn on",
+            )
+
+    def notes(self) -> Iterator[str]:
+        """Sentences about everything that was not taken as it stands."""
+        if not self.contours and not self.skipped:
+            yield f"{self.name!r} has no contours"
+        for reason, count in self.skipped.items():
+            yield f"{self.name!r}: {count} contours {reason} enclose nothing: ignored"
+        for what, count in self.mended.items():
+            if count:
+                yield f"{self.name!r}: {count} contours {what}"
+        if self.outside:
+            yield f"{self.name!r}: {self.outside / self.points:.1%} of its contour points lie outside the image: cut off"
