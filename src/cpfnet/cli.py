@@ -367,6 +367,41 @@ def evaluate(
         say(f"Report: {out / 'report.html'}")
 
 
+@app.command(no_args_is_help=True)
+def convert(
+    dataset: Dataset,
+    to: Annotated[Literal["nnunet", "monai", "csv"], typer.Option("--to", help="Whom for.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="A new or empty folder to write.", show_default=False)
+    ],
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="plan.yaml with the labels and folds; default: what is declared, else what `plan` proposes."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier conversion in DIR.")] = False,
+) -> None:
+    """Write a dataset for nnU-Net, MONAI or any tool that reads NIfTI and PNG. Exit code 1 if any case failed.
+
+    Examples:
+
+    - `cpfnet convert studies/ --to nnunet -o nnUNet_raw/Dataset101_Liver`
+    - `cpfnet convert dataset.yaml --to csv -o liver --plan plan.yaml`
+    """
+    from cpfnet import verbs
+
+    done = verbs.convert(dataset, out, to=to, plan=plan, overwrite=overwrite, progress=True, say=say)
+    if done.failures:
+        table(
+            "Not converted",
+            ["case", "why"],
+            list(map(list, done.failures.items())),
+            styles=["red"] * len(done.failures),
+        )
+    say(f"{len(done.cases)} of {len(done.cases) + len(done.failures)} cases converted, in {done.folder}")
+    if done.failures:
+        raise typer.Exit(1)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where to work.")] = Path("cpfnet-demo"),

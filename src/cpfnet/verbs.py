@@ -12,7 +12,9 @@ from cpfnet.planning import Plan
 
 if TYPE_CHECKING:
     from cpfnet.data.check import Finding
+    from cpfnet.data.convert import Converted
     from cpfnet.data.dataset import Dataset
+    from cpfnet.data.listings import Target
     from cpfnet.evaluation.scores import Scores
     from cpfnet.formats import OutputFormat
     from cpfnet.image import Image, Segmentation
@@ -385,6 +387,42 @@ def evaluate(
                 overwrite=overwrite,
             )
     return scores
+
+
+def convert(
+    dataset: PathLike,
+    out: PathLike,
+    *,
+    to: Target,
+    plan: Plan | PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    say: Say = print,
+) -> Converted:
+    """Write a dataset for other tools: images as NIfTI or PNG, labels as numbers, and their lists.
+
+    Args:
+        dataset: as for `check`.
+        out: folder to write; must be new or empty, unless ``overwrite``.
+        to: ``"nnunet"`` (raw data of nnU-Net v2 with splits), ``"monai"`` (datalist JSON with folds) or ``"csv"`` (manifest and
+            dataset.yaml).
+        plan: whose labels, channels and folds to use; default: what the dataset declares, else what `plan` proposes.
+        overwrite: replace an earlier conversion in ``out``; nothing else is ever replaced.
+        progress: show bars.
+        say: where messages go.
+
+    Returns:
+        The folder, the cases in it, and what is wrong with each case that is not.
+
+    Raises:
+        CpfnetError: no case can be converted, the labels' meaning is unknown, or ``out`` is in the way or cannot be written.
+    """
+    from cpfnet.data.convert import convert as run
+    from cpfnet.data.dataset import load
+
+    if plan is not None and not isinstance(plan, Plan):
+        plan = Plan.load(plan)
+    return run(load(Path(dataset)), Path(out), to=to, plan=plan, overwrite=overwrite, progress=progress, say=say)
 
 
 def _propose(
