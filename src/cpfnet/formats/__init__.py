@@ -85,6 +85,19 @@ def _family(suffix: str) -> Any:
     return dicom
 
 
+def _writer(suffix: str) -> Any:
+    """The module that writes ``suffix``."""
+    if suffix == ".seg.dcm":
+        from cpfnet.formats.dicom import write_seg
+
+        return write_seg
+    if suffix == ".rtstruct.dcm":
+        from cpfnet.formats.dicom import write_rtstruct
+
+        return write_rtstruct
+    return _family(suffix)
+
+
 def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
     """What makes one image each (a file; all DICOM files of a series; a folder, archive or reference), and their family."""
     files = [Path(paths)] if isinstance(paths, (Path, str)) else [Path(p) for p in paths]
@@ -257,9 +270,9 @@ def write(
     with replacing(target, overwrite=overwrite, keep=keep) as temporary:
         if suffix_of(target) == ".seg.dcm":
             kind = "LABELMAP" if format == "dicom-labelmap" else "BINARY"
-            _family(".seg.dcm").write(segmentation, temporary, kind=kind, where=target)
+            _writer(".seg.dcm").write(segmentation, temporary, kind=kind, where=target)
         else:
-            _family(suffix_of(target)).write(segmentation, temporary, where=target)
+            _writer(suffix_of(target)).write(segmentation, temporary, where=target)
     return target
 
 
@@ -324,7 +337,7 @@ def write_map(
     labels = tuple(names) or tuple(f"plane {i}" for i in range(len(planes)))
     keep = segmentation.source.paths if segmentation.source is not None else ()
     with replacing(target, overwrite=overwrite, keep=keep) as temporary:
-        _family(suffix_of(target)).write_map(planes, segmentation, temporary, labels, where=target)
+        _writer(suffix_of(target)).write_map(planes, segmentation, temporary, labels, where=target)
     return target
 
 
