@@ -39,12 +39,25 @@ class References:
     frames: frozenset[str]
 
 
-def _values(items: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:
+def items(parent: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
+    """The items of a sequence; none where it is absent.
+
+    Raises:
+        FormatError: it is damaged.
+    """
+    try:
+        return [item for item in parent.get(keyword) or () if isinstance(item, pydicom.Dataset)]
+    except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise FormatError(f"its {keyword} is damaged: {words}", mend="copy or export it again") from error
+
+
+def _values(found: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:
     """Texts of the attribute at the end of ``path``, through nested sequences."""
     *sequences, keyword = path
-    for item in items:
+    for item in found:
         if sequences:
-            yield from _values(item.get(sequences[0]) or (), *sequences[1:], keyword)
+            yield from _values(items(item, sequences[0]), *sequences[1:], keyword)
         elif value := text(item, keyword):
             yield value
 
@@ -79,30 +92,41 @@ def references(header: pydicom.Dataset) -> References:
     return References(frozenset(series), frozenset(instances), frozenset(frames - {""}))
 
 
-def segments(header: pydicom.Dataset) -> dict[int, str]:
-    """SegmentNumber → name, in the order of the segmentation; the background of label maps (number 0) is none."""
-    found = {}
-    for segment in header.get("SegmentSequence") or ():
-        number = int(text(segment, "SegmentNumber"))
-        if number:
-            found[number] = text(segment, "SegmentLabel") or f"segment {number}"
+def _named(header: pydicom.Dataset, sequence: str, number: str, name: str, what: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for item in items(header, sequence):
+        key = text(item, number)
+        if not key.isdecimal() or int(key) in found:
+            problem = f"number {key}, as another one" if key.isdecimal() else f"the number {key!r}"
+            raise FormatError(f"a {what} has {problem}", mend="copy or export it again")
+        found[int(key)] = text(item, name) or f"{what} {key}"
     return found
+
+
+def segments(header: pydicom.Dataset) -> dict[int, str]:
+    """SegmentNumber → name, in the order of the segmentation; the background of label maps (number 0) is none.
+
+    Raises:
+        FormatError: a segment has no number, or that of another one.
+    """
+    found = _named(header, "SegmentSequence", "SegmentNumber", "SegmentLabel", "segment")
+    return {number: name for number, name in found.items() if number}
 
 
 def regions(header: pydicom.Dataset) -> dict[int, str]:
-    """ROINumber → name, in the order of the structure set."""
-    found = {}
-    for roi in header.get("StructureSetROISequence") or ():
-        number = int(text(roi, "ROINumber"))
-        found[number] = text(roi, "ROIName") or f"ROI {number}"
-    return found
+    """ROINumber → name, in the order of the structure set.
+
+    Raises:
+        FormatError: a ROI has no number, or that of another one.
+    """
+    return _named(header, "StructureSetROISequence", "ROINumber", "ROIName", "ROI")
 
 
 def structure_names(header: pydicom.Dataset) -> tuple[str, ...]:
     """Names of the segments or ROIs of a label, each once.
 
     Raises:
-        ValueError: a segment or ROI without a number.
+        FormatError: as `segments` and `regions`.
     """
     named = regions(header) if KINDS.get(text(header, "SOPClassUID")) == "rtstruct" else segments(header)
     return tuple(dict.fromkeys(named.values()))

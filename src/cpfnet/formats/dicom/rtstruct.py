@@ -16,7 +16,7 @@ from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.contours import crossing, fill
 from cpfnet.formats.dicom.objects import DicomObject, text
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
-from cpfnet.formats.dicom.references import match, regions
+from cpfnet.formats.dicom.references import items, match, regions
 from cpfnet.formats.files import Header
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
@@ -61,10 +61,12 @@ def read(found: DicomObject, image: Image | Header | None, labels: Labels | None
     notes += repeated(names.values(), "ROIs")
     depth, height, width = image.shape
     painting = Painting((depth, height, width), names.values())
-    contours = {int(text(roi, "ReferencedROINumber")): roi for roi in header.get("ROIContourSequence") or ()}
+    contours = {
+        text(roi, "ReferencedROINumber"): items(roi, "ContourSequence") for roi in items(header, "ROIContourSequence")
+    }
     for number, name in names.items():
         structure = _Structure(name, (depth, height, width), np.linalg.inv(image.affine))
-        for contour in (contours[number].get("ContourSequence") if number in contours else None) or ():
+        for contour in contours.get(str(number), ()):
             structure.add(contour)
         for index, mask in structure.slices():
             painting.add(name, index, mask)
