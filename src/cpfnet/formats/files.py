@@ -53,40 +53,42 @@ def suffix_of(path: Path | str) -> str:
     return max(known, key=len, default="")
 
 
-def is_reference(path: Path) -> bool:
-    """Is it ``FOLDER/series=UID``, one series among several, whose last component exists nowhere?"""
-    return path.name.startswith(SERIES) and not path.exists()
-
-
 def exists(path: Path) -> bool:
     """Is there a file or folder at ``path``, or one that may hold the series that it names?"""
-    return path.exists() or (is_reference(path) and path.parent.exists())
+    return os.path.exists(path) or (is_reference(path) and os.path.exists(path.parent))  # noqa: PTH110 (never raises)
+
+
+def is_reference(path: Path) -> bool:
+    """Is it ``FOLDER/series=UID``, one series among several, whose last component exists nowhere?"""
+    return path.name.startswith(SERIES) and not os.path.exists(path)  # noqa: PTH110
 
 
 def is_dicom(path: Path) -> bool:
     """Will `cpfnet.formats.read` take it for DICOM: a folder, an archive, a reference to a series, or a file of no other suffix?"""
-    return suffix_of(path) not in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) or path.is_dir()
+    return suffix_of(path) not in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) or os.path.isdir(path)  # noqa: PTH112
 
 
 def check_dicom(path: Path) -> None:
     """Refuse what cannot be DICOM, by its name and first bytes.
 
     Raises:
-        FormatError: as `check_readable`; or it has another suffix and does not begin as a DICOM object.
+        FormatError: as `check_readable`; or it has another suffix, or its name promises what its first bytes are not.
     """
     place = path.parent if is_reference(path) else path
-    if place.is_dir():
+    if os.path.isdir(place):  # noqa: PTH112
         return
     check_readable(place)
-    if not suffix_of(place):
-        with place.open("rb") as file:
-            head = file.read(132)
-        if not looks_like_dicom(head) and not head.startswith(b"PK"):
-            raise FormatError(
-                f"has the unknown suffix {path.suffix!r}",
-                where=path,
-                mend=f"convert it to one of {' '.join((*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES))}",
-            )
+    with place.open("rb") as file:
+        head = file.read(132)
+    if looks_like_dicom(head) or head.startswith(b"PK"):
+        return
+    if suffix_of(place):
+        raise _unreadable(place, ValueError("it does not begin as one"))
+    raise FormatError(
+        f"has the unknown suffix {place.suffix!r}",
+        where=place,
+        mend=f"convert it to one of {' '.join((*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES))}",
+    )
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -108,7 +110,7 @@ _MAGIC = (  # offset, bytes, what it is, suffix it should have
     (344, b"n+1\0", "an uncompressed NIfTI volume", ".nii"),
     (4, b"n+2\0", "an uncompressed NIfTI volume", ".nii"),
     (0, b"\x1f\x8b", "gzip-compressed", ".nii.gz"),
-    (128, b"DICM", "a DICOM file", ""),
+    (128, b"DICM", "a DICOM file", ".dcm"),
     (0, b"NRRD", "an NRRD volume", ""),
     (0, b"\x89HDF", "an HDF5 file", ""),
     (0, b"PK\x03\x04", "a ZIP archive", ""),
@@ -143,8 +145,12 @@ def placeholder(path: Path) -> str:
 def _unreadable(path: Path, error: Exception) -> FormatError:
     """The error for a file that a decoder refused: says what lies in it instead, where that can be told."""
     promised = suffix_of(path)
-    family = NIFTI_SUFFIXES if promised in NIFTI_SUFFIXES else RASTER_SUFFIXES
-    expected = "a NIfTI volume" if family is NIFTI_SUFFIXES else f"a {_NAMES.get(promised, promised[1:].upper())} image"
+    family = next((f for f in (NIFTI_SUFFIXES, RASTER_SUFFIXES) if promised in f), DICOM_SUFFIXES)
+    expected = {
+        NIFTI_SUFFIXES: "a NIfTI volume",
+        RASTER_SUFFIXES: f"a {_NAMES.get(promised, promised[1:].upper())} image",
+        DICOM_SUFFIXES: "a DICOM file",
+    }[family]
     if isinstance(error, MemoryError):
         return FormatError("does not fit into memory", where=path, mend="free memory, or cut the image into tiles")
     with path.open("rb") as file:

@@ -27,7 +27,7 @@ from cpfnet.formats.dicom.objects import (
     text,
 )
 from cpfnet.formats.dicom.references import KINDS, references, structure_names
-from cpfnet.formats.files import DICOM_SUFFIXES, SERIES, check_readable, is_reference
+from cpfnet.formats.files import DICOM_SUFFIXES, SERIES, check_dicom, check_readable, is_reference, suffix_of
 
 _OTHERS = {  # SOP classes (PS3.4, annex B.5) with pixels that are no images
     "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
@@ -210,9 +210,9 @@ def _look(location: Location, archives: Archives) -> _Summary | str | None:
         try:
             with quiet():
                 found = read_object(location, archives)
-                named = location.name.lower().endswith(DICOM_SUFFIXES)
-                nothing = "is no DICOM file, in spite of its name" if named else None
-                _CACHE[location] = nothing if found is None else _summarise(found, location)
+                if found is None and location.member is None and suffix_of(location.path) in DICOM_SUFFIXES:
+                    check_dicom(location.path)  # says what it is instead
+                _CACHE[location] = None if found is None else _summarise(found, location)
         except FormatError as error:
             _CACHE[location] = error.what
         except OSError as error:
@@ -351,8 +351,8 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
         kinds = [f"{label.kind.upper()} {label.path.name}" for label in found.labels]
         kinds += [f"{count} {kind}" for kind, count in found.others.items()]
         raise FormatError(
-            f"holds no DICOM image{', only ' + ', '.join(kinds[:8]) if kinds else ''}",
+            f"{'is a folder that ' if where.is_dir() else ''}holds no DICOM image{', only ' + ', '.join(kinds[:8]) if kinds else ''}",
             where=where,
-            mend="give the folder, ZIP archive or files of an image series",
+            mend="give an image file, or the folder, ZIP archive or files of a DICOM image series",
         )
     return found.series[0], ()
