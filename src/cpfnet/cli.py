@@ -215,7 +215,8 @@ def predict(
         Path, typer.Option("-o", "--out", metavar="DIR", help="Where to write the masks.", show_default=False)
     ],
     format: Annotated[
-        Literal["same", "nifti", "png", "tiff"], typer.Option(help="Of the masks; same: as the input.")
+        Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"],
+        typer.Option(help="Of the masks; same: as the input (dicom-seg for DICOM)."),
     ] = "same",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probabilities, too.")] = False,
     overlays: Annotated[

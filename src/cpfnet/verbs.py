@@ -239,7 +239,8 @@ def predict_files(
         models: Model(s) or their folders; several average their probabilities.
         inputs: files, folders or patterns, as a shell would pass them.
         out: folder for the label maps, called as their inputs; made if need be.
-        format: of the label maps: ``"same"`` as the input, ``"nifti"``, ``"png"`` or ``"tiff"``.
+        format: of the label maps: ``"same"`` as the input (for DICOM ``"dicom-seg"``), ``"nifti"``, ``"png"``, ``"tiff"``,
+            ``"dicom-seg"``, ``"dicom-labelmap"`` or ``"rtstruct"``.
         probabilities: write them to ``out/probabilities``, too.
         overlays: write pictures with the outlines to ``out/overlays``, too.
         tta: average over mirrored copies, too (``inference.mirror`` of the plan).
