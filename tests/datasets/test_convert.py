@@ -90,6 +90,17 @@ def regions(root: Path) -> Path:
     )
 
 
+def tilted(root: Path) -> Path:
+    """Slices that lean, as under a tilted gantry: no rectangular grid."""
+    geometry = affine((0.9, 0.9, 3.0), origin=(40, 20, -60))
+    geometry[1, 2] = 3.0 * np.sin(np.radians(15))
+    for number in range(3):
+        image, mask = blobs(np.random.default_rng(number), (7, 12, 14))
+        write_nifti(root / "images" / f"t{number}.nii.gz", np.int16(1000 * image), geometry)
+        write_nifti(root / "labels" / f"t{number}.nii.gz", mask, geometry)
+    return declare(root, "labels: {bleeding: 1}\n")
+
+
 def readers(root: Path) -> Path:
     """Two readers, patients in folders."""
     for number in range(6):
@@ -107,7 +118,7 @@ def readers(root: Path) -> Path:
 
 MADE: dict[str, Callable[[Path], Path]] = {
     make.__name__: make
-    for make in (pictures, wide_pictures, float_pictures, oblique_volumes, regions, readers, nnunet, listed)
+    for make in (pictures, wide_pictures, float_pictures, oblique_volumes, tilted, regions, readers, nnunet, listed)
 }
 
 
@@ -194,6 +205,15 @@ def test_ct_keeps_its_units_in_nnunet(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert told["channel_names"] == {"0": "CT"}
     assert told["labels"] == {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
+
+
+@pytest.mark.parametrize(("make", "reader"), [(tilted, "NibabelIO"), (oblique_volumes, None)])
+def test_nnunet_reads_tilted_volumes_by_the_one_reader_that_can(
+    tmp_path: Path, make: Callable[[Path], Path], reader: str | None
+) -> None:
+    cpfnet.convert(make(tmp_path / "scans"), tmp_path / "out", to="nnunet", say=silent)
+    told = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert told.get("overwrite_image_reader_writer") == reader
 
 
 def test_outside_the_region_nnunet_learns_nothing_but_where_no_picture_is(tmp_path: Path) -> None:
