@@ -131,6 +131,7 @@ def _save(
                 mend="write another format (--format nifti, or png for a picture)",
             ) from error
         source.identify(dataset)
+        dataset.ContentCreatorName = ""
         if source.positions is None:
             dataset.PatientOrientation = (
                 source.header.get("PatientOrientation") or ""
