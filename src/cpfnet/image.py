@@ -33,6 +33,11 @@ class Source:
     details: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     notes: tuple[str, ...] = ()
 
+    @property
+    def place(self) -> Path | None:
+        """What to call it in messages: the first file, or the folder, archive or reference of a DICOM series."""
+        return self.details.get("reference") or next(iter(self.paths), None)
+
 
 def _check_affine(affine: np.ndarray | None, ndim: int) -> np.ndarray | None:
     if affine is None:

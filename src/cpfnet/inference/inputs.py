@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.formats.files import is_reference, looks_like_dicom
 
 IMAGES = ("images", "imagesTs")
 """Folders of a data set that hold the images to segment."""
@@ -27,52 +28,80 @@ class Item:
     """One image to be.
 
     Attributes:
-        files: one, or one a channel.
+        files: one, or one a channel; of DICOM what `cpfnet.formats.read` takes for one series.
         name: of its results: below the output folder, without suffix.
         error: why there is no image.
+        place: of a DICOM series, for messages; default: the first file.
+        modality: of a DICOM series, in the Plan's words.
     """
 
     files: tuple[Path, ...]
     name: str
     error: CpfnetError | None = None
+    place: Path | None = None
+    modality: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """What to call it in messages."""
+        return self.place or self.files[0]
 
 
-def collect(inputs: Sequence[str | Path], *, channels: int, out: Path | None = None) -> list[Item]:
+def collect(
+    inputs: Sequence[str | Path], *, channels: int, modality: str = "other", out: Path | None = None
+) -> list[Item]:
     """Look up files, folders and patterns.
 
     A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in the
-    ``images/`` of its subfolders, else in all subfolders but label folders. Channel files ``NAME_0000``, ``NAME_0001`` …
-    make one image for a Model with several channels, unless the first alone has them all. Results are called as their
-    inputs; where two inputs share a name, all keep their folders below the inputs' common one.
+    ``images/`` of its subfolders, else in all subfolders but label folders; and every DICOM series in it or below. Channel files
+    ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several channels, unless the first alone has them all; DICOM files
+    of one series make one image (see `series_items`). Results are called as their inputs; where two inputs share a name,
+    all keep their folders below the inputs' common one.
 
     Args:
         inputs: as a shell would pass them, patterns too.
-        channels: of the Model.
+        channels, modality: of the Model.
         out: not looked into.
 
     Returns:
-        In the order given, each file once; what led nowhere comes last, with its error.
+        Pictures and NIfTI in the order given, each file once, then DICOM series; what led nowhere comes last, with its error.
     """
     files: dict[Path, None] = {}  # an ordered set
+    dicom: dict[Path, None] = {}
     errors: list[Item] = []
+    folders: list[Path] = []  # without pictures: perhaps with DICOM
     for given in map(str, inputs):
         path = Path(given)
         found = [path]
         if not path.exists() and glob.has_magic(given):
             found = [Path(match) for match in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 (absolute ones too)
-            found = [match for match in found if match.is_dir() or formats.suffix_of(match)]
+            found = [match for match in found if match.is_dir() or _is_image(match) or _is_dicom(match)]
             if not found:
                 error = FormatError("no image file matches", where=given, mend="quote the pattern; check the folder")
                 errors.append(Item((path,), path.name, error))
         for match in found:
-            inside = _images_in(match, out) if match.is_dir() else [match]
-            files |= dict.fromkeys(inside)
-            if not inside:
-                error = FormatError(
-                    "holds no image file", where=match, mend=f"known are {' '.join(formats.IMAGE_SUFFIXES)}"
-                )
-                errors.append(Item((match,), match.name, error))
-    return _named(_grouped(list(files), channels)) + errors
+            if match.is_dir():
+                inside = _images_in(match, out)
+                files |= dict.fromkeys(inside)
+                dicom[match] = None
+                folders += [] if inside else [match]
+            elif _is_dicom(match):
+                dicom[match] = None
+            else:
+                files[match] = None
+    series: list[Item] = []
+    if dicom:
+        from cpfnet.inference.series import series_items
+
+        for item in series_items(list(dicom), modality):
+            (series if item.error is None else errors).append(item)
+    for folder in folders:
+        if not any(folder in (item.path, *item.path.parents) for item in (*series, *errors)):
+            error = FormatError(
+                "holds no image file", where=folder, mend=f"known are DICOM and {' '.join(formats.IMAGE_SUFFIXES)}"
+            )
+            errors.append(Item((folder,), folder.name, error))
+    return _distinct(_named(_grouped(list(files), channels)) + series) + errors
 
 
 def _images_in(folder: Path, out: Path | None) -> list[Path]:
@@ -91,7 +120,18 @@ def _images_in(folder: Path, out: Path | None) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return bool(formats.suffix_of(path)) and not path.name.startswith(".") and path.is_file()
+    return not formats.is_dicom(path) and not path.name.startswith(".") and path.is_file()
+
+
+def _is_dicom(path: Path) -> bool:
+    """Is it one series of a folder, an archive, or a file that is called or begins as a DICOM object?"""
+    if not formats.is_dicom(path) or not path.is_file():
+        return is_reference(path) and path.parent.exists()
+    try:
+        with path.open("rb") as file:
+            return bool(formats.suffix_of(path)) or looks_like_dicom(file.read(144))
+    except OSError:  # said when it is read
+        return False
 
 
 def _natural(path: Path) -> list[str | int]:
@@ -123,7 +163,7 @@ def _lacks_channels(file: Path, channels: int) -> bool:
 
 
 def _named(items: list[Item]) -> list[Item]:
-    """Names without collisions, also between results of one format: first by folder, then by suffix."""
+    """Names without collisions, where folders tell the files apart."""
     if len({item.name for item in items}) < len(items):
         parents = [item.files[0].resolve().parent for item in items]
         root = os.path.commonpath(parents)
@@ -131,6 +171,11 @@ def _named(items: list[Item]) -> list[Item]:
             replace(item, name=(parent.relative_to(root) / item.name).as_posix())
             for item, parent in zip(items, parents, strict=True)
         ]
+    return items
+
+
+def _distinct(items: list[Item]) -> list[Item]:
+    """Names without collisions between formats."""
     names = Counter(item.name for item in items)
     return [
         replace(item, name=item.name + formats.suffix_of(item.files[0]).replace(".", "_"))

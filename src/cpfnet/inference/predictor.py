@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+import cpfnet
 from cpfnet import preprocessing
 from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.image import Image, Segmentation
 from cpfnet.inference.tiling import Backend, predict_array
 from cpfnet.model import Model
-from cpfnet.planning import Channel, Scale, Spatial, Window
+from cpfnet.planning import Channel, Plan, Scale, Spatial, Window
 from cpfnet.preprocessing import Trace
 from cpfnet.preprocessing.intensity import extent
 
@@ -118,11 +120,7 @@ class Predictor:
                 r for model, trace in zip(self.models, traces, strict=True) for r in outside(image, trace, model)
             ]
             if reasons:
-                raise InputRefused(
-                    "; ".join(dict.fromkeys(reasons)),
-                    where=image.source.paths[0] if image.source and image.source.paths else None,
-                    mend="check that this is the kind of image the model was trained on; --force goes on all the same",
-                )
+                raise refusal(reasons, image.source.place if image.source else None)
         sums = [self._sum(members, image, progress) for members in self._groups.values()]
         if len(sums) == 1:
             ((probabilities, trace),) = sums
@@ -139,13 +137,26 @@ class Predictor:
             for planes, own in sums:
                 probabilities += preprocessing.to_source_grid(planes, own)
         probabilities /= len(self.models)
-        return preprocessing.restore(
+        segmentation = preprocessing.restore(
             probabilities,
             trace,
             self.models[0].plan,
             threshold=float(np.mean([model.fitted.threshold for model in self.models])),
             keep_probabilities=keep_probabilities,
         )
+        return replace(segmentation, algorithm=self.algorithm)
+
+    @property
+    def algorithm(self) -> tuple[str, str]:
+        """Name and version, as masks record what made them."""
+        plans = [model.plan for model in self.models]
+        more = f" and {len(plans) - 1} more" if len(plans) > 1 else ""
+        hashes = " ".join(plan.hash[:8] for plan in plans[:3])
+        name, version = (
+            f"{plans[0].name} ({plans[0].network.name}){more}",
+            f"cpfnet {cpfnet.__version__}, plan {hashes}",
+        )
+        return name[:64], version[:64]  # as many as DICOM takes
 
     def _sum(
         self, members: list[_Member], image: Image, progress: Callable[[float], None] | None
@@ -194,6 +205,22 @@ def _check_same(first: Model, other: Model) -> None:
             )
 
 
+def refusal(reasons: Sequence[str], where: Path | None) -> InputRefused:
+    """The error for an image that lies outside what a Model was fitted for."""
+    return InputRefused(
+        "; ".join(dict.fromkeys(reasons)),
+        where=where,
+        mend="check that this is the kind of image the model was trained on; --force goes on all the same",
+    )
+
+
+def unfit(modality: str | None, plan: Plan) -> str | None:
+    """How an image's modality, where it is known, is not the Plan's; None where it is."""
+    if modality is None or "other" in (modality, plan.modality) or modality == plan.modality:
+        return None
+    return f"modality {modality}, and the model was fitted for {plan.modality}"
+
+
 def outside(image: Image, trace: Trace, model: Model) -> list[str]:
     """How an image lies outside what a Model was fitted for; empty where it does not.
 
@@ -211,13 +238,9 @@ def outside(image: Image, trace: Trace, model: Model) -> list[str]:
     Returns:
         Sentences with both figures.
     """
-    plan, fitted, found = model.plan, model.fitted, []
-    if (
-        image.modality is not None
-        and "other" not in (image.modality, plan.modality)
-        and image.modality != plan.modality
-    ):
-        found.append(f"modality {image.modality}, and the model was fitted for {plan.modality}")
+    plan, fitted = model.plan, model.fitted
+    other = unfit(image.modality, plan)
+    found = [] if other is None else [other]
     for stored, channel, seen in zip(image.array, plan.channels, fitted.channels, strict=True):
         low, high = extent(stored)
         span = seen.high - seen.low

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from cpfnet.errors import CpfnetError, InputRefused, OutputError
 from cpfnet.files import check_writable
 from cpfnet.formats import OutputFormat
 from cpfnet.inference.inputs import Item, collect
-from cpfnet.inference.predictor import Predictor
+from cpfnet.inference.predictor import Predictor, refusal, unfit
 from cpfnet.model import Model
 
 
@@ -22,11 +23,12 @@ class Outcome:
     """What became of one input.
 
     Attributes:
-        path: the input (of several channel files the first).
+        path: the input: a file (of several channel files the first), or the folder, archive or reference of a DICOM series.
         status: ``refused``: outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
         message: what is wrong and how to mend it; empty when done.
         output: the label map written.
         seconds: reading, predicting and writing.
+        notes: what was repaired or assumed while reading.
     """
 
     path: Path
@@ -34,9 +36,18 @@ class Outcome:
     message: str = ""
     output: Path | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
-_SUFFIXES = {"same": "", "nifti": ".nii.gz", "png": ".png", "tiff": ".tif"}
+_SUFFIXES = {
+    "same": "",
+    "nifti": ".nii.gz",
+    "png": ".png",
+    "tiff": ".tif",
+    "dicom-seg": ".seg.dcm",
+    "dicom-labelmap": ".seg.dcm",
+    "rtstruct": ".rtstruct.dcm",
+}
 
 
 def predict_files(
@@ -64,7 +75,7 @@ def predict_files(
         models: several average their probabilities.
         inputs: as a shell would pass them, patterns too.
         out: folder for the label maps; made if need be.
-        format: of the label maps; ``same``: as the input (PNG for a JPEG).
+        format: of the label maps; ``same``: as the input (PNG for a JPEG; a DICOM segmentation for DICOM).
         probabilities: write them to ``out/probabilities``, too.
         overlays: write pictures with boundary lines to ``out/overlays``, too.
         tta, overlap, batch, device: see `Predictor`.
@@ -82,21 +93,26 @@ def predict_files(
     if format not in _SUFFIXES:
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(_SUFFIXES)}")
     predictor = Predictor(models, device=device, tta=tta, overlap=overlap, batch=batch, say=say)
-    items = collect(inputs, channels=len(models[0].plan.channels), out=out)
+    plan = models[0].plan
+    items = collect(inputs, channels=len(plan.channels), modality=plan.modality, out=out)
     if not items:
         raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
     check_writable(out)
     inputs_taken = {file.resolve() for item in items for file in item.files}
 
-    def one(item: Item, report: Callable[[float], None]) -> Path:
+    def one(item: Item, report: Callable[[float], None]) -> tuple[Path, tuple[str, ...]]:
         if item.error is not None:
             raise item.error
+        if (reason := unfit(item.modality, plan)) and not force:  # before hundreds of slices are read
+            raise refusal([reason], item.path)
         mask, maps, picture = _targets(item, out, format)
         for path in (mask, *([maps] if probabilities else []), *([picture] if overlays else [])):
             _check_free(path, inputs_taken, overwrite)  # before the long work, not after it
         image = formats.read(item.files if len(item.files) > 1 else item.files[0])
+        for note in image.notes:
+            say(f"{item.name}: {note}")
         segmentation = predictor.predict(image, force=force, keep_probabilities=probabilities, progress=report)
-        written = formats.write(segmentation, mask, overwrite=overwrite)
+        written = formats.write(segmentation, mask, format=format, overwrite=overwrite)
         if segmentation.probabilities is not None:
             formats.write_map(
                 segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
@@ -104,22 +120,27 @@ def predict_files(
         if overlays:
             from cpfnet.inference.overlay import write_overlay
 
-            write_overlay(image, segmentation, predictor.models[0].plan, picture, overwrite=overwrite)
-        return written
+            write_overlay(image, segmentation, plan, picture, overwrite=overwrite)
+        return written, image.notes
 
     def attempt(item: Item, report: Callable[[float], None]) -> Outcome:
         start = time.perf_counter()
         output, message = None, ""
+        notes: tuple[str, ...] = ()
         status: Literal["done", "refused", "failed"] = "failed"
         try:
-            output, status = one(item, report), "done"
+            (output, notes), status = one(item, report), "done"
         except CpfnetError as error:
             status, message = ("refused" if isinstance(error, InputRefused) else "failed"), str(error)
         except MemoryError:
-            message = f"{item.files[0]}: does not fit into memory\n  → free memory, or cut the image into parts"
+            message = f"{item.path}: does not fit into memory\n  → free memory, or cut the image into parts"
         except Exception as error:  # whatever is wrong with this one, the others are still to be done
-            message = f"{item.files[0]}: unexpected {type(error).__name__}: {error}"
-        return Outcome(item.files[0], status, message, output, time.perf_counter() - start)
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            # Not its text: what a decoder says may quote the header, and so the patient.
+            message = (
+                f"{item.path}: unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
+            )
+        return Outcome(item.path, status, message, output, time.perf_counter() - start, notes)
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
@@ -140,9 +161,14 @@ def predict_files(
 
 def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, Path]:
     """Where the label map, the probabilities (formats that hold floats only) and the overlay go."""
-    own = formats.suffix_of(item.files[0])
+    own = ".seg.dcm" if formats.is_dicom(item.files[0]) else formats.suffix_of(item.files[0])
     suffix = _SUFFIXES[format] or {".jpg": ".png", ".jpeg": ".png"}.get(own, own)  # JPEG would change the values
-    floats = suffix if suffix in (".nii", ".nii.gz", ".tif", ".tiff") else ".tif"
+    if suffix.endswith(".dcm") and own != ".seg.dcm":
+        raise OutputError(
+            f"is no DICOM image, which {format} would refer to", where=item.path, mend="choose --format nifti or same"
+        )
+    floats = {".rtstruct.dcm": ".seg.dcm"}.get(suffix, suffix)
+    floats = floats if floats in (".nii", ".nii.gz", ".tif", ".tiff", ".seg.dcm") else ".tif"
     return (
         out / (item.name + suffix),
         out / "probabilities" / (item.name + floats),

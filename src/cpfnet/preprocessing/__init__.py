@@ -62,7 +62,7 @@ def _naming(image: Image) -> Iterator[None]:
     try:
         yield
     except (FormatError, InputRefused) as error:
-        file = image.source.paths[0] if image.source and image.source.paths else None
+        file = image.source.place if image.source else None
         place = ": ".join(str(part) for part in (file, error.where) if part is not None)
         raise type(error)(error.what, where=place or None, mend=error.mend) from None
 

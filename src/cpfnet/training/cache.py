@@ -148,9 +148,8 @@ def disk_error(error: OSError, where: Path) -> OutputError:
 
 def _key(case: Case, plan: Plan) -> str:
     """Folder name: readable, and different whenever the content could be."""
-    files = [*case.images, *case.labels.values(), *([case.roi] if case.roi else [])]
     try:
-        stats = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        stats = list(_stamps(case))
     except OSError as error:
         raise DatasetError(
             f"cannot be read: {error.strerror}", where=error.filename, mend="run `cpfnet check` on the dataset"
@@ -159,6 +158,24 @@ def _key(case: Case, plan: Plan) -> str:
     digest = hashlib.sha256(json.dumps([content, sorted(case.labels)], sort_keys=True).encode()).hexdigest()[:16]
     readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in case.id)[:60]
     return f"{readable}-{digest}"
+
+
+def _stamps(case: Case) -> Iterator[tuple[str, int, int]]:
+    """Name, bytes and time of change of every file that decides what is read."""
+    files = []
+    for image in case.images:
+        if formats.is_dicom(image) and not image.is_file():
+            from cpfnet.formats.dicom import one_series
+
+            files += [location.path for location in one_series([image])[0].locations]
+        else:
+            files.append(image)
+    for label in case.files[len(case.images) :]:
+        place = label if label.exists() or not label.parent.is_file() else label.parent  # of an archive
+        files += sorted(place.rglob("*")) if place.is_dir() else [place]
+    for file in files:
+        status = file.stat()
+        yield str(file.resolve()), status.st_size, status.st_mtime_ns
 
 
 def _there(target: Path) -> bool:

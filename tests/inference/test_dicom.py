@@ -1,0 +1,250 @@
+"""DICOM in: which series the inputs mean, what their results are called, and that they line up."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+
+import cpfnet
+from cpfnet.inference.inputs import Item, collect
+from cpfnet.inference.run import Outcome, predict_files
+from tests import data
+from tests.inference.oracle import bright, make_model
+
+DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+EMPTY = np.zeros((3, 8, 9), np.uint16)
+
+
+def model(**more):
+    return make_model(values=(1, 2, 3), slices="axial", modality="ct", **more)
+
+
+def ct(folder: Path, mask: np.ndarray, **options) -> list[Path]:
+    """A series that the oracle finds ``mask`` in."""
+    return data.write_series(folder, bright(mask, 3).astype(np.uint16) + 1024, **options)
+
+
+def phantom(roll: int = 0) -> np.ndarray:
+    return np.roll(data.phantom((9, 34, 36))[1], roll, axis=2)
+
+
+def zipped(path: Path, folder: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def digest(uid: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(uid.encode()).hexdigest()[:8]
+
+
+class TestCollect:
+    def names(self, *inputs: Path | str, modality: str = "ct") -> list[str]:
+        items = collect(inputs, channels=1, modality=modality)
+        assert all(item.error is None for item in items), items
+        return [item.name for item in items]
+
+    def test_a_folder_is_its_series_and_gives_it_its_name(self, tmp_path):
+        data.write_series(tmp_path / "pat_7", EMPTY)
+        (item,) = collect([tmp_path / "pat_7"], channels=1)
+        assert item == Item((tmp_path / "pat_7",), "pat_7", None, tmp_path / "pat_7", "ct")
+
+    def test_a_folder_of_studies_is_every_series_called_after_its_folders(self, tmp_path):
+        for patient in "ab":
+            for series in "12":
+                folder = tmp_path / f"pat_{patient}" / "CT" / f"s{series}"
+                data.write_series(folder, EMPTY, patient=patient, series=series)
+        data.write_series(tmp_path / "pat_c" / "deep" / "down", EMPTY, patient="c")
+        expected = ["pat_a_s1", "pat_a_s2", "pat_b_s1", "pat_b_s2", "pat_c"]
+        assert self.names(tmp_path) == expected
+        assert self.names(*sorted(tmp_path.iterdir())) == expected  # as a shell would pass them
+        assert self.names(tmp_path / "*") == expected
+
+    def test_series_in_one_folder_are_told_apart_by_digests_of_their_uids(self, tmp_path):
+        for series in "12":
+            data.write_series(tmp_path / "pat", EMPTY, series=series, names=f"{series}_{{}}")
+        uids = [data.dicom_uid("P-0815", "study", series) for series in "12"]
+        assert sorted(self.names(tmp_path / "pat")) == sorted(f"pat-{digest(uid)}" for uid in uids)
+        one = tmp_path / "pat" / f"series={uids[1]}"
+        assert self.names(one) == ["pat"]
+        assert self.names(one.with_name(f"series={uids[1][-9:]}")) == ["pat"]
+
+    def test_series_of_other_modalities_do_not_change_the_names(self, tmp_path):
+        for patient in "ab":
+            data.write_series(tmp_path / patient / "1", EMPTY, patient=patient)
+            data.write_series(tmp_path / patient / "2", EMPTY, patient=patient, series="mr", modality="MR")
+        items = {item.name: item.modality for item in collect([tmp_path], channels=1, modality="ct")}
+        assert items == {"a": "ct", "b": "ct", "a-MR": "mr", "b-MR": "mr"}
+        assert sorted(self.names(tmp_path, modality="other")) == ["a_1", "a_2", "b_1", "b_2"]
+
+    def test_lone_files_of_one_series_come_together_whatever_lies_between(self, tmp_path):
+        files = data.write_series(tmp_path / "pat", EMPTY, names="{}")
+        data.write_series(tmp_path / "pat", EMPTY, series="other", names="other_{}")
+        dose = data.write_photograph(tmp_path / "pat" / "dose", np.zeros((8, 9), np.uint8), SOPClassUID=DOSE)
+        (item,) = collect([files[2], dose, files[0]], channels=1)
+        assert item.files == (files[0], files[2])
+        assert item.path == tmp_path / "pat"
+        assert item.name == "pat"
+
+    @pytest.mark.parametrize("modality", ["CR", "XC", "OP"])
+    def test_pictures_are_an_image_each_even_of_one_series(self, tmp_path, modality):
+        files = [
+            data.write_photograph(
+                tmp_path / "views" / f"{name}.dcm",
+                EMPTY[0].astype(np.uint8),
+                modality=modality,
+                series="s",
+                SOPInstanceUID=data.dicom_uid(name),
+            )
+            for name in ("ap", "lateral")
+        ]
+        assert self.names(tmp_path / "views", modality="other") == ["ap", "lateral"]
+        assert self.names(*files, modality="other") == ["ap", "lateral"]
+        assert self.names(files[0], modality="other") == ["ap"]
+
+    def test_archives_alone_and_in_folders(self, tmp_path):
+        for patient in "ab":
+            data.write_series(tmp_path / patient, EMPTY, patient=patient)
+            zipped(tmp_path / "zips" / f"pat_{patient}.zip", tmp_path / patient)
+        data.write_series(tmp_path / "zips" / "pat_c", EMPTY, patient="c")
+        with zipfile.ZipFile(tmp_path / "zips" / "notes.zip", "w") as archive:
+            archive.writestr("notes.txt", "nothing to see")
+        assert self.names(tmp_path / "zips") == ["pat_c", "pat_a", "pat_b"]
+        (item,) = collect([tmp_path / "zips" / "pat_a.zip"], channels=1)
+        assert (item.name, item.path) == ("pat_a", tmp_path / "zips" / "pat_a.zip")
+        (item,) = collect([tmp_path / "zips" / "notes.zip"], channels=1)
+        assert "holds no DICOM image" in str(item.error)
+
+    def test_a_folder_of_everything(self, tmp_path):
+        data.write_series(tmp_path / "pat", EMPTY)
+        data.write_raster(tmp_path / "photo.png", np.zeros((8, 9), np.uint8))
+        data.write_photograph(tmp_path / "photo.dcm", np.zeros((8, 9), np.uint8))
+        (tmp_path / "notes.txt").write_text("nothing to see")
+        assert self.names(tmp_path) == ["photo_png", "pat", "photo_dcm"]
+
+    def test_one_series_named_twice_is_one_input(self, tmp_path):
+        files = data.write_series(tmp_path / "pat", EMPTY)
+        assert self.names(tmp_path, tmp_path / "pat", *files) == ["pat"]
+
+    def test_what_is_damaged_is_an_error_of_its_own(self, tmp_path):
+        data.write_series(tmp_path / "good", EMPTY)
+        (tmp_path / "good" / "text.dcm").write_text("no DICOM at all")  # the series says so when it is read
+        (tmp_path / "bad").mkdir()
+        (tmp_path / "bad" / "text.dcm").write_text("no DICOM at all")
+        items = collect([tmp_path], channels=1)
+        assert [(item.name, item.error is None) for item in items] == [
+            ("good", True),
+            ("text.dcm", False),
+        ]
+
+    def test_an_unknown_series_is_told_which_there_are(self, tmp_path):
+        data.write_series(tmp_path / "pat", EMPTY)
+        (item,) = collect([tmp_path / "pat" / "series=1.2.3"], channels=1)
+        assert "no image series with a UID that ends in '1.2.3'" in str(item.error)
+
+
+def run(inputs: list[Path | str], out: Path, *, said: list[str] | None = None, **options) -> list[Outcome]:
+    say = pytest.fail if said is None else said.append
+    return predict_files([options.pop("model", None) or model()], inputs, out, device="cpu", say=say, **options)
+
+
+class TestPredict:
+    def test_a_series_comes_back_as_a_segmentation_of_itself(self, tmp_path):
+        mask = phantom()
+        files = ct(tmp_path / "pat_1", mask)
+        (outcome,) = run([tmp_path / "pat_1"], tmp_path / "out")
+        assert outcome.status == "done", outcome.message
+        assert outcome.path == tmp_path / "pat_1"
+        assert outcome.output == tmp_path / "out" / "pat_1.seg.dcm"
+        written = pydicom.dcmread(outcome.output)
+        assert [s.SegmentLabel for s in written.SegmentSequence] == ["class 1", "class 2", "class 3"]
+        assert written.SegmentSequence[0].SegmentAlgorithmType == "AUTOMATIC"
+        assert written.StudyInstanceUID == pydicom.dcmread(files[0]).StudyInstanceUID
+        back = cpfnet.read(tmp_path / "pat_1")
+        from cpfnet.formats import read_label
+
+        label = read_label(outcome.output, back)
+        for number in (1, 2, 3):
+            named = [f"class {number}" in meaning for meaning in label.meanings]
+            np.testing.assert_array_equal(np.array(named)[label.array[0]], mask == number)
+
+    def test_nifti_from_dicom_lies_where_the_patient_does(self, tmp_path):
+        mask = phantom()
+        affine = np.array([[0, 0, 0.7, -10], [0, 0.8, 0, 20], [3, 0, 0, 30], [0, 0, 0, 1.0]])
+        ct(tmp_path / "pat_1", mask, affine_lps=affine)
+        (outcome,) = run([tmp_path / "pat_1"], tmp_path / "out", format="nifti")
+        written = nibabel.load(outcome.output)
+        values = np.asarray(written.dataobj)
+        for number in (1, 2, 3):
+            ras = nibabel.affines.apply_affine(written.affine, np.argwhere(values == number)) * (-1, -1, 1)
+            expected = nibabel.affines.apply_affine(affine, np.argwhere(mask == number))
+            np.testing.assert_allclose(sorted(ras.tolist()), sorted(expected.tolist()), atol=1e-3)
+
+    def test_lone_files_an_archive_and_a_reference_give_what_the_folder_gives(self, tmp_path):
+        files = ct(tmp_path / "pat" / "a", phantom())
+        ct(tmp_path / "pat" / "b", phantom(3), series="other")
+        archive = zipped(tmp_path / "pat.zip", tmp_path / "pat" / "a")
+        named = tmp_path / "pat" / f"series={data.dicom_uid('P-0815', 'study', 'series')}"
+        found = []
+        for number, inputs in enumerate(([tmp_path / "pat" / "a"], files[::-1], [archive], [named])):
+            (outcome,) = run(inputs, tmp_path / f"out{number}", format="nifti")
+            assert outcome.status == "done", outcome.message
+            found.append(np.asarray(nibabel.load(outcome.output).dataobj))
+        for other in found[1:]:
+            np.testing.assert_array_equal(other, found[0])
+
+    def test_series_that_do_not_fit_are_refused_and_the_others_done(self, tmp_path):
+        ct(tmp_path / "data" / "a" / "ct", phantom())
+        data.write_series(tmp_path / "data" / "a" / "mr", EMPTY, modality="MR", series="mr")
+        files = ct(tmp_path / "data" / "b", phantom(), patient="b")
+        files[4].unlink()
+        data.write_photograph(tmp_path / "data" / "c" / "photo.dcm", np.zeros((40, 40), np.uint8), modality="OT")
+        outcomes = run([tmp_path / "data"], tmp_path / "out")
+        assert {o.path.name: o.status for o in outcomes} == {
+            "ct": "done",
+            "mr": "refused",
+            "b": "failed",
+            "photo.dcm": "refused",
+        }
+        messages = {o.path.name: o.message for o in outcomes}
+        assert "modality mr, and the model was fitted for ct" in messages["mr"]
+        assert "slice_003.dcm" in messages["b"]  # the slices beside the gap
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.seg.dcm"]
+
+    def test_force_goes_on_with_another_modality(self, tmp_path):
+        data.write_series(tmp_path / "mr", bright(phantom(), 3).astype(np.uint16), modality="MR")
+        (outcome,) = run([tmp_path / "mr"], tmp_path / "out", force=True)
+        assert outcome.status == "done", outcome.message
+
+    def test_what_was_assumed_is_said_once_an_input(self, tmp_path):
+        def unnamed(_, header):
+            header.SpecificCharacterSet = ""
+
+        ct(tmp_path / "data" / "a", phantom(), edit=unnamed)
+        ct(tmp_path / "data" / "b", phantom(), patient="b")
+        said: list[str] = []
+        outcomes = run([tmp_path / "data"], tmp_path / "out", said=said)
+        assert len(said) == 1
+        assert said[0].startswith("a: SpecificCharacterSet is empty")
+        assert [len(o.notes) for o in outcomes] == [1, 0]
+
+    def test_overlay_of_a_series(self, tmp_path):
+        ct(tmp_path / "pat_1", phantom())
+        run([tmp_path / "pat_1"], tmp_path / "out", overlays=True)
+        assert (tmp_path / "out" / "overlays" / "pat_1.png").stat().st_size > 0
+
+    def test_a_notebook_predicts_a_folder(self, tmp_path):
+        mask = phantom()
+        ct(tmp_path / "pat_1", mask)
+        segmentation = cpfnet.predict(model(), tmp_path / "pat_1", device="cpu")
+        np.testing.assert_array_equal(segmentation.array, mask)
+        assert segmentation.algorithm is not None
