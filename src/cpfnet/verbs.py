@@ -186,19 +186,20 @@ def train(
 
 def predict(
     model: Model | PathLike | Sequence[Model | PathLike],
-    scan: Image | PathLike,
+    scan: Image | PathLike | Sequence[PathLike],
     *,
     device: str = "auto",
     tta: bool = False,
     force: bool = False,
     probabilities: bool = False,
+    say: Say = print,
 ) -> Segmentation:
     """Segment one scan; several models average their probabilities.
 
     Args:
         model: Model(s) or their folders.
-        scan: an Image, or a file.
-        device: as for `train`.
+        scan: an Image; or what `read` takes: a file, the folder or ZIP archive of a DICOM series, or several files.
+        device, say: as for `train`.
         tta: average over mirrored copies, too.
         force: go on where the scan lies outside what the Model was fitted for.
         probabilities: keep them in the result.
@@ -211,8 +212,10 @@ def predict(
     from cpfnet.image import Image
     from cpfnet.inference.predictor import Predictor
 
-    image = scan if isinstance(scan, Image) else formats.read(Path(scan))
-    predictor = Predictor(_models(model), device=device, tta=tta)
+    image = scan if isinstance(scan, Image) else formats.read(scan)
+    for note in image.notes:
+        say(note)
+    predictor = Predictor(_models(model), device=device, tta=tta, say=say)
     return predictor.predict(image, force=force, keep_probabilities=probabilities)
 
 
@@ -237,7 +240,8 @@ def predict_files(
 
     Args:
         models: Model(s) or their folders; several average their probabilities.
-        inputs: files, folders or patterns, as a shell would pass them.
+        inputs: files, folders, ZIP archives or patterns, as a shell would pass them; DICOM series one by one as
+            ``FOLDER/series=UID``.
         out: folder for the label maps, called as their inputs; made if need be.
         format: of the label maps: ``"same"`` as the input (for DICOM ``"dicom-seg"``), ``"nifti"``, ``"png"``, ``"tiff"``,
             ``"dicom-seg"``, ``"dicom-labelmap"`` or ``"rtstruct"``.

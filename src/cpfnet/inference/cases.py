@@ -7,8 +7,10 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.pseudonyms import digest
 from cpfnet.errors import DatasetError
 from cpfnet.evaluation.cases import Item
+from cpfnet.formats.files import SERIES, is_reference
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.progress import Bar
@@ -52,7 +54,7 @@ def _item(case: Case, prediction: Path | None, probabilities: Path | None = None
 
 
 def found(cases: Sequence[Case], folder: Path) -> list[Item]:
-    """Pair cases with the label maps in a folder: called as the case, or as its image.
+    """Pair cases with the label maps in a folder: called as the case, as its image, or as `predict` calls its DICOM series.
 
     A folder ``probabilities`` inside, as `predict` writes it, is used for AUC.
 
@@ -67,6 +69,9 @@ def found(cases: Sequence[Case], folder: Path) -> list[Item]:
     for case in cases:
         stem = formats.stem(case.images[0])
         names = dict.fromkeys([case.id, stem, stem.removesuffix("_0000")])
+        if is_reference(case.images[0]):  # its folder holds other series, too
+            own = f"-{digest(case.images[0].name.removeprefix(SERIES))}"
+            names |= dict.fromkeys(name for name in masks if name.endswith(own))
         several = {name: masks[name] for name in names if name in masks}
         files = [file for paths in several.values() for file in paths]
         if len(files) > 1:
