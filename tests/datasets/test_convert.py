@@ -410,9 +410,17 @@ def test_a_bad_case_is_named_and_left_out(tmp_path: Path, to: str, what: str) ->
 
 def test_where_no_case_is_left_nothing_is_written(tmp_path: Path) -> None:
     root = declare(make_volumes_dataset(tmp_path / "scans", cases=2, shape=(12, 10, 6)), "labels: {organ: 9}\n")
-    with pytest.raises(DatasetError, match=r"none of 2 cases .*unexpected label values"):
+    with pytest.raises(DatasetError, match=r"none of 2 cases .* that failed: .*unexpected label values"):
         cpfnet.convert(root, tmp_path / "out", to="nnunet", say=silent)
     assert not (tmp_path / "out").exists()
+
+
+def test_without_any_label_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    root = make_images_dataset(tmp_path / "pictures", cases=2, size=(32, 32))
+    for path in (root / "masks").iterdir():
+        path.unlink()
+    with pytest.raises(DatasetError, match="none of 2 cases has a label"):
+        cpfnet.convert(root, tmp_path / "out", to="csv", say=silent)
 
 
 @pytest.mark.parametrize("name", ["background", "ignore"])

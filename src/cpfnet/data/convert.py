@@ -239,12 +239,10 @@ def _settle(
 
 def _nothing(dataset: Dataset, failures: dict[str, str]) -> DatasetError:
     """The error where no case is left that could be learnt from."""
-    first = f"; the first of {len(failures)} that failed: {next(iter(failures.values()))}" if failures else ""
-    return DatasetError(
-        f"none of {len(dataset.cases)} cases has an image and a label that can be converted{first}",
-        where=dataset.root,
-        mend="mend what `cpfnet check` finds",
-    )
+    found = f"none of {len(dataset.cases)} cases has a label to learn from"
+    if failures:
+        found += f" and can be converted; the first of {len(failures)} that failed: {next(iter(failures.values()))}"
+    return DatasetError(found, where=dataset.root, mend="`cpfnet check` lists what is missing, and what is wrong")
 
 
 def _remarks(dataset: Dataset, form: Form, about: About, out: Path) -> Iterator[str]:
