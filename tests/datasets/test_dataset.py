@@ -240,7 +240,7 @@ BAD = {
     "image: scans/{case}.png": ("finds no file", "it holds dataset.yaml, images, masks"),
     "image: images/{case}.png\nlabel: masks/{patient}.png": ("shares no placeholder",),
     "name: x\nimages: images/{case}.png": ("line 2: images: unknown key", "did you mean 'image'"),
-    "label: masks/{case}.png": ("need `image`",),
+    "label: masks/{case}.png": ("needs `image`",),
     "root: nowhere": ("no such folder",),
     "manifest: nothing.csv": ("no such file",),
     "labels: {}": ("no class is named",),

@@ -15,10 +15,12 @@ import numpy as np
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration, Splits
 from cpfnet.data.finding import natural
-from cpfnet.data.layouts import UNDERSTOOD, folders, images_and_masks
+from cpfnet.data.layouts import UNDERSTOOD, images_and_masks, not_understood
 from cpfnet.data.manifest import datalist, is_datalist, missing_files, read_csv
 from cpfnet.data.nnunet import raw, read_json
+from cpfnet.data.patients import together
 from cpfnet.data.patterns import by_patterns
+from cpfnet.data.studies import studies
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Plan
 from cpfnet.settings import read_yaml
@@ -39,11 +41,11 @@ def load(path: Path | str) -> Dataset:
     path = Path(path)
     if path.is_dir():
         own = path / "dataset.yaml"
-        dataset = _declared(own) if own.is_file() else _folder(path)
+        dataset = _declared(own) if own.is_file() else _by_header(_folder(path, Declaration()))
     elif path.suffix.lower() in (".yaml", ".yml"):
         dataset = _declared(path)
     elif path.exists():
-        dataset = _listed(path)
+        dataset = _by_header(_listed(path))
     else:
         near = []
         if path.parent.is_dir():
@@ -61,17 +63,25 @@ def load(path: Path | str) -> Dataset:
     return replace(dataset, cases=tuple(sorted(dataset.cases, key=lambda c: natural(c.id))), problems=problems)
 
 
-def _folder(root: Path) -> Dataset:
+def _folder(root: Path, declaration: Declaration) -> Dataset:
     listing = root / "dataset.json"
-    if listing.is_file() and is_datalist(read_json(listing), root):
+    if not declaration.label and listing.is_file() and is_datalist(read_json(listing), root):
         return datalist(listing)
-    understood = raw(root) or images_and_masks(root)
-    if understood is None:
-        names = ", ".join(sorted(folders(root))[:8])
+    plain = None if declaration.label else raw(root) or images_and_masks(root)
+    if plain is not None and any(case.labels for case in plain.cases):
+        return plain
+    by_reference = studies(root, declaration)  # also where names tell nothing, as in images/ and masks/ of one export
+    if by_reference is not None and (plain is None or any(case.labels for case in by_reference.cases)):
+        return by_reference
+    if plain is not None:
+        return plain
+    if declaration.label:
         raise DatasetError(
-            f"cannot be understood as a dataset (folders found: {names or 'none'})", where=root, mend=UNDERSTOOD
+            "`label` needs `image`, too: alone it chooses among the labels of DICOM studies, and no DICOM image lies here",
+            where=root / "dataset.yaml",
+            mend="add `image`, such as `image: scans/{case}.nii.gz`; or remove `label`",
         )
-    return understood
+    raise not_understood(root)
 
 
 def _listed(path: Path) -> Dataset:
@@ -82,7 +92,7 @@ def _listed(path: Path) -> Dataset:
         raise DatasetError(f"a file ending in {suffix or 'nothing'} is no DATASET", where=path, mend=UNDERSTOOD)
     if is_datalist(read_json(path), path.parent) or path.name != "dataset.json":
         return datalist(path)
-    return _folder(path.parent)
+    return _folder(path.parent, Declaration())
 
 
 def _declared(path: Path) -> Dataset:
@@ -98,15 +108,20 @@ def _declared(path: Path) -> Dataset:
             raise DatasetError(f"manifest: no such file: {manifest}", where=path, mend="correct `manifest`")
         dataset = _listed(manifest)
     else:
-        dataset = _folder(root)
+        dataset = _folder(root, declaration)
     given = {key: getattr(declaration, key) for key in ("name", "modality", "channels", "labels")}
     dataset = replace(dataset, declaration=path, **{key: value for key, value in given.items() if value is not None})
-    cases = dataset.cases
     if declaration.patient is not None:
-        cases = _with_patients(cases, declaration.patient, path)
+        cases = _with_patients(dataset.cases, declaration.patient, path)
+    else:
+        cases = _by_header(dataset).cases
     if declaration.split is not None:
         cases = _with_splits(cases, declaration.split, path)
     return replace(dataset, cases=cases)
+
+
+def _by_header(dataset: Dataset) -> Dataset:
+    return replace(dataset, cases=together(dataset.cases))
 
 
 def _with_patients(cases: Iterable[Case], expression: str, where: Path) -> tuple[Case, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -26,19 +28,25 @@ def _pattern(value: str) -> str:
         )
     if "**" in value:
         raise ValueError(f"'**' in {value!r} is not understood; write one * for each folder")
+    return value
+
+
+def _telling(value: str) -> str:
+    """A pattern that tells cases apart."""
+    _pattern(value)
     if not _PLACEHOLDER.search(value):
         raise ValueError(f"the pattern {value!r} holds neither {{case}} nor {{patient}}, so it cannot tell cases apart")
     return value
 
 
-def _patterns(value: Any) -> Any:
+def _patterns(value: Any, check: Callable[[str], str] = _telling) -> Any:
     """Check the patterns before their union is, whose complaints about each member nobody could read."""
     if isinstance(value, dict) and value:
-        return {key: _patterns(v) if isinstance(v, str) else _no_pattern(v) for key, v in value.items()}
+        return {key: _patterns(v, check) if isinstance(v, str) else _no_pattern(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)) and value:
-        return tuple(_patterns(v) if isinstance(v, str) else _no_pattern(v) for v in value)
+        return tuple(_patterns(v, check) if isinstance(v, str) else _no_pattern(v) for v in value)
     if isinstance(value, str) and value:
-        return _pattern(value)
+        return check(value)
     return value if value is None else _no_pattern(value)
 
 
@@ -47,6 +55,10 @@ def _no_pattern(value: Any) -> Any:
 
 
 Patterns = BeforeValidator(_patterns)
+LabelPatterns = BeforeValidator(partial(_patterns, check=_pattern))
+
+LABEL_KINDS = ("seg", "rtstruct")
+"""Values of `label` that choose the label objects of DICOM studies by what they are."""
 
 
 _SETTINGS = ("background", "ignore", "exclusive", "threshold", "fraction", "overlap")
@@ -152,7 +164,10 @@ class Declaration(Strict):
     image: Annotated[str | tuple[str, ...] | dict[str, str] | None, Patterns] = Field(
         None, description="pattern, or one a channel: a list, or channel → pattern"
     )
-    label: Annotated[str | dict[str, str] | None, Patterns] = Field(None, description="pattern, or reader → pattern")
+    label: Annotated[str | dict[str, str] | None, LabelPatterns] = Field(
+        None,
+        description="pattern, or reader → pattern; of DICOM studies (without `image`) also seg or rtstruct: only these labels",
+    )
     roi: Annotated[str | None, Patterns] = Field(None, description="pattern of masks of the evaluation region")
     patient: str | None = Field(
         None, description="regular expression: what it matches in a case's id (its first group) is the patient"
@@ -174,7 +189,7 @@ class Declaration(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Declaration:
-        if self.image is None and (self.label is not None or self.roi is not None):
+        if self.image is None and (self.roi is not None or (self.label is not None and self.manifest is not None)):
             raise ValueError("`label` and `roi` need `image`, too")
         if self.image is not None and self.manifest is not None:
             raise ValueError("`manifest` and `image` exclude each other: the cases are listed, or found by patterns")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, natural, printable, quoted, shown
 from cpfnet.errors import DatasetError
+from cpfnet.formats.files import is_reference, looks_like_dicom
 
 SPLITS = {
     "train": "train",
@@ -25,13 +28,15 @@ SPLITS = {
 }
 LABEL_FOLDERS = ("masks", "labels")
 ROI_FOLDERS = ("roi", "fov")
+LOOKED_INTO = 1000
+"""Files of a folder that are looked into before it is given up."""
 _AFFIX = re.compile(
     r"[-_. ](mask|masks|seg|segmentation|segmentations|label|labels|gt|groundtruth|ground_truth|annotation|manual|roi|fov)$",
     re.IGNORECASE,
 )
 
 UNDERSTOOD = (
-    "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), nnU-Net raw (imagesTr, labelsTr, "
+    "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), DICOM studies with SEG or RTSTRUCT, nnU-Net raw (imagesTr, labelsTr, "
     "dataset.json), a datalist JSON, a CSV manifest (case,image,label); for any other order of files put a dataset.yaml "
     "beside them, such as `image: scans/{case}.png` and `label: manual/{case}_mask.png`"
 )
@@ -47,8 +52,38 @@ def image_files(path: Path) -> list[Path]:
     return [entry for entry in _entries(path) if not entry.is_dir() and known(entry)]
 
 
+def images_in(path: Path) -> list[Path]:
+    """As `image_files`, and the sub-folders that hold DICOM objects: a series each."""
+    return [
+        entry
+        for entry in _entries(path)
+        if (holds_dicom(entry) if entry.is_dir() and entry.name.lower() not in SPLITS else known(entry))
+    ]
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Does a DICOM object lie in or below a folder, among its first `LOOKED_INTO` files?"""
+
+    def files() -> Iterator[Path]:
+        for parent, below, names in os.walk(folder):
+            below.sort()
+            yield from (Path(parent, name) for name in sorted(names))
+
+    return any(_begins_as_dicom(file) for file in islice(files(), LOOKED_INTO))
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return False
+        with path.open("rb") as file:
+            return looks_like_dicom(file.read(144))
+    except OSError:
+        return False
+
+
 def known(path: Path) -> bool:
-    return path.name.lower().endswith(formats.IMAGE_SUFFIXES)
+    return bool(formats.suffix_of(path))
 
 
 def _entries(path: Path) -> list[Path]:
@@ -62,8 +97,9 @@ def _entries(path: Path) -> list[Path]:
 
 
 def identifier(path: Path) -> str:
-    """The stem as a case id: printable, and the same for composed and decomposed accents (macOS)."""
-    return unicodedata.normalize("NFC", printable(formats.stem(path)))
+    """The stem (of ``FOLDER/series=UID``, the folder's) as a case id: printable, and the same for composed and decomposed accents (macOS)."""
+    place = path.parent if is_reference(path) else path
+    return unicodedata.normalize("NFC", printable(formats.stem(place)))
 
 
 def match(
@@ -125,7 +161,7 @@ def _parts(root: Path) -> list[tuple[str | None, Path, Path | None, Path | None]
             )
             for name, path in below.items()
         ]
-        return parts if below and not image_files(images) else [(None, images, labels, roi), *parts]
+        return parts if below and not images_in(images) else [(None, images, labels, roi), *parts]
     above = {name: folders(path) for name, path in here.items() if name in SPLITS}
     return [
         (
@@ -140,21 +176,12 @@ def _parts(root: Path) -> list[tuple[str | None, Path, Path | None, Path | None]
 
 
 def images_and_masks(root: Path) -> Dataset | None:
-    """Understand the plain layout; None where there is no ``images`` folder.
-
-    Raises:
-        DatasetError: images, but no masks or labels; no image at all.
-    """
+    """Understand the plain layout; None where there is no ``images`` folder with an image in it, or neither masks nor labels."""
     parts = _parts(root)
     if not parts:
         return None
     if not any(labels for _, _, labels, _ in parts):
-        others = sorted(set(folders(root)) | {name for _, images, _, _ in parts for name in folders(images.parent)})
-        raise DatasetError(
-            f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))})",
-            where=root,
-            mend="rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
-        )
+        return None
     cases: list[Case] = []
     problems: list[Finding] = []
     for split, images, labels, roi in parts:
@@ -162,24 +189,42 @@ def images_and_masks(root: Path) -> Dataset | None:
         cases += found
         problems += trouble
     if not cases and not problems:
-        inside = sorted({path.suffix for _, images, _, _ in parts for path in _entries(images) if path.is_file()})
-        nested = [shown(path, root) for _, images, _, _ in parts for path in folders(images).values()]
-        seen = (
-            f"files ending in {', '.join(inside)}"
-            if inside
-            else f"folders {', '.join(nested[:5])}"
-            if nested
-            else "nothing"
-        )
-        raise DatasetError(
-            f"no image to use in images/ (found: {seen})",
-            where=root,
-            mend=f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "
-            "`image: images/{patient}/{case}.png`",
-        )
+        return None
     if any(n > 1 for n in Counter(case.id for case in cases).values()):  # train/001.png and test/001.png
         cases = [replace(c, id=f"{c.split}_{c.id}", patient=f"{c.split}_{c.patient}") if c.split else c for c in cases]
     return Dataset(root, root.resolve().name, tuple(cases), layout="images and masks", problems=tuple(problems))
+
+
+def not_understood(root: Path) -> DatasetError:
+    """Why a folder is no data set, as far as one can see."""
+    parts = _parts(root)
+    if not parts:
+        names = ", ".join(printable(name) for name in sorted(folders(root))[:8])
+        return DatasetError(
+            f"cannot be understood as a dataset (folders found: {names or 'none'})", where=root, mend=UNDERSTOOD
+        )
+    if not any(labels for _, _, labels, _ in parts):
+        others = sorted(set(folders(root)) | {name for _, images, _, _ in parts for name in folders(images.parent)})
+        return DatasetError(
+            f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))})",
+            where=root,
+            mend="rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
+        )
+    inside = sorted({path.suffix for _, images, _, _ in parts for path in _entries(images) if path.is_file()})
+    nested = [shown(path, root) for _, images, _, _ in parts for path in folders(images).values()]
+    seen = (
+        f"files ending in {', '.join(inside)}"
+        if inside
+        else f"folders {', '.join(nested[:5])}"
+        if nested
+        else "nothing"
+    )
+    return DatasetError(
+        f"no image to use in images/ (found: {seen})",
+        where=root,
+        mend=f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "
+        "`image: images/{patient}/{case}.png`",
+    )
 
 
 def _collect(
@@ -187,13 +232,13 @@ def _collect(
 ) -> tuple[list[Case], list[Finding]]:
     by_id: dict[str, Path] = {}
     problems: list[Finding] = []
-    for path in image_files(images):
+    for path in images_in(images):
         case = identifier(path)
         if case in by_id:
             problems.append(duplicate_case(case, [by_id[case], path], root))
         else:
             by_id[case] = path
-    label_of, trouble, alone = match(by_id, image_files(labels) if labels else [], root, "label")
+    label_of, trouble, alone = match(by_id, images_in(labels) if labels else [], root, "label")
     roi_of, roi_trouble, roi_alone = match(by_id, image_files(roi) if roi else [], root, "roi")
     problems += [*trouble, *roi_trouble]
     unusable = {finding.case for finding in (*trouble, *roi_trouble)}

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, printable, shown
 from cpfnet.data.layouts import SPLITS, identifier
@@ -219,5 +220,5 @@ def missing_files(dataset: Dataset) -> list[Finding]:
         )
         for case in dataset.cases
         for path in case.files
-        if not os.path.lexists(path)
+        if not (os.path.lexists(path) or formats.exists(path))
     ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration
 from cpfnet.data.finding import Finding, printable, quoted, shown
-from cpfnet.data.layouts import without_image
+from cpfnet.data.layouts import holds_dicom, without_image
 from cpfnet.errors import DatasetError
 
 Names = dict[str, str]
@@ -32,7 +32,10 @@ def _expression(segment: str) -> re.Pattern[str]:
 
 
 def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
-    """Every file that ``pattern`` matches, with what its placeholders stand for; hidden files only where they are named."""
+    """Every file, or folder of DICOM objects, that ``pattern`` matches, with what its placeholders stand for.
+
+    Hidden ones only where they are named.
+    """
 
     def descend(folder: Path, segments: list[str], names: Names) -> Iterator[tuple[Names, Path]]:
         segment, *rest = segments
@@ -52,7 +55,7 @@ def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
                 continue
             if rest and entry.is_dir():
                 yield from descend(entry, rest, {**names, **found})
-            elif not rest and not entry.is_dir():
+            elif not rest and (not entry.is_dir() or holds_dicom(entry)):
                 yield {**names, **found}, entry
 
     yield from descend(root, [part for part in pattern.split("/") if part not in ("", ".")], {})

@@ -99,6 +99,8 @@ def _labels(draft: Draft, *, declared: bool) -> dict[str, Any]:
     for entry, found in zip(labels["classes"], fingerprint.classes, strict=True):
         if not declared:
             entry["tubular"] = found.tubular
+        if fingerprint.modality is not None:
+            entry |= {key: entry[key] or code for key, code in _codes(found.name).items()}
         figures.append(
             f"{found.name}: in {found.cases:.0%} of the labels, {found.frequency:.2%} of the pixels, median radius "
             f"{found.radius:.1f} pixels{', thin and long' if found.tubular else ''}"
@@ -108,6 +110,14 @@ def _labels(draft: Draft, *, declared: bool) -> dict[str, Any]:
     )
     draft.because("labels", f"{fingerprint.labels_reason}\n" + "\n".join(figures) + readers)
     return labels
+
+
+def _codes(name: str) -> dict[str, dict[str, Any]]:
+    """What DICOM calls such a structure, for those who correct the plan."""
+    from cpfnet.formats.dicom.codes import code_for
+
+    category, type_ = code_for(name)
+    return {"category": category.model_dump(), "type": type_.model_dump()}
 
 
 def _network(draft: Draft, weights: str | None) -> None:

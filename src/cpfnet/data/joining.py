@@ -1,0 +1,102 @@
+"""Which image series a DICOM segmentation or structure set was drawn on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpfnet.data.finding import Finding, quoted, shown
+
+if TYPE_CHECKING:
+    from cpfnet.formats.dicom import LabelObject, Series
+
+
+class Joining:
+    """Finds the series of labels; one look at each.
+
+    Args:
+        series: all image series of a data set.
+    """
+
+    def __init__(self, series: Sequence[Series]):
+        self.series = series
+        self.holding = {instance: one.uid for one in series for instance in one.instances}
+
+    def fitting(self, label: LabelObject) -> tuple[list[Series], bool]:
+        """The series that a label was drawn on: one, several where this cannot be told, or none.
+
+        What it refers to decides: most instances, else the series. Else its frame of reference does (DICOM PS3.3, C.7.4.1),
+        in its own study first; and for a label that says nothing, its study.
+
+        Returns:
+            The series, and whether the label refers to it.
+        """
+        hits = Counter(self.holding[uid] for uid in label.instances if uid in self.holding)
+        most = max(hits.values(), default=0)
+        frame = label.frame_of_reference
+        silent = not (label.series or label.instances or frame)
+        rules: tuple[Callable[[Series], bool], ...] = (
+            lambda one: 0 < most == hits[one.uid],
+            lambda one: one.uid in label.series,
+            lambda one: bool(frame) and one.frame_of_reference == frame and one.study == label.study,
+            lambda one: bool(frame) and one.frame_of_reference == frame,
+            lambda one: silent and one.study == label.study,
+        )
+        for number, rule in enumerate(rules):
+            if found := [one for one in self.series if rule(one)]:
+                return found, number < 2
+        return [], False
+
+
+def alone(label: LabelObject, root: Path) -> Finding:
+    """No series fits."""
+    where = shown(label.path, root)
+    named = f" (series {', '.join(sorted(label.series))})" if label.series else ""
+    what = f"the {label.kind.upper()} belongs to no image here: what it refers to{named} is not found, nor its frame of reference"
+    return Finding("error", "no-image", where, what, f"add the image series that it was drawn on; or delete `{where}`")
+
+
+def elsewhere(label: LabelObject, series: Series, root: Path) -> Finding:
+    """It refers to another series than the one that fits."""
+    where = shown(label.path, root)
+    what = (
+        f"the {label.kind.upper()} refers to another series (UID {', '.join(sorted(label.series)) or 'unknown'}); "
+        f"it is taken for `{shown(series.reference, root)}`, which has the same frame of reference"
+    )
+    mend = f"nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn on; or delete `{where}`"
+    return Finding("warning", "other-series", where, what, mend)
+
+
+def unclear(label: LabelObject, fitting: Sequence[Series], kinds: Sequence[str], root: Path) -> Finding:
+    """Several series fit; ``kinds`` are their modalities."""
+    references = [one.reference for one in fitting]
+    ways = [f"write `modality: {kind}` into `dataset.yaml`" for kind in dict.fromkeys(kinds)]
+    if len(ways) < len(fitting):
+        ways = [f"delete {quoted([r for r in references if r != keep], root)}" for keep in references]
+    what = f"the {label.kind.upper()} fits {len(fitting)} image series: {quoted(references, root)}; it is left out"
+    return Finding("error", "ambiguous-image", shown(label.path, root), what, "; or ".join(ways))
+
+
+def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: bool) -> Finding:
+    """One series has several labels; ``chosen``: the dataset.yaml's `label` was followed."""
+    paths, kinds = [one.path for one in labels], [one.kind for one in labels]
+    ways = [f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths]
+    if not chosen and len(set(kinds)) == len(kinds):
+        ways += [f"write `label: {kind}` into `dataset.yaml`" for kind in kinds]
+    elif not chosen and (patterns := _patterns(paths, root)):
+        ways += [f"write `label: '{pattern}'` into `dataset.yaml`" for pattern in patterns]
+        readers = ", ".join(f"reader{number}: '{pattern}'" for number, pattern in enumerate(patterns, start=1))
+        ways += [f"write `label: {{{readers}}}` into `dataset.yaml` if each is the work of one reader"]
+    what = f"{len(paths)} labels of the same image series: {quoted(paths, root)}; the case is left out"
+    return Finding("error", "ambiguous-label", shown(paths[0], root), what, "; or ".join(ways), case)
+
+
+def _patterns(paths: Sequence[Path], root: Path) -> list[str]:
+    """Patterns that tell the paths apart by the names in which they differ; none where these are unlike in depth."""
+    parts = [path.relative_to(root).parts for path in paths]
+    if len({len(one) for one in parts}) > 1 or not all(path.is_file() for path in paths):
+        return []
+    same = [len(set(names)) == 1 for names in zip(*parts, strict=True)]
+    return ["/".join("*" if alike else name for alike, name in zip(same, one, strict=True)) for one in parts]

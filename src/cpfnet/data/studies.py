@@ -1,0 +1,224 @@
+"""A folder of DICOM studies, as archives and treatment planning systems export them, however it is nested.
+
+Each image series that a segmentation (SEG) or structure set (RTSTRUCT) was drawn on is a case, wherever the label lies. Of a study without
+any label its largest series is an unlabelled case; all other series are left out, saying so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.declaration import LABEL_KINDS, Declaration
+from cpfnet.data.finding import Finding, quoted, shown
+from cpfnet.data.joining import Joining, alone, elsewhere, several, unclear
+from cpfnet.data.layouts import SPLITS
+from cpfnet.data.patterns import find
+from cpfnet.data.pseudonyms import case_ids, patient_of
+from cpfnet.errors import DatasetError
+
+if TYPE_CHECKING:
+    from cpfnet.formats.dicom import LabelObject, Scan, Series
+
+Drawn = dict[str, dict[str, list["LabelObject"]]]
+"""Series UID → reader → labels."""
+
+
+def studies(root: Path, declaration: Declaration) -> Dataset | None:
+    """Understand a folder of studies; None where no DICOM object lies in it.
+
+    Args:
+        root: the folder; ZIP archives in it are looked into.
+        declaration: its ``modality`` chooses image series, its ``label`` label objects.
+
+    Raises:
+        DatasetError: labels without images, a ``label`` or ``modality`` that finds none, or labelled series of several modalities.
+    """
+    from cpfnet.formats.dicom.series import modality_of, scan
+
+    scans = [scan(root), *(scan(path) for path in sorted(root.rglob("*.[zZ][iI][pP]")) if path.is_file())]
+    every = [one for found in scans for one in found.series]
+    labels = [one for found in scans for one in found.labels]
+    if not every and labels:
+        what = f"holds {len(labels)} DICOM segmentations or structure sets, but no image"
+        raise DatasetError(what, where=root, mend="add the image series that they were drawn on")
+    if not every:
+        return None
+    kinds = {one.uid: modality_of(one.modality) for one in every}
+    series = [one for one in every if declaration.modality in (None, kinds[one.uid])]
+    if not series:
+        raise DatasetError(
+            f"modality: none of {len(every)} image series is {declaration.modality}; there are {_counted(kinds.values())}",
+            where=root,
+            mend="correct `modality` in dataset.yaml",
+        )
+    problems: list[Finding] = []
+    drawn = _joined(root, declaration, every, kinds, labels, problems)
+    _one_modality(root, [kinds[uid] for uid in drawn])
+    chosen, note = _chosen(series, drawn, kinds)
+    problems += note
+    cases = _cases(root, declaration, chosen, every, drawn, problems)
+    problems += _patients(root, declaration, chosen)
+    problems += _damaged(root, scans, chosen)
+    return Dataset(root, root.resolve().name, tuple(cases), layout="DICOM studies", problems=tuple(problems))
+
+
+def _readers(root: Path, declaration: Declaration, labels: list[LabelObject]) -> Mapping[str, list[LabelObject]]:
+    """Reader → label objects; without a declaration all of them are one reader's."""
+    if declaration.label is None:
+        return {"label": labels}
+    out = {}
+    for reader, pattern in declaration.readers.items():
+        files = set() if pattern in LABEL_KINDS else {path for _, path in find(root, pattern)}
+        out[reader] = [one for one in labels if one.kind == pattern or one.path in files]
+        if not out[reader]:
+            there = (
+                f"{quoted([one.path for one in labels[:3]], root)}{' …' if len(labels) > 3 else ''}"
+                if labels
+                else "none"
+            )
+            raise DatasetError(
+                f"label: {pattern!r} finds no segmentation or structure set (there are: {there})",
+                where=root,
+                mend=f"write one of {', '.join(LABEL_KINDS)}, or a pattern with one * for each folder, such as '*/RS*.dcm'",
+            )
+    return out
+
+
+def _joined(
+    root: Path,
+    declaration: Declaration,
+    every: list[Series],
+    kinds: Mapping[str, str],
+    labels: list[LabelObject],
+    problems: list[Finding],
+) -> Drawn:
+    """Give each label to the series that it was drawn on; those on series of other modalities than the declared are dropped."""
+    joining = Joining(every)
+    drawn: Drawn = defaultdict(lambda: defaultdict(list))
+    for reader, objects in _readers(root, declaration, labels).items():
+        for label in objects:
+            found, referred = joining.fitting(label)
+            fitting = [one for one in found if declaration.modality in (None, kinds[one.uid])]
+            if len(fitting) == 1:
+                drawn[fitting[0].uid][reader].append(label)
+                if not referred and (label.series or label.instances):
+                    problems.append(elsewhere(label, fitting[0], root))
+            elif fitting:
+                problems.append(unclear(label, fitting, [kinds[one.uid] for one in fitting], root))
+            elif not found:
+                problems.append(alone(label, root))
+    return drawn
+
+
+def _counted(names: Iterable[str]) -> str:
+    """``5 ct, 1 mr``."""
+    return ", ".join(f"{count} {name or 'unknown'}" for name, count in Counter(names).most_common())
+
+
+def _one_modality(root: Path, labelled: list[str]) -> None:
+    if len(set(labelled)) > 1:
+        ways = "; or ".join(f"write `modality: {kind}` into `dataset.yaml`" for kind in dict.fromkeys(sorted(labelled)))
+        raise DatasetError(
+            f"the labelled image series are of several modalities: {_counted(labelled)}", where=root, mend=ways
+        )
+
+
+def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[str, str]) -> tuple[list[Series], list[Finding]]:
+    """The series that are cases, and a note on those that are not."""
+    if not drawn:
+        return series, []
+    kind = {kinds[uid] for uid in drawn}
+    settled = {one.study for one in series if one.uid in drawn}
+    largest: dict[str, Series] = {}
+    for one in sorted(series, key=lambda one: (-one.count, one.uid)):
+        if one.study not in settled and kinds[one.uid] in kind:
+            largest.setdefault(one.study, one)
+    chosen = [one for one in series if one.uid in drawn or largest.get(one.study) is one]
+    left = [one for one in series if one not in chosen]
+    if not left:
+        return chosen, []
+    beside = sum(one.study in settled for one in left)
+    parts = [f"{beside} beside a labelled series of the same study"] if beside else []
+    parts += (
+        [f"{len(left) - beside} of other modality, or smaller than the one kept of their study"]
+        if len(left) > beside
+        else []
+    )
+    what = f"{len(left)} image series without label left out ({_counted(one.modality for one in left)}): {', '.join(parts)}"
+    mend = "nothing needs to be done: a series is a case as soon as a segmentation or structure set refers to it"
+    return chosen, [Finding("note", "left-out", "image series", what, mend)]
+
+
+def _folders(one: Series, root: Path) -> tuple[str, ...]:
+    """The names of the folders that a series lies in, from the root down; an archive counts as a folder."""
+    place = one.folder.relative_to(root)
+    return (*place.parts[:-1], place.stem) if one.folder.is_file() else place.parts
+
+
+def _cases(
+    root: Path,
+    declaration: Declaration,
+    chosen: list[Series],
+    every: list[Series],
+    drawn: Drawn,
+    problems: list[Finding],
+) -> list[Case]:
+    folders = [_folders(one, root) for one in chosen]
+    ids = case_ids(folders, [one.uid for one in chosen], root.resolve().name)
+    studies_of: dict[str, set[str]] = defaultdict(set)
+    for one in every:
+        studies_of[one.patient or one.study].add(one.study)
+    cases = []
+    for case, names, one in zip(ids, folders, chosen, strict=True):
+        labels = drawn.get(one.uid, {})
+        trouble = [
+            several(case, found, root, chosen=declaration.label is not None)
+            for found in labels.values()
+            if len(found) > 1
+        ]
+        problems += trouble
+        if not trouble:
+            split = next((SPLITS[name.lower()] for name in names[:2] if name.lower() in SPLITS), None)
+            paths = {reader: found.path for reader, (found,) in labels.items()}
+            cases.append(
+                Case(case, patient_of(studies_of[one.patient or one.study]), (one.reference,), paths, split=split)
+            )
+    return cases
+
+
+def _patients(root: Path, declaration: Declaration, chosen: Sequence[Series]) -> list[Finding]:
+    """What the headers do not tell about patients."""
+    studies = {one.study: one.patient for one in chosen}
+    if declaration.patient is not None or len(studies) < 2:
+        return []
+    unknown = sum(not patient for patient in studies.values())
+    if unknown:
+        what = f"{unknown} of {len(studies)} studies have no PatientID: each counts as a patient of its own"
+        mend = "nothing needs to be done if they are different patients, else say what part of a case's id is the patient: write for example `patient: '^(.*)_'` into `dataset.yaml`"
+        return [Finding("note", "no-patient", root.resolve().name, what, mend)]
+    if len(set(studies.values())) == 1:
+        what = f"all {len(studies)} studies have the same PatientID, so no patient is left to validate on"
+        mend = "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a patient; or add studies of other patients"
+        return [Finding("warning", "one-patient", root.resolve().name, what, mend)]
+    return []
+
+
+def _damaged(root: Path, scans: Sequence[Scan], chosen: Sequence[Series]) -> list[Finding]:
+    """Files that cannot be read, where no case will say so: what lies in a case's own folder fails with the case."""
+    own = {one.reference for one in chosen}
+    return [
+        Finding(
+            "error",
+            "unreadable",
+            shown(path, root),
+            f"{reason}: the image series or label that it is part of lacks it",
+            f"replace `{shown(path, root)}` by a readable copy; or delete `{shown(path, root)}`",
+        )
+        for found in scans
+        for path, reason in found.unreadable
+        if not own & {path, *path.parents}
+    ]

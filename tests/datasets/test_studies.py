@@ -1,0 +1,476 @@
+"""A folder of DICOM studies is a data set, however it is nested."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from ruamel.yaml import YAML
+
+from cpfnet import formats
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.dataset import load
+from cpfnet.data.fingerprint import fingerprint
+from cpfnet.data.proposal import propose
+from cpfnet.errors import DatasetError
+from tests.data import PRIVATE, shared, write_nifti
+from tests.datasets.studies import BOX, SHAPE, scan, write_rtstruct, write_seg
+
+
+def kinds(dataset: Dataset) -> list[str]:
+    return [finding.kind for finding in dataset.problems]
+
+
+def by_id(dataset: Dataset) -> dict[str, Case]:
+    return {case.id: case for case in dataset.cases}
+
+
+def declare(root: Path, text: str) -> None:
+    YAML(typ="safe").load(text)
+    (root / "dataset.yaml").write_text(text)
+
+
+def two_patients(root: Path) -> Path:
+    """anna with one study, ben with two; labels inside, in a folder of their own, and far away."""
+    files = scan(root / "anna", patient="A", study="1")
+    write_rtstruct(root / "anna" / "rs.dcm", files)
+    files = scan(root / "ben" / "first" / "CT", patient="B", study="1")
+    write_seg(root / "ben" / "first" / "SEG" / "1.dcm", files)
+    files = scan(root / "ben" / "second" / "CT", patient="B", study="2")
+    write_rtstruct(root / "contours" / "x" / "27.dcm", files)
+    return root
+
+
+def test_labels_find_their_series_wherever_they_lie(tmp_path: Path) -> None:
+    root = two_patients(tmp_path / "studies")
+    dataset = load(root)
+    assert not dataset.problems
+    assert {case.id: case.images[0].relative_to(root).as_posix() for case in dataset.cases} == {
+        "anna": "anna",
+        "ben_first": "ben/first/CT",
+        "ben_second": "ben/second/CT",
+    }
+    labels = {case.id: case.labels["label"].relative_to(root).as_posix() for case in dataset.cases}
+    assert labels == {"anna": "anna/rs.dcm", "ben_first": "ben/first/SEG/1.dcm", "ben_second": "contours/x/27.dcm"}
+    expected = np.zeros(SHAPE, dtype=bool)
+    expected[BOX] = True
+    for case in dataset.cases:
+        image = formats.read(case.images)
+        label = formats.read_label(case.labels["label"], image)
+        assert image.shape == SHAPE
+        assert np.array_equal(label.array[0] > 0, expected)
+
+
+def test_patients_come_from_the_headers_and_are_pseudonyms(tmp_path: Path) -> None:
+    cases = by_id(load(two_patients(tmp_path)))
+    assert cases["ben_first"].patient == cases["ben_second"].patient != cases["anna"].patient
+    assert all(re.fullmatch("patient-[0-9a-f]{8}", case.patient) for case in cases.values())
+
+
+def test_nothing_private_shows(tmp_path: Path) -> None:
+    root = two_patients(tmp_path / "studies")
+    scan(root / "anna" / "scout", patient="A", study="1", series="other", shape=(2, 24, 20))
+    lost = scan(tmp_path / "lost", patient="A", study="9", series="lost")
+    write_rtstruct(root / "lost.dcm", lost)
+    write_rtstruct(root / "anna" / "again.dcm", scan(tmp_path / "copy", patient="A", study="1"), name="b")
+    dataset = load(root)
+    assert {"left-out", "no-image", "ambiguous-label"} <= set(kinds(dataset))
+    found = fingerprint(dataset)
+    plan, reasons = propose(found, dataset)
+    text = json.dumps(
+        [[asdict(case) for case in dataset.cases], [asdict(p) for p in dataset.problems], reasons, plan.model_dump()],
+        default=str,
+    )
+    text = text.replace(str(tmp_path), "") + found.model_dump_json()
+    for private in (*PRIVATE.values(), "Erika", "Muster"):
+        assert private not in text
+
+
+def test_flat_folder(tmp_path: Path) -> None:
+    for number in range(3):
+        files = scan(tmp_path, patient=f"P{number}", names=f"{number}_{{}}")
+        write_rtstruct(tmp_path / f"rs{number}", files)
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert len({case.id for case in dataset.cases}) == len({case.patient for case in dataset.cases}) == 3
+    assert all(re.fullmatch(re.escape(tmp_path.name) + "-[0-9a-f]{8}", case.id) for case in dataset.cases)
+    assert [case.id for case in load(tmp_path).cases] == [case.id for case in dataset.cases]
+    assert {formats.read(case.images).shape for case in dataset.cases} == {SHAPE}
+
+
+def test_one_study_alone_is_called_as_its_folder(tmp_path: Path) -> None:
+    files = scan(tmp_path / "mine")
+    write_rtstruct(tmp_path / "mine" / "rs.dcm", files)
+    assert [case.id for case in load(tmp_path / "mine").cases] == ["mine"]
+    assert [case.id for case in load(tmp_path).cases] == ["mine"]
+
+
+def test_folders_named_by_uids_make_short_ids(tmp_path: Path) -> None:
+    for number in (1, 2):
+        files = scan(tmp_path / "LIDC" / f"1.3.6.1.4.1.14519.{number}" / "1.3.6.1.4.1.9.9", patient=f"{number}")
+        write_rtstruct(files[0].parent / "rs.dcm", files)
+    assert all(re.fullmatch("[0-9a-f]{8}", case.id) for case in load(tmp_path).cases)
+
+
+def test_archives(tmp_path: Path) -> None:
+    for number in (1, 2):
+        files = scan(tmp_path / "out" / f"p{number}", patient=f"P{number}")
+        files.append(write_rtstruct(tmp_path / "out" / "rs.dcm", files))
+        with zipfile.ZipFile(tmp_path / f"p{number}.zip", "w") as archive:
+            for file in files:
+                archive.write(file, f"study/{file.name}")
+    shutil.rmtree(tmp_path / "out")
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert [case.id for case in dataset.cases] == ["p1", "p2"]
+    for case in dataset.cases:
+        image = formats.read(case.images)
+        assert formats.read_label(case.labels["label"], image).array.sum() == 3 * 8 * 7
+
+
+def test_splits_stand_above(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        files = scan(tmp_path / split / "p1", patient=f"P {split}")
+        write_rtstruct(tmp_path / split / "p1" / "rs.dcm", files)
+    assert {case.id: case.split for case in load(tmp_path).cases} == {"train": "train", "test": "test"}
+
+
+def test_unlabelled_series_do_not_flood(tmp_path: Path) -> None:
+    root = tmp_path
+    for number in (1, 2):
+        files = scan(root / f"p{number}" / "portal", patient=f"P{number}", series="portal")
+        write_rtstruct(root / f"p{number}" / "rs.dcm", files)
+        scan(root / f"p{number}" / "native", patient=f"P{number}", series="native")
+        scan(root / f"p{number}" / "pet", patient=f"P{number}", series="pet", modality="PT")
+    scan(root / "p3" / "portal", patient="P3", series="portal")
+    scan(root / "p3" / "thin", patient="P3", series="thin", shape=(3, 24, 20))
+    dataset = load(root)
+    assert {case.id: bool(case.labels) for case in dataset.cases} == {"p1": True, "p2": True, "p3": False}
+    assert by_id(dataset)["p3"].images[0] == root / "p3" / "portal"
+    (note,) = dataset.problems
+    assert (note.severity, note.kind) == ("note", "left-out")
+    assert "5 image series without label left out (3 CT, 2 PT): 4 beside a labelled series" in note.what
+
+
+def test_without_any_label_every_series_is_a_case(tmp_path: Path) -> None:
+    scan(tmp_path / "p1", patient="P1")
+    scan(tmp_path / "p2", patient="P2")
+    dataset = load(tmp_path)
+    assert [case.labels for case in dataset.cases] == [{}, {}]
+    with pytest.raises(DatasetError, match="none of 2 cases has a label"):
+        fingerprint(dataset)
+
+
+def test_frame_of_reference_joins_what_refers_to_nothing(tmp_path: Path) -> None:
+    files = scan(tmp_path / "a", patient="A")
+    write_rtstruct(tmp_path / "labels" / "a.dcm", files, refer=False)
+    files = scan(tmp_path / "b", patient="B")
+    write_rtstruct(tmp_path / "labels" / "b.dcm", files, refer=False, frame=False)
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert {case.id: case.labels["label"].name for case in dataset.cases} == {"a": "a.dcm", "b": "b.dcm"}
+
+
+def test_label_of_another_series_in_the_same_frame_is_said(tmp_path: Path) -> None:
+    lost = scan(tmp_path / "lost", series="arterial")
+    scan(tmp_path / "set" / "p", series="portal")
+    write_rtstruct(tmp_path / "set" / "p" / "rs.dcm", lost)
+    (finding,) = load(tmp_path / "set").problems
+    assert (finding.severity, finding.kind, finding.where) == ("warning", "other-series", "p/rs.dcm")
+
+
+def test_ambiguous_frame_of_reference_is_settled_by_modality(tmp_path: Path) -> None:
+    files = scan(tmp_path / "p" / "ct", series="ct")
+    scan(tmp_path / "p" / "pet", series="pet", modality="PT")
+    write_rtstruct(tmp_path / "p" / "rs.dcm", files, refer=False)
+    (finding,) = load(tmp_path).problems
+    assert finding.kind == "ambiguous-image"
+    assert finding.mend == "write `modality: ct` into `dataset.yaml`; or write `modality: other` into `dataset.yaml`"
+    declare(tmp_path, "modality: ct")
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert [case.images[0].name for case in dataset.cases] == ["ct"]
+
+
+def test_label_of_nothing_here(tmp_path: Path) -> None:
+    files = scan(tmp_path / "set" / "p", patient="P")
+    write_rtstruct(tmp_path / "set" / "p" / "rs.dcm", files)
+    write_rtstruct(tmp_path / "set" / "alien.dcm", scan(tmp_path / "elsewhere", patient="Q"))
+    (finding,) = load(tmp_path / "set").problems
+    assert (finding.kind, finding.where) == ("no-image", "alien.dcm")
+    (tmp_path / "set" / "alien.dcm").unlink()
+    assert not load(tmp_path / "set").problems
+
+
+def readers(root: Path) -> Path:
+    for number in (1, 2):
+        files = scan(root / f"p{number}", patient=f"P{number}")
+        write_rtstruct(root / f"p{number}" / "anna.dcm", files, name="a")
+        write_rtstruct(root / f"p{number}" / "ben.dcm", files, {"GTV-1": np.s_[2:4, 6:14, 5:12]}, name="b")
+    return root
+
+
+def test_several_labels_of_a_series_are_refused_and_every_mend_works(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="2 labels of the same image series"):
+        load(readers(tmp_path / "all"))
+    files = scan(tmp_path / "all" / "p3", patient="P3")
+    write_rtstruct(tmp_path / "all" / "p3" / "anna.dcm", files)
+    found = [finding for finding in load(tmp_path / "all").problems if finding.kind == "ambiguous-label"]
+    assert [finding.case for finding in found] == ["p1", "p2"]
+    for number, mend in enumerate(found[0].mend.split("; or ")):
+        root = shutil.copytree(tmp_path / "all", tmp_path / f"{number}")
+        if mend.startswith("delete "):
+            (root / mend.split("`")[1]).unlink()
+        else:
+            assert mend.endswith("`dataset.yaml`") or mend.endswith("if each is the work of one reader")
+            declare(root, mend.split("`")[1])
+        assert not any(f.case == "p1" for f in load(root).problems), mend
+    last = load(tmp_path / f"{number}")
+    assert by_id(last)["p1"].labels.keys() == {"reader1", "reader2"}
+
+
+def test_seg_beside_rtstruct_is_chosen_by_kind(tmp_path: Path) -> None:
+    files = scan(tmp_path / "p1" / "ct", patient="P1")
+    write_rtstruct(tmp_path / "p1" / "rs" / "1.dcm", files)
+    write_seg(tmp_path / "p1" / "seg" / "1.dcm", files)
+    with pytest.raises(DatasetError, match="write `label: rtstruct` into"):
+        load(tmp_path)
+    for kind, folder in (("rtstruct", "rs"), ("seg", "seg")):
+        declare(tmp_path, f"label: {kind}")
+        (case,) = load(tmp_path).cases
+        assert case.labels["label"].parent.name == folder
+
+
+def test_label_that_finds_nothing(tmp_path: Path) -> None:
+    files = scan(tmp_path / "p1")
+    write_rtstruct(tmp_path / "p1" / "rs.dcm", files)
+    declare(tmp_path, "label: seg")
+    with pytest.raises(DatasetError, match=r"'seg' finds no segmentation.*p1/rs.dcm"):
+        load(tmp_path)
+    declare(tmp_path, "modality: mr")
+    with pytest.raises(DatasetError, match="none of 1 image series is mr; there are 1 ct"):
+        load(tmp_path)
+
+
+def test_modalities_must_agree(tmp_path: Path) -> None:
+    for modality in ("CT", "MR"):
+        files = scan(tmp_path / modality, patient=modality, modality=modality)
+        write_rtstruct(tmp_path / modality / "rs.dcm", files)
+    with pytest.raises(DatasetError, match="several modalities: 1 ct, 1 mr"):
+        load(tmp_path)
+    declare(tmp_path, "modality: mr")
+    assert [case.id for case in load(tmp_path).cases] == ["MR"]
+
+
+def test_empty_patient_ids_are_patients_of_their_own(tmp_path: Path) -> None:
+    for number in (1, 2):
+        files = scan(tmp_path / f"p{number}", patient="", study=f"{number}")
+        write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files)
+    dataset = load(tmp_path)
+    assert len({case.patient for case in dataset.cases}) == 2
+    assert kinds(dataset) == ["no-patient"]
+    declare(tmp_path, "patient: 'p(.)'")
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert [case.patient for case in dataset.cases] == ["1", "2"]
+
+
+def test_one_patient_id_for_all_is_said_and_mended(tmp_path: Path) -> None:
+    for number in (1, 2):
+        files = scan(tmp_path / f"p{number}", patient="ANON", study=f"{number}")
+        write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files)
+    dataset = load(tmp_path)
+    (finding,) = dataset.problems
+    assert (finding.kind, len({case.patient for case in dataset.cases})) == ("one-patient", 1)
+    declare(tmp_path, finding.mend.split("`")[1])
+    assert [case.patient for case in load(tmp_path).cases] == ["p1", "p2"]
+
+
+def test_damaged_file_beside_the_cases(tmp_path: Path) -> None:
+    files = scan(tmp_path / "p1")
+    write_rtstruct(tmp_path / "labels" / "a.dcm", files)
+    (tmp_path / "labels" / "b.dcm").write_text("<html>please log in</html>")
+    (tmp_path / "labels" / "README.txt").write_text("not DICOM, and no problem")
+    (finding,) = load(tmp_path).problems
+    assert (finding.kind, finding.where) == ("unreadable", "labels/b.dcm")
+    (tmp_path / "labels" / "b.dcm").unlink()
+    assert not load(tmp_path).problems
+
+
+def test_labels_without_images(tmp_path: Path) -> None:
+    write_rtstruct(tmp_path / "labels" / "a.dcm", scan(tmp_path / "p"))
+    with pytest.raises(DatasetError, match="1 DICOM segmentations or structure sets, but no image"):
+        load(tmp_path / "labels")
+
+
+@pytest.mark.parametrize("how", ["folder", "archive", "file"])
+def test_plain_layout(tmp_path: Path, how: str) -> None:
+    """images/ with a series each, masks/ with NIfTI or DICOM called alike."""
+    for number in range(3):
+        name = f"c{number}"
+        files = scan(tmp_path / "images" / name, patient=f"P{number}")
+        if number == 0:
+            write_rtstruct(tmp_path / "masks" / f"{name}.dcm", files)
+        elif number == 1:
+            write_seg(tmp_path / "masks" / f"{name}_seg.dcm", files)
+        else:
+            mask = np.zeros(SHAPE, dtype=np.uint8)
+            mask[BOX] = 1
+            write_nifti(tmp_path / "masks" / f"{name}.nii.gz", mask, np.diag([-1.0, -1.0, 1.0, 1.0]))
+        if how == "archive":
+            with zipfile.ZipFile(tmp_path / "images" / f"{name}.zip", "w") as archive:
+                for file in files:
+                    archive.write(file, file.name)
+        if how == "file":
+            shutil.copy(files[0], tmp_path / "images" / f"{name}.dcm")
+        if how != "folder":
+            shutil.rmtree(files[0].parent)
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert {case.id: bool(case.labels) for case in dataset.cases} == {"c0": True, "c1": True, "c2": True}
+    if how != "file":
+        for case in dataset.cases:
+            image = formats.read(case.images)
+            assert formats.read_label(case.labels["label"], image).array.sum() == 3 * 8 * 7
+
+
+def test_images_and_masks_called_unlike_are_joined_by_reference(tmp_path: Path) -> None:
+    for number in range(2):
+        files = scan(tmp_path / "images" / f"c{number}", patient=f"P{number}")
+        write_rtstruct(tmp_path / "labels" / f"RS.{number + 7}.dcm", files)
+    assert {case.id: case.labels["label"].name for case in load(tmp_path).cases} == {"c0": "RS.7.dcm", "c1": "RS.8.dcm"}
+
+
+def test_manifest_names_folders_archives_and_series(tmp_path: Path) -> None:
+    files = scan(tmp_path / "p1", patient="P1")
+    write_rtstruct(tmp_path / "rs" / "p1.dcm", files)
+    two = [scan(tmp_path / "p2", patient="P2", series=s, names=s + "{}.dcm") for s in "ab"]
+    write_rtstruct(tmp_path / "rs" / "p2.dcm", two[1])
+    uid = pydicom.dcmread(two[1][0]).SeriesInstanceUID
+    (tmp_path / "cases.csv").write_text(
+        f"image,label\np1,rs/p1.dcm\np2/series={uid[-12:]},rs/p2.dcm\np9/series=1.2,rs/p2.dcm\n"
+    )
+    dataset = load(tmp_path / "cases.csv")
+    assert [(f.kind, f.case) for f in dataset.problems] == [("missing-file", "p9")]
+    cases = by_id(dataset)
+    assert cases.keys() == {"p1", "p2", "p9"}
+    assert formats.read_label(cases["p2"].labels["label"], formats.read(cases["p2"].images)).array.sum() == 3 * 8 * 7
+    content = {"training": [{"image": "p1", "label": "rs/p1.dcm"}, {"image": f"p2/series={uid}", "label": "rs/p2.dcm"}]}
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    assert [case.id for case in load(tmp_path / "list.json").cases] == ["p1", "p2"]
+
+
+def test_plain_cases_of_one_patient_stay_together(tmp_path: Path) -> None:
+    for number in range(3):
+        files = scan(tmp_path / "images" / f"c{number}", patient=f"P{number // 2}", study=f"{number}")
+        write_rtstruct(tmp_path / "masks" / f"c{number}.dcm", files)
+    cases = by_id(load(tmp_path))
+    assert cases["c0"].patient == cases["c1"].patient
+    assert re.fullmatch("patient-[0-9a-f]{8}", cases["c0"].patient)
+    assert cases["c2"].patient == "c2"
+    declare(tmp_path, "patient: '.+'")
+    assert [case.patient for case in load(tmp_path).cases] == ["c0", "c1", "c2"]
+
+
+def test_patterns_find_folders_of_series(tmp_path: Path) -> None:
+    for number in range(2):
+        files = scan(tmp_path / f"p{number}" / "dicom", patient=f"P{number}")
+        write_rtstruct(tmp_path / f"p{number}" / "RS.dcm", files)
+        (tmp_path / f"p{number}" / "notes").mkdir()
+    declare(tmp_path, "image: '{case}/*'\nlabel: '{case}/RS.dcm'")
+    dataset = load(tmp_path)
+    assert {f.kind for f in dataset.problems} <= {"duplicate-case"}  # RS.dcm is a file that * matches
+    declare(tmp_path, "image: '{case}/dicom'\nlabel: '{case}/RS.dcm'")
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert [case.images[0].name for case in dataset.cases] == ["dicom", "dicom"]
+
+
+def test_label_pattern_without_image_needs_dicom(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "images" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    write_nifti(tmp_path / "masks" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    declare(tmp_path, "label: '*/a.nii.gz'")
+    with pytest.raises(DatasetError, match="`label`"):
+        load(tmp_path)
+
+
+def test_plan_of_studies(tmp_path: Path) -> None:
+    spellings = ("GTV-1", "gtv_1", "GTV-1")
+    for number, name in enumerate(spellings):
+        files = scan(tmp_path / f"p{number}", patient=f"P{number}", seed=number)
+        write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files, {name: BOX})
+    dataset = load(tmp_path)
+    found = fingerprint(dataset)
+    assert (found.cases, found.patients, found.volumes, found.modality) == (3, 3, True, "ct")
+    assert found.values == {"GTV-1": 2, "gtv_1": 1}
+    plan, reasons = propose(found, dataset)
+    assert plan.modality == "ct"
+    assert "DICOM" in reasons["modality"]
+    (gtv,) = plan.labels.classes
+    assert (gtv.name, gtv.values, gtv.names) == ("GTV-1", (1,), ("gtv_1",))
+    assert gtv.category is not None
+    assert gtv.type is not None
+    assert found.classes[0].frequency == pytest.approx(3 * 8 * 7 / np.prod(SHAPE))
+    assert fingerprint(load(tmp_path), workers=1) == found
+
+
+def test_declared_names_choose_structures(tmp_path: Path) -> None:
+    boxes = {
+        "GTV primary": BOX,
+        "Lung_L": np.s_[1:5, 2:6, 2:6],
+        "Lungs": np.s_[1:5, 2:6, 12:16],
+        "BODY": np.s_[0:6, 1:20, 1:18],
+    }
+    for number in range(2):
+        files = scan(tmp_path / f"p{number}", patient=f"P{number}")
+        write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files, boxes)
+    with pytest.raises(DatasetError, match="structures cover each other") as refused:
+        fingerprint(load(tmp_path))
+    line = re.search("`(labels: .*?)`", str(refused.value.mend))
+    assert line is not None
+    declare(tmp_path, line[1])
+    assert fingerprint(load(tmp_path)).labels.classes[0].name == "BODY"
+    declare(tmp_path, 'labels: {tumour: "GTV*", lung: ["Lung*", "lungs"]}')
+    found = fingerprint(load(tmp_path))
+    assert [(c.name, c.cases) for c in found.classes] == [("tumour", 1.0), ("lung", 1.0)]
+    assert found.classes[1].frequency == pytest.approx(2 * 4 * 4 * 4 / np.prod(SHAPE))
+
+
+@pytest.mark.slow
+def test_lung_ct_from_folder_to_plan() -> None:
+    root = shared("LungCT")
+    dataset = load(root)
+    assert [case.id for case in dataset.cases] == ["pat_1", "pat_2", "pat_3"]
+    assert len({case.patient for case in dataset.cases}) == 3
+    assert not dataset.problems
+    found = fingerprint(dataset)
+    plan, _ = propose(found, dataset)
+    assert plan.modality == "ct"
+    assert [c.name for c in plan.labels.classes] == ["GTV-1"]
+    assert found.classes[0].cases == 1
+    assert found.channels[0].low < -900  # HU
+
+
+def test_dicom_seg_from_folder() -> None:
+    """Two segmentations of one series: one must be chosen."""
+    root = shared("DicomSeg")
+    with pytest.raises(DatasetError, match="2 labels of the same image series") as refused:
+        load(root)
+    assert "liver.dcm" in str(refused.value)
+
+
+def test_abdomen_ct_with_labels_beside(tmp_path: Path) -> None:
+    root = shared("AbdomenCT")
+    (tmp_path / "cases.csv").write_text(f"case,image,label\ns1,{root / 'dicom'},{root / 'labels.nii.gz'}\n")
+    (case,) = load(tmp_path / "cases.csv").cases
+    header = formats.read_header(case.images)
+    label = formats.read_label(case.labels["label"], header)
+    assert label.shape == header.shape
+    assert header.modality == "ct"
