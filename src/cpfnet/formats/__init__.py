@@ -25,6 +25,7 @@ from cpfnet.formats.files import (
     is_dicom,
     suffix_of,
 )
+from cpfnet.formats.turning import turned
 from cpfnet.image import Image, Segmentation, Source, geometry_difference
 from cpfnet.planning import Labels
 
@@ -179,7 +180,8 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
     Args:
         path: the file.
         image: the image that is labelled, read or only its header. Structure sets need it; a DICOM segmentation without it
-            comes on its own grid. Other formats do not look at it.
+            comes on its own grid. For DICOM images the axes of labels in other formats are turned to theirs, where both have the
+            same voxels; other formats do not look at it.
         labels: DICOM: read only structures that mean one of its classes; its `fraction` is the threshold of
             fractional segmentations.
 
@@ -192,14 +194,16 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
 
         check_dicom(path)
         return dicom_labels.read_label(path, image, labels)
-    image = read(path)
-    if image.channels != ("red", "green", "blue") and len(image.array) != 1:
+    label = read(path)
+    if label.channels != ("red", "green", "blue") and len(label.array) != 1:
         raise FormatError(
-            f"holds {len(image.array)} channels; a label has one value, or one RGB colour, a pixel",
+            f"holds {len(label.array)} channels; a label has one value, or one RGB colour, a pixel",
             where=path,
             mend="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
         )
-    return image
+    if image is not None and image.source is not None and image.source.format == "dicom":
+        return turned(label, image)
+    return label
 
 
 def read_header(paths: Paths) -> Header:
