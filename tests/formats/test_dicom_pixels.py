@@ -364,5 +364,5 @@ def test_films_of_other_transfer_syntaxes(tmp_path):
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.MPEG4HP41
     dataset.save_as(path)
-    with pytest.raises(FormatError, match="transfer syntax MPEG-4(.|\n)*export it uncompressed"):
+    with pytest.raises(FormatError, match=r"transfer syntax MPEG-4(.|\n)*export it uncompressed"):
         formats.read(path)

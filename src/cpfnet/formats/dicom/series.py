@@ -175,6 +175,9 @@ def _summarise(found: DicomObject, location: Location) -> _Summary:
     modality = text(header, "Modality")
     shape = (_count(header, "Rows"), _count(header, "Columns"))
     sop_class = text(header, "SOPClassUID")
+    if not all(shape) and (not sop_class or pydicom.uid.UID(sop_class).name.endswith("Image Storage")):
+        lacking = "Rows and Columns" if sop_class else "SOPClassUID"
+        raise FormatError(f"is damaged or cut short: it has no {lacking}")
     kind = KINDS.get(sop_class) or _OTHERS.get(sop_class) or ("image" if all(shape) else modality or "without pixels")
     return _Summary(
         location=location,
