@@ -219,8 +219,10 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
         DatasetError: no labelled case to train on, or no such fold.
     """
     messages = []
-    if dataset.problems:
-        messages.append(f"{len(dataset.problems)} problems of the dataset; `cpfnet check` lists them")
+    problems = [finding for finding in dataset.problems if finding.severity != "note"]
+    if problems:
+        messages.append(f"{len(problems)} problems of the dataset; `cpfnet check` lists them")
+    messages += [finding.what for finding in dataset.problems if finding.severity == "note"]
     pool = [case for case in dataset.cases if case.split != "test"]
     if len(pool) < len(dataset.cases):
         messages.append(f"{_cases(len(dataset.cases) - len(pool))} of the test split kept apart")

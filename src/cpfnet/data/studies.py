@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import LABEL_KINDS, Declaration
 from cpfnet.data.finding import Finding, quoted, shown
@@ -19,6 +20,7 @@ from cpfnet.data.layouts import SPLITS
 from cpfnet.data.patterns import find
 from cpfnet.data.pseudonyms import case_ids, patient_of
 from cpfnet.errors import DatasetError
+from cpfnet.formats.files import NIFTI_SUFFIXES
 
 if TYPE_CHECKING:
     from cpfnet.formats.dicom import LabelObject, Scan, Series
@@ -59,7 +61,7 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     drawn = _joined(root, declaration, every, kinds, labels, problems)
     _one_modality(root, [kinds[uid] for uid in drawn])
     chosen, note = _chosen(series, drawn, kinds)
-    problems += note
+    problems += note if labels else _beside(root, series[0])
     cases = _cases(root, declaration, chosen, every, drawn, problems)
     problems += _patients(root, declaration, chosen)
     problems += _damaged(root, scans, chosen)
@@ -151,6 +153,17 @@ def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[str, str]) -> tup
     what = f"{len(left)} image series without label left out ({_counted(one.modality for one in left)}): {', '.join(parts)}"
     mend = "nothing needs to be done: a series is a case as soon as a segmentation or structure set refers to it"
     return chosen, [Finding("note", "left-out", "image series", what, mend)]
+
+
+def _beside(root: Path, first: Series) -> list[Finding]:
+    """Without any label object, the labels may be the NIfTI files that lie there: how to say so."""
+    files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in NIFTI_SUFFIXES)
+    if not files:
+        return []
+    what = f"no DICOM segmentation or structure set was found, but {len(files)} NIfTI file{'s' * (len(files) > 1)}, such as {shown(files[0], root)}"
+    line = f"{shown(first.reference, root)},{shown(files[0], root)}"
+    mend = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
+    return [Finding("note", "listing", root.resolve().name, what, mend)]
 
 
 def _folders(one: Series, root: Path) -> tuple[str, ...]:
