@@ -247,8 +247,10 @@ def _nothing(dataset: Dataset, failures: dict[str, str]) -> DatasetError:
 
 def _remarks(dataset: Dataset, form: Form, about: About, out: Path) -> Iterator[str]:
     """What the user should know."""
-    if dataset.problems:
-        yield f"{len(dataset.problems)} problems of the dataset; `cpfnet check` lists them"
+    problems = [finding for finding in dataset.problems if finding.severity != "note"]
+    if problems:
+        yield f"{len(problems)} problems of the dataset; `cpfnet check` lists them"
+    yield from (finding.what for finding in dataset.problems if finding.severity == "note")
     if form.to == "csv":
         return
     unlabelled = sum(not case.labels and case.split != "test" for case in dataset.cases)
