@@ -172,7 +172,10 @@ class Declaration(Strict):
     patient: str | None = Field(
         None, description="regular expression: what it matches in a case's id (its first group) is the patient"
     )
-    modality: Modality | None = Field(None, description="default: guessed")
+    modality: Modality | None = Field(
+        None,
+        description="default: as DICOM headers say, else guessed; of a folder of DICOM studies only such series are used",
+    )
     channels: tuple[str, ...] | None = Field(None, description="one name for each channel of the images, in order")
     labels: Annotated[Labels, BeforeValidator(full_labels)] | None = None
     split: Splits | None = None
