@@ -102,7 +102,7 @@ def _print_findings(findings: list[Any]) -> None:
         for finding in group:
             lines = [f"  {finding.where}: {finding.what}"]
             lines += [
-                f"    {name}: {len(cases)} cases ({', '.join(cases[:6])}{' …' * (len(cases) > 6)})"
+                f"    {name}: {len(cases)} case{'s' * (len(cases) > 1)} ({', '.join(cases[:6])}{' …' * (len(cases) > 6)})"
                 for name, cases in finding.variants.items()
             ]
             console.print(Text("\n".join([*lines, f"    → {finding.mend}"])), soft_wrap=True)

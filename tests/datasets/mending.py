@@ -70,14 +70,19 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
     files = [root / name for name in names]
 
     def again(path: Path) -> None:
-        shutil.copy(good / path.relative_to(root), path)
+        intact = good / path.relative_to(root)
+        if intact.is_dir():
+            shutil.rmtree(path)
+            shutil.copytree(intact, path)
+        else:
+            shutil.copy(intact, path)
 
     def done(pattern: str) -> re.Match[str] | None:
         return re.match(pattern, mend)
 
     if done("delete "):
         for path in files:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif done("add labelled cases of "):
         for path in good.rglob("*"):
             if path.is_file() and not (root / path.relative_to(good)).exists():
@@ -91,7 +96,7 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
         values = [int(v) for v in found[1].split(", ")]
         _edit(files[0], lambda a: np.where(np.isin(a, values), int(found[2]), a).astype(a.dtype))
     elif done("draw ") or done("annotate "):
-        _edit(files[0], _draw)
+        again(files[0]) if files[0].suffix == ".dcm" else _edit(files[0], _draw)
     elif done("resample `.*` onto the grid of "):
         if files[0].suffix == ".png":
             size = Pillow.open(files[1]).size

@@ -7,15 +7,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from cpfnet.data.case import Case, Dataset
+from cpfnet.data.case import Dataset
+from cpfnet.data.content import Examined
 from cpfnet.data.dataset import load
-from cpfnet.data.examine import Examined, examine
+from cpfnet.data.examine import examine
 from cpfnet.data.finding import Finding, natural
 from cpfnet.data.label_rules import labels
 from cpfnet.data.mending import Mending
-from cpfnet.data.rules import completeness, consistency, duplicates, files
+from cpfnet.data.rules import completeness, consistency, duplicates, files, notes
+from cpfnet.data.structure_rules import structures
 from cpfnet.progress import Bar
 
 __all__ = ["Finding", "check"]
@@ -41,17 +44,20 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
     """
     data = dataset if isinstance(dataset, Dataset) else load(dataset)
     mending = Mending(data)
-    examined = list(_read(data.cases, workers, progress))
+    examined = list(_read(data, workers, progress))
     findings = [*data.problems, *completeness(data.cases, mending)]
     for one in examined:
         findings += files(one, mending)
-    findings += [*consistency(examined, mending), *duplicates(examined, mending), *labels(examined, mending)]
+    findings += [*consistency(examined, mending), *duplicates(examined, mending)]
+    findings += [*labels(examined, mending), *structures(examined, mending), *notes(examined, mending)]
     return sorted(_condensed(findings), key=lambda f: (_SEVERITIES.index(f.severity), f.kind, natural(f.where), f.what))
 
 
-def _read(cases: tuple[Case, ...], workers: int | None, progress: bool) -> Iterator[Examined]:
+def _read(data: Dataset, workers: int | None, progress: bool) -> Iterator[Examined]:
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool, Bar(show=progress) as bar:
-        yield from bar.track(pool.map(examine, cases), len(cases), description="Reading")
+        yield from bar.track(
+            pool.map(partial(examine, labels=data.labels), data.cases), len(data.cases), description="Reading"
+        )
 
 
 def _condensed(findings: Iterable[Finding]) -> Iterator[Finding]:

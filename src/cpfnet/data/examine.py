@@ -1,107 +1,65 @@
-"""Read the files of a case once, and keep what `check` must know about them: a few numbers a file, never the pixels."""
+"""Read the files of a case once, and keep what `check` must know about them (see `content`)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cpfnet import formats
 from cpfnet.data.case import Case
+from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.errors import CpfnetError
-from cpfnet.formats.files import placeholder
+from cpfnet.formats.files import is_reference, placeholder
 from cpfnet.image import Image, geometry_difference
 from cpfnet.labels import pack, value_of
-from cpfnet.planning import COLOURS
+from cpfnet.planning import COLOURS, Labels
 
-Value = int | str | float
-
-KEPT_VALUES = 255
-"""Distinct label values remembered for a file; of more than these, which are no label values, only a few are."""
-
+if TYPE_CHECKING:
+    from cpfnet.formats.dicom.series import LabelObject
 
 SAMPLE = 2**14
 """Pixels of a channel that its quantiles are taken from, about."""
 
 
-@dataclass(frozen=True)
-class Content:
-    """What one file holds.
+def examine(case: Case, labels: Labels | None = None) -> Examined:
+    """Read a case, one file after the other; errors become `Content.failure`.
 
-    Attributes:
-        path: the file.
-        failure: why it cannot be read: what, and the reader's advice; all else is then empty.
-        placeholder: what stands in its place: ``"lfs-pointer"`` or ``"html-page"``, or "".
-        shape, affine, channels, dtype: as read.
-        digest: of the pixels.
-        nonfinite: count of NaN and infinities, and where the first is.
-        constant: channels that hold one value only, channel → value.
-        levels: 1 %, 50 % and 99 % quantiles of each channel of an image, from a sample of its pixels.
-        fourth: the channels of an image are a fourth axis of its one file (NIfTI).
-        outside: of a label off the image's grid: drawn voxels whose place lies outside the image, and all drawn ones.
-        values: label value → pixels; all, or of more than `KEPT_VALUES` the lowest, the highest and the most frequent.
-        distinct: number of different label values.
-        soft: label values spread between two poles along the edges (a lossy or interpolated mask).
+    Args:
+        case: its files may be missing: they are left out.
+        labels: what is declared: of DICOM labels only the structures that mean a class are then read.
     """
-
-    path: Path
-    failure: tuple[str, str] | None = None
-    placeholder: str = ""
-    shape: tuple[int, ...] = ()
-    affine: np.ndarray | None = None
-    channels: int = 0
-    dtype: str = ""
-    digest: bytes = b""
-    nonfinite: tuple[int, tuple[int, ...]] | None = None
-    constant: dict[int, float] = field(default_factory=dict)
-    levels: tuple[tuple[float, float, float], ...] = ()
-    fourth: bool = False
-    outside: tuple[int, int] = (0, 0)
-    values: dict[Value, int] = field(default_factory=dict)
-    distinct: int = 0
-    soft: bool = False
-
-    @property
-    def readable(self) -> bool:
-        return self.failure is None
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A case and what its files hold; files that do not exist are left out."""
-
-    case: Case
-    images: tuple[Content, ...]
-    labels: dict[str, Content]
-    roi: Content | None
-
-    @property
-    def contents(self) -> tuple[Content, ...]:
-        return (*self.images, *self.labels.values(), *(() if self.roi is None else (self.roi,)))
-
-    @property
-    def channels(self) -> int:
-        return sum(content.channels for content in self.images)
-
-
-def examine(case: Case) -> Examined:
-    """Read a case, one file after the other; errors become `Content.failure`."""
-    images = tuple(_image(path) for path in case.images if os.path.lexists(path))
-    first = images[0] if images else None
+    images, headers = [], []
+    for path in case.images:
+        if _there(path):
+            content, header = _image(path)
+            images.append(content)
+            headers.append(header)
+    first = headers[0] if headers else None
     return Examined(
         case,
-        images,
-        {reader: _label(path, first) for reader, path in case.labels.items() if os.path.lexists(path)},
-        _label(case.roi, first) if case.roi is not None and os.path.lexists(case.roi) else None,
+        tuple(images),
+        {
+            reader: _label(path, first, labels)
+            for reader, path in case.labels.items()
+            if _there(path)
+            and (first is not None or not formats.is_dicom(path))  # those have no place without their image
+        },
+        _label(case.roi, first, None) if case.roi is not None and _there(case.roi) else None,
     )
 
 
-def _failure(path: Path, error: CpfnetError) -> Content:
-    return Content(path, (error.what, error.mend or "export it again"), placeholder=placeholder(path))
+def _there(path: Path) -> bool:
+    return os.path.lexists(path) or formats.exists(path)
+
+
+def _failure(path: Path, error: CpfnetError, kind: str) -> Content:
+    return Content(path, (error.what, error.mend or "export it again"), kind)
 
 
 def _common(path: Path, image: Image) -> dict[str, object]:
@@ -118,27 +76,31 @@ def _common(path: Path, image: Image) -> dict[str, object]:
         if count := int(np.count_nonzero(bad)):
             first = np.unravel_index(int(bad.argmax()), array.shape)
             out["nonfinite"] = (count, tuple(int(i) for i in first))
+    if image.source is not None:
+        out["notes"] = image.source.notes
     return out
 
 
-def _image(path: Path) -> Content:
+def _image(path: Path) -> tuple[Content, formats.Header | None]:
+    """What the file holds, and what is needed to place labels on it."""
     try:
         image = formats.read(path)
     except CpfnetError as error:
-        return _failure(path, error)
+        return _failure(path, error, placeholder(path)), None
+    source = image.source
+    assert source is not None
     digest = hashlib.blake2b(repr(image.array.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image.array).view(np.uint8).data)
-    constant = {i: float(c.flat[0]) for i, c in enumerate(image.array) if c.min() == c.max()}
-    return Content(
+    content = Content(
         **_common(path, image),  # type: ignore[arg-type]
         digest=digest.digest(),
-        constant=constant,
+        constant={i: float(c.flat[0]) for i, c in enumerate(image.array) if c.min() == c.max()},
         levels=tuple(_levels(channel) for channel in image.array),
-        fourth=image.source is not None
-        and image.source.format == "nifti"
-        and len(image.array) > 1
-        and image.channels[0] != "red",
+        fourth=source.format == "nifti" and len(image.array) > 1 and image.channels[0] != "red",
+        unit=source.details.get("unit", ""),
     )
+    header = formats.Header(image.shape, image.affine, image.channels, image.array.dtype, image.modality, source)
+    return content, header
 
 
 def _levels(channel: np.ndarray) -> tuple[float, float, float]:
@@ -148,16 +110,26 @@ def _levels(channel: np.ndarray) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def _label(path: Path, labelled: Content | None) -> Content:
+def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -> Content:
+    names: tuple[str, ...] = ()
     try:
-        image = formats.read_label(path)
+        if formats.is_dicom(path):
+            names = _names(path)
+            if labels is not None and not any(c.means(name) for c in labels.classes for name in names):
+                shape, affine = ((), None) if labelled is None else (labelled.shape, labelled.affine)
+                return Content(
+                    path, shape=shape, affine=affine, structures={}, names=names
+                )  # reading would only say so
+        image = formats.read_label(path, labelled, labels)
         common = _common(path, image)
+        if image.meanings is not None:
+            return Content(**common, names=names, **_structures(image))  # type: ignore[arg-type]
         if "nonfinite" in common:
             return Content(**common)  # type: ignore[arg-type]
         small = len(image.array) == 1 and image.array.dtype.name in ("uint8", "uint16", "int16")
         packed = image.array[0] if small else pack(image.array, where=str(path))  # packing takes 8 bytes a pixel
     except CpfnetError as error:
-        return _failure(path, error)
+        return _failure(path, error, "other-series" if _foreign(path, labelled) else placeholder(path))
     numbers, counts = count_values(packed)
     kept: Iterable[int] = range(len(numbers))
     if len(numbers) > KEPT_VALUES:
@@ -174,7 +146,21 @@ def _label(path: Path, labelled: Content | None) -> Content:
     )
 
 
-def _outside(packed: np.ndarray, affine: np.ndarray | None, image: Content) -> tuple[int, int]:
+def _structures(label: Image) -> dict[str, dict[str, int] | dict[frozenset[str], int]]:
+    """Pixels of each structure, of those without any too, and of those that meet."""
+    assert label.meanings is not None
+    numbers, counts = count_values(label.array[0])
+    pixels: Counter[str] = Counter(dict.fromkeys(set().union(*label.meanings), 0))
+    overlaps: Counter[frozenset[str]] = Counter()
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        names = label.meanings[number]
+        pixels.update(dict.fromkeys(names, count))
+        if len(names) > 1:
+            overlaps[names] += count
+    return {"structures": dict(pixels), "overlaps": dict(overlaps)}
+
+
+def _outside(packed: np.ndarray, affine: np.ndarray | None, image: formats.Header) -> tuple[int, int]:
     """How many of the voxels that are not 0 have their centre outside the image, and how many there are."""
     if affine is None or image.affine is None:
         return 0, 0
@@ -189,6 +175,31 @@ def _outside(packed: np.ndarray, affine: np.ndarray | None, image: Content) -> t
         outside += int(((places[:3] < -0.5) | (places[:3] > limits)).any(axis=0).sum())
         drawn += rows.size
     return outside, drawn
+
+
+def _object(path: Path) -> LabelObject | None:
+    """What a DICOM label says of itself."""
+    from cpfnet.formats.dicom.series import scan
+
+    try:
+        found = scan(path.parent if is_reference(path) else path).labels
+    except CpfnetError:
+        return None
+    return next((label for label in found if label.path == path), found[0] if found else None)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    label = _object(path)
+    return label.names if label is not None else ()
+
+
+def _foreign(path: Path, image: formats.Header | None) -> bool:
+    """Does a DICOM label refer to series, and not to that of the image?"""
+    label = _object(path) if formats.is_dicom(path) else None
+    if label is None or image is None or image.source is None or not label.series:
+        return False
+    headers = image.source.details.get("headers", ())
+    return label.series.isdisjoint(str(header.get("SeriesInstanceUID", "")) for header in headers)
 
 
 def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

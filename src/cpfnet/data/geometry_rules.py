@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cpfnet.data.examine import Content, Examined
+from cpfnet.data.content import Content, Examined
 from cpfnet.data.finding import Finding
 from cpfnet.data.mending import Mending
 from cpfnet.image import geometry_difference, spacing_of

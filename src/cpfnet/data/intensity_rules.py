@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cpfnet.data.examine import Examined
+from cpfnet.data.content import Examined
 from cpfnet.data.finding import Finding
 from cpfnet.data.mending import Mending
 
@@ -49,6 +50,18 @@ def intensities(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding
         what += f", of the others typically {_range(np.median(quantiles, axis=0))} (1 % to 99 % of the pixels)"
         mend = f"export `{where}` again in the units of the others; or {mending.drop(one.case)}"
         yield Finding("warning", "intensity", where, what, mend, one.case.id)
+
+
+def units(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """Images in other units than most, as PET in Bq/ml among standardised uptake values."""
+    found = [e.images[0].unit for e in whole]
+    usual = Counter(found).most_common(1)[0][0]
+    for one, unit in zip(whole, found, strict=True):
+        if unit != usual:
+            where = mending.shown(one.images[0].path)
+            what = f"values are in {unit or 'unknown units'}, of the others in {usual or 'unknown units'}"
+            mend = f"export `{where}` again in {usual or 'the units of the others'}; or {mending.drop(one.case)}"
+            yield Finding("warning", "unit", where, what, mend, one.case.id)
 
 
 def _range(quantiles: np.ndarray) -> str:

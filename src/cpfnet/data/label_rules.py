@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from cpfnet.data.case import Case
+from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.declaration import short_labels
-from cpfnet.data.examine import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.finding import Finding
 from cpfnet.data.mending import Mending
 from cpfnet.data.rules import FOLDS
@@ -29,7 +29,7 @@ def labels(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
         (one.case, content)
         for one in examined
         for content in one.labels.values()
-        if content.readable and content.nonfinite is None
+        if content.readable and content.nonfinite is None and content.structures is None
     ]
     if not pairs:
         return

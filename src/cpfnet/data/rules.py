@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from cpfnet.data.case import Case
+from cpfnet.data.content import Content, Examined
 from cpfnet.data.dataset import by_patient
-from cpfnet.data.examine import Examined
 from cpfnet.data.finding import Finding, Severity
 from cpfnet.data.geometry_rules import fourth_axes, geometry, spacings
-from cpfnet.data.intensity_rules import intensities
+from cpfnet.data.intensity_rules import intensities, units
 from cpfnet.data.mending import Mending
 from cpfnet.planning import Folds
 
@@ -29,8 +30,10 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
         where = mending.shown(content.path)
         if content.failure is not None:
             what, advice = content.failure
-            mend = f"replace `{where}` by a readable copy ({advice}); or {drop}"
-            yield Finding("error", content.placeholder or "unreadable", where, what, mend, case.id)
+            mend = f"replace `{where}` by a readable copy ({advice})"
+            if content.kind == "other-series":
+                mend = advice
+            yield Finding("error", content.kind or "unreadable", where, what, f"{mend}; or {drop}", case.id)
         if content.nonfinite is not None:
             count, first = content.nonfinite
             what = f"holds {count} NaN or infinite values, the first at index {list(first)} (channel, …, height, width)"
@@ -180,6 +183,7 @@ def consistency(examined: Sequence[Examined], mending: Mending) -> Iterator[Find
         yield from intensities([e for e in whole if e.images[0].dtype == common], mending)
     else:
         yield from intensities(whole, mending)
+    yield from units(whole, mending)
     yield from spacings([e for e in whole if e.images[0].affine is not None], mending)
 
 
@@ -195,3 +199,23 @@ def _channels_declared(declared: tuple[str, ...], count: int, mending: Mending) 
         )
     what = f"{len(declared)} channels declared ({', '.join(declared)}), but the images have {count}"
     return Finding("error", "channels", mending.dataset.name, what, mend)
+
+
+def notes(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """What was repaired or assumed while reading; the same of many files is one finding."""
+    said: dict[tuple[Severity, str], list[tuple[Case, Content, str]]] = defaultdict(list)
+    for one in examined:
+        for content in one.contents:
+            empty = [repr(name) for name, pixels in (content.structures or {}).items() if not pixels]
+            severity: Severity = "note" if content in one.images else "warning"  # what concerns a mask wants a look
+            for note in content.notes:
+                if not note.startswith(tuple(empty)):  # told already
+                    said[severity, re.sub(r"[0-9]+", "#", note)].append((one.case, content, note))
+    for (severity, _), group in said.items():
+        case, content, note = group[0]
+        names = tuple(mending.shown(content.path) for _, content, _ in group)
+        alone = len(group) == 1
+        where = names[0] if alone else f"{len(group)} files: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
+        what = note if alone or len({note for *_, note in group}) == 1 else f"{note} (the first; the others likewise)"
+        mend = "nothing needs to be done if that is right, as a picture shows (--html)"
+        yield Finding(severity, "dicom-note", where, what, mend, case.id if alone else None, () if alone else names)

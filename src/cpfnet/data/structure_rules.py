@@ -1,0 +1,289 @@
+"""What can be wrong with labels that name their structures (DICOM segments and ROIs): names that vary, are missing, or meet."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from cpfnet.data.case import Case
+from cpfnet.data.content import Content, Examined
+from cpfnet.data.declaration import short_labels
+from cpfnet.data.finding import Finding, natural
+from cpfnet.data.label_rules import rare
+from cpfnet.data.mending import Mending
+from cpfnet.data.names import classes_of, normal
+from cpfnet.errors import DatasetError
+from cpfnet.planning import LabelClass, Labels
+
+Pairs = Sequence[tuple[Case, Content]]
+
+_USUAL = 0.5
+"""A structure that this share of the labels hold is expected in the others."""
+
+
+def structures(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """All rules on names, against what is declared, or else against what most labels hold."""
+    pairs = [
+        (one.case, content)
+        for one in examined
+        for content in one.labels.values()
+        if content.readable and content.structures is not None
+    ]
+    if not pairs:
+        return
+    declared = mending.dataset.labels
+    yield from _declared(pairs, declared, mending) if declared is not None else _undeclared(pairs, mending)
+
+
+def _drawn(content: Content) -> list[str]:
+    return [name for name, pixels in (content.structures or {}).items() if pixels]
+
+
+def _users(pairs: Pairs, names: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """Name → cases whose label has it, the commonest name first."""
+    users: dict[str, list[str]] = defaultdict(list)
+    for case, content in pairs:
+        for name in dict.fromkeys((*content.names, *(content.structures or {}))):
+            if names is None or name in names:
+                users[name].append(case.id)
+    return {name: tuple(users[name]) for name in sorted(users, key=lambda n: (-len(users[n]), natural(n)))}
+
+
+def _letters(name: str) -> str:
+    """What is left of a name without digits and signs: numbers of ROIs and of patients vary."""
+    return "".join(filter(str.isalpha, name.casefold())) or name
+
+
+def _alike(first: str, second: str) -> bool:
+    """May two names mean one structure? Equal but for digits and signs, or one is the other with an ending."""
+    a, b = sorted((_letters(first), _letters(second)), key=len)
+    return b.startswith(a) and (a == b or len(a) >= 3)
+
+
+def _empty(case: Case, content: Content, names: Sequence[str], mending: Mending) -> Finding:
+    where = mending.shown(content.path)
+    every = len(names) == len(content.structures or ())
+    what = "empty label: " if every else ""
+    what += f"nothing is drawn of {', '.join(names)}" if names else "it has no structure"
+    mend = f"draw it in `{where}`; or {mending.drop(case)}"
+    return Finding("warning", "empty-label" if every else "empty-structure", where, what, mend, case.id)
+
+
+def _declared(pairs: Pairs, labels: Labels, mending: Mending) -> Iterator[Finding]:
+    classes_in = {content.path: _classes(content.names, labels) for _, content in pairs}
+    varying = _unmatched(pairs, labels, classes_in)
+    if varying:
+        yield _varying(pairs, labels, varying, mending)
+    holders: dict[str, list[Case]] = defaultdict(list)
+    for case, content in pairs:
+        shown = {c for name in _drawn(content) for c in _classes([name], labels)}
+        for name in shown:
+            holders[name].append(case)
+        if not classes_in[content.path] and not any(name in varying for name in content.names):
+            yield _meaningless(case, content, labels, mending)
+        elif empty := [name for name in content.structures or {} if not (content.structures or {})[name]]:
+            yield _empty(case, content, empty, mending)
+        yield from _meeting(case, content, labels, mending)
+    yield from _lacking(pairs, labels, classes_in, varying, mending)
+    usable = [case for case, content in pairs if classes_in[content.path]]
+    yield from rare(holders, usable, labels, mending)
+    unused = [n for n in _users(pairs) if not _classes([n], labels) and n not in varying]
+    if unused:
+        what = f"{len(unused)} names of structures mean no class: they count as background"
+        mend = "nothing needs to be done if they are not to be learnt, else name them under `labels`"
+        yield Finding("note", "unused-structures", mending.dataset.name, what, mend, variants=_users(pairs, unused))
+
+
+def _classes(names: Sequence[str], labels: Labels) -> set[str]:
+    return {c.name for c in labels.classes for name in names if c.means(name)}
+
+
+def _unmatched(pairs: Pairs, labels: Labels, classes_in: Mapping[Path, set[str]]) -> dict[str, str]:
+    """Names that mean no class → the class that they may mean: one that their case lacks, called alike."""
+    out: dict[str, str] = {}
+    for _, content in pairs:
+        lacking = [c for c in labels.classes if c.name not in classes_in[content.path]]
+        for name in content.names:
+            if _classes([name], labels):
+                continue
+            for c in lacking:
+                if any(_alike(name, known.replace("*", "").replace("?", "")) for known in (c.name, *c.names)):
+                    out.setdefault(name, c.name)
+    return out
+
+
+def _varying(pairs: Pairs, labels: Labels, varying: Mapping[str, str], mending: Mending) -> Finding:
+    extended = labels.model_copy(
+        update={
+            "classes": tuple(
+                c.model_copy(update={"names": (*c.names, *(_pattern(n) for n, k in varying.items() if k == c.name))})
+                for c in labels.classes
+            )
+        }
+    )
+    alike = [name for name in _users(pairs) if name in varying or _classes([name], labels) & set(varying.values())]
+    shown = ", ".join(f"{name} ({meant}?)" for name, meant in varying.items())
+    what = f"structures are called differently from case to case: {shown} mean no class, in cases that lack one called alike"
+    mend = mending.declare(f"labels: {short_labels(extended)}")
+    return Finding("error", "structure-names", mending.dataset.name, what, mend, variants=_users(pairs, alike))
+
+
+def _pattern(name: str) -> str:
+    """A name as a pattern that matches itself; a star would match more."""
+    return name.strip().replace("*", "?")
+
+
+def _meaningless(case: Case, content: Content, labels: Labels, mending: Mending) -> Finding:
+    where = mending.shown(content.path)
+    found = f"none of its structures ({', '.join(content.names[:8])}{' …' * (len(content.names) > 8)})"
+    what = f"{found if content.names else 'it has no structure that'} means one of the classes {', '.join(c.name for c in labels.classes)}"
+    mend = mending.drop(case)
+    if content.names and len(labels.classes) == 1:
+        (only,) = labels.classes
+        first = labels.model_copy(
+            update={"classes": (only.model_copy(update={"names": (*only.names, _pattern(content.names[0]))}),)}
+        )
+        mend = f"{mending.declare(f'labels: {short_labels(first)}')} if {content.names[0]} is meant; or {mend}"
+    return Finding("error", "structure-names", where, what, mend, case.id)
+
+
+def _meeting(case: Case, content: Content, labels: Labels, mending: Mending) -> Iterator[Finding]:
+    """Pixels of several exclusive classes, without a declared order."""
+    if not labels.exclusive or labels.overlap is not None:
+        return
+    meeting: Counter[tuple[str, ...]] = Counter()
+    for names, pixels in content.overlaps.items():
+        together = _classes(sorted(names), labels)
+        if len(together) > 1:
+            meeting[tuple(sorted(together))] += pixels
+    if meeting:
+        ordered = labels.model_copy(update={"overlap": "last"})
+        what = "structures of several classes cover the same pixels: " + ", ".join(
+            f"{' and '.join(names)} on {pixels}" for names, pixels in meeting.most_common(3)
+        )
+        mend = f"{mending.declare(f'labels: {short_labels(ordered)}')}: the last of them in this order has such pixels; or {mending.drop(case)}"
+        yield Finding("error", "overlap", mending.shown(content.path), what, mend, case.id)
+
+
+def _lacking(
+    pairs: Pairs,
+    labels: Labels,
+    classes_in: Mapping[Path, set[str]],
+    varying: Mapping[str, str],
+    mending: Mending,
+) -> Iterator[Finding]:
+    """Classes that most labels hold and some do not: there, what was never drawn would be learnt as background."""
+    usable = [(case, content) for case, content in pairs if classes_in[content.path]]
+    for c in labels.classes:
+        if c.name in varying.values():
+            continue
+        lacking = [(case, content.path) for case, content in usable if c.name not in classes_in[content.path]]
+        if len(lacking) == len(usable):
+            left = labels.model_copy(update={"classes": tuple(o for o in labels.classes if o is not c)})
+            what = f"class {c.name} occurs in no label"
+            mend = f"{mending.declare(f'labels: {short_labels(left)}')}; or add cases that show it"
+            if left.classes:
+                yield Finding("warning", "absent-class", mending.dataset.name, what, mend)
+        elif lacking and len(lacking) <= (1 - _USUAL) * len(usable):
+            what = f"class {c.name} was not drawn in {len(lacking)} of {len(usable)} labels ({', '.join([case.id for case, _ in lacking[:6]])}{' …' * (len(lacking) > 6)}): there it would be learnt as background"
+            mend = f"draw {c.name} in {mending.quoted([path for _, path in lacking])} if it is to be seen; or {mending.drop(*(case for case, _ in lacking))}"
+            yield Finding("warning", "missing-structure", mending.dataset.name, what, mend)
+
+
+def _undeclared(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
+    sound = []
+    for case, content in pairs:
+        if empty := [name for name in content.structures or {} if not (content.structures or {})[name]]:
+            yield _empty(case, content, empty, mending)
+        elif not content.structures:
+            yield _empty(case, content, [], mending)
+        if _drawn(content):
+            sound.append((case, content))
+    if not sound:
+        return
+    proposed = _proposed(sound)
+    if any(c.names for c in proposed.classes):
+        yield _varied(sound, proposed, mending)
+        return
+    coverings = list(_coverings(sound, mending))
+    yield from coverings
+    if not coverings:
+        yield from _lacking(
+            sound, proposed, {content.path: _classes(content.names, proposed) for _, content in sound}, {}, mending
+        )
+        holders = {
+            c.name: [case for case, content in sound if c.name in _classes(_drawn(content), proposed)]
+            for c in proposed.classes
+        }
+        yield from rare(holders, [case for case, _ in sound], proposed, mending)
+
+
+def _merged(pairs: Pairs) -> dict[str, set[str]]:
+    """Classes to propose: the commonest name → normalised names that may mean it; names of one case are never one."""
+    together: Counter[frozenset[str]] = Counter()
+    counts: Counter[str] = Counter()
+    for _, content in pairs:
+        keys = sorted({normal(name) for name in _drawn(content) if normal(name) != "background"})
+        counts.update(keys)
+        together.update(frozenset((a, b)) for a in keys for b in keys if a < b)
+    groups: dict[str, set[str]] = {}
+    for key in sorted(counts, key=lambda k: (-counts[k], natural(k))):
+        fitting = (
+            group
+            for first, group in groups.items()
+            if _alike(key, first) and not any(together[frozenset((key, other))] for other in group)
+        )
+        group = next(fitting, None)
+        if group is None:
+            groups[key] = {key}
+        else:
+            group.add(key)
+    return groups
+
+
+def _proposed(pairs: Pairs) -> Labels:
+    """A class for each structure, with all names that may mean it; the order of overlap, if there is any, is from common to rare."""
+    used: dict[str, Counter[str]] = {}
+    for first, group in _merged(pairs).items():
+        used[first] = Counter(n.strip() for _, content in pairs for n in _drawn(content) if normal(n) in group)
+    classes = []
+    for number, names in enumerate(used.values(), start=1):
+        ordered = sorted(names, key=lambda n: (-names[n], natural(n)))
+        others = {_pattern(n): n for n in ordered[1:] if n.casefold() != ordered[0].casefold()}
+        classes.append(LabelClass(name=ordered[0], values=(number,), names=tuple(others)))
+    covered = any(
+        len(_classes(sorted(names), Labels(classes=tuple(classes)))) > 1 for _, c in pairs for names in c.overlaps
+    )
+    return Labels(classes=tuple(classes), overlap="last" if covered else None)
+
+
+def _varied(pairs: Pairs, proposed: Labels, mending: Mending) -> Finding:
+    said = ", ".join(f"{c.name} also as {' and '.join(c.names)}" for c in proposed.classes if c.names)
+    what = f"structures seem to be called differently from case to case: {said}"
+    mend = f"{mending.declare(f'labels: {short_labels(proposed)}')} if these names mean the same"
+    return Finding("warning", "structure-names", mending.dataset.name, what, mend, variants=_users(pairs))
+
+
+def _coverings(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
+    """What planning would refuse: too many structures, or some that cover each other."""
+    contents = [content for _, content in pairs]
+    try:
+        classes_of([c.structures or {} for c in contents], [c.overlaps for c in contents], mending.root)
+    except DatasetError as error:
+        lines = re.findall(r"`(labels: \{.*\})`", error.mend or "")
+        meeting = any(c.overlaps for c in contents)
+        mend = (
+            (error.mend or "").replace(f"write `{lines[0]}` into dataset.yaml", mending.declare(lines[0]))
+            if lines
+            else error.mend or ""
+        )
+        yield Finding(
+            "error",
+            "overlap" if meeting else "structure-names",
+            mending.dataset.name,
+            error.what,
+            mend,
+            variants=_users(pairs),
+        )
