@@ -28,28 +28,36 @@ def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
         bool ``shape``.
     """
     out = np.zeros(shape, dtype=bool)
-    corner = np.clip(np.floor(np.min([o.min(axis=0) for o in outlines], axis=0)), 0, shape).astype(np.int64)
-    end = np.clip(np.ceil(np.max([o.max(axis=0) for o in outlines], axis=0)) + 1, corner, shape).astype(np.int64)
-    inside = np.zeros(tuple(end - corner), dtype=bool)
-    on = np.zeros_like(inside)
-    for outline in outlines:
-        starts = outline - corner
+    window, moved = _cropped(outlines, shape)
+    inside, on = np.zeros_like(out[window]), out[window]
+    for starts in moved:
         ends = np.roll(starts, -1, axis=0)
         inside ^= _enclosed(starts, ends, inside.shape)
         _mark(on, starts, ends)
         _mark(on.T, starts[:, ::-1], ends[:, ::-1])
-    out[corner[0] : end[0], corner[1] : end[1]] = inside | on
+    on |= inside
     return out
 
 
 def crossing(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> bool:
     """Do two outlines enclose common pixels though neither lies inside the other? Arguments as of `fill`."""
-    masks = [_enclosed(outline, np.roll(outline, -1, axis=0), shape) for outline in outlines]
+    if len(outlines) < 2:
+        return False
+    window, moved = _cropped(outlines, shape)
+    size = np.empty(shape, dtype=bool)[window].shape
+    masks = [_enclosed(starts, np.roll(starts, -1, axis=0), size) for starts in moved]
     for first, second in combinations(masks, 2):
         common = np.count_nonzero(first & second)
         if 0 < common < min(np.count_nonzero(first), np.count_nonzero(second)):
             return True
     return False
+
+
+def _cropped(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> tuple[tuple[slice, slice], list[np.ndarray]]:
+    """The part of the image that outlines reach, and the outlines in its coordinates."""
+    low = np.clip(np.floor(np.min([outline.min(axis=0) for outline in outlines], axis=0)), 0, shape).astype(int)
+    high = np.clip(np.ceil(np.max([outline.max(axis=0) for outline in outlines], axis=0)) + 1, low, shape).astype(int)
+    return (slice(low[0], high[0]), slice(low[1], high[1])), [outline - low for outline in outlines]
 
 
 def _lines(starts: np.ndarray, ends: np.ndarray, count: int, slack: float) -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +84,7 @@ def _enclosed(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int]) -> n
     row, edge = _lines(starts, ends, height, 0.0)
     right = np.clip(np.ceil(_across(starts, ends, row, edge)), 0, width).astype(np.int64)
     changes = np.bincount(row * (width + 1) + right, minlength=height * (width + 1)).reshape(height, width + 1)
-    return np.cumsum(changes[:, :width], axis=1) % 2 == 1
+    return np.cumsum(changes[:, :width].astype(np.uint8), axis=1, dtype=np.uint8) % 2 == 1  # only odd or even counts
 
 
 def _mark(on: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:

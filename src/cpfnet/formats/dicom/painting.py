@@ -49,7 +49,9 @@ class Painting:
 
     def __init__(self, shape: tuple[int, int, int], names: Iterable[str]):
         self._array = np.zeros(shape, dtype=np.uint16)
-        self._numbers: dict[frozenset[str], int] = {frozenset(): 0}
+        self._numbers: dict[frozenset[str], int] = {}
+        self._sets: list[frozenset[str]] = []
+        self._number(frozenset())
         for name in names:
             self._number(frozenset({name}))
 
@@ -59,12 +61,15 @@ class Painting:
         return len(self._array)
 
     def _number(self, structures: frozenset[str]) -> int:
-        if len(self._numbers) == _COMBINATIONS and structures not in self._numbers:
-            raise FormatError(
-                f"its structures cover each other in more than {_COMBINATIONS} combinations",
-                mend="list only the structures that are wanted as classes",
-            )
-        return self._numbers.setdefault(structures, len(self._numbers))
+        if structures not in self._numbers:
+            if len(self._sets) == _COMBINATIONS:
+                raise FormatError(
+                    f"its structures cover each other in more than {_COMBINATIONS} combinations",
+                    mend="list only the structures that are wanted as classes",
+                )
+            self._numbers[structures] = len(self._sets)
+            self._sets.append(structures)
+        return self._numbers[structures]
 
     def add(self, name: str, index: int, mask: np.ndarray) -> None:
         """Let a structure cover the pixels of a mask.
@@ -77,13 +82,12 @@ class Painting:
         pixels = np.flatnonzero(mask)
         plane = self._array[index].reshape(-1)
         before = plane[pixels]
-        sets = list(self._numbers)
-        lookup = np.zeros(len(sets), dtype=np.uint16)
+        lookup = np.zeros(len(self._sets), dtype=np.uint16)
         for number in np.flatnonzero(np.bincount(before)):
-            lookup[number] = self._number(sets[number] | {name})
+            lookup[number] = self._number(self._sets[number] | {name})
         plane[pixels] = lookup[before]
 
     def image(self, shape: tuple[int, ...], affine: np.ndarray | None, source: Source) -> Image:
         """The label: ``(1, *shape)`` uint8 or uint16 and its meanings."""
-        array = self._array.astype(np.uint8) if len(self._numbers) <= 2**8 else self._array
-        return Image(array.reshape(1, *shape), affine, ("structures",), None, source, meanings=tuple(self._numbers))
+        array = self._array.astype(np.uint8) if len(self._sets) <= 2**8 else self._array
+        return Image(array.reshape(1, *shape), affine, ("structures",), None, source, meanings=tuple(self._sets))
