@@ -188,12 +188,6 @@ def check_promise(frame: Frame, storage: Storage) -> None:
     if storage.photometric == "YBR_FULL_422":
         promised = promised * 2 // 3
     syntax = _syntax(found.header)
-    packed = syntax == DeflatedExplicitVRLittleEndian or syntax.is_private or syntax.is_encapsulated
-    if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
-        raise FormatError(
-            f"{found.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and has {found.size}",
-            mend="copy or export it again: it is cut short or damaged",
-        )
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -201,6 +195,12 @@ def check_promise(frame: Frame, storage: Storage) -> None:
             f"{found.name} has the transfer syntax {syntax.name}, which is not read",
             mend="export it uncompressed, as JPEG, JPEG-LS, JPEG 2000 or RLE",
         ) from None
+    packed = syntax == DeflatedExplicitVRLittleEndian or syntax.is_encapsulated
+    if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
+        raise FormatError(
+            f"{found.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and has {found.size}",
+            mend="copy or export it again: it is cut short or damaged",
+        )
     if not decoder.is_available:
         lacking = [words for words in decoder.missing_dependencies if "libjpeg>" not in words or "openjpeg" in words]
         raise FormatError(
