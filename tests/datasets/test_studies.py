@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.fileset import FileSet
 from ruamel.yaml import YAML
 
 from cpfnet import formats
@@ -20,7 +21,7 @@ from cpfnet.data.dataset import load
 from cpfnet.data.fingerprint import fingerprint
 from cpfnet.data.proposal import propose
 from cpfnet.errors import DatasetError
-from tests.data import PRIVATE, shared, write_nifti
+from tests.data import PRIVATE, shared, write_nifti, write_photograph
 from tests.datasets.studies import BOX, SHAPE, scan, write_rtstruct, write_seg
 
 
@@ -117,6 +118,28 @@ def test_folders_named_by_uids_make_short_ids(tmp_path: Path) -> None:
         files = scan(tmp_path / "LIDC" / f"1.3.6.1.4.1.14519.{number}" / "1.3.6.1.4.1.9.9", patient=f"{number}")
         write_rtstruct(files[0].parent / "rs.dcm", files)
     assert all(re.fullmatch("[0-9a-f]{8}", case.id) for case in load(tmp_path).cases)
+
+
+def test_pictures_of_one_series_are_cases_called_as_their_files(tmp_path: Path) -> None:
+    for number in range(2):
+        picture = np.full((32, 30), 90 * number, np.uint8)
+        file = write_photograph(tmp_path / f"view_{number}.dcm", picture, modality="CR", series="one")
+        assert file.exists()
+    assert [case.id for case in load(tmp_path).cases] == ["view_0", "view_1"]
+
+
+def test_medium_with_dicomdir(tmp_path: Path) -> None:
+    source, medium = tmp_path / "source", FileSet()
+    for number in range(2):
+        for file in scan(source / f"p{number}", patient=f"P{number}", StudyTime="101112"):
+            medium.add(file)
+    medium.write(tmp_path / "disc")
+    for number in range(2):
+        write_rtstruct(tmp_path / "disc" / f"RS{number}", sorted((source / f"p{number}").iterdir()))
+    dataset = load(tmp_path / "disc")
+    assert (tmp_path / "disc" / "DICOMDIR").exists()
+    assert not dataset.problems
+    assert [case.id for case in dataset.cases] == ["PT000000", "PT000001"]
 
 
 def test_archives(tmp_path: Path) -> None:

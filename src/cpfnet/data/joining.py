@@ -22,7 +22,7 @@ class Joining:
 
     def __init__(self, series: Sequence[Series]):
         self.series = series
-        self.holding = {instance: one.uid for one in series for instance in one.instances}
+        self.holding = {instance: one.reference for one in series for instance in one.instances}
 
     def fitting(self, label: LabelObject) -> tuple[list[Series], bool]:
         """The series that a label was drawn on: one, several where this cannot be told, or none.
@@ -38,7 +38,7 @@ class Joining:
         frame = label.frame_of_reference
         silent = not (label.series or label.instances or frame)
         rules: tuple[Callable[[Series], bool], ...] = (
-            lambda one: 0 < most == hits[one.uid],
+            lambda one: 0 < most == hits[one.reference],
             lambda one: one.uid in label.series,
             lambda one: bool(frame) and one.frame_of_reference == frame and one.study == label.study,
             lambda one: bool(frame) and one.frame_of_reference == frame,

@@ -28,7 +28,7 @@ def case_ids(folders: Sequence[tuple[str, ...]], uids: Sequence[str], fallback: 
 
     Args:
         folders: of each series the names of the folders that it lies in, from the data set's root down.
-        uids: of each series its SeriesInstanceUID.
+        uids: of each series its SeriesInstanceUID, or another that no other has.
         fallback: the root's own name, for what lies in the root.
     """
     ids = [""] * len(folders)

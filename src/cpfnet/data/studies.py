@@ -25,8 +25,8 @@ from cpfnet.formats.files import NIFTI_SUFFIXES
 if TYPE_CHECKING:
     from cpfnet.formats.dicom import LabelObject, Scan, Series
 
-Drawn = dict[str, dict[str, list["LabelObject"]]]
-"""Series UID → reader → labels."""
+Drawn = dict[Path, dict[str, list["LabelObject"]]]
+"""Reference of a series → reader → labels."""
 
 
 def studies(root: Path, declaration: Declaration) -> Dataset | None:
@@ -41,16 +41,15 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     """
     from cpfnet.formats.dicom.series import modality_of, scan
 
-    scans = [scan(root), *(scan(path) for path in sorted(root.rglob("*.[zZ][iI][pP]")) if path.is_file())]
-    every = [one for found in scans for one in found.series]
-    labels = [one for found in scans for one in found.labels]
+    found = scan([root, *(path for path in sorted(root.rglob("*.[zZ][iI][pP]")) if path.is_file())])
+    every, labels = found.series, found.labels
     if not every and labels:
         what = f"holds {len(labels)} DICOM segmentations or structure sets, but no image"
         raise DatasetError(what, where=root, mend="add the image series that they were drawn on")
     if not every:
         return None
-    kinds = {one.uid: modality_of(one.modality) for one in every}
-    series = [one for one in every if declaration.modality in (None, kinds[one.uid])]
+    kinds = {one.reference: modality_of(one.modality) for one in every}
+    series = [one for one in every if declaration.modality in (None, kinds[one.reference])]
     if not series:
         raise DatasetError(
             f"modality: none of {len(every)} image series is {declaration.modality}; there are {_counted(kinds.values())}",
@@ -59,16 +58,18 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
         )
     problems: list[Finding] = []
     drawn = _joined(root, declaration, every, kinds, labels, problems)
-    _one_modality(root, [kinds[uid] for uid in drawn])
+    _one_modality(root, [kinds[reference] for reference in drawn])
     chosen, note = _chosen(series, drawn, kinds)
     problems += note if labels else _beside(root, series[0])
     cases = _cases(root, declaration, chosen, every, drawn, problems)
     problems += _patients(root, declaration, chosen)
-    problems += _damaged(root, scans, chosen)
+    problems += _damaged(root, found, chosen)
     return Dataset(root, root.resolve().name, tuple(cases), layout="DICOM studies", problems=tuple(problems))
 
 
-def _readers(root: Path, declaration: Declaration, labels: list[LabelObject]) -> Mapping[str, list[LabelObject]]:
+def _readers(
+    root: Path, declaration: Declaration, labels: Sequence[LabelObject]
+) -> Mapping[str, Sequence[LabelObject]]:
     """Reader → label objects; without a declaration all of them are one reader's."""
     if declaration.label is None:
         return {"label": labels}
@@ -93,9 +94,9 @@ def _readers(root: Path, declaration: Declaration, labels: list[LabelObject]) ->
 def _joined(
     root: Path,
     declaration: Declaration,
-    every: list[Series],
-    kinds: Mapping[str, str],
-    labels: list[LabelObject],
+    every: Sequence[Series],
+    kinds: Mapping[Path, str],
+    labels: Sequence[LabelObject],
     problems: list[Finding],
 ) -> Drawn:
     """Give each label to the series that it was drawn on; those on series of other modalities than the declared are dropped."""
@@ -104,13 +105,13 @@ def _joined(
     for reader, objects in _readers(root, declaration, labels).items():
         for label in objects:
             found, referred = joining.fitting(label)
-            fitting = [one for one in found if declaration.modality in (None, kinds[one.uid])]
+            fitting = [one for one in found if declaration.modality in (None, kinds[one.reference])]
             if len(fitting) == 1:
-                drawn[fitting[0].uid][reader].append(label)
+                drawn[fitting[0].reference][reader].append(label)
                 if not referred and (label.series or label.instances):
                     problems.append(elsewhere(label, fitting[0], root))
             elif fitting:
-                problems.append(unclear(label, fitting, [kinds[one.uid] for one in fitting], root))
+                problems.append(unclear(label, fitting, [kinds[one.reference] for one in fitting], root))
             elif not found:
                 problems.append(alone(label, root))
     return drawn
@@ -129,17 +130,17 @@ def _one_modality(root: Path, labelled: list[str]) -> None:
         )
 
 
-def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[str, str]) -> tuple[list[Series], list[Finding]]:
+def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[Path, str]) -> tuple[list[Series], list[Finding]]:
     """The series that are cases, and a note on those that are not."""
     if not drawn:
         return series, []
-    kind = {kinds[uid] for uid in drawn}
-    settled = {one.study for one in series if one.uid in drawn}
+    kind = {kinds[reference] for reference in drawn}
+    settled = {one.study for one in series if one.reference in drawn}
     largest: dict[str, Series] = {}
-    for one in sorted(series, key=lambda one: (-one.count, one.uid)):
-        if one.study not in settled and kinds[one.uid] in kind:
+    for one in sorted(series, key=lambda one: (-one.count, one.reference)):
+        if one.study not in settled and kinds[one.reference] in kind:
             largest.setdefault(one.study, one)
-    chosen = [one for one in series if one.uid in drawn or largest.get(one.study) is one]
+    chosen = [one for one in series if one.reference in drawn or largest.get(one.study) is one]
     left = [one for one in series if one not in chosen]
     if not left:
         return chosen, []
@@ -167,27 +168,29 @@ def _beside(root: Path, first: Series) -> list[Finding]:
 
 
 def _folders(one: Series, root: Path) -> tuple[str, ...]:
-    """The names of the folders that a series lies in, from the root down; an archive counts as a folder."""
-    place = one.folder.relative_to(root)
-    return (*place.parts[:-1], place.stem) if one.folder.is_file() else place.parts
+    """The names of the folders that a series lies in, from the root down; an archive, or the file of a series of one, counts as one."""
+    place = (one.reference if one.reference.is_file() else one.folder).relative_to(root)
+    return (*place.parts[:-1], formats.stem(place)) if (root / place).is_file() else place.parts
 
 
 def _cases(
     root: Path,
     declaration: Declaration,
     chosen: list[Series],
-    every: list[Series],
+    every: Sequence[Series],
     drawn: Drawn,
     problems: list[Finding],
 ) -> list[Case]:
     folders = [_folders(one, root) for one in chosen]
-    ids = case_ids(folders, [one.uid for one in chosen], root.resolve().name)
+    often = Counter(one.uid for one in chosen)  # pictures of one series are cases of their own
+    uids = [one.uid if often[one.uid] == 1 else min(one.instances) for one in chosen]
+    ids = case_ids(folders, uids, root.resolve().name)
     studies_of: dict[str, set[str]] = defaultdict(set)
     for one in every:
         studies_of[one.patient or one.study].add(one.study)
     cases = []
-    for case, names, one in zip(ids, folders, chosen, strict=True):
-        labels = drawn.get(one.uid, {})
+    for case, one in zip(ids, chosen, strict=True):
+        labels = drawn.get(one.reference, {})
         trouble = [
             several(case, found, root, chosen=declaration.label is not None)
             for found in labels.values()
@@ -195,7 +198,8 @@ def _cases(
         ]
         problems += trouble
         if not trouble:
-            split = next((SPLITS[name.lower()] for name in names[:2] if name.lower() in SPLITS), None)
+            above = one.folder.relative_to(root).parts[:2]
+            split = next((SPLITS[name.lower()] for name in above if name.lower() in SPLITS), None)
             paths = {reader: found.path for reader, (found,) in labels.items()}
             cases.append(
                 Case(case, patient_of(studies_of[one.patient or one.study]), (one.reference,), paths, split=split)
@@ -220,7 +224,7 @@ def _patients(root: Path, declaration: Declaration, chosen: Sequence[Series]) ->
     return []
 
 
-def _damaged(root: Path, scans: Sequence[Scan], chosen: Sequence[Series]) -> list[Finding]:
+def _damaged(root: Path, found: Scan, chosen: Sequence[Series]) -> list[Finding]:
     """Files that cannot be read, where no case will say so: what lies in a case's own folder fails with the case."""
     own = {one.reference for one in chosen}
     return [
@@ -231,7 +235,6 @@ def _damaged(root: Path, scans: Sequence[Scan], chosen: Sequence[Series]) -> lis
             f"{reason}: the image series or label that it is part of lacks it",
             f"replace `{shown(path, root)}` by a readable copy; or delete `{shown(path, root)}`",
         )
-        for found in scans
         for path, reason in found.unreadable
         if not own & {path, *path.parents}
     ]
