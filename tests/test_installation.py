@@ -33,6 +33,7 @@ def test_a_sound_installation(caches: Path) -> None:
         assert check.detail
         assert (check.mend is None) == (check.status == "ok")
     assert "TIFF (LZW)" in checks["formats"].detail
+    assert "JPEG 2000" in checks["DICOM"].detail
     assert checks["ImageNet weights"].status == "lacks"
     assert "--weights none" in str(checks["ImageNet weights"].mend)
     assert json.loads(json.dumps(checks["torch"].as_dict()))["status"] == "ok"
@@ -56,8 +57,8 @@ def test_a_cache_that_cannot_be_written(caches: Path, monkeypatch: pytest.Monkey
     assert "CPFNET_CACHE" in str(check.mend)
 
 
-def test_without_torch_and_nilearn(caches: Path) -> None:
-    """In an interpreter where neither can be imported or found, the rest is still told."""
+def test_without_torch_nilearn_and_decoders(caches: Path) -> None:
+    """In an interpreter where none can be imported or found, the rest is still told."""
     script = """
 import json, sys
 from importlib import metadata
@@ -67,7 +68,8 @@ def version(name):
         raise metadata.PackageNotFoundError(name)
     return real(name)
 metadata.version = version
-sys.modules["torch"] = None
+for module in ("torch", "gdcm", "openjpeg", "pylibjpeg"):
+    sys.modules[module] = None
 from cpfnet.installation import doctor
 print(json.dumps([check.as_dict() for check in doctor()]))
 """
@@ -81,3 +83,6 @@ print(json.dumps([check.as_dict() for check in doctor()]))
     assert checks["demo"]["status"] == "lacks"
     assert "cpfnet[demo]" in checks["demo"]["mend"]
     assert {checks[name]["status"] for name in ("Python", "CPU", "memory", "formats", "cache")} == {"ok"}
+    assert checks["DICOM"]["status"] == "lacks"
+    assert "no decoder for lossless JPEG, HTJ2K" in checks["DICOM"]["detail"]
+    assert "cpfnet[dicom]" in checks["DICOM"]["mend"]

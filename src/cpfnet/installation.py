@@ -193,6 +193,26 @@ def _formats(name: str) -> Check:
     return Check(name, "ok", f"reads {', '.join(works)}")
 
 
+def _dicom(name: str) -> Check:
+    """Which compressed DICOM objects can be decoded; uncompressed ones always are."""
+    from pydicom import uid
+    from pydicom.pixels import get_decoder
+
+    syntaxes = {
+        "RLE": uid.RLELossless,
+        "JPEG": uid.JPEGBaseline8Bit,
+        "lossless JPEG": uid.JPEGLosslessSV1,
+        "JPEG-LS": uid.JPEGLSLossless,
+        "JPEG 2000": uid.JPEG2000,
+        "HTJ2K": uid.HTJ2K,
+    }
+    lacking = [title for title, syntax in syntaxes.items() if not get_decoder(syntax).is_available]
+    reads = ", ".join(["uncompressed", *(title for title in syntaxes if title not in lacking)])
+    if lacking:
+        return Check(name, "lacks", f"reads {reads}; no decoder for {', '.join(lacking)}", _install("cpfnet[dicom]"))
+    return Check(name, "ok", f"reads {reads}")
+
+
 def _backend(name: str) -> Check:
     return Check(name, "ok", f"PyTorch {metadata.version('torch')}")
 
@@ -255,6 +275,7 @@ _LOOKS: dict[str, Callable[[str], Check]] = {
     "CUDA": _cuda,
     "backend": _backend,
     "formats": _formats,
+    "DICOM": _dicom,
     "ImageNet weights": _weights,
     "cache": _cache,
     "working folder": _disk,
