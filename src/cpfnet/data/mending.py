@@ -9,6 +9,7 @@ from pathlib import Path
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import printable, quoted, shown
+from cpfnet.formats.files import is_reference
 
 
 class Mending:
@@ -30,7 +31,9 @@ class Mending:
         if self.list:
             names = " and ".join(f"`{case.id}`" for case in cases)
             return f"remove the entry of case {names} from `{self.list}`"
-        return f"delete {self.quoted([path for case in cases for path in case.files if os.path.lexists(path)])}"
+        files = [path for case in cases for path in case.files if os.path.lexists(path) or formats.exists(path)]
+        series = " (the files with this SeriesInstanceUID)" if any(is_reference(path) for path in files) else ""
+        return f"delete {self.quoted(files)}{series}"
 
     def declare(self, line: str) -> str:
         """Write a line (``key: value``) of dataset.yaml."""
