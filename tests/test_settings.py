@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml.error import YAMLError
 
 from cpfnet.errors import PlanError
+from cpfnet.planning import Plan
 from cpfnet.settings import assign, read_yaml, write_yaml
 
 
@@ -229,3 +231,29 @@ def test_another_kind_starts_its_section_anew() -> None:
     assert data == {"shape": {"kind": "circle", "radius": 3}}
     assign(data, "shape.kind=square")
     assert data == {"shape": {"kind": "square"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: &a [x, x]\n" + "".join(f"{k}: &{k} [{', '.join([f'*{j}'] * 9)}]\n" for j, k in zip("abcdef", "bcdefg", strict=True)), "multiply"),
+        ("name: &a [*a]", "holds itself"),
+        ("name: &a {<<: *a}", "not valid YAML"),
+        ("name: !!bool perhaps", "not valid YAML"),
+        ("? {a: {b: c}}\n: 1", "not valid YAML|known|unknown"),
+        ("# x\n" * 100_000, "hold up to"),
+        ("name: {<<: {x: 1}}\n" * 101, "more than 100 times"),
+    ],
+)  # fmt: skip
+def test_files_made_to_exhaust_the_reader_are_refused(tmp_path, text, words):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(PlanError, match=words):
+        Plan.load(tmp_path / "plan.yaml")
+
+
+def test_pipes_and_devices_are_no_settings(tmp_path):
+    os.mkfifo(tmp_path / "plan.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    for name in ("plan.yaml", "zero.yaml"):
+        with pytest.raises(PlanError, match="device or a pipe"):
+            Plan.load(tmp_path / name)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import itertools
 import re
+import stat
 import textwrap
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,10 +20,14 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from cpfnet.errors import PlanError
+from cpfnet.errors import CpfnetError, PlanError
 from cpfnet.files import replacing
 
 M = TypeVar("M", bound=BaseModel)
+
+_LARGEST = 2**18  # bytes of a settings file: some thousand times what is usual, and a few seconds to parse
+_MOST = 50_000  # values in it, each counted as often as aliases repeat it
+_MERGES = 100
 
 
 def _line(tree: Any, path: tuple[str | int, ...]) -> int | None:
@@ -101,10 +109,32 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
                 message = problem["msg"].removeprefix("Value error, ")
                 if problem["type"] != "missing" and not isinstance(problem["input"], (dict, list)):
                     message += f" (found {problem['input']!r})"
-            lines.append((f"line {line}: " if line else "") + (f"{field}: " if field else "") + message)
+            place = (f"line {line}: " if line else "") + (f"{field:.100}: " if field else "")
+            lines.append(place + (message if len(message) < 400 else f"{message[:400]} …"))
+        if len(lines) > 20:
+            lines[10:] = [f"and {len(lines) - 10} more"]
         raise PlanError(
-            "; ".join(lines), where=where, mend="; ".join(mends) or "correct the value and run again"
+            "; ".join(lines), where=where, mend="; ".join(mends[:10]) or "correct the value and run again"
         ) from None
+
+
+def _text_of(path: Path, what: str) -> str:
+    """The text of a settings file; devices, pipes and what is far too large are not read."""
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise PlanError("is a device or a pipe", where=path, mend=f"give the path of a {what}")
+    if status.st_size > _LARGEST:
+        raise PlanError(
+            f"holds {status.st_size} bytes; settings hold up to {_LARGEST}",
+            where=path,
+            mend=f"give the path of a {what}",
+        )
+    text = path.read_text(encoding="utf-8")
+    if text.count("<<:") > _MERGES:
+        raise PlanError(f"merges (<<:) more than {_MERGES} times", where=path, mend="write the keys out")
+    return text
 
 
 def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> CommentedMap:
@@ -116,15 +146,17 @@ def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> C
     yaml = YAML(typ="rt")  # the round-trip loader builds plain containers only; tags run no code
     yaml.allow_duplicate_keys = False
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(_text_of(path, what))
+    except CpfnetError:
+        raise
     except OSError as error:
         raise PlanError(f"cannot be read: {error.strerror}", where=path, mend=f"give the path of a {what}") from None
     except UnicodeDecodeError:
         raise PlanError("is not a UTF-8 text file", where=path, mend=f"give the path of a {what}") from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # beside its own, ruamel raises nearly anything on tags and merges that make no sense
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise PlanError(
             f"{line}not valid YAML: {problem}",
             where=path,
@@ -137,11 +169,19 @@ def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> C
     return tree
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, seen: Iterator[int] | None = None) -> Any:
+    """Without ruamel's own types.
+
+    Raises:
+        ValueError: aliases repeat values without end, or beyond all reason (a "billion laughs").
+    """
+    seen = itertools.count() if seen is None else seen
+    if next(seen) > _MOST:
+        raise ValueError(f"aliases (*) multiply its values beyond {_MOST}")
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v, seen) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_plain(v, seen) for v in value]
     if isinstance(value, bool) or value is None:
         return value
     for kind in (int, float, str):  # ruamel keeps notations in subclasses
@@ -157,7 +197,13 @@ def read_yaml(model: type[M], path: Path) -> M:
         PlanError: see `validate` and `load_yaml`.
     """
     tree = load_yaml(path)
-    return validate(model, _plain(tree), where=str(path), tree=tree)
+    try:
+        data = _plain(tree)
+    except ValueError as error:
+        raise PlanError(str(error), where=path, mend="write the values out") from None
+    except RecursionError:
+        raise PlanError("holds itself, or is nested too deeply", where=path, mend="write the values out") from None
+    return validate(model, data, where=str(path), tree=tree)
 
 
 def choices(annotation: Any) -> str:

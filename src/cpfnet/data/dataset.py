@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -39,16 +40,18 @@ def load(path: Path | str) -> Dataset:
         PlanError: a mistake in a ``dataset.yaml``, with its line.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (False, too, for what no path can be)
         own = path / "dataset.yaml"
         dataset = _declared(own) if own.is_file() else _by_header(_folder(path, Declaration()))
     elif path.suffix.lower() in (".yaml", ".yml"):
         dataset = _declared(path)
-    elif path.exists():
+    elif os.path.isfile(path):  # noqa: PTH113
         dataset = _by_header(_listed(path))
     else:
         near = []
-        if path.parent.is_dir():
+        if os.path.exists(path):  # noqa: PTH110
+            raise DatasetError("is a device or a pipe", where=path, mend=UNDERSTOOD)
+        if os.path.isdir(path.parent):  # noqa: PTH112
             near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
         mend = f"did you mean {near[0]!r}?" if near else "give the path of a folder, dataset.yaml, CSV or JSON"
         raise DatasetError("no such file or folder", where=path, mend=mend)
@@ -97,15 +100,17 @@ def _listed(path: Path) -> Dataset:
 
 def _declared(path: Path) -> Dataset:
     declaration = read_yaml(Declaration, path)
-    root = path.parent if declaration.root is None else path.parent / Path(declaration.root).expanduser()
-    if not root.is_dir():
-        raise DatasetError(f"root: no such folder: {root}", where=path, mend="correct `root` (relative to this file)")
+    root = path.parent if declaration.root is None else path.parent / os.path.expanduser(declaration.root)  # noqa: PTH111 (an unknown user stays as it is)
+    if not os.path.isdir(root):  # noqa: PTH112 (names too long or with null bytes are no folder, too)
+        raise DatasetError(
+            f"root: no such folder: {str(root)[:300]}", where=path, mend="correct `root` (relative to this file)"
+        )
     if declaration.image is not None:
         dataset = by_patterns(root, declaration, path)
     elif declaration.manifest is not None:
         manifest = root / declaration.manifest
-        if not manifest.is_file():
-            raise DatasetError(f"manifest: no such file: {manifest}", where=path, mend="correct `manifest`")
+        if not os.path.isfile(manifest):  # noqa: PTH113
+            raise DatasetError(f"manifest: no such file: {str(manifest)[:300]}", where=path, mend="correct `manifest`")
         dataset = _listed(manifest)
     else:
         dataset = _folder(root, declaration)

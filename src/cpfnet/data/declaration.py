@@ -88,7 +88,7 @@ def full_labels(value: Any) -> Any:
     for name, v in named.items():
         entry = {"name": name, **(v if isinstance(v, dict) else _meaning(v))}
         classes.append({**entry, "tubular": True} if name in tubular else entry)
-    taken = {v for entry in classes for v in _items(entry.get("values", ()))}
+    taken = [v for entry in classes for v in _items(entry.get("values", ()))]
     free = (n for n in itertools.count(1) if n not in taken)
     for entry in classes:
         if "values" not in entry and settings.get("exclusive", True) and entry.get("names"):
@@ -186,7 +186,7 @@ class Declaration(Strict):
         if value is not None:
             try:
                 re.compile(value)
-            except re.error as error:
+            except (re.error, RecursionError, OverflowError) as error:
                 raise ValueError(f"not a regular expression: {error}") from None
         return value
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,8 +43,18 @@ class Finding:
 
 
 def printable(name: str) -> str:
-    """A file name that any terminal, YAML or JSON takes: bytes that are not UTF-8 become ``\\xNN``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name that any terminal, YAML or JSON takes: control characters and bytes that are not UTF-8 become ``\\xNN``."""
+    if name.isprintable():
+        return name
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in name)
+
+
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control, surrogates, line ends
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
 
 
 def shown(path: Path, root: Path) -> str:

@@ -18,6 +18,7 @@ from cpfnet.data.nnunet import declared, read_json
 from cpfnet.errors import DatasetError
 
 _COLUMNS = ("case", "image", "label", "roi", "patient", "split", "fold")
+_COLUMNS_AT_MOST = 1000
 _HEADER = "the first line names the columns: case,image,label,roi,patient,split (image alone is needed)"
 
 
@@ -32,8 +33,16 @@ def _fold(value: Any, where: str) -> int | None:
         return None
     try:
         return int(value)
-    except (TypeError, ValueError):
-        raise DatasetError(f"fold {value!r} is not a number", where=where, mend="number the folds from 0") from None
+    except (TypeError, ValueError, OverflowError):
+        raise DatasetError(
+            f"fold {str(value)[:40]!r} is not a number", where=where, mend="number the folds from 0"
+        ) from None
+
+
+def _file_name(case: str) -> str:
+    """A case id that files can be called after, and that leads nowhere else."""
+    name = printable(case).replace("/", "_")
+    return name.replace(".", "_") if name in (".", "..") else name
 
 
 def unique(cases: Iterable[Case], manifest: Path) -> tuple[tuple[Case, ...], list[Finding]]:
@@ -97,7 +106,7 @@ def read_csv(path: Path) -> Dataset:
         images = tuple(path.parent / name.strip() for name in row["image"].split(";") if name.strip())
         if not images:
             raise DatasetError("no image named", where=where, mend="fill in `image`, or remove the line")
-        case = printable(row.get("case", "")).replace("/", "_") or identifier(images[0])
+        case = _file_name(row.get("case", "")) or identifier(images[0])
         labels = {readers[name]: path.parent / row[name] for name in readers if row.get(name)}
         cases.append(
             Case(
@@ -117,6 +126,8 @@ def read_csv(path: Path) -> Dataset:
 
 
 def _check_columns(columns: list[str], labels: set[str], path: Path) -> None:
+    if len(columns) > _COLUMNS_AT_MOST:
+        raise DatasetError(f"has {len(columns)} columns; at most {_COLUMNS_AT_MOST} are read", where=path, mend=_HEADER)
     if "image" not in columns:
         near = difflib.get_close_matches("image", columns, n=1)
         mend = f"rename the column {near[0]!r} to 'image'" if near else _HEADER
@@ -142,7 +153,10 @@ def is_datalist(content: dict[str, Any], root: Path) -> bool:
         return False
     image = entries[0].get("image")
     first = image[0] if isinstance(image, list) and image else image
-    return isinstance(first, str) and ((root / first).exists() or not (root / "imagesTr").is_dir())
+    return isinstance(first, str) and (
+        os.path.exists(root / first)  # noqa: PTH110 (a name too long is none)
+        or not (root / "imagesTr").is_dir()
+    )
 
 
 def datalist(path: Path) -> Dataset:
@@ -194,7 +208,7 @@ def _entry(entry: Any, split: str | None, path: Path, where: str) -> Case:
         )
     label, roi = (path.parent / other if other else None for other in others)
     images = tuple(path.parent / name for name in names)
-    case = printable(str(entry.get("case") or entry.get("id") or identifier(images[0]))).replace("/", "_")
+    case = _file_name(str(entry.get("case") or entry.get("id") or identifier(images[0])))
     return Case(
         case,
         str(entry.get("patient") or case),

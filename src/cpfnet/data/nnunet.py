@@ -37,8 +37,10 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise DatasetError("is not a UTF-8 text file", where=path, mend="save it as UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    except RecursionError:
+        raise DatasetError("not valid JSON: nested too deeply", where=path, mend="correct the file") from None
+    except ValueError as error:  # not JSON, or a number of thousands of digits
+        line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DatasetError(f"not valid JSON: {line}", where=path, mend="correct the line") from None
     if not isinstance(content, dict):
         raise DatasetError(
@@ -68,7 +70,9 @@ def _labels(content: dict[str, Any], where: Path) -> Labels | None:
     raw = content.get("labels")
     if not isinstance(raw, dict) or not raw:
         return None
-    if all(key.isdecimal() and isinstance(name, str) for key, name in raw.items()):  # first version: {"1": "tumour"}
+    if all(
+        key.isdecimal() and len(key) < 10 and isinstance(name, str) for key, name in raw.items()
+    ):  # first version: {"1": "tumour"}
         raw = {name: int(value) for value, name in raw.items()}
     background = raw.get("background", 0)
     ignore = raw.get("ignore", [])
