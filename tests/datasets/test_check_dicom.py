@@ -189,7 +189,7 @@ def test_table_of_names(treated: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(app, ["check", str(root), "--html", str(page)]).output
     assert "    gtv_1: 1 case (pat_3)" in said
     assert "GTV: 3 cases (pat_1, pat_4, pat_6)" in said
-    assert ">gtv_1</th><td>1</td><td>pat_3</td>" in page.read_text()
+    assert "<dt>gtv_1</dt><dd>1 case: pat_3</dd>" in page.read_text()
     assert page.read_text().count("<img ") == 0  # it is about the whole, not about one case
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from cpfnet.data.case import Dataset
 from cpfnet.data.finding import Finding, shown
 from cpfnet.data.picture import picture_of
-from cpfnet.report.page import Card, Cards, Section, Table, Text, Tile, Tiles, render
+from cpfnet.report.page import Card, Cards, Pairs, Section, Text, Tile, Tiles, render
 
 MOST_PICTURES = 24
 """Pictures on a page, from the most severe finding down, one a case."""
@@ -36,7 +36,7 @@ def write_page(findings: Sequence[Finding], dataset: Dataset, path: Path, *, ove
     patients = len({case.patient for case in dataset.cases})
     labelled = sum(bool(case.labels) for case in dataset.cases)
     tiles = [
-        Tile("Cases", str(len(dataset.cases)), f"{labelled} labelled, {patients} patients"),
+        Tile("Cases", str(len(dataset.cases)), f"{labelled} labelled, {_many(patients, 'patient')}"),
         *(Tile(_TITLES[severity], str(count), _MEANINGS[severity]) for severity, count in counts.items()),
     ]
     summary: list[Tiles | Text] = [Tiles(tiles)]
@@ -91,5 +91,9 @@ def _card(finding: Finding, picture: tuple[str, str]) -> Card:
 
 
 def _variants(finding: Finding) -> Section:
-    rows = [[name, str(len(cases)), ", ".join(cases)] for name, cases in finding.variants.items()]
-    return Section(f"Names: {finding.where}", [Table(["Structure", "Cases", "which"], rows)])
+    pairs = [(name, f"{_many(len(cases), 'case')}: {', '.join(cases)}") for name, cases in finding.variants.items()]
+    return Section(f"Structures, and the cases that have them ({finding.kind})", [Pairs(pairs)])
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

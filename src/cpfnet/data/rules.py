@@ -15,6 +15,9 @@ from cpfnet.data.intensity_rules import intensities, units
 from cpfnet.data.mending import Mending
 from cpfnet.planning import Folds
 
+_VARYING = re.compile(r"""^(['"]).*?\1|[0-9.]+""")
+"""What notes of one sense differ in: the name of the structure that they begin with, and numbers."""
+
 FOLDS = Folds().count
 """Folds that a Plan has unless the user says otherwise."""
 
@@ -210,12 +213,13 @@ def notes(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
             severity: Severity = "note" if content in one.images else "warning"  # what concerns a mask wants a look
             for note in content.notes:
                 if not note.startswith(tuple(empty)):  # told already
-                    said[severity, re.sub(r"[0-9]+", "#", note)].append((one.case, content, note))
+                    said[severity, _VARYING.sub("", note)].append((one.case, content, note))
     for (severity, _), group in said.items():
-        case, content, note = group[0]
-        names = tuple(mending.shown(content.path) for _, content, _ in group)
-        alone = len(group) == 1
-        where = names[0] if alone else f"{len(group)} files: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
-        what = note if alone or len({note for *_, note in group}) == 1 else f"{note} (the first; the others likewise)"
-        mend = "nothing needs to be done if that is right, as a picture shows (--html)"
+        case, _, note = group[0]
+        names = tuple(dict.fromkeys(mending.shown(content.path) for _, content, _ in group))
+        alone = len(names) == 1
+        where = names[0] if alone else f"{len(names)} files: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
+        what = note if len({note for *_, note in group}) == 1 else f"{note} (the first; others likewise)"
+        mend = "nothing needs to be done if that is right"
+        mend += "; `--html` shows a picture" if severity == "warning" else ""
         yield Finding(severity, "dicom-note", where, what, mend, case.id if alone else None, () if alone else names)
