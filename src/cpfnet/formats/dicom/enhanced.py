@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.objects import DicomObject, text
+from cpfnet.formats.dicom.objects import DicomObject, complaint, text
 
 _GROUPS = {  # the functional group of PS3.3, C.7.6.16.2, C.8.13, C.8.15 and C.8.20.3 that holds an attribute
     "ImagePositionPatient": ("PlanePositionSequence",),
@@ -73,7 +73,8 @@ class Frame:
                         return value
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
             raise FormatError(
-                f"{keyword} of {self.name} cannot be understood: {error}", mend="copy or export the series again"
+                f"{keyword} of {self.name} cannot be understood: {complaint(error)}",
+                mend="copy or export the series again",
             ) from error
         return None
 
@@ -116,7 +117,7 @@ def frames_of(found: DicomObject) -> list[Frame]:
         shared = header.get("SharedFunctionalGroupsSequence") or ()
         each = header.get("PerFrameFunctionalGroupsSequence") or ()
     except Exception as error:
-        raise FormatError(f"functional groups of {found.name} cannot be understood: {error}") from error
+        raise FormatError(f"functional groups of {found.name} cannot be understood: {complaint(error)}") from error
     if not each:
         if count != "1":
             raise FormatError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom import rtstruct, seg
-from cpfnet.formats.dicom.objects import Archives, DicomObject, locations, quiet, read_object, text
+from cpfnet.formats.dicom.objects import Archives, DicomObject, complaint, locations, quiet, read_object, text
 from cpfnet.formats.dicom.references import KINDS
 from cpfnet.formats.files import SERIES, Header, check_readable, is_reference
 from cpfnet.image import Image
@@ -59,5 +59,4 @@ def read_label(path: Path, image: Image | Header | None = None, labels: Labels |
         except MemoryError:
             raise FormatError("does not fit into memory", where=path, mend="free memory") from None
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-            words = " ".join(str(error).split()) or type(error).__name__
-            raise FormatError(f"is damaged: {words}", where=path, mend="copy or export it again") from error
+            raise FormatError(f"is damaged: {complaint(error)}", where=path, mend="copy or export it again") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import stat
 import struct
 import warnings
@@ -95,6 +96,12 @@ def text(header: pydicom.Dataset, keyword: str) -> str:
     except Exception:  # pydicom decodes on access, and raises anything on damaged values
         return ""
     return "" if value is None else _printable(str(value)).strip()
+
+
+def complaint(error: Exception) -> str:
+    """What a library says is wrong, on one line, without the values that it quotes: these may be the patient's."""
+    words = " ".join(re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).split())[:300]
+    return words if words.strip("… ") else type(error).__name__
 
 
 def _printable(name: str) -> str:
@@ -275,9 +282,8 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
     except MemoryError:
         raise FormatError("does not fit into memory", where=_where(location), mend="free memory") from None
     except Exception as error:  # decoders raise anything on damaged bytes
-        words = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(
-            f"cannot be read as DICOM: {words}", where=_where(location), mend="copy or export it again"
+            f"cannot be read as DICOM: {complaint(error)}", where=_where(location), mend="copy or export it again"
         ) from error
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pydicom
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.objects import text
+from cpfnet.formats.dicom.objects import complaint, text
 from cpfnet.formats.files import Header
 from cpfnet.image import Image
 
@@ -48,8 +48,7 @@ def items(parent: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
     try:
         return [item for item in parent.get(keyword) or () if isinstance(item, pydicom.Dataset)]
     except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(f"its {keyword} is damaged: {words}", mend="copy or export it again") from error
+        raise FormatError(f"its {keyword} is damaged: {complaint(error)}", mend="copy or export it again") from error
 
 
 def _values(found: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:

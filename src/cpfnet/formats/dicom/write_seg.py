@@ -18,7 +18,7 @@ from pydicom.sr.coding import Code as Concept
 
 import cpfnet
 from cpfnet.errors import OutputError
-from cpfnet.formats.dicom.objects import quiet, text
+from cpfnet.formats.dicom.objects import complaint, quiet, text
 from cpfnet.formats.dicom.origin import Origin, decimals, numbers, origin
 from cpfnet.formats.dicom.structures import Structure, described, structures
 from cpfnet.image import Segmentation
@@ -90,6 +90,10 @@ def _save(
 ) -> None:
     """Write ``([depth,] height, width[, segments])``."""
     source = origin(segmentation, where)
+    if kind == "BINARY" and segmentation.array.size // len(source.frames) < 8:
+        raise OutputError(  # highdicom 0.28 packs their bits wrongly
+            "images of fewer than 8 pixels are not written as binary segments", where=where, mend="write NIfTI"
+        )
     if source.positions is None:
         pixels = pixels[None]
     if source.multiframe:  # highdicom takes planes in the order of the frames
@@ -126,7 +130,7 @@ def _save(
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(
-                f"no DICOM segmentation can be made of these images: {error}",
+                f"no DICOM segmentation can be made of these images: {complaint(error)}",
                 where=where,
                 mend="write another format (--format nifti, or png for a picture)",
             ) from error
