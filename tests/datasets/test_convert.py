@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from pydicom.uid import RLELossless
 
 import cpfnet
 from cpfnet import formats
@@ -26,8 +28,19 @@ from cpfnet.errors import CpfnetError, DatasetError, OutputError
 from cpfnet.image import geometry_difference
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Labels
-from tests.data import affine, blobs, make_images_dataset, make_volumes_dataset, phantom, write_nifti, write_raster
+from tests.data import (
+    PRIVATE,
+    affine,
+    blobs,
+    make_images_dataset,
+    make_volumes_dataset,
+    phantom,
+    write_nifti,
+    write_raster,
+    write_series,
+)
 from tests.datasets.conftest import listed, nnunet
+from tests.formats.dicom_labels import write_seg
 
 TARGETS = ("nnunet", "monai", "csv")
 targets = pytest.mark.parametrize("to", TARGETS)
@@ -101,6 +114,26 @@ def tilted(root: Path) -> Path:
     return declare(root, "labels: {bleeding: 1}\n")
 
 
+def studies(root: Path) -> Path:
+    """Oblique CT as DICOM, two studies of one patient, with segmentations whose segments cover each other."""
+    geometry = oblique()
+    for number, patient in enumerate(("P-1", "P-1", "P-2", "P-3")):
+        image, mask = phantom((8, 14, 16))
+        slices = write_series(
+            root / f"visit{number}", np.int16(image), geometry, patient=patient, study=f"s{number}", syntax=RLELossless
+        )
+        whole, spot = mask > 0, mask == 2
+        pixels = np.stack([whole, spot], axis=-1).astype(np.uint8)
+        write_seg(root / f"visit{number}" / "drawn.dcm", slices, {1: "Liver", 2: f"GTV-{number}"}, pixels)
+    return declare(root, "labels: {liver: Liver, tumour: ['GTV*'], overlap: last}\n")
+
+
+def oblique() -> np.ndarray:
+    """(depth, height, width) → LPS mm."""
+    stored = affine((0.7, 0.8, 2.5), origin=(-120.5, 33.25, 870.0), degrees=(12, -7, 30))
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ stored[:, [2, 1, 0, 3]]
+
+
 def readers(root: Path) -> Path:
     """Two readers, patients in folders."""
     for number in range(6):
@@ -118,7 +151,18 @@ def readers(root: Path) -> Path:
 
 MADE: dict[str, Callable[[Path], Path]] = {
     make.__name__: make
-    for make in (pictures, wide_pictures, float_pictures, oblique_volumes, tilted, regions, readers, nnunet, listed)
+    for make in (
+        pictures,
+        wide_pictures,
+        float_pictures,
+        oblique_volumes,
+        tilted,
+        regions,
+        studies,
+        readers,
+        nnunet,
+        listed,
+    )
 }
 
 
@@ -322,6 +366,40 @@ def test_another_reader_finds_image_and_label_where_they_were(
             np.testing.assert_allclose(
                 before.TransformIndexToPhysicalPoint(corner), after.TransformIndexToPhysicalPoint(corner), atol=1e-3
             )
+
+
+def test_dicom_comes_out_as_simpleitk_reads_it(tmp_path: Path) -> None:
+    cpfnet.convert(studies(tmp_path / "studies"), tmp_path / "out", to="nnunet", say=silent)
+    told = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert told["channel_names"] == {"0": "CT"}
+    assert told["labels"] == {"background": 0, "liver": 1, "tumour": 2}
+    folder, reader = str(tmp_path / "studies" / "visit2"), SimpleITK.ImageSeriesReader
+    found = [reader.GetGDCMSeriesFileNames(folder, uid) for uid in reader.GetGDCMSeriesIDs(folder)]
+    before = SimpleITK.ReadImage(max(found, key=len))
+    image, label = (
+        SimpleITK.ReadImage(tmp_path / "out" / name)
+        for name in ("imagesTr/visit2_0000.nii.gz", "labelsTr/visit2.nii.gz")
+    )
+    for index in ((0, 0, 0), (15, 0, 7), (3, 13, 4)):
+        point = before.TransformIndexToPhysicalPoint(index)
+        assert image.TransformPhysicalPointToIndex(point) == index
+        assert image[index] == before[index]
+        np.testing.assert_allclose(label.TransformIndexToPhysicalPoint(index), point, atol=1e-3)
+    mask = phantom((8, 14, 16))[1]
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(label), np.where(mask == 2, 2, mask > 0))
+
+
+@targets
+def test_nothing_private_leaves_the_studies(tmp_path: Path, to: str) -> None:
+    said: list[str] = []
+    done = cpfnet.convert(studies(tmp_path / "studies"), tmp_path / "out", to=to, say=said.append)
+    written = [
+        gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes() for p in done.folder.rglob("*.*")
+    ]
+    names = [str(path.relative_to(tmp_path)) for path in done.folder.rglob("*")]
+    everything = b"\n".join([*written, "\n".join([*names, *said]).encode()])
+    for secret in (*PRIVATE.values(), "P-1", "P-2"):
+        assert secret.encode() not in everything
 
 
 def test_nothing_of_the_source_header_but_its_geometry_goes_along(tmp_path: Path) -> None:
