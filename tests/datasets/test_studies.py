@@ -222,6 +222,16 @@ def test_ambiguous_frame_of_reference_is_settled_by_modality(tmp_path: Path) -> 
     assert [case.images[0].name for case in dataset.cases] == ["ct"]
 
 
+def test_label_that_refers_to_two_series_is_settled_by_modality(tmp_path: Path) -> None:
+    files = [*scan(tmp_path / "p" / "ct", series="ct"), *scan(tmp_path / "p" / "mr", series="mr", modality="MR")]
+    write_rtstruct(tmp_path / "p" / "rs.dcm", files)
+    (finding,) = load(tmp_path).problems
+    assert finding.kind == "ambiguous-image"
+    declare(tmp_path, "modality: ct")
+    (case,) = load(tmp_path).cases
+    assert (case.images[0].name, len(case.labels)) == ("ct", 1)
+
+
 def test_label_of_nothing_here(tmp_path: Path) -> None:
     files = scan(tmp_path / "set" / "p", patient="P")
     write_rtstruct(tmp_path / "set" / "p" / "rs.dcm", files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,18 +26,17 @@ class Joining:
     def fitting(self, label: LabelObject) -> tuple[list[Series], bool]:
         """The series that a label was drawn on: one, several where this cannot be told, or none.
 
-        What it refers to decides: most instances, else the series. Else its frame of reference does (DICOM PS3.3, C.7.4.1),
+        What it refers to decides: the instances, else the series. Else its frame of reference does (DICOM PS3.3, C.7.4.1),
         in its own study first; and for a label that says nothing, its study.
 
         Returns:
             The series, and whether the label refers to it.
         """
-        hits = Counter(self.holding[uid] for uid in label.instances if uid in self.holding)
-        most = max(hits.values(), default=0)
+        hits = {self.holding[uid] for uid in label.instances if uid in self.holding}
         frame = label.frame_of_reference
         silent = not (label.series or label.instances or frame)
         rules: tuple[Callable[[Series], bool], ...] = (
-            lambda one: 0 < most == hits[one.reference],
+            lambda one: one.reference in hits,
             lambda one: one.uid in label.series,
             lambda one: bool(frame) and one.frame_of_reference == frame and one.study == label.study,
             lambda one: bool(frame) and one.frame_of_reference == frame,
