@@ -115,7 +115,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         roi = np.asarray(region.array.any(axis=0))
     planes = None
     if item.probabilities is not None:
-        planes = formats.read_map(item.probabilities)
+        planes = formats.read_map(item.probabilities, image)
     elif isinstance(found, Segmentation):
         planes = found.probabilities
     count = len(definitions.classes)

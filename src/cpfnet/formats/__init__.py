@@ -345,14 +345,25 @@ def write_map(
     return target
 
 
-def read_map(path: Path | str) -> np.ndarray:
+def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarray:
     """What `write_map` wrote.
 
+    Args:
+        path: the file.
+        image: as of `read_label`.
+
     Returns:
-        float32 ``(planes, depth, height, width)`` from NIfTI, ``(pages, height, width)`` from TIFF.
+        float32 ``(planes, depth, height, width)`` from NIfTI and DICOM, ``(pages, height, width)`` from TIFF and of DICOM
+        pictures.
 
     Raises:
         FormatError: as `read`.
     """
     ((file,),), family = _groups(path)
+    if is_dicom(file):
+        from cpfnet.formats.dicom import fractions
+
+        return fractions.read_map(file, image)
+    if suffix_of(file) in NIFTI_SUFFIXES and image is not None and image.source and image.source.format == "dicom":
+        return np.asarray(turned(family.read(file), image).array, dtype=np.float32)
     return np.asarray(family.read_map(file), dtype=np.float32)

@@ -13,7 +13,7 @@ from cpfnet.image import Image
 from cpfnet.planning import Labels
 
 
-def _one(path: Path, archives: Archives) -> DicomObject:
+def one_label(path: Path, archives: Archives) -> DicomObject:
     """The one segmentation or structure set that ``path`` means."""
     uid = path.name.removeprefix(SERIES) if is_reference(path) else ""
     place = path.parent if uid else path
@@ -49,7 +49,7 @@ def read_label(path: Path, image: Image | Header | None = None, labels: Labels |
         FormatError, DatasetError: as these; or there is no such object, or there are several.
     """
     with Archives() as archives, quiet():
-        found = _one(path, archives)
+        found = one_label(path, archives)
         try:
             if KINDS[text(found.header, "SOPClassUID")] == "rtstruct":
                 return rtstruct.read(found, image, labels)

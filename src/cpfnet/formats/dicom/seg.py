@@ -59,13 +59,13 @@ def read(
     planes = planes_of(frames)
     notes = [*found.notes, *(match(header, image) if image is not None else ()), *repeated(names.values(), "segments")]
     image = image or own_grid(planes)
-    shown = [None] * len(frames) if kind == "LABELMAP" else [_segment(frame, named) for frame in frames]
+    shown = [None] * len(frames) if kind == "LABELMAP" else [segment_of(frame, named) for frame in frames]
     wanted = [index for index, segment in enumerate(shown) if segment is None or segment in names]
     places = on_slices(planes, wanted, image)
     painting = Painting((image.shape[0] if len(image.shape) == 3 else 1, *planes.size), names.values())
     above = _limit(header, kind, labels)
     seen: dict[tuple[int | None, int], Frame] = {}
-    arrays = _arrays([frames[index] for index in wanted], archives)
+    arrays = stored_frames([frames[index] for index in wanted], archives)
     for index, place, array in zip(wanted, places, arrays, strict=True):
         segment = shown[index]
         if (other := seen.setdefault((segment, place), frames[index])) is not frames[index]:
@@ -87,7 +87,12 @@ def read(
     return painting.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
 
 
-def _segment(frame: Frame, named: dict[int, str]) -> int:
+def segment_of(frame: Frame, named: dict[int, str]) -> int:
+    """The number of the segment that a frame shows.
+
+    Raises:
+        FormatError: no such segment is described.
+    """
     number = int(frame.number_or("ReferencedSegmentNumber", 0))
     if number not in named:
         raise FormatError(
@@ -121,7 +126,7 @@ def _refuse_strangers(array: np.ndarray, named: dict[int, str], header: pydicom.
         )
 
 
-def _arrays(frames: list[Frame], archives: Archives) -> Iterator[np.ndarray]:
+def stored_frames(frames: list[Frame], archives: Archives) -> Iterator[np.ndarray]:
     """The stored values of frames of one object, ``(rows, columns)`` unsigned; a palette is only for display."""
     if not frames:
         return
