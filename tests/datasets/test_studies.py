@@ -315,6 +315,20 @@ def test_empty_patient_ids_are_patients_of_their_own(tmp_path: Path) -> None:
     assert [case.patient for case in dataset.cases] == ["1", "2"]
 
 
+def test_studies_without_any_uid(tmp_path: Path) -> None:
+    """As anonymising tools leave them: the file meta, the folder and the frame of reference must do."""
+    empty = {"StudyInstanceUID": "", "SeriesInstanceUID": ""}
+    for number in (1, 2):
+        files = scan(tmp_path / f"p{number}", patient="", study=f"{number}", seed=number, **empty)
+        write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files, refer=False, name=f"{number}")
+    cases = by_id(load(tmp_path))
+    assert cases.keys() == {"p1", "p2"}
+    for case in cases.values():
+        assert case.labels["label"].parent == case.images[0] == tmp_path / case.id
+        assert formats.read_label(case.labels["label"], formats.read(case.images)).array.sum() == 3 * 8 * 7
+    assert cases["p1"].patient != cases["p2"].patient
+
+
 def test_one_patient_id_for_all_is_said_and_mended(tmp_path: Path) -> None:
     for number in (1, 2):
         files = scan(tmp_path / f"p{number}", patient="ANON", study=f"{number}")
@@ -491,12 +505,19 @@ def test_lung_ct_from_folder_to_plan() -> None:
     assert found.channels[0].low < -900  # HU
 
 
-def test_dicom_seg_from_folder() -> None:
-    """Two segmentations of one series: one must be chosen."""
-    root = shared("DicomSeg")
+def test_dicom_seg_from_folder(tmp_path: Path) -> None:
+    """Two segmentations of one series: one is chosen, or both are taken as readers; every way that is told works."""
+    root = Path(shutil.copytree(shared("DicomSeg"), tmp_path / "set"))
     with pytest.raises(DatasetError, match="2 labels of the same image series") as refused:
         load(root)
-    assert "liver.dcm" in str(refused.value)
+    ways = [way for way in str(refused.value.mend).split("; or ") if way.startswith("write")]
+    assert len(ways) == 3
+    for way in ways:
+        declare(root, way.split("`")[1])
+        (case,) = load(root).cases
+        assert len(case.labels) == (2 if "reader1" in way else 1)
+    declare(root, ways[0].split("`")[1])
+    assert [c.name for c in fingerprint(load(root)).labels.classes] == ["Liver"]
 
 
 def test_abdomen_ct_with_labels_beside(tmp_path: Path) -> None:

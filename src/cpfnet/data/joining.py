@@ -78,7 +78,7 @@ def unclear(label: LabelObject, fitting: Sequence[Series], kinds: Sequence[str],
 
 
 def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: bool) -> Finding:
-    """One series has several labels; ``chosen``: the dataset.yaml's `label` was followed."""
+    """One series has several labels; ``chosen``: patterns of a dataset.yaml chose them already."""
     paths, kinds = [one.path for one in labels], [one.kind for one in labels]
     ways = [f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths]
     if not chosen and len(set(kinds)) == len(kinds):

@@ -192,7 +192,7 @@ def _cases(
     for case, one in zip(ids, chosen, strict=True):
         labels = drawn.get(one.reference, {})
         trouble = [
-            several(case, found, root, chosen=declaration.label is not None)
+            several(case, found, root, chosen=not set(declaration.readers.values()) <= set(LABEL_KINDS))
             for found in labels.values()
             if len(found) > 1
         ]
