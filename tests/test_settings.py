@@ -237,7 +237,7 @@ def test_another_kind_starts_its_section_anew() -> None:
     ("text", "words"),
     [
         ("a: &a [x, x]\n" + "".join(f"{k}: &{k} [{', '.join([f'*{j}'] * 9)}]\n" for j, k in zip("abcdef", "bcdefg", strict=True)), "multiply"),
-        ("name: &a [*a]", "holds itself"),
+        ("&a {name: *a}", "holds itself"),
         ("name: &a {<<: *a}", "not valid YAML"),
         ("name: !!bool perhaps", "not valid YAML"),
         ("? {a: {b: c}}\n: 1", "not valid YAML|known|unknown"),
