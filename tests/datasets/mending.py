@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -117,6 +118,13 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
     elif done("remove the second entry of case "):
         seen: list[str] = []
         _rows(files[1], lambda rows: [r for r in rows if not (r["case"] in seen or seen.append(r["case"]))])
+    elif done("remove the entry of case ") and files[-1].suffix == ".json":
+        lists = json.loads(files[-1].read_text())
+        kept = {
+            key: [e for e in entries if Path(e["image"]).name.split(".")[0] not in names]
+            for key, entries in lists.items()
+        }
+        files[-1].write_text(json.dumps(kept))
     elif done("remove the entry of case "):
         _rows(files[-1], lambda rows: [r for r in rows if r["case"] not in names])
     elif done("give it another id, in `case`"):

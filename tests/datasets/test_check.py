@@ -515,6 +515,47 @@ def test_patient_torn_by_folders(tmp_path: Path) -> None:
     assert check(follow(findings[0].mend, tmp_path, tmp_path, tmp_path)) == []
 
 
+@pytest.mark.parametrize("layout", ["nnunet", "datalist", "patterns", "splits in folders"])
+def test_patient_torn_in_every_layout(layout: str, good: dict[str, Path], tmp_path: Path) -> None:
+    root = dataset = tmp_path / "set"
+    if layout == "nnunet":
+        shutil.copytree(good["nnunet"], root)
+        (root / "dataset.yaml").write_text("patient: '^scan_00([0-9])'\n")
+        for channel in ("0000", "0001"):  # a second scan of patient 8, who is in the test set
+            image = root / "imagesTr" / f"scan_007_{channel}.nii.gz"
+            image.rename(image.with_name(f"scan_008b_{channel}.nii.gz"))
+        (root / "labelsTr" / "scan_007.nii.gz").rename(root / "labelsTr" / "scan_008b.nii.gz")
+    elif layout == "datalist":
+        shutil.copytree(good["volumes"], root)
+        names = [f"case_{number:02d}.nii.gz" for number in range(8)]
+        entries = [{"image": f"images/{n}", "label": f"labels/{n}", "patient": n[:7]} for n in names]
+        entries[7]["patient"] = "case_00"
+        dataset = root / "list.json"
+        dataset.write_text(json.dumps({"training": entries[:6], "test": entries[6:]}))
+    elif layout == "patterns":
+        shutil.copytree(good["pictures"], root)
+        (root / "dataset.yaml").write_text(
+            "image: images/{case}.png\nlabel: masks/{case}.png\nroi: roi/{case}.png\n"
+            "patient: '^(case_00)|.*'\nsplit: {test: [case_00_right]}\n"
+        )
+        for folder in ("images", "masks", "roi"):
+            (root / folder / "case_00.png").rename(root / folder / "case_00_left.png")
+            (root / folder / "case_07.png").rename(root / folder / "case_00_right.png")
+    else:
+        for split, names in (("train", range(7)), ("test", [7])):
+            for folder in ("images", "masks"):
+                for number in names:
+                    target = root / split / folder / f"p{number % 7}_{number}.png"
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(good["pictures"] / folder / f"case_{number:02d}.png", target)
+        (root / "dataset.yaml").write_text("patient: '^(p[0-9])_'\n")
+    torn = [finding for finding in check(dataset) if finding.kind == "patient-split"]
+    assert [finding.severity for finding in torn] == ["error"]
+    assert "stands in several splits" in torn[0].what
+    after = check(follow(torn[0].mend, root, dataset, root))
+    assert "patient-split" not in {finding.kind for finding in after}
+
+
 def test_listed_in_json(good: dict[str, Path], tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(good["volumes"], root)

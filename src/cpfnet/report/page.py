@@ -111,7 +111,7 @@ class Card:
         tag: a word for its kind.
         text: what is to be said; here and in ``ways``, what stands between backticks is set as code.
         ways: what can be done about it, an entry each.
-        more: a long list, folded away; whole on paper.
+        more: a long list, folded away.
         uri: the picture as a data URI, or "".
         alt: what the picture shows.
         caption: what stands under it.
