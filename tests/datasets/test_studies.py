@@ -158,6 +158,16 @@ def test_archives(tmp_path: Path) -> None:
         assert formats.read_label(case.labels["label"], image).array.sum() == 3 * 8 * 7
 
 
+def test_download_beside_what_was_unpacked_from_it(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    files = scan(root / "p1")
+    write_rtstruct(root / "p1" / "rs.dcm", files)
+    shutil.make_archive(str(root / "download"), "zip", root / "p1")
+    dataset = load(root)
+    assert [(case.id, case.images) for case in dataset.cases] == [("p1", (root / "p1",))]
+    assert kinds(dataset) == ["archive"]
+
+
 def test_splits_stand_above(tmp_path: Path) -> None:
     for split in ("train", "test"):
         files = scan(tmp_path / split / "p1", patient=f"P {split}")

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import LABEL_KINDS, Declaration
-from cpfnet.data.finding import Finding, quoted, shown
+from cpfnet.data.finding import Finding, quoted
 from cpfnet.data.joining import Joining, alone, elsewhere, several, unclear
 from cpfnet.data.layouts import SPLITS
 from cpfnet.data.patterns import find
 from cpfnet.data.pseudonyms import case_ids, patient_of
+from cpfnet.data.remarks import beside, damaged, patients, unopened
 from cpfnet.errors import DatasetError
-from cpfnet.formats.files import NIFTI_SUFFIXES
 
 if TYPE_CHECKING:
-    from cpfnet.formats.dicom import LabelObject, Scan, Series
+    from cpfnet.formats.dicom import LabelObject, Series
 
 Drawn = dict[Path, dict[str, list["LabelObject"]]]
 """Reference of a series → reader → labels."""
@@ -33,15 +33,20 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     """Understand a folder of studies; None where no DICOM object lies in it.
 
     Args:
-        root: the folder; ZIP archives in it are looked into.
+        root: the folder; ZIP archives in it are looked into where no image lies outside them.
         declaration: its ``modality`` chooses image series, its ``label`` label objects.
 
     Raises:
         DatasetError: labels without images, a ``label`` or ``modality`` that finds none, or labelled series of several modalities.
     """
-    from cpfnet.formats.dicom.series import modality_of, scan
+    from cpfnet.formats.dicom import modality_of, scan
 
-    found = scan([root, *(path for path in sorted(root.rglob("*.[zZ][iI][pP]")) if path.is_file())])
+    found, problems = scan(root), []
+    archives = sorted(path for path in root.rglob("*.[zZ][iI][pP]") if path.is_file())
+    if found.series and archives:  # a download, mostly, beside what was unpacked from it
+        problems.append(unopened(root, archives))
+    elif archives:
+        found = scan([root, *archives])
     every, labels = found.series, found.labels
     if not every and labels:
         what = f"holds {len(labels)} DICOM segmentations or structure sets, but no image"
@@ -56,14 +61,13 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
             where=root,
             mend="correct `modality` in dataset.yaml",
         )
-    problems: list[Finding] = []
     drawn = _joined(root, declaration, every, kinds, labels, problems)
     _one_modality(root, [kinds[reference] for reference in drawn])
     chosen, note = _chosen(series, drawn, kinds)
-    problems += note if labels else _beside(root, series[0])
+    problems += note if labels else beside(root, series[0])
     cases = _cases(root, declaration, chosen, every, drawn, problems)
-    problems += _patients(root, declaration, chosen)
-    problems += _damaged(root, found, chosen)
+    problems += patients(root, declaration, chosen)
+    problems += damaged(root, found, chosen)
     return Dataset(root, root.resolve().name, tuple(cases), layout="DICOM studies", problems=tuple(problems))
 
 
@@ -156,17 +160,6 @@ def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[Path, str]) -> tu
     return chosen, [Finding("note", "left-out", "image series", what, mend)]
 
 
-def _beside(root: Path, first: Series) -> list[Finding]:
-    """Without any label object, the labels may be the NIfTI files that lie there: how to say so."""
-    files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in NIFTI_SUFFIXES)
-    if not files:
-        return []
-    what = f"no DICOM segmentation or structure set was found, but {len(files)} NIfTI file{'s' * (len(files) > 1)}, such as {shown(files[0], root)}"
-    line = f"{shown(first.reference, root)},{shown(files[0], root)}"
-    mend = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
-    return [Finding("note", "listing", root.resolve().name, what, mend)]
-
-
 def _folders(one: Series, root: Path) -> tuple[str, ...]:
     """The names of the folders that a series lies in, from the root down; an archive, or the file of a series of one, counts as one."""
     place = (one.reference if one.reference.is_file() else one.folder).relative_to(root)
@@ -205,36 +198,3 @@ def _cases(
                 Case(case, patient_of(studies_of[one.patient or one.study]), (one.reference,), paths, split=split)
             )
     return cases
-
-
-def _patients(root: Path, declaration: Declaration, chosen: Sequence[Series]) -> list[Finding]:
-    """What the headers do not tell about patients."""
-    studies = {one.study: one.patient for one in chosen}
-    if declaration.patient is not None or len(studies) < 2:
-        return []
-    unknown = sum(not patient for patient in studies.values())
-    if unknown:
-        what = f"{unknown} of {len(studies)} studies have no PatientID: each counts as a patient of its own"
-        mend = "nothing needs to be done if they are different patients, else say what part of a case's id is the patient: write for example `patient: '^(.*)_'` into `dataset.yaml`"
-        return [Finding("note", "no-patient", root.resolve().name, what, mend)]
-    if len(set(studies.values())) == 1:
-        what = f"all {len(studies)} studies have the same PatientID, so no patient is left to validate on"
-        mend = "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a patient; or add studies of other patients"
-        return [Finding("warning", "one-patient", root.resolve().name, what, mend)]
-    return []
-
-
-def _damaged(root: Path, found: Scan, chosen: Sequence[Series]) -> list[Finding]:
-    """Files that cannot be read, where no case will say so: what lies in a case's own folder fails with the case."""
-    own = {one.reference for one in chosen}
-    return [
-        Finding(
-            "error",
-            "unreadable",
-            shown(path, root),
-            f"{reason}: the image series or label that it is part of lacks it",
-            f"replace `{shown(path, root)}` by a readable copy; or delete `{shown(path, root)}`",
-        )
-        for path, reason in found.unreadable
-        if not own & {path, *path.parents}
-    ]

@@ -1,0 +1,66 @@
+"""What is to be said about a folder of DICOM studies as a whole: what its headers do not tell, and what is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpfnet import formats
+from cpfnet.data.declaration import Declaration
+from cpfnet.data.finding import Finding, quoted, shown
+from cpfnet.formats.files import NIFTI_SUFFIXES
+
+if TYPE_CHECKING:
+    from cpfnet.formats.dicom import Scan, Series
+
+
+def unopened(root: Path, archives: Sequence[Path]) -> Finding:
+    """ZIP archives beside image series."""
+    what = f"{len(archives)} ZIP archive{'s' * (len(archives) > 1)} not looked into, since image series lie beside them: {quoted(archives[:3], root)}"
+    mend = "nothing needs to be done if they hold the same; else unpack them"
+    return Finding("note", "archive", root.resolve().name, what, mend)
+
+
+def beside(root: Path, first: Series) -> list[Finding]:
+    """Without any label object, the labels may be the NIfTI files that lie there: how to say so."""
+    files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in NIFTI_SUFFIXES)
+    if not files:
+        return []
+    what = f"no DICOM segmentation or structure set was found, but {len(files)} NIfTI file{'s' * (len(files) > 1)}, such as {shown(files[0], root)}"
+    line = f"{shown(first.reference, root)},{shown(files[0], root)}"
+    mend = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
+    return [Finding("note", "listing", root.resolve().name, what, mend)]
+
+
+def patients(root: Path, declaration: Declaration, chosen: Sequence[Series]) -> list[Finding]:
+    """What the headers do not tell about patients."""
+    studies = {one.study: one.patient for one in chosen}
+    if declaration.patient is not None or len(studies) < 2:
+        return []
+    unknown = sum(not patient for patient in studies.values())
+    if unknown:
+        what = f"{unknown} of {len(studies)} studies have no PatientID: each counts as a patient of its own"
+        mend = "nothing needs to be done if they are different patients, else say what part of a case's id is the patient: write for example `patient: '^(.*)_'` into `dataset.yaml`"
+        return [Finding("note", "no-patient", root.resolve().name, what, mend)]
+    if len(set(studies.values())) == 1:
+        what = f"all {len(studies)} studies have the same PatientID, so no patient is left to validate on"
+        mend = "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a patient; or add studies of other patients"
+        return [Finding("warning", "one-patient", root.resolve().name, what, mend)]
+    return []
+
+
+def damaged(root: Path, found: Scan, chosen: Sequence[Series]) -> list[Finding]:
+    """Files that cannot be read, where no case will say so: what lies in a case's own folder fails with the case."""
+    own = {one.reference for one in chosen}
+    return [
+        Finding(
+            "error",
+            "unreadable",
+            shown(path, root),
+            f"{reason}: the image series or label that it is part of lacks it",
+            f"replace `{shown(path, root)}` by a readable copy; or delete `{shown(path, root)}`",
+        )
+        for path, reason in found.unreadable
+        if not own & {path, *path.parents}
+    ]
