@@ -493,12 +493,17 @@ def test_where_no_case_is_left_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_without_any_label_there_is_nothing_to_learn(tmp_path: Path) -> None:
-    root = make_images_dataset(tmp_path / "pictures", cases=2, size=(32, 32))
-    for path in (root / "masks").iterdir():
-        path.unlink()
-    with pytest.raises(DatasetError, match="none of 2 cases has a label"):
+@pytest.mark.parametrize("declaration", ["labels: {lesion: 255}\n", "name: pictures\n"])
+@pytest.mark.parametrize(("folder", "rest"), [("masks", ""), ("images", " and can be converted; the first of 2")])
+def test_where_nothing_can_be_learnt_the_reason_is_told(
+    tmp_path: Path, folder: str, rest: str, declaration: str
+) -> None:
+    root = declare(make_images_dataset(tmp_path / "pictures", cases=2, size=(32, 32)), declaration)
+    for path in (root / folder).iterdir():
+        path.unlink() if folder == "masks" else path.write_bytes(b"")
+    with pytest.raises(DatasetError, match=f"none of 2 cases has a label to learn from{rest}"):
         cpfnet.convert(root, tmp_path / "out", to="csv", say=silent)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["background", "ignore"])

@@ -203,10 +203,12 @@ def _settle(
 ) -> tuple[Form, About]:
     """What holds for all cases."""
     declared = dataset.labels if plan is None else plan.labels
-    values = [look.values for look in looks.values() if look.values is not None]
-    if declared is None and not values:
+    if not any(case.labels and case.split != "test" for case in dataset.cases if case.id in looks):
         raise _nothing(dataset, failures)
-    labels = meaning_of(dataset, values)[0] if declared is None else declared
+    if declared is None:
+        labels = meaning_of(dataset, [look.values for look in looks.values() if look.values is not None])[0]
+    else:
+        labels = declared
     if to != "csv":
         check_names(labels)
     first = next(iter(looks.values()))
