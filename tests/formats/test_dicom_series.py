@@ -15,6 +15,7 @@ from cpfnet import formats
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom import scan
 from tests.data import PRIVATE, dicom_uid, write_photograph, write_raster, write_series
+from tests.formats.dicom_labels import write_rtstruct
 
 STORED = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
 
@@ -126,12 +127,12 @@ def test_folders_without_dicom(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is damaged or cut short: it has no Rows and Columns"),
+        (b"", "is cut short"),
         (b"<!DOCTYPE html><html>", "is an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (
             b"\0" * 128 + b"DICM" + b"\x08\0\x05\0CS\xff\xff" + b"\xff" * 40,
-            "is damaged or cut short: it has no SOPClassUID",
+            "is cut short",
         ),
     ],
 )
@@ -257,3 +258,13 @@ def test_what_changes_on_disk_is_read_anew(tmp_path):
     assert len(scan(tmp_path).series) == 2
     paths[0].unlink()
     assert scan(tmp_path).series[0].count == 2
+
+
+def test_a_structure_set_cut_short_is_not_read_without_its_last_contours(tmp_path):
+    image = formats.read(write_series(tmp_path / "series", STORED)[0].parent)
+    ring = np.array([[0.0, 0, 0], [3, 0, 0], [3, 2, 0]])
+    path = write_rtstruct(tmp_path / "label.dcm", next((tmp_path / "series").iterdir()), [("a", [ring]), ("b", [ring])])
+    assert formats.read_label(path, image).array.any()
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(FormatError, match="cut short"):
+        formats.read_label(path, image)

@@ -23,6 +23,7 @@ from typing import IO, Any, cast
 
 import pydicom
 from pydicom.charset import convert_encodings, python_encoding
+from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cpfnet.errors import CpfnetError, FormatError
@@ -32,6 +33,8 @@ _HEAD = 144  # preamble, "DICM" and the group length of the file meta
 _BOMB_SIZE = 64 * 2**20  # what expands to more than this …
 _BOMB_RATIO = 100  # … and to more than this many times its size is refused
 _MEMBERS = 100_000  # files in one archive
+_PIXEL_DATA = 0x7FE00010  # its length is compared with what it promises when it is decoded
+_UNDEFINED = 0xFFFFFFFF  # length of what ends with a delimiter
 
 
 @dataclass(frozen=True)
@@ -211,14 +214,20 @@ def is_archive(path: Path) -> bool:
 
 
 class _Window:
-    """A stream that never asks for more bytes than there are, whatever length a damaged header promises."""
+    """A stream that never asks for more bytes than there are, whatever length a damaged header promises.
+
+    Attributes:
+        cut: a value was to be longer than what is left. pydicom would take the rest for the whole, and lose contours unsaid.
+    """
 
     def __init__(self, stream: IO[bytes], size: int):
-        self._stream, self._size = stream, size
+        self._stream, self._size, self.cut = stream, size, False
         self.tell, self.seek, self.close = stream.tell, stream.seek, stream.close
 
     def read(self, count: int | None = -1) -> bytes:
         left = max(self._size - self._stream.tell(), 0)
+        if count is not None and count > left and (left or count > 8):  # at the end, the next 8 bytes are tried
+            self.cut = True
         return self._stream.read(left if count is None or count < 0 else min(count, left))
 
 
@@ -273,9 +282,12 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
             if DeflatedExplicitVRLittleEndian.encode() in (begin := head + stream.read(1024)):
                 _refuse_deflated_bomb(stream, begin, size, location)
             stream.seek(0)
-            window = cast(Any, _Window(stream, size))
+            window = _Window(stream, size)
             force = head[128:132] != b"DICM"
-            header = pydicom.dcmread(window, stop_before_pixels=not pixels, force=force)
+            header = pydicom.dcmread(cast(Any, window), stop_before_pixels=not pixels, force=force)
+            _refuse_cut(header)
+            if window.cut and not pixels:  # pixels are counted when they are decoded
+                raise FormatError("is cut short", where=_where(location), mend="copy or export it again")
             return DicomObject(location.path, location.member, header, _complete(header, location), size)
     except CpfnetError:
         raise
@@ -285,6 +297,15 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
         raise FormatError(
             f"cannot be read as DICOM: {complaint(error)}", where=_where(location), mend="copy or export it again"
         ) from error
+
+
+def _refuse_cut(header: pydicom.Dataset) -> None:
+    """pydicom keeps the beginning of an element whose end is missing: of a sequence, the last items would go unnoticed."""
+    for element in header.values():
+        if isinstance(element, RawDataElement) and element.value is not None and element.tag != _PIXEL_DATA:
+            missing = element.length - len(element.value)
+            if 0 < missing and element.length != _UNDEFINED:
+                raise ValueError(f"cut short: {missing} of {element.length} bytes of {element.tag} are missing")
 
 
 def _where(location: Location) -> str:

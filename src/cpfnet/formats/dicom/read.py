@@ -111,4 +111,4 @@ def read(*paths: Path) -> Image:
     with _about(series.reference), Archives() as archives:
         stack, values, header = _prepare(series, beside, archives)
         array = decode(stack, values, archives)
-    return Image(array, header.affine, header.channels, header.modality, header.source)
+        return Image(array, header.affine, header.channels, header.modality, header.source)
