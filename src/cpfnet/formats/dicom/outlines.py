@@ -7,6 +7,8 @@ outline by a key-hole, as DICOM prescribes (PS3.3, C.8.8.6.3): thus one reader's
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from skimage.measure import find_contours
 
@@ -28,16 +30,9 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
     low = np.array([index[0] for index in used])
     cut = mask[tuple(slice(index[0], index[-1] + 1) for index in used)]
     rings = [ring[:-1] for ring in find_contours(np.pad(cut, 1).astype(np.float32), 0.5)]
-    areas = [_area(ring) for ring in rings]
-    outer = np.sign(areas[int(np.argmax(np.abs(areas)))])  # the largest is no hole
-    out = [ring for ring, area in zip(rings, areas, strict=True) if area * outer > 0]
-    holes = [ring for ring, area in zip(rings, areas, strict=True) if area * outer < 0]
-    spans = [(float(ring[:, 1].min()), float(ring[:, 1].max())) for ring in out]  # holes do not widen them
-    for hole in sorted(
-        holes, key=lambda ring: float(ring[:, 0].min())
-    ):  # from the top: what lies above is joined already
-        _join(hole, out, spans)
-    return [_corners(ring) + (low - 1) for ring in out]
+    areas = np.array([_area(ring) for ring in rings])
+    holes = areas * areas[np.argmax(np.abs(areas))] < 0  # the largest is none
+    return [_corners(ring) + (low - 1) for ring in _joined(rings, holes)]
 
 
 def _area(ring: np.ndarray) -> float:
@@ -45,32 +40,47 @@ def _area(ring: np.ndarray) -> float:
     return float(rows @ np.roll(columns, -1) - columns @ np.roll(rows, -1)) / 2
 
 
-def _join(hole: np.ndarray, rings: list[np.ndarray], spans: list[tuple[float, float]]) -> None:
-    """Splice a hole into the ring above it, by a slit from its top straight upwards.
+def _joined(rings: list[np.ndarray], holes: np.ndarray) -> Iterator[np.ndarray]:
+    """The outer rings, each hole spliced into the ring above it by a slit from its top straight upwards.
 
-    The slit lies a quarter of a pixel beside the centres of a column, where no outline has a corner.
+    Slits lie a quarter of a pixel beside the centres of a column, where no ring has a corner and each edge is crossed at most once.
     """
-    top = int(np.argmin(hole[:, 0]))
-    column = hole[top, 1] + 0.25
-    edge, start = min(_crossings(hole, column), key=lambda found: found[1])
-    nearest = (-np.inf, 0, 0)
-    for number, ring in enumerate(rings):
-        for index, row in _crossings(ring, column) if spans[number][0] < column < spans[number][1] else ():
-            if nearest[0] < row < start:
-                nearest = (row, number, index)
-    row, number, index = nearest
-    ring, upper, lower = rings[number], np.array([[row, column]]), np.array([[start, column]])
-    turned = np.roll(hole, -(edge + 1), axis=0)
-    rings[number] = np.vstack([ring[: index + 1], upper, lower, turned, lower, upper, ring[index + 1 :]])
+    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    number = np.concatenate([np.arange(len(ring)) for ring in rings])
+    starts, ends = np.vstack(rings), np.vstack([np.roll(ring, -1, axis=0) for ring in rings])
+    left, right = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])
+    column = np.floor(left) + 0.25
+    crossed = np.flatnonzero((left < column) & (column < right))
+    owner, number, starts, ends, column = (part[crossed] for part in (owner, number, starts, ends, column))
+    row = starts[:, 0] + (column - starts[:, 1]) / (ends[:, 1] - starts[:, 1]) * (ends[:, 0] - starts[:, 0])
+    order = np.lexsort((row, column))  # down each column
+    place = {(int(owner[edge]), int(number[edge])): at for at, edge in enumerate(order)}
+
+    spliced: list[dict[int, np.ndarray]] = [{} for _ in rings]
+    tops = {int(hole): int(np.argmin(rings[hole][:, 0])) for hole in np.flatnonzero(holes)}
+    for hole, top in sorted(
+        tops.items(), key=lambda item: -rings[item[0]][item[1], 0]
+    ):  # from below: each is whole by then
+        ring = rings[hole]
+        after = (top + 1) % len(ring)
+        edge = top if ring[after, 1] > ring[top, 1] else (top - 1) % len(ring)
+        at = place[hole, edge]
+        lower, upper = order[at], order[at - 1]
+        slit = np.array([[row[upper], column[upper]], [row[lower], column[lower]]])
+        whole = _with(ring, spliced[hole], edge + 1)
+        spliced[owner[upper]][int(number[upper])] = np.vstack([slit, whole, slit[::-1]])
+    for index in np.flatnonzero(~holes):
+        yield _with(rings[index], spliced[index], 0)
 
 
-def _crossings(ring: np.ndarray, column: float) -> list[tuple[int, float]]:
-    """Where a ring crosses a column: the number of the edge, and the row."""
-    ends = np.roll(ring, -1, axis=0)
-    found = np.flatnonzero((ring[:, 1] < column) != (ends[:, 1] < column))
-    share = (column - ring[found, 1]) / (ends[found, 1] - ring[found, 1])
-    rows = ring[found, 0] + share * (ends[found, 0] - ring[found, 0])
-    return list(zip(found.tolist(), rows.tolist(), strict=True))
+def _with(ring: np.ndarray, inserts: dict[int, np.ndarray], first: int) -> np.ndarray:
+    """A ring, turned to begin at its point ``first``, with points inserted into edges (by the number of their first point)."""
+    turned = np.roll(ring, -first, axis=0)
+    pieces, done = [], 0
+    for stop, edge in sorted(((edge - first) % len(ring) + 1, edge) for edge in inserts):
+        pieces += [turned[done:stop], inserts[edge]]
+        done = stop
+    return np.vstack([*pieces, turned[done:]])
 
 
 def _corners(ring: np.ndarray) -> np.ndarray:
