@@ -169,10 +169,17 @@ def test_download_beside_what_was_unpacked_from_it(tmp_path: Path) -> None:
 
 
 def test_splits_stand_above(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        files = scan(tmp_path / split / "p1", patient=f"P {split}")
-        write_rtstruct(tmp_path / split / "p1" / "rs.dcm", files)
-    assert {case.id: case.split for case in load(tmp_path).cases} == {"train": "train", "test": "test"}
+    for split, name in (("train", "p1"), ("train", "p2"), ("test", "p1"), ("test", "p3")):
+        files = scan(tmp_path / split / name, patient=name, study=split)
+        write_rtstruct(tmp_path / split / name / "rs.dcm", files)
+    cases = by_id(load(tmp_path))
+    assert {case.id: case.split for case in cases.values()} == {
+        "p1_train": "train",
+        "p1_test": "test",
+        "p2": "train",
+        "p3": "test",
+    }
+    assert cases["p1_train"].patient == cases["p1_test"].patient  # which `check` then calls a leak
 
 
 def test_unlabelled_series_do_not_flood(tmp_path: Path) -> None:

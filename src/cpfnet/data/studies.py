@@ -163,7 +163,10 @@ def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[Path, str]) -> tu
 def _folders(one: Series, root: Path) -> tuple[str, ...]:
     """The names of the folders that a series lies in, from the root down; an archive, or the file of a series of one, counts as one."""
     place = (one.reference if one.reference.is_file() else one.folder).relative_to(root)
-    return (*place.parts[:-1], formats.stem(place)) if (root / place).is_file() else place.parts
+    parts = (*place.parts[:-1], formats.stem(place)) if (root / place).is_file() else place.parts
+    return tuple(
+        sorted(parts, key=lambda name: name.lower() in SPLITS)
+    )  # train/ and test/ tell apart only what nothing else does
 
 
 def _cases(
