@@ -127,12 +127,12 @@ def test_folders_without_dicom(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is cut short"),
+        (b"", "cut short"),
         (b"<!DOCTYPE html><html>", "is an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (
             b"\0" * 128 + b"DICM" + b"\x08\0\x05\0CS\xff\xff" + b"\xff" * 40,
-            "is cut short",
+            "cut short",
         ),
     ],
 )
