@@ -304,7 +304,7 @@ def _refuse_cut(header: pydicom.Dataset) -> None:
     for element in header.values():
         if isinstance(element, RawDataElement) and element.value is not None and element.tag != _PIXEL_DATA:
             missing = element.length - len(element.value)
-            if 0 < missing and element.length != _UNDEFINED:
+            if missing > 0 and element.length != _UNDEFINED:
                 raise ValueError(f"cut short: {missing} of {element.length} bytes of {element.tag} are missing")
 
 

@@ -56,6 +56,9 @@ def read(found: DicomObject, image: Image | Header | None, labels: Labels | None
             mend="give the series that it was drawn on",
         )
     header = found.header
+    for keyword in ("StructureSetROISequence", "ROIContourSequence"):
+        if keyword not in header:
+            raise FormatError(f"has no {keyword}", mend="it is cut short or damaged: copy or export it again")
     notes = [*found.notes, *match(header, image)]
     names = chosen(regions(header), labels)
     notes += repeated(names.values(), "ROIs")
