@@ -366,3 +366,26 @@ def test_films_of_other_transfer_syntaxes(tmp_path):
     dataset.save_as(path)
     with pytest.raises(FormatError, match=r"transfer syntax MPEG-4(.|\n)*export it uncompressed"):
         formats.read(path)
+
+
+@pytest.mark.parametrize("damage", ["marker", "JFIF", "Adobe", "size", "depth"])
+def test_damaged_jpeg_headers_never_reach_the_decoder(tmp_path, damage):
+    """Of these GDCM takes the whole process down."""
+    (path,) = write_series(tmp_path, _GREY[:1], BitsStored=12, HighBit=11)
+    path = _converted("dcmcjpeg", "+e1", path=path)
+    data = bytearray(path.read_bytes())
+    start, frame = data.index(b"\xff\xd8\xff"), data.index(b"\xff\xc3")
+    if damage == "marker":
+        data[frame - 1 : frame - 1] = b"\0" * 2
+        del data[-2:]
+    elif damage == "JFIF":
+        data[data.index(b"JFIF\0", start) + 5] = 9
+    elif damage == "Adobe":
+        data[start + 2 : frame] = (
+            b"\xff\xee" + (frame - start - 4).to_bytes(2, "big") + b"Adobe" + b"\x07" * (frame - start - 11)
+        )
+    else:
+        data[frame + (4 if damage == "depth" else 6)] += 8
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"compressed\.dcm"):
+        formats.read(path)

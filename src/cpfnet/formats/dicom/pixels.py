@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.encaps import generate_frames
-from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, JPEGExtended12Bit
+from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.formats.dicom.codecs import check_codestreams, decoder_of, syntax_of, undecodable
 from cpfnet.formats.dicom.enhanced import Frame
-from cpfnet.formats.dicom.objects import Archives, quiet, read_object, text
+from cpfnet.formats.dicom.objects import Archives, complaint, quiet, read_object, text
 from cpfnet.formats.dicom.stack import Stack, size_of
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -174,11 +174,6 @@ def values_of(stack: Stack) -> Values:
     return Values(False, dtype, unit, tuple(notes))
 
 
-def _syntax(header: pydicom.Dataset) -> UID:
-    meta = getattr(header, "file_meta", None)
-    return UID(text(meta, "TransferSyntaxUID") if meta is not None else "") or UID("1.2.840.10008.1.2")
-
-
 def check_promise(frame: Frame, storage: Storage) -> None:
     """Refuse headers that promise more pixels than the object can hold, and decoders that are not there."""
     found = frame.object
@@ -187,25 +182,12 @@ def check_promise(frame: Frame, storage: Storage) -> None:
     promised = math.ceil(rows * columns * count * storage.samples * storage.allocated / 8)
     if storage.photometric == "YBR_FULL_422":
         promised = promised * 2 // 3
-    syntax = _syntax(found.header)
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise FormatError(
-            f"{found.name} has the transfer syntax {syntax.name}, which is not read",
-            mend="export it uncompressed, as JPEG, JPEG-LS, JPEG 2000 or RLE",
-        ) from None
-    packed = syntax == DeflatedExplicitVRLittleEndian or syntax.is_encapsulated
+    _, plugin = decoder_of(found)
+    packed = plugin or syntax_of(found.header) == DeflatedExplicitVRLittleEndian
     if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
         raise FormatError(
             f"{found.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and has {found.size}",
             mend="copy or export it again: it is cut short or damaged",
-        )
-    if not decoder.is_available:
-        lacking = [words for words in decoder.missing_dependencies if "libjpeg>" not in words or "openjpeg" in words]
-        raise FormatError(
-            f"{found.name} is compressed ({syntax.name}), and no decoder for it is installed: {'; '.join(lacking)}",
-            mend="pip install 'cpfnet[dicom]'",
         )
 
 
@@ -215,48 +197,33 @@ def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
     for frame in frames:
         byte, bit = divmod(frame.number * rows * columns, 8)
         end = byte + math.ceil((bit + rows * columns) / 8)
+        if end > len(packed):
+            raise FormatError(
+                f"{frame.name} has pixels up to byte {end}, and there are {len(packed)}", mend="copy or export it again"
+            )
         bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8)[byte:end], bitorder="little")
         yield bits[bit : bit + rows * columns].reshape(rows, columns)
 
 
-def _coded_size(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) of a JPEG, JPEG-LS (ITU T.81, B.2.2) or JPEG 2000 (T.800, A.5.1) codestream; None for others."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0:
-        right, bottom, left, top = (int.from_bytes(frame[start + i : start + i + 4], "big") for i in (8, 12, 16, 20))
-        return bottom - top, right - left
-    if frame[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(frame) and frame[at] == 0xFF:
-        marker = frame[at + 1]
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            return int.from_bytes(frame[at + 5 : at + 7], "big"), int.from_bytes(frame[at + 7 : at + 9], "big")
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
-
-
 def stored_values(header: pydicom.Dataset, frames: Sequence[Frame], storage: Storage) -> Iterator[np.ndarray]:
     """Stored values of frames of one object, ``(rows, columns[, 3])``, colours as RGB."""
-    syntax, name = _syntax(header), frames[0].object.name
+    found = frames[0].object
     if not hasattr(header, "PixelData"):
-        raise FormatError(f"{name} has no pixel data", mend="copy or export it again")
-    if storage.allocated == 1 and not syntax.is_encapsulated:
+        raise FormatError(f"{found.name} has no pixel data", mend="copy or export it again")
+    decoder, plugin = decoder_of(found)
+    if storage.allocated == 1 and not plugin:
         yield from _bits(header.PixelData, frames)
         return
-    header.file_meta.TransferSyntaxUID = syntax
-    shifted = storage.high != storage.stored - 1 and not syntax.is_encapsulated
-    if syntax.is_encapsulated:
-        count = int(text(header, "NumberOfFrames") or 1)
-        for code in generate_frames(header.PixelData, number_of_frames=count):
-            if (coded := _coded_size(code)) not in (None, size_of(frames[0])):
-                rows, columns = size_of(frames[0])
-                raise FormatError(
-                    f"{name} promises {rows}×{columns} pixels and holds an image of {'×'.join(map(str, coded))}",
-                    mend="copy or export it again",
-                )
-    arrays = get_decoder(syntax).iter_array(
-        header, indices=[frame.number for frame in frames], raw=False, correct_unused_bits=not shifted
+    header.file_meta.TransferSyntaxUID = syntax_of(header)
+    if plugin:
+        check_codestreams(header, found.name)
+    shifted = storage.high != storage.stored - 1 and not plugin
+    arrays = decoder.iter_array(
+        header,
+        indices=[frame.number for frame in frames],
+        raw=False,
+        decoding_plugin=plugin,
+        correct_unused_bits=not shifted,
     )
     for array, _ in arrays:
         if shifted:
@@ -343,18 +310,8 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
         except MemoryError:
             raise FormatError("does not fit into memory", mend="free memory") from None
         except Exception as error:  # decoders raise anything on damaged bytes
-            raise _undecodable(found.name, _syntax(found.header), storage, error) from error
+            raise undecodable(found.name, found.header, complaint(error)) from error
     if smallest:
         for index, mask in padded.items():
             array[0, index][mask] = min(smallest)
     return array if stack.affine is not None else array[:, 0]
-
-
-def _undecodable(name: str, syntax: UID, storage: Storage, error: Exception) -> FormatError:
-    if syntax == JPEGExtended12Bit and storage.stored > 8:
-        return FormatError(
-            f"{name} is compressed as 12-bit JPEG Extended, which none of the decoders of cpfnet[dicom] reads",
-            mend="decompress it, for example with dcmdjpeg of DCMTK",
-        )
-    words = " ".join(str(error).split())[:300] or type(error).__name__
-    return FormatError(f"{name} cannot be decoded ({syntax.name}): {words}", mend="copy or export it again")
