@@ -286,6 +286,24 @@ def test_several_labels_of_a_series_are_refused_and_every_mend_works(tmp_path: P
     assert by_id(last)["p1"].labels.keys() == {"reader1", "reader2"}
 
 
+def test_many_labels_of_a_series_are_told_in_few_words(tmp_path: Path) -> None:
+    files = scan(tmp_path / "p")
+    for number in range(12):
+        write_rtstruct(tmp_path / "p" / f"rs_{number}.dcm", files, name=f"{number}")
+    with pytest.raises(DatasetError, match="12 labels of the same image series") as refused:
+        load(tmp_path)
+    assert len(str(refused.value)) < 600
+
+
+def test_no_pattern_is_offered_that_would_drop_the_labels_of_others(tmp_path: Path) -> None:
+    for number in (1, 2):
+        files = scan(tmp_path / f"p{number}", patient=f"P{number}")
+        for part in range(number):
+            write_rtstruct(tmp_path / f"p{number}" / f"RS.1.2.{number}.{part}.dcm", files, name=f"{part}")
+    (finding,) = load(tmp_path).problems
+    assert finding.mend == "delete `p2/RS.1.2.2.1.dcm`; or delete `p2/RS.1.2.2.0.dcm`"
+
+
 def test_seg_beside_rtstruct_is_chosen_by_kind(tmp_path: Path) -> None:
     files = scan(tmp_path / "p1" / "ct", patient="P1")
     write_rtstruct(tmp_path / "p1" / "rs" / "1.dcm", files)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpfnet.data.finding import Finding, quoted, shown
+from cpfnet.data.patterns import find
 
 if TYPE_CHECKING:
     from cpfnet.formats.dicom import LabelObject, Series
+
+
+MOST_WAYS = 4
+"""Of more files than these no way to choose among them is spelt out."""
 
 
 class Joining:
@@ -72,29 +78,41 @@ def unclear(label: LabelObject, fitting: Sequence[Series], kinds: Sequence[str],
     references = [one.reference for one in fitting]
     ways = [f"write `modality: {kind}` into `dataset.yaml`" for kind in dict.fromkeys(kinds)]
     if len(ways) < len(fitting):
-        ways = [f"delete {quoted([r for r in references if r != keep], root)}" for keep in references]
-    what = f"the {label.kind.upper()} fits {len(fitting)} image series: {quoted(references, root)}; it is left out"
+        ways = _keep_one(references, root)
+    what = f"the {label.kind.upper()} fits {len(fitting)} image series: {_few(references, root)}; it is left out"
     return Finding("error", "ambiguous-image", shown(label.path, root), what, "; or ".join(ways))
 
 
-def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: bool) -> Finding:
-    """One series has several labels; ``chosen``: patterns of a dataset.yaml chose them already."""
+def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: bool, only: bool) -> Finding:
+    """One series has several labels; ``chosen``: patterns of a dataset.yaml chose them already; ``only``: no other has any."""
     paths, kinds = [one.path for one in labels], [one.kind for one in labels]
-    ways = [f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths]
+    ways = _keep_one(paths, root)
     if not chosen and len(set(kinds)) == len(kinds):
         ways += [f"write `label: {kind}` into `dataset.yaml`" for kind in kinds]
-    elif not chosen and (patterns := _patterns(paths, root)):
+    elif not chosen and (patterns := _patterns(paths, root, only)):
         ways += [f"write `label: '{pattern}'` into `dataset.yaml`" for pattern in patterns]
         readers = ", ".join(f"reader{number}: '{pattern}'" for number, pattern in enumerate(patterns, start=1))
         ways += [f"write `label: {{{readers}}}` into `dataset.yaml` if each is the work of one reader"]
-    what = f"{len(paths)} labels of the same image series: {quoted(paths, root)}; the case is left out"
+    what = f"{len(paths)} labels of the same image series: {_few(paths, root)}; the case is left out"
     return Finding("error", "ambiguous-label", shown(paths[0], root), what, "; or ".join(ways), case)
 
 
-def _patterns(paths: Sequence[Path], root: Path) -> list[str]:
-    """Patterns that tell the paths apart by the names in which they differ; none where these are unlike in depth."""
+def _few(paths: Sequence[Path], root: Path) -> str:
+    return quoted(paths, root) if len(paths) <= MOST_WAYS else f"{quoted(paths[:MOST_WAYS], root)} …"
+
+
+def _keep_one(paths: Sequence[Path], root: Path) -> list[str]:
+    if len(paths) > MOST_WAYS:
+        return ["keep one of them, and delete the others"]
+    return [f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths]
+
+
+def _patterns(paths: Sequence[Path], root: Path, only: bool) -> list[str]:
+    """Patterns that tell the paths apart by the names in which they differ, as far as these serve for other cases, too."""
     parts = [path.relative_to(root).parts for path in paths]
-    if len({len(one) for one in parts}) > 1 or not all(path.is_file() for path in paths):
+    plain = all(path.is_file() and re.fullmatch(r"[\w /.,+-]+", path.relative_to(root).as_posix()) for path in paths)
+    if not plain or len({len(one) for one in parts}) > 1 or len(paths) > MOST_WAYS:
         return []
     same = [len(set(names)) == 1 for names in zip(*parts, strict=True)]
-    return ["/".join("*" if alike else name for alike, name in zip(same, one, strict=True)) for one in parts]
+    patterns = ["/".join("*" if alike else name for alike, name in zip(same, one, strict=True)) for one in parts]
+    return patterns if only or all(len(list(find(root, pattern))) > 1 for pattern in patterns) else []

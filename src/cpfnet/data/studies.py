@@ -184,11 +184,12 @@ def _cases(
     studies_of: dict[str, set[str]] = defaultdict(set)
     for one in every:
         studies_of[one.patient or one.study].add(one.study)
+    chosen_by_pattern = not set(declaration.readers.values()) <= set(LABEL_KINDS)
     cases = []
     for case, one in zip(ids, chosen, strict=True):
         labels = drawn.get(one.reference, {})
         trouble = [
-            several(case, found, root, chosen=not set(declaration.readers.values()) <= set(LABEL_KINDS))
+            several(case, found, root, chosen=chosen_by_pattern, only=len(drawn) == 1)
             for found in labels.values()
             if len(found) > 1
         ]
