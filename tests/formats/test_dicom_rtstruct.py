@@ -152,6 +152,14 @@ def test_what_reaches_over_the_edge_is_cut_off_and_said(tmp_path: Path) -> None:
     assert notes == ("'GTV-1': 50.0% of its contour points lie outside the image: cut off",)
 
 
+def test_contours_of_a_roi_may_stand_in_several_lists(tmp_path: Path) -> None:
+    file, image = series(tmp_path)
+    rois = [("GTV-1", [in_patient(1, box())]), ("other", [in_patient(2, box())])]
+    edit: Edit = lambda made: made.ROIContourSequence[1].update({"ReferencedROINumber": 1})  # noqa: E731
+    label = formats.read_label(write_rtstruct(tmp_path / "rs.dcm", file, rois, edit=edit), image)
+    np.testing.assert_array_equal(of(label, "GTV-1"), expected(1, 2))
+
+
 def test_rois_of_one_name_are_taken_together_and_said(tmp_path: Path) -> None:
     file, image = series(tmp_path)
     rois = [("GTV", [in_patient(1, box())]), ("GTV", [in_patient(1, box()), in_patient(2, box())])]
@@ -215,6 +223,7 @@ REFUSED: dict[str, tuple[np.ndarray, Edit | None, str]] = {
     "another series": (in_patient(2, box()), _series, r"refers to the series 1\.2\.4, the image is"),
     "no structures": (in_patient(2, box()), lambda made: delattr(made, "StructureSetROISequence"), "has no StructureSetROISequence"),
     "no contours": (in_patient(2, box()), lambda made: delattr(made, "ROIContourSequence"), "has no ROIContourSequence"),
+    "another frame of reference": (in_patient(2, box()), lambda made: made.StructureSetROISequence[0].update({"ReferencedFrameOfReferenceUID": "1.2.5"}), r"'GTV-1' is drawn in the frame of reference 1\.2\.5, the image lies in"),
     "ROI without number": (in_patient(2, box()), lambda made: delattr(made.StructureSetROISequence[0], "ROINumber"), "a ROI has the number ''"),
 }  # fmt: skip
 

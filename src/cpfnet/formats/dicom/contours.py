@@ -9,12 +9,15 @@ tools draw them, keep their outermost pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 
 _ON = 1e-5
 """Pixels: a centre nearer than this is on the outline. Coordinates in files are decimal texts, equal only up to rounding."""
+_AT_ONCE = 4096
+"""Edges that are drawn together."""
+_PAIRS = 500
+"""Pairs of outlines that are looked at for crossings, which only a note tells of."""
 
 
 def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
@@ -30,23 +33,26 @@ def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     out = np.zeros(shape, dtype=bool)
     window, moved = _cropped(outlines, shape)
     inside, on = np.zeros_like(out[window]), out[window]
-    for starts in moved:
-        ends = np.roll(starts, -1, axis=0)
-        inside ^= _enclosed(starts, ends, inside.shape)
-        _mark(on, starts, ends)
-        _mark(on.T, starts[:, ::-1], ends[:, ::-1])
+    starts = np.concatenate(moved)
+    ends = np.concatenate([np.roll(outline, -1, axis=0) for outline in moved])
+    for first in range(0, len(starts), _AT_ONCE):  # parity adds up over edges, so that memory stays small
+        edges = starts[first : first + _AT_ONCE], ends[first : first + _AT_ONCE]
+        inside ^= _enclosed(*edges, inside.shape)
+        _mark(on, *edges)
+        _mark(on.T, edges[0][:, ::-1], edges[1][:, ::-1])
     on |= inside
     return out
 
 
 def crossing(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> bool:
     """Do two outlines enclose common pixels though neither lies inside the other? Arguments as of `fill`."""
-    if len(outlines) < 2:
-        return False
-    window, moved = _cropped(outlines, shape)
-    size = np.empty(shape, dtype=bool)[window].shape
-    masks = [_enclosed(starts, np.roll(starts, -1, axis=0), size) for starts in moved]
-    for first, second in combinations(masks, 2):
+    low = np.array([outline.min(axis=0) for outline in outlines])
+    high = np.array([outline.max(axis=0) for outline in outlines])
+    near = np.triu((low[:, None] <= high).all(axis=2) & (low <= high[:, None]).all(axis=2), 1)
+    for pair in np.argwhere(near)[:_PAIRS]:
+        window, moved = _cropped([outlines[i] for i in pair], shape)
+        size = window[0].stop - window[0].start, window[1].stop - window[1].start
+        first, second = (_enclosed(starts, np.roll(starts, -1, axis=0), size) for starts in moved)
         common = np.count_nonzero(first & second)
         if 0 < common < min(np.count_nonzero(first), np.count_nonzero(second)):
             return True

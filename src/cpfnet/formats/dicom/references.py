@@ -131,7 +131,7 @@ def structure_names(header: pydicom.Dataset) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named.values()))
 
 
-def _image_references(image: Image | Header) -> References:
+def image_references(image: Image | Header) -> References:
     """The UIDs of an image; empty where it does not come from DICOM."""
     headers = image.source.details.get("headers", ()) if image.source is not None else ()
 
@@ -154,7 +154,7 @@ def match(label: pydicom.Dataset, image: Image | Header) -> tuple[str, ...]:
     Raises:
         FormatError: it refers to other images, and does not share the frame of reference of this one.
     """
-    theirs, ours = references(label), _image_references(image)
+    theirs, ours = references(label), image_references(image)
     same_frame = bool(theirs.frames & ours.frames)
     known = theirs.instances & ours.instances if theirs.instances and ours.instances else theirs.series & ours.series
     if known:

@@ -16,7 +16,7 @@ from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.contours import crossing, fill
 from cpfnet.formats.dicom.objects import DicomObject, text
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
-from cpfnet.formats.dicom.references import items, match, regions
+from cpfnet.formats.dicom.references import image_references, items, match, references, regions
 from cpfnet.formats.files import Header
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
@@ -61,20 +61,33 @@ def read(found: DicomObject, image: Image | Header | None, labels: Labels | None
             raise FormatError(f"has no {keyword}", mend="it is cut short or damaged: copy or export it again")
     notes = [*found.notes, *match(header, image)]
     names = chosen(regions(header), labels)
+    _refuse_elsewhere(header, image, names)
     notes += repeated(names.values(), "ROIs")
     depth, height, width = image.shape
     painting = Painting((depth, height, width), names.values())
-    contours = {
-        text(roi, "ReferencedROINumber"): items(roi, "ContourSequence") for roi in items(header, "ROIContourSequence")
-    }
+    contours: dict[int, list[pydicom.Dataset]] = defaultdict(list)
+    for roi in items(header, "ROIContourSequence"):
+        contours[int(text(roi, "ReferencedROINumber"))] += items(roi, "ContourSequence")
     for number, name in names.items():
         structure = _Structure(name, (depth, height, width), np.linalg.inv(image.affine))
-        for contour in contours.get(str(number), ()):
+        for contour in contours[number]:
             structure.add(contour)
         for index, mask in structure.slices():
             painting.add(name, index, mask)
         notes += structure.notes()
     return painting.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
+
+
+def _refuse_elsewhere(header: pydicom.Dataset, image: Image | Header, names: dict[int, str]) -> None:
+    """A structure set may hold structures of several frames of reference: each has coordinates of its own."""
+    ours, theirs = image_references(image).frames, references(header).frames
+    for roi in items(header, "StructureSetROISequence"):
+        frame, number = text(roi, "ReferencedFrameOfReferenceUID"), int(text(roi, "ROINumber"))
+        if number in names and frame and ours & theirs and frame not in ours:
+            raise FormatError(
+                f"{names[number]!r} is drawn in the frame of reference {frame}, the image lies in {min(ours)}",
+                mend="give the series that it was drawn on, or leave the structure out of the classes",
+            )
 
 
 def _points(contour: pydicom.Dataset) -> np.ndarray:
