@@ -423,6 +423,15 @@ def test_plain_layout(tmp_path: Path, how: str) -> None:
             assert formats.read_label(case.labels["label"], image).array.sum() == 3 * 8 * 7
 
 
+def test_archive_among_other_images_is_none(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        write_nifti(tmp_path / folder / "a.nii.gz", np.ones((4, 5, 6), np.uint8))
+        (tmp_path / folder / "download.zip").write_bytes(b"PK")
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert [case.id for case in dataset.cases] == ["a"]
+
+
 def test_images_and_masks_called_unlike_are_joined_by_reference(tmp_path: Path) -> None:
     for number in range(2):
         files = scan(tmp_path / "images" / f"c{number}", patient=f"P{number}")

@@ -53,12 +53,15 @@ def image_files(path: Path) -> list[Path]:
 
 
 def images_in(path: Path) -> list[Path]:
-    """As `image_files`, and the sub-folders that hold DICOM objects: a series each."""
-    return [
+    """As `image_files`, and the sub-folders that hold DICOM objects: a series each. Among other images a ZIP archive is none."""
+    found = [
         entry
         for entry in _entries(path)
         if (holds_dicom(entry) if entry.is_dir() and entry.name.lower() not in SPLITS else known(entry))
     ]
+    if all(formats.is_dicom(entry) for entry in found):
+        return found
+    return [entry for entry in found if formats.suffix_of(entry) != ".zip"]
 
 
 def holds_dicom(folder: Path) -> bool:
