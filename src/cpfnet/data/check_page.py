@@ -92,7 +92,8 @@ def _card(finding: Finding, picture: tuple[str, str]) -> Card:
 
 def _variants(finding: Finding) -> Section:
     pairs = [(name, f"{_many(len(cases), 'case')}: {', '.join(cases)}") for name, cases in finding.variants.items()]
-    return Section(f"Structures, and the cases that have them ({finding.kind})", [Pairs(pairs)])
+    unused = finding.kind == "unused-structures"
+    return Section("Structures without a class" if unused else "Names of structures", [Pairs(pairs)])
 
 
 def _many(count: int, what: str) -> str:

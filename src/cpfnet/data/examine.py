@@ -58,8 +58,8 @@ def _there(path: Path) -> bool:
     return os.path.lexists(path) or formats.exists(path)
 
 
-def _failure(path: Path, error: CpfnetError, kind: str) -> Content:
-    return Content(path, (error.what, error.mend or "export it again"), kind)
+def _failure(path: Path, error: CpfnetError, kind: str, names: tuple[str, ...] = ()) -> Content:
+    return Content(path, (error.what, error.mend or "export it again"), kind, names=names)
 
 
 def _common(path: Path, image: Image) -> dict[str, object]:
@@ -129,7 +129,8 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
         small = len(image.array) == 1 and image.array.dtype.name in ("uint8", "uint16", "int16")
         packed = image.array[0] if small else pack(image.array, where=str(path))  # packing takes 8 bytes a pixel
     except CpfnetError as error:
-        return _failure(path, error, "other-series" if _foreign(path, labelled) else placeholder(path))
+        kind = "other-series" if _foreign(path, labelled) else placeholder(path)
+        return _failure(path, error, kind, names)
     numbers, counts = count_values(packed)
     kept: Iterable[int] = range(len(numbers))
     if len(numbers) > KEPT_VALUES:

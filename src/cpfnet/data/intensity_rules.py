@@ -38,7 +38,7 @@ def intensities(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding
     if len(found) > MIXED * len(whole):
         channel = max(range(len(apart)), key=lambda c: len(apart[c]))
         tops = np.sort(table[:, channel, 2])
-        what = f"values come in several ranges: their 99 % quantiles run from {tops[0]:.4g} to {tops[-1]:.4g}, the median is {np.median(tops):.4g}"
+        what = f"values come in several ranges: their 99 % quantiles run from {tops[0]:.6g} to {tops[-1]:.6g}, the median is {np.median(tops):.6g}"
         mend = "nothing needs to be done where units are arbitrary, as in MR: `cpfnet plan` proposes to scale each image by itself"
         yield Finding("note", "intensity", mending.dataset.name, what, mend)
         return
@@ -65,7 +65,7 @@ def units(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
 
 
 def _range(quantiles: np.ndarray) -> str:
-    return f"{quantiles[0]:.4g} to {quantiles[2]:.4g}"
+    return f"{quantiles[0]:.6g} to {quantiles[2]:.6g}"
 
 
 def _outliers(quantiles: np.ndarray) -> list[int]:

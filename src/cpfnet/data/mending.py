@@ -32,6 +32,7 @@ class Mending:
             names = " and ".join(f"`{case.id}`" for case in cases)
             return f"remove the entry of case {names} from `{self.list}`"
         files = [path for case in cases for path in case.files if os.path.lexists(path) or formats.exists(path)]
+        files = [path for path in files if not any(other in path.parents for other in files)]  # a folder takes them along
         series = " (the files with this SeriesInstanceUID)" if any(is_reference(path) for path in files) else ""
         return f"delete {self.quoted(files)}{series}"
 

@@ -34,7 +34,7 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
         if content.failure is not None:
             what, advice = content.failure
             mend = f"replace `{where}` by a readable copy ({advice})"
-            if content.kind == "other-series":
+            if content.names:  # a DICOM label is rarely damaged: it does not fit
                 mend = advice
             yield Finding("error", content.kind or "unreadable", where, what, f"{mend}; or {drop}", case.id)
         if content.nonfinite is not None:

@@ -13,7 +13,7 @@ from cpfnet.data.declaration import short_labels
 from cpfnet.data.finding import Finding, natural
 from cpfnet.data.label_rules import rare
 from cpfnet.data.mending import Mending
-from cpfnet.data.names import classes_of, normal
+from cpfnet.data.names import MOST_NAMES, classes_of, normal
 from cpfnet.errors import DatasetError
 from cpfnet.planning import LabelClass, Labels
 
@@ -203,7 +203,11 @@ def _undeclared(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
             sound.append((case, content))
     if not sound:
         return
-    proposed = _proposed(sound)
+    merged = _merged(sound)
+    if len(merged) > MOST_NAMES:
+        yield from _coverings(sound, mending)
+        return
+    proposed = _proposed(sound, merged)
     if any(c.names for c in proposed.classes):
         yield _varied(sound, proposed, mending)
         return
@@ -243,10 +247,10 @@ def _merged(pairs: Pairs) -> dict[str, set[str]]:
     return groups
 
 
-def _proposed(pairs: Pairs) -> Labels:
+def _proposed(pairs: Pairs, merged: Mapping[str, set[str]]) -> Labels:
     """A class for each structure, with all names that may mean it; the order of overlap, if there is any, is from common to rare."""
     used: dict[str, Counter[str]] = {}
-    for first, group in _merged(pairs).items():
+    for first, group in merged.items():
         used[first] = Counter(n.strip() for _, content in pairs for n in _drawn(content) if normal(n) in group)
     classes = []
     for number, names in enumerate(used.values(), start=1):
