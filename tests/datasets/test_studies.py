@@ -222,8 +222,11 @@ def test_label_of_another_series_in_the_same_frame_is_said(tmp_path: Path) -> No
     lost = scan(tmp_path / "lost", series="arterial")
     scan(tmp_path / "set" / "p", series="portal")
     write_rtstruct(tmp_path / "set" / "p" / "rs.dcm", lost)
-    (finding,) = load(tmp_path / "set").problems
+    dataset = load(tmp_path / "set")
+    (finding,) = dataset.problems
     assert (finding.severity, finding.kind, finding.where) == ("warning", "other-series", "p/rs.dcm")
+    (case,) = dataset.cases
+    assert formats.read_label(case.labels["label"], formats.read(case.images)).array.sum() == 3 * 8 * 7
 
 
 def test_ambiguous_frame_of_reference_is_settled_by_modality(tmp_path: Path) -> None:
