@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 from ruamel.yaml import YAML
 from scipy import ndimage
 
+from cpfnet.data.case import Case
 from cpfnet.data.check import check
-from tests.data import affine, make_volumes_dataset, shared, write_nifti, write_raster
+from cpfnet.data.examine import examine
+from tests.data import affine, make_volumes_dataset, orientations, shared, write_nifti, write_raster
 from tests.datasets.conftest import BASES
 from tests.datasets.mending import _edit, _rows, follow
 
@@ -314,6 +319,37 @@ def test_how_much_of_a_label_lies_outside(good: dict[str, Path], tmp_path: Path)
     _affine(lambda a: a + np.outer([500.0, 0, 0, 0], [0, 0, 0, 1]))(label)
     (finding,) = [f for f in check(root) if f.kind == "outside"]
     assert finding.mend.startswith("replace `labels/case_02.nii.gz` by the label of `images/case_02.nii.gz`")
+
+
+@given(
+    orientation=st.sampled_from(list(orientations())),
+    degrees=st.tuples(*[st.floats(-80, 80)] * 3),
+    spacing=st.tuples(*[st.floats(0.3, 6)] * 3),
+    shift=st.tuples(*[st.integers(-7, 7)] * 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_share_outside_in_any_orientation(
+    orientation: tuple[tuple[int, int, int], tuple[int, int, int]],
+    degrees: tuple[float, float, float],
+    spacing: tuple[float, float, float],
+    shift: tuple[int, int, int],
+    seed: int,
+) -> None:
+    axes, signs = orientation
+    matrix = affine(spacing, origin=(-11.0, 5.0, 60.0), degrees=degrees, axes=axes, signs=signs)
+    move = np.eye(4)
+    move[:3, 3] = shift
+    label = np.random.default_rng(seed).random((5, 6, 7)) > 0.8  # stored (x, y, z)
+    label[2, 3, 4] = True
+    with tempfile.TemporaryDirectory() as folder:
+        image, drawn = Path(folder) / "image.nii", Path(folder) / "label.nii"
+        nibabel.save(nibabel.Nifti1Image(np.arange(210, dtype=np.float32).reshape(5, 6, 7), matrix), image)
+        nibabel.save(nibabel.Nifti1Image(label.astype(np.uint8), matrix @ move), drawn)
+        content = examine(Case("a", "a", (image,), {"label": drawn})).labels["label"]
+    places = np.argwhere(label) + shift
+    outside = int(((places < 0) | (places >= label.shape)).any(axis=1).sum())
+    assert content.outside == ((outside, int(label.sum())) if any(shift) else (0, 0))
 
 
 def test_fourth_axis_of_all_volumes(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def _there(path: Path) -> bool:
 
 
 def _failure(path: Path, error: CpfnetError, kind: str, names: tuple[str, ...] = ()) -> Content:
-    return Content(path, (error.what, error.mend or "export it again"), kind, names=names)
+    what = " ".join(error.what.split())  # findings are one line each; some errors list what they found
+    return Content(path, (what, error.mend or "export it again"), kind, names=names)
 
 
 def _common(path: Path, image: Image) -> dict[str, object]:
