@@ -36,7 +36,8 @@ def together(cases: Iterable[Case]) -> tuple[Case, ...]:
 def _patient_and_study(path: Path) -> tuple[str, str]:
     """Digest of the PatientID, "" where it is empty, and StudyInstanceUID: of a reference, or of the first object at ``path``."""
     from cpfnet.formats.dicom import one_series
-    from cpfnet.formats.dicom.objects import Archives, locations, patient_digest, read_object, text
+    from cpfnet.formats.dicom.header import patient_digest, text
+    from cpfnet.formats.dicom.objects import Archives, locations, read_object
 
     if is_reference(path):
         series, _ = one_series([path])

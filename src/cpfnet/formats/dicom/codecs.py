@@ -13,7 +13,8 @@ from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian, JPEGExtended12Bit, RLELossless
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.objects import DicomObject, text
+from cpfnet.formats.dicom.header import text
+from cpfnet.formats.dicom.objects import DicomObject
 
 _PREFERRED = ("pydicom", "pylibjpeg", "pillow", "gdcm", "pyjpegls")
 

@@ -9,8 +9,9 @@ import numpy as np
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom.enhanced import frames_of
 from cpfnet.formats.dicom.frames import on_slices, own_grid, planes_of
+from cpfnet.formats.dicom.header import complaint, quiet, text
 from cpfnet.formats.dicom.labels import one_label
-from cpfnet.formats.dicom.objects import Archives, complaint, quiet, text
+from cpfnet.formats.dicom.objects import Archives
 from cpfnet.formats.dicom.references import match, segments
 from cpfnet.formats.dicom.seg import segment_of, stored_frames
 from cpfnet.formats.files import Header

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom import rtstruct, seg
-from cpfnet.formats.dicom.objects import Archives, DicomObject, complaint, locations, quiet, read_object, text
+from cpfnet.formats.dicom.header import complaint, quiet, text
+from cpfnet.formats.dicom.objects import Archives, DicomObject, locations, read_object
 from cpfnet.formats.dicom.references import KINDS
 from cpfnet.formats.files import SERIES, Header, check_readable, is_reference
 from cpfnet.image import Image

@@ -6,13 +6,9 @@ What an archive or a deflated object may expand to is limited, since a few bytes
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
-import re
 import stat
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,11 +18,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import pydicom
-from pydicom.charset import convert_encodings, python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.formats.dicom.header import complaint, complete, printable, quiet, text
 from cpfnet.formats.files import looks_like_dicom
 
 _HEAD = 144  # preamble, "DICM" and the group length of the file meta
@@ -54,12 +50,17 @@ class Location:
     @property
     def name(self) -> str:
         """File name for messages."""
-        return self.path.name if self.member is None else f"{self.path.name}/{_printable(self.member)}"
+        return printable(self.path.name if self.member is None else f"{self.path.name}/{self.member}")
 
     @property
     def folder(self) -> Path:
         """The folder that it lies in; the archive, if it lies in one."""
         return self.path.parent if self.member is None else self.path
+
+    @property
+    def place(self) -> Path:
+        """The folder, in an archive, too: only a name, since archives may hold any."""
+        return self.folder if self.member is None else Path(f"{self.folder}/{self.member}").parent
 
 
 @dataclass(frozen=True)
@@ -90,39 +91,6 @@ class DicomObject:
         """File name and InstanceNumber, for messages."""
         number = text(self.header, "InstanceNumber")
         return f"{self.location.name} (InstanceNumber {number})" if number else self.location.name
-
-
-def text(header: pydicom.Dataset, keyword: str) -> str:
-    """An attribute as text, "" where it is absent, empty or cannot be understood."""
-    try:
-        value = header.get(keyword)
-    except Exception:  # pydicom decodes on access, and raises anything on damaged values
-        return ""
-    return "" if value is None else _printable(str(value)).strip()
-
-
-def complaint(error: Exception) -> str:
-    """What a library says is wrong, on one line, without the values that it quotes: these may be the patient's."""
-    words = " ".join(re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).split())[:300]
-    return words if words.strip("… ") else type(error).__name__
-
-
-def _printable(name: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what pydicom warns of and logs: values that break the rules but can be read, decoders that give up."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 class Archives(ExitStack):
@@ -288,7 +256,9 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
             _refuse_cut(header)
             if window.cut and not pixels:  # pixels are counted when they are decoded
                 raise FormatError("is cut short", where=_where(location), mend="copy or export it again")
-            return DicomObject(location.path, location.member, header, _complete(header, location), size)
+            return DicomObject(
+                location.path, location.member, header, complete(header, location.place, location.name), size
+            )
     except CpfnetError:
         raise
     except MemoryError:
@@ -309,59 +279,4 @@ def _refuse_cut(header: pydicom.Dataset) -> None:
 
 
 def _where(location: Location) -> str:
-    return str(location.path) if location.member is None else f"{location.path}/{_printable(location.member)}"
-
-
-def made_uid(*parts: str) -> str:
-    """The same UID for the same parts: ``2.25.`` and 128 bits of a hash (as UUIDs in DICOM PS3.5, annex B.2)."""
-    return f"2.25.{int.from_bytes(hashlib.sha256(chr(0).join(parts).encode(errors='surrogateescape')).digest()[:16])}"
-
-
-def patient_digest(header: pydicom.Dataset) -> str:
-    """What tells patients apart without naming them; "" without a PatientID. For comparing in memory: a list of guesses breaks it."""
-    number = text(header, "PatientID")
-    parts = number, text(header, "IssuerOfPatientID")
-    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest() if number else ""
-
-
-def _complete(header: pydicom.Dataset, location: Location) -> tuple[str, ...]:
-    """Fill in empty UIDs and the character set, in place; what was done, for the notes.
-
-    SOP class and instance come from the file meta; the others are made from patient, folder and frame of reference, so
-    that the slices of one folder stay together and the same files always get the same UIDs.
-    """
-    notes: list[str] = []
-    meta = getattr(header, "file_meta", None) or pydicom.Dataset()
-    frame = text(header, "FrameOfReferenceUID")
-    # The frame of reference tells examinations apart; without one, only the place does.
-    member = "" if location.member is None else str(Path(location.member).parent)
-    place = Path(location.folder.name, member) if frame else Path(location.folder.resolve(), member)
-    study = made_uid("study", patient_digest(header), frame, str(place))
-    about = [text(header, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesTime", "ProtocolName")]
-    series = made_uid("series", text(header, "StudyInstanceUID") or study, frame, str(place), *about)
-    uids = {
-        "taken from the file meta": {
-            "SOPClassUID": text(meta, "MediaStorageSOPClassUID"),
-            "SOPInstanceUID": text(meta, "MediaStorageSOPInstanceUID"),
-        },
-        "made from patient, folder and frame of reference": {
-            "SOPInstanceUID": made_uid("instance", series, location.name),
-            "StudyInstanceUID": study,
-            "SeriesInstanceUID": series,
-        },
-    }
-    for origin, values in uids.items():
-        empty = [keyword for keyword, value in values.items() if value and not text(header, keyword)]
-        for keyword in empty:
-            setattr(header, keyword, values[keyword])
-        if empty:
-            notes.append(f"{' and '.join(empty)} empty: {origin}")
-    declared = header.get("SpecificCharacterSet", "ASCII")
-    names = [declared] if isinstance(declared, str) else list(declared or [""])
-    if names != ["ASCII"] and (not any(names) or any(name and name not in python_encoding for name in names)):
-        header.SpecificCharacterSet = "ISO_IR 100"
-        implicit, little = header.original_encoding
-        header.set_original_encoding(implicit, little, convert_encodings("ISO_IR 100"))
-        state = "is empty" if not any(names) else f"has the unknown value {_printable(str(names[0]))!r}"
-        notes.append(f"SpecificCharacterSet {state}: texts are taken for Latin-1 (ISO_IR 100)")
-    return tuple(notes)
+    return str(location.path) if location.member is None else f"{location.path}/{printable(location.member)}"

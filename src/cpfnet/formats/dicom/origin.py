@@ -15,7 +15,8 @@ from pydicom.valuerep import DA, TM, DSfloat
 
 from cpfnet.errors import OutputError
 from cpfnet.formats.dicom.enhanced import Frame, frames_of
-from cpfnet.formats.dicom.objects import DicomObject, made_uid, quiet, text
+from cpfnet.formats.dicom.header import made_uid, quiet, text
+from cpfnet.formats.dicom.objects import DicomObject
 from cpfnet.image import Segmentation, geometry_difference
 
 # Type 1 and 2 attributes of the modules Patient and General Study (DICOM PS3.3, C.7.1.1 and C.7.2.1): without them, no

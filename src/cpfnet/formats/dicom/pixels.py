@@ -20,7 +20,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom.codecs import check_codestreams, decoder_of, syntax_of, undecodable
 from cpfnet.formats.dicom.enhanced import Frame
-from cpfnet.formats.dicom.objects import Archives, complaint, quiet, read_object, text
+from cpfnet.formats.dicom.header import complaint, quiet, text
+from cpfnet.formats.dicom.objects import Archives, read_object
 from cpfnet.formats.dicom.stack import Stack, size_of
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")

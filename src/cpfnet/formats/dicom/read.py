@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom.enhanced import frames_of
-from cpfnet.formats.dicom.objects import Archives, DicomObject, quiet, read_object, text
+from cpfnet.formats.dicom.header import quiet, text
+from cpfnet.formats.dicom.objects import Archives, DicomObject, read_object
 from cpfnet.formats.dicom.pixels import Values, decode, values_of
 from cpfnet.formats.dicom.series import Series, modality_of, one_series
 from cpfnet.formats.dicom.stack import Stack, arrange, listed

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pydicom
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.objects import complaint, text
+from cpfnet.formats.dicom.header import complaint, text
 from cpfnet.formats.files import Header
 from cpfnet.image import Image
 

@@ -14,7 +14,8 @@ import pydicom
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.contours import crossing, fill
-from cpfnet.formats.dicom.objects import DicomObject, text
+from cpfnet.formats.dicom.header import text
+from cpfnet.formats.dicom.objects import DicomObject
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
 from cpfnet.formats.dicom.references import image_references, items, match, references, regions
 from cpfnet.formats.files import Header

@@ -13,7 +13,8 @@ import pydicom
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.enhanced import Frame, frames_of
 from cpfnet.formats.dicom.frames import on_slices, own_grid, planes_of
-from cpfnet.formats.dicom.objects import Archives, DicomObject, read_object, text
+from cpfnet.formats.dicom.header import text
+from cpfnet.formats.dicom.objects import Archives, DicomObject, read_object
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
 from cpfnet.formats.dicom.pixels import check_promise, storage_of, stored_values
 from cpfnet.formats.dicom.references import match, segments

@@ -16,16 +16,8 @@ from pathlib import Path
 import pydicom
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.objects import (
-    Archives,
-    DicomObject,
-    Location,
-    locations,
-    patient_digest,
-    quiet,
-    read_object,
-    text,
-)
+from cpfnet.formats.dicom.header import patient_digest, printable, quiet, text
+from cpfnet.formats.dicom.objects import Archives, DicomObject, Location, locations, read_object
 from cpfnet.formats.dicom.references import KINDS, references, structure_names
 from cpfnet.formats.files import DICOM_SUFFIXES, SERIES, check_dicom, check_readable, is_reference, suffix_of
 
@@ -229,7 +221,7 @@ def _look_at(paths: Sequence[Path]) -> tuple[list[_Summary], list[tuple[Path, st
         for location in locations(paths, archives):
             summary = _look(location, archives)
             if isinstance(summary, str):
-                unreadable.append((location.path / (location.member or ""), summary))
+                unreadable.append((location.place / Path(location.member or location.path).name, summary))
             elif summary is not None:
                 found.append(summary)
     return found, unreadable
@@ -327,7 +319,7 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
             check_readable(place)
     found = _scan(places)
     where = places[0] if len(places) == 1 else places[0].parent
-    damaged = [f"{file.name} {reason}" for file, reason in found.unreadable]
+    damaged = [f"{printable(file.name)} {reason}" for file, reason in found.unreadable]
     several = "\n".join(f"    {_described(series)}" for series in found.series[:20])
     if chosen is not None:
         matching = [series for series in found.series if series.uid.endswith(chosen)] if chosen else []

@@ -11,7 +11,7 @@ import numpy as np
 from cpfnet import labels
 from cpfnet.errors import OutputError
 from cpfnet.formats.dicom.codes import COLOURS, code_for
-from cpfnet.formats.dicom.objects import made_uid
+from cpfnet.formats.dicom.header import made_uid
 from cpfnet.formats.files import exact_labels
 from cpfnet.image import Image, Segmentation
 from cpfnet.planning import Code, LabelClass, Labels

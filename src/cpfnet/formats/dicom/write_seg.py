@@ -18,7 +18,7 @@ from pydicom.sr.coding import Code as Concept
 
 import cpfnet
 from cpfnet.errors import OutputError
-from cpfnet.formats.dicom.objects import complaint, quiet, text
+from cpfnet.formats.dicom.header import complaint, quiet, text
 from cpfnet.formats.dicom.origin import Origin, decimals, numbers, origin
 from cpfnet.formats.dicom.structures import Structure, described, structures
 from cpfnet.image import Segmentation

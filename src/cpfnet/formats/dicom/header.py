@@ -1,0 +1,107 @@
+"""Headers as they come: texts that may be damaged, UIDs that may be missing, and nothing of the patient in messages."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydicom
+from pydicom.charset import convert_encodings, python_encoding
+
+
+def text(header: pydicom.Dataset, keyword: str) -> str:
+    """An attribute as text, "" where it is absent, empty or cannot be understood."""
+    try:
+        value = header.get(keyword)
+    except Exception:  # pydicom decodes on access, and raises anything on damaged values
+        return ""
+    return "" if value is None else printable(str(value)).strip()
+
+
+def complaint(error: Exception) -> str:
+    """What a library says is wrong, on one line, without the values that it quotes: these may be the patient's."""
+    words = " ".join(re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).split())[:300]
+    return words if words.strip("… ") else type(error).__name__
+
+
+def printable(name: str) -> str:
+    """A name without control characters and halves of characters, for messages and terminals."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what pydicom warns of and logs: values that break the rules but can be read, decoders that give up."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def made_uid(*parts: str) -> str:
+    """The same UID for the same parts: ``2.25.`` and 128 bits of a hash (as UUIDs in DICOM PS3.5, annex B.2)."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(chr(0).join(parts).encode(errors='surrogateescape')).digest()[:16])}"
+
+
+def patient_digest(header: pydicom.Dataset) -> str:
+    """What tells patients apart without naming them; "" without a PatientID. For comparing in memory: a list of guesses breaks it."""
+    number = text(header, "PatientID")
+    parts = number, text(header, "IssuerOfPatientID")
+    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest() if number else ""
+
+
+def complete(header: pydicom.Dataset, folder: Path, name: str) -> tuple[str, ...]:
+    """Fill in empty UIDs and the character set, in place; what was done, for the notes.
+
+    SOP class and instance come from the file meta; the others are made from patient, folder and frame of reference, so
+    that the slices of one folder stay together and the same files always get the same UIDs.
+
+    Args:
+        header: of one object.
+        folder: that it lies in; of an archive, with the folder inside it.
+        name: of the file.
+    """
+    notes: list[str] = []
+    meta = getattr(header, "file_meta", None) or pydicom.Dataset()
+    frame = text(header, "FrameOfReferenceUID")
+    # The frame of reference tells examinations apart; without one, only the place does.
+    place = folder.name if frame else str(folder.absolute())
+    study = made_uid("study", patient_digest(header), frame, place)
+    about = [text(header, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesTime", "ProtocolName")]
+    series = made_uid("series", text(header, "StudyInstanceUID") or study, frame, place, *about)
+    uids = {
+        "taken from the file meta": {
+            "SOPClassUID": text(meta, "MediaStorageSOPClassUID"),
+            "SOPInstanceUID": text(meta, "MediaStorageSOPInstanceUID"),
+        },
+        "made from patient, folder and frame of reference": {
+            "SOPInstanceUID": made_uid("instance", series, name),
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": series,
+        },
+    }
+    for origin, values in uids.items():
+        empty = [keyword for keyword, value in values.items() if value and not text(header, keyword)]
+        for keyword in empty:
+            setattr(header, keyword, values[keyword])
+        if empty:
+            notes.append(f"{' and '.join(empty)} empty: {origin}")
+    declared = header.get("SpecificCharacterSet", "ASCII")
+    names = [declared] if isinstance(declared, str) else list(declared or [""])
+    if names != ["ASCII"] and (not any(names) or any(name and name not in python_encoding for name in names)):
+        header.SpecificCharacterSet = "ISO_IR 100"
+        implicit, little = header.original_encoding
+        header.set_original_encoding(implicit, little, convert_encodings("ISO_IR 100"))
+        state = "is empty" if not any(names) else f"has the unknown value {printable(str(names[0]))!r}"
+        notes.append(f"SpecificCharacterSet {state}: texts are taken for Latin-1 (ISO_IR 100)")
+    return tuple(notes)
