@@ -207,7 +207,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="MODEL... INPUT...",
-            help="Model folders (several: an ensemble), then files, folders or globs.",
+            help="Model folders (several: an ensemble), then files, folders, ZIPs of DICOM, or globs.",
             show_default=False,
         ),
     ],
@@ -239,6 +239,7 @@ def predict(
 
     - `cpfnet predict model scan.nii.gz -o masks`
     - `cpfnet predict fold0 fold1 images/ -o masks --overlays`
+    - `cpfnet predict model studies/ -o masks --format rtstruct`
     """
     from cpfnet import verbs
     from cpfnet.model import is_model

@@ -11,9 +11,12 @@ import pydicom
 import pytest
 
 import cpfnet
+from cpfnet.data.dataset import load
+from cpfnet.inference.cases import found
 from cpfnet.inference.inputs import Item, collect
 from cpfnet.inference.run import Outcome, predict_files
 from tests import data
+from tests.datasets.studies import scan, write_rtstruct
 from tests.inference.oracle import bright, make_model
 
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
@@ -68,6 +71,18 @@ class TestCollect:
         assert self.names(tmp_path) == expected
         assert self.names(*sorted(tmp_path.iterdir())) == expected  # as a shell would pass them
         assert self.names(tmp_path / "*") == expected
+        assert self.names(tmp_path / "pat_c") == ["pat_c"]
+        assert self.names(tmp_path / "pat_c", tmp_path / "pat_a" / "CT") == ["pat_c", "s1", "s2"]
+        data.write_series(tmp_path / "pat_c" / "mr", EMPTY, patient="c", series="mr", modality="MR")
+        assert self.names(tmp_path / "pat_c") == ["pat_c", "pat_c-MR"]
+
+    def test_links_are_called_as_the_user_calls_them(self, tmp_path):
+        for number in "12":
+            data.write_series(tmp_path / "archive" / f"MUSTER_{number}", EMPTY, patient=number)
+            (tmp_path / "data").mkdir(exist_ok=True)
+            (tmp_path / "data" / f"pat_{number}").symlink_to(tmp_path / "archive" / f"MUSTER_{number}")
+        assert self.names(tmp_path / "data") == ["pat_1", "pat_2"]
+        assert self.names(tmp_path / "data" / "pat_1") == ["pat_1"]
 
     def test_series_in_one_folder_are_told_apart_by_digests_of_their_uids(self, tmp_path):
         for series in "12":
@@ -133,16 +148,18 @@ class TestCollect:
 
     def test_one_series_named_twice_is_one_input(self, tmp_path):
         files = data.write_series(tmp_path / "pat", EMPTY)
-        assert self.names(tmp_path, tmp_path / "pat", *files) == ["pat"]
+        assert self.names(tmp_path / "pat", *files, tmp_path) == ["pat"]
 
     def test_what_is_damaged_is_an_error_of_its_own(self, tmp_path):
         data.write_series(tmp_path / "good", EMPTY)
-        (tmp_path / "good" / "text.dcm").write_text("no DICOM at all")  # the series says so when it is read
+        data.write_series(tmp_path / "soon", EMPTY, patient="other")
+        (tmp_path / "soon" / "text.dcm").write_text("no DICOM at all")  # the series says so when it is read
         (tmp_path / "bad").mkdir()
         (tmp_path / "bad" / "text.dcm").write_text("no DICOM at all")
         items = collect([tmp_path], channels=1)
         assert [(item.name, item.error is None) for item in items] == [
             ("good", True),
+            ("soon", True),
             ("text.dcm", False),
         ]
 
@@ -248,3 +265,42 @@ class TestPredict:
         segmentation = cpfnet.predict(model(), tmp_path / "pat_1", device="cpu")
         np.testing.assert_array_equal(segmentation.array, mask)
         assert segmentation.algorithm is not None
+
+
+class TestFound:
+    """Masks are found again for the cases of a data set, whatever place they were predicted from."""
+
+    def study(self, folder: Path, patient: str = "a", labelled: bool = True) -> None:
+        files = scan(folder / "CT", patient=patient)
+        scan(folder / "CT", patient=patient, series="second", names="second_{}.dcm")
+        data.write_series(folder / "MR", EMPTY, patient=patient, series="mr", modality="MR")
+        if labelled:
+            write_rtstruct(folder / "rs.dcm", files)
+
+    def masks(self, out: Path, *inputs: Path) -> Path:
+        for item in collect(inputs, channels=1, modality="ct"):
+            if item.modality == "ct":
+                (out / f"{item.name}.seg.dcm").parent.mkdir(exist_ok=True)
+                (out / f"{item.name}.seg.dcm").touch()
+        return out
+
+    def test_predicted_from_the_root_or_from_each_folder(self, tmp_path):
+        for patient in "abc":
+            self.study(tmp_path / "data" / f"pat_{patient}", patient)
+        cases = load(tmp_path / "data").cases
+        assert [case.id for case in cases] == ["pat_a", "pat_b", "pat_c"]
+        whole = self.masks(tmp_path / "whole", tmp_path / "data")
+        uids = [data.dicom_uid(patient, "study", "series") for patient in "abc"]
+        expected = [f"-{digest(uid)}.seg.dcm" for uid in uids]
+        assert len(list(whole.iterdir())) == 6
+        for item, end in zip(found(cases, whole), expected, strict=True):
+            assert item.prediction.name == item.case + end
+
+    def test_one_case_predicted_from_a_folder_above_it(self, tmp_path):
+        files = scan(tmp_path / "data" / "pat_a" / "CT")
+        write_rtstruct(tmp_path / "data" / "pat_a" / "rs.dcm", files)
+        cases = load(tmp_path / "data").cases
+        for place in ("data", "data/pat_a", "data/pat_a/CT"):
+            out = self.masks(tmp_path / place.replace("/", "_"), tmp_path / place)
+            (item,) = found(cases, out)
+            assert item.prediction == out / f"{Path(place).name}.seg.dcm"

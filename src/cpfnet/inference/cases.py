@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.pseudonyms import digest
 from cpfnet.errors import DatasetError
 from cpfnet.evaluation.cases import Item
-from cpfnet.formats.files import SERIES, is_reference
+from cpfnet.formats.files import SERIES
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.progress import Bar
@@ -65,13 +66,15 @@ def found(cases: Sequence[Case], folder: Path) -> list[Item]:
         raise DatasetError("no such folder", where=folder, mend="give the folder of predictions, or a Model")
     masks = _by_name(folder)
     maps = _by_name(folder / "probabilities")
+    shared = Counter(place for case in cases for place in case.images[0].absolute().parents)
     items = []
     for case in cases:
         stem = formats.stem(case.images[0])
         names = dict.fromkeys([case.id, stem, stem.removesuffix("_0000")])
-        if is_reference(case.images[0]):  # its folder holds other series, too
-            own = f"-{digest(case.images[0].name.removeprefix(SERIES))}"
+        if formats.is_dicom(case.images[0]) and not masks.keys() & names:
+            own = f"-{digest(case.images[0].name.removeprefix(SERIES))}"  # of a series beside others in its folder
             names |= dict.fromkeys(name for name in masks if name.endswith(own))
+            names |= {place.name: None for place in case.images[0].absolute().parents if shared[place] == 1}
         several = {name: masks[name] for name in names if name in masks}
         files = [file for paths in several.values() for file in paths]
         if len(files) > 1:

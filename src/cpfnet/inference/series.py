@@ -29,9 +29,9 @@ class _Found:
 def series_items(places: Sequence[Path], modality: str) -> list[Item]:
     """Every image series that lies in folders (and the archives in them), archives and lone files, or that is named.
 
-    A series is called after those of its folders, from the one common to all places down, that tell it from the others, as cases of
-    a data set are (`case_ids`); one that is a single file after it, too. Among lone files those of one series come together, and
-    objects that are no images do not count.
+    The only series of a patient's folder or archive is called after it; others after those of their folders that tell them apart, as
+    cases of a data set are (`case_ids`), and after their own name where they are single files. Among lone files those of one
+    series come together, and objects that are no images do not count.
 
     Args:
         places: folders, ZIP archives, DICOM files, ``FOLDER/series=UID``.
@@ -65,7 +65,7 @@ def series_items(places: Sequence[Path], modality: str) -> list[Item]:
         errors += _damaged(inside, set())
         for one in inside.series:
             files = tuple(sorted(location.path for location in one.locations))
-            found.setdefault(one.instances, _Found(one, files, files[0].parent))
+            found.setdefault(one.instances, _Found(one, files, files[0] if len(files) == 1 else files[0].parent))
         if not inside.series:  # reading says what they are
             errors += [Item((path,), path.stem) for path in lone if path not in inside.unreadable]
     return _named(list(found.values()), modality) + errors
@@ -89,24 +89,47 @@ def _damaged(inside: Scan, own: set[Path]) -> list[Item]:
 
 
 def _named(found: list[_Found], modality: str) -> list[Item]:
-    places = [one.given if one.given.is_dir() else one.given.parent for one in found]
-    root = Path(os.path.commonpath([place.resolve() for place in places])) if places else Path()
+    patients: dict[Path, set[str]] = {}
+    for one in found:
+        patients.setdefault(one.given, set()).add(one.series.patient or one.series.study)
     items = []
     for fits in (True, False):
         group = [one for one in found if ("other" in (modality, one.modality) or modality == one.modality) == fits]
-        names = case_ids([_folders(one, root) for one in group], [one.series.uid for one in group], root.name)
-        for name, one in zip(names, group, strict=True):
+        for one, name in zip(group, _names(group, patients), strict=True):
             place = one.series.folder if len(one.files) > 1 else one.files[0]
             own = name if fits else f"{name}-{one.series.modality}"
             items.append(Item(one.files, own, place=place, modality=one.modality))
     return items
 
 
-def _folders(found: _Found, root: Path) -> tuple[str, ...]:
-    """Names of folders from the root down; an archive counts as one, and so does a file that is a series by itself."""
-    folder = found.series.folder.resolve()
-    parts = folder.relative_to(root).parts
-    if folder.is_file():
-        return (*parts[:-1], folder.stem)
-    single = len(found.series.locations) == 1
-    return (*parts, found.files[0].stem) if single and found.files[0].is_file() else parts
+def _names(found: list[_Found], patients: dict[Path, set[str]]) -> list[str]:
+    """Of each input on its own; where these repeat, of all in the folder that is common to the inputs."""
+    names: dict[int, str] = {}
+    for given in dict.fromkeys(one.given for one in found):
+        members = [index for index, one in enumerate(found) if one.given == given]
+        if len(members) == len(patients[given]) == 1:
+            name = given.stem if given.is_file() else _folder(given).name
+            names |= {members[0]: case_ids([()], [""], name)[0]}
+        else:
+            names |= zip(members, _of_folder(_folder(given), [found[index] for index in members]), strict=True)
+    if len(set(names.values())) < len(names):
+        return _of_folder(Path(os.path.commonpath([_folder(one.given) for one in found])), found)
+    return [names[index] for index in range(len(found))]
+
+
+def _folder(given: Path) -> Path:
+    """The folder that an input is or lies in, as the user called it: links are not followed."""
+    return Path(os.path.abspath(given if given.is_dir() else given.parent))  # noqa: PTH100 (resolve() follows links)
+
+
+def _of_folder(root: Path, found: list[_Found]) -> list[str]:
+    """After the folders in ``root`` that tell series apart; an archive counts as one, and so does a file that is a series."""
+    folders = []
+    for one in found:
+        parts = Path(os.path.abspath(one.series.folder)).relative_to(root).parts  # noqa: PTH100
+        if one.series.folder.is_file():
+            parts = (*parts[:-1], one.series.folder.stem)
+        elif len(one.files) == 1 and one.files[0].is_file():
+            parts = (*parts, one.files[0].stem)
+        folders.append(parts)
+    return case_ids(folders, [one.series.uid for one in found], root.name)
