@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -254,3 +256,21 @@ def test_another_networks_file_is_refused_by_its_keys(resnet: ResNet34Encoder, t
         load_imagenet(CPFNet(3, 2), tmp_path / "resnet.safetensors")
     for words in ("layer4.2.conv1.weight", "alien: layer5.weight", "resnet.safetensors", "ResNet-34"):
         assert words in str(caught.value)
+
+
+def test_a_compressed_torch_file_is_not_unpacked(tmp_path):
+    torch.save({"a": torch.zeros(4)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as whole,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as out,
+    ):
+        for name in whole.namelist():
+            out.writestr(name, bytes(2**24) if name.endswith("data/0") else whole.read(name))
+    with pytest.raises(WeightsError, match="is compressed"):
+        read_state_dict(tmp_path / "b.pth")
+
+
+def test_a_pipe_is_no_weight_file(tmp_path):
+    os.mkfifo(tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="device or a pipe"):
+        read_state_dict(tmp_path / "a.pth")

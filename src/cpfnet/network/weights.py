@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ def read_state_dict(path: Path | str) -> State:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for ever
+            raise WeightsError("is a device or a pipe", where=path, mend="give the path of a weight file")
         with path.open("rb") as file:
             start = file.read(1024)
         size = path.stat().st_size
@@ -47,8 +51,13 @@ def read_state_dict(path: Path | str) -> State:
         if kind == "safetensors":
             content = safetensors.torch.load_file(path)
         else:
-            with path.open("rb") as file:  # given a path, torch goes by its suffix
+            if kind == "torch ZIP file":
+                _refuse_compressed(path, size)
+            with path.open("rb") as file, warnings.catch_warnings():  # given a path, torch goes by its suffix
+                warnings.simplefilter("ignore")  # of pickle protocols; what matters is raised
                 content = torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # damaged bytes raise nearly anything
         if "Unsupported global" in str(error):
             raise WeightsError(
@@ -60,6 +69,18 @@ def read_state_dict(path: Path | str) -> State:
             f"damaged or cut off ({size:,} bytes, {kind}): {_first_line(error)}", where=path, mend="fetch it again"
         ) from None
     return unwrap(content, where=path)
+
+
+def _refuse_compressed(path: Path, size: int) -> None:
+    """torch stores tensors as they are; compressed ones come from elsewhere, and may fill the memory."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > 2 * size + 2**20:
+        raise WeightsError(
+            f"is compressed: {size} bytes would become {unpacked}",
+            where=path,
+            mend="give the file that torch.save wrote",
+        )
 
 
 def _first_line(error: Exception) -> str:
