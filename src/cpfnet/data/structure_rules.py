@@ -48,7 +48,9 @@ def _users(pairs: Pairs, names: Sequence[str] | None = None) -> dict[str, tuple[
         for name in dict.fromkeys((*content.names, *(content.structures or {}))):
             if names is None or name in names:
                 users[name].append(case.id)
-    return {name: tuple(users[name]) for name in sorted(users, key=lambda n: (-len(users[n]), natural(n)))}
+    return {
+        name: tuple(dict.fromkeys(users[name])) for name in sorted(users, key=lambda n: (-len(users[n]), natural(n)))
+    }
 
 
 def _letters(name: str) -> str:
