@@ -109,7 +109,7 @@ class Archives(ExitStack):
         if path not in self._open:
             try:
                 archive = self.enter_context(zipfile.ZipFile(path))
-            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+            except Exception as error:  # zipfile raises anything on damaged directories
                 raise FormatError(
                     f"is no readable ZIP archive: {error}", where=path, mend="copy or export it again"
                 ) from None
@@ -119,6 +119,8 @@ class Archives(ExitStack):
                     where=path,
                     mend="unpack it, and give the folder of one study",
                 )
+            if not all(info.filename for info in archive.filelist):
+                raise FormatError("is a damaged ZIP archive", where=path, mend="copy or export it again")
             self._open[path] = archive
         return self._open[path]
 

@@ -194,7 +194,7 @@ def is_localizer(header: pydicom.Dataset) -> bool:
 
 
 _CACHE: dict[Location, _Summary | str | None] = {}
-_CACHED = 200_000
+_CACHED = 50_000
 
 
 def _look(location: Location, archives: Archives) -> _Summary | str | None:
