@@ -195,7 +195,7 @@ def test_an_image_from_elsewhere_is_matched_by_position(tmp_path: Path) -> None:
     label = formats.read_label(path, formats.read(nifti))
     np.testing.assert_array_equal(of(label, "GTV-1"), expected(2))
     assert label.source is not None
-    assert label.source.notes == ("does not say which image it belongs to: matched by position alone",)
+    assert label.source.notes == ("the image is no DICOM series: matched by position alone",)
     assert header.affine is not None
 
 
@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[np.ndarray, Edit | None, str]] = {
     "across slices": (np.add(in_patient(2, box()), [[0, 0, 2.5], [0, 0, 0], [0, 0, 0], [0, 0, 0]]), None, r"its points reach from slice 2\.00 to 3\.00"),
     "beside the image": (in_patient(2, box() + 300), None, "all of 'GTV-1' lies outside the image"),
     "impossible coordinates": (in_patient(2, box()) * [[1e30, 1, 1]], None, "impossible coordinates"),
-    "not a number": (in_patient(2, box()), lambda made: _data(made, ["nan"] * 9), "impossible coordinates"),
+    "infinite": (in_patient(2, box()), lambda made: _data(made, ["1e999"] * 9), "impossible coordinates"),
     "incomplete triple": (in_patient(2, box()), lambda made: _data(made, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), "no triples of numbers"),
     "another series": (in_patient(2, box()), _series, r"refers to the series 1\.2\.4, the image is"),
     "no structures": (in_patient(2, box()), lambda made: delattr(made, "StructureSetROISequence"), "has no StructureSetROISequence"),

@@ -36,7 +36,8 @@ AXIAL = lps(affine((0.7, 0.8, 2.5), origin=(12.5, -40.25, 100.0), signs=(-1, -1,
 OBLIQUE = lps(affine((0.7, 0.8, 2.5), origin=(12.5, -40.25, 100.0), degrees=(20, -35, 10), signs=(-1, -1, 1)))
 DESCENDING = lps(affine((0.7, 0.8, 2.5), signs=(-1, -1, -1)))  # the first file is the uppermost slice
 CORONAL = lps(affine((0.7, 0.8, 2.5), axes=(0, 2, 1), signs=(-1, -1, 1)))
-GRIDS = {"axial": AXIAL, "oblique": OBLIQUE, "descending": DESCENDING, "coronal": CORONAL}
+TILTED = AXIAL + np.array([[0.0, 0, 0, 0], [0.7, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])  # the gantry's: sheared
+GRIDS = {"axial": AXIAL, "oblique": OBLIQUE, "descending": DESCENDING, "coronal": CORONAL, "tilted": TILTED}
 
 
 def masks(*numbers: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
@@ -409,7 +410,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "note"),
     [
-        (lambda made: delattr(made, "FrameOfReferenceUID"), "does not say which image it belongs to: matched by position"),
+        (lambda made: delattr(made, "FrameOfReferenceUID"), "refers to no image: matched by position alone"),
         (
             lambda made: made.update({"ReferencedSeriesSequence": [pydicom.Dataset()]})
             or made.ReferencedSeriesSequence[0].update({"SeriesInstanceUID": "1.2.3"}),

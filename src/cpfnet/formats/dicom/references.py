@@ -170,7 +170,10 @@ def match(label: pydicom.Dataset, image: Image | Header) -> tuple[str, ...]:
                 f"is drawn in the frame of reference {_shown(theirs.frames)}, the image lies in {_shown(ours.frames)}",
                 mend="pair it with the series that it was drawn on",
             )
-        return () if same_frame else ("does not say which image it belongs to: matched by position alone",)
+        if same_frame:
+            return ()
+        silent = "the image is no DICOM series" if not (ours.series or ours.instances) else "refers to no image"
+        return (f"{silent}: matched by position alone",)
     what = "series" if theirs.series and not theirs.series & ours.series else "instances"
     other, own = getattr(theirs, what), getattr(ours, what)
     if same_frame:
