@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -268,3 +270,44 @@ def test_a_structure_set_cut_short_is_not_read_without_its_last_contours(tmp_pat
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(FormatError, match="cut short"):
         formats.read_label(path, image)
+
+
+def test_an_archive_with_a_nameless_file(tmp_path):
+    archive = _zip(tmp_path / "a.zip", write_series(tmp_path / "a", STORED), ["a", "b", "c"])
+    data = archive.read_bytes()
+    at = data.rindex(b"PK\x01\x02")
+    archive.write_bytes(data[: at + 46] + b"\0" + data[at + 47 :])
+    assert _refused(archive).where == str(archive)
+
+
+def test_pydicom_is_loaded_for_dicom_alone(tmp_path):
+    picture = write_raster(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    script = f"from cpfnet import formats; formats.read({str(picture)!r}); import sys; print('pydicom' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
+def test_damaged_bytes_give_an_image_or_a_format_error(tmp_path):
+    """Flipped bits, zeroed and missing bytes, in headers and pixels."""
+    syntaxes = [pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.RLELossless]
+    seeds = [write_series(tmp_path / str(i), STORED, syntax=s)[0].read_bytes() for i, s in enumerate(syntaxes)]
+    seeds.append(_zip(tmp_path / "a.zip", [tmp_path / "0" / "slice_000.dcm"]).read_bytes())
+    rng = np.random.default_rng(3)
+    outcomes = set()
+    for number in range(300):
+        data = bytearray(seeds[number % len(seeds)])
+        at = int(rng.integers(100, len(data)))
+        if number % 3 == 0:
+            data[at] ^= 1 << int(rng.integers(8))
+        elif number % 3 == 1:
+            data[at : at + 8] = bytes(8)
+        else:
+            del data[at:]
+        path = tmp_path / f"mutant{number}"
+        path.write_bytes(data)
+        try:
+            outcomes.add(formats.read(path).shape)
+        except FormatError as error:
+            outcomes.add("refused" if error.where else "refused without saying where")
+    assert outcomes >= {(1, 4, 5), "refused"}
+    assert "refused without saying where" not in outcomes
