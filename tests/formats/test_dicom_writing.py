@@ -274,7 +274,7 @@ def test_structure_set_is_equal_for_plastimatch(tmp_path: Path, grid: str) -> No
         np.testing.assert_array_equal(on_grid(points, image), made.array == value)
 
 
-@pytest.mark.parametrize("grid", RECTANGULAR)
+@pytest.mark.parametrize("grid", ["axial", "oblique", "flipped", "single slice"])
 def test_nifti_lies_where_the_segmentation_lies(tmp_path: Path, grid: str) -> None:
     image = source(tmp_path / "image", grid)
     made = segmentation(image, (painted(image.shape) == 1).astype(np.uint8))
@@ -295,7 +295,8 @@ def grids(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, int, int], list[int]]
     """Affine, shape and an order of slices."""
     angle = st.one_of(st.sampled_from([0, 90, 180]), st.floats(-180, 180))
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(8, 11)))
-    spacing = draw(st.tuples(*(st.floats(0.3, 6),) * 3))
+    scale = draw(st.sampled_from([0.02, 1, 3]))  # microscopes and whole bodies
+    spacing = tuple(scale * s for s in draw(st.tuples(*(st.floats(0.2, 4),) * 3)))
     affine = geometry(
         spacing=spacing,
         degrees=draw(st.tuples(angle, angle, angle)),
@@ -306,7 +307,7 @@ def grids(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, int, int], list[int]]
     return affine, shape, draw(st.permutations(range(shape[0])))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(grids(), st.sampled_from(["dicom-seg", "dicom-labelmap", "rtstruct"]), st.integers(0, 2**32 - 1))
 def test_written_and_read_is_the_identity(
     grid: tuple[np.ndarray, tuple[int, int, int], list[int]], kind: formats.OutputFormat, seed: int
@@ -568,7 +569,7 @@ def test_real_series(tmp_path: Path, name: str) -> None:
     assert image.affine is not None
     mask = np.zeros(image.shape, np.uint8)
     centre = image.shape[0] // 2
-    waves = ndimage.gaussian_filter(np.random.default_rng(0).random(image.shape[1:]), 6)
+    waves = ndimage.gaussian_filter(np.random.default_rng(0).random(image.shape[1:]), 12)
     mask[max(centre - 2, 0) : centre + 2] = np.digitize(waves, [0.5, 0.51]) * 3 % 8  # 0, 3, 6
     mask = np.choose(mask // 3, np.uint8([0, 1, 7]))
     mask[:, 200:260, 210:280] = 2
