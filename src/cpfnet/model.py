@@ -100,7 +100,7 @@ class Model:
         metrics = folder / "metrics.json"
         try:
             scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CpfnetError(
                 f"is not valid JSON: {error}", where=metrics, mend="restore the file, or delete it"
             ) from None
@@ -137,7 +137,9 @@ class Model:
         own, given = network.state_dict(), self.state
         wrong = sorted(k for k in {*own, *given} if k not in own or k not in given or own[k].shape != given[k].shape)
         if wrong:
-            shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+            shown = ", ".join(f"{key:.80}" for key in wrong[:3]) + (
+                f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            )
             raise WeightsError(
                 f"do not fit network {self.plan.network.name!r} of the plan beside them: missing, alien or of another "
                 f"shape are {shown}",

@@ -23,10 +23,13 @@ from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_OPEN = ("POINT", "OPEN_PLANAR", "OPEN_NONPLANAR")
 _FLAT = 0.1
 """Slices: how far the points of one contour may lie apart along the normal; what is more does not lie in the slices."""
 _EXACT = 0.01
 """Slices: contours nearer to a slice than this lie on it; what is farther was drawn between slices, and is said."""
+_LONGEST = 2**24
+"""Bytes, or numbers, of one contour: some 500,000 points, far more than pixels along any edge."""
 _ABSURD = 1e6
 """Voxels from the image: coordinates that far are damaged."""
 
@@ -95,6 +98,10 @@ def _points(contour: pydicom.Dataset) -> np.ndarray:
     """``(points, 3)``, LPS mm. From the text itself: pydicom makes an object of every number, which takes minutes."""
     element = contour.get_item("ContourData")
     value = element.value if element is not None else None
+    if value is not None and len(value) > _LONGEST:
+        raise FormatError(
+            f"a contour has {len(value)} bytes of coordinates; up to {_LONGEST} are read", mend="export it again"
+        )
     if isinstance(value, bytes):
         value = value.decode("ascii").strip(" \0").split("\\")
     return np.array(value or [], dtype=np.float64).reshape(-1, 3)
@@ -109,8 +116,7 @@ class _Structure:
         shape: of the image, (depth, height, width).
         inverse: LPS mm → array indices.
         contours: by slice: the position of their plane along the depth axis, and (row, column) of their points.
-        skipped: how many contours enclose nothing, by the reason.
-        mended: how often something else had to be decided, by what.
+        said: how many contours were not taken as they stand, by what was done.
         points, outside: how many points there are, and how many of them lie beyond the edges of the slices.
     """
 
@@ -118,8 +124,7 @@ class _Structure:
     shape: tuple[int, int, int]
     inverse: np.ndarray
     contours: dict[int, list[tuple[float, np.ndarray]]] = field(default_factory=lambda: defaultdict(list))
-    skipped: Counter[str] = field(default_factory=Counter)
-    mended: Counter[str] = field(default_factory=Counter)
+    said: Counter[str] = field(default_factory=Counter)
     points: int = 0
     outside: int = 0
 
@@ -129,15 +134,17 @@ class _Structure:
     def add(self, contour: pydicom.Dataset) -> None:
         """Place a contour; what encloses nothing is counted only."""
         kind = text(contour, "ContourGeometricType")
-        if kind not in _CLOSED:
-            self.skipped[f"of type {kind or 'unknown'}"] += 1
+        if kind in _OPEN:
+            self.said[f"contours of type {kind}, which enclose nothing, ignored"] += 1
             return
+        if kind not in _CLOSED:
+            raise self._refuse(f"has the ContourGeometricType {kind!r}", f"known are {', '.join((*_CLOSED, *_OPEN))}")
         try:
             points = _points(contour)
         except ValueError:
             raise self._refuse("has damaged coordinates: no triples of numbers", "export it again") from None
         if len(points) < 3:
-            self.skipped["with fewer than 3 points"] += 1
+            self.said["contours of fewer than 3 points, which enclose nothing, ignored"] += 1
             return
         voxels = points @ self.inverse[:3, :3].T + self.inverse[:3, 3]
         if not (np.abs(voxels) < _ABSURD).all():  # NaN, too
@@ -166,11 +173,11 @@ class _Structure:
             plane = min((abs(plane - index), plane) for plane, _ in contours)[1]
             outlines = {outline.tobytes(): outline for where, outline in contours if abs(where - plane) <= _FLAT}
             same = sum(abs(where - plane) <= _FLAT for where, _ in contours)
-            self.mended["lie farther from a slice than others of the same slice: left out"] += len(contours) - same
-            self.mended["stand twice in the same plane: taken once"] += same - len(outlines)
-            self.mended["lie between slices: drawn on the nearest"] += same * (abs(plane - index) > _EXACT)
+            self.said["contours left out for others that lie nearer to the same slice"] += len(contours) - same
+            self.said["contours that stand twice in a plane, taken once"] += same - len(outlines)
+            self.said["contours between slices, drawn on the nearest"] += same * (abs(plane - index) > _EXACT)
             if crossing(list(outlines.values()), self.shape[1:]):
-                self.mended["cross others: what lies in both counts as outside (even–odd)"] += len(outlines)
+                self.said["contours that cross, what lies in two of them left out (even–odd)"] += len(outlines)
             mask = fill(list(outlines.values()), self.shape[1:])
             covered |= bool(mask.any())
             yield index, mask
@@ -182,12 +189,8 @@ class _Structure:
 
     def notes(self) -> Iterator[str]:
         """Sentences about everything that was not taken as it stands."""
-        if not self.contours and not self.skipped:
+        if not self.contours and not self.said:
             yield f"{self.name!r} has no contours"
-        for reason, count in self.skipped.items():
-            yield f"{self.name!r}: {count} contours {reason} enclose nothing: ignored"
-        for what, count in self.mended.items():
-            if count:
-                yield f"{self.name!r}: {count} contours {what}"
+        yield from (f"{self.name!r}: {what}: {count}" for what, count in self.said.items() if count)
         if self.outside:
             yield f"{self.name!r}: {self.outside / self.points:.1%} of its contour points lie outside the image: cut off"
