@@ -92,26 +92,26 @@ def expected(*slices: int) -> np.ndarray:
 def test_contours_between_slices_go_to_the_nearest(tmp_path: Path) -> None:
     mask, notes = drawn(tmp_path, [in_patient(1.4, box()), in_patient(-0.49, box()), in_patient(4.4, box())])
     np.testing.assert_array_equal(mask, expected(0, 1, 4))
-    assert notes == ("'GTV-1': 3 contours lie between slices: drawn on the nearest",)
+    assert notes == ("'GTV-1': contours between slices, drawn on the nearest: 3",)
 
 
 def test_of_several_planes_near_a_slice_only_the_nearest_counts(tmp_path: Path) -> None:
     mask, notes = drawn(tmp_path, [in_patient(2.3, box(4.5, 9.5)), in_patient(2, box()), in_patient(1.6, box(6.5))])
     np.testing.assert_array_equal(mask, expected(2))
-    assert notes == ("'GTV-1': 2 contours lie farther from a slice than others of the same slice: left out",)
+    assert notes == ("'GTV-1': contours left out for others that lie nearer to the same slice: 2",)
 
 
 def test_a_contour_that_stands_twice_does_not_undo_itself(tmp_path: Path) -> None:
     mask, notes = drawn(tmp_path, [in_patient(2, box())] * 2)
     np.testing.assert_array_equal(mask, expected(2))
-    assert notes == ("'GTV-1': 1 contours stand twice in the same plane: taken once",)
+    assert notes == ("'GTV-1': contours that stand twice in a plane, taken once: 1",)
 
 
 def test_contours_that_cross_are_said(tmp_path: Path) -> None:
     mask, notes = drawn(tmp_path, [in_patient(2, box(2.5, 10.5)), in_patient(2, box(6.5, 12.5))])
     assert mask[2, 3:7, 4:15].all()
     assert not mask[2, 7:11].any()
-    assert notes == ("'GTV-1': 2 contours cross others: what lies in both counts as outside (even–odd)",)
+    assert notes == ("'GTV-1': contours that cross, what lies in two of them left out (even–odd): 2",)
 
 
 def test_closed_contours_that_are_to_be_combined_by_exclusive_or(tmp_path: Path) -> None:
@@ -127,13 +127,13 @@ def test_closed_contours_that_are_to_be_combined_by_exclusive_or(tmp_path: Path)
 def test_points_and_open_lines_enclose_nothing(tmp_path: Path, kind: str) -> None:
     mask, notes = drawn(tmp_path, [in_patient(2, box())], kind=kind)
     assert not mask.any()
-    assert notes == (f"'GTV-1': 1 contours of type {kind} enclose nothing: ignored",)
+    assert notes == (f"'GTV-1': contours of type {kind}, which enclose nothing, ignored: 1",)
 
 
 def test_two_points_enclose_nothing(tmp_path: Path) -> None:
     mask, notes = drawn(tmp_path, [in_patient(2, box())[:2], in_patient(3, box())])
     np.testing.assert_array_equal(mask, expected(3))
-    assert notes == ("'GTV-1': 1 contours with fewer than 3 points enclose nothing: ignored",)
+    assert notes == ("'GTV-1': contours of fewer than 3 points, which enclose nothing, ignored: 1",)
 
 
 def test_a_roi_without_contours_is_empty_and_said(tmp_path: Path) -> None:
@@ -224,6 +224,7 @@ REFUSED: dict[str, tuple[np.ndarray, Edit | None, str]] = {
     "no structures": (in_patient(2, box()), lambda made: delattr(made, "StructureSetROISequence"), "has no StructureSetROISequence"),
     "no contours": (in_patient(2, box()), lambda made: delattr(made, "ROIContourSequence"), "has no ROIContourSequence"),
     "another frame of reference": (in_patient(2, box()), lambda made: made.StructureSetROISequence[0].update({"ReferencedFrameOfReferenceUID": "1.2.5"}), r"'GTV-1' is drawn in the frame of reference 1\.2\.5, the image lies in"),
+    "unknown type": (in_patient(2, box()), lambda made: made.ROIContourSequence[0].ContourSequence[0].update({"ContourGeometricType": "ROUND"}), "ContourGeometricType 'ROUND'"),
     "ROI without number": (in_patient(2, box()), lambda made: delattr(made.StructureSetROISequence[0], "ROINumber"), "a ROI has the number ''"),
 }  # fmt: skip
 

@@ -31,9 +31,10 @@ def one_label(path: Path, archives: Archives) -> DicomObject:
             where=path,
             mend="give one of them; of an archive, unpacked",
         )
-    modalities = sorted({text(found.header, "Modality") or "none" for found in objects})
+    modalities = sorted({text(found.header, "Modality") or "objects without modality" for found in objects})
+    only = f", only {', '.join(modalities)}" if modalities else ""
     raise FormatError(
-        f"holds no DICOM segmentation or structure set{f', only {chr(44).join(modalities)}' if objects else ''}",
+        f"holds no DICOM segmentation or structure set{only}",
         where=path,
         mend="give the SEG or RTSTRUCT file",
     )
