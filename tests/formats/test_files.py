@@ -28,7 +28,7 @@ MASK = Segmentation(np.arange(20, dtype=np.uint8).reshape(4, 5))
         ("Пациент 1\n".encode() * 60, "is a text file", "image file itself"),
         (b"\n<!DOCTYPE html><html><body>403</body></html>", "is an HTML page", "download"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer", "git lfs pull"),
-        (b"\0" * 128 + b"DICM" + b"\2\0" * 99, "is a DICOM file|holds no DICOM", "rename|folder|SEG"),
+        (b"\0" * 128 + b"DICM" + b"\2\0" * 99, "is a DICOM file|cut short|holds no DICOM", "rename|export|SEG"),
         (b"%PDF-1.7\n\x93", "is a PDF document", "convert"),
         (b"PK\x03\x04\x14\x00\x93\xff", "is a ZIP archive|no readable ZIP", "convert|export"),
         (bytes(range(256)) * 4, "cannot be decoded", "copy or export"),

@@ -330,6 +330,8 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
                 mend="name one of these, with enough of the end of its UID",
             )
         return matching[0], tuple(f"{words}: left out" for words in damaged)
+    if damaged and [file for file, _ in found.unreadable] == places:
+        raise FormatError(found.unreadable[0][1], where=where, mend="copy or export it again")
     if damaged:
         raise FormatError(
             f"{len(damaged)} of its DICOM files cannot be read: {'; '.join(damaged[:5])}{' …' if len(damaged) > 5 else ''}",
