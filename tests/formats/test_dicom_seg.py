@@ -17,6 +17,7 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from cpfnet import formats, labels
 from cpfnet.errors import DatasetError, FormatError
+from cpfnet.formats.dicom.series import scan
 from cpfnet.image import Image
 from cpfnet.planning import LabelClass, Labels
 from tests.data import PRIVATE, affine, orientations, shared, write_multiframe, write_photograph, write_series
@@ -282,7 +283,7 @@ def test_from_an_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
         for file in (*files, path):
             made.write(file, f"inside/{file.name}")
-    (found,) = formats.dicom.series.scan(archive).labels
+    (found,) = scan(archive).labels
     image = formats.read_header(archive)
     for reference in (archive, found.path):
         np.testing.assert_array_equal(of(formats.read_label(reference, image), "Liver"), truth[..., 0])
