@@ -229,3 +229,14 @@ def test_a_notebook_can_do_what_the_commands_do(work, tmp_path):
     assert np.array_equal(np.asarray(Image.open(written)), segmentation.array)
     assert package.check(work / "data") == []
     assert Path(package.Model.load(work / "model").folder) == work / "model"
+
+
+def test_a_defect_quotes_no_values(tmp_path):
+    code = (
+        "import cpfnet.verbs, cpfnet.cli, sys\n"
+        "def check(*a, **k): raise ValueError(\"Unable to convert 'Muster^Erika' to 'DA' object\")\n"
+        "cpfnet.verbs.check = check\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert "ValueError: Unable to convert … to … object" in done.stderr
+    assert "Erika" not in done.stdout + done.stderr

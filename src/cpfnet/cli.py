@@ -12,7 +12,7 @@ import typer
 
 from cpfnet import cli_weights
 from cpfnet.console import output, say, table
-from cpfnet.errors import CpfnetError
+from cpfnet.errors import CpfnetError, complaint
 
 app = typer.Typer(
     name="cpfnet",
@@ -456,7 +456,7 @@ def main() -> None:
             raise
         fail(
             CpfnetError(
-                f"{type(error).__name__}: {error}",
+                f"{type(error).__name__}: {complaint(error)}",
                 mend="this is a defect of cpfnet: run again with CPFNET_DEBUG=1 and report what it prints",
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from os import PathLike
 
 
@@ -55,3 +56,9 @@ class TrainingError(CpfnetError):
 
 class OutputError(CpfnetError):
     """Something cannot be written, or would overwrite what the user made."""
+
+
+def complaint(error: Exception) -> str:
+    """What a library says is wrong, on one line, without the values that it quotes: these may be a patient's."""
+    words = " ".join(re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).split())[:300]
+    return words if words.strip("… ") else type(error).__name__

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cpfnet import formats
-from cpfnet.errors import CpfnetError, InputRefused, OutputError
+from cpfnet.errors import CpfnetError, InputRefused, OutputError, complaint
 from cpfnet.files import check_writable
 from cpfnet.formats import OutputFormat
 from cpfnet.inference.inputs import Item, collect
@@ -135,11 +134,7 @@ def predict_files(
         except MemoryError:
             message = f"{item.path}: does not fit into memory\n  → free memory, or cut the image into parts"
         except Exception as error:  # whatever is wrong with this one, the others are still to be done
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            # Not its text: what a decoder says may quote the header, and so the patient.
-            message = (
-                f"{item.path}: unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
-            )
+            message = f"{item.path}: unexpected {type(error).__name__}: {complaint(error)}"
         return Outcome(item.path, status, message, output, time.perf_counter() - start, notes)
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.header import complaint, text
+from cpfnet.errors import FormatError, complaint
+from cpfnet.formats.dicom.header import text
 from cpfnet.formats.dicom.objects import DicomObject
 
 _GROUPS = {  # the functional group of PS3.3, C.7.6.16.2, C.8.13, C.8.15 and C.8.20.3 that holds an attribute

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.errors import CpfnetError, FormatError, complaint
 from cpfnet.formats.dicom.enhanced import frames_of
 from cpfnet.formats.dicom.frames import on_slices, own_grid, planes_of
-from cpfnet.formats.dicom.header import complaint, quiet, text
+from cpfnet.formats.dicom.header import quiet, text
 from cpfnet.formats.dicom.labels import one_label
 from cpfnet.formats.dicom.objects import Archives
 from cpfnet.formats.dicom.references import match, segments

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,12 +20,6 @@ def text(header: pydicom.Dataset, keyword: str) -> str:
     except Exception:  # pydicom decodes on access, and raises anything on damaged values
         return ""
     return "" if value is None else printable(str(value)).strip()
-
-
-def complaint(error: Exception) -> str:
-    """What a library says is wrong, on one line, without the values that it quotes: these may be the patient's."""
-    words = " ".join(re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).split())[:300]
-    return words if words.strip("… ") else type(error).__name__
 
 
 def printable(name: str) -> str:

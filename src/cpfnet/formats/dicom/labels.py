@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.errors import CpfnetError, FormatError, complaint
 from cpfnet.formats.dicom import rtstruct, seg
-from cpfnet.formats.dicom.header import complaint, quiet, text
+from cpfnet.formats.dicom.header import quiet, text
 from cpfnet.formats.dicom.objects import Archives, DicomObject, locations, read_object
 from cpfnet.formats.dicom.references import KINDS
 from cpfnet.formats.files import SERIES, Header, check_readable, is_reference

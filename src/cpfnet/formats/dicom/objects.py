@@ -21,8 +21,8 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from cpfnet.errors import CpfnetError, FormatError
-from cpfnet.formats.dicom.header import complaint, complete, printable, quiet, text
+from cpfnet.errors import CpfnetError, FormatError, complaint
+from cpfnet.formats.dicom.header import complete, printable, quiet, text
 from cpfnet.formats.files import looks_like_dicom
 
 _HEAD = 144  # preamble, "DICM" and the group length of the file meta

@@ -17,10 +17,10 @@ import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from cpfnet.errors import CpfnetError, FormatError
+from cpfnet.errors import CpfnetError, FormatError, complaint
 from cpfnet.formats.dicom.codecs import check_codestreams, decoder_of, syntax_of, undecodable
 from cpfnet.formats.dicom.enhanced import Frame
-from cpfnet.formats.dicom.header import complaint, quiet, text
+from cpfnet.formats.dicom.header import quiet, text
 from cpfnet.formats.dicom.objects import Archives, read_object
 from cpfnet.formats.dicom.stack import Stack, size_of
 

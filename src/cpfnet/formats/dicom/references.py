@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pydicom
 
-from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.header import complaint, text
+from cpfnet.errors import FormatError, complaint
+from cpfnet.formats.dicom.header import text
 from cpfnet.formats.files import Header
 from cpfnet.image import Image
 

@@ -17,8 +17,8 @@ from pydicom.sr.codedict import codes as concepts
 from pydicom.sr.coding import Code as Concept
 
 import cpfnet
-from cpfnet.errors import OutputError
-from cpfnet.formats.dicom.header import complaint, quiet, text
+from cpfnet.errors import OutputError, complaint
+from cpfnet.formats.dicom.header import quiet, text
 from cpfnet.formats.dicom.origin import Origin, decimals, numbers, origin
 from cpfnet.formats.dicom.structures import Structure, described, structures
 from cpfnet.image import Segmentation
