@@ -28,6 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 _LARGEST = 2**18  # bytes of a settings file: some thousand times what is usual, and a few seconds to parse
 _MOST = 50_000  # values in it, each counted as often as aliases repeat it
 _MERGES = 100
+_DEPTH = 200  # open brackets
 
 
 def _line(tree: Any, path: tuple[str | int, ...]) -> int | None:
@@ -134,6 +135,9 @@ def _text_of(path: Path, what: str) -> str:
     text = path.read_text(encoding="utf-8")
     if text.count("<<:") > _MERGES:
         raise PlanError(f"merges (<<:) more than {_MERGES} times", where=path, mend="write the keys out")
+    steps = (1 if c in "[{" else -1 for c in text if c in "[]{}")
+    if max(itertools.accumulate(steps), default=0) > _DEPTH:  # the parser's time grows with its square
+        raise PlanError(f"nests brackets more than {_DEPTH} deep", where=path, mend="write the values out")
     return text
 
 
