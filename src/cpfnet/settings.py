@@ -137,7 +137,7 @@ def _text_of(path: Path, what: str) -> str:
         raise PlanError(f"merges (<<:) more than {_MERGES} times", where=path, mend="write the keys out")
     steps = (1 if c in "[{" else -1 for c in text if c in "[]{}")
     if max(itertools.accumulate(steps), default=0) > _DEPTH:  # the parser's time grows with its square
-        raise PlanError(f"nests brackets more than {_DEPTH} deep", where=path, mend="write the values out")
+        raise PlanError(f"not valid YAML: brackets more than {_DEPTH} deep", where=path, mend="write the values out")
     return text
 
 

@@ -389,3 +389,9 @@ def test_damaged_jpeg_headers_never_reach_the_decoder(tmp_path, damage):
     path.write_bytes(data)
     with pytest.raises(FormatError, match=r"compressed\.dcm"):
         formats.read(path)
+
+
+def test_rows_that_the_header_does_not_know_are_not_lost(tmp_path):
+    paths = write_series(tmp_path, np.zeros((3, 6, 5), np.int16), edit=lambda index, header: setattr(header, "Rows", 5))
+    with pytest.raises(FormatError, match="promises 1 × 5×5 pixels, 50 bytes, and holds 60"):
+        formats.read(paths[0].parent)

@@ -175,14 +175,32 @@ def values_of(stack: Stack) -> Values:
     return Values(False, dtype, unit, tuple(notes))
 
 
+def _promised(frame: Frame, storage: Storage) -> tuple[int, int]:
+    """Frames, and bytes of their pixels before compression."""
+    rows, columns = size_of(frame)
+    count = int(text(frame.object.header, "NumberOfFrames") or 1)
+    promised = math.ceil(rows * columns * count * storage.samples * storage.allocated / 8)
+    return count, promised * 2 // 3 if storage.photometric == "YBR_FULL_422" else promised
+
+
+def _refuse_surplus(frame: Frame, storage: Storage, pixels: int) -> None:
+    """Refuse headers that promise fewer rows, columns or frames than there are: what is left over would be lost unsaid."""
+    rows, columns = size_of(frame)
+    count, promised = _promised(frame, storage)
+    syntax = syntax_of(frame.object.header)
+    plain = syntax == DeflatedExplicitVRLittleEndian or not (syntax.is_private or syntax.is_encapsulated)
+    if plain and pixels >= promised + max(promised // (rows * count), 2):
+        raise FormatError(
+            f"{frame.object.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and holds {pixels}",
+            mend="copy or export it again: its header is damaged",
+        )
+
+
 def check_promise(frame: Frame, storage: Storage) -> None:
     """Refuse headers that promise more pixels than the object can hold, and decoders that are not there."""
     found = frame.object
     rows, columns = size_of(frame)
-    count = int(text(found.header, "NumberOfFrames") or 1)
-    promised = math.ceil(rows * columns * count * storage.samples * storage.allocated / 8)
-    if storage.photometric == "YBR_FULL_422":
-        promised = promised * 2 // 3
+    count, promised = _promised(frame, storage)
     _, plugin = decoder_of(found)
     packed = plugin or syntax_of(found.header) == DeflatedExplicitVRLittleEndian
     if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
@@ -294,6 +312,7 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
                 whole = read_object(found.location, archives, pixels=True)
                 if whole is None:
                     raise FormatError("changed while it was read")
+                _refuse_surplus(frames[0], storage, len(whole.header.get("PixelData", b"")))
                 decoded = stored_values(whole.header, frames, storage)
                 for (index, frame), plane in zip(members, decoded, strict=True):
                     if values.colour:
