@@ -166,10 +166,14 @@ MADE: dict[str, Callable[[Path], Path]] = {
 }
 
 
+def make(name: str, folder: Path) -> Path:
+    root = MADE[name](folder / name)
+    return root / "cases.csv" if name == "listed" else root
+
+
 @pytest.fixture(scope="module", params=MADE)
 def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = MADE[request.param](tmp_path_factory.mktemp("source") / request.param)
-    return root / "cases.csv" if request.param == "listed" else root
+    return make(request.param, tmp_path_factory.mktemp("source"))
 
 
 def meant(path: Path, image: formats.Image, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
@@ -323,12 +327,13 @@ def test_monai_gets_test_cases_without_label(tmp_path: Path) -> None:
     assert all(Path(image).is_file() for item in items for image in item["image"])
 
 
-def test_nnunet_finds_no_fault(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("nnunetv2", reason="nnU-Net is not installed")
-    from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
-
-    cpfnet.convert(source, tmp_path / "Dataset001_Any", to="nnunet", say=silent)
-    verify_dataset_integrity(str(tmp_path / "Dataset001_Any"), 1)
+def test_nnunet_finds_no_fault(tmp_path: Path) -> None:
+    reason = "nnU-Net brings gigabytes and is not installed"
+    integrity = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity", reason=reason)
+    for number, name in enumerate(MADE):
+        converted = tmp_path / f"Dataset{number:03}_Any"
+        cpfnet.convert(make(name, tmp_path / "sources"), converted, to="nnunet", say=silent)
+        integrity.verify_dataset_integrity(str(converted), 1)
 
 
 @settings(max_examples=25, deadline=None)
