@@ -310,6 +310,47 @@ def test_overlapping_structures_of_exclusive_classes(rule: str, code: int) -> No
     np.testing.assert_array_equal(lb.encode(label, named(overlap=rule)), [[0, code, code, 2]])
 
 
+def test_an_exclusive_class_has_the_structures_of_its_own_name() -> None:
+    """Whatever the patterns of others, and without asking for an order."""
+    labels = Labels.model_validate(
+        {
+            "classes": [
+                {"name": "Lung", "values": [1], "names": ["Lung*"]},
+                {"name": "lung tumour", "values": [2]},
+                {"name": "other", "values": [3], "names": ["*"]},
+            ],
+            "overlap": "last",
+        }
+    )
+    label = structures([0, 1, 2, 3], set(), {"Lung"}, {"LUNG tumour "}, {"Heart"})
+    np.testing.assert_array_equal(lb.encode(label, labels), [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(lb.encode_prediction(label, labels), [[0, 1, 2, 3]])
+
+
+def test_a_name_of_two_exclusive_classes_is_refused_as_such() -> None:
+    label = structures([1, 1], set(), {"lung_gtv"})
+    labels = named()
+    both = labels.classes[0].model_copy(update={"names": ("*gtv",)}), labels.classes[1]
+    wide = both[1].model_copy(update={"names": ("lung*",)})
+    with pytest.raises(DatasetError, match=r"one name means both Tumour and lung on 2 pixels \(lung_gtv\)") as caught:
+        lb.encode(label, labels.model_copy(update={"classes": (both[0], wide)}))
+    assert "narrow the patterns" in str(caught.value.mend)
+
+
+def test_classes_that_no_structure_means_are_told() -> None:
+    drawn = structures([0, 1], set(), {"GTV"}, {"lung_r"})  # lung_r was looked for, and has no pixel
+    assert lb.undrawn(drawn, named()) == ()
+    (note,) = lb.undrawn(structures([0, 1], set(), {"GTV"}), named())
+    assert "'lung'" in note
+    assert lb.undrawn(grey([0, 1]), named()) == ()
+
+
+def test_a_region_drawn_outside_of_those_around_it_is_refused() -> None:
+    labels = Labels.model_validate({**BRATS, "classes": [*BRATS["classes"][:2]]})
+    with pytest.raises(DatasetError, match=r"region core lies outside all others on 1 pixels \(core\)"):
+        lb.encode(structures([0, 1, 2], set(), {"core"}, {"whole", "core"}), labels)
+
+
 def test_an_overlap_without_a_pixel_is_none() -> None:
     assert lb.encode(structures([1], set(), {"GTV"}, {"GTV", "lung_r"}), named()).item() == 1
 
@@ -318,7 +359,7 @@ def test_overlapping_structures_of_regions() -> None:
     labels = Labels.model_validate({**BRATS, "classes": [*BRATS["classes"][:2]]})
     codes = lb.encode(structures([0, 1, 2], set(), {"whole"}, {"whole", "core"}), labels)
     np.testing.assert_array_equal(lb.membership(labels)[codes[0]], [[False, False], [True, False], [True, True]])
-    with pytest.raises(DatasetError, match="common file value"):
+    with pytest.raises(DatasetError, match="a file value in `values` of both"):
         lb.encode(
             structures([1], set(), {"whole", "core"}),
             Labels.model_validate(
@@ -336,6 +377,17 @@ class TestPredictionsWithNames:
         np.testing.assert_array_equal(back, [[0, 2, 1]])
         back = lb.encode_prediction(structures([0, 1], set(), {"gtv-1"}), labels)
         np.testing.assert_array_equal(back, [[0, 2]])
+
+    def test_a_region_has_the_predictions_of_its_own_name(self):
+        """Though a pattern for drawn structures of the inner one matches it, too."""
+        outer = {"name": "gtv whole", "values": [1, 2]}
+        labels = Labels.model_validate(
+            {"exclusive": False, "classes": [outer, {"name": "core", "values": [2], "names": ["gtv*"]}]}
+        )
+        back = lb.encode_prediction(structures([0, 1, 2], set(), {"gtv whole"}, {"core", "gtv whole"}), labels)
+        np.testing.assert_array_equal(
+            lb.membership(labels)[back[0]], [[False, False], [True, False], [True, True]]
+        )
 
     @pytest.mark.parametrize("inner", [{"core"}, {"core", "tumour"}])
     def test_an_inner_region_lies_in_the_outer_one_painted_over_or_not(self, inner):

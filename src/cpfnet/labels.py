@@ -143,8 +143,7 @@ def _encode_structures(
 ) -> np.ndarray:
     """Structures by name; names that mean no class are background, unless none means any."""
     names = sorted(set[str]().union(*meanings))
-    owners = {name: {k for k, c in enumerate(labels.classes) if c.means(name)} for name in names}
-    if names and not any(owners.values()):
+    if names and not any(map(labels.meant, names)):
         known = ", ".join(c.name for c in labels.classes)
         raise DatasetError(
             f"none of its structures ({', '.join(names)}) is one of the classes ({known})",
@@ -155,20 +154,58 @@ def _encode_structures(
     codes[frozenset()] = 0
     lookup = np.zeros(len(meanings), dtype=np.uint8)
     for number, structures in enumerate(meanings):
-        classes = frozenset(k for name in structures for k in owners[name])
-        if labels.exclusive and len(classes) > 1 and labels.overlap is not None:
-            classes = frozenset({min(classes) if labels.overlap == "first" else max(classes)})
-        if classes not in codes and number in array:
-            drawn = " and ".join(labels.classes[k].name for k in sorted(classes))
-            raise DatasetError(
-                f"{drawn} overlap on {int(np.count_nonzero(array == number))} pixels ({', '.join(sorted(structures))})",
-                where=where,
-                mend="say which has them: `overlap: last` (or first) under `labels`"
-                if labels.exclusive
-                else "list a common file value in `values` of both classes under `labels`",
-            )
+        classes = _classes(structures, labels)
+        if classes not in codes and number in array and (trouble := conflict(structures, labels)):
+            what, mend = trouble
+            pixels = int(np.count_nonzero(array == number))
+            raise DatasetError(f"{what} on {pixels} pixels ({', '.join(sorted(structures))})", where=where, mend=mend)
         lookup[number] = codes.get(classes, 0)
     return lookup[array]
+
+
+def _classes(structures: frozenset[str], labels: Labels) -> frozenset[int]:
+    """What a pixel covered by exactly these structures belongs to, as far as `overlap` decides."""
+    classes = frozenset[int]().union(*map(labels.meant, structures))
+    if labels.exclusive and len(classes) > 1 and labels.overlap is not None:
+        return frozenset({min(classes) if labels.overlap == "first" else max(classes)})
+    return classes
+
+
+def conflict(structures: frozenset[str], labels: Labels) -> tuple[str, str] | None:
+    """Why pixels covered by exactly these structures have no code, and how to mend that; None where they have one."""
+    classes = _classes(structures, labels)
+    if not classes or classes in {group for _, group in codes_of(labels)}:
+        return None
+    drawn = " and ".join(labels.classes[k].name for k in sorted(classes))
+    if not labels.exclusive:
+        alone = len(classes) == 1
+        return (
+            f"region {drawn} lies outside all others" if alone else f"regions {drawn} overlap",
+            "list a file value in `values` of "
+            + ("this region alone" if alone else "both classes, and of no other,")
+            + " under `labels`; or correct the outlines",
+        )
+    order = "`overlap: last` (or first) under `labels`"
+    if any(len(labels.meant(name)) > 1 for name in structures):
+        return f"one name means both {drawn}", f"narrow the patterns in `names` of these classes; or write {order}"
+    return f"{drawn} overlap", f"say which has them: {order}"
+
+
+def undrawn(label: Image, labels: Labels) -> tuple[str, ...]:
+    """Notes on classes that no structure of a label means, drawn or not: they count as background, as if looked for in vain.
+
+    Args:
+        label: as read; without `Image.meanings` there is nothing to tell.
+        labels: the Plan's.
+    """
+    if label.meanings is None:
+        return ()
+    found = frozenset[int]().union(*map(labels.meant, frozenset[str]().union(*label.meanings)))
+    return tuple(
+        f"no structure of its label means {c.name!r}: there it counts as background"
+        for k, c in enumerate(labels.classes)
+        if k not in found
+    )
 
 
 def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
@@ -196,10 +233,16 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
     return out
 
 
-def _painted(structures: frozenset[str], labels: Labels) -> frozenset[str]:
-    """With the regions that the innermost of these lies in."""
-    innermost = [c.written for c in labels.classes if any(map(c.means, structures))][-1:]
-    return structures | {c.name for c in labels.classes for value in innermost if value in c.values}
+def _predicted(structures: frozenset[str], labels: Labels) -> frozenset[str]:
+    """The same in names of classes; of regions with those that the innermost lies in."""
+    names = set[str]()
+    for structure in structures:
+        own = {c.name for c in labels.classes if c.is_called(structure)}
+        names |= own or {labels.classes[k].name for k in labels.meant(structure)} or {structure}
+    if not labels.exclusive:
+        innermost = [c.written for c in labels.classes if c.name in names][-1:]
+        names |= {c.name for c in labels.classes for value in innermost if value in c.values}
+    return frozenset(names)
 
 
 def encode_prediction(label: Image, labels: Labels, *, where: str | None = None) -> np.ndarray:
@@ -207,11 +250,12 @@ def encode_prediction(label: Image, labels: Labels, *, where: str | None = None)
 
     A region painted over by an inner one still belongs to the pixel, because regions are nested in the Plan's order.
     For exclusive classes the data set's own values are understood, too, unless they are written for another class. Named
-    structures (a DICOM segmentation or structure set) are the classes of these names.
+    structures (a DICOM segmentation or structure set) are the classes of these names, else those whose patterns match.
     """
     if label.meanings is not None:
-        meanings = label.meanings if labels.exclusive else tuple(_painted(m, labels) for m in label.meanings)
-        return _encode_structures(label.array[0], meanings, labels, where)
+        meanings = tuple(_predicted(m, labels) for m in label.meanings)
+        nameless = tuple(c.model_copy(update={"names": ()}) for c in labels.classes)
+        return _encode_structures(label.array[0], meanings, labels.model_copy(update={"classes": nameless}), where)
     written = {c.written for c in labels.classes}
     classes = tuple(
         LabelClass(name=c.name, values=(c.written, *(v for v in c.values if v not in written)))

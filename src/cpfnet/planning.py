@@ -81,7 +81,11 @@ class LabelClass(Strict):
         """Is this the name of a DICOM segment or ROI of the class? Case and surrounding blanks do not count."""
         found = structure.strip().casefold()
         patterns = (name.casefold().replace("[", "[[]") for name in self.names)  # a bracket is a bracket
-        return found == self.name.casefold() or any(fnmatchcase(found, pattern) for pattern in patterns)
+        return self.is_called(structure) or any(fnmatchcase(found, pattern) for pattern in patterns)
+
+    def is_called(self, structure: str) -> bool:
+        """Is this the class's own name?"""
+        return structure.strip().casefold() == self.name.strip().casefold()
 
 
 class Labels(Strict):
@@ -157,6 +161,14 @@ class Labels(Strict):
                 raise ValueError(f"region {c.name!r} can be written as {own}, not as {c.write!r}")
             classes.append(c.model_copy(update={"write": own[0] if c.write is None else c.write}))
         object.__setattr__(self, "classes", tuple(classes))
+
+    def meant(self, structure: str) -> frozenset[int]:
+        """Indices of the classes that a DICOM segment or ROI of this name belongs to.
+
+        Of exclusive classes the one of this very name has it, whatever the patterns of others; regions share it.
+        """
+        own = frozenset(k for k, c in enumerate(self.classes) if c.is_called(structure))
+        return own if own and self.exclusive else frozenset(k for k, c in enumerate(self.classes) if c.means(structure))
 
     @property
     def outputs(self) -> int:

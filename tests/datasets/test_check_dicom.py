@@ -13,9 +13,11 @@ import pydicom
 import pytest
 from typer.testing import CliRunner
 
+from cpfnet import plan
 from cpfnet.cli import app
 from cpfnet.data.check import check
 from cpfnet.data.finding import Finding
+from cpfnet.errors import DatasetError
 from tests.data import PRIVATE, shared
 from tests.datasets.mending import follow
 from tests.datasets.studies import scan, write_rtstruct, write_seg
@@ -115,7 +117,7 @@ DEFECTS: list[tuple[str, Callable[[Path], None], str, str, str]] = [
         "pat_2/rs.dcm",
         "empty label",
     ),
-    ("structures of two classes overlap", _overlap, "overlap", "pat_2/rs.dcm", "GTV and Lung on 12"),
+    ("structures of two classes overlap", _overlap, "overlap", "pat_2/rs.dcm", "Lung and GTV overlap on 12"),
     (
         "slice missing",
         lambda root: _files(root, "pat_5")[2].unlink(),
@@ -200,6 +202,27 @@ def test_names_that_mean_no_class_are_noted(treated: Path, tmp_path: Path) -> No
     (finding,) = check(root)
     assert (finding.severity, finding.kind) == ("note", "unused-structures")
     assert finding.variants == {"Lung": tuple(PATIENTS)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ("{Lung: '*', GTV_all: 'GTV*'}", "one name means both Lung and GTV_all on"),
+        (
+            "{classes: [{name: GTV, values: [1, 2]}, {name: Lung, values: [2]}], exclusive: false}",
+            "region Lung lies outside all others on",
+        ),
+    ],
+)
+def test_check_refuses_what_training_would(labels: str, words: str, treated: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(treated, root)
+    _declare(root, labels)
+    findings = check(root)
+    assert [f.kind for f in findings] == ["overlap"] * len(PATIENTS)
+    assert all(words in f.what for f in findings)
+    with pytest.raises(DatasetError, match=words):
+        plan(root)
 
 
 def test_contours_outside_the_image_are_said(treated: Path, tmp_path: Path) -> None:

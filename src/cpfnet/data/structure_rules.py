@@ -15,6 +15,7 @@ from cpfnet.data.label_rules import rare
 from cpfnet.data.mending import Mending
 from cpfnet.data.names import MOST_NAMES, classes_of, normal
 from cpfnet.errors import DatasetError
+from cpfnet.labels import conflict
 from cpfnet.planning import LabelClass, Labels
 
 Pairs = Sequence[tuple[Case, Content]]
@@ -99,7 +100,7 @@ def _declared(pairs: Pairs, labels: Labels, mending: Mending) -> Iterator[Findin
 
 
 def _classes(names: Sequence[str], labels: Labels) -> set[str]:
-    return {c.name for c in labels.classes for name in names if c.means(name)}
+    return {labels.classes[k].name for name in names for k in labels.meant(name)}
 
 
 def _unmatched(pairs: Pairs, labels: Labels, classes_in: Mapping[Path, set[str]]) -> dict[str, str]:
@@ -152,21 +153,24 @@ def _meaningless(case: Case, content: Content, labels: Labels, mending: Mending)
 
 
 def _meeting(case: Case, content: Content, labels: Labels, mending: Mending) -> Iterator[Finding]:
-    """Pixels of several exclusive classes, without a declared order."""
-    if not labels.exclusive or labels.overlap is not None:
-        return
-    meeting: Counter[tuple[str, ...]] = Counter()
+    """Pixels of several exclusive classes without a declared order, or of regions that no value stands for."""
+    alone = Counter(content.structures or {})
     for names, pixels in content.overlaps.items():
-        together = _classes(sorted(names), labels)
-        if len(together) > 1:
-            meeting[tuple(sorted(together))] += pixels
-    if meeting:
+        alone.subtract(dict.fromkeys(names, pixels))
+    meeting: Counter[tuple[str, str]] = Counter()
+    for names, pixels in [*((frozenset({name}), n) for name, n in alone.items()), *content.overlaps.items()]:
+        if pixels > 0 and (trouble := conflict(names, labels)):
+            meeting[trouble] += pixels
+    if not meeting:
+        return
+    what = "structures cannot be told apart: " + ", ".join(
+        f"{what} on {pixels} pixels" for (what, _), pixels in meeting.most_common(3)
+    )
+    mend = meeting.most_common(1)[0][0][1]
+    if labels.exclusive:
         ordered = labels.model_copy(update={"overlap": "last"})
-        what = "structures of several classes cover the same pixels: " + ", ".join(
-            f"{' and '.join(names)} on {pixels}" for names, pixels in meeting.most_common(3)
-        )
-        mend = f"{mending.declare(f'labels: {short_labels(ordered)}')}: the last of them in this order has such pixels; or {mending.drop(case)}"
-        yield Finding("error", "overlap", mending.shown(content.path), what, mend, case.id)
+        mend = f"{mending.declare(f'labels: {short_labels(ordered)}')}: the last of them in this order has such pixels"
+    yield Finding("error", "overlap", mending.shown(content.path), what, f"{mend}; or {mending.drop(case)}", case.id)
 
 
 def _lacking(
