@@ -385,9 +385,7 @@ class TestPredictionsWithNames:
             {"exclusive": False, "classes": [outer, {"name": "core", "values": [2], "names": ["gtv*"]}]}
         )
         back = lb.encode_prediction(structures([0, 1, 2], set(), {"gtv whole"}, {"core", "gtv whole"}), labels)
-        np.testing.assert_array_equal(
-            lb.membership(labels)[back[0]], [[False, False], [True, False], [True, True]]
-        )
+        np.testing.assert_array_equal(lb.membership(labels)[back[0]], [[False, False], [True, False], [True, True]])
 
     @pytest.mark.parametrize("inner", [{"core"}, {"core", "tumour"}])
     def test_an_inner_region_lies_in_the_outer_one_painted_over_or_not(self, inner):

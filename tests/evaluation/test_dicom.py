@@ -53,6 +53,12 @@ def test_labels_lie_on_the_grid_of_their_image(tmp_path, files, label):
     assert masks.affine is not None
 
 
+def test_a_class_that_nobody_drew_in_the_truth_is_said(tmp_path, files):
+    truth = write_rtstruct(tmp_path / "label.dcm", files, {"GTV-1": BOXES["GTV-1"]})
+    (note,) = load_masks(item(tmp_path, truth), LABELS).notes
+    assert "'lung'" in note
+
+
 @pytest.mark.parametrize("format", ["dicom-labelmap", "rtstruct", "nifti"])
 def test_one_prediction_has_one_score_in_every_format(tmp_path, files, format):
     truth = write_rtstruct(tmp_path / "label.dcm", files, BOXES)

@@ -13,7 +13,7 @@ import pytest
 from cpfnet.data.case import Case
 from cpfnet.data.dataset import load
 from cpfnet.labels import IGNORED
-from cpfnet.planning import Plan
+from cpfnet.planning import LabelClass, Plan
 from cpfnet.training import cache
 from cpfnet.training.preview import preview
 from cpfnet.training.run import train
@@ -53,6 +53,13 @@ def test_named_structures_become_codes(tmp_path, write, workers):
     for found in cache.build(cases, plan(workers=workers), tmp_path / "cache"):
         np.testing.assert_array_equal(found.codes()[0], expected)
         assert found.image().shape == (1, *SHAPE)
+
+
+def test_a_class_without_structure_is_said(tmp_path, case):
+    """Nobody drew it there: learnt as background, it spoils a model without a word."""
+    two = plan().labels.model_copy(update={"classes": (*plan().labels.classes, LabelClass(name="lung", values=(2,)))})
+    (found,) = cache.build([case], plan().model_copy(update={"labels": two}), tmp_path / "cache")
+    assert found.notes == ("no structure of its label means 'lung': there it counts as background",)
 
 
 def test_a_segmentation_may_be_the_region_of_interest(tmp_path, case):

@@ -15,10 +15,11 @@ from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.meaning import MOST_VALUES, Values, meaning_of, values_of
 from cpfnet.data.modality import Look, look_at
+from cpfnet.data.placing import placed
 from cpfnet.data.structure import Structure, measure
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
-from cpfnet.image import Image, geometry_difference, spacing_of
+from cpfnet.image import Image, spacing_of
 from cpfnet.labels import IGNORED, encode, membership, value_of
 from cpfnet.planning import LabelClass, Labels, Modality, Strict
 from cpfnet.progress import Bar
@@ -237,13 +238,7 @@ def _along_patient(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[in
 def _pixels(case: Case, labels: Labels, structures: bool) -> _Pixels:
     image = formats.read(case.images)
     path = next(iter(case.labels.values()))  # the first reader's
-    label = formats.read_label(path, image, labels)
-    if difference := geometry_difference(image.shape, image.affine, label.shape, label.affine):
-        raise DatasetError(
-            f"the label does not lie on the grid of its image: {difference} (the image first)",
-            where=path,
-            mend="make the label on the image's own grid; `cpfnet check` lists all of them",
-        )
+    label = placed(path, image, labels)
     codes = encode(label, labels, where=str(path))
     member = membership(labels)
     flat, marks = image.array.reshape(len(image.array), -1), codes.ravel()

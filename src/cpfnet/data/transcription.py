@@ -13,9 +13,10 @@ import numpy as np
 from cpfnet import formats
 from cpfnet.data.case import Case
 from cpfnet.data.listings import Entry, Target
+from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
-from cpfnet.image import Image, Segmentation, geometry_difference
-from cpfnet.labels import IGNORED, codes_of, empty, encode
+from cpfnet.image import Image, Segmentation
+from cpfnet.labels import IGNORED, codes_of, empty, encode, undrawn
 from cpfnet.planning import Folds, Labels
 
 
@@ -94,9 +95,9 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
         raise DatasetError(
             "holds NaN or infinite values", where=case.images[0], mend="replace them in the file, or leave the case out"
         )
-    labels = {reader: _on_grid(path, image, form.labels) for reader, path in case.labels.items()}
+    labels = {reader: placed(path, image, form.labels) for reader, path in case.labels.items()}
     codes = {reader: encode(label, form.labels, where=str(case.labels[reader])) for reader, label in labels.items()}
-    roi = None if case.roi is None else np.asarray(_on_grid(case.roi, image).array.any(axis=0))
+    roi = None if case.roi is None else np.asarray(placed(case.roi, image).array.any(axis=0))
     if roi is not None and form.to == "nnunet":  # which knows no regions; but that nothing is where no picture is
         blank = empty(image.array, roi)
         for plane in codes.values():
@@ -123,16 +124,5 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
     for path, mask in masks.items():
         formats.write(Segmentation(mask, image.affine), folder / path)
     notes = dict.fromkeys(note for read in (image, *labels.values()) for note in read.notes)
+    notes |= dict.fromkeys(note for label in labels.values() for note in undrawn(label, form.labels))
     return Entry(case.id, case.patient, name, tuple(images), files, region, case.split, fold), tuple(notes)
-
-
-def _on_grid(path: Path, image: Image, labels: Labels | None = None) -> Image:
-    label = formats.read_label(path, image, labels)
-    difference = geometry_difference(image.shape, image.affine, label.shape, label.affine)
-    if difference:
-        raise DatasetError(
-            f"does not lie on its image's grid: {difference}",
-            where=path,
-            mend="make it on the image's own grid; `cpfnet check` lists all such files",
-        )
-    return label

@@ -130,6 +130,6 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         planes = planes[-count:]
     notes = (
         *(image.source.notes if image and image.source else ()),
-        *(n for label in read.values() for n in label.notes),
+        *(n for label in read.values() for n in (*label.notes, *labels.undrawn(label, definitions))),
     )
     return CaseMasks(codes, truth, roi, planes, reference.affine, tuple(dict.fromkeys(notes)))

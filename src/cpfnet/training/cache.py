@@ -27,10 +27,10 @@ import numpy as np
 
 from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case
+from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError, OutputError, TrainingError
-from cpfnet.image import Image, geometry_difference
-from cpfnet.labels import IGNORED, OUTSIDE, empty, encode
-from cpfnet.planning import Labels, Plan
+from cpfnet.labels import IGNORED, OUTSIDE, empty, encode, undrawn
+from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import extent
 from cpfnet.training.interruption import leave_signals
 
@@ -199,13 +199,13 @@ def _load(case: Case, target: Path) -> Cached:
 def _make(case: Case, plan: Plan, target: Path) -> None:
     image = formats.read(case.images)
     array, trace = preprocessing.apply(image, plan)
-    labels = [_read(image, path, plan.labels) for path in case.labels.values()]
+    labels = [placed(path, image, plan.labels) for path in case.labels.values()]
     encoded = (
         encode(label, plan.labels, where=str(path)) for label, path in zip(labels, case.labels.values(), strict=True)
     )
     codes = np.stack([preprocessing.apply_codes(code_map, trace) for code_map in encoded])
     if case.roi is not None:
-        inside = (_read(image, case.roi).array != 0).any(axis=0)
+        inside = (placed(case.roi, image).array != 0).any(axis=0)
         region = preprocessing.apply_codes(np.where(inside, 1, 2 * empty(image.array, inside)).astype(np.uint8), trace)
         blank = (region == 2) & (codes == 0).all(axis=0)
         codes[:, region != 1] = IGNORED
@@ -219,7 +219,9 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         quantiles=tuple(extent(channel) for channel in image.array),
         spacing=trace.spacing,
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
-        notes=tuple(dict.fromkeys(note for part in (image, *labels) for note in part.notes)),
+        notes=tuple(
+            dict.fromkeys([*image.notes, *(n for one in labels for n in (*one.notes, *undrawn(one, plan.labels)))])
+        ),
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -233,18 +235,6 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _read(image: Image, path: Path, labels: Labels | None = None) -> Image:
-    label = formats.read_label(path, image, labels)
-    difference = geometry_difference(image.shape, image.affine, label.shape, label.affine)
-    if difference:
-        raise DatasetError(
-            f"does not lie on its image's grid: {difference}",
-            where=path,
-            mend="make it on the image's own grid; `cpfnet check` lists all such files",
-        )
-    return label
 
 
 def _positions(codes: np.ndarray) -> tuple[np.ndarray, tuple[tuple[int, int, int, int], ...]]:

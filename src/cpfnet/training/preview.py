@@ -9,6 +9,7 @@ import numpy as np
 
 from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
 from cpfnet.files import replacing
 from cpfnet.labels import IGNORED, encode, membership
@@ -52,9 +53,9 @@ def _prepared(case: Case, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     stored = formats.read(case.images)
     image, trace = preprocessing.apply(stored, plan)
     label = next(iter(case.labels.values()))
-    codes = encode(formats.read_label(label, stored, plan.labels), plan.labels, where=str(label))
+    codes = encode(placed(label, stored, plan.labels), plan.labels, where=str(label))
     if case.roi is not None:
-        codes[~formats.read_label(case.roi, stored).array.any(axis=0)] = IGNORED
+        codes[~placed(case.roi, stored).array.any(axis=0)] = IGNORED
     codes = preprocessing.apply_codes(codes, trace)
     return (image[:, None], codes[None]) if codes.ndim == 2 else (image, codes)
 
