@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -260,6 +261,30 @@ def test_what_changes_on_disk_is_read_anew(tmp_path):
     assert len(scan(tmp_path).series) == 2
     paths[0].unlink()
     assert scan(tmp_path).series[0].count == 2
+
+
+@pytest.mark.parametrize("change", ["file", "replaced", "removed", "folder"])
+def test_what_changes_beside_a_series_is_seen_when_it_is_named_again(tmp_path, change):
+    place = tmp_path / "study"
+    first, _ = (write_series(place / name, STORED, series=name, names=f"{name}{{}}.dcm") for name in ("one", "two"))
+    (place / "empty").mkdir()
+    for folder in (place / "one", place / "two", place / "empty", place):
+        os.utime(folder, (1, 1))  # long settled
+    reference = place / f"series={dicom_uid('P-0815', 'study', 'one')}"
+    assert formats.read(reference).shape == (3, 4, 5) == formats.read(reference).shape
+    if change == "replaced":  # in place: no folder changes
+        dataset = pydicom.dcmread(first[0])
+        dataset.PixelData, dataset.PatientComments = bytes(40), "longer"
+        dataset.save_as(first[0])
+        assert (formats.read(reference).array[0, 0] == -1024).all()
+    elif change == "removed":
+        first[0].unlink()
+        assert formats.read(reference).shape == (2, 4, 5)
+    else:
+        more = write_series(tmp_path / "more", np.tile(STORED, (2, 1, 1)), series="one")[3:]
+        for index, path in enumerate(more):
+            path.rename(place / ("one" if change == "file" else "empty") / f"more{index}.dcm")
+        assert formats.read(reference).shape == (6, 4, 5)
 
 
 def test_a_structure_set_cut_short_is_not_read_without_its_last_contours(tmp_path):

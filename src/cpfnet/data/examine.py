@@ -21,7 +21,7 @@ from cpfnet.labels import pack, value_of
 from cpfnet.planning import COLOURS, Labels
 
 if TYPE_CHECKING:
-    from cpfnet.formats.dicom.series import LabelObject
+    from cpfnet.formats.dicom.summary import LabelObject
 
 SAMPLE = 2**14
 """Pixels of a channel that its quantiles are taken from, about."""

@@ -2,7 +2,8 @@
 
 from cpfnet.formats.dicom.objects import is_archive
 from cpfnet.formats.dicom.read import read, read_header
-from cpfnet.formats.dicom.series import LabelObject, Scan, Series, modality_of, one_series, scan
+from cpfnet.formats.dicom.series import Scan, Series, modality_of, one_series, scan
+from cpfnet.formats.dicom.summary import LabelObject
 from cpfnet.formats.files import is_reference
 
 __all__ = [

@@ -24,7 +24,14 @@ def text(header: pydicom.Dataset, keyword: str) -> str:
 
 def printable(name: str) -> str:
     """A name without control characters and halves of characters, for messages and terminals."""
+    if name.isprintable():
+        return name
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+def is_localizer(header: pydicom.Dataset) -> bool:
+    """Is it a scout view, by its ImageType (PS3.3, C.8.2.1.1.1)?"""
+    return "LOCALIZER" in text(header, "ImageType").upper()
 
 
 @contextmanager

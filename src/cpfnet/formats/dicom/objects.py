@@ -125,7 +125,7 @@ class Archives(ExitStack):
         return self._open[path]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, folders: dict[Path, int]) -> Iterator[Path]:
     """Files below ``folder`` by name, links followed but no folder entered twice; hidden ones are skipped."""
     seen: set[tuple[int, int]] = set()
 
@@ -135,27 +135,33 @@ def _files(folder: Path) -> Iterator[Path]:
                 f"cannot be opened: {error.strerror}", where=folder, mend="give a folder that you may read"
             )
 
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+    for parent, below, names in os.walk(folder, followlinks=True, onerror=refuse):
         status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
+            below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[Path(parent)] = status.st_mtime_ns
+        below[:] = sorted(name for name in below if not name.startswith("."))
         yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
-def locations(paths: Sequence[Path], archives: Archives) -> Iterator[Location]:
+def locations(paths: Sequence[Path], archives: Archives, folders: dict[Path, int] | None = None) -> Iterator[Location]:
     """Every file that may be an object, in folders, archives and among files; their content is not looked at yet.
 
     Archives inside folders and archives are left alone: only one that was named is opened.
+
+    Args:
+        paths: folders, archives and files.
+        archives: those open during this call.
+        folders: takes each folder that is walked through, with its time of change in ns.
 
     Raises:
         FormatError: a path is not there, or an archive is damaged, encrypted or too long.
     """
     for path in paths:
         if path.is_dir():
-            for file in _files(path):
+            for file in _files(path, {} if folders is None else folders):
                 try:
                     status = file.stat()
                 except (OSError, ValueError):  # a link to nowhere
@@ -163,8 +169,7 @@ def locations(paths: Sequence[Path], archives: Archives) -> Iterator[Location]:
                 if stat.S_ISREG(status.st_mode):
                     yield Location(file, None, (status.st_size, status.st_mtime_ns))
             continue
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
+        stamp = stamp_of(path)
         if not is_archive(path):
             yield Location(path, None, stamp)
             continue
@@ -175,6 +180,12 @@ def locations(paths: Sequence[Path], archives: Archives) -> Iterator[Location]:
             if info.flag_bits & 1:
                 raise FormatError("is encrypted", where=path, mend="unpack it with its password, and give the folder")
             yield Location(path, info.filename, stamp)
+
+
+def stamp_of(path: Path) -> tuple[int, int]:
+    """(bytes, time of change in ns) of a file."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def is_archive(path: Path) -> bool:

@@ -7,25 +7,18 @@ of the UID is enough). Objects that are no images are ignored between images.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-import pydicom
-
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.header import patient_digest, printable, quiet, text
-from cpfnet.formats.dicom.objects import Archives, DicomObject, Location, locations, read_object
-from cpfnet.formats.dicom.references import KINDS, references, structure_names
-from cpfnet.formats.files import DICOM_SUFFIXES, SERIES, check_dicom, check_readable, is_reference, suffix_of
-
-_OTHERS = {  # SOP classes (PS3.4, annex B.5) with pixels that are no images
-    "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
-    "1.2.840.10008.5.1.4.1.1.30": "parametric map",
-    "1.2.840.10008.1.3.10": "DICOMDIR",
-}
+from cpfnet.formats.dicom.header import printable
+from cpfnet.formats.dicom.objects import Archives, Location, locations, stamp_of
+from cpfnet.formats.dicom.summary import LabelObject, Summary, look
+from cpfnet.formats.files import SERIES, check_readable, is_reference
 
 _MODALITIES = {
     "CT": "ct",
@@ -82,30 +75,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class LabelObject:
-    """A segmentation or structure set.
-
-    Attributes:
-        path: what `cpfnet.formats.read_label` takes: the file, or ``ARCHIVE.zip/series=UID``.
-        kind: ``"seg"`` or ``"rtstruct"``.
-        uid: SOPInstanceUID.
-        study, patient, frame_of_reference: as in `Series`; the frame of reference that it is drawn in.
-        series, instances: UIDs of the image series and SOP instances that it refers to.
-        names: of its structures.
-    """
-
-    path: Path
-    kind: str
-    uid: str
-    study: str
-    patient: str = field(repr=False)
-    frame_of_reference: str
-    series: frozenset[str]
-    instances: frozenset[str] = field(repr=False)
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Scan:
     """What lies in a folder, archive or file.
 
@@ -123,103 +92,11 @@ class Scan:
     unreadable: tuple[tuple[Path, str], ...]
 
 
-@dataclass(frozen=True)
-class _Summary:
-    """The few words of a header that tell what it is, small enough to keep for every file of a data set."""
-
-    location: Location
-    kind: str
-    uid: str
-    study: str
-    series: str
-    patient: str
-    frame_of_reference: str
-    modality: str
-    frames: int
-    shape: tuple[int, int]
-    localizer: bool
-    placed: bool
-    label: LabelObject | None
-
-
-def _label(header: pydicom.Dataset, location: Location) -> LabelObject:
-    own, referred = text(header, "SeriesInstanceUID"), references(header)
-    return LabelObject(
-        path=location.path if location.member is None else location.path / f"{SERIES}{own}",
-        kind=KINDS[text(header, "SOPClassUID")],
-        uid=text(header, "SOPInstanceUID"),
-        study=text(header, "StudyInstanceUID"),
-        patient=patient_digest(header),
-        frame_of_reference=min(referred.frames, default=""),
-        series=referred.series,
-        instances=referred.instances,
-        names=structure_names(header),
-    )
-
-
-def _count(header: pydicom.Dataset, keyword: str) -> int:
-    value = text(header, keyword)
-    return int(value) if value.isdecimal() else 0
-
-
-def _summarise(found: DicomObject, location: Location) -> _Summary:
-    header = found.header
-    modality = text(header, "Modality")
-    shape = (_count(header, "Rows"), _count(header, "Columns"))
-    sop_class = text(header, "SOPClassUID")
-    if not all(shape) and (not sop_class or pydicom.uid.UID(sop_class).name.endswith("Image Storage")):
-        lacking = "Rows and Columns" if sop_class else "SOPClassUID"
-        raise FormatError(f"is damaged or cut short: it has no {lacking}")
-    kind = KINDS.get(sop_class) or _OTHERS.get(sop_class) or ("image" if all(shape) else modality or "without pixels")
-    return _Summary(
-        location=location,
-        kind=kind,
-        uid=text(header, "SOPInstanceUID"),
-        study=text(header, "StudyInstanceUID"),
-        series=text(header, "SeriesInstanceUID"),
-        patient=patient_digest(header),
-        frame_of_reference=text(header, "FrameOfReferenceUID"),
-        modality=modality,
-        frames=_count(header, "NumberOfFrames") or 1,
-        shape=shape,
-        localizer=is_localizer(header),
-        placed=bool(text(header, "ImagePositionPatient")),
-        label=_label(header, location) if kind in KINDS.values() else None,
-    )
-
-
-def is_localizer(header: pydicom.Dataset) -> bool:
-    """Is it a scout view, by its ImageType (PS3.3, C.8.2.1.1.1)?"""
-    return "LOCALIZER" in text(header, "ImageType").upper()
-
-
-_CACHE: dict[Location, _Summary | str | None] = {}
-_CACHED = 50_000
-
-
-def _look(location: Location, archives: Archives) -> _Summary | str | None:
-    """The summary of a file; why it cannot be read; or None, if it is no DICOM. Remembered while the file stays the same."""
-    if location not in _CACHE:
-        if len(_CACHE) >= _CACHED:
-            _CACHE.clear()
-        try:
-            with quiet():
-                found = read_object(location, archives)
-                if found is None and location.member is None and suffix_of(location.path) in DICOM_SUFFIXES:
-                    check_dicom(location.path)  # says what it is instead
-                _CACHE[location] = None if found is None else _summarise(found, location)
-        except FormatError as error:
-            _CACHE[location] = error.what
-        except OSError as error:
-            return f"cannot be opened: {error.strerror or error}"
-    return _CACHE[location]
-
-
-def _look_at(paths: Sequence[Path]) -> tuple[list[_Summary], list[tuple[Path, str]]]:
+def _look_at(paths: Sequence[Path], folders: dict[Path, int]) -> tuple[list[Summary], list[tuple[Path, str]]]:
     found, unreadable = [], []
     with Archives() as archives:
-        for location in locations(paths, archives):
-            summary = _look(location, archives)
+        for location in locations(paths, archives, folders):
+            summary = look(location, archives)
             if isinstance(summary, str):
                 unreadable.append((location.place / Path(location.member or location.path).name, summary))
             elif summary is not None:
@@ -227,7 +104,7 @@ def _look_at(paths: Sequence[Path]) -> tuple[list[_Summary], list[tuple[Path, st
     return found, unreadable
 
 
-def _series(items: list[_Summary], held: Counter[Path]) -> Series:
+def _series(items: list[Summary], held: Counter[Path]) -> Series:
     first = items[0]
     folder = first.location.path
     if first.location.member is None:
@@ -252,32 +129,28 @@ def _series(items: list[_Summary], held: Counter[Path]) -> Series:
     )
 
 
-def _apart(items: list[_Summary]) -> list[list[_Summary]]:
+def _apart(items: list[Summary]) -> list[list[Summary]]:
     """The files of a series; pictures without a place in the patient (radiographs, photographs) are images of their own."""
     slices = any(s.placed or s.modality in _SLICES or s.location.member is not None for s in items)
     return [items] if slices else [[item] for item in items]
 
 
-def _scan(paths: Sequence[Path]) -> Scan:
-    summaries, unreadable = _look_at(paths)
+def _scan(paths: Sequence[Path], folders: dict[Path, int]) -> Scan:
+    summaries, unreadable = _look_at(paths, folders)
     images = sorted((s for s in summaries if s.kind == "image"), key=lambda s: (s.study, s.series))
     groups = [part for _, items in groupby(images, key=lambda s: (s.study, s.series)) for part in _apart(list(items))]
-    scouts = [items for items in groups if all(item.localizer for item in items)]
-    if len(scouts) < len(groups):
-        groups = [items for items in groups if items not in scouts]
-    else:
-        scouts = []
+    volumes = [items for items in groups if not all(item.localizer for item in items)] or groups
+    scouts = sum(map(len, groups)) - sum(map(len, volumes))
     # How many image series lie in each folder or below it: the reference of one that lies there alone is the folder.
-    held = Counter(
-        folder
-        for items in groups
-        for folder in {f for item in items for f in (item.location.folder, *item.location.folder.parents)}
-    )
+    held: Counter[Path] = Counter()
+    for items in volumes:
+        own = {item.location.folder for item in items}
+        held.update(own.union(*(folder.parents for folder in own)))
     kinds = Counter(s.kind for s in summaries if s.kind != "image" and s.label is None)
     if scouts:
-        kinds["localizer"] = sum(map(len, scouts))
+        kinds["localizer"] = scouts
     return Scan(
-        series=tuple(sorted((_series(items, held) for items in groups), key=lambda s: str(s.reference))),
+        series=tuple(sorted((_series(items, held) for items in volumes), key=lambda s: str(s.reference))),
         labels=tuple(sorted((s.label for s in summaries if s.label is not None), key=lambda label: str(label.path))),
         others=dict(kinds),
         unreadable=tuple(unreadable),
@@ -294,7 +167,36 @@ def scan(paths: Path | str | Sequence[Path | str]) -> Scan:
     for place in places:
         if not place.is_dir():
             check_readable(place)
-    return _scan(places)
+    return _scan(places, {})
+
+
+_SCANS: dict[Path, tuple[dict[Path, int], Scan]] = {}
+_SCANS_KEPT = 16
+_SETTLED = 2 * 10**9  # ns; times of change are too coarse to tell apart what happened in one moment
+
+
+def _scan_again(reference: Path) -> Scan:
+    """What lies where ``reference`` points into, remembered: else reading all series of a folder would be quadratic in its files.
+
+    A scan is taken again while no folder that it walked through has changed, and no file of the series.
+    """
+    place, uid = reference.parent, reference.name.removeprefix(SERIES)
+    if place in _SCANS:
+        folders, found = _SCANS[place]
+        own = {at.path: at.stamp for series in found.series if series.uid.endswith(uid) for at in series.locations}
+        try:
+            changed = any(folder.stat().st_mtime_ns != stamp for folder, stamp in folders.items())
+            if own and not changed and all(stamp_of(path) == stamp for path, stamp in own.items()):
+                return found
+        except OSError:  # one is gone
+            pass
+    now, folders = time.time_ns(), {}
+    found = _scan([place], folders)
+    if now - max(folders.values(), default=0) > _SETTLED:
+        if len(_SCANS) >= _SCANS_KEPT:
+            _SCANS.clear()
+        _SCANS[place] = folders, found
+    return found
 
 
 def _described(series: Series) -> str:
@@ -317,7 +219,7 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
     for place in places:
         if not place.is_dir():
             check_readable(place)
-    found = _scan(places)
+    found = _scan(places, {}) if chosen is None else _scan_again(path)
     where = places[0] if len(places) == 1 else places[0].parent
     damaged = [f"{printable(file.name)} {reason}" for file, reason in found.unreadable]
     several = "\n".join(f"    {_described(series)}" for series in found.series[:20])

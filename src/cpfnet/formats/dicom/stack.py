@@ -15,8 +15,7 @@ import numpy as np
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.enhanced import Frame
-from cpfnet.formats.dicom.header import text
-from cpfnet.formats.dicom.series import is_localizer
+from cpfnet.formats.dicom.header import is_localizer, text
 
 _TOLERANCE = 0.01  # of the spacing: how far a slice may lie from its place in a regular stack
 _DIRECTION = 1e-3  # difference of direction cosines that counts as another orientation
