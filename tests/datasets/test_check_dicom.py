@@ -195,6 +195,14 @@ def test_table_of_names(treated: Path, tmp_path: Path) -> None:
     assert page.read_text().count("<img ") == 0  # it is about the whole, not about one case
 
 
+def test_a_rare_structure_is_left_out_by_its_name_alone(treated: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(treated, root)
+    _without_lung(*PATIENTS[2:])(root)
+    (finding,) = check(root)
+    assert "write `labels: {GTV: 1}` into" in finding.mend
+
+
 def test_names_that_mean_no_class_are_noted(treated: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(treated, root)

@@ -366,6 +366,15 @@ def test_damaged_nnunet_declaration(tmp_path: Path) -> None:
             "overlap": "first",
             "fraction": 0.25,
         },
+        {"null": 1, "True": 2, "colour": {"values": 3, "colour": "#ff0000", "type": {"value": "1", "meaning": "it's"}}},
+        {
+            "classes": [
+                {"name": "Ignore", "values": [1], "names": ["it's"]},
+                {"name": "ignore", "values": [2], "tubular": True},
+                {"name": "classes", "values": [3], "category": {"value": "2", "meaning": "Tissue"}},
+            ],
+            "overlap": "last",
+        },
     ],
 )
 def test_short_labels_read_back(tmp_path: Path, short: dict[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -64,6 +65,9 @@ LABEL_KINDS = ("seg", "rtstruct")
 _SETTINGS = ("background", "ignore", "exclusive", "threshold", "fraction", "overlap")
 """Keys of `Labels` beside its classes."""
 
+_TAKEN = (*_SETTINGS, "tubular", "classes")
+"""Keys of the short form that name no class."""
+
 
 def full_labels(value: Any) -> Any:
     """The short form of labels → the plan's: ``{background: 0, vessel: 255, tubular: [vessel]}``.
@@ -108,7 +112,7 @@ def _meaning(value: Any) -> dict[str, Any]:
 
 
 def short_labels(labels: Labels) -> str:
-    """One line of YAML that reads back as ``labels``."""
+    """One line of YAML that reads back as ``labels``; the plan's own form where a class is called as a setting is."""
 
     def scalar(values: tuple[int | str, ...]) -> str:
         words = [str(v) if isinstance(v, int) else f"'{v}'" for v in values]
@@ -118,20 +122,31 @@ def short_labels(labels: Labels) -> str:
         return "'" + text.replace("'", "''") + "'"
 
     def name(text: str) -> str:
-        return text if re.fullmatch(r"[A-Za-z_]\w*", text) else quoted(text)
+        return text if re.fullmatch(r"(?!(?i:true|false|null)$)[A-Za-z_]\w*", text) else quoted(text)
 
-    parts = [] if labels.background == (0,) else [f"background: {scalar(labels.background)}"]
+    long = any(c.name in _TAKEN for c in labels.classes)
+    entries = []
     for c in labels.classes:
-        value = scalar(c.values)
+        values = f"values: {scalar(c.values)}"
         more = [] if c.write is None else [f"write: {scalar((c.write,))}"]
         more += [f"names: [{', '.join(map(quoted, c.names))}]"] if c.names else []
-        parts += [f"{name(c.name)}: {{values: {value}, {', '.join(more)}}}" if more else f"{name(c.name)}: {value}"]
+        given = c.model_dump(mode="json", include={"category", "type", "colour"}, exclude_none=True)
+        more += [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in given.items()]
+        if long:
+            more += ["tubular: true"] if c.tubular else []
+            entries.append(f"{{{', '.join([f'name: {quoted(c.name)}', values, *more])}}}")
+        else:
+            entries.append(
+                f"{name(c.name)}: {{{', '.join([values, *more])}}}" if more else f"{name(c.name)}: {scalar(c.values)}"
+            )
+    parts = [] if labels.background == (0,) else [f"background: {scalar(labels.background)}"]
+    parts += [f"classes: [{', '.join(entries)}]"] if long else entries
     parts += [f"ignore: {scalar(labels.ignore)}"] if labels.ignore else []
     parts += [] if labels.exclusive else ["exclusive: false"]
     parts += [] if labels.threshold is None else [f"threshold: {labels.threshold:g}"]
     parts += [] if labels.fraction == 0.5 else [f"fraction: {labels.fraction:g}"]
     parts += [] if labels.overlap is None else [f"overlap: {labels.overlap}"]
-    tubular = [name(c.name) for c in labels.classes if c.tubular]
+    tubular = [name(c.name) for c in labels.classes if c.tubular and not long]
     parts += [f"tubular: [{', '.join(tubular)}]"] if tubular else []
     return "{" + ", ".join(parts) + "}"
 

@@ -183,7 +183,7 @@ def _rare(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mending) -
 
 
 def rare(
-    holders: dict[str, list[Case]], labelled: Sequence[Case], labels: Labels, mending: Mending
+    holders: dict[str, list[Case]], labelled: Sequence[Case], labels: Labels, mending: Mending, *, named: bool = False
 ) -> Iterator[Finding]:
     """Classes that too few patients show to train, validate and test on, though there are patients enough for folds.
 
@@ -192,6 +192,7 @@ def rare(
         labelled: all cases with a usable label.
         labels: what is declared, or would be proposed.
         mending: of the data set.
+        named: the labels name what they hold: what means no class is background without further ado.
     """
     if len(labels.classes) < 2 or len({case.patient for case in labelled if case.split != "test"}) < FOLDS:
         return
@@ -202,7 +203,8 @@ def rare(
             continue
         rest = tuple(other for other in labels.classes if other is not c)
         kept = {v for other in rest for v in other.values}
-        background = (*labels.background, *(v for v in c.values if v not in kept))
+        freed = () if named else tuple(v for v in c.values if v not in kept)
+        background = (*labels.background, *freed)
         left = labels.model_copy(update={"classes": rest, "background": background})
         what = f"class {c.name} is drawn in {len(cases)} of {len(labelled)} labels ({', '.join(case.id for case in cases)}): too few to train, validate and test on"
         mend = f"{mending.declare(f'labels: {short_labels(left)}')}, so that it counts as background; or add cases that show it"

@@ -91,7 +91,7 @@ def _declared(pairs: Pairs, labels: Labels, mending: Mending) -> Iterator[Findin
         yield from _meeting(case, content, labels, mending)
     yield from _lacking(pairs, labels, classes_in, varying, mending)
     usable = [case for case, content in pairs if classes_in[content.path]]
-    yield from rare(holders, usable, labels, mending)
+    yield from rare(holders, usable, labels, mending, named=True)
     unused = [n for n in _users(pairs) if not _classes([n], labels) and n not in varying]
     if unused:
         what = f"{len(unused)} names of structures mean no class: they count as background"
@@ -227,7 +227,7 @@ def _undeclared(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
             c.name: [case for case, content in sound if c.name in _classes(_drawn(content), proposed)]
             for c in proposed.classes
         }
-        yield from rare(holders, [case for case, _ in sound], proposed, mending)
+        yield from rare(holders, [case for case, _ in sound], proposed, mending, named=True)
 
 
 def _merged(pairs: Pairs) -> dict[str, set[str]]:
