@@ -70,6 +70,29 @@ def test_a_high_bit_above_the_stored_ones(tmp_path, signed, low_bits):
     np.testing.assert_array_equal(formats.read(tmp_path).array[0], values)
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_high_bit_in_run_lengths(tmp_path, signed):
+    """RLE packs the bytes as they are (PS3.5, annex G)."""
+    values = RNG.integers(-2048 if signed else 0, 2048, (2, 5, 6))
+    array = ((values << 4) | 3).astype(np.int16 if signed else np.uint16)
+    for path in write_series(tmp_path, array, modality="MR"):
+        dataset = pydicom.dcmread(path)
+        dataset.compress(pydicom.uid.RLELossless)
+        dataset.BitsStored, dataset.HighBit = 12, 15
+        dataset.save_as(path)
+    np.testing.assert_array_equal(formats.read(tmp_path).array[0], values)
+
+
+def test_a_high_bit_in_codestreams_is_refused(tmp_path):
+    for path in write_series(tmp_path, _GREY << 4, modality="MR", syntax=pydicom.uid.JPEGLSLossless):
+        dataset = pydicom.dcmread(path)
+        dataset.BitsStored, dataset.HighBit = 12, 15
+        dataset.save_as(path)
+    for read in (formats.read_header, formats.read):
+        with pytest.raises(FormatError, match="HighBit 15 and BitsStored 12"):
+            read(tmp_path)
+
+
 def test_slope_and_intercept_of_every_slice(tmp_path):
     array = RNG.integers(0, 4096, (3, 5, 6), dtype=np.uint16)
     slopes = [1.0, 0.5, 2.25]
@@ -122,11 +145,50 @@ def test_monochrome1_is_turned_before_rescaling(tmp_path, signed):
     low, high = (-2048, 2047) if signed else (0, 4095)
     array = RNG.integers(low, high, (1, 5, 6), dtype=np.int16 if signed else np.uint16)
     more = {"BitsStored": 12, "HighBit": 11, "PhotometricInterpretation": "MONOCHROME1"}
-    (path,) = write_series(tmp_path, array, **more)
+    (path,) = write_series(tmp_path, array, modality="MR", **more, RescaleSlope=1, RescaleIntercept=-1024)
     image = formats.read(path)
     np.testing.assert_array_equal(image.array[0], low + high - array.astype(int) - 1024)
     if not signed:
         np.testing.assert_array_equal(image.array[0], _simpleitk(path))
+
+
+def test_monochrome1_leaves_hounsfield_units_alone(tmp_path):
+    """PS3.3, C.7.6.3.1.2: it says what to show white; HU are what the modality LUT gives (C.11.1)."""
+    array = RNG.integers(0, 4095, (2, 5, 6), dtype=np.uint16)
+    write_series(tmp_path, array, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1")
+    image = formats.read(tmp_path)
+    np.testing.assert_array_equal(image.array[0], array.astype(int) - 1024)
+    assert "MONOCHROME1" in image.source.notes[0]
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_tables_of_values(tmp_path, photometric):
+    """PS3.3, C.11.1.1.1: values below the first entry, and above the last, are those."""
+    array = RNG.integers(0, 16, (2, 5, 6), dtype=np.uint16)
+    table = RNG.integers(0, 60000, 8).astype(np.uint16)
+
+    def edit(_, dataset):
+        item = pydicom.Dataset()
+        item.LUTDescriptor, item.ModalityLUTType, item.LUTData = [8, 4, 16], "US", table.tolist()
+        item["LUTData"].VR = item["LUTDescriptor"].VR = "US"
+        dataset.ModalityLUTSequence = [item]
+        del dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType
+
+    more = {"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"}
+    write_series(tmp_path, array, modality="MR", edit=edit, PhotometricInterpretation=photometric, **more)
+    shown = table[np.clip(array.astype(int) - 4, 0, 7)].astype(float)
+    image = formats.read(tmp_path)
+    np.testing.assert_array_equal(image.array[0], shown if photometric == "MONOCHROME2" else 65535 - shown)
+    assert image.array.dtype == np.float32 == formats.read_header(tmp_path).dtype
+
+
+def test_colours_beyond_the_greys_are_said(tmp_path):
+    """Supplemental palette: PS3.3, C.7.6.23."""
+    array = RNG.integers(0, 99, (2, 5, 6), dtype=np.uint16)
+    write_series(tmp_path, array, modality="MR", PixelPresentation="COLOR")
+    image = formats.read(tmp_path)
+    np.testing.assert_array_equal(image.array[0], array)
+    assert "PixelPresentation is COLOR" in image.source.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -202,6 +264,29 @@ def test_palettes(tmp_path, bits, scale):
         attributes[f"{name}PaletteColorLookupTableData"] = entries
     path = write_photograph(tmp_path / "a.dcm", indices, modality="US", **attributes)
     np.testing.assert_array_equal(formats.read(path).array, tables[:, indices])
+
+
+def test_dark_pictures_of_16_bit_palettes(tmp_path):
+    """Whether a table holds 16-bit entries is told by the table, not by the pixels."""
+    attributes: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    table = np.array([0, 200, 300, 65535], "<u2")
+    for name in ("Red", "Green", "Blue"):
+        attributes[f"{name}PaletteColorLookupTableDescriptor"] = [4, 0, 16]
+        attributes[f"{name}PaletteColorLookupTableData"] = table.tobytes()
+    path = write_photograph(tmp_path / "a.dcm", np.array([[0, 1], [1, 0]], np.uint8), modality="US", **attributes)
+    assert (formats.read(path).array == 0).all()
+
+
+def test_palettes_in_segments(tmp_path):
+    """PS3.3, C.7.9.2: a discrete segment of 2 entries, a linear one to 202 in 100 steps."""
+    segments = np.array([0, 2, 0, 2, 1, 100, 202], "<u2")
+    attributes: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name in ("Red", "Green", "Blue"):
+        attributes[f"{name}PaletteColorLookupTableDescriptor"] = [102, 0, 16]
+        attributes[f"Segmented{name}PaletteColorLookupTableData"] = segments.tobytes()
+    pixels = np.arange(102, dtype=np.uint8).reshape(6, 17)
+    path = write_photograph(tmp_path / "a.dcm", pixels, modality="US", **attributes)
+    np.testing.assert_array_equal(formats.read(path).array, np.stack([2 * pixels] * 3))
 
 
 def test_a_volume_of_colours(tmp_path):

@@ -1,7 +1,6 @@
 """Pixel data → values: decoding, unused bits, MONOCHROME1, rescaling, padding and colour (DICOM PS3.3, C.7.6.3 and C.11.1).
 
 Decoders are pydicom's: NumPy and Pillow read uncompressed, RLE, deflated and 8-bit JPEG objects; the rest needs the plug-ins of ``cpfnet[dicom]``.
-What a header promises is compared with the bytes that there are before anything is allocated.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cpfnet.errors import CpfnetError, FormatError, complaint
 from cpfnet.formats.dicom.codecs import check_codestreams, decoder_of, syntax_of, undecodable
@@ -23,11 +21,7 @@ from cpfnet.formats.dicom.enhanced import Frame
 from cpfnet.formats.dicom.header import quiet, text
 from cpfnet.formats.dicom.objects import Archives, read_object
 from cpfnet.formats.dicom.stack import Stack, size_of
-
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-_LARGE = 64 * 2**20  # bytes; smaller promises are harmless
-_DENSEST = 1000  # no decoder is asked for more than this many times the compressed bytes
+from cpfnet.formats.dicom.storage import GREY, Storage, check_promise, refuse_surplus, storage_of
 
 
 @dataclass(frozen=True)
@@ -50,70 +44,6 @@ class Values:
     def channels(self) -> tuple[str, ...]:
         """Their names."""
         return ("red", "green", "blue") if self.colour else ("channel0",)
-
-
-@dataclass(frozen=True)
-class Storage:
-    """How an object stores its pixels."""
-
-    photometric: str
-    samples: int
-    allocated: int
-    stored: int
-    high: int
-    signed: bool
-
-    @property
-    def limits(self) -> tuple[int, int]:
-        """Smallest and largest stored value."""
-        return (-(2 ** (self.stored - 1)), 2 ** (self.stored - 1) - 1) if self.signed else (0, 2**self.stored - 1)
-
-
-def storage_of(frame: Frame) -> Storage:
-    """How the object of ``frame`` stores its pixels.
-
-    Raises:
-        FormatError: in a way that cannot be, or that is not read.
-    """
-    header = frame.object.header
-
-    def integer(keyword: str, default: int | None = None) -> int:
-        words = text(header, keyword)
-        if words.isdecimal():
-            return int(words)
-        if default is None or words:
-            raise FormatError(
-                f"{frame.object.name} has {keyword} {words!r}" if words else f"{frame.object.name} has no {keyword}",
-                mend="copy or export it again",
-            )
-        return default
-
-    allocated = integer("BitsAllocated")
-    stored = integer("BitsStored", allocated)
-    storage = Storage(
-        photometric=text(header, "PhotometricInterpretation").upper() or "MONOCHROME2",
-        samples=integer("SamplesPerPixel", 1),
-        allocated=allocated,
-        stored=stored,
-        high=integer("HighBit", stored - 1),
-        signed=integer("PixelRepresentation", 0) == 1,
-    )
-    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= storage.high < allocated:
-        raise FormatError(
-            f"{frame.object.name} has BitsAllocated {allocated}, BitsStored {stored} and HighBit {storage.high}, which do not fit together",
-            mend="copy or export it again",
-        )
-    known = _COLOURS if storage.samples == 3 else (*_GREY, "PALETTE COLOR") if storage.samples == 1 else ()
-    if storage.photometric not in known:
-        raise FormatError(
-            f"{frame.object.name} has the PhotometricInterpretation {storage.photometric!r} with {storage.samples} samples a pixel, which is not read",
-            mend=f"convert it to MONOCHROME2 or RGB; known are {', '.join((*_GREY, *_COLOURS))}",
-        )
-    if storage.samples == 3 and allocated != 8:
-        raise FormatError(
-            f"{frame.object.name} has colours of {allocated} bits; 8 are read", mend="convert it to 8 bits a sample"
-        )
-    return storage
 
 
 def _scale(frame: Frame) -> tuple[float, float]:
@@ -144,7 +74,7 @@ def values_of(stack: Stack) -> Values:
     for key, frame in objects.items():
         check_promise(frame, storages[key])
     first = stack.frames[0]
-    kinds = {storage.photometric not in _GREY for storage in storages.values()}
+    kinds = {storage.photometric not in GREY for storage in storages.values()}
     if len(kinds) > 1:
         raise FormatError("its slices are partly grey, partly coloured", mend="put each kind into a folder of its own")
     if kinds == {True}:
@@ -162,6 +92,10 @@ def values_of(stack: Stack) -> Values:
             map(_table, stack.frames)
         ):
             notes.append("CT without RescaleSlope and RescaleIntercept: stored values are taken for HU")
+    if any(_inverted(storage, "") != _inverted(storage, unit) for storage in storages.values()):
+        notes.append("MONOCHROME1, which tells how to show it: HU were not turned over")
+    if (presentation := text(first.object.header, "PixelPresentation")) in ("COLOR", "MIXED"):
+        notes.append(f"PixelPresentation is {presentation}: values that stand for colours are read as greys")
     changed = {(slope, intercept) for _, slope, intercept in scales} != {(1.0, 0.0)}
     stored = {(storage.signed, max(storage.allocated, 8)) for storage in storages.values()}
     if any(map(_table, stack.frames)) or not whole:
@@ -173,41 +107,6 @@ def values_of(stack: Stack) -> Values:
         fits = [d for d in ("int16", "int32") if np.iinfo(d).min <= min(ends) and max(ends) <= np.iinfo(d).max]
         dtype = np.dtype(fits[0] if fits else "float32")
     return Values(False, dtype, unit, tuple(notes))
-
-
-def _promised(frame: Frame, storage: Storage) -> tuple[int, int]:
-    """Frames, and bytes of their pixels before compression."""
-    rows, columns = size_of(frame)
-    count = int(text(frame.object.header, "NumberOfFrames") or 1)
-    promised = math.ceil(rows * columns * count * storage.samples * storage.allocated / 8)
-    return count, promised * 2 // 3 if storage.photometric == "YBR_FULL_422" else promised
-
-
-def _refuse_surplus(frame: Frame, storage: Storage, pixels: int) -> None:
-    """Refuse headers that promise fewer rows, columns or frames than there are: what is left over would be lost unsaid."""
-    rows, columns = size_of(frame)
-    count, promised = _promised(frame, storage)
-    syntax = syntax_of(frame.object.header)
-    plain = syntax == DeflatedExplicitVRLittleEndian or not (syntax.is_private or syntax.is_encapsulated)
-    if plain and pixels >= promised + max(promised // (rows * count), 2):
-        raise FormatError(
-            f"{frame.object.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and holds {pixels}",
-            mend="copy or export it again: its header is damaged",
-        )
-
-
-def check_promise(frame: Frame, storage: Storage) -> None:
-    """Refuse headers that promise more pixels than the object can hold, and decoders that are not there."""
-    found = frame.object
-    rows, columns = size_of(frame)
-    count, promised = _promised(frame, storage)
-    _, plugin = decoder_of(found)
-    packed = plugin or syntax_of(found.header) == DeflatedExplicitVRLittleEndian
-    if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
-        raise FormatError(
-            f"{found.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and has {found.size}",
-            mend="copy or export it again: it is cut short or damaged",
-        )
 
 
 def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
@@ -236,7 +135,7 @@ def stored_values(header: pydicom.Dataset, frames: Sequence[Frame], storage: Sto
     header.file_meta.TransferSyntaxUID = syntax_of(header)
     if plugin:
         check_codestreams(header, found.name)
-    shifted = storage.high != storage.stored - 1 and not plugin
+    shifted = storage.high != storage.stored - 1
     arrays = decoder.iter_array(
         header,
         indices=[frame.number for frame in frames],
@@ -264,14 +163,23 @@ def _padding(frame: Frame, storage: Storage) -> tuple[int, int] | None:
     return min(ends), max(ends)
 
 
-def _grey(array: np.ndarray, frame: Frame, storage: Storage, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+def _inverted(storage: Storage, unit: str) -> bool:
+    """Are values turned over, so that what is shown bright is great? MONOCHROME1 tells how to show them; HU stay HU."""
+    return storage.photometric == "MONOCHROME1" and unit != "HU"
+
+
+def _grey(array: np.ndarray, frame: Frame, storage: Storage, values: Values) -> tuple[np.ndarray, np.ndarray | None]:
     """Values of one frame, and where they are padding."""
+    dtype, inverted = values.dtype, _inverted(storage, values.unit)
     ends = _padding(frame, storage)
     padded = None if ends is None else (array >= ends[0]) & (array <= ends[1])
-    if storage.photometric == "MONOCHROME1":
-        array = np.subtract(sum(storage.limits), array, dtype=np.int64)
     if _table(frame):
-        return apply_modality_lut(array, frame.object.header).astype(dtype), padded
+        header = frame.object.header
+        looked_up = apply_modality_lut(array, header).astype(dtype)
+        bits = int(header.ModalityLUTSequence[0].LUTDescriptor[2])
+        return 2**bits - 1 - looked_up if inverted else looked_up, padded
+    if inverted:
+        array = np.subtract(sum(storage.limits), array, dtype=np.int64)
     slope, intercept = _scale(frame)
     if (slope, intercept) == (1.0, 0.0):
         return array.astype(dtype, copy=False), padded
@@ -283,9 +191,11 @@ def _grey(array: np.ndarray, frame: Frame, storage: Storage, dtype: np.dtype) ->
 
 def _rgb(array: np.ndarray, header: pydicom.Dataset, storage: Storage) -> np.ndarray:
     if storage.photometric == "PALETTE COLOR":
+        low, high = storage.limits
+        every = apply_color_lut(np.arange(low, high + 1), header)[..., :3]
         array = apply_color_lut(array, header)[..., :3]
-        if array.dtype.itemsize > 1:  # tables of 16 bits, some of which hold 8
-            array = array >> 8 if array.max(initial=0) > 255 else array
+        if every.max() > 255:  # else a table of 16-bit entries that hold 8, by a common mistake
+            array = array >> 8
     return array.astype(np.uint8)
 
 
@@ -312,13 +222,13 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
                 whole = read_object(found.location, archives, pixels=True)
                 if whole is None:
                     raise FormatError("changed while it was read")
-                _refuse_surplus(frames[0], storage, len(whole.header.get("PixelData", b"")))
+                refuse_surplus(frames[0], storage, len(whole.header.get("PixelData", b"")))
                 decoded = stored_values(whole.header, frames, storage)
                 for (index, frame), plane in zip(members, decoded, strict=True):
                     if values.colour:
                         array[:, index] = np.moveaxis(_rgb(plane, whole.header, storage), -1, 0)
                         continue
-                    array[0, index], mask = _grey(plane, frame, storage, values.dtype)
+                    array[0, index], mask = _grey(plane, frame, storage, values)
                     if mask is None or not mask.any():
                         smallest.append(array[0, index].min())
                         continue

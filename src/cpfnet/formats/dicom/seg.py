@@ -16,8 +16,9 @@ from cpfnet.formats.dicom.frames import on_slices, own_grid, planes_of
 from cpfnet.formats.dicom.header import text
 from cpfnet.formats.dicom.objects import Archives, DicomObject, read_object
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
-from cpfnet.formats.dicom.pixels import check_promise, storage_of, stored_values
+from cpfnet.formats.dicom.pixels import stored_values
 from cpfnet.formats.dicom.references import match, segments
+from cpfnet.formats.dicom.storage import check_promise, storage_of
 from cpfnet.formats.files import Header
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
