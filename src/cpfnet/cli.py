@@ -233,7 +233,7 @@ def predict(
     overwrite: Overwrite = False,
     device: Device = "auto",
 ) -> None:
-    """Segment images into masks that line up with them. Exit code 1 if any input failed.
+    """Segment images into masks that line up with them. Exit code 1 if any input failed or was refused.
 
     Examples:
 
@@ -279,16 +279,18 @@ def predict(
         progress=True,
         say=say,
     )
-    failed = [outcome for outcome in outcomes if outcome.status != "done"]
-    if failed:
+    left = [outcome for outcome in outcomes if outcome.status != "done"]
+    skipped = [outcome for outcome in left if outcome.status == "skipped"]
+    if left:
         table(
             "Not done",
             ["input", "", "why"],
-            [[str(o.path), o.status, o.message] for o in failed],
-            styles=["red"] * len(failed),
+            [[str(o.path), o.status, o.message] for o in left],
+            styles=["yellow" if o in skipped else "red" for o in left],
         )
-    say(f"{len(outcomes) - len(failed)} of {len(outcomes)} done, in {out}")
-    if failed:
+    more = f", {len(skipped)} skipped" if skipped else ""
+    say(f"{len(outcomes) - len(left)} of {len(outcomes)} done{more}, in {out}")
+    if len(left) > len(skipped):
         raise typer.Exit(1)
 
 

@@ -255,7 +255,7 @@ def predict_files(
         device, progress, say: as for `train`.
 
     Returns:
-        One Outcome for each input (done, refused or failed), with what was written or what is wrong.
+        One Outcome for each input (done, skipped, refused or failed), with what was written or what is wrong.
 
     Raises:
         CpfnetError: no input at all, the models do not belong together, or ``out`` cannot be written.

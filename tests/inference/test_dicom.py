@@ -9,8 +9,10 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from typer.testing import CliRunner
 
 import cpfnet
+from cpfnet.cli import app
 from cpfnet.data.dataset import load
 from cpfnet.inference.cases import found
 from cpfnet.inference.inputs import Item, collect
@@ -144,7 +146,7 @@ class TestCollect:
         data.write_raster(tmp_path / "photo.png", np.zeros((8, 9), np.uint8))
         data.write_photograph(tmp_path / "photo.dcm", np.zeros((8, 9), np.uint8))
         (tmp_path / "notes.txt").write_text("nothing to see")
-        assert self.names(tmp_path) == ["photo_png", "pat", "photo_dcm"]
+        assert self.names(tmp_path, modality="other") == ["photo_png", "pat", "photo_dcm"]
 
     def test_one_series_named_twice_is_one_input(self, tmp_path):
         files = data.write_series(tmp_path / "pat", EMPTY)
@@ -221,7 +223,7 @@ class TestPredict:
 
     def test_series_that_do_not_fit_are_refused_and_the_others_done(self, tmp_path):
         ct(tmp_path / "data" / "a" / "ct", phantom())
-        data.write_series(tmp_path / "data" / "a" / "mr", EMPTY, modality="MR", series="mr")
+        data.write_series(tmp_path / "data" / "a" / "mr", EMPTY, modality="MR", study="other", series="mr")
         files = ct(tmp_path / "data" / "b", phantom(), patient="b")
         files[4].unlink()
         data.write_photograph(tmp_path / "data" / "c" / "photo.dcm", np.zeros((40, 40), np.uint8), modality="OT")
@@ -230,12 +232,41 @@ class TestPredict:
             "ct": "done",
             "mr": "refused",
             "b": "failed",
-            "photo.dcm": "refused",
+            "photo.dcm": "skipped",  # of the same study as a
         }
         messages = {o.path.name: o.message for o in outcomes}
         assert "modality mr, and the model was fitted for ct" in messages["mr"]
         assert "slice_003.dcm" in messages["b"]  # the slices beside the gap
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.seg.dcm"]
+
+    def test_another_modality_beside_a_series_that_fits_is_skipped(self, tmp_path):
+        """The rest of a study is no failure; what was named, or is all of a study, is."""
+        for patient in "ab":
+            place = tmp_path / "data" / patient
+            data.write_series(place / "mr", EMPTY, patient=patient, modality="MR", series="mr")
+        ct(tmp_path / "data" / "a" / "ct", phantom(), patient="a")
+        for number, (inputs, expected) in enumerate(
+            [
+                (["data/a"], ["done", "skipped"]),
+                (["data"], ["done", "skipped", "refused"]),
+                (["data/a/ct", "data/a/mr"], ["done", "refused"]),
+                (["data/b"], ["refused"]),
+            ]
+        ):
+            outcomes = run([tmp_path / one for one in inputs], tmp_path / f"out{number}")
+            assert [o.status for o in outcomes] == expected
+        saved = model().save(tmp_path / "model")
+        command = ["predict", str(saved), str(tmp_path / "data" / "a"), "-o", str(tmp_path / "out"), "--device", "cpu"]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        assert "1 of 2 done, 1 skipped" in done.output
+
+    def test_pet_is_no_ct(self, tmp_path):
+        """Whatever its values: what DICOM calls PT is not of an unknown modality."""
+        ct(tmp_path / "a" / "ct", phantom())
+        ct(tmp_path / "a" / "pet", phantom(), series="pet", edit=lambda _, header: setattr(header, "Modality", "PT"))
+        assert [o.status for o in run([tmp_path / "a"], tmp_path / "out")] == ["done", "skipped"]
+        assert [o.status for o in run([tmp_path / "a" / "pet"], tmp_path / "out2")] == ["refused"]
 
     def test_force_goes_on_with_another_modality(self, tmp_path):
         data.write_series(tmp_path / "mr", bright(phantom(), 3).astype(np.uint16), modality="MR")

@@ -33,6 +33,7 @@ class Item:
         error: why there is no image.
         place: of a DICOM series, for messages; default: the first file.
         modality: of a DICOM series, in the Plan's words.
+        skipped: nobody named this series of another modality than the Model's, and another of its study fits.
     """
 
     files: tuple[Path, ...]
@@ -40,6 +41,7 @@ class Item:
     error: CpfnetError | None = None
     place: Path | None = None
     modality: str | None = None
+    skipped: bool = False
 
     @property
     def path(self) -> Path:

@@ -214,11 +214,21 @@ def refusal(reasons: Sequence[str], where: Path | None) -> InputRefused:
     )
 
 
+def suits(modality: str | None, wanted: str) -> bool:
+    """May an image of this modality, None where it is unknown, be one of those that a Model is for?
+
+    What DICOM calls anything else (PET, a photograph) is neither CT nor MR; it may be a scanned film or a microscope's picture.
+    """
+    if modality is None or "other" in (modality, wanted):
+        return modality is None or wanted not in ("ct", "mr")
+    return modality == wanted
+
+
 def unfit(modality: str | None, plan: Plan) -> str | None:
     """How an image's modality, where it is known, is not the Plan's; None where it is."""
-    if modality is None or "other" in (modality, plan.modality) or modality == plan.modality:
-        return None
-    return f"modality {modality}, and the model was fitted for {plan.modality}"
+    return (
+        None if suits(modality, plan.modality) else f"modality {modality}, and the model was fitted for {plan.modality}"
+    )
 
 
 def outside(image: Image, trace: Trace, model: Model) -> list[str]:

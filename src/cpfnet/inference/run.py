@@ -23,7 +23,8 @@ class Outcome:
 
     Attributes:
         path: the input: a file (of several channel files the first), or the folder, archive or reference of a DICOM series.
-        status: ``refused``: outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
+        status: ``skipped``: a DICOM series of another modality, found beside one of the same study that fits; ``refused``:
+            outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
         message: what is wrong and how to mend it; empty when done.
         output: the label map written.
         seconds: reading, predicting and writing.
@@ -31,7 +32,7 @@ class Outcome:
     """
 
     path: Path
-    status: Literal["done", "refused", "failed"]
+    status: Literal["done", "skipped", "refused", "failed"]
     message: str = ""
     output: Path | None = None
     seconds: float = 0.0
@@ -126,7 +127,13 @@ def predict_files(
         start = time.perf_counter()
         output, message = None, ""
         notes: tuple[str, ...] = ()
-        status: Literal["done", "refused", "failed"] = "failed"
+        status: Literal["done", "skipped", "refused", "failed"] = "failed"
+        if item.skipped:
+            what = f"{unfit(item.modality, plan)}; another series of its study fits"
+            message = str(
+                InputRefused(what, where=item.path, mend="name it with --force to have it segmented all the same")
+            )
+            return Outcome(item.path, "skipped", message)
         try:
             (output, notes), status = one(item, report), "done"
         except CpfnetError as error:

@@ -11,6 +11,7 @@ from cpfnet.data.pseudonyms import case_ids
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom import Scan, Series, is_archive, is_reference, modality_of, one_series, scan
 from cpfnet.inference.inputs import Item
+from cpfnet.inference.predictor import suits
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ def series_items(places: Sequence[Path], modality: str) -> list[Item]:
 
     Args:
         places: folders, ZIP archives, DICOM files, ``FOLDER/series=UID``.
-        modality: the Model's: series of others have no part in the names of its own.
+        modality: the Model's: series of others have no part in the names of its own, and are skipped beside one of their
+            study that fits, unless a place is theirs alone.
 
     Returns:
         Series first, then what cannot be read, with its error. Folders without DICOM give nothing.
@@ -68,7 +70,7 @@ def series_items(places: Sequence[Path], modality: str) -> list[Item]:
             found.setdefault(one.instances, _Found(one, files, files[0] if len(files) == 1 else files[0].parent))
         if not inside.series:  # reading says what they are
             errors += [Item((path,), path.stem) for path in lone if path not in inside.unreadable]
-    return _named(list(found.values()), modality) + errors
+    return _named(list(found.values()), modality, set(places)) + errors
 
 
 def _archives_in(folder: Path) -> list[Path]:
@@ -88,17 +90,25 @@ def _damaged(inside: Scan, own: set[Path]) -> list[Item]:
     ]
 
 
-def _named(found: list[_Found], modality: str) -> list[Item]:
+def _named(found: list[_Found], modality: str, places: set[Path]) -> list[Item]:
     patients: dict[Path, set[str]] = {}
     for one in found:
         patients.setdefault(one.given, set()).add(one.series.patient or one.series.study)
+    fitting = [one for one in found if suits(one.modality, modality)]
+    studies = {one.series.study for one in fitting}
     items = []
-    for fits in (True, False):
-        group = [one for one in found if ("other" in (modality, one.modality) or modality == one.modality) == fits]
+    for group in (fitting, [one for one in found if one not in fitting]):
         for one, name in zip(group, _names(group, patients), strict=True):
-            place = one.series.folder if len(one.files) > 1 else one.files[0]
-            own = name if fits else f"{name}-{one.series.modality}"
-            items.append(Item(one.files, own, place=place, modality=one.modality))
+            fits = group is fitting
+            items.append(
+                Item(
+                    one.files,
+                    name if fits else f"{name}-{one.series.modality}",
+                    place=one.series.folder if len(one.files) > 1 else one.files[0],
+                    modality=one.modality,
+                    skipped=not fits and one.series.study in studies and places.isdisjoint(one.files),
+                )
+            )
     return items
 
 
