@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -144,3 +144,15 @@ def test_only_outlines_that_partly_cover_each_other_cross() -> None:
     assert not crossing([square(1, 5), square(5, 9)], SHAPE)  # neighbours
     assert not crossing([square(1, 5)], SHAPE)
     assert crossing([square(1, 10), square(12, 14), square(6, 13)], SHAPE)
+
+
+@given(boxes=st.lists(st.tuples(*(st.integers(0, 12),) * 2, *(st.integers(1, 8),) * 2), min_size=1, max_size=9))
+def test_crossing_squares(boxes: list[tuple[int, int, int, int]]) -> None:
+    """By sets of pixels, of all pairs."""
+    outlines, pixels = [], []
+    for top, left, height, width in boxes:
+        low, high = np.array([top, left]) - 0.5, np.array([top + height, left + width]) - 0.5
+        outlines.append(np.array([low, (low[0], high[1]), high, (high[0], low[1])]))
+        pixels.append({(i, j) for i in range(top, top + height) for j in range(left, left + width)})
+    cross = [bool(a & b) and not a <= b and not b <= a for a, b in combinations(pixels, 2)]
+    assert crossing(outlines, (24, 24)) == any(cross)

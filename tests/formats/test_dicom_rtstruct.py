@@ -101,6 +101,24 @@ def test_of_several_planes_near_a_slice_only_the_nearest_counts(tmp_path: Path) 
     assert notes == ("'GTV-1': contours left out for others that lie nearer to the same slice: 2",)
 
 
+@pytest.mark.parametrize(("named", "said"), [(2, False), (1, True), (None, False)])
+def test_positions_decide_where_contours_name_another_slice(tmp_path: Path, named: int | None, said: bool) -> None:
+    folder = series(tmp_path)[0].parent
+    files = {pydicom.dcmread(file).ImagePositionPatient[2]: file for file in folder.iterdir()}
+    uids = [pydicom.dcmread(files[at]).SOPInstanceUID for at in sorted(files)]
+
+    def edit(made: pydicom.Dataset) -> None:
+        reference = pydicom.Dataset()
+        reference.ReferencedSOPInstanceUID = "1.2.3" if named is None else uids[named]
+        made.ROIContourSequence[0].ContourSequence[0].ContourImageSequence = [reference]
+
+    mask, notes = drawn(tmp_path, [in_patient(2, box())], edit=edit, instances=list(files.values()))
+    np.testing.assert_array_equal(mask, expected(2))
+    assert notes == (
+        ("'GTV-1': contours that name the image of another slice, drawn where they lie: 1",) if said else ()
+    )
+
+
 def test_a_contour_that_stands_twice_does_not_undo_itself(tmp_path: Path) -> None:
     mask, notes = drawn(tmp_path, [in_patient(2, box())] * 2)
     np.testing.assert_array_equal(mask, expected(2))

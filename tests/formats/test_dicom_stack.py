@@ -80,6 +80,14 @@ def test_doubled_slices(tmp_path):
     )
 
 
+def test_several_frames_of_reference_are_said(tmp_path):
+    uids = ["1.2.3", "1.2.4", None]
+    write_series(tmp_path, STORED[:3], edit=lambda index, header: setattr(header, "FrameOfReferenceUID", uids[index]))
+    image = formats.read(tmp_path)
+    assert image.shape[0] == 3
+    assert image.source.notes == ("its slices name 2 frames of reference: taken for one, by their positions",)
+
+
 def test_the_same_object_twice_is_taken_once_and_said(tmp_path):
     paths = write_series(tmp_path, STORED)
     (tmp_path / "copies").mkdir()

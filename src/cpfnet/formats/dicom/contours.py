@@ -8,7 +8,8 @@ tools draw them, keep their outermost pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -46,10 +47,7 @@ def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 
 def crossing(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> bool:
     """Do two outlines enclose common pixels though neither lies inside the other? Arguments as of `fill`."""
-    low = np.array([outline.min(axis=0) for outline in outlines])
-    high = np.array([outline.max(axis=0) for outline in outlines])
-    near = np.triu((low[:, None] <= high).all(axis=2) & (low <= high[:, None]).all(axis=2), 1)
-    for pair in np.argwhere(near)[:_PAIRS]:
+    for pair in islice(_near(outlines), _PAIRS):
         window, moved = _cropped([outlines[i] for i in pair], shape)
         size = window[0].stop - window[0].start, window[1].stop - window[1].start
         first, second = (_enclosed(starts, np.roll(starts, -1, axis=0), size) for starts in moved)
@@ -59,10 +57,28 @@ def crossing(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> bool:
     return False
 
 
+def _bounds(outlines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest (row, column) of each, ``(outlines, 2)``."""
+    points, first = np.concatenate(outlines), np.cumsum([0, *map(len, outlines[:-1])])
+    return np.minimum.reduceat(points, first), np.maximum.reduceat(points, first)
+
+
+def _near(outlines: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
+    """Pairs whose bounds meet; down the rows, since a noisy slice has thousands of outlines, and millions of pairs."""
+    low, high = _bounds(outlines)
+    order = np.argsort(low[:, 0], kind="stable")
+    ends = np.searchsorted(low[order, 0], high[order, 0], side="right")
+    for at, one in enumerate(order):
+        below = order[at + 1 : ends[at]]
+        meet = (low[below, 1] <= high[one, 1]) & (low[one, 1] <= high[below, 1])
+        yield from ((int(one), int(other)) for other in below[meet])
+
+
 def _cropped(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> tuple[tuple[slice, slice], list[np.ndarray]]:
     """The part of the image that outlines reach, and the outlines in its coordinates."""
-    low = np.clip(np.floor(np.min([outline.min(axis=0) for outline in outlines], axis=0)), 0, shape).astype(int)
-    high = np.clip(np.ceil(np.max([outline.max(axis=0) for outline in outlines], axis=0)) + 1, low, shape).astype(int)
+    lowest, highest = _bounds(outlines)
+    low = np.clip(np.floor(lowest.min(axis=0)), 0, shape).astype(int)
+    high = np.clip(np.ceil(highest.max(axis=0)) + 1, low, shape).astype(int)
     return (slice(low[0], high[0]), slice(low[1], high[1])), [outline - low for outline in outlines]
 
 

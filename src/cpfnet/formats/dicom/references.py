@@ -69,10 +69,9 @@ def references(header: pydicom.Dataset) -> References:
     """Which images a label (kind by `KINDS`) refers to, and the frames of reference that it is drawn in."""
     if KINDS.get(text(header, "SOPClassUID")) == "rtstruct":
         series = _values([header], *_STRUCTURE_SET, "SeriesInstanceUID")
-        instances = {
-            *_values([header], *_STRUCTURE_SET, "ContourImageSequence", _INSTANCE),
-            *_values([header], "ROIContourSequence", "ContourSequence", "ContourImageSequence", _INSTANCE),
-        }
+        instances = {*_values([header], *_STRUCTURE_SET, "ContourImageSequence", _INSTANCE)}
+        if not instances:  # each contour names its own, too: there may be thousands
+            instances = {*_values([header], "ROIContourSequence", "ContourSequence", "ContourImageSequence", _INSTANCE)}
         frames = {
             text(header, "FrameOfReferenceUID"),
             *_values([header], "ReferencedFrameOfReferenceSequence", "FrameOfReferenceUID"),

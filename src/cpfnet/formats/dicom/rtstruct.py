@@ -30,6 +30,7 @@ _EXACT = 0.01
 """Slices: contours nearer to a slice than this lie on it; what is farther was drawn between slices, and is said."""
 _LONGEST = 2**24
 """Bytes, or numbers, of one contour: some 500,000 points, far more than pixels along any edge."""
+_INSTANCE = "ReferencedSOPInstanceUID"
 _ABSURD = 1e6
 """Voxels from the image: coordinates that far are damaged."""
 
@@ -73,7 +74,7 @@ def read(found: DicomObject, image: Image | Header | None, labels: Labels | None
     for roi in items(header, "ROIContourSequence"):
         contours[int(text(roi, "ReferencedROINumber"))] += items(roi, "ContourSequence")
     for number, name in names.items():
-        structure = _Structure(name, (depth, height, width), np.linalg.inv(image.affine))
+        structure = _Structure(name, (depth, height, width), np.linalg.inv(image.affine), _slices(image))
         for contour in contours[number]:
             structure.add(contour)
         for index, mask in structure.slices():
@@ -92,6 +93,14 @@ def _refuse_elsewhere(header: pydicom.Dataset, image: Image | Header, names: dic
                 f"{names[number]!r} is drawn in the frame of reference {frame}, the image lies in {min(ours)}",
                 mend="give the series that it was drawn on, or leave the structure out of the classes",
             )
+
+
+def _slices(image: Image | Header) -> dict[str, int]:
+    """SOPInstanceUID → slice, of a series of one object a slice; empty for other images."""
+    headers = image.source.details.get("headers", ()) if image.source is not None else ()
+    if len(headers) != image.shape[0]:
+        return {}
+    return {text(header, "SOPInstanceUID"): index for index, header in enumerate(headers)}
 
 
 def _points(contour: pydicom.Dataset) -> np.ndarray:
@@ -115,6 +124,7 @@ class _Structure:
         name: of the ROI.
         shape: of the image, (depth, height, width).
         inverse: LPS mm → array indices.
+        instances: SOPInstanceUID → slice.
         contours: by slice: the position of their plane along the depth axis, and (row, column) of their points.
         said: how many contours were not taken as they stand, by what was done.
         points, outside: how many points there are, and how many of them lie beyond the edges of the slices.
@@ -123,6 +133,7 @@ class _Structure:
     name: str
     shape: tuple[int, int, int]
     inverse: np.ndarray
+    instances: dict[str, int]
     contours: dict[int, list[tuple[float, np.ndarray]]] = field(default_factory=lambda: defaultdict(list))
     said: Counter[str] = field(default_factory=Counter)
     points: int = 0
@@ -160,6 +171,9 @@ class _Structure:
                 f"lies at slice {plane:.2f} ({np.round(points[0], 2).tolist()} mm), the image has the slices 0 to {self.shape[0] - 1}",
                 "give all slices of the series, or leave the structure out of the classes",
             )
+        named = {self.instances.get(text(item, _INSTANCE), plane) for item in items(contour, "ContourImageSequence")}
+        if named and min(abs(slice_ - plane) for slice_ in named) > 0.5 + _FLAT:
+            self.said["contours that name the image of another slice, drawn where they lie"] += 1
         self.points += len(voxels)
         self.outside += int(
             np.any((voxels[:, 1:] < -0.5) | (voxels[:, 1:] > np.array(self.shape[1:]) - 0.5), axis=1).sum()

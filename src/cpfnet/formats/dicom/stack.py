@@ -94,6 +94,8 @@ def arrange(frames: Sequence[Frame]) -> Stack:
                 f"{len(lacking)} of {_plural(len(frames))} have no {keyword}: {listed(lacking)}",
                 mend="export the series with its geometry, or give images without positions one by one",
             )
+    if (spaces := len({str(frame.value("FrameOfReferenceUID") or "") for frame in frames} - {""})) > 1:
+        notes.append(f"its slices name {spaces} frames of reference: taken for one, by their positions")
     along, down = _directions(frames)
     rows, columns = _pixel_spacing(frames)
     normal = np.cross(along, down)
