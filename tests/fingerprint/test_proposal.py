@@ -269,3 +269,16 @@ def test_from_files_to_a_plan_file(tmp_path: Path) -> None:
     ):
         assert reasons[key].split()[0] in text
     assert Memory.found().bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing", "memory", "says"),
+    [
+        (((512, 512),) * 20, None, CPU, "each of 20 cases is seen about 200 times"),
+        (((40, 512, 512), (60, 512, 512)), (3, 1, 1), CPU, "each of 100 slices of 2 cases is seen about 80 times"),
+        (((64, 512, 512),), (1, 1, 1), GPU, "patches of each of 1 case"),
+    ],
+)
+def test_how_often_data_are_seen(sizes: Any, spacing: Any, memory: Memory, says: str, tmp_path: Path) -> None:
+    reasons = propose(found(sizes, spacing=spacing), Dataset(tmp_path, "set", ()), memory=memory)[1]
+    assert says in reasons["training.epochs"]

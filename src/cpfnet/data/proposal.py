@@ -199,8 +199,7 @@ def _training(draft: Draft) -> None:
     epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
     draft.because(
         "training.epochs",
-        f"{epochs} × {steps} optimiser steps: each of {fingerprint.cases} cases is seen about "
-        f"{epochs * steps * batch * accumulate / fingerprint.cases:.0f} times",
+        f"{epochs} × {steps} optimiser steps: {_seen(draft, epochs * steps * batch * accumulate)}",
     )
     pretrained = draft.data["network"]["weights"] != "none"
     draft.because(
@@ -222,6 +221,21 @@ def _training(draft: Draft) -> None:
         "workers": min(4, os.cpu_count() or 1),
         "augmentation": {"flips": flips},
     }
+
+
+def _seen(draft: Draft, patches: int) -> str:
+    """How often the network meets the same data: an image, a slice of a volume, or in 3-D a volume."""
+    spatial, fingerprint = draft.data["spatial"], draft.fingerprint
+    cases = f"{fingerprint.cases} case{'s' * (fingerprint.cases != 1)}"
+    if len(spatial["patch"]) == 3:
+        return f"about {patches / fingerprint.cases:.0f} patches of each of {cases}"
+    count, what = fingerprint.cases, cases
+    if fingerprint.volumes:
+        across = {"coronal": 1, "sagittal": 2}.get(spatial["slices"], 0)
+        count = sum(size[across] for size in fingerprint.sizes)
+        what = f"{count} slices of {cases}"
+    times = patches / count
+    return f"each of {what} is seen about {times:.{0 if times >= 2 else 1}f} times"
 
 
 def _flips(draft: Draft) -> tuple[list[str], str]:
