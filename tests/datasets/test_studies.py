@@ -19,6 +19,7 @@ from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.dataset import load
 from cpfnet.data.fingerprint import fingerprint
+from cpfnet.data.mending import Mending
 from cpfnet.data.proposal import propose
 from cpfnet.errors import DatasetError
 from tests.data import PRIVATE, shared, write_nifti, write_photograph
@@ -378,13 +379,34 @@ def test_one_patient_id_for_all_is_said_and_mended(tmp_path: Path) -> None:
     assert [case.patient for case in load(tmp_path).cases] == ["p1", "p2"]
 
 
+def test_a_series_that_was_never_fetched_is_one_finding(tmp_path: Path) -> None:
+    for patient in "ab":
+        files = scan(tmp_path / patient / "ct", patient=patient)
+        write_rtstruct(tmp_path / patient / "rs.dcm", files)
+    for path in [*files, tmp_path / "a" / "rs.dcm"]:
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    findings = {f.where: f for f in load(tmp_path).problems if f.kind == "lfs-pointer"}
+    assert sorted(findings) == ["a/rs.dcm", "b/ct"]
+    assert findings["b/ct"].what.startswith(f"{len(files)} files, such as `b/ct/")
+    assert len(findings["b/ct"].files) == len(files)
+    assert all(f.mend.startswith("fetch the content with `git lfs pull`; or ") for f in findings.values())
+
+
+def test_the_label_to_add_is_called_after_the_case_alone(tmp_path: Path) -> None:
+    """A case called c changes no suffix."""
+    labelled, other = (Case(name, name, (tmp_path / name / "ct",), {}) for name in "cb")
+    labelled.labels["label"] = tmp_path / "c" / "c_mask.dcm"
+    mending = Mending(Dataset(tmp_path, "set", (labelled, other)))
+    assert mending.add_label(other) == "add the label `b/b_mask.dcm`"
+
+
 def test_damaged_file_beside_the_cases(tmp_path: Path) -> None:
     files = scan(tmp_path / "p1")
     write_rtstruct(tmp_path / "labels" / "a.dcm", files)
     (tmp_path / "labels" / "b.dcm").write_text("<html>please log in</html>")
     (tmp_path / "labels" / "README.txt").write_text("not DICOM, and no problem")
     (finding,) = load(tmp_path).problems
-    assert (finding.kind, finding.where) == ("unreadable", "labels/b.dcm")
+    assert (finding.kind, finding.where) == ("html-page", "labels/b.dcm")
     (tmp_path / "labels" / "b.dcm").unlink()
     assert not load(tmp_path).problems
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,7 +33,8 @@ class Mending:
             names = " and ".join(f"`{case.id}`" for case in cases)
             return f"remove the entry of case {names} from `{self.list}`"
         files = [path for case in cases for path in case.files if os.path.lexists(path) or formats.exists(path)]
-        files = [path for path in files if not any(other in path.parents for other in files)]  # a folder takes them along
+        # A folder takes along what lies in it.
+        files = [path for path in files if not any(other in path.parents for other in files)]
         series = " (the files with this SeriesInstanceUID)" if any(is_reference(path) for path in files) else ""
         return f"delete {self.quoted(files)}{series}"
 
@@ -68,6 +70,12 @@ def _analogous(path: Path, example: Case, case: Case, root: Path) -> Path | None
     name = path.relative_to(root).as_posix()
     stems = formats.stem(example.images[0]), formats.stem(case.images[0])
     for old, new in ((example.id, case.id), stems):
-        if old in name:
-            return root / name.replace(example.patient, case.patient).replace(old, new)
+        if _whole(old).search(name):
+            name = _whole(example.patient).sub(lambda _: case.patient, name)
+            return root / _whole(old).sub(lambda _: new, name)  # noqa: B023 (used at once)
     return None
+
+
+def _whole(name: str) -> re.Pattern[str]:
+    """A name, not as part of a longer word: ``c`` is not in ``.dcm``."""
+    return re.compile(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])")

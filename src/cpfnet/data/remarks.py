@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from cpfnet import formats
 from cpfnet.data.declaration import Declaration
 from cpfnet.data.finding import Finding, quoted, shown
-from cpfnet.formats.files import NIFTI_SUFFIXES
+from cpfnet.formats.files import NIFTI_SUFFIXES, placeholder
 
 if TYPE_CHECKING:
     from cpfnet.formats.dicom import Scan, Series
@@ -51,16 +52,30 @@ def patients(root: Path, declaration: Declaration, chosen: Sequence[Series]) -> 
 
 
 def damaged(root: Path, found: Scan, chosen: Sequence[Series]) -> list[Finding]:
-    """Files that cannot be read, where no case will say so: what lies in a case's own folder fails with the case."""
+    """Files that cannot be read, where no case will say so: what lies in a case's own folder fails with the case.
+
+    Those of one folder with the same trouble, as a series that was never fetched, are one finding.
+    """
     own = {one.reference for one in chosen}
-    return [
-        Finding(
-            "error",
-            "unreadable",
-            shown(path, root),
-            f"{reason}: the image series or label that it is part of lacks it",
-            f"replace `{shown(path, root)}` by a readable copy; or delete `{shown(path, root)}`",
+    groups: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path, reason in found.unreadable:
+        if not own & {path, *path.parents}:
+            groups[path.parent, reason].append(path)
+    findings = []
+    for (folder, reason), paths in groups.items():
+        kind, several = placeholder(paths[0]), len(paths) > 1
+        one = f"`{shown(paths[0], root)}`"
+        ways = (
+            ["replace them by readable copies", "delete them"]
+            if several
+            else [f"replace {one} by a readable copy", f"delete {one}"]
         )
-        for path, reason in found.unreadable
-        if not own & {path, *path.parents}
-    ]
+        if kind == "lfs-pointer":
+            ways.insert(0, "fetch the content with `git lfs pull`")
+        what = f"{reason}: an image series or label lacks it"
+        if several:
+            what = f"{len(paths)} files, such as {one}, of which each {what}"
+        where = shown(folder if several else paths[0], root)
+        files = tuple(shown(path, root) for path in paths) if several else ()
+        findings.append(Finding("error", kind or "unreadable", where, what, "; or ".join(ways), files=files))
+    return findings
