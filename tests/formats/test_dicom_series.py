@@ -106,8 +106,10 @@ def test_objects_that_are_no_images_are_ignored(tmp_path):
         dataset.save_as(path)
     dose = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.481.2", "Modality": "RTDOSE"}
     write_series(tmp_path, STORED[:1], series="dose", names="dose.dcm", **dose)
+    spectra = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4.2", "Modality": "MR"}  # they have Rows and Columns
+    write_series(tmp_path, STORED[:1], series="spectra", names="spectra.dcm", **spectra)
     assert formats.read(tmp_path).shape == (3, 4, 5)
-    assert scan(tmp_path).others == {"SR": 1, "PR": 1, "RTDOSE": 1}
+    assert scan(tmp_path).others == {"SR": 1, "PR": 1, "RTDOSE": 1, "MR spectroscopy": 1}
     error = _refused(tmp_path / "dose.dcm")
     assert error.what == "holds no DICOM image, only 1 RTDOSE"
 

@@ -10,6 +10,7 @@ import pytest
 
 from cpfnet import formats
 from cpfnet.errors import FormatError
+from cpfnet.image import Segmentation
 from tests.data import PRIVATE, dicom_uid, write_multiframe, write_photograph, write_series
 
 STORED = np.arange(6 * 4 * 5, dtype=np.int16).reshape(6, 4, 5)
@@ -47,16 +48,47 @@ def test_uneven_spacing(tmp_path):
     assert "1.5 mm between slice_002.dcm (InstanceNumber 3) and slice_003.dcm (InstanceNumber 4)" in what
 
 
-@pytest.mark.parametrize(("away", "fits"), [(0.009, True), (0.02, False)])
-def test_spacing_may_be_off_by_a_hundredth(tmp_path, away, fits):
+@pytest.mark.parametrize(("away", "fits"), [(0.009, True), (0.018, True), (0.021, False)])
+def test_spacing_may_be_off_by_a_hundredth_or_a_tenth_of_a_millimetre(tmp_path, away, fits):
     def edit(index, dataset):
         dataset.ImagePositionPatient = [0, 0, 5 * (index + away * (index == 2))]
 
     write_series(tmp_path, STORED, np.diag([5.0, 1, 1, 1])[:, [2, 1, 0, 3]], edit=edit)
     if fits:
-        assert formats.read(tmp_path).spacing[0] == pytest.approx(5)
+        image = formats.read(tmp_path)
+        assert image.spacing[0] == pytest.approx(5)
+        said = "slices lie up to 0.09 mm from even spacing, as rounded positions do: taken as even"
+        assert image.source.notes == ((said,) if away > 0.01 else ())
     else:
         assert "not evenly spaced" in _refused(tmp_path)
+
+
+@pytest.mark.parametrize("spacing", [1.25, 2.25])
+@pytest.mark.parametrize("format", ["dicom-seg", "rtstruct"])
+def test_positions_of_one_decimal(tmp_path, spacing, format):
+    """Labels that are written come back on the slices that they were drawn on."""
+    stored = np.random.default_rng(0).integers(0, 1500, (20, 8, 9)).astype(np.int16)
+
+    def edit(index, dataset):
+        dataset.ImagePositionPatient = [0, 0, round(index * spacing, 1)]
+
+    write_series(tmp_path / "ct", stored, edit=edit)
+    image = formats.read(tmp_path / "ct")
+    assert "taken as even" in image.source.notes[0]
+    mask = (image.array[0] > 0).astype(np.uint8)
+    path = formats.write(Segmentation(mask, image.affine, image.source), tmp_path / "mask", format=format)
+    np.testing.assert_array_equal(formats.read_label(path, image).array[0] > 0, mask)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5])
+def test_uneven_by_a_tenth_of_a_thin_slice(tmp_path, scale):
+    heights = np.array([0, 1, 2.12, 3, 4, 5]) * scale
+    write_series(
+        tmp_path,
+        STORED,
+        edit=lambda i, d: d.update({"ImagePositionPatient": [0, 0, heights[i]], "PixelSpacing": [scale, scale]}),
+    )
+    assert "not evenly spaced" in _refused(tmp_path)
 
 
 def test_slices_drawn_aside(tmp_path):

@@ -71,7 +71,23 @@ def complete(header: pydicom.Dataset, folder: Path, name: str) -> tuple[str, ...
         folder: that it lies in; of an archive, with the folder inside it.
         name: of the file.
     """
-    notes: list[str] = []
+    notes = [] if all(text(header, keyword) for keyword in _IDENTITY) else _complete_uids(header, folder, name)
+    declared = header.get("SpecificCharacterSet", "ASCII")
+    names = [declared] if isinstance(declared, str) else list(declared or [""])
+    if names != ["ASCII"] and (not any(names) or any(name and name not in python_encoding for name in names)):
+        header.SpecificCharacterSet = "ISO_IR 100"
+        implicit, little = header.original_encoding
+        header.set_original_encoding(implicit, little, convert_encodings("ISO_IR 100"))
+        state = "is empty" if not any(names) else f"has the unknown value {printable(str(names[0]))!r}"
+        notes.append(f"SpecificCharacterSet {state}: texts are taken for Latin-1 (ISO_IR 100)")
+    return tuple(notes)
+
+
+_IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+
+
+def _complete_uids(header: pydicom.Dataset, folder: Path, name: str) -> list[str]:
+    notes = []
     meta = getattr(header, "file_meta", None) or pydicom.Dataset()
     frame = text(header, "FrameOfReferenceUID")
     # The frame of reference tells examinations apart; without one, only the place does.
@@ -96,12 +112,4 @@ def complete(header: pydicom.Dataset, folder: Path, name: str) -> tuple[str, ...
             setattr(header, keyword, values[keyword])
         if empty:
             notes.append(f"{' and '.join(empty)} empty: {origin}")
-    declared = header.get("SpecificCharacterSet", "ASCII")
-    names = [declared] if isinstance(declared, str) else list(declared or [""])
-    if names != ["ASCII"] and (not any(names) or any(name and name not in python_encoding for name in names)):
-        header.SpecificCharacterSet = "ISO_IR 100"
-        implicit, little = header.original_encoding
-        header.set_original_encoding(implicit, little, convert_encodings("ISO_IR 100"))
-        state = "is empty" if not any(names) else f"has the unknown value {printable(str(names[0]))!r}"
-        notes.append(f"SpecificCharacterSet {state}: texts are taken for Latin-1 (ISO_IR 100)")
-    return tuple(notes)
+    return notes

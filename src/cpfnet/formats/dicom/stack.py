@@ -18,6 +18,9 @@ from cpfnet.formats.dicom.enhanced import Frame
 from cpfnet.formats.dicom.header import is_localizer, text
 
 _TOLERANCE = 0.01  # of the spacing: how far a slice may lie from its place in a regular stack
+_ROUNDED = (
+    0.1  # mm, and at most this part of the spacing: what positions with one decimal are off by; taken as even, and said
+)
 _DIRECTION = 1e-3  # difference of direction cosines that counts as another orientation
 _TILT = 0.1  # degrees between stack and normal that are worth a note
 _STEEPEST = 60.0  # degrees; no gantry tilts so far
@@ -201,8 +204,11 @@ def _depth(
     spacing = float(depth @ normal)
     places = positions[0] + np.arange(len(frames))[:, None] * depth
     away = np.linalg.norm(positions - places, axis=1)
-    if away.max() > _TOLERANCE * max(spacing, pixel):
-        _refuse_irregular(frames, gaps, float(away.max()))
+    worst, notes = float(away.max()), []
+    if worst > _TOLERANCE * max(spacing, pixel):
+        if worst > _ROUNDED * min(1.0, spacing):
+            _refuse_irregular(frames, gaps, worst)
+        notes.append(f"slices lie up to {worst:.2g} mm from even spacing, as rounded positions do: taken as even")
     angle = float(np.degrees(np.arctan2(np.linalg.norm(depth - spacing * normal), spacing)))
     if angle > _STEEPEST:
         raise FormatError(
@@ -210,8 +216,8 @@ def _depth(
             mend="give the slices of one stack",
         )
     if angle > _TILT:
-        return depth, [f"gantry tilt of {angle:.1f}°: the slices are sheared against their normal, and stay so"]
-    return depth, []
+        notes.append(f"gantry tilt of {angle:.1f}°: the slices are sheared against their normal, and stay so")
+    return depth, notes
 
 
 def _differing(frames: Sequence[Frame]) -> str:

@@ -16,6 +16,7 @@ from cpfnet.formats.files import DICOM_SUFFIXES, SERIES, check_dicom, suffix_of
 _OTHERS = {  # SOP classes (PS3.4, annex B.5) with pixels that are no images
     "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
     "1.2.840.10008.5.1.4.1.1.30": "parametric map",
+    "1.2.840.10008.5.1.4.1.1.4.2": "MR spectroscopy",  # no pixels, but rows and columns
     "1.2.840.10008.1.3.10": "DICOMDIR",
 }
 
