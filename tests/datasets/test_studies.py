@@ -290,6 +290,17 @@ def test_several_labels_of_a_series_are_refused_and_every_mend_works(tmp_path: P
     assert by_id(last)["p1"].labels.keys() == {"reader1", "reader2"}
 
 
+def test_one_object_for_each_structure_shall_be_merged(tmp_path: Path) -> None:
+    """Rather than all but one be deleted."""
+    for number in (1, 2):
+        files = scan(tmp_path / f"p{number}", patient=f"P{number}")
+        write_seg(tmp_path / f"p{number}" / "liver.dcm", files, {"Liver": BOX})
+    write_seg(tmp_path / "p2" / "spleen.dcm", files, {"Spleen": np.s_[0:1, 0:3, 0:3]})
+    (finding,) = load(tmp_path).problems
+    assert finding.what.startswith("2 labels of the same image series, each with structures of its own: ")
+    assert finding.mend.startswith("merge them into one object that holds all these structures; or ")
+
+
 def test_many_labels_of_a_series_are_told_in_few_words(tmp_path: Path) -> None:
     files = scan(tmp_path / "p")
     for number in range(12):

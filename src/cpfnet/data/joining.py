@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpfnet.data.finding import Finding, quoted, shown
+from cpfnet.data.names import normal
 from cpfnet.data.patterns import find
 
 if TYPE_CHECKING:
@@ -93,7 +94,12 @@ def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: boo
         ways += [f"write `label: '{pattern}'` into `dataset.yaml`" for pattern in patterns]
         readers = ", ".join(f"reader{number}: '{pattern}'" for number, pattern in enumerate(patterns, start=1))
         ways += [f"write `label: {{{readers}}}` into `dataset.yaml` if each is the work of one reader"]
-    what = f"{len(paths)} labels of the same image series: {_few(paths, root)}; the case is left out"
+    drawn = [{normal(name) for name in one.names} for one in labels]
+    apart = all(drawn) and len(set[str]().union(*drawn)) == sum(map(len, drawn))  # as one SEG for each structure
+    if apart:
+        ways.insert(0, "merge them into one object that holds all these structures")
+    own = ", each with structures of its own" if apart else ""
+    what = f"{len(paths)} labels of the same image series{own}: {_few(paths, root)}; the case is left out"
     return Finding("error", "ambiguous-label", shown(paths[0], root), what, "; or ".join(ways), case)
 
 
