@@ -111,6 +111,13 @@ DEFECTS: list[tuple[str, Callable[[Path], None], str, str, str]] = [
         "nothing is drawn of Lung",
     ),
     (
+        "nothing drawn that others show",
+        lambda root: _draw(root, "pat_2", {"BODY": np.s_[2:2, 0:3, 0:3]}),
+        "empty-label",
+        "pat_2/rs.dcm",
+        "nothing is drawn of BODY, which no other label draws",
+    ),
+    (
         "nothing drawn",
         lambda root: _draw(root, "pat_2", {}),
         "empty-label",
@@ -231,6 +238,22 @@ def test_check_refuses_what_training_would(labels: str, words: str, treated: Pat
     assert all(words in f.what for f in findings)
     with pytest.raises(DatasetError, match=words):
         plan(root)
+
+
+@pytest.mark.parametrize("name", [None, "BODY"])
+def test_a_label_without_any_known_structure_is_an_error(name: str | None, treated: Path, tmp_path: Path) -> None:
+    """As planning has it; a known structure that is nowhere drawn is only looked at."""
+    root = tmp_path / "set"
+    shutil.copytree(treated, root)
+    _draw(root, "pat_2", {name: np.s_[2:2, 0:3, 0:3]} if name else {})
+    (finding,) = check(root)
+    assert (finding.severity, finding.kind) == ("error", "empty-label")
+    with pytest.raises(DatasetError, match="none of its structures"):
+        plan(root)
+    _draw(root, "pat_2", {"gtv": np.s_[2:2, 0:3, 0:3]})
+    (finding,) = check(root)
+    assert (finding.severity, finding.kind) == ("warning", "empty-label")
+    plan(root)
 
 
 def test_contours_outside_the_image_are_said(treated: Path, tmp_path: Path) -> None:

@@ -21,6 +21,21 @@ def normal(name: str) -> str:
     return re.sub(r"[\s_\-]+", "", name.casefold())
 
 
+def pattern(name: str) -> str:
+    """A name as a pattern that matches itself and little else: a star would match more than a question mark."""
+    return name.strip().replace("*", "?")
+
+
+def alike(first: str, second: str) -> bool:
+    """May two names mean one structure? Equal but for digits and signs, which vary, or one is the other with an ending."""
+    a, b = sorted((_letters(first), _letters(second)), key=len)
+    return b.startswith(a) and (a == b or len(a) >= 3)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalpha, name.casefold())) or name
+
+
 def classes_of(
     structures: Sequence[Mapping[str, int]], overlaps: Sequence[Mapping[frozenset[str], int]], where: Path
 ) -> tuple[Labels, str]:
@@ -78,8 +93,7 @@ def _class_name(variants: Counter[str]) -> str:
 def _class(variants: Counter[str]) -> LabelClass:
     name = _class_name(variants)
     others = {v.strip() for v in variants if v.strip().casefold() != name.casefold()}
-    # A star in a pattern would match more than this name; a question mark matches it, and little else.
-    names = tuple(other.replace("*", "?") for other in sorted(others, key=lambda v: (natural(v), v)))
+    names = tuple(pattern(other) for other in sorted(others, key=lambda v: (natural(v), v)))
     return LabelClass(name=name, values=(1,), names=names)
 
 

@@ -13,7 +13,7 @@ from cpfnet.data.declaration import short_labels
 from cpfnet.data.finding import Finding, natural
 from cpfnet.data.label_rules import rare
 from cpfnet.data.mending import Mending
-from cpfnet.data.names import MOST_NAMES, classes_of, normal
+from cpfnet.data.names import MOST_NAMES, alike, classes_of, normal, pattern
 from cpfnet.errors import DatasetError
 from cpfnet.labels import conflict
 from cpfnet.planning import LabelClass, Labels
@@ -52,17 +52,6 @@ def _users(pairs: Pairs, names: Sequence[str] | None = None) -> dict[str, tuple[
     return {
         name: tuple(dict.fromkeys(users[name])) for name in sorted(users, key=lambda n: (-len(users[n]), natural(n)))
     }
-
-
-def _letters(name: str) -> str:
-    """What is left of a name without digits and signs: numbers of ROIs and of patients vary."""
-    return "".join(filter(str.isalpha, name.casefold())) or name
-
-
-def _alike(first: str, second: str) -> bool:
-    """May two names mean one structure? Equal but for digits and signs, or one is the other with an ending."""
-    a, b = sorted((_letters(first), _letters(second)), key=len)
-    return b.startswith(a) and (a == b or len(a) >= 3)
 
 
 def _empty(case: Case, content: Content, names: Sequence[str], mending: Mending) -> Finding:
@@ -112,7 +101,7 @@ def _unmatched(pairs: Pairs, labels: Labels, classes_in: Mapping[Path, set[str]]
             if _classes([name], labels):
                 continue
             for c in lacking:
-                if any(_alike(name, known.replace("*", "").replace("?", "")) for known in (c.name, *c.names)):
+                if any(alike(name, known.replace("*", "").replace("?", "")) for known in (c.name, *c.names)):
                     out.setdefault(name, c.name)
     return out
 
@@ -121,21 +110,16 @@ def _varying(pairs: Pairs, labels: Labels, varying: Mapping[str, str], mending: 
     extended = labels.model_copy(
         update={
             "classes": tuple(
-                c.model_copy(update={"names": (*c.names, *(_pattern(n) for n, k in varying.items() if k == c.name))})
+                c.model_copy(update={"names": (*c.names, *(pattern(n) for n, k in varying.items() if k == c.name))})
                 for c in labels.classes
             )
         }
     )
-    alike = [name for name in _users(pairs) if name in varying or _classes([name], labels) & set(varying.values())]
+    similar = [name for name in _users(pairs) if name in varying or _classes([name], labels) & set(varying.values())]
     shown = ", ".join(f"{name} ({meant}?)" for name, meant in varying.items())
     what = f"structures are called differently from case to case: {shown} mean no class, in cases that lack one called alike"
     mend = mending.declare(f"labels: {short_labels(extended)}")
-    return Finding("error", "structure-names", mending.dataset.name, what, mend, variants=_users(pairs, alike))
-
-
-def _pattern(name: str) -> str:
-    """A name as a pattern that matches itself; a star would match more."""
-    return name.strip().replace("*", "?")
+    return Finding("error", "structure-names", mending.dataset.name, what, mend, variants=_users(pairs, similar))
 
 
 def _meaningless(case: Case, content: Content, labels: Labels, mending: Mending) -> Finding:
@@ -146,7 +130,7 @@ def _meaningless(case: Case, content: Content, labels: Labels, mending: Mending)
     if content.names and len(labels.classes) == 1:
         (only,) = labels.classes
         first = labels.model_copy(
-            update={"classes": (only.model_copy(update={"names": (*only.names, _pattern(content.names[0]))}),)}
+            update={"classes": (only.model_copy(update={"names": (*only.names, pattern(content.names[0]))}),)}
         )
         mend = f"{mending.declare(f'labels: {short_labels(first)}')} if {content.names[0]} is meant; or {mend}"
     return Finding("error", "structure-names", where, what, mend, case.id)
@@ -200,8 +184,11 @@ def _lacking(
 
 def _undeclared(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
     sound = []
+    known = {normal(name) for _, content in pairs for name in _drawn(content)}
     for case, content in pairs:
-        if empty := [name for name in content.structures or {} if not (content.structures or {})[name]]:
+        if known and not any(normal(name) in known for name in content.names):
+            yield _strange(case, content, mending)
+        elif empty := [name for name in content.structures or {} if not (content.structures or {})[name]]:
             yield _empty(case, content, empty, mending)
         elif not content.structures:
             yield _empty(case, content, [], mending)
@@ -230,6 +217,18 @@ def _undeclared(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
         yield from rare(holders, [case for case, _ in sound], proposed, mending, named=True)
 
 
+def _strange(case: Case, content: Content, mending: Mending) -> Finding:
+    """A label that shares no structure with the others, nor draws its own: it says nothing about what there is to learn."""
+    names = ", ".join(content.names[:8])
+    what = (
+        f"nothing is drawn of {names}, which no other label draws either"
+        if names
+        else "empty label: it has no structure"
+    )
+    mend = f"draw what the others show in `{mending.shown(content.path)}`; or {mending.drop(case)}"
+    return Finding("error", "empty-label", mending.shown(content.path), what, mend, case.id)
+
+
 def _merged(pairs: Pairs) -> dict[str, set[str]]:
     """Classes to propose: the commonest name → normalised names that may mean it; names of one case are never one."""
     together: Counter[frozenset[str]] = Counter()
@@ -243,7 +242,7 @@ def _merged(pairs: Pairs) -> dict[str, set[str]]:
         fitting = (
             group
             for first, group in groups.items()
-            if _alike(key, first) and not any(together[frozenset((key, other))] for other in group)
+            if alike(key, first) and not any(together[frozenset((key, other))] for other in group)
         )
         group = next(fitting, None)
         if group is None:
@@ -261,7 +260,7 @@ def _proposed(pairs: Pairs, merged: Mapping[str, set[str]]) -> Labels:
     classes = []
     for number, names in enumerate(used.values(), start=1):
         ordered = sorted(names, key=lambda n: (-names[n], natural(n)))
-        others = {_pattern(n): n for n in ordered[1:] if n.casefold() != ordered[0].casefold()}
+        others = {pattern(n): n for n in ordered[1:] if n.casefold() != ordered[0].casefold()}
         classes.append(LabelClass(name=ordered[0], values=(number,), names=tuple(others)))
     covered = any(
         len(_classes(sorted(names), Labels(classes=tuple(classes)))) > 1 for _, c in pairs for names in c.overlaps
