@@ -77,7 +77,9 @@ def test_positions_of_one_decimal(tmp_path, spacing, format):
     assert "taken as even" in image.source.notes[0]
     mask = (image.array[0] > 0).astype(np.uint8)
     path = formats.write(Segmentation(mask, image.affine, image.source), tmp_path / "mask", format=format)
-    np.testing.assert_array_equal(formats.read_label(path, image).array[0] > 0, mask)
+    label = formats.read_label(path, image)
+    np.testing.assert_array_equal(label.array[0] > 0, mask)
+    assert label.source.notes == ()
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.5])

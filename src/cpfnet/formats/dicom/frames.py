@@ -92,8 +92,8 @@ def own_grid(planes: Planes) -> Header:
     return Header((count + 1, *planes.size), affine, ("structures",), np.dtype(np.uint16))
 
 
-def _unevenness(image: Image | Header, affine: np.ndarray) -> np.ndarray:
-    """How far each slice of a series lies from its place in the regular grid, mm ``(depth, 3)``; zeros where that is unknown."""
+def unevenness(image: Image | Header, affine: np.ndarray) -> np.ndarray:
+    """How far each slice of a series lies from its place in the regular grid, voxels ``(depth, 3)``; zeros where that is unknown."""
     details = image.source.details if image.source is not None else {}
     headers, numbers = details.get("headers", []), details.get("frames", [])
     if not headers or len(numbers) != image.shape[0]:
@@ -101,7 +101,8 @@ def _unevenness(image: Image | Header, affine: np.ndarray) -> np.ndarray:
     frames = [frames_of(DicomObject(Path(), None, header)) for header in headers]
     slices = zip(frames if len(frames) > 1 else frames * len(numbers), numbers, strict=True)
     positions = [of_object[number].numbers("ImagePositionPatient", 3) for of_object, number in slices]
-    return np.array(positions) - affine[:3, 3] - np.arange(len(numbers))[:, None] * affine[:3, 0]
+    away = np.array(positions) - affine[:3, 3] - np.arange(len(numbers))[:, None] * affine[:3, 0]
+    return away @ np.linalg.inv(affine)[:3, :3].T
 
 
 def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[int]:
@@ -134,7 +135,7 @@ def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[
     corners = (origin[:, None] + ends @ steps - affine[:3, 3]) @ inverse.T
     slices = np.rint(corners[:, :, 0].mean(axis=1)).astype(np.int64)
     within = np.clip(slices, 0, depth - 1)
-    off = corners - (_unevenness(image, affine) @ inverse.T)[within, None]
+    off = corners - unevenness(image, affine)[within, None]
     off[:, :, 0] -= slices[:, None]
     off[:, :, 1:] -= ends
     worst = np.abs(off).max(axis=1, initial=0.0)

@@ -14,6 +14,7 @@ import pydicom
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.contours import crossing, fill
+from cpfnet.formats.dicom.frames import unevenness
 from cpfnet.formats.dicom.header import text
 from cpfnet.formats.dicom.objects import DicomObject
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
@@ -73,8 +74,9 @@ def read(found: DicomObject, image: Image | Header | None, labels: Labels | None
     contours: dict[int, list[pydicom.Dataset]] = defaultdict(list)
     for roi in items(header, "ROIContourSequence"):
         contours[int(text(roi, "ReferencedROINumber"))] += items(roi, "ContourSequence")
+    heights, instances = np.arange(depth) + unevenness(image, image.affine)[:, 0], _slices(image)
     for number, name in names.items():
-        structure = _Structure(name, (depth, height, width), np.linalg.inv(image.affine), _slices(image))
+        structure = _Structure(name, (depth, height, width), np.linalg.inv(image.affine), heights, instances)
         for contour in contours[number]:
             structure.add(contour)
         for index, mask in structure.slices():
@@ -124,8 +126,9 @@ class _Structure:
         name: of the ROI.
         shape: of the image, (depth, height, width).
         inverse: LPS mm → array indices.
+        heights: where each slice really lies along the depth axis.
         instances: SOPInstanceUID → slice.
-        contours: by slice: the position of their plane along the depth axis, and (row, column) of their points.
+        contours: by slice: how far their plane lies from it, slices, and (row, column) of their points.
         said: how many contours were not taken as they stand, by what was done.
         points, outside: how many points there are, and how many of them lie beyond the edges of the slices.
     """
@@ -133,6 +136,7 @@ class _Structure:
     name: str
     shape: tuple[int, int, int]
     inverse: np.ndarray
+    heights: np.ndarray
     instances: dict[str, int]
     contours: dict[int, list[tuple[float, np.ndarray]]] = field(default_factory=lambda: defaultdict(list))
     said: Counter[str] = field(default_factory=Counter)
@@ -178,18 +182,19 @@ class _Structure:
         self.outside += int(
             np.any((voxels[:, 1:] < -0.5) | (voxels[:, 1:] > np.array(self.shape[1:]) - 0.5), axis=1).sum()
         )
-        self.contours[min(round(plane), self.shape[0] - 1)].append((plane, voxels[:, 1:]))
+        index = min(round(plane), self.shape[0] - 1)
+        self.contours[index].append((plane - self.heights[index], voxels[:, 1:]))
 
     def slices(self) -> Iterator[tuple[int, np.ndarray]]:
         """The slices that it covers, and the bool ``(height, width)`` masks there."""
         covered = False
         for index, contours in sorted(self.contours.items()):
-            plane = min((abs(plane - index), plane) for plane, _ in contours)[1]
-            outlines = {outline.tobytes(): outline for where, outline in contours if abs(where - plane) <= _FLAT}
-            same = sum(abs(where - plane) <= _FLAT for where, _ in contours)
+            nearest = min((abs(away), away) for away, _ in contours)[1]
+            outlines = {outline.tobytes(): outline for away, outline in contours if abs(away - nearest) <= _FLAT}
+            same = sum(abs(away - nearest) <= _FLAT for away, _ in contours)
             self.said["contours left out for others that lie nearer to the same slice"] += len(contours) - same
             self.said["contours that stand twice in a plane, taken once"] += same - len(outlines)
-            self.said["contours between slices, drawn on the nearest"] += same * (abs(plane - index) > _EXACT)
+            self.said["contours between slices, drawn on the nearest"] += same * (abs(nearest) > _EXACT)
             if crossing(list(outlines.values()), self.shape[1:]):
                 self.said["contours that cross, what lies in two of them left out (even–odd)"] += len(outlines)
             mask = fill(list(outlines.values()), self.shape[1:])
