@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import cpfnet
+from cpfnet import formats
 from cpfnet.cli import app
 from cpfnet.data.dataset import load
 from cpfnet.inference.cases import found
@@ -267,6 +268,11 @@ class TestPredict:
         ct(tmp_path / "a" / "pet", phantom(), series="pet", edit=lambda _, header: setattr(header, "Modality", "PT"))
         assert [o.status for o in run([tmp_path / "a"], tmp_path / "out")] == ["done", "skipped"]
         assert [o.status for o in run([tmp_path / "a" / "pet"], tmp_path / "out2")] == ["refused"]
+
+    def test_an_unknown_modality_may_be_any(self, tmp_path):
+        ct(tmp_path / "a", phantom(), edit=lambda _, header: setattr(header, "Modality", ""))
+        assert [o.status for o in run([tmp_path / "a"], tmp_path / "out")] == ["done"]
+        assert formats.read_header(tmp_path / "a").modality is None
 
     def test_force_goes_on_with_another_modality(self, tmp_path):
         data.write_series(tmp_path / "mr", bright(phantom(), 3).astype(np.uint16), modality="MR")

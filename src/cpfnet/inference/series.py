@@ -23,8 +23,8 @@ class _Found:
     given: Path
 
     @property
-    def modality(self) -> str:
-        return modality_of(self.series.modality)
+    def modality(self) -> str | None:
+        return modality_of(self.series.modality) if self.series.modality else None
 
 
 def series_items(places: Sequence[Path], modality: str) -> list[Item]:

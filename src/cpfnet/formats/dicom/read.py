@@ -82,7 +82,7 @@ def _prepare(series: Series, beside: Sequence[str], archives: Archives) -> tuple
     stack = arrange([frame for item in objects for frame in frames_of(item)])
     values = values_of(stack)
     source = _source(series, stack, values.unit, (*beside, *notes, *stack.notes, *values.notes))
-    modality = modality_of(series.modality)
+    modality = modality_of(series.modality) if series.modality else None
     return stack, values, Header(stack.shape, stack.affine, values.channels, values.dtype, modality, source)
 
 
