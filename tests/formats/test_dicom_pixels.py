@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
 import textwrap
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -480,3 +483,26 @@ def test_rows_that_the_header_does_not_know_are_not_lost(tmp_path):
     paths = write_series(tmp_path, np.zeros((3, 6, 5), np.int16), edit=lambda index, header: setattr(header, "Rows", 5))
     with pytest.raises(FormatError, match="promises 1 × 5×5 pixels, 50 bytes, and holds 60"):
         formats.read(paths[0].parent)
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+    def edit(index, dataset):
+        dataset.FloatPixelData = np.zeros(dataset.Rows * dataset.Columns, np.float32).tobytes()
+
+    (path,) = write_series(tmp_path, np.zeros((1, 8, 8), np.int16), edit=edit)
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData
+    dataset.save_as(path)
+    with pytest.raises(FormatError, match="floating-point pixels"):
+        formats.read(path)
+
+
+def test_threads_that_read_leave_warnings_as_they_were(tmp_path):
+    write_series(tmp_path, np.zeros((3, 8, 8), np.int16), edit=lambda i, d: d.update({"PatientID": "x" * 100}))
+    filters, level = list(warnings.filters), logging.getLogger("pydicom").level
+    with warnings.catch_warnings(record=True) as said, ThreadPoolExecutor(8) as pool:
+        warnings.simplefilter("always")
+        list(pool.map(lambda _: formats.read(tmp_path), range(40)))
+    assert not said
+    assert warnings.filters == filters
+    assert logging.getLogger("pydicom").level == level

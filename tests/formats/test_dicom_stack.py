@@ -227,6 +227,8 @@ def test_missing_geometry(tmp_path, keyword):
         ("PixelSpacing", [0, 1], r"is [0.0, 1.0] mm"),
         ("PixelSpacing", [1, -1], r"is [1.0, -1.0] mm"),
         ("RescaleSlope", 0, "RescaleSlope of slice_002.dcm (InstanceNumber 3) is 0"),
+        ("RescaleSlope", "1e308", "RescaleSlope 1e+308 and RescaleIntercept -1024 of slice_002.dcm"),
+        ("RescaleIntercept", "-1e30", "lead beyond all values"),
     ],
 )
 def test_impossible_geometry(tmp_path, keyword, value, words):

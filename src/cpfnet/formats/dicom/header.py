@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,18 +35,36 @@ def is_localizer(header: pydicom.Dataset) -> bool:
     return "LOCALIZER" in text(header, "ImageType").upper()
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what pydicom warns of and logs: values that break the rules but can be read, decoders that give up."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+class _Quiet:
+    """Filters of warnings and loggers belong to the process: the first thread that enters sets them, the last one restores them."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._warnings, self._level = warnings.catch_warnings(), 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Silence what pydicom warns of and logs: values that break the rules but can be read, decoders that give up."""
+        logger = logging.getLogger("pydicom")
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._level = logger.level
+                logger.setLevel(logging.CRITICAL + 1)
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
+        try:
             yield
-    finally:
-        logger.setLevel(level)
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._warnings.__exit__(None, None, None)
+                    logger.setLevel(self._level)
+
+
+quiet = _Quiet()
 
 
 def made_uid(*parts: str) -> str:

@@ -23,6 +23,9 @@ from cpfnet.formats.dicom.objects import Archives, read_object
 from cpfnet.formats.dicom.stack import Stack, size_of
 from cpfnet.formats.dicom.storage import GREY, Storage, check_promise, refuse_surplus, storage_of
 
+_LARGEST = 1e27
+"""Of slope and intercept: 32 stored bits times this still fit into float32."""
+
 
 @dataclass(frozen=True)
 class Values:
@@ -51,6 +54,11 @@ def _scale(frame: Frame) -> tuple[float, float]:
     if slope == 0:
         raise FormatError(
             f"RescaleSlope of {frame.name} is 0", mend="correct the attribute, or export the series again"
+        )
+    if not max(abs(slope), abs(intercept)) < _LARGEST:
+        raise FormatError(
+            f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} of {frame.name} lead beyond all values",
+            mend="correct the attributes, or export the series again",
         )
     return slope, intercept
 
@@ -127,6 +135,11 @@ def stored_values(header: pydicom.Dataset, frames: Sequence[Frame], storage: Sto
     """Stored values of frames of one object, ``(rows, columns[, 3])``, colours as RGB."""
     found = frames[0].object
     if not hasattr(header, "PixelData"):
+        if hasattr(header, "FloatPixelData") or hasattr(header, "DoubleFloatPixelData"):
+            raise FormatError(
+                f"{found.name} holds floating-point pixels, as parametric maps do",
+                mend="export it as an image or NIfTI",
+            )
         raise FormatError(f"{found.name} has no pixel data", mend="copy or export it again")
     decoder, plugin = decoder_of(found)
     if storage.allocated == 1 and not plugin:
