@@ -399,3 +399,30 @@ class TestPredictionsWithNames:
         labels = Labels(classes=[{"name": "liver", "values": [5]}])
         with pytest.raises(DatasetError, match=r"none of its structures \(heart\)"):
             lb.encode_prediction(structures([0, 1], set(), {"heart"}), labels)
+
+
+@pytest.mark.parametrize("both", [3, 2])
+def test_regions_that_are_not_nested_are_written_with_the_value_of_both(both: int) -> None:
+    alone = 5 - both
+    labels = Labels.model_validate(
+        {"exclusive": False, "classes": [{"name": "a", "values": [1, both]}, {"name": "b", "values": [2, 3]}]}
+    )
+    assert [c.written for c in labels.classes] == [1, alone]
+    planes = np.array([[[False, True, True, False]], [[False, False, True, True]]])
+    values = lb.decode(planes, labels)
+    np.testing.assert_array_equal(values, [[0, 1, both, alone]])
+    codes = lb.encode_prediction(Image(values[None]), labels)
+    np.testing.assert_array_equal(np.moveaxis(lb.membership(labels)[codes], -1, 0), planes)
+
+
+@given(st.integers(2, 4), st.data())
+def test_every_set_of_regions_with_a_value_comes_back(count: int, data: st.DataObject) -> None:
+    sets = [frozenset({k}) for k in range(count)]
+    more = st.frozensets(st.integers(0, count - 1), min_size=2)
+    sets += sorted(data.draw(st.sets(more, max_size=5)), key=sorted)
+    order = data.draw(st.permutations(range(len(sets))))
+    values = {group: 10 + number for group, number in zip(sets, order, strict=True)}
+    classes = [{"name": f"r{k}", "values": sorted(v for g, v in values.items() if k in g)} for k in range(count)]
+    labels = Labels.model_validate({"exclusive": False, "classes": classes})
+    planes = np.array([[[k in group for group in sets]] for k in range(count)])
+    np.testing.assert_array_equal(lb.decode(planes, labels), [[values[group] for group in sets]])

@@ -213,7 +213,7 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
 
     Args:
         classes: exclusive: ``([depth,] height, width)`` integers, 0 background, k+1 class k. Regions: bool
-            ``(classes, [depth,] height, width)``, painted in the Plan's order.
+            ``(classes, [depth,] height, width)``; a pixel takes the value of exactly its regions, or without one that of the last.
         labels: the Plan's.
 
     Returns:
@@ -222,7 +222,8 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
     """
     background = _number(labels.background[0]) if labels.background else 0
     written = [_number(label_class.written) for label_class in labels.classes]
-    values = [background, *written]
+    shared = [] if labels.exclusive else _shared(labels, written)
+    values = [background, *written, *(value for value, _ in shared)]
     low, high = min(values), max(values)
     dtype = np.uint8 if low >= 0 and high < 2**8 else np.uint16 if low >= 0 and high < 2**16 else np.int32
     if labels.exclusive:
@@ -230,7 +231,15 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
     out = np.full(classes.shape[1:], background, dtype=dtype)
     for plane, value in zip(classes, written, strict=True):
         out[plane] = value
+    for value, group in shared:
+        exactly = np.all([plane == (k in group) for k, plane in enumerate(classes)], axis=0)
+        out[exactly] = value
     return out
+
+
+def _shared(labels: Labels, written: list[int]) -> list[tuple[int, frozenset[int]]]:
+    """Sets of regions that have a value of their own, beside the one that painting in order would give them."""
+    return [(values[0], group) for values, group in codes_of(labels) if written[max(group)] not in values]
 
 
 def _predicted(structures: frozenset[str], labels: Labels) -> frozenset[str]:

@@ -92,9 +92,9 @@ class Labels(Strict):
     """How file values become classes and go back.
 
     Exclusive classes (each pixel has one) train with a softmax over background and classes. With ``exclusive: false``
-    classes are regions that may overlap (whole tumour ⊃ core): a value may stand in several, each region is a sigmoid,
-    and predictions are painted in the order of `classes`, so the innermost comes last. What a region leaves uncovered by
-    inner ones is written as its first value that no later region holds.
+    classes are regions that may overlap (whole tumour ⊃ core): a value may stand in several, each region is a sigmoid.
+    Predictions are written with the value of exactly the regions that a pixel is in, where there is one; else painted in the order of
+    `classes`, so the innermost comes last, each region as its value that no later and fewest other regions hold.
     """
 
     background: tuple[int | str, ...] = Field((0,), description="file values that mean none of the classes")
@@ -159,7 +159,8 @@ class Labels(Strict):
                 )
             if c.write is not None and c.write not in own:
                 raise ValueError(f"region {c.name!r} can be written as {own}, not as {c.write!r}")
-            classes.append(c.model_copy(update={"write": own[0] if c.write is None else c.write}))
+            alone = min(own, key=lambda value: sum(value in other.values for other in self.classes))
+            classes.append(c.model_copy(update={"write": alone if c.write is None else c.write}))
         object.__setattr__(self, "classes", tuple(classes))
 
     def meant(self, structure: str) -> frozenset[int]:
