@@ -169,6 +169,70 @@ def test_download_beside_what_was_unpacked_from_it(tmp_path: Path) -> None:
     assert kinds(dataset) == ["archive"]
 
 
+def zipped(folder: Path) -> Path:
+    """An archive in the folder's place."""
+    path = Path(shutil.make_archive(str(folder), "zip", folder.parent, folder.name))
+    shutil.rmtree(folder)
+    return path
+
+
+def test_archive_beside_folders_is_a_study_as_they_are(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        files = scan(tmp_path / "train" / f"p{number}", patient=f"P{number}")
+        write_rtstruct(tmp_path / "train" / f"p{number}" / "rs.dcm", files)
+    archive = zipped(tmp_path / "train" / "p3")
+    scan(tmp_path / "train" / "p4", patient="P4")
+    zipped(tmp_path / "train" / "p4")
+    write_nifti(tmp_path / "code" / "a.nii", np.zeros((2, 3, 4), np.uint8))
+    zipped(tmp_path / "code")
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    assert {case.id: (bool(case.labels), case.split) for case in dataset.cases} == {
+        "p1": (True, "train"),
+        "p2": (True, "train"),
+        "p3": (True, "train"),
+        "p4": (False, "train"),
+    }
+    case = by_id(dataset)["p3"]
+    assert case.images == (archive,)
+    assert formats.read_label(case.labels["label"], formats.read(case.images)).array.sum() == 3 * 8 * 7
+
+
+def test_labels_in_an_archive_find_unpacked_series(tmp_path: Path) -> None:
+    for number in (1, 2):
+        files = scan(tmp_path / f"p{number}", patient=f"P{number}")
+        write_rtstruct(tmp_path / "labels" / f"{number}.dcm", files)
+    zipped(tmp_path / "labels")
+    dataset = load(tmp_path)
+    assert not dataset.problems
+    for case in dataset.cases:
+        assert formats.read_label(case.labels["label"], formats.read(case.images)).array.sum() == 3 * 8 * 7
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda content: content[: len(content) // 2], "is no readable ZIP archive"),
+        (lambda content: content.replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\1\0"), "is encrypted"),
+    ],
+)
+def test_archive_that_cannot_be_read_is_a_finding(tmp_path: Path, harm, words: str, alone: bool) -> None:
+    for number in range(1 + (not alone)):
+        files = scan(tmp_path / f"p{number}", patient=f"P{number}")
+        write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files)
+    archive = zipped(tmp_path / "p0")
+    archive.write_bytes(harm(archive.read_bytes()))
+    if alone:
+        with pytest.raises(DatasetError, match=f"no usable case.*p0.zip: {words}"):
+            load(tmp_path)
+        return
+    (finding,) = load(tmp_path).problems
+    assert (finding.severity, finding.kind, finding.where) == ("error", "unreadable", "p0.zip")
+    assert words in finding.what
+    assert finding.mend.endswith("; or delete `p0.zip`")
+
+
 def test_splits_stand_above(tmp_path: Path) -> None:
     for split, name in (("train", "p1"), ("train", "p2"), ("test", "p1"), ("test", "p3")):
         files = scan(tmp_path / split / name, patient=name, study=split)

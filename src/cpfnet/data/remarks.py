@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from cpfnet.formats.dicom import Scan, Series
 
 
-def unopened(root: Path, archives: Sequence[Path]) -> Finding:
-    """ZIP archives beside image series."""
-    what = f"{len(archives)} ZIP archive{'s' * (len(archives) > 1)} not looked into, since image series lie beside them: {quoted(archives[:3], root)}"
-    mend = "nothing needs to be done if they hold the same; else unpack them"
-    return Finding("note", "archive", root.resolve().name, what, mend)
-
-
 def beside(root: Path, first: Series) -> list[Finding]:
     """Without any label object, the labels may be the NIfTI files that lie there: how to say so."""
     files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in NIFTI_SUFFIXES)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpfnet import formats
+from cpfnet.data.archives import scan_with_archives
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import LABEL_KINDS, Declaration
 from cpfnet.data.finding import Finding, quoted
@@ -19,7 +20,7 @@ from cpfnet.data.joining import Joining, alone, elsewhere, several, unclear
 from cpfnet.data.layouts import SPLITS
 from cpfnet.data.patterns import find
 from cpfnet.data.pseudonyms import case_ids, patient_of
-from cpfnet.data.remarks import beside, damaged, patients, unopened
+from cpfnet.data.remarks import beside, damaged, patients
 from cpfnet.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -33,26 +34,24 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     """Understand a folder of studies; None where no DICOM object lies in it.
 
     Args:
-        root: the folder; ZIP archives in it are looked into where no image lies outside them.
+        root: the folder; ZIP archives in it are looked into, too.
         declaration: its ``modality`` chooses image series, its ``label`` label objects.
 
     Raises:
         DatasetError: labels without images, a ``label`` or ``modality`` that finds none, or labelled series of several modalities.
     """
-    from cpfnet.formats.dicom import modality_of, scan
+    from cpfnet.formats.dicom import modality_of
 
-    found, problems = scan(root), []
-    archives = sorted(path for path in root.rglob("*.[zZ][iI][pP]") if path.is_file())
-    if found.series and archives:  # a download, mostly, beside what was unpacked from it
-        problems.append(unopened(root, archives))
-    elif archives:
-        found = scan([root, *archives])
+    found, problems = scan_with_archives(root)
     every, labels = found.series, found.labels
     if not every and labels:
         what = f"holds {len(labels)} DICOM segmentations or structure sets, but no image"
         raise DatasetError(what, where=root, mend="add the image series that they were drawn on")
     if not every:
-        return None
+        unread = [finding for finding in problems if finding.kind == "unreadable"]
+        return (
+            Dataset(root, root.resolve().name, (), layout="DICOM studies", problems=tuple(unread)) if unread else None
+        )
     kinds = {one.reference: modality_of(one.modality) for one in every}
     series = [one for one in every if declaration.modality in (None, kinds[one.reference])]
     if not series:
