@@ -146,6 +146,7 @@ def plan(
         preview=preview,
         overwrite=overwrite,
         progress=True,
+        say=say,
     )
     spatial, classes, epochs = proposed.spatial, len(proposed.labels.classes), proposed.training.epochs
     say(

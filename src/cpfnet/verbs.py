@@ -72,6 +72,7 @@ def plan(
     preview: PathLike | None = None,
     overwrite: bool = False,
     progress: bool = False,
+    say: Say = print,
 ) -> Plan:
     """Fingerprint the data and propose how to train on them.
 
@@ -84,11 +85,12 @@ def plan(
         preview: write a picture of 16 augmented samples here.
         overwrite: replace an existing ``out`` or ``preview``.
         progress: show a bar.
+        say: told what of the dataset could not be taken as it stands.
 
     Raises:
         CpfnetError: the dataset cannot be planned for, or a file is in the way.
     """
-    from cpfnet.data.dataset import load
+    from cpfnet.data.dataset import load, remarks
 
     for path in (out, preview):
         if path is not None:
@@ -98,6 +100,8 @@ def plan(
 
         zoo.takes_imagenet(network)  # a name that nothing is called by is refused before the data are read
     data = load(Path(dataset))
+    for remark in remarks(data):
+        say(remark)
     proposed, reasons = _propose(data, modality=modality, network=network, weights=weights, progress=progress)
     proposed = proposed.with_settings(list(settings))
     if out is not None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cpfnet.data.dataset import load
+from cpfnet.data.dataset import load, remarks
 from cpfnet.data.declaration import Declaration, full_labels, short_labels
 from cpfnet.errors import CpfnetError, DatasetError, PlanError
 from cpfnet.planning import Labels
@@ -455,3 +455,25 @@ def test_any_manifest_is_understood_or_refused(tmp_path: Path, rows: list[str]) 
     (tmp_path / "a.csv").write_text("\n".join(["image,label,roi,patient", *rows]), newline="")
     with contextlib.suppress(CpfnetError):
         load(tmp_path / "a.csv")
+
+
+def test_a_split_that_names_a_case_left_out_says_why(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "masks/a.png", "images/c.png", "masks/c.png", "masks/c_mask.png")
+    declare(tmp_path, "split: {val: [c]}")
+    with pytest.raises(DatasetError, match=r"no case 'c'; .* could be the label of case c") as caught:
+        load(tmp_path)
+    assert "delete" in str(caught.value.mend)
+    declare(tmp_path, "split: {val: [aa]}")
+    with pytest.raises(DatasetError, match="no case 'aa'") as caught:
+        load(tmp_path)
+    assert caught.value.mend == "did you mean 'a'?"
+
+
+def test_remarks_name_the_first_problems(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"images/{n}.png" for n in "abcdefg"), "masks/a.png")
+    touch(tmp_path, *(f"masks/alone_{n}.png" for n in "abcdefg"))
+    (remark,) = remarks(load(tmp_path))
+    first, *named = remark.splitlines()
+    assert first == "7 problems of the dataset; `cpfnet check` says how to mend them, the first ones:"
+    assert named[0] == "  masks/alone_a.png: no image belongs to it"
+    assert len(named) == 5

@@ -19,7 +19,7 @@ from typing import cast
 import numpy as np
 
 from cpfnet import formats
-from cpfnet.data.dataset import Case, Dataset, folds
+from cpfnet.data.dataset import Case, Dataset, folds, remarks
 from cpfnet.data.finding import printable
 from cpfnet.data.listings import LISTS, MADE, About, Entry, Target, check_names
 from cpfnet.data.meaning import Values, meaning_of, values_of
@@ -249,10 +249,7 @@ def _nothing(dataset: Dataset, failures: dict[str, str]) -> DatasetError:
 
 def _remarks(dataset: Dataset, form: Form, about: About, out: Path) -> Iterator[str]:
     """What the user should know."""
-    problems = [finding for finding in dataset.problems if finding.severity != "note"]
-    if problems:
-        yield f"{len(problems)} problems of the dataset; `cpfnet check` lists them"
-    yield from (finding.what for finding in dataset.problems if finding.severity == "note")
+    yield from remarks(dataset)
     if form.to == "csv":
         return
     unlabelled = sum(not case.labels and case.split != "test" for case in dataset.cases)

@@ -15,7 +15,7 @@ import numpy as np
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration, Splits
-from cpfnet.data.finding import natural
+from cpfnet.data.finding import Finding, natural
 from cpfnet.data.layouts import UNDERSTOOD, images_and_masks, not_understood
 from cpfnet.data.manifest import datalist, is_datalist, missing_files, read_csv
 from cpfnet.data.nnunet import raw, read_json
@@ -26,7 +26,10 @@ from cpfnet.errors import DatasetError
 from cpfnet.planning import Plan
 from cpfnet.settings import read_yaml
 
-__all__ = ["Case", "Dataset", "folds", "load", "split"]
+__all__ = ["Case", "Dataset", "folds", "load", "remarks", "split"]
+
+_NAMED = 5
+"""Problems told one by one where a dataset is used; `check` tells all."""
 
 
 def load(path: Path | str) -> Dataset:
@@ -121,7 +124,7 @@ def _declared(path: Path) -> Dataset:
     else:
         cases = _by_header(dataset).cases
     if declaration.split is not None:
-        cases = _with_splits(cases, declaration.split, path)
+        cases = _with_splits(cases, declaration.split, path, dataset.problems)
     return replace(dataset, cases=cases)
 
 
@@ -144,7 +147,9 @@ def _with_patients(cases: Iterable[Case], expression: str, where: Path) -> tuple
     return tuple(out)
 
 
-def _with_splits(cases: tuple[Case, ...], splits: Splits, where: Path) -> tuple[Case, ...]:
+def _with_splits(
+    cases: tuple[Case, ...], splits: Splits, where: Path, problems: tuple[Finding, ...]
+) -> tuple[Case, ...]:
     def means(wanted: str, case: Case) -> bool:
         names = (case.id, case.patient)
         same_number = wanted.isdecimal() and any(
@@ -157,17 +162,26 @@ def _with_splits(cases: tuple[Case, ...], splits: Splits, where: Path) -> tuple[
         for wanted in getattr(splits, name):
             found = [case.id for case in cases if means(wanted, case)]
             if not found:
-                near = difflib.get_close_matches(wanted, [case.id for case in cases], n=1)
-                mend = (
-                    f"did you mean {near[0]!r}?" if near else f"cases are called {', '.join(c.id for c in cases[:3])} …"
-                )
-                raise DatasetError(f"split.{name}: no case {wanted!r}", where=where, mend=mend)
+                raise _no_case(f"split.{name}: no case {wanted!r}", wanted, cases, problems, where)
             for case in found:
                 if chosen.setdefault(case, name) != name:
                     raise DatasetError(
                         f"split: case {case!r} stands in val and in test", where=where, mend="name it in one of them"
                     )
     return tuple(replace(case, split=chosen.get(case.id, "train"), fold=None) for case in cases)
+
+
+def _no_case(
+    what: str, wanted: str, cases: tuple[Case, ...], problems: tuple[Finding, ...], where: Path
+) -> DatasetError:
+    """The error for a case that is not there: left out because of a problem, or mistyped."""
+    errors = [finding for finding in problems if finding.severity == "error"]
+    left_out = next((finding for finding in errors if finding.case == wanted), errors[0] if errors else None)
+    near = difflib.get_close_matches(wanted, [case.id for case in cases], n=1)
+    if left_out is not None and (not near or left_out.case == wanted):
+        return DatasetError(f"{what}; {left_out.where}: {left_out.what}", where=where, mend=left_out.mend)
+    names = ", ".join(case.id for case in cases[:3]) + " …" * (len(cases) > 3)
+    return DatasetError(what, where=where, mend=f"did you mean {near[0]!r}?" if near else f"cases are called {names}")
 
 
 def by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
@@ -214,6 +228,16 @@ def folds(cases: Iterable[Case], count: int, seed: int) -> list[tuple[list[Case]
     ]
 
 
+def remarks(dataset: Dataset) -> list[str]:
+    """What the user should know before the dataset is used: what could not be taken as it stands, the first ones by name."""
+    problems = [finding for finding in dataset.problems if finding.severity != "note"]
+    named = "".join(f"\n  {finding.where}: {finding.what}" for finding in problems[:_NAMED])
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)} of the dataset"
+    told = "; `cpfnet check` says how to mend" + (" these:" if len(problems) <= _NAMED else " them, the first ones:")
+    notes = [finding.what for finding in dataset.problems if finding.severity == "note"]
+    return [*([f"{count}{told}{named}"] if problems else []), *notes]
+
+
 def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[Case], list[Case], list[str]]:
     """Cases to train on, cases to validate on, and what the user should be told about it.
 
@@ -223,11 +247,7 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     Raises:
         DatasetError: no labelled case to train on, or no such fold.
     """
-    messages = []
-    problems = [finding for finding in dataset.problems if finding.severity != "note"]
-    if problems:
-        messages.append(f"{len(problems)} problems of the dataset; `cpfnet check` lists them")
-    messages += [finding.what for finding in dataset.problems if finding.severity == "note"]
+    messages = remarks(dataset)
     pool = [case for case in dataset.cases if case.split != "test"]
     if len(pool) < len(dataset.cases):
         messages.append(f"{_cases(len(dataset.cases) - len(pool))} of the test split kept apart")

@@ -242,7 +242,7 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
         )
     if len(found.series) > 1:
         raise FormatError(
-            f"holds {len(found.series)} image series of {len({s.study for s in found.series})} studies:\n{several}",
+            f"holds {len(found.series)} image series:\n{several}",
             where=where,
             mend="name one of them as above",
         )
