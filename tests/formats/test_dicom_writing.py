@@ -471,6 +471,55 @@ def test_breaches_of_the_source_stay_there(tmp_path: Path) -> None:
     assert len(uids) == 1
 
 
+BREACHES = {  # neither cut nor mended: half an identifier is that of somebody else
+    "PatientName": ["N" * 65, "A^B^C^D^E^F", "A=B=C=D"],
+    "PatientID": ["1" * 65, "12\\34", "12\x1b34"],
+    "PatientBirthDate": ["1947", "19471301", "19470230", "19470811-", "1947.08.11"],
+    "PatientSex": ["weiblich", "m"],
+    "StudyDate": ["ANONYM"],
+    "StudyTime": ["25", "10:11:12", "1011-1012", "101112.1234567"],
+    "StudyID": ["Untersuchung 12345"],
+    "AccessionNumber": ["ACC-4711-0815-XYZ"],
+    "ReferringPhysicianName": ["H" * 70],
+}
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("kind", ["dicom-seg", "rtstruct"])
+def test_identifiers_that_dicom_does_not_allow_stay_empty_and_are_told(
+    tmp_path: Path, kind: formats.OutputFormat, number: int
+) -> None:
+    values = {keyword: found[number] for keyword, found in BREACHES.items() if number < len(found)}
+    with pydicom.config.disable_value_validation():
+        write_series(tmp_path / "image", pixels((2, 8, 8)), PositionReferenceIndicator="P" * 65, **values)
+    image = formats.read(tmp_path / "image")
+    (note,) = image.notes
+    assert note == f"DICOM does not allow what is in {', '.join(values)}: left empty in DICOM that is written"
+    path = formats.write(segmentation(image), tmp_path / "case", format=kind)
+    assert [line for line in dciodvfy(path) if line.startswith("Error")] == []
+    written = pydicom.dcmread(path)
+    for keyword in BREACHES:
+        assert (str(written[keyword].value) == "") == (keyword in values), keyword
+
+
+def test_identifiers_that_dicom_just_allows_are_taken_over_as_they_are(tmp_path: Path) -> None:
+    values = {
+        "SpecificCharacterSet": "ISO_IR 192",
+        "PatientName": "N" * 64 + "=山田\u3000太郎^花=やまだ",
+        "PatientID": "#" * 64,
+        "PatientBirthDate": "20000229",
+        "StudyTime": "235960.123456",
+        "StudyID": "S" * 16,
+        "AccessionNumber": "A" * 16,
+    }
+    write_series(tmp_path / "image", pixels((2, 8, 8)), **values)
+    image = formats.read(tmp_path / "image")
+    assert image.notes == ()
+    for kind in ("dicom-seg", "rtstruct"):
+        written = pydicom.dcmread(formats.write(segmentation(image), tmp_path / "case", format=kind))  # type: ignore[arg-type]
+        assert {keyword: str(written[keyword].value) for keyword in values} == values
+
+
 def test_pictures_without_position(tmp_path: Path) -> None:
     write_photograph(tmp_path / "image.dcm", pixels((22, 19)).astype(np.uint8))
     image = formats.read(tmp_path / "image.dcm")

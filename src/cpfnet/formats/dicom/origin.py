@@ -11,18 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.valuerep import DA, TM, DSfloat
+from pydicom.valuerep import DSfloat
 
 from cpfnet.errors import OutputError
 from cpfnet.formats.dicom.enhanced import Frame, frames_of
 from cpfnet.formats.dicom.header import made_uid, quiet, text
+from cpfnet.formats.dicom.identity import IDENTITY, allowed
 from cpfnet.formats.dicom.objects import DicomObject
 from cpfnet.image import Segmentation, geometry_difference
-
-# Type 1 and 2 attributes of the modules Patient and General Study (DICOM PS3.3, C.7.1.1 and C.7.2.1): without them, no
-# archive files the result beside its images.
-_TEXTS = ("PatientName", "PatientID", "AccessionNumber", "StudyID", "ReferringPhysicianName")
-_DATES = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
 
 
 def decimals(values: Iterable[float]) -> list[DSfloat]:
@@ -74,19 +70,11 @@ class Origin:
         return item
 
     def identify(self, dataset: Dataset) -> None:
-        """Patient and study, into ``dataset``, in UTF-8; what breaks the rules of its kind is left empty."""
-        header = self.header
+        """Patient and study, into ``dataset``, in UTF-8; what the standard does not allow is left empty."""
         dataset.SpecificCharacterSet = "ISO_IR 192"
-        dataset.StudyInstanceUID = header.StudyInstanceUID
-        for keyword in _TEXTS:
-            setattr(dataset, keyword, text(header, keyword))
-        sex = text(header, "PatientSex")
-        dataset.PatientSex = sex if sex in ("M", "F", "O") else ""
-        for keyword, kind in _DATES.items():
-            try:
-                setattr(dataset, keyword, kind(text(header, keyword)))
-            except ValueError:
-                setattr(dataset, keyword, "")
+        dataset.StudyInstanceUID = self.header.StudyInstanceUID
+        for keyword in IDENTITY:
+            setattr(dataset, keyword, allowed(self.header, keyword) or "")
 
 
 def origin(segmentation: Segmentation, where: Path) -> Origin:

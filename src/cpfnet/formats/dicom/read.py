@@ -13,6 +13,7 @@ from pathlib import Path
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom.enhanced import frames_of
 from cpfnet.formats.dicom.header import quiet, text
+from cpfnet.formats.dicom.identity import unidentified
 from cpfnet.formats.dicom.objects import Archives, DicomObject, read_object
 from cpfnet.formats.dicom.pixels import Values, decode, values_of
 from cpfnet.formats.dicom.series import Series, modality_of, one_series
@@ -81,6 +82,8 @@ def _prepare(series: Series, beside: Sequence[str], archives: Archives) -> tuple
     objects, notes = _objects(series, archives)
     stack = arrange([frame for item in objects for frame in frames_of(item)])
     values = values_of(stack)
+    if left := unidentified(stack.frames[0].object.header):
+        notes.append(left)
     source = _source(series, stack, values.unit, (*beside, *notes, *stack.notes, *values.notes))
     modality = modality_of(series.modality) if series.modality else None
     return stack, values, Header(stack.shape, stack.affine, values.channels, values.dtype, modality, source)

@@ -19,6 +19,7 @@ from pydicom.sr.coding import Code as Concept
 import cpfnet
 from cpfnet.errors import OutputError, complaint
 from cpfnet.formats.dicom.header import quiet, text
+from cpfnet.formats.dicom.identity import allowed
 from cpfnet.formats.dicom.origin import Origin, decimals, numbers, origin
 from cpfnet.formats.dicom.structures import Structure, described, structures
 from cpfnet.image import Segmentation
@@ -99,7 +100,8 @@ def _save(
     if source.multiframe:  # highdicom takes planes in the order of the frames
         order = np.argsort([frame.number for frame in source.frames])
         pixels = pixels[order]
-    headers, others = _headers(source), []
+    with quiet():
+        headers, others = _headers(source), []
     some = bool(pixels.any())
     if not some:  # one frame a segment, as an object needs some
         pixels = pixels[:1]
@@ -201,7 +203,7 @@ def _bare(source: Origin, own: Dataset) -> Dataset:
     header.StudyDate = header.StudyTime = header.ReferringPhysicianName = ""
     if source.positions is not None:
         header.FrameOfReferenceUID = source.frame_of_reference
-        header.PositionReferenceIndicator = text(own, "PositionReferenceIndicator")
+        header.PositionReferenceIndicator = allowed(own, "PositionReferenceIndicator") or ""
     return header
 
 
