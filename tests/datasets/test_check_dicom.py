@@ -353,7 +353,7 @@ def test_nothing_private_is_said(treated: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line", "expected"),
     [
-        ("LungCT", "", {"few-cases"}),
+        ("LungCT", "", {"few-cases", "listing"}),
         ("DicomSeg", "label: liver.dcm", {"few-cases", "dicom-note"}),
         ("DicomSeg", "label: partial_overlaps.dcm", {"few-cases", "dicom-note", "overlap"}),
     ],

@@ -410,7 +410,7 @@ def test_modalities_must_agree(tmp_path: Path) -> None:
     for modality in ("CT", "MR"):
         files = scan(tmp_path / modality, patient=modality, modality=modality)
         write_rtstruct(tmp_path / modality / "rs.dcm", files)
-    with pytest.raises(DatasetError, match="several modalities: 1 ct, 1 mr"):
+    with pytest.raises(DatasetError, match=r"several modalities: 1 ct, 1 mr; mr is `MR`\n"):
         load(tmp_path)
     declare(tmp_path, "modality: mr")
     assert [case.id for case in load(tmp_path).cases] == ["MR"]
@@ -427,6 +427,35 @@ def test_empty_patient_ids_are_patients_of_their_own(tmp_path: Path) -> None:
     dataset = load(tmp_path)
     assert not dataset.problems
     assert [case.patient for case in dataset.cases] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "example"), [(["pat_1", "pat_2", "pat_3"], None), (["a_1", "a_2", "b_1"], "patient: '^(.*)_'")]
+)
+def test_an_example_of_patients_makes_several(folders: list[str], example: str | None, tmp_path: Path) -> None:
+    for number, folder in enumerate(folders):
+        files = scan(tmp_path / folder, patient="", study=f"{number}")
+        write_rtstruct(tmp_path / folder / "rs.dcm", files)
+    (finding,) = load(tmp_path).problems
+    assert re.findall("`(patient: .*?)`", finding.mend) == ([example] if example else [])
+    if example:
+        declare(tmp_path, example)
+        assert [case.patient for case in load(tmp_path).cases] == ["a", "a", "b"]
+
+
+def test_other_formats_among_studies_are_told(tmp_path: Path) -> None:
+    files = scan(tmp_path / "p1", patient="P1")
+    write_rtstruct(tmp_path / "p1" / "rs.dcm", files)
+    for name in ("p2/image.nii.gz", "p2/mask.nii.gz", ".hidden/x.nii"):
+        write_nifti(tmp_path / name, np.ones((4, 5, 6), np.uint8))
+    (finding,) = load(tmp_path).problems
+    assert (finding.severity, finding.kind) == ("note", "listing")
+    assert "2 image files of other formats, such as p2/image.nii.gz, lie among" in finding.what
+    header, line, name = finding.mend.split("`")[1::2]
+    (tmp_path / name).write_text(f"{header}\n{line}\np2/image.nii.gz,p2/mask.nii.gz\n")
+    dataset = load(tmp_path / name)
+    assert not dataset.problems
+    assert len(dataset.cases) == 2
 
 
 def test_studies_without_any_uid(tmp_path: Path) -> None:
@@ -640,7 +669,7 @@ def test_lung_ct_from_folder_to_plan() -> None:
     dataset = load(root)
     assert [case.id for case in dataset.cases] == ["pat_1", "pat_2", "pat_3"]
     assert len({case.patient for case in dataset.cases}) == 3
-    assert not dataset.problems
+    assert kinds(dataset) == ["listing"]
     found = fingerprint(dataset)
     plan, _ = propose(found, dataset)
     assert plan.modality == "ct"

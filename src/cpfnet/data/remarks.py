@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpfnet import formats
+from cpfnet.data.case import Case
 from cpfnet.data.declaration import Declaration
-from cpfnet.data.finding import Finding, quoted, shown
-from cpfnet.formats.files import NIFTI_SUFFIXES, placeholder
+from cpfnet.data.finding import Finding, shown
+from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, placeholder
 
 if TYPE_CHECKING:
     from cpfnet.formats.dicom import Scan, Series
 
 
-def beside(root: Path, first: Series) -> list[Finding]:
-    """Without any label object, the labels may be the NIfTI files that lie there: how to say so."""
-    files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in NIFTI_SUFFIXES)
+def beside(root: Path, first: Series, cases: Sequence[Case], *, labelled: bool) -> list[Finding]:
+    """Files of other formats lie among the studies, and no case uses them: how to list them, or the labels that they may be.
+
+    Args:
+        root: the data set.
+        first: any image series.
+        cases: all of them.
+        labelled: is there any segmentation or structure set?
+    """
+    files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in (*NIFTI_SUFFIXES, *RASTER_SUFFIXES))
+    files = [path for path in files if not any(name.startswith(".") for name in path.relative_to(root).parts)]
+    volumes = [path for path in files if formats.suffix_of(path) in NIFTI_SUFFIXES]
     if not files:
         return []
-    what = f"no DICOM segmentation or structure set was found, but {len(files)} NIfTI file{'s' * (len(files) > 1)}, such as {shown(files[0], root)}"
-    line = f"{shown(first.reference, root)},{shown(files[0], root)}"
-    mend = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
+    count, such = f"{len(files)} image file{'s' * (len(files) > 1)}", shown((volumes or files)[0], root)
+    if labelled:
+        example = next((case for case in cases if case.labels), None)
+        reference, label = (example.images[0], *example.labels.values())[:2] if example else (first.reference, None)
+        line = f"{shown(reference, root)},{shown(label, root) if label else 'LABEL'}"
+        what = f"{count} of other formats, such as {such}, lie{'s' * (len(files) == 1)} among the DICOM studies: no case uses {'them' if len(files) > 1 else 'it'}"
+        mend = f"nothing needs to be done if that is right, else list all cases: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, images and masks of other formats likewise, and use that as DATASET"
+    else:
+        count = f"{len(volumes)} NIfTI file{'s' * (len(volumes) > 1)}" if volumes else count
+        what = f"no DICOM segmentation or structure set was found, but {count}, such as {such}"
+        line = f"{shown(first.reference, root)},{such}"
+        mend = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
     return [Finding("note", "listing", root.resolve().name, what, mend)]
 
 
-def patients(root: Path, declaration: Declaration, chosen: Sequence[Series]) -> list[Finding]:
-    """What the headers do not tell about patients."""
+def patients(root: Path, declaration: Declaration, chosen: Sequence[Series], ids: Sequence[str]) -> list[Finding]:
+    """What the headers do not tell about patients; ``ids`` are those of the cases."""
     studies = {one.study: one.patient for one in chosen}
     if declaration.patient is not None or len(studies) < 2:
         return []
     unknown = sum(not patient for patient in studies.values())
     if unknown:
         what = f"{unknown} of {len(studies)} studies have no PatientID: each counts as a patient of its own"
-        mend = "nothing needs to be done if they are different patients, else say what part of a case's id is the patient: write for example `patient: '^(.*)_'` into `dataset.yaml`"
+        mend = "nothing needs to be done if they are different patients"
+        if example := _example(ids):
+            mend += f", else say what part of a case's id is the patient: write for example `patient: '{example}'` into `dataset.yaml`"
+        else:
+            mend += ", else list the cases with a column `patient` in a CSV file"
         return [Finding("note", "no-patient", root.resolve().name, what, mend)]
     if len(set(studies.values())) == 1:
         what = f"all {len(studies)} studies have the same PatientID, so no patient is left to validate on"
         mend = "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a patient; or add studies of other patients"
         return [Finding("warning", "one-patient", root.resolve().name, what, mend)]
     return []
+
+
+def _example(ids: Sequence[str]) -> str | None:
+    """An expression that matches every id, and makes fewer patients of them than cases, but several."""
+    for expression in (r"^(.*)_", r"^([^_]+)_", r"^(.*)-", r"^([^-]+)-"):
+        found = [re.search(expression, case) for case in ids]
+        if all(found) and 1 < len({match[1] for match in found if match}) < len(ids):
+            return expression
+    return None
 
 
 def damaged(root: Path, found: Scan, chosen: Sequence[Series]) -> list[Finding]:

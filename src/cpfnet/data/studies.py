@@ -61,11 +61,12 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
             mend="correct `modality` in dataset.yaml",
         )
     drawn = _joined(root, declaration, every, kinds, labels, problems)
-    _one_modality(root, [kinds[reference] for reference in drawn])
+    _one_modality(root, {reference: kinds[reference] for reference in drawn})
     chosen, note = _chosen(series, drawn, kinds)
-    problems += note if labels else beside(root, series[0])
+    problems += note
     cases = _cases(root, declaration, chosen, every, drawn, problems)
-    problems += patients(root, declaration, chosen)
+    problems += beside(root, series[0], cases, labelled=bool(labels))
+    problems += patients(root, declaration, chosen, [case.id for case in cases])
     problems += damaged(root, found, chosen)
     return Dataset(root, root.resolve().name, tuple(cases), layout="DICOM studies", problems=tuple(problems))
 
@@ -125,12 +126,20 @@ def _counted(names: Iterable[str]) -> str:
     return ", ".join(f"{count} {name or 'unknown'}" for name, count in Counter(names).most_common())
 
 
-def _one_modality(root: Path, labelled: list[str]) -> None:
-    if len(set(labelled)) > 1:
-        ways = "; or ".join(f"write `modality: {kind}` into `dataset.yaml`" for kind in dict.fromkeys(sorted(labelled)))
-        raise DatasetError(
-            f"the labelled image series are of several modalities: {_counted(labelled)}", where=root, mend=ways
-        )
+def _one_modality(root: Path, labelled: Mapping[Path, str]) -> None:
+    counts = Counter(labelled[reference] for reference in sorted(labelled))
+    if len(counts) < 2:
+        return
+    (usual, _), *rarer = counts.most_common()
+    named = []
+    for kind, count in rarer:
+        places = sorted(reference for reference in labelled if labelled[reference] == kind)
+        named.append(f"{kind} {'are' if count > 1 else 'is'} {quoted(places[:5], root)}{' …' * (count > 5)}")
+    raise DatasetError(
+        f"the labelled image series are of several modalities: {_counted(labelled.values())}; {', '.join(named)}",
+        where=root,
+        mend="; or ".join(f"write `modality: {kind}` into `dataset.yaml`" for kind in (usual, *(k for k, _ in rarer))),
+    )
 
 
 def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[Path, str]) -> tuple[list[Series], list[Finding]]:
