@@ -30,11 +30,12 @@ def write_overlay(image: Image, segmentation: Segmentation, plan: Plan, path: Pa
 
     way = preprocessing.trace(image, plan)
     count = len(plan.labels.classes)
-    written = labels.decode(
-        np.arange(1, count + 1) if plan.labels.exclusive else np.eye(count, dtype=bool), plan.labels
-    )
+    # A set of regions with a value of its own has the colour of its last one.
+    sets = np.unique(np.concatenate([np.eye(count, dtype=bool), labels.membership(plan.labels)]), axis=0)
+    sets = sets[sets.any(axis=1)]
+    last = count - sets[:, ::-1].argmax(axis=1)
     codes = np.zeros(segmentation.array.shape, dtype=np.uint8)
-    for code, value in enumerate(written, start=1):
+    for code, value in zip(last, labels.decode(last if plan.labels.exclusive else sets.T, plan.labels), strict=True):
         codes[segmentation.array == value] = code
     pixels, codes = way.orient(image.array), way.orient(codes)
     pairs: list[tuple[np.ndarray, np.ndarray]]
