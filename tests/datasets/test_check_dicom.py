@@ -169,13 +169,52 @@ def test_defect_is_found_and_every_mend_clears_it(
     assert (finding.kind, finding.where) == (kind, where)
     assert words in finding.what
     for number, way in enumerate(_ways(finding)):
-        if way == "add cases that show it":
-            continue  # the unharmed copy has no more
+        if way == "add cases that show it" or way.startswith("put each time point"):
+            continue  # the unharmed copy has no more; as cases these want a list
         root = tmp_path / str(number) / "treated"
         shutil.copytree(harmed, root)
         follow(way, root, root, treated)
         left = [f for f in check(root) if f.kind not in ("unused-structures", "few-cases")]
         assert left == [], way
+
+
+def test_why_a_label_is_missing_is_said_once(treated: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(treated, root)
+    broken = root / "pat_2" / "rs.dcm"
+    broken.write_bytes(broken.read_bytes()[:-300])
+    (root / "pat_3" / "rs.dcm").unlink()
+    shutil.copy(root / "pat_4" / "rs.dcm", root / "pat_5" / "rs.dcm")  # so pat_4 is left out, and pat_5 has none
+    findings = {(f.kind, f.where): f for f in check(root) if f.kind != "few-cases"}
+    assert findings.keys() == {
+        ("unreadable", "pat_2/rs.dcm"),
+        ("no-label", "pat_3/ct"),
+        ("ambiguous-label", "pat_4/rs.dcm"),
+    }
+    assert findings["no-label", "pat_3/ct"].mend == (
+        "add a SEG or RTSTRUCT that refers to this series; or delete `pat_3/ct`"
+    )
+    assert findings["ambiguous-label", "pat_4/rs.dcm"].files == ("pat_4/rs.dcm", "pat_5/rs.dcm")
+
+
+def test_several_series_in_the_place_of_one_are_told_ready_to_paste(treated: Path, tmp_path: Path) -> None:
+    shutil.copytree(treated / "pat_1", tmp_path / "pat_1")
+    for path in scan(tmp_path / "pat_1" / "b", patient="secret-pat_1", series="b"):
+        path.rename(tmp_path / "pat_1" / "ct" / f"b_{path.name}")
+    (tmp_path / "pat_1" / "b").rmdir()
+    lines = ["case,image,label", "p,pat_1/ct,pat_1/rs.dcm"]
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    (finding,) = (f for f in check(tmp_path / "cases.csv") if f.where == "pat_1/ct")
+    assert str(tmp_path) not in finding.what
+    assert "\n" not in finding.what
+    assert "readable copy" not in finding.mend
+    references = [word.rstrip(";") for word in finding.what.split() if "series=" in word]
+    assert len(references) == 2
+    found = []
+    for reference in references:
+        (tmp_path / "cases.csv").write_text("\n".join(lines).replace("pat_1/ct", reference))
+        found.append({f.kind for f in check(tmp_path / "cases.csv")} - {"few-cases"})
+    assert sorted(map(sorted, found)) == [[], ["dicom-note"]]  # one has the label, the other its frame of reference
 
 
 def test_table_of_names(treated: Path, tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ class Case:
         return (*self.images, *self.labels.values(), *(() if self.roi is None else (self.roi,)))
 
 
+STUDIES = "DICOM studies"
+"""`Dataset.layout` where labels belong to the series that they refer to, whatever the files are called."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """All cases, and what the dataset itself declares (None where it says nothing).

@@ -45,9 +45,10 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
     data = dataset if isinstance(dataset, Dataset) else load(dataset)
     mending = Mending(data)
     examined = list(_read(data, workers, progress))
-    findings = [*data.problems, *completeness(data.cases, mending)]
+    findings = list(data.problems)
     for one in examined:
         findings += files(one, mending)
+    findings += completeness(data.cases, mending, told=tuple(findings))
     findings += [*consistency(examined, mending), *duplicates(examined, mending)]
     findings += [*labels(examined, mending), *structures(examined, mending), *notes(examined, mending)]
     return sorted(_condensed(findings), key=lambda f: (_SEVERITIES.index(f.severity), f.kind, natural(f.where), f.what))

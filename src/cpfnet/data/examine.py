@@ -59,7 +59,8 @@ def _there(path: Path) -> bool:
 
 
 def _failure(path: Path, error: CpfnetError, kind: str, names: tuple[str, ...] = ()) -> Content:
-    what = " ".join(error.what.split())  # findings are one line each; some errors list what they found
+    first, *listed = (" ".join(line.split()) for line in error.what.splitlines())  # findings are one line each
+    what = f"{first} {'; '.join(listed)}".strip()
     return Content(path, (what, error.mend or "export it again"), kind, names=names)
 
 

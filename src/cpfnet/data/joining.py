@@ -100,7 +100,8 @@ def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: boo
         ways.insert(0, "merge them into one object that holds all these structures")
     own = ", each with structures of its own" if apart else ""
     what = f"{len(paths)} labels of the same image series{own}: {_few(paths, root)}; the case is left out"
-    return Finding("error", "ambiguous-label", shown(paths[0], root), what, "; or ".join(ways), case)
+    files = tuple(shown(path, root) for path in paths)
+    return Finding("error", "ambiguous-label", files[0], what, "; or ".join(ways), case, files)
 
 
 def _few(paths: Sequence[Path], root: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.data.case import Case, Dataset
+from cpfnet.data.case import STUDIES, Case, Dataset
 from cpfnet.data.finding import printable, quoted, shown
 from cpfnet.formats.files import is_reference
 
@@ -23,6 +23,12 @@ class Mending:
 
     def shown(self, path: Path) -> str:
         return shown(path, self.root)
+
+    def relative(self, text: str) -> str:
+        """Words of an error, with paths as findings print them."""
+        if self.root == Path():
+            return text
+        return re.sub(rf"(?<![\w./]){re.escape(str(self.root))}/", "", text)
 
     def quoted(self, paths: Iterable[Path]) -> str:
         return quoted(paths, self.root)
@@ -50,6 +56,8 @@ class Mending:
         """Name the label file that would fit, after the way of the others."""
         if self.list:
             return f"fill in `label` of case `{case.id}` in `{self.list}`"
+        if self.dataset.layout == STUDIES:  # any name will do
+            return "add a SEG or RTSTRUCT that refers to this series"
         example = next((other for other in self.dataset.cases if other.labels), None)
         path = example and _analogous(next(iter(example.labels.values())), example, case, self.root)
         return f"add the label `{self.shown(path)}`" if path else "add its label"

@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from cpfnet.data.case import Case
+from cpfnet.data.case import STUDIES, Case
 from cpfnet.data.content import Content, Examined
 from cpfnet.data.dataset import by_patient
 from cpfnet.data.finding import Finding, Severity
 from cpfnet.data.geometry_rules import fourth_axes, geometry, spacings
 from cpfnet.data.intensity_rules import intensities, units
 from cpfnet.data.mending import Mending
+from cpfnet.formats.files import is_reference
 from cpfnet.planning import Folds
 
 _VARYING = re.compile(r"""^(['"]).*?\1|[0-9.]+""")
 """What notes of one sense differ in: the name of the structure that they begin with, and numbers."""
+
+_AGAIN = re.compile(r"(copy|export|fetch|download|save|give an? image|give the image) |the file is damaged")
+"""Begins the mend of an error that another copy of the file would be without."""
 
 FOLDS = Folds().count
 """Folds that a Plan has unless the user says otherwise."""
@@ -32,10 +37,10 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
     for content in examined.contents:
         where = mending.shown(content.path)
         if content.failure is not None:
-            what, advice = content.failure
-            mend = f"replace `{where}` by a readable copy ({advice})"
-            if content.names:  # a DICOM label is rarely damaged: it does not fit
-                mend = advice
+            what, advice = map(mending.relative, content.failure)
+            # A DICOM label is rarely damaged: it does not fit. And other errors are mended otherwise.
+            copied = _AGAIN.match(advice) and not content.names
+            mend = f"replace `{where}` by a readable copy ({advice})" if copied else advice
             yield Finding("error", content.kind or "unreadable", where, what, f"{mend}; or {drop}", case.id)
         if content.nonfinite is not None:
             count, first = content.nonfinite
@@ -63,8 +68,31 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
         yield Finding("warning", "soft-roi", where, what, mend, case.id)
 
 
-def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
-    """Cases without label or region of interest, patients in two splits, too few for folds."""
+_MISLAID = ("ambiguous-image", "ambiguous-label", "no-image", "other-series", "unreadable", "lfs-pointer", "html-page")
+"""Kinds of findings on labels of DICOM studies that say why a case lacks its own."""
+
+
+def _mislaid(case: Case, mending: Mending, told: Sequence[Finding]) -> bool:
+    """Is it said already why a case of DICOM studies has no label? Of its image, or of an object in a folder that is its alone."""
+    if mending.dataset.layout != STUDIES:
+        return False
+
+    def near(one: Case, folder: Path) -> bool:
+        place = one.images[0].parent if is_reference(one.images[0]) else one.images[0]
+        return place == folder or place in folder.parents or folder in place.parents
+
+    for finding in told:
+        if finding.kind in _MISLAID:
+            folders = [(mending.root / name).parent for name in finding.files or (finding.where,)]
+            if finding.case == case.id or any(
+                [c for c in mending.dataset.cases if near(c, f)] == [case] for f in folders
+            ):
+                return True
+    return False
+
+
+def completeness(cases: Sequence[Case], mending: Mending, *, told: Sequence[Finding] = ()) -> Iterator[Finding]:
+    """Cases without label or region of interest, patients in two splits, too few for folds; ``told`` is what is found already."""
     labelled = [case for case in cases if case.labels]
     if not labelled:
         mend = "add labels to the cases that shall train"
@@ -73,7 +101,7 @@ def completeness(cases: Sequence[Case], mending: Mending) -> Iterator[Finding]:
     with_roi = {case.split for case in cases if case.roi is not None}
     for case in cases:
         where = mending.shown(case.images[0])
-        if not case.labels and case.split != "test":
+        if not case.labels and case.split != "test" and not _mislaid(case, mending, told):
             mend = f"{mending.add_label(case)}; or {mending.drop(case)}"
             yield Finding(
                 "warning", "no-label", where, "image without label: it is left out of training", mend, case.id

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cpfnet import formats
 from cpfnet.data.archives import scan_with_archives
-from cpfnet.data.case import Case, Dataset
+from cpfnet.data.case import STUDIES, Case, Dataset
 from cpfnet.data.declaration import LABEL_KINDS, Declaration
 from cpfnet.data.finding import Finding, quoted
 from cpfnet.data.joining import Joining, alone, elsewhere, several, unclear
@@ -49,9 +49,7 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
         raise DatasetError(what, where=root, mend="add the image series that they were drawn on")
     if not every:
         unread = [finding for finding in problems if finding.kind == "unreadable"]
-        return (
-            Dataset(root, root.resolve().name, (), layout="DICOM studies", problems=tuple(unread)) if unread else None
-        )
+        return Dataset(root, root.resolve().name, (), layout=STUDIES, problems=tuple(unread)) if unread else None
     kinds = {one.reference: modality_of(one.modality) for one in every}
     series = [one for one in every if declaration.modality in (None, kinds[one.reference])]
     if not series:
@@ -68,7 +66,7 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     problems += beside(root, series[0], cases, labelled=bool(labels))
     problems += patients(root, declaration, chosen, [case.id for case in cases])
     problems += damaged(root, found, chosen)
-    return Dataset(root, root.resolve().name, tuple(cases), layout="DICOM studies", problems=tuple(problems))
+    return Dataset(root, root.resolve().name, tuple(cases), layout=STUDIES, problems=tuple(problems))
 
 
 def _readers(
