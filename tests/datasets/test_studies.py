@@ -233,6 +233,16 @@ def test_archive_that_cannot_be_read_is_a_finding(tmp_path: Path, harm, words: s
     assert finding.mend.endswith("; or delete `p0.zip`")
 
 
+@pytest.mark.parametrize("name", ["p1.zip", "p1/slice_000.dcm", "p1/DICOMDIR"])
+def test_the_folder_is_the_data_set_not_a_file_in_it(name: str, tmp_path: Path) -> None:
+    files = scan(tmp_path / "p1")
+    shutil.copy(files[0], tmp_path / "p1" / "DICOMDIR")
+    shutil.make_archive(str(tmp_path / "p1"), "zip", tmp_path / "p1")
+    with pytest.raises(DatasetError, match=r"is no DATASET\n.*give the folder that holds it: `") as refused:
+        load(tmp_path / name)
+    assert f"`{(tmp_path / name).parent}`" in str(refused.value.mend)
+
+
 def test_splits_stand_above(tmp_path: Path) -> None:
     for split, name in (("train", "p1"), ("train", "p2"), ("test", "p1"), ("test", "p3")):
         files = scan(tmp_path / split / name, patient=name, study=split)

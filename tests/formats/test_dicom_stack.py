@@ -110,7 +110,7 @@ def test_doubled_slices(tmp_path):
         names="x.dcm",
     )
     assert _refused(tmp_path) == (
-        "1 slice of 6 occur more than once; for example slice_000.dcm (InstanceNumber 1), x.dcm (InstanceNumber 7)"
+        "1 slice of 6 occurs more than once; for example slice_000.dcm (InstanceNumber 1), x.dcm (InstanceNumber 7)"
     )
 
 

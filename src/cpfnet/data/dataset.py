@@ -16,7 +16,7 @@ import numpy as np
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration, Splits
 from cpfnet.data.finding import Finding, natural
-from cpfnet.data.layouts import UNDERSTOOD, images_and_masks, not_understood
+from cpfnet.data.layouts import UNDERSTOOD, images_and_masks, no_list, not_understood
 from cpfnet.data.manifest import datalist, is_datalist, missing_files, read_csv
 from cpfnet.data.nnunet import raw, read_json
 from cpfnet.data.patients import together
@@ -95,7 +95,7 @@ def _listed(path: Path) -> Dataset:
     if suffix == ".csv":
         return read_csv(path)
     if suffix != ".json":
-        raise DatasetError(f"a file ending in {suffix or 'nothing'} is no DATASET", where=path, mend=UNDERSTOOD)
+        raise no_list(path)
     if is_datalist(read_json(path), path.parent) or path.name != "dataset.json":
         return datalist(path)
     return _folder(path.parent, Declaration())

@@ -198,6 +198,22 @@ def images_and_masks(root: Path) -> Dataset | None:
     return Dataset(root, root.resolve().name, tuple(cases), layout="images and masks", problems=tuple(problems))
 
 
+def no_list(path: Path) -> DatasetError:
+    """Why a file is no list of cases: mostly it is one of those that the folder to give holds."""
+    folder = printable(str(path.parent))
+    if formats.suffix_of(path) == ".zip":
+        return DatasetError(
+            "a ZIP archive is no DATASET", where=path, mend=f"unpack it, or give the folder that holds it: `{folder}`"
+        )
+    if known(path) or _begins_as_dicom(path):
+        return DatasetError(
+            "a single image is no DATASET", where=path, mend=f"give the folder that holds it: `{folder}`"
+        )
+    return DatasetError(
+        f"a file ending in {path.suffix.lower() or 'nothing'} is no DATASET", where=path, mend=UNDERSTOOD
+    )
+
+
 def not_understood(root: Path) -> DatasetError:
     """Why a folder is no data set, as far as one can see."""
     parts = _parts(root)

@@ -250,7 +250,7 @@ def _refuse_doubled(frames: Sequence[Frame], heights: np.ndarray, tolerance: flo
         )
     total = sum(len(group) > 1 for group in groups)
     raise FormatError(
-        f"{_plural(total)} of {len(groups)} occur more than once; for example {listed(f.name for f in doubled)}",
+        f"{_plural(total)} of {len(groups)} occur{'s' * (total == 1)} more than once; for example {listed(f.name for f in doubled)}",
         mend="take the copies away",
     )
 
