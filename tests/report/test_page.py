@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
+from skimage.color import rgb2lab
 
 from cpfnet.errors import OutputError
 from cpfnet.report import figures, page
@@ -148,3 +150,11 @@ def test_the_only_class_has_no_curve_beside_its_mean():
         for section in training_sections(history)
     ]
     assert drawn == [0, 3]  # a legend only where lines are to be told apart
+
+
+def test_every_class_has_a_line_colour_of_its_own():
+    few, many = figures.line_colours(3), figures.line_colours(60)
+    assert many[:3] == few
+    lab = rgb2lab(np.array([list(bytes.fromhex(colour[1:])) for colour in many]) / 255)
+    assert pdist(lab).min() > 10  # CIE76; 2.3 is just noticeable
+    assert lab[:, 0].min() > 40  # seen on dark images

@@ -13,7 +13,8 @@ from cpfnet.data.draft import GIB, Memory
 from cpfnet.data.fingerprint import fingerprint
 from cpfnet.data.proposal import propose
 from cpfnet.errors import OutputError
-from cpfnet.planning import Plan
+from cpfnet.planning import LabelClass, Plan
+from cpfnet.report.figures import line_colours
 from cpfnet.training.preview import preview
 from tests import data
 
@@ -39,6 +40,23 @@ def test_sixteen_samples_in_one_picture(tmp_path: Path, kind: str) -> None:
     preview(dataset, plan, out)
     assert out.read_bytes() == first
     assert [p.name for p in out.parent.iterdir()] == ["preview.png"]
+
+
+def test_a_legend_of_many_classes_has_them_all_below_the_samples(tmp_path: Path) -> None:
+    dataset = load(data.make_images_dataset(tmp_path / "d", cases=1))
+    plan = propose(fingerprint(dataset), dataset, memory=Memory(16 * GIB, "cpu"))[0]
+    named = [*plan.labels.classes, *(LabelClass(name=f"structure {n}", values=(n,)) for n in range(2, 33))]
+    shapes = []
+    for count in (1, 32):
+        labels = plan.labels.model_copy(update={"classes": tuple(named[:count])})
+        out = preview(dataset, plan.model_copy(update={"labels": labels}), tmp_path / "preview.png")
+        picture = np.asarray(Pillow.open(out).convert("RGB")).astype(int)
+        shapes.append(picture.shape)
+    assert shapes[0][1] == shapes[1][1]
+    assert shapes[1][0] > shapes[0][0]  # the legend takes its room from nobody
+    legend = picture[shapes[0][0] - 60 :]
+    for colour in line_colours(32):
+        assert (legend == list(bytes.fromhex(colour[1:]))).all(axis=2).any(), colour
 
 
 def test_an_unwritable_place(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from cpfnet.files import replacing
 from cpfnet.image import Image, Segmentation
 from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial
-from cpfnet.report.figures import LINES
+from cpfnet.report.figures import line_colours
 
 SHORTEST = 384
 """Pixels: smaller pictures are enlarged to about this, so that lines stay thin beside them."""
@@ -63,9 +63,8 @@ def write_overlay(image: Image, segmentation: Segmentation, plan: Plan, path: Pa
         panel = np.rint(255 * np.clip(panel, 0, 1)).astype(np.uint8)
         mask = spatial.resample_codes(mask, size)
         lines = find_boundaries(mask, mode="inner")
-        for code in range(1, count + 1):
-            line = LINES[(code - 1) % len(LINES)]
-            panel[lines & (mask == code)] = [int(line[i : i + 2], 16) for i in (1, 3, 5)]
+        for code, line in enumerate(line_colours(count), start=1):
+            panel[lines & (mask == code)] = list(bytes.fromhex(line[1:]))
         panels.append(panel)
     with replacing(path, overwrite=overwrite) as temporary:
         Pillow.fromarray(np.concatenate(panels, axis=1)).save(temporary, format="png")

@@ -10,6 +10,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,33 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 """Told apart by colour-blind readers too (Okabe and Ito 2008)."""
 
 LINES = ("#00e5ff", "#ff9d00", "#7cff5b", "#ff5bd0", "#ffee33", "#5b9dff", "#ff5b5b", "#c9a0ff")
-"""Bright ones, for lines on images."""
+"""Bright ones, for lines on images; `line_colours` has more."""
+
+
+@cache
+def line_colours(count: int) -> tuple[str, ...]:
+    """Bright colours for lines on images: `LINES`, then each as far as can be from those before it (CIELAB)."""
+    from skimage.color import rgb2lab
+
+    steps = np.linspace(0, 255, 9).round().astype(int)
+    rgb = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    lab = rgb2lab(rgb / 255)
+    vivid = (lab[:, 0] > 45) & (np.hypot(lab[:, 1], lab[:, 2]) > 35)  # neither dark nor grey, as images are
+    rgb, lab = rgb[vivid], lab[vivid]
+    colours = list(LINES[:count])
+    taken = rgb2lab(np.array([list(bytes.fromhex(line[1:])) for line in LINES]) / 255)
+    distance = np.linalg.norm(lab[:, None] - taken, axis=-1).min(axis=1)
+    while len(colours) < count:
+        best = int(distance.argmax())
+        colours.append("#" + bytes(rgb[best].tolist()).hex())
+        distance = np.minimum(distance, np.linalg.norm(lab - lab[best], axis=-1))
+    return tuple(colours)
+
+
+def legend_columns(names: Sequence[str], width: float, size: float) -> int:
+    """How many columns of a legend fit into ``width`` inches, at ``size`` points."""
+    return max(1, min(len(names), int(width / (0.0085 * size * max(map(len, names), default=1) + 0.05 * size))))
+
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -216,7 +243,14 @@ def overlay(picture: Overlay) -> str:
     tall = min(max(shape, whole, 0.4), 1.5)
     style = _STYLE | {"axes.grid": False}
     with matplotlib.rc_context(style):
-        figure = _figure(10.4, 10.4 / panels * tall + 0.55)
+        if single:
+            names = {f"{picture.classes[0]}: truth": LINES[0], "prediction": LINES[1]}
+        else:
+            colours = zip(picture.classes, line_colours(len(picture.classes)), strict=True)
+            drawn = (picture.truth | picture.prediction).any(axis=(1, 2))
+            names = {name: colour for (name, colour), there in zip(colours, drawn, strict=True) if there}
+        columns = legend_columns(list(names), 10, 9)
+        figure = _figure(10.4, 10.4 / panels * tall + 0.35 + 0.2 * max(1, math.ceil(len(names) / columns)))
         axes = figure.subplots(1, panels)
         for ax in axes:
             ax.imshow(picture.image, cmap="gray", vmin=0, vmax=1, aspect=picture.aspect, interpolation="antialiased")
@@ -236,22 +270,17 @@ def overlay(picture: Overlay) -> str:
         if single:
             _line(axes[1], picture.truth[0], LINES[0], 1.0)
             _line(axes[1], picture.prediction[0], LINES[1], 1.0)
-            names = {f"{picture.classes[0]}: truth": LINES[0], "prediction": LINES[1]}
             axes[1].set_title("Boundaries", loc="left")
         else:
-            names = {}
-            for index, (name, colour) in enumerate(zip(picture.classes, _repeat(LINES), strict=False)):
-                drawn = [
-                    _line(ax, masks[index], colour, 1.2)
-                    for ax, masks in zip(axes[1:], (picture.truth, picture.prediction), strict=True)
-                ]
-                if any(drawn):
-                    names[name] = colour
+            for ax, masks in zip(axes[1:], (picture.truth, picture.prediction), strict=True):
+                for name, mask in zip(picture.classes, masks, strict=True):
+                    if name in names:
+                        _line(ax, mask, names[name], 1.2)
             axes[1].set_title("Truth", loc="left")
             axes[2].set_title("Prediction", loc="left")
         handles = [Line2D([], [], color=colour, lw=3) for colour in names.values()]
         if handles:
-            legend = figure.legend(handles, list(names), loc="outside upper right", ncols=6, frameon=True, fontsize=9)
+            legend = figure.legend(handles, list(names), loc="outside upper right", ncols=columns, fontsize=9)
             legend.get_frame().set(facecolor="#39424e", edgecolor="none")
             for text in legend.get_texts():
                 text.set_color("white")

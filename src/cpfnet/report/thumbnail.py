@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 
-from cpfnet.report.figures import LINES
+from cpfnet.report.figures import line_colours
 
 SIDE = 440
 """Pixels along the longer side: shown at half of it, so lines stay sharp on fine screens."""
@@ -36,8 +36,9 @@ def thumbnail(image: np.ndarray, codes: np.ndarray, aspect: float = 1.0) -> str:
     drawn = np.array(Pillow.fromarray(codes.astype(np.uint8)).resize(size, Pillow.Resampling.NEAREST))
     lines = find_boundaries(np.pad(drawn, 1), mode="thick")[1:-1, 1:-1]  # two pixels wide, on both sides of the edge
     drawn = np.where(drawn > 0, drawn, ndimage.maximum_filter(drawn, 3))
-    colours = np.array([[int(line[i : i + 2], 16) for i in (1, 3, 5)] for line in LINES], dtype=np.uint8)
-    pixels[lines] = colours[(drawn[lines].astype(int) - 1) % len(LINES)]
+    colours = np.array([list(bytes.fromhex(line[1:])) for line in line_colours(int(drawn.max()))])
+    if lines.any():
+        pixels[lines] = colours[drawn[lines].astype(int) - 1]
     buffer = io.BytesIO()
     Pillow.fromarray(pixels).save(buffer, "jpeg", quality=85, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cpfnet.errors import DatasetError
 from cpfnet.files import replacing
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Plan
-from cpfnet.report.figures import LINES
+from cpfnet.report.figures import legend_columns, line_colours
 from cpfnet.training.augment import Augmenter
 from cpfnet.training.loading import cut
 
@@ -96,8 +97,16 @@ def _draw(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: P
     from matplotlib.lines import Line2D
 
     height, width = plan.spatial.patch[-2:]
-    panel, title, gap, head, foot = 3.0, 0.2, 0.06, 0.45, 0.5  # inches
+    panel, title, gap, head = 3.0, 0.2, 0.06, 0.45  # inches
     across = SIDE * panel + (SIDE + 1) * gap
+    legend = {
+        c.name: colour for c, colour in zip(plan.labels.classes, line_colours(len(plan.labels.classes)), strict=True)
+    }
+    handles = [Line2D([], [], color=colour, lw=2.5, label=name) for name, colour in legend.items()]
+    if any((codes == IGNORED).any() for _, _, codes in samples):
+        handles.append(Line2D([], [], color="#9a9a9a", lw=7, label="not counted"))
+    columns = legend_columns([*legend, "not counted"], across - 0.5, 10)
+    foot = 0.3 + 0.21 * math.ceil(len(handles) / columns)
     row = panel * height / width + title
     along = SIDE * row + head + foot
     figure = Figure(figsize=(across, along), dpi=110, facecolor="white")
@@ -117,7 +126,7 @@ def _draw(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: P
         ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         ignored = np.ma.masked_where(codes != IGNORED, np.ones(codes.shape))
         ax.imshow(ignored, cmap="gray", vmin=0, vmax=2, alpha=0.55, interpolation="nearest")
-        for index, colour in zip(range(member.shape[1]), _colours(member.shape[1]), strict=True):
+        for index, colour in enumerate(legend.values()):
             mask = member[:, index][codes]
             if mask.any() and not mask.all():
                 ax.contour(
@@ -131,20 +140,10 @@ def _draw(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: P
         y=1 - 0.12 / along,
         va="top",
     )
-    names = [c.name for c in plan.labels.classes]
-    handles = [Line2D([], [], color=c, lw=2.5, label=n) for n, c in zip(names, _colours(len(names)), strict=True)]
-    if any((codes == IGNORED).any() for _, _, codes in samples):
-        handles.append(Line2D([], [], color="#9a9a9a", lw=7, label="not counted"))
-    legend = figure.legend(
-        handles=handles[:24], loc="lower center", ncols=min(8, len(handles)), frameon=True, fontsize=10
-    )
-    legend.get_frame().set(facecolor="#2b3540", edgecolor="none")
-    for text in legend.get_texts():
+    drawn = figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=10)
+    drawn.get_frame().set(facecolor="#2b3540", edgecolor="none")
+    for text in drawn.get_texts():
         text.set_color("white")
     with replacing(path, overwrite=True) as temporary:
         figure.savefig(temporary, format="png")
     return path
-
-
-def _colours(count: int) -> list[str]:
-    return [LINES[i % len(LINES)] for i in range(count)]
