@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,10 @@ def test_every_command_has_examples(command):
 def test_every_weights_command_has_examples(command):
     said = cpfnet("weights", command, "--help").stdout
     assert f"cpfnet weights {command}" in said.partition("Examples:")[2]
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert cpfnet("--version").stdout == f"cpfnet {version('cpfnet')}\n"
 
 
 def test_the_verbs_are_in_the_package():

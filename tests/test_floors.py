@@ -33,8 +33,9 @@ def test_importing_a_room_does_not_load_torch(module):
     assert not loaded_by(f"import {module}") & HEAVY
 
 
-def test_help_loads_neither_torch_nor_numpy():
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_load_neither_torch_nor_numpy(option):
     loaded = loaded_by(
-        "from typer.testing import CliRunner\nfrom cpfnet.cli import app\nCliRunner().invoke(app, ['--help'])"
+        f"from typer.testing import CliRunner\nfrom cpfnet.cli import app\nCliRunner().invoke(app, ['{option}'])"
     )
     assert not loaded & {*HEAVY, "numpy", "scipy", "pydantic"}
