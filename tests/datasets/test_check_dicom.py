@@ -241,6 +241,24 @@ def test_table_of_names(treated: Path, tmp_path: Path) -> None:
     assert page.read_text().count("<img ") == 0  # it is about the whole, not about one case
 
 
+def test_spellings_of_one_name_are_one_unless_told_otherwise(treated: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(treated, root)
+    for patient, name in (("pat_2", "gt v"), ("pat_3", "G-TV")):
+        _draw(root, patient, {name: GTV, "Lung": LUNG})
+    (finding,) = check(root)
+    assert "GTV also as G-TV and gt v; planning takes them as one" in finding.what
+    undeclared = plan(root).labels
+    counts = []
+    for way in _ways(finding):
+        follow(way, root, root, root)
+        assert "structure-names" not in {f.kind for f in check(root)}
+        counts.append(plan(root).labels.classes)
+        (root / "dataset.yaml").unlink()
+    assert [len(classes) for classes in counts] == [2, 4]
+    assert {c.name for c in counts[0]} == {c.name for c in undeclared.classes}
+
+
 def test_a_rare_structure_is_left_out_by_its_name_alone(treated: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     shutil.copytree(treated, root)

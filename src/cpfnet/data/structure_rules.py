@@ -270,9 +270,22 @@ def _proposed(pairs: Pairs, merged: Mapping[str, set[str]]) -> Labels:
 
 def _varied(pairs: Pairs, proposed: Labels, mending: Mending) -> Finding:
     said = ", ".join(f"{c.name} also as {' and '.join(c.names)}" for c in proposed.classes if c.names)
-    what = f"structures seem to be called differently from case to case: {said}"
-    mend = f"{mending.declare(f'labels: {short_labels(proposed)}')} if these names mean the same"
+    merged = mending.declare(f"labels: {short_labels(proposed)}")
+    if all(normal(name) == normal(c.name) for c in proposed.classes for name in c.names):
+        what = f"structures are spelt differently from case to case: {said}; planning takes them as one"
+        apart = mending.declare(f"labels: {short_labels(_apart(proposed))}")
+        mend = f"{merged} to settle that; or {apart} if they do not mean the same"
+    else:
+        what = f"structures seem to be called differently from case to case: {said}; planning takes as one what differs in case, blanks, hyphens and underscores alone"
+        mend = f"{merged} if these names mean the same"
     return Finding("warning", "structure-names", mending.dataset.name, what, mend, variants=_users(pairs))
+
+
+def _apart(merged: Labels) -> Labels:
+    """A class for each of the names."""
+    names = {name.casefold(): name for c in merged.classes for name in (c.name, *c.names)}
+    classes = (LabelClass(name=name, values=(number,)) for number, name in enumerate(names.values(), start=1))
+    return merged.model_copy(update={"classes": tuple(classes)})
 
 
 def _coverings(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
