@@ -166,7 +166,12 @@ def test_download_beside_what_was_unpacked_from_it(tmp_path: Path) -> None:
     shutil.make_archive(str(root / "download"), "zip", root / "p1")
     dataset = load(root)
     assert [(case.id, case.images) for case in dataset.cases] == [("p1", (root / "p1",))]
-    assert kinds(dataset) == ["archive"]
+    assert [(f.severity, f.kind, f.where) for f in dataset.problems] == [("note", "archive", "set")]
+    files[-1].unlink()
+    assert [(f.severity, f.kind, f.where) for f in load(root).problems] == [
+        ("warning", "archive", "download.zip"),
+        ("note", "archive", "set"),
+    ]
 
 
 def zipped(folder: Path) -> Path:

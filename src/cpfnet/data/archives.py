@@ -31,12 +31,17 @@ def scan_with_archives(root: Path) -> tuple[Scan, list[Finding]]:
             mend = f"{error.mend or 'copy or export it again'}; or delete `{where}`"
             findings.append(Finding("error", "unreadable", where, error.what, mend))
             continue
-        series = {(one.study, one.uid) for one in found.series}
+        series = {(one.study, one.uid): one.instances for one in found.series}
         labels = {label.uid for label in found.labels}
         new = tuple(one for one in inside.series if (one.study, one.uid) not in series)
         drawn = tuple(label for label in inside.labels if label.uid not in labels)
         if len(new) < len(inside.series) or len(drawn) < len(inside.labels):
             again.append(archive)
+        if more := sum(len(one.instances - series.get((one.study, one.uid), one.instances)) for one in inside.series):
+            where = shown(archive, root)
+            what = f"holds {more} image{'s' * (more > 1)} of series that lie elsewhere without {'them' if more > 1 else 'it'}: left out"
+            mend = f"unpack `{where}`, and delete it, if the series lacks them; or delete `{where}`"
+            findings.append(Finding("warning", "archive", where, what, mend))
         found = Scan(
             series=tuple(sorted((*found.series, *new), key=lambda one: str(one.reference))),
             labels=tuple(sorted((*found.labels, *drawn), key=lambda label: str(label.path))),
