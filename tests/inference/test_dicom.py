@@ -262,6 +262,28 @@ class TestPredict:
         assert done.exit_code == 0, done.output
         assert "1 of 2 done, 1 skipped" in done.output
 
+    @pytest.mark.parametrize("several", [False, True])
+    @pytest.mark.parametrize("zipping", [False, True])
+    def test_screenshots_beside_a_series_that_fits_are_skipped(self, tmp_path, several, zipping):
+        """Scanners say CT of them, too; a Model for volumes of one channel cannot be meant."""
+        place = tmp_path / "data" / "pat_1"
+        ct(place / "ct", phantom())
+        for number in range(1 + several):
+            screen = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", "SOPInstanceUID": data.dicom_uid("screen", number)}
+            shot = np.full((8, 9, 3), number, np.uint8)
+            data.write_photograph(place / f"screen_{number}", shot, modality="CT", series="screens", **screen)
+        data.write_photograph(place / "grey", np.zeros((8, 9), np.uint8), modality="CT", series="grey")
+        given = zipped(tmp_path / "zips" / "pat_1.zip", place) if zipping else place
+        outcomes = run([given], tmp_path / "out")
+        assert [o.status for o in outcomes] == ["done", "skipped", "skipped"]
+        assert [p.name for p in (tmp_path / "out").iterdir()] == ["pat_1.seg.dcm"]
+        messages = " ".join(o.message for o in outcomes)
+        assert "in colours, and the model was fitted for 1 channel; another series of its study fits" in messages
+        assert "a picture without position, and the model was fitted for volumes; another" in messages
+        assert "--force" not in messages
+        if not zipping:
+            assert [o.status for o in run([place / "grey"], tmp_path / "named")] == ["refused"]
+
     def test_pet_is_no_ct(self, tmp_path):
         """Whatever its values: what DICOM calls PT is not of an unknown modality."""
         ct(tmp_path / "a" / "ct", phantom())

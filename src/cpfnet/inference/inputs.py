@@ -33,7 +33,7 @@ class Item:
         error: why there is no image.
         place: of a DICOM series, for messages; default: the first file.
         modality: of a DICOM series, in the Plan's words.
-        skipped: nobody named this series of another modality than the Model's, and another of its study fits.
+        skipped: why the Model is not for this series, which nobody named, while another of its study fits; else "".
     """
 
     files: tuple[Path, ...]
@@ -41,7 +41,7 @@ class Item:
     error: CpfnetError | None = None
     place: Path | None = None
     modality: str | None = None
-    skipped: bool = False
+    skipped: str = ""
 
     @property
     def path(self) -> Path:
@@ -50,7 +50,12 @@ class Item:
 
 
 def collect(
-    inputs: Sequence[str | Path], *, channels: int, modality: str = "other", out: Path | None = None
+    inputs: Sequence[str | Path],
+    *,
+    channels: int,
+    modality: str = "other",
+    source: str = "",
+    out: Path | None = None,
 ) -> list[Item]:
     """Look up files, folders and patterns.
 
@@ -63,6 +68,7 @@ def collect(
     Args:
         inputs: as a shell would pass them, patterns too.
         channels, modality: of the Model.
+        source: ``"images"`` or ``"volumes"``, what it was fitted for; "": unknown.
         out: not looked into.
 
     Returns:
@@ -95,7 +101,7 @@ def collect(
     if dicom:
         from cpfnet.inference.series import series_items
 
-        for item in series_items(list(dicom), modality):
+        for item in series_items(list(dicom), channels, modality, source):
             (series if item.error is None else errors).append(item)
     for folder in folders:
         if not any(folder in (item.path, *item.path.parents) for item in (*series, *errors)):

@@ -14,7 +14,7 @@ from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.image import Image, Segmentation
 from cpfnet.inference.tiling import Backend, predict_array
 from cpfnet.model import Model
-from cpfnet.planning import Channel, Plan, Scale, Spatial, Window
+from cpfnet.planning import Channel, Scale, Spatial, Window
 from cpfnet.preprocessing import Trace
 from cpfnet.preprocessing.intensity import extent
 
@@ -224,11 +224,9 @@ def suits(modality: str | None, wanted: str) -> bool:
     return modality == wanted
 
 
-def unfit(modality: str | None, plan: Plan) -> str | None:
+def unfit(modality: str | None, wanted: str) -> str | None:
     """How an image's modality, where it is known, is not the Plan's; None where it is."""
-    return (
-        None if suits(modality, plan.modality) else f"modality {modality}, and the model was fitted for {plan.modality}"
-    )
+    return None if suits(modality, wanted) else f"modality {modality}, and the model was fitted for {wanted}"
 
 
 def outside(image: Image, trace: Trace, model: Model) -> list[str]:
@@ -249,7 +247,7 @@ def outside(image: Image, trace: Trace, model: Model) -> list[str]:
         Sentences with both figures.
     """
     plan, fitted = model.plan, model.fitted
-    other = unfit(image.modality, plan)
+    other = unfit(image.modality, plan.modality)
     found = [] if other is None else [other]
     for stored, channel, seen in zip(image.array, plan.channels, fitted.channels, strict=True):
         low, high = extent(stored)

@@ -23,7 +23,7 @@ class Outcome:
 
     Attributes:
         path: the input: a file (of several channel files the first), or the folder, archive or reference of a DICOM series.
-        status: ``skipped``: a DICOM series of another modality, found beside one of the same study that fits; ``refused``:
+        status: ``skipped``: a DICOM series that the Models are not for, found beside one of the same study that fits; ``refused``:
             outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
         message: what is wrong and how to mend it; empty when done.
         output: the label map written.
@@ -94,7 +94,7 @@ def predict_files(
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(_SUFFIXES)}")
     predictor = Predictor(models, device=device, tta=tta, overlap=overlap, batch=batch, say=say)
     plan = models[0].plan
-    items = collect(inputs, channels=len(plan.channels), modality=plan.modality, out=out)
+    items = collect(inputs, channels=len(plan.channels), modality=plan.modality, source=plan.source, out=out)
     if not items:
         raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
     check_writable(out)
@@ -103,7 +103,7 @@ def predict_files(
     def one(item: Item, report: Callable[[float], None]) -> tuple[Path, tuple[str, ...]]:
         if item.error is not None:
             raise item.error
-        if (reason := unfit(item.modality, plan)) and not force:  # before hundreds of slices are read
+        if (reason := unfit(item.modality, plan.modality)) and not force:  # before hundreds of slices are read
             raise refusal([reason], item.path)
         mask, maps, picture = _targets(item, out, format)
         for path in (mask, *([maps] if probabilities else []), *([picture] if overlays else [])):
@@ -129,11 +129,10 @@ def predict_files(
         notes: tuple[str, ...] = ()
         status: Literal["done", "skipped", "refused", "failed"] = "failed"
         if item.skipped:
-            what = f"{unfit(item.modality, plan)}; another series of its study fits"
-            message = str(
-                InputRefused(what, where=item.path, mend="name it with --force to have it segmented all the same")
-            )
-            return Outcome(item.path, "skipped", message)
+            what = f"{item.skipped}; another series of its study fits"
+            other = unfit(item.modality, plan.modality) is not None  # nothing else can be forced
+            mend = "name it with --force to have it segmented all the same" if other else None
+            return Outcome(item.path, "skipped", str(InputRefused(what, where=item.path, mend=mend)))
         try:
             (output, notes), status = one(item, report), "done"
         except CpfnetError as error:

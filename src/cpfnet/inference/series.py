@@ -9,9 +9,11 @@ from pathlib import Path
 
 from cpfnet.data.pseudonyms import case_ids
 from cpfnet.errors import CpfnetError, FormatError
-from cpfnet.formats.dicom import Scan, Series, is_archive, is_reference, modality_of, one_series, scan
+from cpfnet.formats.dicom import Scan, Series, is_archive, is_reference, modality_of, one_series, read_header, scan
+from cpfnet.formats.dicom.objects import Archives
+from cpfnet.formats.dicom.summary import Summary, look
 from cpfnet.inference.inputs import Item
-from cpfnet.inference.predictor import suits
+from cpfnet.inference.predictor import unfit
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,24 @@ class _Found:
     def modality(self) -> str | None:
         return modality_of(self.series.modality) if self.series.modality else None
 
+    def misfit(self, channels: int, modality: str, source: str) -> str:
+        """Why a Model for such images is not for this series; "" if it may be."""
+        if other := unfit(self.modality, modality):
+            return other
+        with Archives() as archives:
+            first = look(self.series.locations[0], archives)
+        if isinstance(first, Summary) and first.colour and channels != 3:
+            return f"in colours, and the model was fitted for {channels} channel{'s' * (channels > 1)}"
+        if source == "volumes" and self.series.count == 1:
+            try:
+                placed = read_header(*self.files).affine is not None
+            except CpfnetError:  # said when it is read
+                return ""
+            return "" if placed else "a picture without position, and the model was fitted for volumes"
+        return ""
 
-def series_items(places: Sequence[Path], modality: str) -> list[Item]:
+
+def series_items(places: Sequence[Path], channels: int, modality: str, source: str) -> list[Item]:
     """Every image series that lies in folders (and the archives in them), archives and lone files, or that is named.
 
     The only series of a patient's folder or archive is called after it; others after those of their folders that tell them apart, as
@@ -36,8 +54,8 @@ def series_items(places: Sequence[Path], modality: str) -> list[Item]:
 
     Args:
         places: folders, ZIP archives, DICOM files, ``FOLDER/series=UID``.
-        modality: the Model's: series of others have no part in the names of its own, and are skipped beside one of their
-            study that fits, unless a place is theirs alone.
+        channels, modality, source: the Model's: series that it is not for have no part in the names of its own, and are
+            skipped beside one of their study that fits, unless a place is theirs alone.
 
     Returns:
         Series first, then what cannot be read, with its error. Folders without DICOM give nothing.
@@ -70,7 +88,8 @@ def series_items(places: Sequence[Path], modality: str) -> list[Item]:
             found.setdefault(one.instances, _Found(one, files, files[0] if len(files) == 1 else files[0].parent))
         if not inside.series:  # reading says what they are
             errors += [Item((path,), path.stem) for path in lone if path not in inside.unreadable]
-    return _named(list(found.values()), modality, set(places)) + errors
+    misfits = [one.misfit(channels, modality, source) for one in found.values()]
+    return _named(list(found.values()), misfits, set(places)) + errors
 
 
 def _archives_in(folder: Path) -> list[Path]:
@@ -90,23 +109,24 @@ def _damaged(inside: Scan, own: set[Path]) -> list[Item]:
     ]
 
 
-def _named(found: list[_Found], modality: str, places: set[Path]) -> list[Item]:
+def _named(found: list[_Found], misfits: list[str], places: set[Path]) -> list[Item]:
     patients: dict[Path, set[str]] = {}
     for one in found:
         patients.setdefault(one.given, set()).add(one.series.patient or one.series.study)
-    fitting = [one for one in found if suits(one.modality, modality)]
-    studies = {one.series.study for one in fitting}
+    fitting = [(one, why) for one, why in zip(found, misfits, strict=True) if not why]
+    others = [(one, why) for one, why in zip(found, misfits, strict=True) if why]
+    studies = {one.series.study for one, _ in fitting}
     items = []
-    for group in (fitting, [one for one in found if one not in fitting]):
-        for one, name in zip(group, _names(group, patients), strict=True):
-            fits = group is fitting
+    for group in (fitting, others):
+        for (one, why), name in zip(group, _names([one for one, _ in group], patients), strict=True):
+            beside = one.series.study in studies and places.isdisjoint(one.files)
             items.append(
                 Item(
                     one.files,
-                    name if fits else f"{name}-{one.series.modality}",
+                    f"{name}-{one.series.modality}" if why else name,
                     place=one.series.folder if len(one.files) > 1 else one.files[0],
                     modality=one.modality,
-                    skipped=not fits and one.series.study in studies and places.isdisjoint(one.files),
+                    skipped=why if beside else "",
                 )
             )
     return items

@@ -60,6 +60,7 @@ class Summary:
         frames: how many.
         shape: (rows, columns).
         localizer, placed: is it a scout view, has it a position in the patient?
+        colour: has it three channels?
         label: of a segmentation or structure set.
     """
 
@@ -75,6 +76,7 @@ class Summary:
     shape: tuple[int, int]
     localizer: bool
     placed: bool
+    colour: bool
     label: LabelObject | None
 
 
@@ -120,6 +122,7 @@ def _summarise(found: DicomObject, location: Location) -> Summary:
         shape=shape,
         localizer=is_localizer(header),
         placed=bool(text(header, "ImagePositionPatient")),
+        colour=_count(header, "SamplesPerPixel") > 1 or text(header, "PhotometricInterpretation") == "PALETTE COLOR",
         label=_label(header, location) if kind in KINDS.values() else None,
     )
 
