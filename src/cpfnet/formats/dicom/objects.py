@@ -277,9 +277,9 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
     except MemoryError:
         raise FormatError("does not fit into memory", where=_where(location), mend="free memory") from None
     except Exception as error:  # decoders raise anything on damaged bytes
-        raise FormatError(
-            f"cannot be read as DICOM: {complaint(error)}", where=_where(location), mend="copy or export it again"
-        ) from error
+        ends = isinstance(error, (EOFError, struct.error)) or (isinstance(error, OSError) and error.errno is None)
+        what = "is cut short" if ends else f"cannot be read as DICOM: {complaint(error)}"
+        raise FormatError(what, where=_where(location), mend="copy or export it again") from error
 
 
 def _refuse_cut(header: pydicom.Dataset) -> None:
@@ -288,7 +288,7 @@ def _refuse_cut(header: pydicom.Dataset) -> None:
         if isinstance(element, RawDataElement) and element.value is not None and element.tag != _PIXEL_DATA:
             missing = element.length - len(element.value)
             if missing > 0 and element.length != _UNDEFINED:
-                raise ValueError(f"cut short: {missing} of {element.length} bytes of {element.tag} are missing")
+                raise EOFError
 
 
 def _where(location: Location) -> str:
