@@ -107,6 +107,14 @@ def test_flat_folder(tmp_path: Path) -> None:
     assert {formats.read(case.images).shape for case in dataset.cases} == {SHAPE}
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_the_only_channel_is_called_after_the_modality(tmp_path: Path, modality: str) -> None:
+    for patient in "ab":
+        files = scan(tmp_path / patient / "scan", patient=patient, modality=modality)
+        write_rtstruct(tmp_path / patient / "rs.dcm", files)
+    assert [channel.name for channel in fingerprint(load(tmp_path)).channels] == [modality]
+
+
 def test_one_study_alone_is_called_as_its_folder(tmp_path: Path) -> None:
     files = scan(tmp_path / "mine")
     write_rtstruct(tmp_path / "mine" / "rs.dcm", files)

@@ -183,7 +183,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         modality=_modality(cases, headers, dataset.modality),
         sizes=tuple(shape for shape, _ in oriented),
         spacings=tuple(spacing for _, spacing in oriented if spacing is not None),
-        channels=_channels(dataset.channels or headers[0].channels, pixels),
+        channels=_channels(dataset.channels or _names(headers[0]), pixels),
         values={
             str(value_of(int(v)) if float(v).is_integer() else v): n for v, n in sorted(holding.items())[:MOST_VALUES]
         }
@@ -277,6 +277,12 @@ def _pixels(case: Case, labels: Labels, structures: bool) -> _Pixels:
 def _slice(image: Image) -> np.ndarray:
     """One picture, (channels, height, width): the image, or the middle slice."""
     return image.array if image.array.ndim == 3 else image.array[:, image.array.shape[1] // 2]
+
+
+def _names(header: Header) -> tuple[str, ...]:
+    """Of the channels; the only one of DICOM is called after its modality, CT or MR."""
+    named = header.modality in ("ct", "mr") and len(header.channels) == 1
+    return (str(header.modality).upper(),) if named else header.channels
 
 
 def _channels(names: tuple[str, ...], pixels: list[_Pixels]) -> tuple[ChannelFingerprint, ...]:
