@@ -302,7 +302,7 @@ def predict(
         table(
             "Not done",
             ["input", "", "why"],
-            [[str(o.path), o.status, o.message] for o in left],
+            [[str(o.path), o.status, o.message.removeprefix(f"{o.path}: ")] for o in left],
             styles=["yellow" if o in skipped else "red" for o in left],
         )
     more = f", {len(skipped)} skipped" if skipped else ""
