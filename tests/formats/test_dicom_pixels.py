@@ -497,6 +497,7 @@ def test_floating_point_pixels_are_refused(tmp_path):
         formats.read(path)
 
 
+@pytest.mark.filterwarnings("ignore:The value length")  # of the writer
 def test_threads_that_read_leave_warnings_as_they_were(tmp_path):
     write_series(tmp_path, np.zeros((3, 8, 8), np.int16), edit=lambda i, d: d.update({"PatientID": "x" * 100}))
     filters, level = list(warnings.filters), logging.getLogger("pydicom").level
