@@ -466,13 +466,17 @@ def test_a_split_that_names_a_case_left_out_says_why(tmp_path: Path) -> None:
     declare(tmp_path, "split: {val: [aa]}")
     with pytest.raises(DatasetError, match="no case 'aa'") as caught:
         load(tmp_path)
-    assert caught.value.mend == "did you mean 'a'?"
+    assert caught.value.mend == "did you mean 'a'?; 1 more could not be taken: `cpfnet check` without `split` tells why"
+    declare(tmp_path, "split: {val: ['c*']}")
+    with pytest.raises(DatasetError, match="could be the label of case c"):
+        load(tmp_path)
 
 
 def test_remarks_name_the_first_problems(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/{n}.png" for n in "abcdefg"), "masks/a.png")
     touch(tmp_path, *(f"masks/alone_{n}.png" for n in "abcdefg"))
-    (remark,) = remarks(load(tmp_path))
+    remark, unlabelled = remarks(load(tmp_path))
+    assert unlabelled.startswith("6 cases without a label that could be taken: b, c, d, e, f, g;")
     first, *named = remark.splitlines()
     assert first == "7 problems of the dataset; `cpfnet check` says how to mend them, the first ones:"
     assert named[0] == "  masks/alone_a.png: no image belongs to it"

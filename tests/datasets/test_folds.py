@@ -74,7 +74,7 @@ def test_own_split_wins_and_test_and_unlabelled_stay_out() -> None:
     assert [case.id for case in val] == ["vp0_0", "vp1_0"]
     assert len(train) == 4
     assert any("2 cases of the test split kept apart" in m for m in messages)
-    assert any("1 case without label left out: bare" in m for m in messages)
+    assert any("1 case without a label that could be taken: bare" in m for m in messages)
     train, val, messages = split(data, PLAN, fold=1)
     assert len(train) + len(val) == 6
     assert not any(case.split == "test" or case.id == "bare" for case in train + val)
@@ -110,3 +110,10 @@ def test_own_folds_are_taken() -> None:
 def test_nothing_to_train_on(data: Dataset) -> None:
     with pytest.raises(DatasetError, match="no labelled case to train on"):
         split(data, PLAN)
+
+
+def test_a_val_split_without_labels_is_not_replaced_by_a_fold() -> None:
+    data = dataset(cases(4, split="train"), [replace(c, labels={}, split="val") for c in cases(1, split="val")])
+    with pytest.raises(DatasetError, match=r"none of the cases that shall validate \(.*\) has a label"):
+        split(data, PLAN)
+    assert len(split(data, PLAN, fold=0)[0]) > 0

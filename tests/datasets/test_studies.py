@@ -340,6 +340,16 @@ def test_label_that_refers_to_two_series_is_settled_by_modality(tmp_path: Path) 
     assert (case.images[0].name, len(case.labels)) == ("ct", 1)
 
 
+def test_labelled_series_of_another_modality_are_left_out_aloud(tmp_path: Path) -> None:
+    for patient, modality in (("a", "CT"), ("b", "CT"), ("c", "MR")):
+        files = scan(tmp_path / patient, patient=patient, modality=modality)
+        write_rtstruct(tmp_path / patient / "rs.dcm", files)
+    declare(tmp_path, "modality: ct")
+    dataset = load(tmp_path)
+    assert [case.id for case in dataset.cases] == ["a", "b"]
+    assert [f.what for f in dataset.problems] == ["1 labelled image series of another modality left out (1 mr): `c`"]
+
+
 def test_label_of_nothing_here(tmp_path: Path) -> None:
     files = scan(tmp_path / "set" / "p", patient="P")
     write_rtstruct(tmp_path / "set" / "p" / "rs.dcm", files)

@@ -176,12 +176,19 @@ def _no_case(
 ) -> DatasetError:
     """The error for a case that is not there: left out because of a problem, or mistyped."""
     errors = [finding for finding in problems if finding.severity == "error"]
-    left_out = next((finding for finding in errors if finding.case == wanted), errors[0] if errors else None)
+    own = next((finding for finding in errors if finding.case and fnmatchcase(finding.case, wanted)), None)
+    if own is not None:
+        return DatasetError(f"{what}; {own.where}: {own.what}", where=where, mend=own.mend)
+    if not cases and errors:
+        return DatasetError(
+            f"{what}, and none at all; {errors[0].where}: {errors[0].what}", where=where, mend=errors[0].mend
+        )
     near = difflib.get_close_matches(wanted, [case.id for case in cases], n=1)
-    if left_out is not None and (not near or left_out.case == wanted):
-        return DatasetError(f"{what}; {left_out.where}: {left_out.what}", where=where, mend=left_out.mend)
     names = ", ".join(case.id for case in cases[:3]) + " …" * (len(cases) > 3)
-    return DatasetError(what, where=where, mend=f"did you mean {near[0]!r}?" if near else f"cases are called {names}")
+    mend = f"did you mean {near[0]!r}?" if near else f"cases are called {names}"
+    if errors:
+        mend += f"; {len(errors)} more could not be taken: `cpfnet check` without `split` tells why"
+    return DatasetError(what, where=where, mend=mend)
 
 
 def by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
@@ -235,6 +242,12 @@ def remarks(dataset: Dataset) -> list[str]:
     count = f"{len(problems)} problem{'s' * (len(problems) > 1)} of the dataset"
     told = "; `cpfnet check` says how to mend" + (" these:" if len(problems) <= _NAMED else " them, the first ones:")
     notes = [finding.what for finding in dataset.problems if finding.severity == "note"]
+    unlabelled = [case.id for case in dataset.cases if case.split != "test" and not case.labels]
+    if unlabelled:
+        notes.append(
+            f"{_cases(len(unlabelled))} without a label that could be taken: {', '.join(unlabelled):.200}; "
+            "`cpfnet check` says why"
+        )
     return [*([f"{count}{told}{named}"] if problems else []), *notes]
 
 
@@ -252,9 +265,6 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     if len(pool) < len(dataset.cases):
         messages.append(f"{_cases(len(dataset.cases) - len(pool))} of the test split kept apart")
     labelled = [case for case in pool if case.labels]
-    if len(labelled) < len(pool):
-        names = ", ".join(case.id for case in pool if not case.labels)
-        messages.append(f"{_cases(len(pool) - len(labelled))} without label left out: {names:.200}")
     own = [case for case in labelled if case.split == "val"]
     train = [case for case in labelled if case.split != "val"]
     if not train:
@@ -262,6 +272,13 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
             f"no labelled case to train on ({len(dataset.cases)} cases, {len(own)} of them for validation)",
             where=dataset.root,
             mend="add labels; `cpfnet check` says which are missing",
+        )
+    declared = [case.id for case in pool if case.split == "val"]
+    if declared and not own and fold is None:
+        raise DatasetError(
+            f"none of the cases that shall validate ({', '.join(declared):.200}) has a label",
+            where=dataset.root,
+            mend="label one of them, name others as `val`, or choose a fold (--fold)",
         )
     if own and fold is None:
         messages.append(f"the dataset's own split: {_cases(len(train))} train, {len(own)} validate")

@@ -207,7 +207,7 @@ def no_list(path: Path) -> DatasetError:
         )
     if known(path) or _begins_as_dicom(path):
         return DatasetError(
-            "a single image is no DATASET", where=path, mend=f"give the folder that holds it: `{folder}`"
+            "one file of it is no DATASET", where=path, mend=f"give the folder that holds it: `{folder}`"
         )
     return DatasetError(
         f"a file ending in {path.suffix.lower() or 'nothing'} is no DATASET", where=path, mend=UNDERSTOOD

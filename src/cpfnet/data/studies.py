@@ -101,9 +101,10 @@ def _joined(
     labels: Sequence[LabelObject],
     problems: list[Finding],
 ) -> Drawn:
-    """Give each label to the series that it was drawn on; those on series of other modalities than the declared are dropped."""
+    """Give each label to the series that it was drawn on; those on series of other modalities than the declared are dropped, saying so."""
     joining = Joining(every)
     drawn: Drawn = defaultdict(lambda: defaultdict(list))
+    others: dict[Path, str] = {}
     for reader, objects in _readers(root, declaration, labels).items():
         for label in objects:
             found, referred = joining.fitting(label)
@@ -116,6 +117,12 @@ def _joined(
                 problems.append(unclear(label, fitting, [kinds[one.reference] for one in fitting], root))
             elif not found:
                 problems.append(alone(label, root))
+            else:
+                others |= {one.reference: kinds[one.reference] for one in found}
+    if others:
+        what = f"{len(others)} labelled image series of another modality left out ({_counted(others.values())}): {quoted(sorted(others)[:5], root)}"
+        mend = f"nothing needs to be done if `modality: {declaration.modality}` shall choose, else correct it in `dataset.yaml`"
+        problems.append(Finding("note", "left-out", "image series", f"{what}{' …' * (len(others) > 5)}", mend))
     return drawn
 
 
