@@ -258,7 +258,7 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     one, else fold 0.
 
     Raises:
-        DatasetError: no labelled case to train on, or no such fold.
+        DatasetError: no labelled case to train on, none among those declared to validate, or no such fold.
     """
     messages = remarks(dataset)
     pool = [case for case in dataset.cases if case.split != "test"]

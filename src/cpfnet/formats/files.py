@@ -53,6 +53,12 @@ def suffix_of(path: Path | str) -> str:
     return max(known, key=len, default="")
 
 
+def stem(path: Path | str) -> str:
+    """The file name without its image suffix (.nii.gz counts as one); other names stay whole."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(name))]
+
+
 def exists(path: Path) -> bool:
     """Is there a file or folder at ``path``, or one that may hold the series that it names?"""
     return os.path.exists(path) or (is_reference(path) and os.path.exists(path.parent))  # noqa: PTH110 (never raises)

@@ -1,0 +1,165 @@
+"""Paths → `Image`, label, header or map: what makes one image, and who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cpfnet.errors import FormatError
+from cpfnet.formats.families import family
+from cpfnet.formats.files import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
+from cpfnet.formats.turning import turned
+from cpfnet.image import Image, Source, geometry_difference
+from cpfnet.planning import Labels
+
+Paths = Path | str | Sequence[Path | str]
+
+
+def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
+    """What makes one image each (a file; all DICOM files of a series; a folder, archive or reference), and their family."""
+    files = [Path(paths)] if isinstance(paths, (Path, str)) else [Path(p) for p in paths]
+    if not files:
+        raise FormatError("no file was given", mend="give at least one image file")
+    for file in files:
+        check_dicom(file) if is_dicom(file) else check_readable(file)
+    families = [family("" if is_dicom(file) else suffix_of(file)) for file in files]
+    for file, module in zip(files, families, strict=True):
+        if module is not families[0]:
+            raise FormatError(
+                f"is of another kind than {files[0].name}: channels of one image must all be rasters, all NIfTI or all DICOM",
+                where=file,
+                mend="convert one of them",
+            )
+    instances = all(is_dicom(file) and file.is_file() and suffix_of(file) != ".zip" for file in files)
+    return [files] if instances else [[file] for file in files], families[0]
+
+
+def _agree(first: Image | Header, other: Image | Header, files: tuple[Path, Path]) -> None:
+    difference = geometry_difference(first.shape, first.affine, other.shape, other.affine)
+    if difference is not None:
+        raise FormatError(
+            f"differs from {files[0].name}, another channel of the same image: {difference}",
+            where=files[1],
+            mend="resample one onto the other, or correct the pairing of channels",
+        )
+
+
+def _channel_names(parts: Sequence[Image | Header]) -> tuple[str, ...]:
+    """Names of concatenated channels; those of single files would repeat, so several are numbered."""
+    names = tuple(name for part in parts for name in part.channels)
+    return names if len(parts) == 1 else tuple(f"channel{i}" for i in range(len(names)))
+
+
+def read(paths: Paths) -> Image:
+    """Read an image.
+
+    Args:
+        paths: one file, or several whose channels are concatenated in this order. DICOM: a folder, a ZIP archive or a file
+            that holds one image series, or ``FOLDER/series=UID`` (the end of the UID is enough); several files are the
+            instances of one series, several folders, archives or references are channels.
+
+    Returns:
+        ``(channels, height, width)`` for rasters and DICOM images without a position, ``(channels, depth, height, width)``
+        for NIfTI and DICOM series; values as stored, after the slope and intercept of NIfTI and DICOM (HU for CT). Several
+        files of different dtypes take their common one.
+
+    Raises:
+        FormatError: a file is missing, not what its name says, damaged or of a kind that is not read; the geometries of
+            several files differ by more than 1e-3 of a voxel; or DICOM files hold several series, or make no volume.
+    """
+    groups, module = _groups(paths)
+    images: list[Image] = []
+    for group in groups:
+        images.append(module.read(*group))
+        _agree(images[0], images[-1], (groups[0][0], group[0]))
+    if len(images) == 1:
+        return images[0]
+    source = images[0].source
+    assert source is not None
+    files = [path for group in groups for path in group]
+    notes = dict.fromkeys(note for image in images if image.source is not None for note in image.source.notes)
+    return Image(
+        np.concatenate([image.array for image in images]),
+        images[0].affine,
+        _channel_names(images),
+        images[0].modality,
+        Source(tuple(files), source.format, source.details, tuple(notes)),
+    )
+
+
+def read_label(path: Path | str, image: Image | Header | None = None, labels: Labels | None = None) -> Image:
+    """Read a label file: ``(1, …)`` values, or ``(3, …)`` 8-bit colours.
+
+    Palette images give their colours, never their indices; alpha is dropped; 1-bit images give 0 and 255. DICOM
+    segmentations and structure sets give numbers with `Image.meanings`, on the grid of their image.
+
+    Args:
+        path: the file.
+        image: the image that is labelled, read or only its header. Structure sets need it; a DICOM segmentation without it
+            comes on its own grid. For DICOM images the axes of labels in other formats are turned to theirs, where both have the
+            same voxels; other formats do not look at it.
+        labels: DICOM: read only structures that mean one of its classes; its `fraction` is the threshold of
+            fractional segmentations.
+
+    Raises:
+        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel.
+    """
+    path = Path(path)
+    if is_dicom(path):
+        from cpfnet.formats.dicom import labels as dicom_labels
+
+        check_dicom(path)
+        return dicom_labels.read_label(path, image, labels)
+    label = read(path)
+    if label.channels != ("red", "green", "blue") and len(label.array) != 1:
+        raise FormatError(
+            f"holds {len(label.array)} channels; a label has one value, or one RGB colour, a pixel",
+            where=path,
+            mend="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
+        )
+    if image is not None and image.source is not None and image.source.format == "dicom":
+        return turned(label, image)
+    return label
+
+
+def read_header(paths: Paths) -> Header:
+    """What `read` would give, without decoding pixels.
+
+    Raises:
+        FormatError: as `read`, as far as the header tells.
+    """
+    groups, module = _groups(paths)
+    headers: list[Header] = []
+    for group in groups:
+        headers.append(module.read_header(*group))
+        _agree(headers[0], headers[-1], (groups[0][0], group[0]))
+    first = headers[0]
+    dtype = np.result_type(*(header.dtype for header in headers))
+    return Header(first.shape, first.affine, _channel_names(headers), dtype, first.modality, first.source)
+
+
+def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarray:
+    """What `write_map` wrote.
+
+    Args:
+        path: the file.
+        image: as of `read_label`.
+
+    Returns:
+        float32 ``(planes, depth, height, width)`` from NIfTI and DICOM, ``(pages, height, width)`` from TIFF and of DICOM
+        pictures.
+
+    Raises:
+        FormatError: as `read`.
+    """
+    ((file,),), module = _groups(path)
+    if is_dicom(file):
+        from cpfnet.formats.dicom import fractions
+
+        return fractions.read_map(file, image)
+    if suffix_of(file) in NIFTI_SUFFIXES and image is not None and image.source and image.source.format == "dicom":
+        return np.asarray(turned(module.read(file), image).array, dtype=np.float32)
+    return np.asarray(module.read_map(file), dtype=np.float32)

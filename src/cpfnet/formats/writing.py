@@ -1,0 +1,151 @@
+"""`Segmentation`, `Image` or map → a file: of which format, under which suffix, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from cpfnet.errors import OutputError
+from cpfnet.files import replacing
+from cpfnet.formats.families import family, writer
+from cpfnet.formats.files import DICOM_SUFFIXES, RASTER_SUFFIXES, stem, suffix_of
+from cpfnet.image import Image, Segmentation
+
+OutputFormat = Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"]
+
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "nifti": (".nii.gz", ".nii"),
+    "png": (".png",),
+    "tiff": (".tif", ".tiff"),
+    "dicom-seg": (".seg.dcm",),
+    "dicom-labelmap": (".seg.dcm",),
+    "rtstruct": (".rtstruct.dcm",),
+}
+_WRITTEN_INSTEAD = {".jpg": ".png", ".jpeg": ".png"} | dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm")
+"""Of suffixes that label maps do not have: JPEG would change the values, images are no segmentations."""
+
+
+def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, floats: bool = False) -> Path:
+    """``path`` with the suffix of the format that is to be written."""
+    source, named = segmentation.source, suffix_of(path)
+    if format == "same" and named:
+        suffix = _WRITTEN_INSTEAD.get(named, named)
+    elif format == "same" and source is not None and source.format == "dicom":
+        suffix = ".seg.dcm"
+    elif format == "same" and source is not None and source.format == "nifti":
+        suffix = suffix_of(source.paths[0])
+    elif format == "same":
+        raster = segmentation.affine is None and segmentation.array.ndim == 2
+        details = source.details if source is not None else {}
+        suffix = details.get("suffix", ".png") if raster else ".nii.gz"
+    elif format not in _SUFFIXES:
+        raise OutputError(f"unknown format {format!r}", where=path, mend=f"choose same, {', '.join(_SUFFIXES)}")
+    else:
+        kinds = _SUFFIXES[format]
+        suffix = named if named in kinds else kinds[0]
+    if floats and suffix == ".rtstruct.dcm":
+        suffix = ".seg.dcm"
+    if floats and suffix in RASTER_SUFFIXES and suffix not in (".tif", ".tiff"):
+        suffix = ".tif"
+    return path.with_name(stem(path) + suffix)
+
+
+def write(
+    segmentation: Segmentation, path: Path | str, *, format: OutputFormat = "same", overwrite: bool = False
+) -> Path:
+    """Write a label map in the geometry of its source, value by value.
+
+    Args:
+        segmentation: values fit the format: 0…255 for BMP and GIF, 0…65535 for PNG, 32 bits for TIFF and NIfTI; packed
+            colours become RGB.
+        path: the file; its suffix is added, or replaced by the one of ``format``.
+        format: ``"same"``: what the suffix of ``path`` says, or without one the format of the source (PNG for a JPEG,
+            which would change the values). NIfTI keeps the source's shape, axis order, sform and qform; an image without
+            millimetres becomes one slice with a pixel for 1 mm, upright in viewers. PNG takes a volume of one slice, TIFF any: a
+            page a slice, without millimetres. ``"dicom-seg"`` (a binary segment a class; the default for DICOM), ``"dicom-labelmap"`` (one
+            label map, which fewer viewers know) and ``"rtstruct"`` (contours) need a DICOM source and refer to it.
+        overwrite: replace an existing file; the source image itself is never replaced.
+
+    Returns:
+        The file written.
+
+    Raises:
+        OutputError: values do not fit, the file exists, or it cannot be written; nothing is left behind.
+    """
+    target = _target(segmentation, Path(path), format)
+    keep = segmentation.source.paths if segmentation.source is not None else ()
+    with replacing(target, overwrite=overwrite, keep=keep) as temporary:
+        if suffix_of(target) == ".seg.dcm":
+            kind = "LABELMAP" if format == "dicom-labelmap" else "BINARY"
+            writer(".seg.dcm").write(segmentation, temporary, kind=kind, where=target)
+        else:
+            writer(suffix_of(target)).write(segmentation, temporary, where=target)
+    return target
+
+
+def write_image(image: Image, path: Path | str, *, overwrite: bool = False) -> Path:
+    """Write the pixels of an image, for other tools; no other content of the source goes along.
+
+    Args:
+        image: NIfTI takes any volume with an affine (channels along a fourth axis), rasters one grey channel or 8-bit RGB.
+        path: ends in .nii, .nii.gz, .png (8 and 16 bits), .tif or .tiff.
+        overwrite: replace an existing file; the image's own source is never replaced.
+
+    Returns:
+        The file written.
+
+    Raises:
+        OutputError: the format does not hold such an image, the file exists, or it cannot be written.
+    """
+    target = Path(path)
+    if suffix_of(target) not in (".nii", ".nii.gz", ".png", ".tif", ".tiff"):
+        raise OutputError(
+            f"images are not written as {target.suffix or 'files without suffix'}",
+            where=target,
+            mend="choose .nii.gz, .nii, .png or .tif",
+        )
+    with replacing(target, overwrite=overwrite, keep=() if image.source is None else image.source.paths) as temporary:
+        family(suffix_of(target)).write_image(image, temporary, where=target)
+    return target
+
+
+def write_map(
+    array: np.ndarray,
+    segmentation: Segmentation,
+    path: Path | str,
+    *,
+    names: Sequence[str] = (),
+    format: OutputFormat = "same",
+    overwrite: bool = False,
+) -> Path:
+    """Write probabilities or uncertainty as float32 in the geometry of ``segmentation``.
+
+    Args:
+        array: ``(planes, [depth,] height, width)``, or one plane without the first axis.
+        segmentation: whose geometry and source it shares.
+        path, format, overwrite: as in `write`; rasters are always TIFF, a page a plane. DICOM holds probabilities of classes
+            only, as a fractional segmentation in steps of 1/255.
+        names: one a plane; they become the descriptions of TIFF pages (NIfTI has no place for them).
+
+    Returns:
+        The file written.
+
+    Raises:
+        OutputError: as `write`; or the shapes do not fit.
+    """
+    target = _target(segmentation, Path(path), format, floats=True)
+    array = np.asarray(array, dtype=np.float32)
+    planes = array if array.ndim > segmentation.array.ndim else array[None]
+    if planes.shape[1:] != segmentation.array.shape or len(planes) < 1 or (names and len(names) != len(planes)):
+        raise OutputError(
+            f"{len(names)} names and planes of shape {array.shape} do not fit a label map of shape {segmentation.array.shape}",
+            where=target,
+        )
+    labels = tuple(names) or tuple(f"plane {i}" for i in range(len(planes)))
+    keep = segmentation.source.paths if segmentation.source is not None else ()
+    with replacing(target, overwrite=overwrite, keep=keep) as temporary:
+        writer(suffix_of(target)).write_map(planes, segmentation, temporary, labels, where=target)
+    return target
