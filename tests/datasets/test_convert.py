@@ -26,6 +26,7 @@ from cpfnet.data.dataset import Dataset, load, split
 from cpfnet.data.transcription import file_names
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
 from cpfnet.image import geometry_difference
+from cpfnet.image import Image
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Labels
 from tests.data import (
@@ -176,7 +177,7 @@ def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return make(request.param, tmp_path_factory.mktemp("source"))
 
 
-def meant(path: Path, image: formats.Image, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
+def meant(path: Path, image: Image, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
     """Which classes each pixel belongs to, and where nothing is known."""
     codes = encode(formats.read_label(path, image, labels), labels, where=str(path))
     return membership(labels)[codes], codes == IGNORED

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from cpfnet import formats
+from cpfnet.errors import FormatError
 from cpfnet.image import geometry_difference
 from tests.data import affine, phantom, write_multiframe, write_nifti, write_photograph, write_series
 
@@ -126,9 +127,9 @@ def test_several_folders_are_channels_where_their_grids_agree(tmp_path):
     image = formats.read([tmp_path / "t1", tmp_path / "t2"])
     np.testing.assert_array_equal(image.array, [stored, stored + 1])
     assert formats.read_header([tmp_path / "t1", tmp_path / "t2"]).channels == image.channels
-    with pytest.raises(formats.FormatError, match="differs from t1"):
+    with pytest.raises(FormatError, match="differs from t1"):
         formats.read([tmp_path / "t1", tmp_path / "else"])
-    with pytest.raises(formats.FormatError, match="of another kind"):
+    with pytest.raises(FormatError, match="of another kind"):
         formats.read([tmp_path / "t1", write_nifti(tmp_path / "a.nii", stored)])
 
 

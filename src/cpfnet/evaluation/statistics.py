@@ -90,7 +90,8 @@ def _interval(x: np.ndarray, group: np.ndarray, groups: int, seed: int, resample
     np.add.at(sums, group, x)
     np.add.at(sizes, group, 1)
     drawn = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    # Rounding may put the mean of equal values beside them: no mean lies beyond what it is taken over.
+    means = np.clip(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), x.min(), x.max())
     # An observed order statistic: interpolating between a finite and an infinite mean has no value.
     low, high = np.quantile(means, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)
