@@ -25,8 +25,7 @@ from cpfnet import formats
 from cpfnet.data.dataset import Dataset, load, split
 from cpfnet.data.transcription import file_names
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
-from cpfnet.image import geometry_difference
-from cpfnet.image import Image
+from cpfnet.image import Image, geometry_difference
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Labels
 from tests.data import (
