@@ -35,6 +35,18 @@ class FittedChannel(Strict):
     high: float = Field(description="highest 99.5 % quantile of a training image")
 
 
+class Quality(Strict):
+    """What the validation cases told of how sure predictions are, and how good they then are (`inference.quality`)."""
+
+    cases: Count = Field(description="validation cases behind this")
+    lowest: Fraction = Field(description="expected Dice below which a case is one to look at first")
+    highest: Fraction = Field(description="of the expected Dice of validation cases")
+    coefficients: tuple[float, float] | None = Field(
+        None, description="a, b of estimate = a + b × expected Dice; null where there were too few cases"
+    )
+    error: Fraction | None = Field(None, description="mean absolute error of the estimate, each case left out in turn")
+
+
 class Fitted(Strict):
     """What training found; `predict` refuses inputs outside it."""
 
