@@ -290,7 +290,9 @@ class NetworkPlan(Strict):
 
 
 class LossPlan(Strict):
-    name: str = Field("dice+ce", description="dice+ce, dice, ce, focal, tversky, dice+cldice or dice+boundary")
+    name: str = Field(
+        "dice+ce", description="dice+ce, dice, ce, focal, tversky, dice+cldice, dice+ce+cldice or dice+boundary"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the loss, such as gamma")
 
 
@@ -307,6 +309,16 @@ class Augmentation(Strict):
     flips: tuple[Literal["depth", "height", "width"], ...] = Field(
         (), description="axes along which anatomy may be mirrored"
     )
+    quarter_turns: bool = Field(
+        False,
+        description="for images that have no upright: turned in the plane by 0°, 90°, 180° or 270°, equally often, without "
+        "interpolation; oblong patches by 0° or 180°",
+    )
+    illumination: Fraction = Field(
+        0.0,
+        description="probability of uneven light: a smooth field that brightens and darkens, as in fundus photographs",
+    )
+    colour: Fraction = Field(0.0, description="probability that each channel has its own shift and contrast")
     gamma: Fraction = Field(0.3, description="probability of brighter or darker mid-tones")
     brightness: Fraction = Field(0.3, description="probability of a shift of all values")
     contrast: Fraction = Field(0.3, description="probability of more or less contrast")
@@ -326,7 +338,11 @@ class TrainingPlan(Strict):
     momentum: Fraction = Field(0.9, description="of sgd; adamw has its own")
     weight_decay: float = Field(1e-4, ge=0, description="pull of the weights towards zero")
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a tenth of all steps")
-    power: Positive = Field(0.9, description="poly schedule: lr · (1 − step/steps)^power")
+    schedule: Literal["poly", "cosine"] = Field(
+        "poly",
+        description="how the learning rate falls: lr · (1 − step/steps)^power, or half a cosine after the warm-up",
+    )
+    power: Positive = Field(0.9, description="of the poly schedule")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the weights' moving average; null: none")
     clip: Positive | None = Field(12.0, description="largest gradient norm; null: no limit")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

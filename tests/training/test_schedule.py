@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -37,25 +39,68 @@ def test_warm_up_takes_a_tenth_of_a_short_run_at_most() -> None:
     assert schedule.learning_rate(100, 1000, plan) == pytest.approx(0.01 * 0.9)
 
 
-@given(step=st.integers(0, 5000), steps=st.integers(1, 1000), warmup=st.integers(0, 100), power=st.floats(0.1, 3))
+def test_cosine_by_hand() -> None:
+    plan = training(schedule="cosine")
+    rates = [schedule.learning_rate(step, 1000, plan) for step in (0, 250, 500, 750, 999, 1000)]
+    expected = [0.01, 0.01 * (0.5 + 0.5**1.5), 0.005, 0.01 * (0.5 - 0.5**1.5), 0.01 * 2.467e-6, 0.0]
+    assert rates == pytest.approx(expected, rel=1e-3)
+
+
+def test_cosine_begins_after_the_warm_up() -> None:
+    plan = training(schedule="cosine", warmup=4)
+    rates = [schedule.learning_rate(step, 44, plan) for step in (0, 1, 2, 3, 4, 14, 24, 34, 43)]
+    rising, half = [0.002, 0.004, 0.006, 0.008, 0.01], 0.5**1.5
+    falling = [0.01 * (0.5 + half), 0.005, 0.01 * (0.5 - half), 0.01 * (1 - math.cos(math.pi / 40)) / 2]
+    assert rates == pytest.approx(rising + falling)
+
+
+@given(
+    step=st.integers(0, 5000),
+    steps=st.integers(1, 1000),
+    warmup=st.integers(0, 100),
+    power=st.floats(0.1, 3),
+    shape=st.sampled_from(["poly", "cosine"]),
+)
 def test_it_is_a_real_number_between_0_and_the_full_rate_even_past_the_end(
-    step: int, steps: int, warmup: int, power: float
+    step: int, steps: int, warmup: int, power: float, shape: str
 ) -> None:
-    rate = schedule.learning_rate(step, steps, training(warmup=warmup, power=power))
+    rate = schedule.learning_rate(step, steps, training(warmup=warmup, power=power, schedule=shape))
     assert isinstance(rate, float)
     assert 0 <= rate <= 0.01
     if step >= steps:
         assert rate == 0
 
 
+class _Mixed(nn.Module):
+    """Every kind of parameter: kernels, biases, scales of a normalisation, a factor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2)
+        self.gamma = nn.Parameter(torch.ones(()))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_weight_decay_spares_biases_norms_and_factors(name: str) -> None:
+    """Without any gradient but zero, a step is the decay alone."""
+    network = _Mixed()
+    before = {key: p.detach().clone() for key, p in network.named_parameters()}
+    built = schedule.optimiser(network, training(optimiser=name, weight_decay=0.1, momentum=0.8))
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    built.step()
+    for key, parameter in network.named_parameters():
+        kept = 1 - 0.01 * 0.1 if key in ("conv.weight", "head.weight") else 1
+        torch.testing.assert_close(parameter.detach(), kept * before[key])
+
+
 def test_optimisers_take_the_plans_settings() -> None:
-    network = nn.Linear(2, 2)
-    sgd = schedule.optimiser(network, training(optimiser="sgd", momentum=0.8, weight_decay=1e-3))
+    sgd = schedule.optimiser(_Mixed(), training(optimiser="sgd", momentum=0.8))
     assert isinstance(sgd, torch.optim.SGD)
-    assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["weight_decay"]) == (0.01, 0.8, 1e-3)
-    adamw = schedule.optimiser(network, training(optimiser="adamw", weight_decay=1e-2))
+    assert all((group["lr"], group["momentum"]) == (0.01, 0.8) for group in sgd.param_groups)
+    adamw = schedule.optimiser(_Mixed(), training(optimiser="adamw"))
     assert isinstance(adamw, torch.optim.AdamW)
-    assert adamw.defaults["weight_decay"] == 1e-2
+    assert sum(len(group["params"]) for group in adamw.param_groups) == len(list(_Mixed().parameters()))
 
 
 def test_average_follows_weights_and_batch_norm_statistics() -> None:

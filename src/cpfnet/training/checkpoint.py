@@ -20,7 +20,7 @@ from cpfnet.planning import Plan
 from cpfnet.settings import validate
 from cpfnet.training.cache import disk_error
 
-LAYOUT = 1  # raise it when checkpoints change their meaning
+LAYOUT = 2  # raise it when checkpoints change their meaning
 
 FREE = ("training.epochs", "training.workers")
 """What may differ between a run and its continuation."""

@@ -94,6 +94,7 @@ LOSSES: Mapping[str, tuple[Callable[..., torch.Tensor], ...]] = {
     "focal": (focal,),
     "tversky": (tversky,),
     "dice+cldice": (dice, cldice),
+    "dice+ce+cldice": (dice, cross_entropy, cldice),
     "dice+boundary": (dice, boundary),
 }
 """Name → the terms that are added up; their keyword arguments are the options."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,25 +12,38 @@ from cpfnet.planning import TrainingPlan
 
 
 def learning_rate(step: int, steps: int, training: TrainingPlan) -> float:
-    """Learning rate of optimiser step ``step`` (from 0) of ``steps``: linear warm-up times (1 − step/steps)^power.
+    """Learning rate of optimiser step ``step`` (from 0) of ``steps``; 0 past the last step.
 
-    Warm-up takes a tenth of the steps at most: a short run would end before it had begun to learn. A pure function, so a resumed run needs no scheduler state. Past the last step it is 0 (a negative base would give a
-    complex number in Python).
+    A pure function, so a resumed run needs no scheduler state. With w steps of linear warm-up, a tenth of all at most (a short
+    run would end before it had begun to learn), and r(step) = min(1, (step + 1)/(w + 1)):
+
+    - poly (the paper): lr · r · (1 − step/steps)^power
+    - cosine (Loshchilov and Hutter 2017, without restarts): lr · r · (1 + cos πt)/2 with t = max(0, step − w)/(steps − w)
     """
-    warm = min(1.0, (step + 1) / (min(training.warmup, steps // 10) + 1))
-    return training.learning_rate * warm * max(0.0, 1.0 - step / steps) ** training.power
+    if step >= steps:  # a negative base would give a complex number
+        return 0.0
+    warmup = min(training.warmup, steps // 10)
+    highest = training.learning_rate * min(1.0, (step + 1) / (warmup + 1))
+    if training.schedule == "cosine":
+        return highest * (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2
+    return highest * (1 - step / steps) ** training.power
 
 
 def optimiser(network: nn.Module, training: TrainingPlan) -> torch.optim.Optimizer:
-    """SGD with momentum (the paper: 0.01, 0.9, 1e-4) or AdamW, over all weights."""
+    """SGD with momentum (the paper: 0.01, 0.9, 1e-4) or AdamW.
+
+    Weight decay acts on kernels and matrices alone: a bias, a normalisation's scale or a mixing factor such as SAPF's γ pulled
+    towards zero makes nothing simpler (He et al. 2019, section 3.1).
+    """
+    kernels = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": kernels, "weight_decay": training.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     if training.optimiser == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=training.learning_rate,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-        )
-    return torch.optim.AdamW(network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
+    return torch.optim.AdamW(groups, lr=training.learning_rate)
 
 
 @torch.no_grad()
