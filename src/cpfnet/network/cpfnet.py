@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpfnet.network.base import SegmentationNetwork
 from cpfnet.network.blocks import initialise
 from cpfnet.network.decoder import DecoderBlock, Head
 from cpfnet.network.encoder import ResNet34Encoder
-from cpfnet.network.gpg import GlobalPyramidGuidance
+from cpfnet.network.gpg import GlobalPyramidGuidance, PlainSkip
 from cpfnet.network.sapf import ScaleAwarePyramidFusion
 
 
@@ -26,18 +26,30 @@ class CPFNet(SegmentationNetwork):
         spatial_dims: 2 for ``(height, width)``, 3 for ``(depth, height, width)``.
         stem_stride: 2 as published; 1 keeps every feature map at double resolution, for thin structures (about four
             times the work in 2-D).
+        gpg: False leaves the skips plain, as in the paper's ablation.
+        sapf: False leaves c5 as it is, as in the paper's ablation.
 
     Raises:
         NetworkError: an argument, or later an input, that cannot be.
     """
 
-    def __init__(self, in_channels: int, classes: int, *, spatial_dims: int = 2, stem_stride: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        spatial_dims: int = 2,
+        stem_stride: int = 2,
+        gpg: bool = True,
+        sapf: bool = True,
+    ) -> None:
         super().__init__(in_channels, classes, spatial_dims)
+        skip = GlobalPyramidGuidance if gpg else PlainSkip
         self.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride)
-        self.gpg4 = GlobalPyramidGuidance(spatial_dims, (512, 256), 256)
-        self.gpg3 = GlobalPyramidGuidance(spatial_dims, (512, 256, 128), 128)
-        self.gpg2 = GlobalPyramidGuidance(spatial_dims, (512, 256, 128, 64), 64)
-        self.sapf = ScaleAwarePyramidFusion(spatial_dims, 512)
+        self.gpg4 = skip(spatial_dims, (512, 256), 256)
+        self.gpg3 = skip(spatial_dims, (512, 256, 128), 128)
+        self.gpg2 = skip(spatial_dims, (512, 256, 128, 64), 64)
+        self.sapf = ScaleAwarePyramidFusion(spatial_dims, 512) if sapf else nn.Identity()
         self.decoder5 = DecoderBlock(spatial_dims, 512, 256, refine=False)
         self.decoder4 = DecoderBlock(spatial_dims, 256, 128)
         self.decoder3 = DecoderBlock(spatial_dims, 128, 64)
@@ -53,11 +65,19 @@ class CPFNet(SegmentationNetwork):
         Raises:
             NetworkError: wrong rank or channel count, an axis below 32 pixels, or one value per channel in training.
         """
+        c1, d2 = self.decode(x)
+        return self.head(d2 + c1, x.shape[2:])
+
+    def decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """All but the head: ``(N, in_channels, *spatial)`` → c1 and d2, 64 channels each at the stem's resolution.
+
+        Raises:
+            NetworkError: as `forward`.
+        """
         self.check_input(x)
         self.check_statistics(x, self.encoder.deepest(x.shape[2:]))
         c1, c2, c3, c4, c5 = self.encoder(x)
         x4 = F.relu(self.decoder5(self.sapf(c5), c4.shape[2:]) + self.gpg4(c5, c4))
         x3 = F.relu(self.decoder4(x4, c3.shape[2:]) + self.gpg3(c5, c4, c3))
         x2 = F.relu(self.decoder3(x3, c2.shape[2:]) + self.gpg2(c5, c4, c3, c2))
-        x1 = self.decoder2(x2, c1.shape[2:]) + c1
-        return self.head(x1, x.shape[2:])
+        return c1, self.decoder2(x2, c1.shape[2:])

@@ -44,3 +44,14 @@ class GlobalPyramidGuidance(nn.Module):
         projected = [project(source) for project, source in zip(self.projections, sources, strict=True)]
         pyramid = torch.cat([*(resize(p, size) for p in projected[:-1]), projected[-1]], dim=1)
         return self.merge(torch.cat([branch(pyramid) for branch in self.branches], dim=1))
+
+
+class PlainSkip(nn.Module):
+    """A skip without guidance: the level's own features as they are (the baseline of the paper's ablation)."""
+
+    def __init__(self, spatial_dims: int, sources: Sequence[int], width: int) -> None:
+        super().__init__()
+
+    def forward(self, *sources: Tensor) -> Tensor:
+        """Feature maps, deepest first → the last."""
+        return sources[-1]
