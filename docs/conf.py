@@ -116,7 +116,7 @@ def _dataset() -> str:
         "or a mapping `{values: …, names: …, write: …, tubular: …}`. "
         "The long form of [plan.yaml](plan.md) is understood, too.\n\n"
         + _table([row for row in _fields(planning.Labels, whole=("classes",)) if "`classes`" not in row])
-        + "\n| `tubular` | `[]` | names of classes that are thin and branching (vessels): clDice is reported too |\n"
+        + "\n| `tubular` | `[]` | names of classes that are thin and branching (vessels): clDice and thin recall are reported too |\n"
     )
 
 

@@ -61,7 +61,7 @@ class LabelClass(Strict):
         description="names of DICOM segments and ROIs that mean it beside its own name; * and ? match, case does not count",
     )
     write: int | str | None = Field(None, description="value written in predictions; default: the first of `values`")
-    tubular: bool = Field(False, description="thin and branching (vessels): clDice is reported too")
+    tubular: bool = Field(False, description="thin and branching (vessels): clDice and thin recall are reported too")
     category: Code | None = Field(None, description="DICOM: segmented property category; null: by its name")
     type: Code | None = Field(None, description="DICOM: segmented property type; null: by its name")
     colour: str | None = Field(

@@ -1,8 +1,9 @@
-"""How well one binary mask matches another: overlap, ranking, topology and surface distances.
+"""How well one binary mask matches another: overlap, ranking and surface distances; vessels besides: `tubular`.
 
 Conventions, everywhere: NaN means *not defined* and stands only where truth and prediction are both empty of what the
 metric divides by (for sensitivity, precision, Dice …: both without the structure; for specificity: both without background). One-sided
-emptiness is a failure and scores like one: ratios are 0 and distances infinite. AUC alone needs both kinds of pixels in the truth.
+emptiness is a failure and scores like one: ratios are 0 and distances infinite. Two look at the truth alone: AUC needs both kinds of
+pixels there, thin recall needs a thin vessel.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
+
+from cpfnet.evaluation.tubular import cldice, flat, thin_recall
 
 
 class Metric(NamedTuple):
@@ -34,6 +37,7 @@ METRICS: dict[str, Metric] = {
     "auc": Metric("AUC"),
     "mcc": Metric("MCC"),
     "cldice": Metric("clDice"),
+    "thin_recall": Metric("Thin recall"),
     "nsd": Metric("NSD"),
     "hd95": Metric("HD95", higher_is_better=False),
     "assd": Metric("ASSD", higher_is_better=False),
@@ -136,54 +140,13 @@ def auc(probability: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = N
     return float((below + not_above) / (2.0 * positive.size * negative.size))
 
 
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    return ndimage.find_objects(mask.astype(np.uint8))[0]
-
-
-def _skeleton(mask: np.ndarray) -> np.ndarray:
-    from skimage.morphology import skeletonize
-
-    box = _box(mask)
-    out = np.zeros_like(mask)
-    thin = skeletonize(np.pad(mask[box], 1))[(slice(1, -1),) * mask.ndim] > 0
-    out[box] = thin if thin.any() else mask[box]
-    return out
-
-
-def cldice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """Centreline Dice: harmonic mean of the shares of each skeleton that lie inside the other mask.
-
-    Shit et al., "clDice – a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation", CVPR 2021, eq. 1 and 2,
-    with the skeletons of scikit-image (Zhang in 2-D, Lee in 3-D).
-
-    Args:
-        prediction, truth: bool, 2-D or 3-D, of one shape.
-    """
-    if not prediction.any() and not truth.any():
-        return math.nan
-    if not prediction.any() or not truth.any():
-        return 0.0
-    prediction, truth = _flat(prediction), _flat(truth)
-    topology_precision = truth[_skeleton(prediction)].mean()
-    topology_sensitivity = prediction[_skeleton(truth)].mean()
-    if not topology_precision + topology_sensitivity:
-        return 0.0
-    return float(2 * topology_precision * topology_sensitivity / (topology_precision + topology_sensitivity))
-
-
-def _flat(mask: np.ndarray) -> np.ndarray:
-    """A volume of one slice is an image: without its singleton axes (but never below two)."""
-    axes = [axis for axis, length in enumerate(mask.shape) if length == 1]
-    return np.squeeze(mask, tuple(axes[: max(mask.ndim - 2, 0)]))
-
-
 def boundary(mask: np.ndarray) -> np.ndarray:
     """Pixels of the mask with a face neighbour outside it; what lies beyond the array is outside.
 
     An axis of length 1 has no neighbours to speak of: a single slice is treated as the image it is.
     """
-    flat = _flat(mask)
-    return (flat & ~ndimage.binary_erosion(flat)).reshape(mask.shape)
+    image = flat(mask)
+    return (image & ~ndimage.binary_erosion(image)).reshape(mask.shape)
 
 
 class SurfaceDistances(NamedTuple):
@@ -278,7 +241,7 @@ def score(
             cut by the region's edge has its boundary there, in both masks alike.
         spacing: mm between neighbours along each axis; default: distances in pixels.
         tolerance: of NSD, in the unit of ``spacing``.
-        tubular: add clDice.
+        tubular: add clDice and thin recall.
         probability: adds AUC; score of the class, shape of ``truth``.
 
     Returns:
@@ -290,6 +253,6 @@ def score(
     if valid is not None:
         prediction, truth = prediction & valid, truth & valid
     if tubular:
-        out["cldice"] = cldice(prediction, truth)
+        out |= {"cldice": cldice(prediction, truth), "thin_recall": thin_recall(prediction, truth)}
     out |= surface(prediction, truth, spacing, tolerance=tolerance)
     return {name: out[name] for name in METRICS if name in out}

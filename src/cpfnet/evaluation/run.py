@@ -28,6 +28,7 @@ from cpfnet.evaluation.scores import (
     Scores,
     mean_rows,
 )
+from cpfnet.evaluation.tubular import cldice, thin_recall
 from cpfnet.image import spacing_of
 from cpfnet.notes import gathered
 from cpfnet.planning import Labels
@@ -64,7 +65,7 @@ def _score_pair(
             if probability is not None:
                 values["auc"] = metrics.auc(probability[index], member[truth], valid)
             if definitions.classes[index].tubular:
-                values["cldice"] = metrics.cldice(a, b)
+                values |= {"cldice": cldice(a, b), "thin_recall": thin_recall(a, b)}
             values |= metrics.surface(a, b, spacing, tolerance=tolerance)
         present, predicted = counts.tp + counts.fn > 0, counts.tp + counts.fp > 0
         rows.append(
