@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from cpfnet.errors import FormatError, complaint
 from cpfnet.evaluation.metrics import METRICS
 from cpfnet.evaluation.statistics import RESAMPLES, summarise
 from cpfnet.files import replacing
@@ -25,6 +27,7 @@ PREDICTION = "prediction"
 ALL_READERS = "(all readers)"
 """The mean over a case's readers."""
 
+_KEY = ("case", "prediction", "reader", "class")
 _COUNTS = ("present", "missed", "spurious")
 
 
@@ -67,19 +70,50 @@ def aggregate(rows: Iterable[dict[str, Any]], *, seed: int = 0) -> list[dict[str
     return out
 
 
-def _json(value: Any) -> Any:
-    """Strict JSON: NaN is null, infinity the string "inf"."""
+def strict_json(value: Any) -> Any:
+    """Data for strict JSON: NaN is null, infinity the string "inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
     if isinstance(value, dict):
-        return {str(k): _json(v) for k, v in value.items()}
+        return {str(k): strict_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json(v) for v in value]
+        return [strict_json(v) for v in value]
     return value
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
+    """A value for CSV: what is not defined is an empty field."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _numbers(value: Any) -> Any:
+    """The inverse of `strict_json`, in all but names."""
+    if isinstance(value, dict):
+        return {k: v if k in ("patient", *_KEY) else _numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_numbers(v) for v in value]
+    return math.nan if value is None else float(value) if value in ("inf", "-inf") else value
+
+
+def _problem(data: Any) -> str | None:
+    """Why what a file holds cannot be `Scores.as_dict`; None if it can."""
+    rows = data.get("rows") if isinstance(data, dict) else None
+    if not isinstance(rows, list) or not isinstance(data.get("protocol"), dict):
+        return "no rows and protocol"
+    for number, row in enumerate(rows, start=1):
+        for name in ("patient", *_KEY):
+            if not isinstance(row, dict) or not isinstance(row.get(name), str):
+                return f"row {number} has no {name}"
+        for name in (*METRICS, *_COUNTS):
+            value = row.get(name)
+            if not isinstance(value, (int, float, type(None))) and value not in ("inf", "-inf"):
+                return f"{name} of row {number} is no number"
+        if not all(isinstance(row.get(name), int) for name in _COUNTS):
+            return f"row {number} lacks {', '.join(_COUNTS)}"
+    keys = Counter(tuple(row[name] for name in _KEY) for row in rows)
+    if len(keys) < len(rows):
+        return f"two rows for {', '.join(keys.most_common(1)[0][0])}"
+    return None if any(row["prediction"] == PREDICTION for row in rows) else "no row of a prediction"
 
 
 @dataclass
@@ -112,6 +146,35 @@ class Scores:
             "interval": f"95 %, percentile bootstrap of the mean, {RESAMPLES} resamples of patients, seed {self.seed}",
         }
 
+    @classmethod
+    def load(cls, path: Path | str) -> Scores:
+        """Read what `save` wrote.
+
+        Args:
+            path: the folder, or the ``scores.json`` in it.
+
+        Raises:
+            FormatError: there is none, or it is damaged.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / "scores.json"
+        mend = "give a folder that `cpfnet evaluate … -o FOLDER` wrote"
+        if not file.exists():
+            holds = "holds no scores.json" if Path(path).is_dir() else "no such folder or file"
+            raise FormatError(holds, where=path, mend=mend)
+        mend += "; if this one did, evaluate again"
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FormatError(f"cannot be read: {error.strerror}", where=file, mend="check its permissions") from None
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"is not JSON: {complaint(error)}", where=file, mend=mend) from None
+        problem = _problem(data)
+        if problem:
+            raise FormatError(f"does not hold scores: {problem}", where=file, mend=mend)
+        return cls(**{f.name: _numbers(data[f.name]) for f in fields(cls) if f.init and f.name in data})
+
     @property
     def reader(self) -> str:
         """The reader that headline numbers are against: the only one, or `ALL_READERS`."""
@@ -126,10 +189,11 @@ class Scores:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it as strict JSON data: null is "not defined", the string "inf" is infinity."""
-        return _json(
+        return strict_json(
             {
                 "protocol": self.protocol,
                 "warnings": self.warnings,
+                "seed": self.seed,
                 "guide": self.guide,
                 "aggregates": self.aggregates,
                 "rows": self.rows,
@@ -148,7 +212,7 @@ class Scores:
         head = ["case", "patient", "prediction", "reader", "class"]
         columns = [*head, *(name for name in METRICS if any(name in row for row in self.rows)), *_COUNTS]
         columns += ["tp", "fp", "fn", "tn"]
-        rows = [[_cell(row.get(name)) for name in columns] for row in self.rows]
+        rows = [[csv_cell(row.get(name)) for name in columns] for row in self.rows]
         text = json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         with replacing(table, overwrite=overwrite) as first, replacing(everything, overwrite=overwrite) as second:
             with first.open("w", encoding="utf-8", newline="") as file:

@@ -92,6 +92,8 @@ def _interval(x: np.ndarray, group: np.ndarray, groups: int, seed: int, resample
     drawn = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
     # Rounding may put the mean of equal values beside them: no mean lies beyond what it is taken over.
     means = np.clip(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), x.min(), x.max())
-    # An observed order statistic: interpolating between a finite and an infinite mean has no value.
-    low, high = np.quantile(means, (0.025, 0.975), method="inverted_cdf")
-    return float(low), float(high)
+    # Observed means, as many below the one as above the other: between a finite and an infinite mean nothing can be interpolated, and the
+    # interval of the negated values is the negated interval.
+    tail = math.ceil(0.025 * resamples)
+    ordered = np.sort(means)
+    return float(ordered[tail - 1]), float(ordered[-tail])
