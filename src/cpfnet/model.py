@@ -2,7 +2,7 @@
 
     plan.yaml            as approved before training
     weights.safetensors  no code runs when it loads
-    fitted.yaml          what training found: the data it was fitted for, threshold …
+    fitted.yaml          what training found: the data it was fitted for, temperature, threshold …
     metrics.json         validation scores
     card.md              the same for people
 
@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cpfnet.errors import CpfnetError, WeightsError
 from cpfnet.files import replacing
-from cpfnet.planning import Count, Fraction, Plan, Strict
+from cpfnet.planning import Count, Fraction, Plan, Positive, Strict
 from cpfnet.settings import read_yaml, write_yaml
 
 if TYPE_CHECKING:
@@ -56,8 +56,23 @@ class Fitted(Strict):
     channels: tuple[FittedChannel, ...]
     spacing_low: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
     spacing_high: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
-    threshold: Fraction = Field(0.5, description="probability from which a region counts")
-    validation_dice: float | None = Field(None, description="mean over validation cases and classes")
+    validation_dice: float | None = Field(None, description="mean over validation cases and classes, at threshold 0.5")
+    temperature: Positive = Field(1.0, description="probabilities are those of the logits divided by this")
+    threshold: tuple[Fraction, ...] = Field(
+        (0.5,),
+        min_length=1,
+        description="probability above which the only class, or each region, is there; one for all, or one a region",
+    )
+    smallest: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,),
+        min_length=1,
+        description="pieces with fewer pixels of the image are dropped; one for all classes, or one a class; 0 keeps all",
+    )
+    quality: Quality | None = Field(None, description="what foretells how good a prediction is; null: not known")
+
+    _one = field_validator("threshold", "smallest", mode="before")(
+        lambda value: value if isinstance(value, (list, tuple)) else (value,)
+    )
 
 
 PARTS = ("plan.yaml", "fitted.yaml", "weights.safetensors")
@@ -109,6 +124,14 @@ class Model:
                 where=folder / "plan.yaml",
                 mend="restore the file; to change settings, train again with --plan or --set",
             )
+        for name in ("threshold", "smallest"):
+            given, classes = len(getattr(fitted, name)), len(plan.labels.classes)
+            if given not in (1, classes):
+                raise CpfnetError(
+                    f"{given} values for {name}, and the plan has {classes} classes",
+                    where=folder / "fitted.yaml",
+                    mend="restore the file; one value for all classes, or one a class",
+                )
         metrics = folder / "metrics.json"
         try:
             scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}

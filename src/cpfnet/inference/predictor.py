@@ -41,6 +41,11 @@ class _Member:
 class Predictor:
     """One or several Models, loaded once, for any number of images; several average their probabilities.
 
+    What was fitted (temperature, thresholds, sizes of pieces) is applied once, to the average over tiles, mirrored copies and
+    Models: the mean of the Models' temperatures and of their thresholds, and of the sizes the smallest, so that nothing goes
+    that one of them would keep. It was fitted for one Model without mirrored copies, and averages are less sure of themselves:
+    they come out too unsure rather than too sure.
+
     Args:
         models: trained for the same labels, channels and kind of source; their grids may differ.
         device: see `backends.pick_device`.
@@ -137,11 +142,17 @@ class Predictor:
             for planes, own in sums:
                 probabilities += preprocessing.to_source_grid(planes, own)
         probabilities /= len(self.models)
+        found, labels = [model.fitted for model in self.models], self.models[0].plan.labels
+        preprocessing.calibrate(
+            probabilities, float(np.mean([one.temperature for one in found])), exclusive=labels.exclusive
+        )
+        count = len(labels.classes)
         segmentation = preprocessing.restore(
             probabilities,
             trace,
             self.models[0].plan,
-            threshold=float(np.mean([model.fitted.threshold for model in self.models])),
+            threshold=np.mean([np.broadcast_to(one.threshold, count) for one in found], axis=0).tolist(),
+            smallest=np.min([np.broadcast_to(one.smallest, count) for one in found], axis=0).tolist(),
             keep_probabilities=keep_probabilities,
         )
         return replace(segmentation, algorithm=self.algorithm)

@@ -15,9 +15,10 @@ from cpfnet.errors import FormatError, InputRefused, NetworkError
 from cpfnet.image import Image, Segmentation
 from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial
+from cpfnet.preprocessing.decision import calibrate, decide, drop_small
 from cpfnet.preprocessing.spatial import Trace
 
-__all__ = ["Trace", "apply", "apply_codes", "restore", "to_source_grid", "trace"]
+__all__ = ["Trace", "apply", "apply_codes", "calibrate", "restore", "to_source_grid", "trace"]
 
 
 def trace(image: Image, plan: Plan) -> Trace:
@@ -130,6 +131,7 @@ def restore(
     plan: Plan,
     *,
     threshold: float | Sequence[float] = 0.5,
+    smallest: int | Sequence[int] = 0,
     keep_probabilities: bool = False,
 ) -> Segmentation:
     """Probabilities on the network's grid → a Segmentation that lines up with the source voxel by voxel.
@@ -141,8 +143,8 @@ def restore(
         probabilities: float32 ``(plan.labels.outputs, [depth,] height, width)``, 0…1, on the network's grid.
         trace: from `apply`.
         plan: the same.
-        threshold: a region, or the only class, is where its probability is above this; one a region, or one for all.
-            Several exclusive classes take the most probable instead.
+        threshold: see `decision.decide`.
+        smallest: pieces of a class with fewer pixels of the source's grid are dropped (`decision.drop_small`).
         keep_probabilities: the Segmentation carries them, on the source's grid.
 
     Raises:
@@ -151,33 +153,19 @@ def restore(
     expected = (plan.labels.outputs, *trace.grid)
     if probabilities.shape != expected:
         raise NetworkError(f"probabilities of shape {probabilities.shape} where the plan expects {expected}")
-    exclusive, count = plan.labels.exclusive, len(plan.labels.classes)
-    thresholds = np.broadcast_to(np.asarray(threshold, dtype=np.float32), count)
     kept = None
     if keep_probabilities:
         kept = np.ascontiguousarray(to_source_grid(probabilities, trace))
         planes = iter(kept)
     else:  # one plane at a time: large volumes with many classes need not fit into memory twice
         planes = (to_source_grid(plane[None], trace)[0] for plane in probabilities)
-
-    if not exclusive:
-        classes = np.stack([plane > limit for plane, limit in zip(planes, thresholds, strict=True)])
-    elif count == 1:
-        next(planes)
-        classes = (next(planes) > thresholds[0]).astype(np.uint8)
-    else:
-        best = np.array(next(planes))
-        classes = np.zeros(trace.shape, dtype=np.uint8)
-        for index, plane in enumerate(planes, start=1):
-            wins = plane > best
-            classes[wins] = index
-            np.copyto(best, plane, where=wins)
+    classes = drop_small(decide(planes, plan.labels, threshold), plan.labels, smallest)
     names = tuple(c.name for c in plan.labels.classes)
     return Segmentation(
         np.ascontiguousarray(labels.decode(classes, plan.labels)),
         affine=trace.affine,
         source=trace.source,
         probabilities=kept,
-        classes=(("background", *names) if exclusive else names) if keep_probabilities else (),
+        classes=(("background", *names) if plan.labels.exclusive else names) if keep_probabilities else (),
         labels=plan.labels,
     )

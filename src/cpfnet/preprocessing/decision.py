@@ -1,0 +1,99 @@
+"""From probabilities to classes: calibrated, decided, and rid of pieces too small to be real. NumPy and SciPy only.
+
+What it takes (temperature, thresholds, sizes) is found after training, on the validation cases, and kept in the Model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from cpfnet.planning import Labels
+
+
+def calibrate(probabilities: np.ndarray, temperature: float, *, exclusive: bool) -> np.ndarray:
+    """Temperature scaling (Guo et al., ICML 2017): logits divided by T, written for probabilities.
+
+    Exclusive classes: p^(1/T), divided by the sum over the planes, which is the softmax of logits / T; regions: the same of the
+    pair p, 1 − p, which is the sigmoid. No order among classes changes, and no side of 0.5. Calibrating by T and then by U is
+    calibrating by T·U.
+
+    Args:
+        probabilities: float32 ``(planes, …)``, 0…1, as the network gives them; **changed in place**.
+        temperature: above 1 softens, below 1 sharpens.
+        exclusive: the planes sum to 1.
+
+    Returns:
+        ``probabilities``.
+    """
+    if temperature == 1:
+        return probabilities
+    power = np.float32(1 / temperature)
+    if exclusive:
+        np.power(probabilities, power, out=probabilities)
+        probabilities /= probabilities.sum(axis=0)
+    else:
+        for plane in probabilities:
+            rest = (1 - plane) ** power
+            np.power(plane, power, out=plane)
+            plane /= plane + rest
+    return probabilities
+
+
+def decide(planes: Iterable[np.ndarray], labels: Labels, threshold: float | Sequence[float] = 0.5) -> np.ndarray:
+    """Which class, or which regions, each pixel is.
+
+    Args:
+        planes: probabilities ``([depth,] height, width)``, one plane after another, so that a volume's need not all be in memory:
+            exclusive: background and classes; else one a region.
+        labels: the Plan's.
+        threshold: a region, or the only class, is where its probability is above this; one a region, or one for all.
+            Several exclusive classes take the most probable instead.
+
+    Returns:
+        Exclusive: uint8 ``([depth,] height, width)``, 0 background, k+1 class k. Regions: bool ``(classes, …)``.
+    """
+    planes, count = iter(planes), len(labels.classes)
+    thresholds = np.broadcast_to(np.asarray(threshold, dtype=np.float32), count)
+    if not labels.exclusive:
+        return np.stack([plane > limit for plane, limit in zip(planes, thresholds, strict=True)])
+    if count == 1:
+        next(planes)
+        return (next(planes) > thresholds[0]).astype(np.uint8)
+    best = np.array(next(planes))
+    classes = np.zeros(best.shape, dtype=np.uint8)
+    for index, plane in enumerate(planes, start=1):
+        wins = plane > best
+        classes[wins] = index
+        np.copyto(best, plane, where=wins)
+    return classes
+
+
+def pieces(mask: np.ndarray) -> np.ndarray:
+    """Connected components, pixels that touch at a corner included: int32 of the mask's shape, 0 outside, else 1, 2, …"""
+    from scipy import ndimage
+
+    return ndimage.label(mask, np.ones((3,) * mask.ndim))[0]
+
+
+def drop_small(classes: np.ndarray, labels: Labels, smallest: int | Sequence[int]) -> np.ndarray:
+    """Take away the `pieces` of each class that have fewer pixels than ``smallest``.
+
+    Args:
+        classes: as `decide` gives them; **changed in place**. A dropped piece becomes background, or is in one region less.
+        labels: the Plan's.
+        smallest: pixels (voxels) a piece must have; one a class, or one for all; 0 and 1 keep all.
+
+    Returns:
+        ``classes``.
+    """
+    for index, least in enumerate(np.broadcast_to(smallest, len(labels.classes))):
+        if least <= 1:
+            continue
+        mask = classes == index + 1 if labels.exclusive else classes[index]
+        found = pieces(mask)
+        small = np.bincount(found.ravel()) < least
+        small[0] = False
+        (classes if labels.exclusive else mask)[small[found]] = 0
+    return classes
