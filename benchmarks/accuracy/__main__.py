@@ -1,0 +1,106 @@
+"""python -m benchmarks.accuracy COMMAND: see README.md beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.accuracy.protocol import PROTOCOLS
+from benchmarks.accuracy.variants import ABLATION, NETWORKS, Variant
+from cpfnet.cli import fail
+from cpfnet.errors import CpfnetError
+
+OUT = Path("runs/accuracy")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy", description="Every accuracy figure, made again."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    runs = argparse.ArgumentParser(add_help=False)
+    runs.add_argument("--data", type=Path, required=True, help="folder of the data set, as its recipe describes it")
+    length = runs.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=40, help="training of each run ends with them (default: 40)")
+    length.add_argument("--steps", type=int, help="optimiser steps instead of minutes")
+    runs.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    runs.add_argument("--folds", type=int, nargs="+", default=[0])
+    runs.add_argument("--device", default="auto")
+    runs.add_argument("--tta", action="store_true", help="judge predictions that are averaged over mirrored copies")
+    runs.add_argument("--out", type=Path, default=OUT, help=f"where everything is kept (default: {OUT})")
+
+    trained = argparse.ArgumentParser(add_help=False, parents=[runs])
+    trained.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help="change every plan"
+    )
+    for name, protocol in PROTOCOLS.items():
+        command = commands.add_parser(name, parents=[trained], help=f"networks on {protocol.title}")
+        command.add_argument("--networks", nargs="+", default=NETWORKS)
+    ablation = commands.add_parser("ablation", parents=[trained], help="the paper's ablation, and what goes beyond it")
+    ablation.add_argument("dataset", choices=PROTOCOLS)
+    nnunet = commands.add_parser("nnunet", parents=[runs], help="nnU-Net on the same cases, in its own environment")
+    nnunet.add_argument("dataset", choices=PROTOCOLS)
+    nnunet.add_argument("--configuration", choices=("2d", "3d_fullres"), default="2d")
+    length = nnunet.add_argument_group()
+    length.add_argument("--full", action="store_true", help="nnU-Net's own schedule, whatever time it takes")
+
+    table = commands.add_parser("table", help="Markdown tables from the rows of all runs")
+    table.add_argument("out", type=Path, nargs="?", default=OUT)
+    table.add_argument("--into", type=Path, metavar="PAGE", help="put them between the marks of this page")
+    pictures = commands.add_parser("pictures", help="boundaries side by side, from judged runs")
+    pictures.add_argument("out", type=Path, nargs="?", default=OUT)
+    pictures.add_argument("--dataset", choices=PROTOCOLS, default="chestxray")
+    pictures.add_argument("--networks", nargs="+", default=["unet", "cpfnet-hr"])
+    pictures.add_argument("--to", type=Path, required=True, metavar="PNG")
+    return parser
+
+
+def _train(options: argparse.Namespace, variants: Sequence[Variant]) -> int:
+    """All runs, one after the other; how many failed."""
+    from benchmarks.accuracy.runs import Bench
+
+    name = getattr(options, "dataset", options.command)
+    bench = Bench(
+        PROTOCOLS[name],
+        options.data,
+        options.out,
+        minutes=options.minutes,
+        steps=options.steps,
+        device=options.device,
+        mirrored=options.tta,
+        settings=tuple(getattr(options, "settings", ())),
+    )
+    failed = 0
+    for seed in options.seeds:
+        for fold in options.folds:
+            for variant in variants:
+                try:
+                    bench.run(variant, fold=fold, seed=seed)
+                except CpfnetError as error:  # the others still run
+                    print(f"{variant.name}, fold {fold}, seed {seed}: {error}", file=sys.stderr)
+                    failed += 1
+    return failed
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; every foreseeable failure ends in one message."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command in PROTOCOLS:
+            failed = _train(options, [Variant(name, name) for name in options.networks])
+        elif options.command == "ablation":
+            failed = _train(options, ABLATION)
+        sys.exit(1 if failed else 0)
+    except CpfnetError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

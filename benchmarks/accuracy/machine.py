@@ -1,0 +1,36 @@
+"""Where and with what a run was made."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+
+def hardware(device: str) -> str:
+    """The device that computes, in words: a GPU's name, or the CPU's with the threads that it computes with."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Python, the libraries that matter, and the commit of this checkout (``-dirty``: with changes)."""
+    found = {name: metadata.version(name) for name in ("cpfnet", "torch", "monai", "numpy")}
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = described.stdout.strip() if described.returncode == 0 else "unknown"
+    return {"python": platform.python_version(), **found, "commit": commit}

@@ -1,0 +1,33 @@
+"""What is compared: networks under the plan that `cpfnet plan` proposes for them, and the steps of the ablation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NETWORKS = ("cpfnet-hr", "cpfnet", "unet", "dynunet", "resnet34-unet")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+        name: in tables and as a folder.
+        network: the name it is registered under.
+        settings: ``section.key=value`` in which its plan differs from the proposed one.
+    """
+
+    name: str
+    network: str
+    settings: tuple[str, ...] = ()
+
+
+ABLATION = (
+    Variant("backbone", "cpfnet", ("network.options={gpg: false, sapf: false}",)),
+    Variant("gpg", "cpfnet", ("network.options={sapf: false}",)),
+    Variant("sapf", "cpfnet", ("network.options={gpg: false}",)),
+    Variant("cpfnet", "cpfnet"),
+    Variant("stem-stride-1", "cpfnet", ("network.options={stem_stride: 1}",)),
+    Variant("cpfnet-hr", "cpfnet-hr"),
+)
+"""The paper's ablation (backbone, + GPG, + SAPF, both), then what goes beyond the paper."""
