@@ -93,11 +93,11 @@ def paired(
     difference = case_differences(a, b)
     finite = np.isfinite(a) & np.isfinite(b)
     of_patients = patient_means(difference, owners)
-    mean = summarise(difference[finite], [o for o, f in zip(owners, finite, strict=True) if f], seed=seed)
+    mean = summarise(difference[finite].tolist(), [o for o, f in zip(owners, finite, strict=True) if f], seed=seed)
     one_sided = bool(np.isinf(difference).any())
     if one_sided:
         interval = stats.quantile_test(of_patients, p=0.5).confidence_interval(0.95)
-        estimate = summarise(of_patients).median, float(interval.low), float(interval.high)
+        estimate = summarise(of_patients.tolist()).median, float(interval.low), float(interval.high)
     else:
         estimate = mean.mean, mean.low, mean.high
     spread = of_patients.std(ddof=1) if len(of_patients) > 1 and not one_sided else 0.0
