@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ from cpfnet.evaluation import metrics
 from cpfnet.evaluation.cases import Item, load_masks
 from cpfnet.evaluation.confusion import boxes, confusion, counts_of, union
 from cpfnet.evaluation.guide import guide_metrics, guide_sums
+from cpfnet.evaluation.pooling import PooledRanks, pooled
+from cpfnet.evaluation.protocol import given, protocol_of, some, warnings_of
 from cpfnet.evaluation.scores import (
     ALL_READERS,
     BACKGROUND,
@@ -94,8 +95,8 @@ class _Scored:
     notes: tuple[str, ...]
 
 
-def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool) -> _Scored:
-    """Score one case.
+def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool, ranks: PooledRanks) -> _Scored:
+    """Score one case, and add its probabilities to ``ranks``.
 
     With ``several`` (some case has more than one reader) every case gets rows of `ALL_READERS`, those of one reader too: else the
     headline would leave them out.
@@ -133,6 +134,10 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
         )
         rows += [head | {"prediction": name, "reader": reader} | row for row in scored]
         if name == PREDICTION:
+            if masks.probability is not None:
+                classes = zip(definitions.classes, _members(definitions)[1:], masks.probability, strict=True)
+                for c, member, plane in classes:
+                    ranks.add((name, reader, c.name), plane, member[truth], valid)
             whole = table if masks.roi is None else confusion(codes, truth, annotated)
             sums[reader, "whole image"] = guide_sums(whole, _members(definitions))
             if masks.roi is not None:
@@ -196,16 +201,18 @@ def evaluate(
             mend="give it another name",
         )
 
-    missing = [item.case for item in chosen if not _given(item)]
+    missing = [item.case for item in chosen if not given(item)]
     if missing and not allow_missing:
         raise DatasetError(
-            f"{len(missing)} of {len(chosen)} cases have no prediction: {_some(missing)}",
+            f"{len(missing)} of {len(chosen)} cases have no prediction: {some(missing)}",
             mend="predict them, evaluate a split (--split), or have them count as predicted empty (--allow-missing)",
         )
 
+    ranks = PooledRanks()
+
     def run(item: Item) -> _Scored | CpfnetError:
         try:
-            return _score_case(item, definitions, tolerance, several)
+            return _score_case(item, definitions, tolerance, several, ranks)
         except CpfnetError as error:
             return error
 
@@ -229,8 +236,10 @@ def evaluate(
     return Scores(
         rows=rows,
         guide=guide_metrics([scored.sums for scored in done], guide_batch),
-        protocol=_protocol(chosen, definitions, tolerance, units.pop(), guide_batch, allow_missing) | (protocol or {}),
-        warnings=[*_warnings(chosen, rows), *notes],
+        pooled=pooled(rows, (c.name for c in definitions.classes), ranks),
+        protocol=protocol_of(chosen, definitions, tolerance, units.pop(), guide_batch, allow_missing)
+        | (protocol or {}),
+        warnings=[*warnings_of(chosen, rows), *notes],
         seed=seed,
     )
 
@@ -239,65 +248,3 @@ def _in_parallel(run: Callable[[Item], Any], items: list[Item], workers: int | N
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(max(1, min(workers or available, len(items)))) as pool, Bar(show=progress) as bar:
         return list(bar.track(pool.map(run, items), len(items), description="Scoring"))
-
-
-def _protocol(
-    items: Sequence[Item], definitions: Labels, tolerance: float, unit: str, guide_batch: int, allow_missing: bool
-) -> dict[str, str]:
-    inside = sum(item.roi is not None for item in items)
-    patients = len({item.patient or item.case for item in items})
-    missing = sum(not _given(item) for item in items) if allow_missing else 0
-    region = {0: "whole image (no region of interest given)", len(items): "inside the region of interest only"}
-    readers = list(dict.fromkeys(reader for item in items for reader in item.truth))
-    return {
-        "cases": f"{len(items)}, of {patients} patients"
-        + (f"; {missing} without a prediction, counted as empty" if missing else ""),
-        "readers": ", ".join(readers),
-        "region": region.get(
-            inside, f"inside the region of interest for {inside} of {len(items)} cases, else whole image"
-        ),
-        "ignored": "pixels not annotated are in no metric" if definitions.ignore else "none",
-        "grid": "the label's own; nothing is resampled before scoring",
-        "threshold": "predictions as written"
-        + (f"; labels: values above {definitions.threshold:g}" if definitions.threshold is not None else ""),
-        "pooling": "each case alone, then mean over cases",
-        "distance unit": unit,
-        "surface": f"pixels with a face neighbour outside the mask; NSD tolerance {tolerance:g} {unit}",
-        "empty masks": "both empty: not defined, not counted; one empty: ratios 0, distances infinite",
-        "guide's Dice": f"mean over classes with background, pixels pooled over batches of {guide_batch} cases",
-    }
-
-
-def _given(item: Item) -> bool:
-    return item.prediction.exists() if isinstance(item.prediction, Path) else item.prediction is not None
-
-
-def _warnings(items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list[str]:
-    out = []
-    missing = [item.case for item in items if not _given(item)]
-    if missing:
-        out.append(
-            f"{len(missing)} of {len(items)} cases have no prediction and count as empty: {', '.join(missing[:8])}"
-        )
-    own = [r for r in rows if r["prediction"] == PREDICTION and r["reader"] != ALL_READERS and "tp" in r]
-    for label in dict.fromkeys(row["class"] for row in own if row["class"] != BACKGROUND):
-        of_class = [row for row in own if row["class"] == label]
-        missed = [row["case"] for row in of_class if row["missed"]]
-        spurious = [row["case"] for row in of_class if row["spurious"]]
-        present = sum(row["present"] for row in of_class)
-        if missed:
-            out.append(f"{label}: missed in {len(missed)} of {present} labels that hold it ({_some(missed)})")
-        if spurious:
-            out.append(
-                f"{label}: predicted in {len(spurious)} of {len(of_class) - present} labels without it ({_some(spurious)})"
-            )
-        if not present:
-            out.append(f"{label}: no label holds it")
-    if 0 < len(items) < 5:
-        out.append(f"only {len(items)} case{'s' * (len(items) > 1)}: means and intervals say little")
-    return out
-
-
-def _some(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    return ", ".join(unique[:5]) + (" …" if len(unique) > 5 else "")

@@ -29,6 +29,7 @@ ALL_READERS = "(all readers)"
 
 _KEY = ("case", "prediction", "reader", "class")
 _COUNTS = ("present", "missed", "spurious")
+_PIXELS = ("tp", "fp", "fn", "tn")
 
 
 def mean_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -108,8 +109,9 @@ def _problem(data: Any) -> str | None:
             value = row.get(name)
             if not isinstance(value, (int, float, type(None))) and value not in ("inf", "-inf"):
                 return f"{name} of row {number} is no number"
-        if not all(isinstance(row.get(name), int) for name in _COUNTS):
-            return f"row {number} lacks {', '.join(_COUNTS)}"
+        counts = (*_COUNTS, *(_PIXELS if "tp" in row else ()))
+        if not all(isinstance(row.get(name), int) for name in counts):
+            return f"row {number} lacks one of {', '.join(counts)}"
     keys = Counter(tuple(row[name] for name in _KEY) for row in rows)
     if len(keys) < len(rows):
         return f"two rows for {', '.join(keys.most_common(1)[0][0])}"
@@ -127,6 +129,7 @@ class Scores:
             a reader's name or, where there are several, `ALL_READERS`.
         guide: the practical guide's own metric, one entry a reader and region: ``reader, region, guide_dice,
             guide_iou, batch, batches, cases``.
+        pooled: the pixels of all cases together, one entry a prediction, reader and class; see `cpfnet.evaluation.pooling.pooled`.
         protocol: how all this was measured, in words.
         warnings: what a reader of the numbers should know.
         seed: of the bootstrap.
@@ -135,6 +138,7 @@ class Scores:
 
     rows: list[dict[str, Any]]
     guide: list[dict[str, Any]] = field(default_factory=list)
+    pooled: list[dict[str, Any]] = field(default_factory=list)
     protocol: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seed: int = 0
@@ -195,6 +199,7 @@ class Scores:
                 "warnings": self.warnings,
                 "seed": self.seed,
                 "guide": self.guide,
+                "pooled": self.pooled,
                 "aggregates": self.aggregates,
                 "rows": self.rows,
             }
@@ -210,8 +215,7 @@ class Scores:
         """
         table, everything = Path(folder) / "scores.csv", Path(folder) / "scores.json"
         head = ["case", "patient", "prediction", "reader", "class"]
-        columns = [*head, *(name for name in METRICS if any(name in row for row in self.rows)), *_COUNTS]
-        columns += ["tp", "fp", "fn", "tn"]
+        columns = [*head, *(name for name in METRICS if any(name in row for row in self.rows)), *_COUNTS, *_PIXELS]
         rows = [[csv_cell(row.get(name)) for name in columns] for row in self.rows]
         text = json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         with replacing(table, overwrite=overwrite) as first, replacing(everything, overwrite=overwrite) as second:
