@@ -1,6 +1,6 @@
 """Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.
 
-The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `convert`, `doctor`), the nouns what they pass on
+The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `doctor`), the nouns what they pass on
 (`Image`, `Plan`, `Model`, `Segmentation`); `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
 """
 
@@ -18,6 +18,7 @@ _HOME = {
     "predict": "verbs",
     "predict_files": "verbs",
     "evaluate": "verbs",
+    "compare": "verbs",
     "convert": "verbs",
     "doctor": "installation",
     "read": "formats",
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from cpfnet.network.guide import GuideCPFNet as GuideCPFNet
     from cpfnet.planning import Plan as Plan
     from cpfnet.verbs import check as check
+    from cpfnet.verbs import compare as compare
     from cpfnet.verbs import convert as convert
     from cpfnet.verbs import evaluate as evaluate
     from cpfnet.verbs import plan as plan

@@ -119,10 +119,11 @@ def _protocol(methods: Sequence[Method], differences: Sequence[Difference], seed
     reference, first = methods[0], methods[0].runs[0]
     patients = len({row["patient"] for rows in reference.rows.values() for row in rows.values()})
     tests = sum(not math.isnan(d.p) for d in differences)
-    families = [
-        f"{len(methods) - 1} method{'s' * (len(methods) > 2)}",
-        f"{len({d.label for d in differences})} × class or mean of classes",
-        f"metrics {', '.join(METRICS[m].label for m in dict.fromkeys(d.metric for d in differences))}",
+    classes = len({d.label for d in differences})
+    family = [
+        _count(len(methods) - 1, "method"),
+        "1 class" if classes == 1 else f"{classes - 1} classes and their mean",
+        ", ".join(METRICS[m].label for m in dict.fromkeys(d.metric for d in differences)),
     ]
     return {
         "reference": reference.name,
@@ -137,9 +138,9 @@ def _protocol(methods: Sequence[Method], differences: Sequence[Difference], seed
         "from order statistics",
         "test": "Wilcoxon's signed-rank test on each patient's mean difference, two-sided, without patients that do not differ; "
         f"exact up to {EXACT} patients",
-        "correction": f"Holm, over all {tests} comparisons made here ({' × '.join(families)})",
+        "correction": f"Holm, over all {tests} comparisons made here ({' × '.join(family)})",
         "verdict": f"better or worse: corrected p < {LEVEL} and the interval excludes 0; anything else: no difference shown",
-        "what it covers": "the choice of patients"
+        "what it covers": "chance in the choice of patients"
         + (
             ""
             if all(m.seeds > 1 for m in methods)

@@ -97,7 +97,7 @@ def paired(
     one_sided = bool(np.isinf(difference).any())
     if one_sided:
         interval = stats.quantile_test(of_patients, p=0.5).confidence_interval(0.95)
-        estimate = summarise(of_patients.tolist()).median, float(interval.low), float(interval.high)
+        estimate = float(np.median(of_patients)), float(interval.low), float(interval.high)
     else:
         estimate = mean.mean, mean.low, mean.high
     spread = of_patients.std(ddof=1) if len(of_patients) > 1 and not one_sided else 0.0
