@@ -56,7 +56,8 @@ class DepthwiseConv(nn.Module):
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return self.conv(x)
         with torch.autocast(device, enabled=False):
-            return self.conv(x.to(self.conv.weight.dtype))
+            y = self.conv(x.to(self.conv.weight.dtype))
+        return y.to(torch.get_autocast_dtype(device))  # as other convolutions give: half the memory for what follows
 
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
