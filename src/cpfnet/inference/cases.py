@@ -12,6 +12,7 @@ from cpfnet.data.pseudonyms import digest
 from cpfnet.errors import DatasetError
 from cpfnet.evaluation.cases import Item
 from cpfnet.formats.files import SERIES
+from cpfnet.image import Segmentation
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.progress import Bar
@@ -42,7 +43,8 @@ def choose(dataset: Dataset, split: str | None) -> tuple[list[Case], str]:
     return cases, "all labelled cases" if split == "all" else f"the {split} split"
 
 
-def _item(case: Case, prediction: Path | None, probabilities: Path | None = None) -> Item:
+def item_of(case: Case, prediction: Path | Segmentation | None, probabilities: Path | None = None) -> Item:
+    """A case and its prediction, to be scored."""
     return Item(
         case=case.id,
         prediction=prediction,
@@ -84,7 +86,7 @@ def found(cases: Sequence[Case], folder: Path) -> list[Item]:
                 mend="leave one of them in the folder",
             )
         probabilities = next((maps[name][0] for name in names if name in maps), None)
-        items.append(_item(case, files[0] if files else None, probabilities))
+        items.append(item_of(case, files[0] if files else None, probabilities))
     if all(item.prediction is None for item in items):
         raise DatasetError(
             f"no file is called as a case or its image; looked for {cases[0].id}.* and {len(cases) - 1} more",
@@ -132,5 +134,5 @@ def made(
             formats.write_map(
                 segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
             )
-            items.append(_item(case, mask, maps))
+            items.append(item_of(case, mask, maps))
     return items

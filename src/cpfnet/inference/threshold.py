@@ -1,0 +1,131 @@
+"""Where Models draw the line between a class and the rest: as fitted, or as chosen on cases other than those to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from cpfnet import formats, labels
+from cpfnet.data.dataset import Case, Dataset
+from cpfnet.errors import CpfnetError, DatasetError
+from cpfnet.evaluation.cases import load_masks
+from cpfnet.evaluation.thresholds import THRESHOLDS, best_threshold, dice_curve
+from cpfnet.inference.cases import item_of
+from cpfnet.inference.predictor import Predictor
+from cpfnet.model import Model
+from cpfnet.planning import Labels
+from cpfnet.progress import Bar
+
+Choosing = Literal["train", "val"]
+"""Splits that may choose a threshold; what is called test may not."""
+
+
+def as_fitted(models: Sequence[Model]) -> str:
+    """How Models decide by themselves, for the protocol."""
+    plan, count = models[0].plan.labels, len(models[0].plan.labels.classes)
+    if not _has_threshold(plan):
+        return "the most probable class"
+    limits = np.mean([np.broadcast_to(model.fitted.threshold, count) for model in models], axis=0)
+    return f"the model's own: {_said(plan, limits.tolist())}"
+
+
+def choosing_cases(dataset: Dataset, split: Choosing, scored: Sequence[Case], definitions: Labels) -> list[Case]:
+    """The labelled cases of a split that may choose a threshold for others.
+
+    Args:
+        dataset: all cases.
+        split: that chooses.
+        scored: cases that the threshold is for.
+        definitions: the Models' labels.
+
+    Raises:
+        CpfnetError: the labels know no threshold, or the split cannot choose.
+        DatasetError: it has no labelled case, or shares patients with ``scored``.
+    """
+    if split not in ("train", "val"):
+        raise CpfnetError(f"a threshold cannot be chosen on {split!r}", mend="choose --threshold-on train or val")
+    if not _has_threshold(definitions):
+        raise CpfnetError(
+            f"of {len(definitions.classes)} exclusive classes the most probable one is taken; there is no threshold to choose",
+            mend="leave out --threshold-on",
+        )
+    cases = [case for case in dataset.cases if case.labels and case.split == split]
+    if not cases:
+        raise DatasetError(
+            f"no labelled case in split {split!r} to choose a threshold on",
+            where=dataset.root,
+            mend="say in dataset.yaml which cases are which (`split`), or leave out --threshold-on",
+        )
+    patients = {case.patient for case in cases}
+    both = [case.id for case in scored if case.patient in patients]
+    if both:
+        raise DatasetError(
+            f"{len(both)} of the {len(scored)} cases to score are of the {split} split or its patients "
+            f"({', '.join(both[:5])}{' …' * (len(both) > 5)}): a threshold chosen on them would be tuned on the test",
+            where=dataset.root,
+            mend="score other cases (--split), or choose the threshold on another split",
+        )
+    return cases
+
+
+def chosen_on(
+    cases: Sequence[Case],
+    split: Choosing,
+    models: Sequence[Model],
+    *,
+    device: str,
+    tta: bool,
+    force: bool,
+    progress: bool,
+    say: Callable[[str], None],
+) -> tuple[list[Model], str]:
+    """Models with the threshold that gives the best mean Dice over cases, one a region; of several readers the mean counts.
+
+    The cases are predicted one by one, and only their Dice at each of `THRESHOLDS` is kept. Pieces that the Models drop as too small are
+    still there when the threshold is chosen.
+
+    Args:
+        cases: of `choosing_cases`, of this split.
+        models, device, tta, force, progress, say: as for `Predictor`.
+
+    Returns:
+        The Models with the new threshold, and how it came about, for the protocol.
+
+    Raises:
+        CpfnetError: a case cannot be read, or lies outside what the Models were fitted for.
+    """
+    plan = models[0].plan.labels
+    predictor = Predictor(models, device=device, tta=tta, say=say)
+    members = labels.membership(plan)
+    curves = []
+    with Bar(show=progress) as bar:
+        for case in bar.track(cases, description=f"Choosing the threshold on {split}"):
+            image = formats.read(list(case.images))
+            segmentation = predictor.predict(image, force=force, keep_probabilities=True)
+            masks = load_masks(item_of(case, segmentation), plan, image)
+            assert masks.probability is not None  # asked for above
+            readers = []
+            for truth in masks.truth.values():
+                valid = truth != labels.IGNORED if masks.roi is None else masks.roi & (truth != labels.IGNORED)
+                planes = enumerate(masks.probability)
+                readers.append([dice_curve(plane, members[truth, k], valid) for k, plane in planes])
+            curves.append(np.mean(readers, axis=0))
+    limits, dice = zip(*(best_threshold(of_class) for of_class in np.stack(curves, axis=1)), strict=True)
+    trained = {name for model in models for name in model.metrics.get("cases", {}).get("train", [])}
+    seen = sum(case.id in trained for case in cases)
+    words = (
+        f"{_said(plan, limits)}: best mean Dice ({', '.join(f'{value:.4f}' for value in dice)}) over the {len(cases)} cases of the "
+        f"{split} split, {seen} of which trained the model; tried: {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
+    )
+    return [replace(m, fitted=m.fitted.model_copy(update={"threshold": limits})) for m in models], words
+
+
+def _has_threshold(definitions: Labels) -> bool:
+    return not definitions.exclusive or len(definitions.classes) == 1
+
+
+def _said(definitions: Labels, limits: Sequence[float]) -> str:
+    return ", ".join(f"{c.name} above {limit:g}" for c, limit in zip(definitions.classes, limits, strict=True))
