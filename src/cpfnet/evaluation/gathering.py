@@ -32,11 +32,6 @@ def gather(reports: Sequence[Path | str] | Mapping[str, Report | Sequence[Report
     places: dict[Path, str] = {}
     out: dict[str, list[Scores]] = {}
     for name, report, chosen in named:
-        if name in out and not (chosen and all(said for other, _, said in named if other == name)):
-            raise DatasetError(
-                f"two evaluations are called {name!r}",
-                mend="name them: NAME=PATH NAME2=PATH2; runs of one method (seeds, folds) get one NAME",
-            )
         if not isinstance(report, Scores):
             place = _file(Path(report))
             if place in places:
@@ -44,8 +39,12 @@ def gather(reports: Sequence[Path | str] | Mapping[str, Report | Sequence[Report
                     f"is given twice, as {places[place]} and {name}", where=report, mend="give each evaluation once"
                 )
             places[place] = name
-            report = Scores.load(report)
-        out.setdefault(name, []).append(report)
+        if name in out and not all(said for other, _, said in named if other == name):
+            raise DatasetError(
+                f"two evaluations are called {name!r}",
+                mend="name them: NAME=PATH NAME2=PATH2; runs of one method (seeds, folds) get one NAME",
+            )
+        out.setdefault(name, []).append(report if isinstance(report, Scores) else Scores.load(report))
     return out
 
 

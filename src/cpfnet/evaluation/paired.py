@@ -97,7 +97,9 @@ def paired(
     one_sided = bool(np.isinf(difference).any())
     if one_sided:
         interval = stats.quantile_test(of_patients, p=0.5).confidence_interval(0.95)
-        estimate = float(np.median(of_patients)), float(interval.low), float(interval.high)
+        with np.errstate(invalid="ignore"):  # midway between −∞ and ∞ lies nothing
+            middle = float(np.median(of_patients))
+        estimate = middle, float(interval.low), float(interval.high)
     else:
         estimate = mean.mean, mean.low, mean.high
     spread = of_patients.std(ddof=1) if len(of_patients) > 1 and not one_sided else 0.0
