@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 import cpfnet
-from cpfnet import cli_weights
+from cpfnet import cli_compare, cli_weights
 from cpfnet.console import output, say, table
 from cpfnet.errors import CpfnetError, complaint
 
 app = typer.Typer(
     name="cpfnet",
     help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
-    "In order: doctor, check, plan, train, predict, evaluate. `cpfnet COMMAND --help` shows examples.",
+    "In order: doctor, check, plan, train, predict, evaluate, compare. `cpfnet COMMAND --help` shows examples.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -340,6 +340,10 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="train, val, test or all; default: labelled test cases, else all.")
     ] = None,
+    threshold_on: Annotated[
+        Literal["train", "val"] | None,
+        typer.Option(help="Models: take the threshold with the best mean Dice over this split; default: as fitted."),
+    ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of NSD: mm, or pixels where there are no mm.")] = 1.0,
     guide_batch: Annotated[int, typer.Option(min=1, help="Cases pooled for the guide's own metric.")] = 4,
     allow_missing: Annotated[
@@ -360,6 +364,7 @@ def evaluate(
 
     - `cpfnet evaluate data/ masks/ -o scores`
     - `cpfnet evaluate data/ model -o scores --split test`
+    - `cpfnet evaluate drive.yaml model -o scores --split test --threshold-on train`
     """
     from cpfnet import verbs
     from cpfnet.evaluation.reporting import console_table
@@ -369,6 +374,7 @@ def evaluate(
         predictions[0] if len(predictions) == 1 else list(predictions),
         out=out,
         split=split,
+        threshold_on=threshold_on,
         tolerance=tolerance,
         guide_batch=guide_batch,
         allow_missing=allow_missing,
@@ -386,6 +392,9 @@ def evaluate(
         say(f"Note: {warning}")
     if out is not None:
         say(f"Report: {out / 'report.html'}")
+
+
+app.command(no_args_is_help=True)(cli_compare.compare)
 
 
 @app.command(no_args_is_help=True)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpfnet.errors import OutputError
+from cpfnet.errors import CpfnetError, OutputError
 from cpfnet.files import check_writable
 from cpfnet.planning import Plan
 
 if TYPE_CHECKING:
     from cpfnet.data.check import Finding
     from cpfnet.data.convert import Converted
-    from cpfnet.data.dataset import Dataset
+    from cpfnet.data.dataset import Case, Dataset
     from cpfnet.data.listings import Target
+    from cpfnet.evaluation.comparison import Comparison
+    from cpfnet.evaluation.gathering import Report
     from cpfnet.evaluation.scores import Scores
     from cpfnet.formats import OutputFormat
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.run import Outcome
+    from cpfnet.inference.threshold import Choosing
     from cpfnet.model import Model
 
 PathLike = Path | str
@@ -290,6 +293,7 @@ def evaluate(
     *,
     out: PathLike | None = None,
     split: str | None = None,
+    threshold_on: Choosing | None = None,
     tolerance: float = 1.0,
     guide_batch: int = 4,
     allow_missing: bool = False,
@@ -308,6 +312,8 @@ def evaluate(
         predictions: a folder of label maps, each called as its case or image; or Model(s), which then predict.
         out: folder for ``scores.csv``, ``scores.json``, ``report.html`` and, with Models, ``predictions/``.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; default: the labelled test cases, else all labelled ones.
+        threshold_on: a split, ``"train"`` or ``"val"``: Models take the threshold with the best mean Dice over its cases instead of their
+            own; none of them may be among those scored.
         tolerance: of NSD, mm (pixels where there are no millimetres).
         guide_batch: cases pooled for the guide's own metric.
         allow_missing: a case without prediction counts as predicted empty instead of ending in an error.
@@ -327,6 +333,7 @@ def evaluate(
     from cpfnet.evaluation.reporting import write_report
     from cpfnet.evaluation.run import evaluate as run
     from cpfnet.inference import cases as sources
+    from cpfnet.inference import threshold
     from cpfnet.model import is_model
 
     data = load(Path(dataset))
@@ -338,10 +345,19 @@ def evaluate(
     if out is not None:
         for name in ("scores.csv", "scores.json", "report.html"):
             _free(Path(out) / name, overwrite)
+    choosing: list[Case] = []
     if models:
         definitions = models[0].plan.labels
+        if threshold_on is not None:
+            choosing = threshold.choosing_cases(data, threshold_on, chosen, definitions)
     else:
         assert single is not None
+        if threshold_on is not None:
+            raise CpfnetError(
+                "masks are decided already; a threshold can only be chosen for a Model",
+                where=single,
+                mend="give the Model instead of its masks, or leave out --threshold-on",
+            )
         if labels is not None:
             definitions = (labels if isinstance(labels, Plan) else Plan.load(labels)).labels
         else:
@@ -351,6 +367,18 @@ def evaluate(
         check_writable(Path(out))
     with TemporaryDirectory(prefix="cpfnet-") as temporary:
         if models:
+            protocol["threshold"] = threshold.as_fitted(models)
+            if threshold_on is not None:
+                models, protocol["threshold"] = threshold.chosen_on(
+                    choosing,
+                    threshold_on,
+                    models,
+                    device=device,
+                    tta=tta,
+                    force=force,
+                    progress=progress,
+                    say=say,
+                )
             folder = Path(temporary if out is None else out) / "predictions"
             items = sources.made(
                 chosen,
@@ -366,14 +394,17 @@ def evaluate(
             protocol["model"] = ", ".join(
                 f"{m.plan.name} ({m.plan.network.name}, plan {m.plan.hash[:8]})" for m in models
             )
-            seen = {case for m in models for case in m.metrics.get("cases", {}).get("train", [])}
-            known = [case.id for case in chosen if case.id in seen]
-            if known:
-                warnings.append(
-                    f"{len(known)} of {len(chosen)} cases carry the names of cases that the model was trained on: "
-                    "scores are optimistic"
-                )
-                protocol["trained on"] = f"{len(known)} of these cases"
+            for part, line, role in (
+                ("train", "trained on", "the model was trained on"),
+                ("validation", "validated on", "chose its epoch, and whatever else was fitted"),
+            ):
+                seen = {case for m in models for case in m.metrics.get("cases", {}).get(part, [])}
+                known = [case.id for case in chosen if case.id in seen]
+                if known:
+                    warnings.append(
+                        f"{len(known)} of {len(chosen)} cases carry the names of cases that {role}: scores are optimistic"
+                    )
+                    protocol[line] = f"{len(known)} of these cases"
         scores = run(
             items,
             definitions,
@@ -396,6 +427,41 @@ def evaluate(
                 overwrite=overwrite,
             )
     return scores
+
+
+def compare(
+    reports: Sequence[PathLike] | Mapping[str, Report | Sequence[Report]],
+    *,
+    against: str | None = None,
+    out: PathLike | None = None,
+    overwrite: bool = False,
+) -> Comparison:
+    """Compare evaluations of the same cases, pair by pair.
+
+    Args:
+        reports: folders that `evaluate` wrote, each called as its folder or, given as ``"NAME=PATH"``, so; or name → Scores or folder, or
+            several of them. Several of one name are runs of one method: of the same cases (seeds) or without a common case (folds); each
+            case's score is the mean over its runs.
+        against: name of the reference; default: the first.
+        out: folder for ``comparison.csv``, ``comparison.json`` and ``report.html``.
+        overwrite: replace what lies in ``out``.
+
+    Raises:
+        CpfnetError: no scores, damaged ones, or evaluations of other cases, labels or protocols, each with what differs; or files in the way.
+    """
+    from cpfnet.evaluation.compare import compare as run
+    from cpfnet.evaluation.comparison_report import write_report
+    from cpfnet.evaluation.gathering import gather
+
+    if out is not None:
+        for name in ("comparison.csv", "comparison.json", "report.html"):
+            _free(Path(out) / name, overwrite)
+        check_writable(Path(out))
+    comparison = run(gather(reports), against=against)
+    if out is not None:
+        comparison.save(out, overwrite=overwrite)
+        write_report(comparison, Path(out) / "report.html", overwrite=overwrite)
+    return comparison
 
 
 def convert(
