@@ -224,7 +224,14 @@ class Scale(Strict):
     std: Positive = 1.0
 
 
-Intensity = Annotated[Window | ZScore | Percentiles | MinMax | Scale, Field(discriminator="kind")]
+class Local(Strict):
+    """(x − mean) / SD of each pixel's surroundings: uneven light and exposure go, thin structures stay. Plain images only."""
+
+    kind: Literal["local"] = "local"
+    radius: Annotated[float, Field(gt=0, le=1)] = 0.035
+
+
+Intensity = Annotated[Window | ZScore | Percentiles | MinMax | Scale | Local, Field(discriminator="kind")]
 
 
 class Channel(Strict):
@@ -305,7 +312,7 @@ class Augmentation(Strict):
     rotation: Fraction = Field(0.5, description="probability of a rotation")
     rotation_degrees: float = Field(15.0, ge=0, le=180, description="largest angle, either way")
     scale: Fraction = Field(0.3, description="probability of another size")
-    scale_range: Fraction = Field(0.2, description="0.2 is 0.8 … 1.2")
+    scale_range: float = Field(0.2, ge=0, le=0.5, description="0.2 is 0.8 … 1.2")
     flips: tuple[Literal["depth", "height", "width"], ...] = Field(
         (), description="axes along which anatomy may be mirrored"
     )
@@ -398,6 +405,8 @@ class Plan(Strict):
                 raise ValueError("spatial.spacing is in mm, and plain images have none; use spatial.size")
         elif self.spatial.size is not None:
             raise ValueError("spatial.size is for plain images; volumes use spatial.spacing")
+        elif any(channel.intensity.kind == "local" for channel in self.channels):
+            raise ValueError("intensity kind local is for plain images; volumes have window, zscore, percentiles, minmax")
         axes = {*self.training.augmentation.flips, *self.inference.mirror}
         if "depth" in axes and self.spatial.dims == 2:
             raise ValueError(f"mirroring along depth needs spatial.mode 3d; this is {self.spatial.mode}")

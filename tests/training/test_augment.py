@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from cpfnet.planning import Channel, Plan
-from cpfnet.training.augment import Augmenter, elastic_field, elastic_rms
+from cpfnet.labels import IGNORED
+from cpfnet.planning import Channel, Plan, Spatial
+from cpfnet.training.augment import Augmenter, Cut, elastic_field, elastic_rms
+from cpfnet.training.loading import corner, cut
 
-KINDS = ("elastic", "rotation", "scale", "gamma", "brightness", "contrast", "blur", "noise")
+KINDS = ("elastic", "rotation", "scale", "illumination", "colour", "gamma", "brightness", "contrast", "blur", "noise")
 SHAPE_KINDS = KINDS[:3]
 OFF: dict[str, Any] = dict.fromkeys(KINDS, 0)
 
@@ -43,6 +46,16 @@ def blocks(shape: tuple[int, ...], codes: tuple[int, ...] = (0, 1, 3, 255), seed
     return np.array(codes, np.uint8)[np.digitize(noise, edges)]
 
 
+def whole(image: np.ndarray, codes: np.ndarray) -> Cut:
+    """An image as large as the patch: what lies beyond it repeats its edge, and is ignored."""
+
+    def piece(margin: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        around = [(m, m) for m in margin]
+        return np.pad(image, [(0, 0), *around], mode="edge"), np.pad(codes, around, constant_values=IGNORED)
+
+    return piece
+
+
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
@@ -50,7 +63,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 @pytest.mark.parametrize("patch", [(64, 48), (32, 40, 36)])
 def test_probability_0_is_the_identity(patch: tuple[int, ...]) -> None:
     image, codes = rng().normal(size=(2, *patch)).astype(np.float32), blocks(patch)
-    out = Augmenter(plan(patch))(image, codes, rng(1))
+    out = Augmenter(plan(patch))(whole(image, codes), rng(1))
     for before, after in zip((image, codes), out, strict=True):
         np.testing.assert_array_equal(before, after)
         assert before.dtype == after.dtype
@@ -65,9 +78,9 @@ def test_same_generator_same_sample(patch: tuple[int, ...], kind: str) -> None:
     augmenter = Augmenter(plan(patch, flips=["width"], **on))
     image, codes = rng().random((1, *patch), dtype=np.float32), blocks(patch)
     kept = image.copy(), codes.copy()
-    first = augmenter(image, codes, rng(5))
-    other = augmenter(image, codes, rng(6))
-    again = pickle.loads(pickle.dumps(augmenter))(image, codes, rng(5))
+    first = augmenter(whole(image, codes), rng(5))
+    other = augmenter(whole(image, codes), rng(6))
+    again = pickle.loads(pickle.dumps(augmenter))(whole(image, codes), rng(5))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     assert not np.array_equal(first[0], other[0])
@@ -79,12 +92,12 @@ def test_same_generator_same_sample(patch: tuple[int, ...], kind: str) -> None:
 @pytest.mark.parametrize("patch", [(96, 80), (40, 40, 48)])
 @pytest.mark.parametrize("kind", SHAPE_KINDS)
 def test_image_and_mask_move_together(patch: tuple[int, ...], kind: str) -> None:
-    """The image is its own mask: wherever it is far from an edge, all three still agree."""
+    """The image is its own mask: wherever it is far from an edge, both still agree."""
     augmenter = Augmenter(plan(patch, flips=["height", "width"], **{kind: 1}))
     for seed in range(5):
         codes = blocks(patch, (0, 1), seed)
-        image, mask = augmenter(codes[None].astype(np.float32), codes, rng(seed))
-        sure = np.abs(image[0] - 0.5) > 0.499
+        image, mask = augmenter(whole(codes[None].astype(np.float32), codes), rng(seed))
+        sure = (np.abs(image[0] - 0.5) > 0.499) & (mask != IGNORED)
         assert sure.mean() > 0.5
         np.testing.assert_array_equal((image[0] > 0.5)[sure], mask[sure] > 0)
 
@@ -94,7 +107,7 @@ def test_no_new_codes(patch: tuple[int, ...]) -> None:
     augmenter = Augmenter(plan(patch, **dict.fromkeys(KINDS, 1)))
     codes = blocks(patch)
     for seed in range(5):
-        mask = augmenter(codes[None].astype(np.float32), codes, rng(seed))[1]
+        mask = augmenter(whole(codes[None].astype(np.float32), codes), rng(seed))[1]
         assert mask.dtype == np.uint8
         assert set(np.unique(mask)) <= {0, 1, 3, 255}
 
@@ -102,7 +115,7 @@ def test_no_new_codes(patch: tuple[int, ...]) -> None:
 def test_intensity_changes_leave_masks_alone() -> None:
     codes = blocks((64, 64))
     augmenter = Augmenter(plan(**dict.fromkeys(KINDS[3:], 1)))
-    image, mask = augmenter(rng().random((3, 64, 64), dtype=np.float32), codes, rng())
+    image, mask = augmenter(whole(rng().random((3, 64, 64), dtype=np.float32), codes), rng())
     np.testing.assert_array_equal(mask, codes)
     assert image.dtype == np.float32
     assert np.isfinite(image).all()
@@ -114,7 +127,7 @@ def test_intensity_changes_stand_any_range(offset: float) -> None:
     augmenter = Augmenter(plan(**dict.fromkeys(KINDS, 1), kind="zscore"))
     codes = np.zeros((64, 64), np.uint8)
     for image in (rng().normal(offset, 1, (1, 64, 64)), np.full((1, 64, 64), offset)):
-        out = augmenter(image.astype(np.float32), codes, rng(2))[0]
+        out = augmenter(whole(image.astype(np.float32), codes), rng(2))[0]
         assert np.isfinite(out).all()
         assert np.abs(out - image).max() < 6
 
@@ -123,15 +136,17 @@ def test_gamma_and_contrast_keep_the_range() -> None:
     image = rng().normal(size=(1, 64, 64)).astype(np.float32)
     augmenter = Augmenter(plan(gamma=1, contrast=1))
     for seed in range(5):
-        out = augmenter(image, np.zeros((64, 64), np.uint8), rng(seed))[0]
+        out = augmenter(whole(image, np.zeros((64, 64), np.uint8)), rng(seed))[0]
         assert out.min() >= image.min() - 1e-4
         assert out.max() <= image.max() + 1e-4
 
 
 def test_channels_of_a_stack_move_alike() -> None:
-    """2.5-D: the same slice in all channels stays the same slice."""
+    """2.5-D: the same slice in all channels stays the same slice, whatever its light."""
     image = np.repeat(rng().random((1, 64, 64), dtype=np.float32), 5, axis=0)
-    out = Augmenter(plan(**dict.fromkeys(SHAPE_KINDS, 1)))(image, blocks((64, 64)), rng())[0]
+    out = Augmenter(plan(**dict.fromkeys((*SHAPE_KINDS, "illumination", "colour"), 1)))(
+        whole(image, blocks((64, 64))), rng()
+    )[0]
     for channel in out[1:]:
         np.testing.assert_array_equal(channel, out[0])
 
@@ -141,7 +156,7 @@ def test_flips_are_exact_and_along_the_named_axes() -> None:
     augmenter = Augmenter(plan((32, 36, 40), flips=["depth", "width"]))
     seen = set()
     for seed in range(40):
-        out, mask = augmenter(image, codes, rng(seed))
+        out, mask = augmenter(whole(image, codes), rng(seed))
         for axes in ((), (0,), (2,), (0, 2)):
             if np.array_equal(mask, np.flip(codes, axes)):
                 np.testing.assert_array_equal(out, np.flip(image, [a + 1 for a in axes]))
@@ -198,7 +213,7 @@ def test_small_patches_bend_in_proportion_and_volumes_in_mm() -> None:
 def moved(augmenter: Augmenter, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Where each pixel comes from, read off ramps: ``(axes, *shape)``, the inner half."""
     ramps = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in shape], indexing="ij")).astype(np.float32)
-    out = augmenter(ramps, np.zeros(shape, np.uint8), rng(seed))[0]
+    out = augmenter(whole(ramps, np.zeros(shape, np.uint8)), rng(seed))[0]
     return out[(slice(None), *[slice(n // 4, n - n // 4) for n in shape])]
 
 
@@ -233,14 +248,132 @@ def test_rotation_and_scale_stay_within_their_range() -> None:
     assert 1.12 < max(factors) <= 1.2
 
 
-def test_beyond_the_border_comes_the_mirrored_image() -> None:
-    """No black corners, and no pixels without annotation, where a sample turns or shrinks."""
+def test_beyond_the_image_comes_its_edge_and_counts_nowhere() -> None:
     augmenter = Augmenter(plan((64, 64), scale=1, scale_range=0.5))
     image, codes = np.ones((1, 64, 64), np.float32), np.full((64, 64), 3, np.uint8)
+    ignored = []
     for seed in range(5):
-        out, mask = augmenter(image, codes, rng(seed))
+        out, mask = augmenter(whole(image, codes), rng(seed))
         np.testing.assert_allclose(out, 1, atol=1e-5)
-        assert (mask == 3).all()
+        assert set(np.unique(mask)) <= {3, IGNORED}
+        ignored.append((mask == IGNORED).mean())
+    assert min(ignored) == 0  # made larger
+    assert max(ignored) > 0.2  # made smaller
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape", "patch"),
+    [("2d", (1, 150, 140), (48, 36)), ("2.5d", (9, 150, 140), (48, 36)), ("3d", (90, 100, 110), (32, 36, 40))],
+)
+def test_a_patch_sees_the_image_around_it(mode: str, shape: tuple[int, int, int], patch: tuple[int, ...]) -> None:
+    """Against SciPy on the whole image, at the places that ramps among the channels tell."""
+    made = plan(patch, **dict.fromkeys(SHAPE_KINDS, 1), rotation_degrees=40)
+    if mode == "2.5d":
+        made = made.model_copy(update={"spatial": Spatial(mode="2.5d", neighbours=1, patch=patch)})
+    ramps = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")).astype(np.float32)
+    texture = ndimage.gaussian_filter(rng().normal(size=shape), (0, 3, 3)).astype(np.float32)
+    image, codes = np.concatenate([ramps, texture[None]]), blocks(shape, (0, 1, 3))
+    augmenter = Augmenter(made)
+    beyond = 0
+    for seed, middle in enumerate([0.5, 0.5, 0.5, 0.0, 1.0]):
+        centre = tuple(int(middle * (n - 1)) for n in shape)
+        start = corner(shape, centre, made.spatial, rng())
+        out, mask = augmenter(partial(cut, image, codes, start, made.spatial), rng(seed))
+        assert mask.shape == patch
+        out = out[4:8] if mode == "2.5d" else out  # the slice itself
+        where = out[:3].reshape(3, -1)
+        axes = range(3 if mode == "3d" else 2)  # in their plane, slices have all their pixels
+        inside = np.all([(where[-1 - a] > 0.01) & (where[-1 - a] < shape[-1 - a] - 1.01) for a in axes], axis=0)
+        expected = ndimage.map_coordinates(texture, where, order=1, mode="nearest")
+        np.testing.assert_allclose(out[3].ravel()[inside], expected[inside], atol=2e-3 * texture.std())
+        sure = inside & (np.abs(where % 1 - 0.5) > 0.01).all(axis=0)
+        nearest = codes[tuple(where[:, sure].round().astype(int))]
+        np.testing.assert_array_equal(mask.ravel()[sure], nearest)
+        if middle == 0.5:  # not a pixel is lost to the patch's own border
+            assert inside.all()
+            assert (mask != IGNORED).all()
+        beyond += int((mask == IGNORED).sum())
+    assert beyond > 0
+
+
+@pytest.mark.parametrize("patch", [(48, 36), (32, 36, 40)])
+def test_no_more_is_cut_than_a_sample_needs(patch: tuple[int, ...]) -> None:
+    asked = []
+
+    def piece(margin: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(margin)
+        sizes = [n + 2 * m for n, m in zip(patch, margin, strict=True)]
+        ramps = np.stack(np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in sizes], indexing="ij"))
+        return ramps.astype(np.float32), np.zeros(sizes, np.uint8)
+
+    augmenter = Augmenter(plan(patch, **dict.fromkeys(SHAPE_KINDS, 0.5)))
+    for seed in range(20):
+        out = augmenter(piece, rng(seed))[0]
+        for axis, (n, m) in enumerate(zip(patch, asked[-1], strict=True)):
+            reach = np.abs(out[axis]).max() - (n - 1) / 2
+            assert -0.01 < m - max(0, reach) < 1.01
+    assert (0,) * len(patch) in asked
+
+
+def quarters(augmenter: Augmenter, patch: tuple[int, ...]) -> set[int]:
+    """Which quarter turns occur; each must be exact."""
+    image, codes, seen = rng().random((2, *patch), dtype=np.float32), blocks(patch), set()
+    for seed in range(30):
+        out, mask = augmenter(whole(image, codes), rng(seed))
+        for turns in range(4):
+            if np.array_equal(mask, np.rot90(codes, turns, (-2, -1))):
+                np.testing.assert_array_equal(out, np.rot90(image, turns, (-2, -1)))
+                seen.add(turns)
+    return seen
+
+
+def test_quarter_turns_are_exact_and_keep_the_patch_as_it_is() -> None:
+    assert quarters(Augmenter(plan((64, 64), quarter_turns=True)), (64, 64)) == {0, 1, 2, 3}
+    assert quarters(Augmenter(plan((64, 48), quarter_turns=True)), (64, 48)) == {0, 2}
+    assert quarters(Augmenter(plan((32, 40, 40), quarter_turns=True)), (32, 40, 40)) == {0, 1, 2, 3}
+    flat = plan((32, 40, 40), spacing=(1.0, 2.0, 1.0), quarter_turns=True)  # square in pixels, not in mm
+    assert quarters(Augmenter(flat), (32, 40, 40)) == {0, 2}
+    assert quarters(Augmenter(plan((64, 64))), (64, 64)) == {0}
+
+
+@pytest.mark.parametrize(
+    ("intensity", "black"),
+    [({"kind": "minmax"}, 0.0), ({"kind": "scale", "mean": 0.5, "std": 0.25}, -2.0), ({"kind": "zscore"}, -1.5)],
+)
+def test_uneven_light_is_a_smooth_factor_above_black(intensity: dict[str, Any], black: float) -> None:
+    made = plan((96, 96), illumination=1)
+    made = made.model_copy(update={"channels": (Channel.model_validate({"name": "a", "intensity": intensity}),)})
+    augmenter, logs = Augmenter(made), []
+    image = np.full((1, 96, 96), black + 2, np.float32)
+    image[0, 40:50, 40:50] = black
+    for seed in range(60):
+        out = augmenter(whole(image, np.zeros((96, 96), np.uint8)), rng(seed))[0][0]
+        np.testing.assert_allclose(out[40:50, 40:50], black, atol=1e-6)
+        factor = (out - black) / 2
+        factor[40:50, 40:50] = np.nan
+        logs.append(np.log(factor))
+    assert np.sqrt(np.nanmean(np.square(logs))) == pytest.approx(0.2, rel=0.15)
+    assert np.nanmax(np.abs(np.diff(logs, axis=1))) < 0.03  # from pixel to pixel
+    assert np.nanmean(np.ptp(np.array(logs)[:, ::95, ::95], axis=(1, 2))) > 0.1  # from corner to corner
+
+
+def test_each_channel_has_its_own_colour() -> None:
+    made = plan(colour=1)
+    made = made.model_copy(update={"channels": tuple(made.channels[0].model_copy(update={"name": n}) for n in "rgb")})
+    image = rng().random((6, 64, 64), dtype=np.float32)  # two slices
+    image[3:] = image[:3]
+    contrasts = []
+    for seed in range(20):
+        out = Augmenter(made)(whole(image, np.zeros((64, 64), np.uint8)), rng(seed))[0]
+        np.testing.assert_array_equal(out[3:], out[:3])
+        for before, after in zip(image[:3], out[:3], strict=True):
+            slope, offset = np.polyfit(before.ravel(), after.ravel(), 1)
+            np.testing.assert_allclose(after, slope * before + offset, atol=1e-5)
+            assert abs(after.mean() - before.mean()) <= 0.2 * before.std() + 1e-5
+            contrasts.append(slope)
+    assert np.exp(-0.2) <= min(contrasts) < 0.86
+    assert 1.16 < max(contrasts) <= np.exp(0.2)
+    assert len(np.unique(np.round(contrasts, 4))) > 55
 
 
 @pytest.mark.parametrize(
@@ -257,5 +390,5 @@ def test_noise_is_relative_to_what_the_normalisation_makes(intensity: dict[str, 
     made = made.model_copy(update={"channels": (Channel.model_validate({"name": "a", "intensity": intensity}),)})
     flat, codes = np.full((1, 64, 64), 0.5, np.float32), np.zeros((64, 64), np.uint8)
     augment = Augmenter(made)
-    deviations = [augment(flat, codes, np.random.default_rng(seed))[0].std() for seed in range(40)]
+    deviations = [augment(whole(flat, codes), np.random.default_rng(seed))[0].std() for seed in range(40)]
     assert 0.8 * strongest < max(deviations) < 1.1 * strongest

@@ -19,8 +19,8 @@ from cpfnet.data.dataset import Dataset
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, TrainingPlan
 from cpfnet.training import cache
-from cpfnet.training.augment import Augmenter
-from cpfnet.training.loading import Batches, Course, Patches, Sample, batches, cut, explain
+from cpfnet.training.augment import Augmenter, Cut
+from cpfnet.training.loading import Batches, Course, Patches, Sample, batches, corner, cut, explain
 from tests.training.conftest import images_plan, volumes_plan
 
 
@@ -136,7 +136,9 @@ def test_a_3d_patch_is_the_voxels_around_its_centre(
     index = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     codes = (index % 5).astype(np.uint8)
     centre = tuple(int(rng.integers(n)) for n in shape)
-    image, patch_codes = cut(index[None], codes, centre, _spatial("3d", patch), rng)
+    spatial = _spatial("3d", patch)
+    start = corner(shape, centre, spatial, rng)
+    image, patch_codes = cut(index[None], codes, start, spatial)
     assert image.shape == (1, *patch)
     assert patch_codes.shape == patch
     inside = patch_codes != IGNORED
@@ -148,6 +150,15 @@ def test_a_3d_patch_is_the_voxels_around_its_centre(
         near = centre[axis] < patch[axis] // 2 or centre[axis] > shape[axis] - (patch[axis] - patch[axis] // 2)
         if not near and shape[axis] > patch[axis]:
             assert where[0][axis] == patch[axis] // 2
+    margin = tuple(int(m) for m in rng.integers(0, 9, 3))
+    wider, wider_codes = cut(index[None], codes, start, spatial, margin)
+    middle = tuple(slice(m, m + p) for m, p in zip(margin, patch, strict=True))
+    np.testing.assert_array_equal(wider[0][middle], image[0])
+    np.testing.assert_array_equal(wider_codes[middle], patch_codes)
+    there = wider_codes != IGNORED
+    np.testing.assert_array_equal(wider[0][there] % 5, wider_codes[there])
+    reach = [(max(s - m, 0), min(s + p + m, n)) for s, m, p, n in zip(start, margin, patch, shape, strict=True)]
+    assert there.sum() == np.prod([stop - first for first, stop in reach])
 
 
 def test_a_stack_repeats_the_outermost_slices() -> None:
@@ -156,9 +167,11 @@ def test_a_stack_repeats_the_outermost_slices() -> None:
     codes = np.broadcast_to(np.arange(4, dtype=np.uint8)[:, None, None], (4, 40, 40))
     rng = np.random.default_rng(0)
     for depth, expected in ((0, [0, 0, 0, 1, 2]), (1, [0, 0, 1, 2, 3]), (3, [1, 2, 3, 3, 3])):
-        stack, plane = cut(image, codes, (depth, 20, 20), _spatial("2.5d", (32, 32), 2), rng)
-        assert stack.shape == (10, 32, 32)
-        assert (plane == depth).all()
+        spatial = _spatial("2.5d", (32, 32), 2)
+        stack, plane = cut(image, codes, corner((4, 40, 40), (depth, 20, 20), spatial, rng), spatial, (2, 6))
+        assert stack.shape == (10, 36, 44)
+        assert (plane[:, 2:-2] == depth).all()
+        assert (plane[:, :2] == IGNORED).all()
         # slice by slice, all channels of each
         assert stack[:, 0, 0].tolist() == [v for s in expected for v in (s, s + 100)]
 
@@ -167,19 +180,21 @@ def test_patches_without_a_centre_reach_every_pixel() -> None:
     codes = np.zeros((3, 34, 35), np.uint8)
     index = np.arange(codes.size, dtype=np.float32).reshape(1, *codes.shape)
     rng = np.random.default_rng(0)
-    seen = {v for _ in range(200) for v in cut(index, codes, None, _spatial("2d", (32, 32)), rng)[0].ravel().tolist()}
+    spatial = _spatial("2d", (32, 32))
+    starts = [corner(codes.shape, None, spatial, rng) for _ in range(200)]
+    seen = {v for start in starts for v in cut(index, codes, start, spatial)[0].ravel().tolist()}
     assert len(seen) == codes.size
 
 
-def _killed(image: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> Any:
+def _killed(piece: Cut, rng: np.random.Generator) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _asleep(image: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> Any:
+def _asleep(piece: Cut, rng: np.random.Generator) -> Any:
     time.sleep(3)
 
 
-def _broken(image: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> Any:
+def _broken(piece: Cut, rng: np.random.Generator) -> Any:
     raise OSError("the disk has gone")
 
 

@@ -2,12 +2,13 @@
 
 Every draw comes from the generator that is passed in, so a sample is a function of (seed, sample number) whatever the number of
 workers. Shape changes (rotation, scale, elastic deformation) are composed into one map, so that pixels are interpolated once and
-image and mask move together; beyond the border both are mirrored.
+image and mask move together. The map looks beyond the patch's border, so a larger piece is cut, by just as much as this sample needs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,13 +22,22 @@ from monai.transforms import (
 )
 from monai.transforms.utils import create_grid, create_rotate
 
-from cpfnet.planning import Plan, Scale, ZScore
+from cpfnet.planning import Intensity, Plan, Scale, ZScore
+
+Cut = Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
+"""Pixels to go beyond the patch on both sides of each axis → that piece of image ``(channels, …)`` and code map."""
 
 FULL_SIZE = 256.0
 """Longest side (pixels; mm where spacing is known) from which the elastic field has its full size; smaller patches shrink it."""
 
 IN_PLANE = 3.0
 """Ratio of slice distance to pixel size above which volumes turn within their slices only."""
+
+ILLUMINATION = 0.2
+"""RMS of the logarithm of uneven light: mostly 0.67 … 1.5 times the light; it varies over half the patch."""
+
+COLOUR = 0.2
+"""Largest shift of a channel, in its standard deviations, and largest logarithm of its contrast."""
 
 
 def elastic_rms(alpha: float, sigma: float) -> float:
@@ -38,33 +48,53 @@ def elastic_rms(alpha: float, sigma: float) -> float:
     return alpha / (sigma * math.sqrt(12 * math.pi))
 
 
-def elastic_field(
-    shape: tuple[int, ...], sigma: tuple[float, ...], rms: tuple[float, ...], rng: np.random.Generator
-) -> np.ndarray:
-    """A smooth random displacement field: white noise through a Gaussian filter.
+def smooth_noise(count: int, shape: tuple[int, ...], sigma: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
+    """White noise through a Gaussian filter, with mean 0 and variance 1.
 
     Noise stands on a lattice one sigma wide and is spread by Gaussian kernels, axis by axis. Up to a ripple of 2·exp(-π²)
     this is the filter at full resolution (MONAI's `Rand3DElastic` computes that), at a thousandth of its cost.
 
     Args:
+        count: independent fields.
         shape: ``([depth,] height, width)``.
         sigma: of the filter, in pixels along each axis.
-        rms: of the displacement, in pixels along each axis.
         rng: all randomness.
 
     Returns:
-        float32 ``(axes, [depth,] height, width)``, displacement along each axis in pixels.
+        float32 ``(count, [depth,] height, width)``.
     """
     kernels = []
     for size, width in zip(shape, sigma, strict=True):
         lattice = np.arange(-4, size / width + 4) * width  # kernels end within 4 sigma
         kernel = np.exp(-0.5 * ((np.arange(size)[:, None] - lattice) / width) ** 2)
-        kernels.append(kernel / math.pi**0.25)  # sum of squares over the lattice: √π
-    field = rng.standard_normal((len(shape), *[k.shape[1] for k in kernels]))
+        kernels.append((kernel / math.pi**0.25).astype(np.float32))  # sum of squares over the lattice: √π
+    field = rng.standard_normal((count, *[k.shape[1] for k in kernels]), dtype=np.float32)
     for axis, kernel in enumerate(kernels, start=1):
         field = np.moveaxis(np.tensordot(kernel, field, axes=(1, axis)), 0, axis)
-    field *= np.reshape(rms, (-1, *[1] * len(shape)))
-    return field.astype(np.float32)
+    return field
+
+
+def elastic_field(
+    shape: tuple[int, ...], sigma: tuple[float, ...], rms: tuple[float, ...], rng: np.random.Generator
+) -> np.ndarray:
+    """A smooth random displacement field: float32 ``(axes, [depth,] height, width)``, along each axis in pixels.
+
+    Args:
+        shape: ``([depth,] height, width)``.
+        sigma: of the filter that makes it smooth, in pixels along each axis.
+        rms: of the displacement, in pixels along each axis.
+        rng: all randomness.
+    """
+    return smooth_noise(len(shape), shape, sigma, rng) * np.reshape(
+        np.asarray(rms, np.float32), (-1, *[1] * len(shape))
+    )
+
+
+def _black(intensity: Intensity) -> float | None:
+    """What the normalisation makes of no light; None where it does not say."""
+    if isinstance(intensity, Scale):
+        return -intensity.mean / intensity.std
+    return None if isinstance(intensity, ZScore) else 0.0
 
 
 class Augmenter:
@@ -77,6 +107,7 @@ class Augmenter:
     def __init__(self, plan: Plan):
         self.settings = augmentation = plan.training.augmentation
         self.dims = plan.spatial.dims
+        self.patch = plan.spatial.patch
         self.axes = ("depth", "height", "width")[-self.dims :]
         spacing = np.array(plan.spatial.spacing or (1.0, 1.0, 1.0))[-self.dims :]
         self.spacing = spacing if plan.spatial.spacing is not None else np.ones(self.dims)
@@ -85,6 +116,10 @@ class Augmenter:
         self.sigma = tuple(augmentation.elastic_sigma * shrink / self.spacing)
         rms = elastic_rms(augmentation.elastic_alpha, augmentation.elastic_sigma)
         self.rms = tuple(rms * shrink / self.spacing)
+        self.light = tuple(extent / 2 / self.spacing)
+        self.black = tuple(_black(channel.intensity) for channel in plan.channels)
+        quarters = self.patch[-2] == self.patch[-1] and self.spacing[-2] == self.spacing[-1]
+        self.turns = (0, 1, 2, 3) if quarters else (0, 2)  # else the patch would change its shape
         # Noise is relative to what the normalisation makes of an image: unit variance, or the range 0…1.
         unit = any(
             isinstance(c.intensity, ZScore) or (isinstance(c.intensity, Scale) and c.intensity.std < 0.5)
@@ -97,39 +132,37 @@ class Augmenter:
             RandAdjustContrast(prob=augmentation.gamma, gamma=(0.7, 1.5)),  # over the sample's own range
             RandGaussianNoise(prob=augmentation.noise, std=0.2 if unit else 0.05),
         )
-        self.bilinear = Resample(mode="bilinear", padding_mode="reflection", align_corners=False)
-        self.nearest = Resample(mode="nearest", padding_mode="reflection", align_corners=False)
+        self.bilinear = Resample(mode="bilinear", padding_mode="border", align_corners=False, dtype=np.float32)
+        self.nearest = Resample(mode="nearest", padding_mode="border", align_corners=False, dtype=np.float32)
 
-    def __call__(
-        self, sample: np.ndarray, codes: np.ndarray, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Change one sample; the inputs stay as they are.
+    def __call__(self, cut: Cut, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draw what happens to one sample, cut as much of the image as that needs, and change it.
 
         Args:
-            sample: float32 ``(channels, [depth,] height, width)``, normalised. All channels move alike.
-            codes: uint8 code map ``([depth,] height, width)``; moved by nearest neighbour, so no new code appears.
+            cut: gives the patch, or more: image float32 ``(channels, [depth,] height, width)``, normalised, and uint8 code map
+                ``([depth,] height, width)``. They stay as they are.
             rng: all randomness.
 
         Returns:
-            Both, changed.
+            Both, changed, as large as the patch. All channels move alike; codes move by nearest neighbour, so no new code appears.
         """
         flips = [axis for axis, name in enumerate(self.axes) if name in self.settings.flips and rng.random() < 0.5]
-        if flips:
-            sample = np.flip(sample, tuple(axis + 1 for axis in flips))
-            codes = np.flip(codes, tuple(flips))
-        image = torch.from_numpy(np.array(sample, dtype=np.float32, order="C"))  # a copy: the cache is read-only
-        mask = np.array(codes, order="C")
-        grid = self._grid(codes.shape, rng)
+        turns = int(rng.choice(self.turns)) if self.settings.quarter_turns else 0
+        grid = self._grid(rng)
+        image, codes = cut((0,) * self.dims if grid is None else self._margin(grid))
         if grid is not None:
-            image = self.bilinear(image, grid)
-            mask = self.nearest(torch.from_numpy(mask[None].astype(np.float32)), grid).numpy()[0].astype(np.uint8)
+            image = self.bilinear(torch.from_numpy(image), grid).numpy()
+            codes = self.nearest(torch.from_numpy(codes[None].astype(np.float32)), grid).numpy()[0].astype(np.uint8)
+        image, codes = np.rot90(image, turns, (-2, -1)), np.rot90(codes, turns, (-2, -1))
+        image, codes = np.flip(image, tuple(axis + 1 for axis in flips)), np.flip(codes, tuple(flips))
+        image = self._lit(np.array(image, dtype=np.float32, order="C"), rng)
+        changed = torch.from_numpy(image)
         for transform in self.intensity:
-            image = transform.set_random_state(seed=int(rng.integers(2**32)))(image)
-        changed = np.ascontiguousarray(image.numpy(), dtype=np.float32)
-        return changed, mask
+            changed = transform.set_random_state(seed=int(rng.integers(2**32)))(changed)
+        return np.ascontiguousarray(changed.numpy(), dtype=np.float32), np.array(codes, order="C")
 
-    def _grid(self, shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor | None:
-        """Where each pixel comes from, in pixels from the centre, ``(axes, *shape)``; None where nothing moves."""
+    def _grid(self, rng: np.random.Generator) -> torch.Tensor | None:
+        """Where each pixel of the patch comes from, in pixels from the centre, ``(axes, *patch)``; None where nothing moves."""
         settings = self.settings
         turn, zoom, bend = rng.random(3) < (settings.rotation, settings.scale, settings.elastic)
         if not (turn or zoom or bend):
@@ -140,10 +173,16 @@ class Augmenter:
         if zoom:
             matrix = matrix / rng.uniform(1 - settings.scale_range, 1 + settings.scale_range)
         matrix = matrix * self.spacing / self.spacing[:, None]  # pixels → mm → pixels
-        grid = np.tensordot(matrix, create_grid(shape, homogeneous=False, backend="numpy"), axes=1).astype(np.float32)
+        here = create_grid(self.patch, homogeneous=False, backend="numpy")
+        grid = np.tensordot(matrix, here, axes=1).astype(np.float32)
         if bend:
-            grid += elastic_field(shape, self.sigma, self.rms, rng)
+            grid += elastic_field(self.patch, self.sigma, self.rms, rng)
         return torch.from_numpy(grid)
+
+    def _margin(self, grid: torch.Tensor) -> tuple[int, ...]:
+        """How far ``grid`` leads out of the patch, whole pixels along each axis; a thousandth is rounding, and does not count."""
+        reach = grid.abs().flatten(1).amax(1).tolist()
+        return tuple(max(0, math.ceil(r - (n - 1) / 2 - 1e-3)) for r, n in zip(reach, self.patch, strict=True))
 
     def _rotation(self, rng: np.random.Generator) -> np.ndarray:
         angles = np.radians(rng.uniform(-1, 1, 3) * self.settings.rotation_degrees)
@@ -152,3 +191,24 @@ class Augmenter:
         if self.spacing.max() > IN_PLANE * self.spacing.min():
             angles[np.arange(3) != np.argmax(self.spacing)] = 0
         return create_rotate(3, angles)[:3, :3]
+
+    def _lit(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Uneven light, black + field · (x − black), then for each channel its own shift and contrast about its mean.
+
+        Where the normalisation does not say what black is, it is the lowest value. The slices of a 2.5-D stack change alike.
+        """
+        lit, coloured = rng.random(2) < (self.settings.illumination, self.settings.colour)
+        spatial = tuple(range(1, image.ndim))
+        each = (-1, *[1] * self.dims)
+        slices = len(image) // len(self.black)
+        if lit:
+            field = np.exp(ILLUMINATION * smooth_noise(1, self.patch, self.light, rng))
+            lowest = image.min(axis=spatial)
+            known = [low if black is None else black for low, black in zip(lowest, self.black * slices, strict=True)]
+            black = np.reshape(np.asarray(known, np.float32), each)
+            image = black + field * (image - black)
+        if coloured:
+            shift, contrast = np.tile(rng.uniform(-COLOUR, COLOUR, (2, len(self.black))), slices).astype(np.float32)
+            mean, deviation = image.mean(axis=spatial, keepdims=True), image.std(axis=spatial, keepdims=True)
+            image = mean + np.exp(contrast).reshape(each) * (image - mean) + shift.reshape(each) * deviation
+        return image

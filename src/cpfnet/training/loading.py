@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -16,10 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from cpfnet.errors import TrainingError
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, Spatial, TrainingPlan
+from cpfnet.training.augment import Cut
 from cpfnet.training.cache import ANNOTATED, Cached
 from cpfnet.training.interruption import leave_signals
 
-Augment = Callable[[np.ndarray, np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+Augment = Callable[[Cut, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 PATIENCE = 600
 """Seconds to wait for a batch before the workers are taken for dead."""
@@ -96,7 +98,7 @@ class Patches(Dataset[Sample]):
     Args:
         cases: cached ones, at least one.
         plan: `spatial` and `training`.
-        augment: (image, codes, rng) → (image, codes); None: patches as they are.
+        augment: (way to cut a patch, rng) → (image, codes); None: patches as they are.
     """
 
     def __init__(self, cases: Sequence[Cached], plan: Plan, augment: Augment | None = None):
@@ -129,10 +131,8 @@ class Patches(Dataset[Sample]):
         if codes.ndim == 2:  # an image is a volume of one slice
             image, codes = image[:, None], codes[None]
         centre = self._centre(case, reader, codes.shape, rng)
-        image, codes = cut(image, codes, centre, self.spatial, rng)
-        if self.augment is not None:
-            image, codes = self.augment(image, codes, rng)
-        return image, codes
+        piece = partial(cut, image, codes, corner(codes.shape, centre, self.spatial, rng), self.spatial)
+        return piece() if self.augment is None else self.augment(piece, rng)
 
     def _centre(
         self, case: Cached, reader: int, shape: tuple[int, ...], rng: np.random.Generator
@@ -150,47 +150,66 @@ class Patches(Dataset[Sample]):
         return tuple(int(i) for i in np.unravel_index(case.position(int(rng.integers(start, stop))), shape))
 
 
-def cut(
-    image: np.ndarray,
-    codes: np.ndarray,
-    centre: tuple[int, ...] | None,
-    spatial: Spatial,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut one patch.
-
-    The patch is moved inside the grid where the grid is large enough; along shorter axes it is padded on both sides, the image
-    by repeating its edges, as in prediction, and the codes with IGNORED.
+def corner(
+    shape: tuple[int, ...], centre: tuple[int, ...] | None, spatial: Spatial, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """Where a patch begins: inside the grid along axes that are long enough, so far before it that the grid lies in the middle
+    along shorter ones.
 
     Args:
-        image: (channels, depth, height, width).
-        codes: (depth, height, width).
-        centre: voxel in the patch's middle; None: uniform.
-        spatial: mode, patch and neighbours.
+        shape: the grid's, (depth, height, width).
+        centre: voxel in the patch's middle, as far as that can be; None: uniform.
+        spatial: mode and patch.
         rng: used where ``centre`` is None.
-
-    Returns:
-        2d: (channels, *patch) and (*patch). 2.5d: the slices below and above come as further channels, slice by slice;
-        beyond the first and last slice these are repeated. 3d: as 2d, with a depth.
     """
-    patch = spatial.patch if spatial.dims == 3 else (1, *spatial.patch)
     starts = []
-    for axis, (size, wanted) in enumerate(zip(codes.shape, patch, strict=True)):
+    for axis, (size, wanted) in enumerate(zip(shape, _volume(spatial), strict=True)):
         if size <= wanted:
             starts.append(-((wanted - size) // 2))
         elif centre is None:
             starts.append(int(rng.integers(size - wanted + 1)))
         else:
             starts.append(min(max(centre[axis] - wanted // 2, 0), size - wanted))
-    inside = [slice(max(s, 0), min(s + w, size)) for s, w, size in zip(starts, patch, codes.shape, strict=True)]
-    padding = [(max(-s, 0), s + w - i.stop) for s, w, i in zip(starts, patch, inside, strict=True)]
+    return tuple(starts)
+
+
+def cut(
+    image: np.ndarray,
+    codes: np.ndarray,
+    start: tuple[int, ...],
+    spatial: Spatial,
+    margin: tuple[int, ...] = (0, 0, 0),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut one patch, or with a margin more. What lies beyond the grid repeats the image's edge, as in prediction, and is IGNORED.
+
+    Args:
+        image: (channels, depth, height, width).
+        codes: (depth, height, width).
+        start: the patch's `corner`.
+        spatial: mode, patch and neighbours.
+        margin: voxels to add on both sides, along the axes of the patch.
+
+    Returns:
+        2d: (channels, *patch) and (*patch). 2.5d: the slices below and above come as further channels, slice by slice;
+        beyond the first and last slice these are repeated. 3d: as 2d, with a depth.
+    """
+    margin = (0,) * (3 - len(margin)) + margin
+    starts = [s - m for s, m in zip(start, margin, strict=True)]
+    stops = [s + n + m for s, n, m in zip(start, _volume(spatial), margin, strict=True)]
+    inside = [slice(max(s, 0), min(e, size)) for s, e, size in zip(starts, stops, codes.shape, strict=True)]
+    padding = [(i.start - s, e - i.stop) for s, e, i in zip(starts, stops, inside, strict=True)]
     patch_codes = np.pad(codes[tuple(inside)], padding, constant_values=IGNORED)
     if spatial.dims == 3:
         return np.pad(image[(slice(None), *inside)], [(0, 0), *padding], mode="edge"), patch_codes
     around = np.arange(-spatial.neighbours, spatial.neighbours + 1) + inside[0].start
-    slices = image[(slice(None), around.clip(0, len(codes) - 1), *inside[1:])].swapaxes(0, 1)
+    slices = image[:, around.clip(0, len(codes) - 1), inside[1], inside[2]].swapaxes(0, 1)
     stack = slices.reshape(-1, *slices.shape[2:])
     return np.pad(stack, [(0, 0), *padding[1:]], mode="edge"), patch_codes[0]
+
+
+def _volume(spatial: Spatial) -> tuple[int, ...]:
+    """A patch of an image is a volume of one slice."""
+    return (1,) * (3 - spatial.dims) + spatial.patch
 
 
 def batches(

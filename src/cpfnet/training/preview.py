@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from cpfnet.files import replacing
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Plan
 from cpfnet.report.figures import legend_columns, line_colours
-from cpfnet.training.augment import Augmenter
-from cpfnet.training.loading import cut
+from cpfnet.training.augment import Augmenter, Cut
+from cpfnet.training.loading import corner, cut
 
 SIDE = 4
 """Samples along each side of the picture."""
@@ -45,7 +46,7 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
         image, codes = _prepared(cases[index], plan)
         for number in numbers:
             rng = np.random.default_rng((plan.training.seed, number))
-            samples.append((cases[index].id, *augmenter(*_sample(image, codes, plan, rng), rng)))
+            samples.append((cases[index].id, *augmenter(_piece(image, codes, plan, rng), rng)))
     return _draw(samples, plan, Path(path))
 
 
@@ -61,13 +62,11 @@ def _prepared(case: Case, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     return (image[:, None], codes[None]) if codes.ndim == 2 else (image, codes)
 
 
-def _sample(
-    image: np.ndarray, codes: np.ndarray, plan: Plan, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """A patch around a structure."""
+def _piece(image: np.ndarray, codes: np.ndarray, plan: Plan, rng: np.random.Generator) -> Cut:
+    """The way to cut a patch around a structure."""
     places = np.flatnonzero((codes > 0) & (codes != IGNORED))
-    centre = np.unravel_index(rng.choice(places), codes.shape) if places.size else None
-    return cut(image, codes, None if centre is None else tuple(map(int, centre)), plan.spatial, rng)
+    centre = tuple(map(int, np.unravel_index(rng.choice(places), codes.shape))) if places.size else None
+    return partial(cut, image, codes, corner(codes.shape, centre, plan.spatial, rng), plan.spatial)
 
 
 def _picture(image: np.ndarray, codes: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
