@@ -397,9 +397,6 @@ def evaluate(
 app.command(no_args_is_help=True)(cli_compare.compare)
 
 
-app.command(no_args_is_help=True)(cli_compare.compare)
-
-
 @app.command(no_args_is_help=True)
 def convert(
     dataset: Dataset,

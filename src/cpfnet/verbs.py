@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from cpfnet.data.listings import Target
     from cpfnet.evaluation.comparison import Comparison
     from cpfnet.evaluation.gathering import Report
-    from cpfnet.evaluation.comparison import Comparison
-    from cpfnet.evaluation.gathering import Report
     from cpfnet.evaluation.scores import Scores
     from cpfnet.formats import OutputFormat
     from cpfnet.image import Image, Segmentation
@@ -429,41 +427,6 @@ def evaluate(
                 overwrite=overwrite,
             )
     return scores
-
-
-def compare(
-    reports: Sequence[PathLike] | Mapping[str, Report | Sequence[Report]],
-    *,
-    against: str | None = None,
-    out: PathLike | None = None,
-    overwrite: bool = False,
-) -> Comparison:
-    """Compare evaluations of the same cases, pair by pair.
-
-    Args:
-        reports: folders that `evaluate` wrote, each called as its folder or, given as ``"NAME=PATH"``, so; or name → Scores or folder, or
-            several of them. Several of one name are runs of one method: of the same cases (seeds) or without a common case (folds); each
-            case's score is the mean over its runs.
-        against: name of the reference; default: the first.
-        out: folder for ``comparison.csv``, ``comparison.json`` and ``report.html``.
-        overwrite: replace what lies in ``out``.
-
-    Raises:
-        CpfnetError: no scores, damaged ones, or evaluations of other cases, labels or protocols, each with what differs; or files in the way.
-    """
-    from cpfnet.evaluation.compare import compare as run
-    from cpfnet.evaluation.comparison_report import write_report
-    from cpfnet.evaluation.gathering import gather
-
-    if out is not None:
-        for name in ("comparison.csv", "comparison.json", "report.html"):
-            _free(Path(out) / name, overwrite)
-        check_writable(Path(out))
-    comparison = run(gather(reports), against=against)
-    if out is not None:
-        comparison.save(out, overwrite=overwrite)
-        write_report(comparison, Path(out) / "report.html", overwrite=overwrite)
-    return comparison
 
 
 def compare(
