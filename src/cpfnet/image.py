@@ -112,6 +112,23 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Assessment:
+    """What a prediction tells of itself.
+
+    Attributes:
+        confidence: mean probability inside the structures found, averaged over the classes; None where nothing was found.
+        dice: estimate of the mean Dice over the classes; None where the Model has none.
+        error: mean absolute error of that estimate on the Model's validation cases.
+        look: why a person should look at this case first; empty: no reason known.
+    """
+
+    confidence: float | None
+    dice: float | None = None
+    error: float | None = None
+    look: str = ""
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """A label map in the geometry of its source, with the data set's own label values.
 
@@ -123,6 +140,7 @@ class Segmentation:
         probabilities: ``(classes, [depth,] height, width)`` float32 in 0…1, where asked for.
         classes: one name for each plane of ``probabilities``.
         uncertainty: ``([depth,] height, width)`` float32 in 0…1, where asked for.
+        quality: what the prediction tells of itself; None for what was not predicted.
         labels: what the values mean, for formats that name structures (DICOM).
         algorithm: name and version of what made it, for formats that record it.
     """
@@ -133,6 +151,7 @@ class Segmentation:
     probabilities: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     uncertainty: np.ndarray | None = None
+    quality: Assessment | None = None
     labels: Labels | None = None
     algorithm: tuple[str, str] | None = None
 

@@ -36,13 +36,16 @@ class FittedChannel(Strict):
 
 
 class Quality(Strict):
-    """What the validation cases told of how sure predictions are, and how good they then are (`inference.quality`)."""
+    """What the validation cases told of how good predictions are (`inference.quality`)."""
 
     cases: Count = Field(description="validation cases behind this")
-    lowest: Fraction = Field(description="expected Dice below which a case is one to look at first")
-    highest: Fraction = Field(description="of the expected Dice of validation cases")
-    coefficients: tuple[float, float] | None = Field(
-        None, description="a, b of estimate = a + b × expected Dice; null where there were too few cases"
+    lowest: Fraction = Field(
+        description="mean probability inside the structures found, below which a case is one to look at"
+    )
+    found: tuple[str, ...] = Field(description="classes that were found in every validation case")
+    factor: Positive | None = Field(
+        None,
+        description="estimated Dice is 1 - factor × (1 - that probability); null: too few cases, or no better than their mean",
     )
     error: Fraction | None = Field(None, description="mean absolute error of the estimate, each case left out in turn")
 

@@ -199,6 +199,7 @@ def predict(
     tta: bool = False,
     force: bool = False,
     probabilities: bool = False,
+    uncertainty: bool = False,
     say: Say = print,
 ) -> Segmentation:
     """Segment one scan; several models average their probabilities.
@@ -210,6 +211,10 @@ def predict(
         tta: average over mirrored copies, too.
         force: go on where the scan lies outside what the Model was fitted for.
         probabilities: keep them in the result.
+        uncertainty: keep a map of it in the result: the entropy of the probabilities, averaged over mirrored copies and models.
+
+    Returns:
+        The label map; its ``quality`` says how good it probably is, and why to look at it first.
 
     Raises:
         FormatError: the scan cannot be read.
@@ -223,7 +228,7 @@ def predict(
     for note in image.notes:
         say(note)
     predictor = Predictor(_models(model), device=device, tta=tta, say=say)
-    return predictor.predict(image, force=force, keep_probabilities=probabilities)
+    return predictor.predict(image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty)
 
 
 def predict_files(
@@ -233,6 +238,7 @@ def predict_files(
     *,
     format: OutputFormat = "same",
     probabilities: bool = False,
+    uncertainty: bool = False,
     overlays: bool = False,
     tta: bool = False,
     overlap: float | None = None,
@@ -253,6 +259,7 @@ def predict_files(
         format: of the label maps: ``"same"`` as the input (for DICOM ``"dicom-seg"``), ``"nifti"``, ``"png"``, ``"tiff"``,
             ``"dicom-seg"``, ``"dicom-labelmap"`` or ``"rtstruct"``.
         probabilities: write them to ``out/probabilities``, too.
+        uncertainty: write maps of it to ``out/uncertainty``, too.
         overlays: write pictures with the outlines to ``out/overlays``, too.
         tta: average over mirrored copies, too (``inference.mirror`` of the plan).
         overlap: of tiles, 0 … <1; default: the plan's.
@@ -262,7 +269,8 @@ def predict_files(
         device, progress, say: as for `train`.
 
     Returns:
-        One Outcome for each input (done, skipped, refused or failed), with what was written or what is wrong.
+        One Outcome for each input (done, skipped, refused or failed), with what was written or what is wrong. Where a model knows how
+        its validation cases did, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at first on top.
 
     Raises:
         CpfnetError: no input at all, the models do not belong together, or ``out`` cannot be written.
@@ -275,6 +283,7 @@ def predict_files(
         Path(out),
         format=format,
         probabilities=probabilities,
+        uncertainty=uncertainty,
         overlays=overlays,
         tta=tta,
         overlap=overlap,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,10 +12,13 @@ import cpfnet
 from cpfnet import preprocessing
 from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.image import Image, Segmentation
+from cpfnet.inference.quality import assess, confidences
 from cpfnet.inference.tiling import Backend, predict_array
+from cpfnet.inference.uncertainty import uncertainty as entropy
 from cpfnet.model import Model
 from cpfnet.planning import Channel, Scale, Spatial, Window
 from cpfnet.preprocessing import Trace
+from cpfnet.preprocessing.decision import decide
 from cpfnet.preprocessing.intensity import extent
 
 RANGE_MARGIN = 0.25
@@ -101,6 +104,7 @@ class Predictor:
         *,
         force: bool = False,
         keep_probabilities: bool = False,
+        uncertainty: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Segmentation:
         """Segment one image.
@@ -109,10 +113,11 @@ class Predictor:
             image: as read.
             force: go on where the image lies outside what a Model was fitted for.
             keep_probabilities: the Segmentation carries them.
+            uncertainty: the Segmentation carries the entropy of its probabilities (`inference.uncertainty`).
             progress: called with the share of the work done, 0…1.
 
         Returns:
-            On the image's own grid, with the data set's label values.
+            With its quality as far as it can be told (`inference.quality`), on the image's own grid, with the data set's label values.
 
         Raises:
             InputRefused: the image is of another kind than the Models' (always), or outside what they were fitted for
@@ -147,15 +152,25 @@ class Predictor:
             probabilities, float(np.mean([one.temperature for one in found])), exclusive=labels.exclusive
         )
         count = len(labels.classes)
+        thresholds = np.mean([np.broadcast_to(one.threshold, count) for one in found], axis=0).tolist()
+        sure = confidences(probabilities, decide(iter(probabilities), labels, thresholds), labels)
         segmentation = preprocessing.restore(
             probabilities,
             trace,
             self.models[0].plan,
-            threshold=np.mean([np.broadcast_to(one.threshold, count) for one in found], axis=0).tolist(),
+            threshold=thresholds,
             smallest=np.min([np.broadcast_to(one.smallest, count) for one in found], axis=0).tolist(),
             keep_probabilities=keep_probabilities,
         )
-        return replace(segmentation, algorithm=self.algorithm)
+        doubt = None
+        if uncertainty:  # plane by plane, as in `restore`
+            planes: Iterable[np.ndarray] = (
+                preprocessing.to_source_grid(plane[None], trace)[0] for plane in probabilities
+            )
+            kept = segmentation.probabilities
+            doubt = entropy(planes if kept is None else kept, exclusive=labels.exclusive)
+        quality = assess(sure, [one.quality for one in found], labels)
+        return replace(segmentation, uncertainty=doubt, quality=quality, algorithm=self.algorithm)
 
     @property
     def algorithm(self) -> tuple[str, str]:

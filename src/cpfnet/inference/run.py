@@ -12,8 +12,10 @@ from cpfnet import formats
 from cpfnet.errors import CpfnetError, InputRefused, OutputError, complaint
 from cpfnet.files import check_writable
 from cpfnet.formats import OutputFormat
+from cpfnet.image import Assessment
 from cpfnet.inference.inputs import Item, collect
 from cpfnet.inference.predictor import Predictor, refusal, unfit
+from cpfnet.inference.triage import read_list, write_list
 from cpfnet.model import Model
 
 
@@ -29,6 +31,7 @@ class Outcome:
         output: the label map written.
         seconds: reading, predicting and writing.
         notes: what was repaired or assumed while reading.
+        quality: what the prediction tells of itself, and why to look at it first; None unless done.
     """
 
     path: Path
@@ -37,6 +40,7 @@ class Outcome:
     output: Path | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    quality: Assessment | None = None
 
 
 _SUFFIXES = {
@@ -57,6 +61,7 @@ def predict_files(
     *,
     format: OutputFormat = "same",
     probabilities: bool = False,
+    uncertainty: bool = False,
     overlays: bool = False,
     tta: bool = False,
     overlap: float | None = None,
@@ -77,12 +82,16 @@ def predict_files(
         out: folder for the label maps; made if need be.
         format: of the label maps; ``same``: as the input (PNG for a JPEG; a DICOM segmentation for DICOM).
         probabilities: write them to ``out/probabilities``, too.
+        uncertainty: write maps of it to ``out/uncertainty``, too.
         overlays: write pictures with boundary lines to ``out/overlays``, too.
         tta, overlap, batch, device: see `Predictor`.
         force: go on with inputs outside what a Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
         progress: show a bar.
         say: told what the user should know.
+
+    Where a Model knows how its validation cases did, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at
+    first on top (`triage`); rows of earlier runs stay.
 
     Returns:
         One Outcome an image, in order.
@@ -98,35 +107,44 @@ def predict_files(
     if not items:
         raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
     check_writable(out)
+    listed = out / "quality.csv" if uncertainty or any(model.fitted.quality for model in models) else None
+    if listed is not None:
+        read_list(listed)  # before the long work, not after it
     inputs_taken = {file.resolve() for item in items for file in item.files}
 
-    def one(item: Item, report: Callable[[float], None]) -> tuple[Path, tuple[str, ...]]:
+    def one(item: Item, report: Callable[[float], None]) -> tuple[Path, tuple[str, ...], Assessment | None]:
         if item.error is not None:
             raise item.error
         if (reason := unfit(item.modality, plan.modality)) and not force:  # before hundreds of slices are read
             raise refusal([reason], item.path)
-        mask, maps, picture = _targets(item, out, format)
-        for path in (mask, *([maps] if probabilities else []), *([picture] if overlays else [])):
+        mask, maps, doubt, picture = _targets(item, out, format)
+        wanted = ((mask, True), (maps, probabilities), (doubt, uncertainty), (picture, overlays))
+        for path in (path for path, asked in wanted if asked):
             _check_free(path, inputs_taken, overwrite)  # before the long work, not after it
         image = formats.read(item.files if len(item.files) > 1 else item.files[0])
         for note in image.notes:
             say(f"{item.name}: {note}")
-        segmentation = predictor.predict(image, force=force, keep_probabilities=probabilities, progress=report)
+        segmentation = predictor.predict(
+            image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty, progress=report
+        )
         written = formats.write(segmentation, mask, format=format, overwrite=overwrite)
         if segmentation.probabilities is not None:
             formats.write_map(
                 segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
             )
+        if segmentation.uncertainty is not None:
+            formats.write_map(segmentation.uncertainty, segmentation, doubt, names=["uncertainty"], overwrite=overwrite)
         if overlays:
             from cpfnet.inference.overlay import write_overlay
 
             write_overlay(image, segmentation, plan, picture, overwrite=overwrite)
-        return written, image.notes
+        return written, image.notes, segmentation.quality
 
     def attempt(item: Item, report: Callable[[float], None]) -> Outcome:
         start = time.perf_counter()
         output, message = None, ""
         notes: tuple[str, ...] = ()
+        quality = None
         status: Literal["done", "skipped", "refused", "failed"] = "failed"
         if item.skipped:
             what = f"{item.skipped}; another series of its study fits"
@@ -134,34 +152,39 @@ def predict_files(
             mend = "name it with --force to have it segmented all the same" if other else None
             return Outcome(item.path, "skipped", str(InputRefused(what, where=item.path, mend=mend)))
         try:
-            (output, notes), status = one(item, report), "done"
+            (output, notes, quality), status = one(item, report), "done"
         except CpfnetError as error:
             status, message = ("refused" if isinstance(error, InputRefused) else "failed"), str(error)
         except MemoryError:
             message = f"{item.path}: does not fit into memory\n  → free memory, or cut the image into parts"
         except Exception as error:  # whatever is wrong with this one, the others are still to be done
             message = f"{item.path}: unexpected {type(error).__name__}: {complaint(error)}"
-        return Outcome(item.path, status, message, output, time.perf_counter() - start, notes)
+        return Outcome(item.path, status, message, output, time.perf_counter() - start, notes, quality)
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     from cpfnet.progress import Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    outcomes = []
-    with Bar(*columns, show=progress) as bar:
-        task = bar.add_task("predict", total=len(items))
-        for number, item in enumerate(items):
-            bar.update(task, description=item.name)
-            outcomes.append(
-                attempt(item, lambda share, number=number: bar.update(task, completed=number + share))  # type: ignore[misc]
-            )
-            bar.update(task, completed=number + 1)
+    outcomes: list[Outcome] = []
+    try:
+        with Bar(*columns, show=progress) as bar:
+            task = bar.add_task("predict", total=len(items))
+            for number, item in enumerate(items):
+                bar.update(task, description=item.name)
+                outcomes.append(
+                    attempt(item, lambda share, number=number: bar.update(task, completed=number + share))  # type: ignore[misc]
+                )
+                bar.update(task, completed=number + 1)
+    finally:  # what was done before an interruption is listed, too
+        judged = {o.output.name: o.quality for o in outcomes if o.output is not None and o.quality is not None}
+        if listed is not None and judged:
+            write_list(listed, judged)
     return outcomes
 
 
-def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, Path]:
-    """Where the label map, the probabilities (formats that hold floats only) and the overlay go."""
+def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, Path, Path]:
+    """Where the label map, the probabilities and the uncertainty (formats that hold floats only) and the overlay go."""
     own = ".seg.dcm" if formats.is_dicom(item.files[0]) else formats.suffix_of(item.files[0])
     suffix = _SUFFIXES[format] or {".jpg": ".png", ".jpeg": ".png"}.get(own, own)  # JPEG would change the values
     if suffix.endswith(".dcm") and own != ".seg.dcm":
@@ -173,6 +196,8 @@ def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, P
     return (
         out / (item.name + suffix),
         out / "probabilities" / (item.name + floats),
+        # DICOM has no object for it that viewers show: fractional segments are probabilities of classes.
+        out / "uncertainty" / (item.name + (".nii.gz" if floats == ".seg.dcm" else floats)),
         out / "overlays" / (item.name + ".png"),
     )
 
