@@ -35,10 +35,15 @@ def calibrate(probabilities: np.ndarray, temperature: float, *, exclusive: bool)
         probabilities /= probabilities.sum(axis=0)
     else:
         for plane in probabilities:
-            rest = (1 - plane) ** power
+            rest = opposite(plane) ** power
             np.power(plane, power, out=plane)
             plane /= plane + rest
     return probabilities
+
+
+def opposite(probability: np.ndarray) -> np.ndarray:
+    """1 − p, and where p is 1 what float32 cannot tell from it: 2⁻²⁴, so that certainty is as great as it can have been, not infinite."""
+    return np.maximum(1 - probability, np.float32(2.0**-24))
 
 
 def decide(planes: Iterable[np.ndarray], labels: Labels, threshold: float | Sequence[float] = 0.5) -> np.ndarray:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import zlib
@@ -40,7 +41,7 @@ ANNOTATED = 0
 POSITIONS = 4096
 """Pixels of each code that are remembered for a reader of a case."""
 
-_LAYOUT = 2  # raise it when the content of a folder changes its meaning
+_LAYOUT = 3  # raise it when the content of a folder changes its meaning
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Cached:
             `ANNOTATED` is there only for readers that left something out.
         quantiles: the 0.5 % and 99.5 % quantiles of each channel of the file.
         spacing: the file's, mm along the network's (depth, height, width), or None.
+        pixels: how many the file has, in one channel.
         digest: of image and codes; equal content has an equal digest, wherever and whenever it was made.
         notes: what was repaired or assumed while reading image and labels.
     """
@@ -65,6 +67,7 @@ class Cached:
     positions: tuple[tuple[int, int, int, int], ...]
     quantiles: tuple[tuple[float, float], ...]
     spacing: tuple[float, float, float] | None
+    pixels: int
     digest: str
     notes: tuple[str, ...] = ()
 
@@ -191,6 +194,7 @@ def _load(case: Case, target: Path) -> Cached:
         positions=tuple((r, c, a, b) for r, c, a, b in meta["positions"]),
         quantiles=tuple((low, high) for low, high in meta["quantiles"]),
         spacing=None if meta["spacing"] is None else tuple(meta["spacing"]),
+        pixels=meta["pixels"],
         digest=meta["digest"],
         notes=tuple(meta["notes"]),
     )
@@ -218,6 +222,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         positions=ranges,
         quantiles=tuple(extent(channel) for channel in image.array),
         spacing=trace.spacing,
+        pixels=math.prod(trace.shape),
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
         notes=tuple(
             dict.fromkeys([*image.notes, *(n for one in labels for n in (*one.notes, *undrawn(one, plan.labels)))])

@@ -14,13 +14,16 @@ import torch
 from lightning_fabric.loggers import TensorBoardLogger
 
 from cpfnet.files import replacing
+from cpfnet.inference.backends import torch_backend
+from cpfnet.inference.tiling import predict_array
 from cpfnet.model import Fitted, FittedChannel, Model
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.cache import Cached, disk_error
 from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.device import choose_precision
-from cpfnet.training.display import Display
+from cpfnet.training.display import Display, counted
+from cpfnet.training.fitting import Findings, fit
 from cpfnet.training.interruption import Interruption, Stopped
 from cpfnet.training.loading import Patches, batches
 from cpfnet.training.task import Task
@@ -184,16 +187,34 @@ class Run:
         except OSError as error:
             raise disk_error(error, self.folder.logs) from None
 
-    def finish(self) -> Model:
-        """Complete the best Model with the history; the cache goes, the checkpoint stays for more epochs."""
+    def finish(self, interruption: Interruption, *, bar: bool) -> Model:
+        """Complete the best Model with what else can be fitted and the history; the cache goes, the checkpoint stays for more epochs."""
         model = Model.load(self.folder.out)
-        model.plan, model.fitted = self.plan, model.fitted.model_copy(update={"plan_hash": self.plan.hash})
-        model.metrics["history"] = self.history
+        found = self._fit(model, interruption, bar)
+        model.plan = self.plan
+        model.fitted = model.fitted.model_copy(update={"plan_hash": self.plan.hash, **found.values})
+        model.metrics |= {"history": self.history, "fitting": found.notes, "calibration": found.calibration}
         model.save(self.folder.out)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         dice = model.fitted.validation_dice
         said = (
             "no class was there to be found in the validation cases" if dice is None else f"validation Dice {dice:.4f}"
         )
+        for name, note in found.notes.items():
+            self.say(f"Fitted {name}: {note}")
         self.say(f"Done: the best Model, of epoch {model.fitted.epochs} ({said}), is in {self.folder.out}")
         return model
+
+    def _fit(self, model: Model, interruption: Interruption, bar: bool) -> Findings:
+        if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
+            why = "not fitted: the validation cases are the training cases"
+            return Findings(notes={"temperature": why, "threshold": why, "smallest": why})
+        backend = torch_backend(model, str(self.task.fabric.device), say=self.say)
+        with counted("Fitting", bar) as shown:
+            task = shown.add_task("")
+
+            def advance(done: int, total: int) -> None:
+                shown.update(task, completed=done, total=total)
+                interruption.check()
+
+            return fit(lambda array: predict_array(backend, array, self.plan), self.validation, self.plan, advance)

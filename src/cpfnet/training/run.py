@@ -101,7 +101,7 @@ def train(
             else:
                 run.restore(state)
             run.go(interruption, bar=progress, checkpoint_every=checkpoint_every)
-            return run.finish()
+            return run.finish(interruption, bar=progress)
         except KeyboardInterrupt as stop:
             place = "here" if isinstance(stop, Stopped) else "its last checkpoint"
             say(f"Stopped. The same command with --resume goes on from {place}, to the same result.")

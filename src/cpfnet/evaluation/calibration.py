@@ -1,0 +1,126 @@
+"""Do probabilities mean what they say? Brier score, calibration error and reliability diagram of one class against all else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+BINS = 15
+"""Of equal width, from 0 to 1."""
+
+BAND = 3.0
+"""Half the width of the band around a boundary: mm, or pixels where there are no millimetres."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Sums over pixels; they add up over cases, and each pixel may have a weight.
+
+    Attributes:
+        pixels: how many have a probability in each bin.
+        confidence: the sum of their probabilities.
+        positives: how many are of the class.
+        squares: sum of (probability − truth)² over all bins.
+    """
+
+    pixels: np.ndarray
+    confidence: np.ndarray
+    positives: np.ndarray
+    squares: float
+
+    @classmethod
+    def of(cls, probability: np.ndarray, truth: np.ndarray, *, weight: float = 1.0) -> Tally:
+        """Count.
+
+        Args:
+            probability: 0…1 of the pixels that count, flat.
+            truth: bool, of the same shape.
+            weight: of each pixel.
+        """
+        probability = probability.astype(np.float64)
+        index = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
+        pixels, confidence, positives = (weight * np.bincount(index, each, BINS) for each in (None, probability, truth))
+        return cls(pixels, confidence, positives, weight * float(((probability - truth) ** 2).sum()))
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.pixels + other.pixels,
+            self.confidence + other.confidence,
+            self.positives + other.positives,
+            self.squares + other.squares,
+        )
+
+    @property
+    def brier(self) -> float:
+        """Mean of (probability − truth)² (Brier, Mon. Weather Rev. 1950); NaN without pixels."""
+        total = self.pixels.sum()
+        return self.squares / total if total else np.nan
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: Σ share of the bin · |share of the class − mean probability|; NaN without pixels.
+
+        For one class against all else it is the class-wise error (Nixon et al., CVPR workshops 2019), with bins of equal width.
+        """
+        total = self.pixels.sum()
+        return float(np.abs(self.positives - self.confidence).sum() / total) if total else np.nan
+
+    def diagram(self) -> dict[str, list[float]]:
+        """Mean ``probability``, ``share`` of the class and number of ``pixels`` of every bin that has any."""
+        filled = self.pixels > 0
+        pixels = self.pixels[filled]
+        return {
+            "probability": (self.confidence[filled] / pixels).tolist(),
+            "share": (self.positives[filled] / pixels).tolist(),
+            "pixels": pixels.tolist(),
+        }
+
+
+def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, ...] | None) -> np.ndarray:
+    """Pixels at most `BAND` away from one of the other kind, in the class or out of it; of larger pixels, those next to one.
+
+    Most pixels of an image are far from every boundary, and sure and right: alone they would make any network look calibrated.
+
+    Args:
+        truth: bool ``([depth,] height, width)``.
+        counted: bool; others neither belong to the band nor make a boundary.
+        spacing: mm along each axis, or None for pixels.
+
+    Returns:
+        bool, of the same shape.
+    """
+    out = np.zeros_like(truth)
+    steps = spacing or (1.0,) * truth.ndim
+    width = max(BAND, min(steps))
+    inside = truth & counted
+    (found,) = ndimage.find_objects(inside.astype(np.uint8), max_label=1)
+    if found is None:
+        return out
+    margins = (int(width / step) + 1 for step in steps)
+    box = tuple(slice(max(0, part.start - m), part.stop + m) for part, m in zip(found, margins, strict=True))
+    inside, outside = inside[box], (~truth & counted)[box]
+    if outside.any():
+        for kind, other in ((inside, outside), (outside, inside)):
+            out[box] |= kind & (ndimage.distance_transform_edt(~other, sampling=steps) <= width)
+    return out
+
+
+def scores(probability: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> dict[str, float]:
+    """``brier`` and ``ece`` of one class in one case.
+
+    Args:
+        probability: 0…1, ``([depth,] height, width)``.
+        truth, counted: bool, of the same shape.
+    """
+    tally = Tally.of(probability[counted], truth[counted])
+    return {"brier": tally.brier, "ece": tally.ece}
+
+
+def figures(everywhere: Tally, band: Tally) -> dict[str, Any]:
+    """What reports and ``metrics.json`` say of a class; None stands for what is not known."""
+    known = {"ece": everywhere.ece, "ece_band": band.ece, "brier": everywhere.brier, "brier_band": band.brier}
+    out: dict[str, Any] = {name: None if np.isnan(value) else float(value) for name, value in known.items()}
+    return out | {"everywhere": everywhere.diagram(), "band": band.diagram()}

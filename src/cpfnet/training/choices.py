@@ -1,0 +1,132 @@
+"""Thresholds and smallest pieces: which choice gives the best mean Dice, and whether that holds on cases that did not choose.
+
+A table holds the Dice of one class, a row a case and a column a choice; the first is the neutral one. A case without the class
+scores 1 where none is predicted either, else 0: a choice must not gain by cases that drop out of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cpfnet.preprocessing.decision import pieces
+
+FEWEST = 3
+"""Validation cases that a choice needs."""
+
+LEAST_GAIN = 0.001
+"""Dice that a choice must gain on cases left out in turn."""
+
+THRESHOLDS = tuple(sorted((n / 100 for n in range(5, 96)), key=lambda t: (abs(t - 0.5), t)))
+"""0.05 … 0.95 in steps of 0.01, the neutral 0.5 first, so that of equals the one nearest to it is taken."""
+
+_STEP, _SPAN = 0.01, 16.0
+"""Probabilities are counted on a grid of logits: a threshold is met to within 0.00125."""
+
+
+def choose(table: np.ndarray) -> tuple[int, str]:
+    """The column with the best mean, where it is really better than the first.
+
+    Args:
+        table: Dice ``(cases, choices)``.
+
+    Returns:
+        Its index, 0 where nothing else is shown to gain, and why, in a few words with the figures.
+    """
+    count = len(table)
+    if count < FEWEST:
+        return 0, f"{count} validation case{'s' * (count != 1)} of at least {FEWEST}"
+    means = table.mean(axis=0)
+    best = int(means.argmax())
+    if best == 0:
+        return 0, "nothing is better"
+    others = [int((means * count - row).argmax()) for row in table]  # the best of all cases but this one
+    gain = float(np.mean([row[index] - row[0] for row, index in zip(table, others, strict=True)]))
+    said = f"Dice {means[0]:.4f} → {means[best]:.4f}; {gain:+.4f} on cases left out in turn"
+    return (best, said) if gain >= LEAST_GAIN else (0, f"no real gain: {said}")
+
+
+def histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """How many pixels have which logit.
+
+    Args:
+        probability: of pixels that count, flat.
+        truth: bool, of the same shape.
+
+    Returns:
+        int64 ``(2, bins)``: outside the class, and in it.
+    """
+    from scipy.special import logit
+
+    bins = round(2 * _SPAN / _STEP)
+    values = np.clip(logit(probability), -_SPAN, _SPAN - _STEP / 2)
+    index = np.floor((values + _SPAN) / _STEP).astype(np.int64)
+    return np.stack([np.bincount(index[truth == kind], minlength=bins) for kind in (False, True)])
+
+
+def dice_at_thresholds(counted: np.ndarray, temperature: float) -> np.ndarray:
+    """Dice at each of `THRESHOLDS` of the probabilities calibrated by a temperature, from a `histogram` before that."""
+    from scipy.special import logit
+
+    limits = np.clip(temperature * logit(np.array(THRESHOLDS)), -_SPAN, _SPAN)
+    first = np.rint((limits + _SPAN) / _STEP).astype(np.int64)
+    above = np.pad(counted[:, ::-1].cumsum(axis=1)[:, ::-1], ((0, 0), (0, 1)))[:, first]
+    return _dice(above[1], above[0], counted[1].sum())
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The connected pieces of one class in one case, the smallest first.
+
+    Attributes:
+        size: pixels of the source's grid.
+        right, wrong: pixels that count and are, or are not, of the class, on the network's grid.
+        truth: pixels of the class.
+    """
+
+    size: np.ndarray
+    right: np.ndarray
+    wrong: np.ndarray
+    truth: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray, truth: np.ndarray, counted: np.ndarray, scale: float) -> Pieces:
+        """Measure.
+
+        Args:
+            mask, truth, counted: bool ``([depth,] height, width)``: predicted, true, and in the metrics at all.
+            scale: pixels of the source for one of the network's grid.
+        """
+        found = pieces(mask)
+        number = int(found.max(initial=0)) + 1
+        size = np.bincount(found.ravel(), minlength=number)[1:] * scale
+        right = np.bincount(found[truth & counted], minlength=number)[1:]
+        wrong = np.bincount(found[~truth & counted], minlength=number)[1:]
+        order = np.argsort(size, kind="stable")
+        return cls(size[order], right[order], wrong[order], int(np.count_nonzero(truth & counted)))
+
+    @property
+    def spurious(self) -> np.ndarray:
+        """Sizes of pieces that meet nothing of the class."""
+        return self.size[(self.right == 0) & (self.wrong > 0)]
+
+    def dice_without(self, sizes: Sequence[int]) -> np.ndarray:
+        """Dice when pieces below each of these sizes are dropped."""
+        dropped = np.searchsorted(self.size, sizes, side="left")
+        right, wrong = (np.append(n[::-1].cumsum()[::-1], 0)[dropped] for n in (self.right, self.wrong))
+        return _dice(right, wrong, self.truth)
+
+
+def sizes_to_try(cases: Sequence[Pieces]) -> list[int]:
+    """0, and up to 50 sizes from 2 to what drops all spurious pieces."""
+    largest = max((case.spurious.max(initial=0) for case in cases), default=0)
+    if largest == 0:
+        return [0]
+    return [0, *np.unique(np.geomspace(2, max(2, np.floor(largest) + 1), 50).round().astype(int)).tolist()]
+
+
+def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:
+    whole = right + wrong + truth
+    return np.where(whole == 0, 1.0, 2 * right / np.maximum(whole, 1))

@@ -1,0 +1,234 @@
+"""What the validation cases tell once the weights are chosen: temperature, thresholds, smallest pieces, and how far to trust them.
+
+The cases are segmented twice, as `predict` does it, and let go of one by one: memory holds the probabilities of one case. The
+first time gives the loss at a grid of temperatures (`temperature`) and the counts of probabilities (`choices.histogram`); the
+second time, calibrated and decided, the pieces and the calibration. Thresholds are those of calibrated probabilities.
+
+Nothing is kept that does not help on cases left out in turn. What chose the epoch chooses here, too: scores on the same cases are
+optimistic, and only the calibration is told for each case at a temperature that the others gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cpfnet.evaluation import calibration
+from cpfnet.evaluation.calibration import Tally
+from cpfnet.labels import OUTSIDE, membership
+from cpfnet.planning import Plan
+from cpfnet.preprocessing.decision import calibrate, decide
+from cpfnet.training import choices, temperature
+from cpfnet.training.cache import Cached
+from cpfnet.training.choices import Pieces
+from cpfnet.training.validation import Segment
+
+
+@dataclass
+class Findings:
+    """What was fitted.
+
+    Attributes:
+        values: of `Fitted`, neutral where nothing better was shown.
+        notes: of each value (its name) what was chosen and why.
+        calibration: for ``metrics.json``; empty where no pixel counts.
+    """
+
+    values: dict[str, Any] = field(default_factory=lambda: {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,)})
+    notes: dict[str, str] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+
+
+def fit(
+    segment: Segment,
+    cases: Sequence[Cached],
+    plan: Plan,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Findings:
+    """Fit all of it.
+
+    Pixels ignored or outside the region of interest count nowhere; several readers of a case are averaged.
+
+    Args:
+        segment: the network whose weights are kept.
+        cases: validation cases, none of which it was trained on.
+        plan: `labels` and `spatial`.
+        advance: called with the number of cases segmented and to be segmented; may raise to stop.
+    """
+    found = Findings()
+    decided = not plan.labels.exclusive or len(plan.labels.classes) == 1
+    chosen, curves, counts = [], [], []
+    for done, case in enumerate(cases):
+        advance(done, 2 * len(cases))
+        probabilities, codes = segment(np.asarray(case.image())), case.codes()
+        losses = temperature.curve(probabilities, codes, plan.labels)
+        if losses is not None:
+            chosen.append(case)
+            curves.append(losses)
+            counts.append(_histograms(probabilities, codes, plan) if decided else [])
+    if not chosen:
+        return found
+    value, left_out = _temperature(np.array(curves), found)
+    thresholds = _thresholds(counts, value, plan, found) if decided else [0.5]
+
+    second = _Second(plan, value, thresholds)
+    for done, (case, own) in enumerate(zip(chosen, left_out, strict=True)):
+        advance(len(cases) + done, len(cases) + len(chosen))
+        second.add(segment(np.asarray(case.image())), case, own)
+    _smallest(second.pieces, plan, found)
+    found.calibration = second.calibration(len(chosen))
+    return found
+
+
+def _planes(probabilities: np.ndarray, plan: Plan) -> np.ndarray:
+    """One a class, without the background's."""
+    return probabilities[1:] if plan.labels.exclusive else probabilities
+
+
+def _temperature(curves: np.ndarray, found: Findings) -> tuple[float, list[float]]:
+    """The temperature for all to come, and for each of these cases the one that the others gave."""
+    count = len(curves)
+    if count < 2:
+        found.notes["temperature"] = "1: one validation case cannot show whether another fits better"
+        return 1.0, [1.0]
+    value = round(temperature.best(curves), 3)
+    left_out = [temperature.best(np.delete(curves, index, axis=0)) for index in range(count)]
+    before = float(np.mean([temperature.loss(curve, 1.0) for curve in curves]))
+    after = float(np.mean([temperature.loss(curve, own) for curve, own in zip(curves, left_out, strict=True)]))
+    said = f"negative log-likelihood {before:.4g} → {after:.4g} on {count} cases left out in turn"
+    if after >= before:
+        found.notes["temperature"] = f"1: {value:g} would not be better ({said})"
+        return 1.0, [1.0] * count
+    found.values["temperature"] = value
+    found.notes["temperature"] = f"{value:g}: {said}"
+    return value, left_out
+
+
+def _histograms(probabilities: np.ndarray, codes: np.ndarray, plan: Plan) -> list[list[np.ndarray]]:
+    """Of each class, of each reader who says something."""
+    planes, table = _planes(probabilities, plan), membership(plan.labels)
+    valid = [own < OUTSIDE for own in codes]
+    return [
+        [
+            choices.histogram(plane[counted], table[own[counted], k])
+            for own, counted in zip(codes, valid, strict=True)
+            if counted.any()
+        ]
+        for k, plane in enumerate(planes)
+    ]
+
+
+def _thresholds(counts: list[list[list[np.ndarray]]], value: float, plan: Plan, found: Findings) -> list[float]:
+    chosen, whys = [], []
+    for k in range(len(plan.labels.classes)):
+        rows = [np.mean([choices.dice_at_thresholds(reader, value) for reader in case[k]], axis=0) for case in counts]
+        index, why = choices.choose(np.array(rows))
+        chosen.append(choices.THRESHOLDS[index])
+        whys.append(why)
+    if any(limit != choices.THRESHOLDS[0] for limit in chosen):
+        found.values["threshold"] = tuple(chosen)
+    found.notes["threshold"] = _said(chosen, choices.THRESHOLDS[0], whys, plan)
+    return chosen
+
+
+def _smallest(found_pieces: list[list[list[Pieces]]], plan: Plan, found: Findings) -> None:
+    chosen, whys = [], []
+    for k in range(len(plan.labels.classes)):
+        sizes = choices.sizes_to_try([reader for case in found_pieces for reader in case[k]])
+        rows = [np.mean([reader.dice_without(sizes) for reader in case[k]], axis=0) for case in found_pieces]
+        index, why = choices.choose(np.array(rows))
+        chosen.append(sizes[index])
+        whys.append(why)
+    if any(chosen):
+        found.values["smallest"] = tuple(chosen)
+    found.notes["smallest"] = _said(chosen, 0, whys, plan)
+
+
+def _said(chosen: Sequence[float], neutral: float, whys: Sequence[str], plan: Plan) -> str:
+    """What was chosen for each class that has more than the neutral value, and why; of many that have it, not each reason."""
+    if len(chosen) == 1:
+        return f"{chosen[0]:g} ({whys[0]})"
+    told = [
+        f"{label.name} {value:g} ({why})"
+        for label, value, why in zip(plan.labels.classes, chosen, whys, strict=True)
+        if value != neutral
+    ]
+    rest = len(chosen) - len(told)
+    if not told:
+        why = whys[0] if len(set(whys)) == 1 else "no real gain in any"
+        return f"{neutral:g} for all {rest} classes ({why})"
+    return "; ".join([*told, *([f"{neutral:g} for the other {rest}"] if rest else [])])
+
+
+class _Second:
+    """What the second look at each case adds up.
+
+    Attributes:
+        pieces: of each case, of each class, of each reader.
+    """
+
+    def __init__(self, plan: Plan, value: float, thresholds: Sequence[float]):
+        self.plan, self.value, self.thresholds = plan, value, thresholds
+        self.pieces: list[list[list[Pieces]]] = []
+        self._tallies: dict[tuple[str, int, str], Tally] = {}
+
+    def add(self, probabilities: np.ndarray, case: Cached, left_out: float) -> None:
+        """Judge one case.
+
+        Args:
+            probabilities: as the network gives them; changed in place.
+            case: of this.
+            left_out: the temperature that the other cases gave.
+        """
+        labels, table = self.plan.labels, membership(self.plan.labels)
+        spacing = self.plan.spatial.spacing or case.spacing
+        readers = [(own, own < OUTSIDE) for own in case.codes() if (own < OUTSIDE).any()]
+        bands = [  # as indices: masks of many classes need not fit into memory
+            [np.flatnonzero(calibration.near_boundary(members[own], counted, spacing)) for own, counted in readers]
+            for members in table.T
+        ]
+        self._tally("before", probabilities, readers, bands)
+        calibrate(probabilities, left_out, exclusive=labels.exclusive)
+        self._tally("after", probabilities, readers, bands)
+        calibrate(probabilities, self.value / left_out, exclusive=labels.exclusive)
+        classes = decide(probabilities, labels, self.thresholds)
+        scale = case.pixels / probabilities[0].size
+        self.pieces.append(
+            [
+                [
+                    Pieces.of(classes == k + 1 if labels.exclusive else classes[k], members[own], counted, scale)
+                    for own, counted in readers
+                ]
+                for k, members in enumerate(table.T)
+            ]
+        )
+
+    def _tally(
+        self,
+        when: str,
+        probabilities: np.ndarray,
+        readers: list[tuple[np.ndarray, np.ndarray]],
+        bands: list[list[np.ndarray]],
+    ) -> None:
+        for k, (plane, members) in enumerate(
+            zip(_planes(probabilities, self.plan), membership(self.plan.labels).T, strict=True)
+        ):
+            for (own, counted), band in zip(readers, bands[k], strict=True):
+                for where, index in (("everywhere", np.flatnonzero(counted)), ("band", band)):
+                    truth = members[own.ravel()[index]]
+                    one = Tally.of(plane.ravel()[index], truth, weight=1 / len(readers))
+                    earlier = self._tallies.get((when, k, where))
+                    self._tallies[when, k, where] = one if earlier is None else earlier + one
+
+    def calibration(self, count: int) -> dict[str, Any]:
+        """Of each class before and after the temperature; without an after where the temperature is 1."""
+        out: dict[str, Any] = {"cases": count, "temperature": self.value}
+        for when in ("before", "after") if self.value != 1 else ("before",):
+            out[when] = {
+                label.name: calibration.figures(self._tallies[when, k, "everywhere"], self._tallies[when, k, "band"])
+                for k, label in enumerate(self.plan.labels.classes)
+            }
+        return out

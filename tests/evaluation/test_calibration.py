@@ -1,0 +1,64 @@
+"""Calibration figures against scikit-learn, and the band around a boundary against distances counted one by one."""
+
+import numpy as np
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
+
+from cpfnet.evaluation.calibration import BINS, Tally, figures, near_boundary
+
+
+@pytest.fixture
+def sample():
+    rng = np.random.default_rng(3)
+    probability = rng.beta(0.4, 0.7, 4000).astype(np.float32)
+    return probability, rng.random(4000) < probability**1.5
+
+
+def test_brier_and_diagram_are_scikit_learns(sample):
+    probability, truth = sample
+    tally = Tally.of(probability, truth)
+    assert tally.brier == pytest.approx(brier_score_loss(truth, probability), abs=1e-8)
+    share, mean = calibration_curve(truth, probability, n_bins=BINS)
+    diagram = tally.diagram()
+    np.testing.assert_allclose(diagram["share"], share)
+    np.testing.assert_allclose(diagram["probability"], mean, rtol=1e-6)
+    weights = np.histogram(probability, BINS, (0, 1))[0]
+    assert tally.ece == pytest.approx(np.average(np.abs(share - mean), weights=weights), abs=1e-7)
+
+
+def test_tallies_add_up_and_weights_count(sample):
+    probability, truth = sample
+    whole, parts = Tally.of(probability, truth), [Tally.of(probability[i::3], truth[i::3]) for i in range(3)]
+    total = parts[0] + parts[1] + parts[2]
+    assert (total.ece, total.brier) == pytest.approx((whole.ece, whole.brier))
+    half = Tally.of(probability, truth, weight=0.5)
+    for name, values in (half + half).diagram().items():
+        assert values == pytest.approx(whole.diagram()[name])
+
+
+def test_without_pixels_nothing_is_known():
+    nothing = Tally.of(np.zeros(0, np.float32), np.zeros(0, bool))
+    assert figures(nothing, nothing)["ece"] is None
+    assert figures(nothing, nothing)["everywhere"] == {"probability": [], "share": [], "pixels": []}
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "width"), [((24, 30), None, 3), ((24, 30), (2, 0.8), 3), ((9, 14, 13), (5.0, 4.0, 4.0), 4)]
+)
+def test_the_band_lies_within_reach_of_the_other_kind(shape, spacing, width):
+    rng = np.random.default_rng(1)
+    truth = np.zeros(shape, bool)
+    truth[tuple(slice(n // 3, n // 3 + n // 2) for n in shape)] = True
+    counted = rng.random(shape) > 0.3
+    places = np.argwhere(np.ones(shape, bool)) * np.array(spacing or (1,) * len(shape))
+    distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+    other = (truth.ravel()[:, None] != truth.ravel()[None]) & counted.ravel()[None]
+    expected = counted.ravel() & (np.where(other, distance, np.inf).min(axis=1) <= width)
+    np.testing.assert_array_equal(near_boundary(truth, counted, spacing), expected.reshape(shape))
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_without_a_boundary_there_is_no_band(value):
+    truth = np.full((8, 9), value)
+    assert not near_boundary(truth, np.ones_like(truth), None).any()

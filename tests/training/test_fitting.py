@@ -1,0 +1,230 @@
+"""What is fitted on validation cases: against scipy's minimum over all pixels, scikit-learn's F1, and cases made to be fitted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.metrics import f1_score
+
+from cpfnet.evaluation.calibration import Tally
+from cpfnet.labels import IGNORED, OUTSIDE
+from cpfnet.planning import LabelClass, Labels, Plan
+from cpfnet.training import choices, temperature
+from cpfnet.training.cache import Cached
+from cpfnet.training.choices import Pieces
+from cpfnet.training.fitting import fit
+from tests.training.conftest import images_plan
+
+THREE = Labels(classes=[LabelClass(name=n, values=(k,)) for k, n in enumerate("abc", start=1)])
+REGIONS = Labels(
+    classes=[LabelClass(name="whole", values=(1, 2)), LabelClass(name="core", values=(2,))], exclusive=False
+)
+
+
+def draw(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
+    """One class a pixel, as often as the softmax says."""
+    p = softmax(logits, axis=0)
+    return (rng.random(p.shape[1:]) > p.cumsum(axis=0)).sum(axis=0).clip(max=len(p) - 1).astype(np.uint8)
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("factor", [0.6, 1.0, 2.5, 6.0])
+    def test_softmax(self, factor: float) -> None:
+        rng = np.random.default_rng(0)
+        true = rng.normal(0, 2, (4, 60, 70)).astype(np.float32)
+        codes, logits = draw(rng, true), true * factor
+        codes[0, :9], codes[1, :9] = IGNORED, OUTSIDE
+        counted = codes < OUTSIDE
+
+        def direct(t: float) -> float:
+            return -np.take_along_axis(log_softmax(logits / t, axis=0), codes[None] % 4, 0)[0][counted].mean()
+
+        curve = temperature.curve(softmax(logits, axis=0), codes[None], THREE)
+        assert curve is not None
+        found = minimize_scalar(direct, bounds=(0.4, 16), method="bounded", options={"xatol": 1e-6}).x
+        assert temperature.best(curve[None]) == pytest.approx(found, rel=5e-3)
+        assert found == pytest.approx(factor, rel=0.05)
+        for t in (0.47, 1.3, 7.7):
+            assert temperature.loss(curve, t) == pytest.approx(direct(t), rel=1e-3)
+
+    def test_regions_of_two_readers(self) -> None:
+        rng = np.random.default_rng(1)
+        true = rng.normal(0, 2, (2, 90, 90)).astype(np.float32)
+        codes = np.stack([(rng.random(true.shape[1:]) < expit(true[0])) * 1 for _ in range(2)]).astype(np.uint8)
+        codes[codes == 1] += rng.random((codes == 1).sum()) < 0.5
+        logits = 2 * true
+        members = np.stack([codes > 0, codes == 2], axis=1)
+
+        def direct(t: float) -> float:
+            return -np.where(members, log_expit(logits / t), log_expit(-logits / t)).mean()
+
+        curve = temperature.curve(expit(logits), codes, REGIONS)
+        assert curve is not None
+        assert temperature.loss(curve, 1.9) == pytest.approx(direct(1.9), rel=1e-3)
+        found = minimize_scalar(direct, bounds=(0.4, 16), method="bounded", options={"xatol": 1e-6}).x
+        assert temperature.best(curve[None]) == pytest.approx(found, rel=5e-3)
+
+    def test_nothing_counts(self) -> None:
+        nothing = np.full((1, 4, 4), IGNORED, np.uint8)
+        assert temperature.curve(np.full((4, 4, 4), 0.25, np.float32), nothing, THREE) is None
+
+    def test_sure_mistakes_cost_much_and_not_everything(self) -> None:
+        p = np.array([[0, 1], [1, 0]], np.float32)[:, None]
+        curve = temperature.curve(p, np.array([[[0, 1]]], np.uint8), Labels(classes=[THREE.classes[0]]))
+        assert curve is not None
+        assert np.isfinite(curve).all()
+        assert temperature.best(curve[None]) == pytest.approx(16, rel=1e-3)
+
+
+class TestChoices:
+    @pytest.mark.parametrize("value", [0.7, 1.0, 3.0])
+    def test_dice_at_thresholds_is_f1_of_calibrated_probabilities(self, value: float) -> None:
+        rng = np.random.default_rng(2)
+        logits = rng.normal(-1, 3, 3000).astype(np.float32)
+        truth = rng.random(3000) < expit(logits / 2)
+        table = choices.dice_at_thresholds(choices.histogram(expit(logits), truth), value)
+        for limit, ours in zip(choices.THRESHOLDS, table, strict=True):
+            assert ours == pytest.approx(f1_score(truth, expit(logits / value) > limit), abs=0.003)
+
+    def test_certain_probabilities_are_counted(self) -> None:
+        counted = choices.histogram(np.array([0, 1, 1, 0.2], np.float32), np.array([False, True, False, True]))
+        table = dict(zip(choices.THRESHOLDS, choices.dice_at_thresholds(counted, 1.0), strict=True))
+        assert (table[0.5], table[0.1]) == pytest.approx((1 / 2, 4 / 5))
+
+    def test_an_absent_class_scores_by_what_is_found(self) -> None:
+        nowhere = np.zeros(4, bool)
+        for probability, expected in ((0.3, 1), (0.7, 0)):
+            counted = choices.histogram(np.full(4, probability, np.float32), nowhere)
+            assert choices.dice_at_thresholds(counted, 1.0)[0] == expected
+
+    def test_pieces_by_hand(self) -> None:
+        mask = np.array([[1, 1, 1, 0, 1, 0, 1, 1]], bool)
+        truth = np.array([[1, 1, 0, 0, 0, 0, 0, 1]], bool)
+        counted = np.array([[1, 1, 1, 1, 1, 1, 0, 0]], bool)
+        found = Pieces.of(mask, truth, counted, scale=2.5)
+        assert found.spurious.tolist() == [2.5]
+        # All; without the single pixel; without what does not count either; without anything.
+        np.testing.assert_allclose(found.dice_without([0, 3, 6, 8]), [2 * 2 / (4 + 2), 4 / 5, 4 / 5, 0])
+        assert choices.sizes_to_try([found]) == [0, 2, 3]
+
+    def test_few_cases_choose_nothing(self) -> None:
+        index, why = choices.choose(np.array([[0.5, 0.9], [0.5, 0.9]]))
+        assert (index, why) == (0, "2 validation cases of at least 3")
+
+    def test_what_one_case_gains_is_not_taken_for_all(self) -> None:
+        table = np.array([[0.5, 0.9, 0.49], [0.8, 0.79, 0.8], [0.8, 0.79, 0.8], [0.8, 0.79, 0.8]])
+        index, why = choices.choose(table)
+        assert index == 0
+        assert why.startswith("no real gain: Dice 0.7250 → 0.8175; -0.0")
+
+    def test_what_all_gain_is_taken(self) -> None:
+        index, why = choices.choose(np.array([[0.5, 0.5, 0.6]] * 3))
+        assert (index, why) == (2, "Dice 0.5000 → 0.6000; +0.1000 on cases left out in turn")
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """Cases whose images are the logits that the truth was drawn from."""
+
+    def make(count: int, labels: Labels, *, shape: tuple[int, ...] = (48, 52), shift: float = 0.0) -> list[Cached]:
+        cases = []
+        for number in range(count):
+            rng = np.random.default_rng(number)
+            true = rng.normal(0, 1.5, (labels.outputs, *shape)).astype(np.float32)
+            true[0] += shift
+            folder = tmp_path / f"{number}"
+            folder.mkdir()
+            np.save(folder / "image.npy", true)
+            np.save(folder / "codes.npy", draw(rng, true)[None])
+            cases.append(
+                Cached(f"case {number}", folder, ("reader",), (), ((0, 1),), None, int(np.prod(shape)), "digest")
+            )
+        return cases
+
+    return make
+
+
+def plan_for(labels: Labels) -> Plan:
+    return images_plan().model_copy(update={"labels": labels})
+
+
+def overconfident(array: np.ndarray) -> np.ndarray:
+    return softmax(2 * array, axis=0)
+
+
+class TestFit:
+    def test_overconfidence_is_found_and_judged_on_cases_left_out(self, make) -> None:
+        found = fit(overconfident, make(4, THREE), plan_for(THREE))
+        assert found.values["temperature"] == pytest.approx(2, rel=0.03)
+        assert "4 cases left out in turn" in found.notes["temperature"]
+        assert "threshold" not in found.notes  # the most probable class is taken
+        assert found.values["threshold"] == (0.5,)
+        told = found.calibration
+        for name in "abc":
+            before, after = told["before"][name], told["after"][name]
+            assert after["ece"] < before["ece"] / 3
+            assert after["brier"] < before["brier"]
+            assert sum(after["everywhere"]["pixels"]) == 4 * 48 * 52
+
+    def test_the_figures_are_those_of_all_pixels(self, make) -> None:
+        cases = make(3, THREE)
+        found = fit(overconfident, cases, plan_for(THREE))
+        planes = np.concatenate([overconfident(c.image())[2].ravel() for c in cases])
+        truth = np.concatenate([c.codes().ravel() == 2 for c in cases])
+        tally = Tally.of(planes, truth)
+        assert found.calibration["before"]["b"]["ece"] == pytest.approx(tally.ece)
+        assert found.calibration["before"]["b"]["brier"] == pytest.approx(tally.brier)
+
+    def test_calibrated_probabilities_are_left_alone(self, make) -> None:
+        found = fit(lambda array: softmax(array, axis=0), make(4, THREE), plan_for(THREE))
+        assert found.values["temperature"] == pytest.approx(1, abs=0.03)
+
+    def test_one_case_fits_nothing_and_says_so(self, make) -> None:
+        found = fit(overconfident, make(1, THREE), plan_for(THREE))
+        assert found.values == {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,)}
+        assert found.notes["temperature"].startswith("1: one validation case")
+        assert "after" not in found.calibration
+
+    def test_a_rare_class_gets_a_lower_threshold(self, make) -> None:
+        one = Labels(classes=[THREE.classes[0]])
+        found = fit(overconfident, make(4, one, shift=3.0), plan_for(one))
+        (limit,) = found.values["threshold"]
+        assert 0.15 < limit < 0.35  # half of the best F1 (Lipton et al. 2014): some 0.24 here
+        assert "on cases left out in turn" in found.notes["threshold"]
+
+    def test_cases_where_nothing_counts_are_left_out(self, make) -> None:
+        cases = make(4, THREE)
+        np.save(cases[1].folder / "codes.npy", np.full((1, 48, 52), IGNORED, np.uint8))
+        assert fit(overconfident, cases, plan_for(THREE)).calibration["cases"] == 3
+        np.save(cases[0].folder / "codes.npy", np.full((1, 48, 52), IGNORED, np.uint8))
+        nothing = fit(overconfident, cases[:2], plan_for(THREE))
+        assert nothing.calibration == {}
+        assert nothing.values["temperature"] == 1
+
+    def test_specks_go_where_that_helps(self, make) -> None:
+        one = Labels(classes=[THREE.classes[0]])
+        cases = make(4, one)
+        for number, case in enumerate(cases):
+            rng = np.random.default_rng(number)
+            codes = np.zeros((1, 48, 52), np.uint8)
+            codes[0, 10:30, 10:30] = 1
+            logits = np.stack([np.zeros((48, 52)), np.where(codes[0] == 1, 3.0, -3.0)]).astype(np.float32)
+            for row, column in rng.integers(34, 46, (12, 2)):
+                logits[1, row, column] = 2.0
+            np.save(case.folder / "codes.npy", codes)
+            np.save(case.folder / "image.npy", logits)
+        found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
+        (size,) = found.values["smallest"]
+        assert 2 <= size <= 30
+        assert "+" in found.notes["smallest"]
+
+    def test_it_may_be_stopped(self, make) -> None:
+        def stop(done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fit(overconfident, make(2, THREE), plan_for(THREE), stop)
