@@ -163,12 +163,11 @@ class Predictor:
             keep_probabilities=keep_probabilities,
         )
         doubt = None
-        if uncertainty:  # plane by plane, as in `restore`
-            planes: Iterable[np.ndarray] = (
-                preprocessing.to_source_grid(plane[None], trace)[0] for plane in probabilities
-            )
-            kept = segmentation.probabilities
-            doubt = entropy(planes if kept is None else kept, exclusive=labels.exclusive)
+        if uncertainty:
+            kept: Iterable[np.ndarray] | None = segmentation.probabilities
+            if kept is None:  # plane by plane, as in `restore`
+                kept = (preprocessing.to_source_grid(plane[None], trace)[0] for plane in probabilities)
+            doubt = entropy(kept, exclusive=labels.exclusive)
         quality = assess(sure, [one.quality for one in found], labels)
         return replace(segmentation, uncertainty=doubt, quality=quality, algorithm=self.algorithm)
 
