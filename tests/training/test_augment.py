@@ -380,6 +380,7 @@ def test_each_channel_has_its_own_colour() -> None:
     ("intensity", "strongest"),
     [
         ({"kind": "zscore"}, 0.2),
+        ({"kind": "local"}, 0.2),
         ({"kind": "scale", "mean": 0.5, "std": 0.25}, 0.2),
         ({"kind": "scale"}, 0.05),
         ({"kind": "minmax"}, 0.05),

@@ -22,7 +22,7 @@ from monai.transforms import (
 )
 from monai.transforms.utils import create_grid, create_rotate
 
-from cpfnet.planning import Intensity, Plan, Scale, ZScore
+from cpfnet.planning import Intensity, Local, Plan, Scale, ZScore
 
 Cut = Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 """Pixels to go beyond the patch on both sides of each axis → that piece of image ``(channels, …)`` and code map."""
@@ -94,7 +94,7 @@ def _black(intensity: Intensity) -> float | None:
     """What the normalisation makes of no light; None where it does not say."""
     if isinstance(intensity, Scale):
         return -intensity.mean / intensity.std
-    return None if isinstance(intensity, ZScore) else 0.0
+    return None if isinstance(intensity, ZScore | Local) else 0.0
 
 
 class Augmenter:
@@ -122,7 +122,7 @@ class Augmenter:
         self.turns = (0, 1, 2, 3) if quarters else (0, 2)  # else the patch would change its shape
         # Noise is relative to what the normalisation makes of an image: unit variance, or the range 0…1.
         unit = any(
-            isinstance(c.intensity, ZScore) or (isinstance(c.intensity, Scale) and c.intensity.std < 0.5)
+            isinstance(c.intensity, ZScore | Local) or (isinstance(c.intensity, Scale) and c.intensity.std < 0.5)
             for c in plan.channels
         )
         self.intensity = (
