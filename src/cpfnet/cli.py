@@ -236,6 +236,7 @@ def predict(
         typer.Option(help="Of the masks; same: as the input (dicom-seg for DICOM)."),
     ] = "same",
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probabilities, too.")] = False,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write maps of the uncertainty, too.")] = False,
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Write a picture with the outlines for each input.")
     ] = False,
@@ -286,6 +287,7 @@ def predict(
         out,
         format=format,
         probabilities=probabilities,
+        uncertainty=uncertainty,
         overlays=overlays,
         tta=tta,
         overlap=overlap,
@@ -305,10 +307,28 @@ def predict(
             [[str(o.path), o.status, o.message.removeprefix(f"{o.path}: ")] for o in left],
             styles=["yellow" if o in skipped else "red" for o in left],
         )
+    _print_first(outcomes, out)
     more = f", {len(skipped)} skipped" if skipped else ""
     say(f"{len(outcomes) - len(left)} of {len(outcomes)} done{more}, in {out}")
     if len(left) > len(skipped):
         raise typer.Exit(1)
+
+
+def _print_first(outcomes: list[Any], out: Path) -> None:
+    """The predictions to look at first, if there are such."""
+    from cpfnet.inference.triage import urgency
+
+    first = sorted((o for o in outcomes if o.quality and o.quality.look), key=lambda o: urgency(o.quality))
+    if not first:
+        return
+    rows = []
+    for outcome in first[:20]:
+        quality = outcome.quality
+        dice = "not known" if quality.dice is None else f"{quality.dice:.2f} ± {quality.error:.2f}"
+        rows.append([outcome.output.name, dice, quality.look])
+    table("Look at these first", ["mask", "estimated Dice", "why"], rows, styles=["yellow"] * len(rows))
+    if len(first) > len(rows):
+        say(f"… and {len(first) - len(rows)} more, in {out / 'quality.csv'}")
 
 
 def _model_near(path: Path) -> Path | None:
@@ -367,7 +387,7 @@ def evaluate(
     - `cpfnet evaluate drive.yaml model -o scores --split test --threshold-on train`
     """
     from cpfnet import verbs
-    from cpfnet.evaluation.reporting import console_table
+    from cpfnet.evaluation.tables import console_table
 
     scores = verbs.evaluate(
         dataset,

@@ -13,8 +13,9 @@ from nibabel import orientations
 from cpfnet.errors import OutputError
 from cpfnet.evaluation.cases import Item
 from cpfnet.evaluation.pictures import overlay_of
-from cpfnet.evaluation.reporting import console_table, sections, write_report
+from cpfnet.evaluation.reporting import sections, write_report
 from cpfnet.evaluation.run import evaluate
+from cpfnet.evaluation.tables import console_table
 from cpfnet.image import Segmentation
 from cpfnet.planning import LabelClass, Labels
 from cpfnet.report import page
@@ -74,11 +75,61 @@ def test_the_table_for_the_console(tmp_path):
     assert by_name["guide's, whole image"]["Dice"] == f"{scores.guide[0]['guide_dice']:.3f}"
 
 
+def test_the_second_reader_stands_beside_the_prediction(tmp_path):
+    """Both against the first reader, on the cases that both have read, in the report and on the console."""
+    items = image_items(tmp_path)
+    others = [
+        data.write_raster(tmp_path / f"o{i}.png", np.roll(data.blobs(np.random.default_rng(i), (40, 52), 2)[1], 2))
+        for i in range(4)
+    ]
+    items = [
+        Item(item.case, item.prediction, {"first": item.truth["label"]} | ({"second": others[i]} if i < 4 else {}))
+        for i, item in enumerate(items)
+    ]
+    scores = evaluate(items, TWO)
+    columns, rows = console_table(scores)
+    by_name = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+    prediction, reader = by_name["prediction against reader 'first'"], by_name["reader 'second' against reader 'first'"]
+    assert prediction["n"] == reader["n"] == "4"  # the fifth was read by one only
+    for row, who in ((prediction, "prediction"), (reader, "second")):
+        values = [
+            r["dice"]
+            for r in scores.rows
+            if (r["prediction"], r["reader"], r["class"]) == (who, "first", "(mean)") and r["case"] != "case4"
+        ]
+        assert row["Dice"].startswith(f"{np.mean(values):.3f} (")
+    (beside,) = [part for part in sections(scores, items, TWO) if part.title == "Beside the other readers"]
+    (table,) = beside.blocks
+    assert [row[0] for row in table.rows] == [
+        f"{label}: {who} against reader 'first'"
+        for label in ("a", "b <wide>")
+        for who in ("prediction", "reader 'second'")
+    ]
+    assert "4 cases that both have read" in table.caption
+    means = {
+        r["prediction"]: r for r in scores.rows if r["case"] == "case0" and r["class"] == "a" and r["reader"] == "first"
+    }
+    assert means["second"]["dice"] < means["prediction"]["dice"] == 1
+
+
+def test_pooled_figures_have_a_table_of_their_own(tmp_path):
+    items = image_items(tmp_path)
+    scores = evaluate(items, TWO)
+    (pooled,) = [part for part in sections(scores, items, TWO) if "pooled" in part.title]
+    (table,) = pooled.blocks
+    a, b = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert a["Dice"] == f"{scores.pooled[0]['dice']:.4f}"
+    assert b["Sensitivity"] == f"{scores.pooled[1]['sensitivity']:.4f}"
+    assert "AUC" not in table.columns  # no probabilities
+    assert (a["Cases"], a[""]) == ("5", "a: prediction against reader 'label'")
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_cases_and_no_images(tmp_path, count):
     items = [Item(i.case, i.prediction, i.truth) for i in image_items(tmp_path, count)]
     parts = sections(evaluate(items, TWO), items, TWO)
-    assert not any(isinstance(b, page.Figure) for b in parts[3].blocks)
+    (pictures,) = [part for part in parts if "worst" in part.title]
+    assert not any(isinstance(b, page.Figure) for b in pictures.blocks)
     assert page.render(tmp_path / "r.html", title="few", sections=parts).stat().st_size > 1000
 
 

@@ -1,0 +1,203 @@
+"""Scores → tables: of the report, and of the console."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from cpfnet.evaluation.metrics import METRICS
+from cpfnet.evaluation.scores import (
+    ALL_READERS,
+    BACKGROUND,
+    MEAN,
+    MEAN_WITH_BACKGROUND,
+    PREDICTION,
+    Scores,
+    aggregate,
+)
+from cpfnet.report import page
+
+_NOTE = (
+    "Mean over cases, below it the 95 % interval, SD and, where they differ, the number of cases counted. A distance is infinite "
+    "where one mask is empty: then the mean is ∞, with the median and the mean of the finite ones below it. "
+    "Missed: structures in the label with an empty prediction. Spurious: predicted ones that the label lacks."
+)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """With a minus sign, ∞ and – for what is not defined."""
+    if math.isnan(value):
+        return "–"
+    return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def title_of(metric: str, unit: str) -> str:
+    """A metric's heading; distances with their unit."""
+    label, higher = METRICS[metric]
+    return label if higher else f"{label}, {unit}"
+
+
+def _cell(entry: dict[str, Any] | None, cases: int) -> page.Cell | str:
+    if entry is None or not entry["count"]:
+        return "–"
+    digits = _digits(entry["metric"])
+    if entry["infinite"]:
+        detail = f"median {number(entry['median'], digits)}"
+        if entry["infinite"] < entry["count"]:
+            finite = entry["count"] - entry["infinite"]
+            detail += f"\n{finite} of {entry['count']} finite: {number(entry['finite_mean'], digits)}"
+        return page.Cell(number(entry["mean"], digits), detail)
+    parts = []
+    if not math.isnan(entry["low"]):
+        parts.append(f"{number(entry['low'], digits)} … {number(entry['high'], digits)}")
+    if not math.isnan(entry["sd"]):
+        parts.append(f"SD {number(entry['sd'], digits)}")
+    if entry["count"] != cases:
+        parts.append(f"n = {entry['count']}")
+    return page.Cell(number(entry["mean"], digits), "\n".join(parts))
+
+
+def _digits(metric: str) -> int:
+    return 3 if METRICS[metric].higher_is_better else 2
+
+
+def _match(prediction: str, reader: str) -> str:
+    """Who is scored against whom."""
+    who = "prediction" if prediction == PREDICTION else f"reader {prediction!r}"
+    whom = reader.strip("()") if reader == ALL_READERS else f"reader {reader!r}"
+    return f"{who} against {whom}"
+
+
+def score_tables(scores: Scores) -> list[page.Section]:
+    """One section for each pair of prediction and reader, the headline reader first."""
+    pairs = list(dict.fromkeys((row["prediction"], row["reader"]) for row in scores.rows))
+    pairs.sort(key=lambda pair: pair != (PREDICTION, scores.reader))
+    unit = scores.protocol["distance unit"]
+    overlap = [
+        m
+        for m, metric in METRICS.items()
+        if metric.higher_is_better and m not in ("auc", "cldice", "thin_recall", "nsd")
+    ]
+    others = [m for m in METRICS if m not in overlap]
+    out: list[page.Section] = []
+    for prediction, reader in pairs:
+        entries = {
+            (a["class"], a["metric"]): a
+            for a in scores.aggregates
+            if (a["prediction"], a["reader"]) == (prediction, reader)
+        }
+        members = [r for r in scores.rows if (r["prediction"], r["reader"]) == (prediction, reader)]
+        classes = list(dict.fromkeys(row["class"] for row in members))
+        names = [c for c in classes if c not in (BACKGROUND, MEAN, MEAN_WITH_BACKGROUND)]
+        cases = len({row["case"] for row in members})
+        match = _match(prediction, reader)
+        blocks: list[page.Block] = []
+        for wanted in (overlap, others):
+            present = [m for m in wanted if any((c, m) in entries for c in classes)]
+            shown = [*names, *([MEAN] if len(names) > 1 else [])]
+            if wanted is overlap:
+                shown += [BACKGROUND, MEAN_WITH_BACKGROUND]
+            columns = ["Class", *(title_of(m, unit) for m in present)]
+            rows: list[list[str | page.Cell]] = [
+                [label.strip("()").capitalize() if label.startswith("(") else label]
+                + [_cell(entries.get((label, m)), cases) for m in present]
+                for label in shown
+            ]
+            if wanted is others:
+                columns += ["Missed", "Spurious"]
+                for row, label in zip(rows, shown, strict=True):
+                    entry = entries[label, "dice"]
+                    row += [f"{entry['missed']} of {entry['present']}", str(entry["spurious"])]
+            blocks.append(page.Table(columns, rows))
+        blocks.append(page.Text([f"{cases} cases. {_NOTE}"]))
+        out.append(page.Section("Scores" if len(pairs) == 1 else match[0].upper() + match[1:], blocks))
+    return out
+
+
+def beside_readers(scores: Scores) -> list[tuple[str, str, dict[tuple[str, str, str], dict[str, Any]]]]:
+    """Each reader against each other, and the prediction against the same, on the same cases.
+
+    Returns:
+        For each pair of readers: second, first, and ``(prediction or second, class, metric)`` → aggregate against the first, over
+        the cases that both have read.
+    """
+    pairs = dict.fromkeys((r["prediction"], r["reader"]) for r in scores.rows if r["prediction"] != PREDICTION)
+    out = []
+    for second, first in pairs:
+        against = [r for r in scores.rows if r["reader"] == first and r["prediction"] in (PREDICTION, second)]
+        both = {r["case"] for r in against if r["prediction"] == second}
+        found = aggregate([r for r in against if r["case"] in both], seed=scores.seed)
+        out.append((second, first, {(a["prediction"], a["class"], a["metric"]): a for a in found}))
+    return out
+
+
+def reader_tables(scores: Scores) -> list[page.Block]:
+    """How well the readers agree among themselves, and beside it how well the prediction agrees with the same reader."""
+    unit, blocks = scores.protocol["distance unit"], list[page.Block]()
+    for second, first, entries in beside_readers(scores):
+        labels = dict.fromkeys(
+            label for _, label, _ in entries if label not in (BACKGROUND, MEAN, MEAN_WITH_BACKGROUND)
+        )
+        metrics = [
+            m for m in METRICS if m not in ("accuracy", "mcc", "iou") and (second, next(iter(labels)), m) in entries
+        ]
+        cases = max(entry["count"] + entry["undefined"] for entry in entries.values())
+        rows: list[list[str | page.Cell]] = [
+            [f"{label}: {_match(who, first)}", *(_cell(entries.get((who, label, m)), cases) for m in metrics)]
+            for label in labels
+            for who in (PREDICTION, second)
+        ]
+        caption = f"{cases} cases that both have read; the same region, and the same label to be met."
+        blocks.append(page.Table(["", *(title_of(m, unit) for m in metrics)], rows, caption))
+    return blocks
+
+
+def pooled_table(scores: Scores) -> list[page.Block]:
+    """The pixels of all cases together, for comparison with papers that report these."""
+    metrics = [m for m in METRICS if any(m in entry for entry in scores.pooled)]
+    rows = [
+        [
+            f"{entry['class']}: {_match(entry['prediction'], entry['reader'])}",
+            *(number(entry[m], 4) if m in entry else "–" for m in metrics),
+            str(entry["cases"]),
+        ]
+        for entry in scores.pooled
+    ]
+    caption = (
+        "Not the mean over cases: a case with more of the structure weighs more, and there is no interval. Compare it only with "
+        "figures that were pooled, too."
+    )
+    return [page.Table(["", *(METRICS[m].label for m in metrics), "Cases"], rows, caption)] if rows else []
+
+
+def console_table(scores: Scores) -> tuple[list[str], list[list[str]]]:
+    """The headline as columns and rows of text: classes, their means, the readers, and the guide's metric under its own name.
+
+    Each cell is the mean over cases, Dice with its 95 % interval; ``n`` counts the cases behind Dice.
+    """
+    unit = scores.protocol["distance unit"]
+    metrics = [m for m in ("dice", "iou", "auc", "cldice", "thin_recall", "nsd", "hd95") if scores.of(m)]
+    labels = list(dict.fromkeys(r["class"] for r in scores.rows if r["class"] != BACKGROUND))
+    if len(labels) == 3:  # one class is its own mean
+        labels.remove(MEAN)
+    rows = [_console_row(label.strip("()"), [scores.of(m, label) for m in metrics]) for label in labels]
+    for second, first, entries in beside_readers(scores):
+        rows += [
+            _console_row(_match(who, first), [entries.get((who, MEAN, m)) for m in metrics])
+            for who in (PREDICTION, second)
+        ]
+    for entry in scores.guide:
+        where = "" if len({g["reader"] for g in scores.guide}) == 1 else f" ({entry['reader']})"
+        cells = [number(entry["guide_dice"]), number(entry["guide_iou"]), *[""] * (len(metrics) - 2)]
+        rows.append([f"guide's, {entry['region']}{where}", *cells, str(entry["cases"]), ""])
+    return ["", *(title_of(m, unit) for m in metrics), "n", "missed"], rows
+
+
+def _console_row(name: str, entries: list[dict[str, Any] | None]) -> list[str]:
+    """One line; the first of the entries is Dice, which every class has."""
+    cells = ["–" if e is None else number(e["mean"], _digits(e["metric"])) for e in entries]
+    dice = entries[0]
+    assert dice is not None
+    if not math.isnan(dice["low"]):
+        cells[0] += f" ({number(dice['low'])} … {number(dice['high'])})"
+    return [name, *cells, str(dice["count"]), f"{dice['missed']} of {dice['present']}"]
