@@ -20,8 +20,8 @@ test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
 lint: install
-	$(BIN)/ruff format --check src tests docs/conf.py
-	$(BIN)/ruff check src tests docs/conf.py
+	$(BIN)/ruff format --check src tests benchmarks docs/conf.py
+	$(BIN)/ruff check src tests benchmarks docs/conf.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from benchmarks.accuracy.protocol import PROTOCOLS
@@ -45,8 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     nnunet = commands.add_parser("nnunet", parents=[runs], help="nnU-Net on the same cases, in its own environment")
     nnunet.add_argument("dataset", choices=PROTOCOLS)
     nnunet.add_argument("--configuration", choices=("2d", "3d_fullres"), default="2d")
-    length = nnunet.add_argument_group()
-    length.add_argument("--full", action="store_true", help="nnU-Net's own schedule, whatever time it takes")
+    nnunet.add_argument("--full", action="store_true", help="nnU-Net's own schedule, whatever time it takes")
 
     table = commands.add_parser("table", help="Markdown tables from the rows of all runs")
     table.add_argument("out", type=Path, nargs="?", default=OUT)
@@ -59,13 +59,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(options: argparse.Namespace, variants: Sequence[Variant]) -> int:
+def _each(options: argparse.Namespace, runs: Mapping[str, Callable[..., object]]) -> int:
     """All runs, one after the other; how many failed."""
+    failed = 0
+    for seed in options.seeds:
+        for fold in options.folds:
+            for name, run in runs.items():
+                try:
+                    run(fold=fold, seed=seed)
+                except CpfnetError as error:  # the others still run
+                    print(f"{name}, fold {fold}, seed {seed}: {error}", file=sys.stderr)
+                    failed += 1
+    return failed
+
+
+def _train(options: argparse.Namespace) -> int:
     from benchmarks.accuracy.runs import Bench
 
-    name = getattr(options, "dataset", options.command)
     bench = Bench(
-        PROTOCOLS[name],
+        PROTOCOLS[getattr(options, "dataset", options.command)],
         options.data,
         options.out,
         minutes=options.minutes,
@@ -74,16 +86,32 @@ def _train(options: argparse.Namespace, variants: Sequence[Variant]) -> int:
         mirrored=options.tta,
         settings=tuple(getattr(options, "settings", ())),
     )
-    failed = 0
-    for seed in options.seeds:
-        for fold in options.folds:
-            for variant in variants:
-                try:
-                    bench.run(variant, fold=fold, seed=seed)
-                except CpfnetError as error:  # the others still run
-                    print(f"{variant.name}, fold {fold}, seed {seed}: {error}", file=sys.stderr)
-                    failed += 1
-    return failed
+    if options.command == "nnunet":
+        from benchmarks.accuracy.nnunet import run
+
+        return _each(options, {"nnU-Net": partial(run, bench, options.configuration, full=options.full)})
+    variants = ABLATION if options.command == "ablation" else [Variant(name, name) for name in options.networks]
+    return _each(options, {variant.name: partial(bench.run, variant) for variant in variants})
+
+
+def _table(options: argparse.Namespace) -> None:
+    from benchmarks.accuracy.runs import rows
+    from benchmarks.accuracy.table import fill, tables
+
+    texts = tables(rows(options.out))
+    if options.into is not None:
+        print(f"{options.into}: filled {', '.join(fill(options.into, texts))}")
+        return
+    for name, text in texts.items():
+        print(f"## {name}\n\n{text}")
+
+
+def _pictures(options: argparse.Namespace) -> None:
+    from benchmarks.accuracy.pictures import boundaries
+    from benchmarks.accuracy.runs import rows
+
+    mine = [row for row in rows(options.out) if row["dataset"] == options.dataset]
+    print(f"{options.to}: {', '.join(boundaries(mine, options.networks, options.to))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -91,11 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does
     options = _parser().parse_args(arguments)
     try:
-        if options.command in PROTOCOLS:
-            failed = _train(options, [Variant(name, name) for name in options.networks])
-        elif options.command == "ablation":
-            failed = _train(options, ABLATION)
-        sys.exit(1 if failed else 0)
+        if options.command == "table":
+            _table(options)
+        elif options.command == "pictures":
+            _pictures(options)
+        elif _train(options):
+            sys.exit(1)
     except CpfnetError as error:
         fail(error)
     except KeyboardInterrupt:

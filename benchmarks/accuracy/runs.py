@@ -25,6 +25,8 @@ from cpfnet.inference.backends import pick_device
 from cpfnet.planning import Plan
 
 Say = Callable[[str], None]
+Row = dict[str, Any]
+"""What is written of one run, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Bench:
         """The budget as asked for; it stands in every row."""
         return {"minutes": self.minutes} if self.steps is None else {"steps": self.steps}
 
-    def run(self, variant: Variant, *, fold: int, seed: int) -> dict[str, Any]:
+    def run(self, variant: Variant, *, fold: int, seed: int) -> Row:
         """Train and judge one variant; the row, from before where the run was done before.
 
         Raises:
@@ -92,6 +94,7 @@ class Bench:
                 model,
                 out=place / ("scores-mirrored" if self.mirrored else "scores"),
                 split="test",
+                threshold_on=self.protocol.threshold_on,
                 device=self.device,
                 tta=self.mirrored,
                 overwrite=True,  # what an interrupted run left
@@ -192,7 +195,7 @@ def row_name(mirrored: bool) -> str:
     return "row-mirrored.json" if mirrored else "row.json"
 
 
-def rows(out: Path) -> list[dict[str, Any]]:
+def rows(out: Path) -> list[Row]:
     """All rows below a folder, each with its ``place``; in the order of their names."""
     found = sorted([*out.rglob("row.json"), *out.rglob("row-mirrored.json")])
     return [json.loads(path.read_text(encoding="utf-8")) | {"place": path.parent} for path in found]

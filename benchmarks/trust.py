@@ -1,0 +1,193 @@
+"""How far predictions can be trusted to say when they are wrong: python benchmarks/trust.py MODEL DATASET [--other DATASET]
+
+Segments the cases of DATASET that MODEL was not trained on, as they are and shifted (blurred, darker, brighter, noisy, at a quarter of
+their resolution), and those of another data set with the same labels; then judges what the probabilities tell. Half of the
+cases as they are (at random, 50 times) stand for validation cases: `cpfnet.inference.quality.fit` sees them alone, and all figures are of the
+other half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from scipy.stats import spearmanr
+
+from cpfnet import formats, preprocessing
+from cpfnet.data.dataset import Case, load
+from cpfnet.errors import CpfnetError
+from cpfnet.evaluation import metrics
+from cpfnet.inference import quality
+from cpfnet.inference.backends import torch_backend
+from cpfnet.inference.tiling import predict_array
+from cpfnet.inference.uncertainty import uncertainty
+from cpfnet.labels import OUTSIDE, encode, membership
+from cpfnet.model import Model
+from cpfnet.planning import Plan
+from cpfnet.preprocessing.decision import calibrate, decide
+
+SPLITS = 50
+SCORES = ("confidence", "promised Dice", "boundary certainty")
+
+
+@dataclass
+class Row:
+    """One case under one shift: ``scores`` are those of `SCORES`, higher for better; ``caught`` the share of wrong pixels among the tenth that is most uncertain."""
+
+    case: str
+    shift: str
+    dice: float
+    confidences: tuple[float | None, ...]
+    scores: tuple[float, ...]
+    caught: float
+
+
+def shifted(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """An image ``(channels, …)`` as it is and as other conditions would have it, in the range of its values."""
+    yield "as it is", array
+    x = array.astype(np.float32)
+    full = 255.0 if array.dtype == np.uint8 else float(np.quantile(x, 0.995))
+    unit = (x / full).clip(0, 1)
+    flat = x.ndim == 3
+    yield "blurred", ndimage.gaussian_filter(x, (0, *[3.0 if flat else 1.5] * (x.ndim - 1)))
+    yield "darker (gamma 2)", full * unit**2
+    yield "brighter (gamma 1/2)", full * unit**0.5
+    yield "noise (SD 8 %)", x + np.random.default_rng(0).normal(0, 0.08 * full, x.shape).astype(np.float32)
+    small = ndimage.zoom(x, (1, *[0.25 if flat else 0.5] * (x.ndim - 1)), order=1)
+    yield "coarse", ndimage.zoom(small, [n / m for n, m in zip(x.shape, small.shape, strict=True)], order=1)
+
+
+def judge(case: str, shift: str, probabilities: np.ndarray, codes: np.ndarray, plan: Plan, threshold: float) -> Row:
+    """What calibrated probabilities tell, and what is true.
+
+    Args:
+        case, shift: names.
+        probabilities: on the network's grid.
+        codes: the label there.
+        plan, threshold: the Model's.
+    """
+    labels, valid = plan.labels, codes < OUTSIDE
+    classes = decide(iter(probabilities), labels, threshold)
+    planes = probabilities[1:] if labels.exclusive else probabilities
+    masks = [classes == k + 1 for k in range(len(planes))] if labels.exclusive else list(classes)
+    truths = [members[codes] for members in membership(labels).T]
+    dices = [metrics.dice(metrics.count(m, t, valid)) for m, t in zip(masks, truths, strict=True)]
+    promised = [2 * p[m].sum() / max(m.sum() + p.sum(), 1) for p, m in zip(planes, masks, strict=True)]
+    entropy = uncertainty(probabilities, exclusive=labels.exclusive)
+    found = np.any(masks, axis=0)
+    band = ndimage.binary_dilation(found, iterations=2) & ~ndimage.binary_erosion(found, iterations=2)
+    wrong = np.any([m != t for m, t in zip(masks, truths, strict=True)], axis=0) & valid
+    limit = np.quantile(entropy[valid], 0.9)
+    sure = quality.confidences(probabilities, classes, labels)
+    known = [value for value in sure if value is not None]
+    return Row(
+        case,
+        shift,
+        float(np.nanmean(dices)),
+        sure,
+        (
+            float(np.mean(known)) if known else 0.0,
+            float(np.mean(promised)),
+            1 - float(entropy[band].mean()) if band.any() else 0.0,
+        ),
+        float((wrong & (entropy > limit)).sum() / max(wrong.sum(), 1)),
+    )
+
+
+def segment(model: Model, cases: list[Case], other: list[Case]) -> Iterator[Row]:
+    """Every case under every shift, and the cases of another data set as they are."""
+    backend, plan = torch_backend(model), model.plan
+    for number, case in enumerate([*cases, *other]):
+        image = formats.read(list(case.images))
+        codes = encode(formats.read(next(iter(case.labels.values()))), plan.labels)
+        for shift, array in shifted(image.array) if number < len(cases) else [("the other data set", image.array)]:
+            pixels, trace = preprocessing.apply(replace(image, array=array), plan)
+            probabilities = predict_array(backend, pixels, plan)
+            calibrate(probabilities, model.fitted.temperature, exclusive=plan.labels.exclusive)
+            label = preprocessing.apply_codes(codes, trace)
+            yield judge(case.id, shift, probabilities, label, plan, model.fitted.threshold[0])
+
+
+def auroc(score: np.ndarray, failed: np.ndarray) -> float:
+    """Chance that a failure scores lower than a success."""
+    return metrics.auc(-score, failed) if 0 < failed.sum() < failed.size else np.nan
+
+
+def report(rows: list[Row], plan: Plan) -> None:
+    """Print the tables."""
+    names = list(dict.fromkeys(row.case for row in rows if row.shift == "as it is"))
+    plain = {row.case: row for row in rows if row.shift == "as it is"}
+    tenth = float(np.quantile([row.dice for row in plain.values()], 0.1))
+    print(
+        f"{len(names)} cases as they are: Dice {np.mean([row.dice for row in plain.values()]):.3f}, a tenth below {tenth:.3f}\n"
+    )
+    print(
+        "| images | n | Dice | estimate errs by | mean Dice errs by | looked at: failures | successes | errors in the most uncertain 10 % |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    shifts = list(dict.fromkeys(row.shift for row in rows))
+    for shift in shifts:
+        some = [row for row in rows if row.shift == shift]
+        errors, plains, bad, good = [], [], [], []
+        for split in range(SPLITS):
+            order = np.random.default_rng(split).permutation(len(names))
+            fitting = [names[k] for k in order[: len(names) // 2]]
+            fitted, _ = quality.fit(
+                [plain[n].confidences for n in fitting], [plain[n].dice for n in fitting], plan.labels
+            )
+            average = np.mean([plain[name].dice for name in fitting])
+            for row in some:
+                if row.case in fitting or fitted is None:
+                    continue
+                told = quality.assess(row.confidences, [fitted], plan.labels)
+                (bad if row.dice < tenth else good).append(bool(told.look))
+                if told.dice is not None:
+                    errors.append(abs(told.dice - row.dice))
+                    plains.append(abs(average - row.dice))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a mean of nothing is told as nan
+            figures = [np.mean(values) for values in (errors, plains, bad, good)]
+        dice, caught = np.mean([row.dice for row in some]), np.mean([row.caught for row in some])
+        print(
+            f"| {shift} | {len(some)} | {dice:.3f} | {figures[0]:.3f} | {figures[1]:.3f} | {figures[2]:.0%} | {figures[3]:.0%} | {caught:.0%} |"
+        )
+    print(
+        f"\n| score | Spearman with Dice, as they are | AUROC, as they are, Dice < {tenth:.2f} | all, Dice < {tenth:.2f} | all, Dice < 0.7 |"
+    )
+    print("|---|---|---|---|---|")
+    for k, name in enumerate(SCORES):
+        here = np.array([(row.scores[k], row.dice) for row in plain.values()])
+        everywhere = np.array([(row.scores[k], row.dice) for row in rows])
+        print(
+            f"| {name} | {spearmanr(*here.T)[0]:.2f} | {auroc(here[:, 0], here[:, 1] < tenth):.3f} "
+            f"| {auroc(everywhere[:, 0], everywhere[:, 1] < tenth):.3f} | {auroc(everywhere[:, 0], everywhere[:, 1] < 0.7):.3f} |"
+        )
+    print(
+        f"\nfailures: {sum(row.dice < tenth for row in rows)} of {len(rows)} below {tenth:.2f}, {sum(row.dice < 0.7 for row in rows)} below 0.7"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--other", type=Path, help="a data set with the same labels from elsewhere")
+    parser.add_argument("--cases", type=int, help="at most so many of DATASET")
+    options = parser.parse_args()
+    try:
+        model = Model.load(options.model)
+        seen = set(model.metrics.get("cases", {}).get("train", []))
+        cases = [case for case in load(options.dataset).cases if case.labels and case.id not in seen][: options.cases]
+        other = [case for case in load(options.other).cases if case.labels] if options.other else []
+    except CpfnetError as error:
+        raise SystemExit(str(error)) from None
+    report(list(segment(model, cases, other)), model.plan)
+
+
+if __name__ == "__main__":
+    main()
