@@ -185,7 +185,7 @@ class TestFit:
 
     def test_one_case_fits_nothing_and_says_so(self, make) -> None:
         found = fit(overconfident, make(1, THREE), plan_for(THREE))
-        assert found.values == {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,)}
+        assert found.values == {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,), "quality": None}
         assert found.notes["temperature"].startswith("1: one validation case")
         assert "after" not in found.calibration
 
@@ -221,6 +221,15 @@ class TestFit:
         (size,) = found.values["smallest"]
         assert 2 <= size <= 30
         assert "+" in found.notes["smallest"]
+
+    def test_quality_is_that_of_the_calibrated_network(self, make) -> None:
+        one = Labels(classes=[THREE.classes[0]])
+        found = fit(overconfident, make(12, one), plan_for(one))
+        quality = found.values["quality"]
+        assert quality.cases == 12
+        assert quality.found == ("a",)
+        assert 0.6 < quality.lowest < 0.85  # uncalibrated it would be above 0.9
+        assert "12" in found.notes["quality"]
 
     def test_it_may_be_stopped(self, make) -> None:
         def stop(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""What the validation cases tell once the weights are chosen: temperature, thresholds, smallest pieces, and how far to trust them.
+"""What the validation cases tell once the weights are chosen: temperature, thresholds, smallest pieces, and how far to trust.
 
 The cases are segmented twice, as `predict` does it, and let go of one by one: memory holds the probabilities of one case. The
 first time gives the loss at a grid of temperatures (`temperature`) and the counts of probabilities (`choices.histogram`); the
@@ -18,13 +18,14 @@ import numpy as np
 
 from cpfnet.evaluation import calibration
 from cpfnet.evaluation.calibration import Tally
+from cpfnet.inference import quality
 from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.decision import calibrate, decide
 from cpfnet.training import choices, temperature
 from cpfnet.training.cache import Cached
 from cpfnet.training.choices import Pieces
-from cpfnet.training.validation import Segment
+from cpfnet.training.validation import Segment, dices, mean
 
 
 @dataclass
@@ -37,7 +38,9 @@ class Findings:
         calibration: for ``metrics.json``; empty where no pixel counts.
     """
 
-    values: dict[str, Any] = field(default_factory=lambda: {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,)})
+    values: dict[str, Any] = field(
+        default_factory=lambda: {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,), "quality": None}
+    )
     notes: dict[str, str] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
 
@@ -79,6 +82,7 @@ def fit(
         advance(len(cases) + done, len(cases) + len(chosen))
         second.add(segment(np.asarray(case.image())), case, own)
     _smallest(second.pieces, plan, found)
+    found.values["quality"], found.notes["quality"] = quality.fit(second.confidences, second.dices, plan.labels)
     found.calibration = second.calibration(len(chosen))
     return found
 
@@ -168,11 +172,15 @@ class _Second:
 
     Attributes:
         pieces: of each case, of each class, of each reader.
+        confidences: of each case, of each class (`quality.confidences`).
+        dices: of each case, the mean over its classes; small pieces are still there, as they are to `quality.confidences`.
     """
 
     def __init__(self, plan: Plan, value: float, thresholds: Sequence[float]):
         self.plan, self.value, self.thresholds = plan, value, thresholds
         self.pieces: list[list[list[Pieces]]] = []
+        self.confidences: list[tuple[float | None, ...]] = []
+        self.dices: list[float | None] = []
         self._tallies: dict[tuple[str, int, str], Tally] = {}
 
     def add(self, probabilities: np.ndarray, case: Cached, left_out: float) -> None:
@@ -195,6 +203,8 @@ class _Second:
         self._tally("after", probabilities, readers, bands)
         calibrate(probabilities, self.value / left_out, exclusive=labels.exclusive)
         classes = decide(probabilities, labels, self.thresholds)
+        self.confidences.append(quality.confidences(probabilities, classes, labels))
+        self.dices.append(mean(dices(classes, case.codes(), labels)))
         scale = case.pixels / probabilities[0].size
         self.pieces.append(
             [

@@ -10,7 +10,8 @@ import numpy as np
 
 from cpfnet.evaluation import metrics
 from cpfnet.labels import OUTSIDE, membership
-from cpfnet.planning import Plan
+from cpfnet.planning import Labels, Plan
+from cpfnet.preprocessing.decision import decide
 from cpfnet.training.cache import Cached
 
 Segment = Callable[[np.ndarray], np.ndarray]
@@ -32,32 +33,41 @@ def validate(
         ``dice`` (mean over the classes of their means over the cases), ``classes`` (name → mean), ``cases`` (id → name → Dice).
     """
     names = [c.name for c in plan.labels.classes]
-    table = membership(plan.labels)
     scores = {}
     for done, case in enumerate(cases):
         advance(done, len(cases))
-        predicted = _decide(segment(np.asarray(case.image())), plan)
-        readers = [
-            [metrics.dice(metrics.count(predicted[k], table[codes, k], codes < OUTSIDE)) for k in range(len(names))]
-            for codes in case.codes()
-        ]
-        scores[case.id] = [_mean(values) for values in zip(*readers, strict=True)]
-    classes = [_mean(values) for values in zip(*scores.values(), strict=True)]
+        predicted = decide(segment(np.asarray(case.image())), plan.labels)
+        scores[case.id] = dices(predicted, case.codes(), plan.labels)
+    classes = [mean(values) for values in zip(*scores.values(), strict=True)]
     return {
-        "dice": _mean(classes),
+        "dice": mean(classes),
         "classes": dict(zip(names, classes, strict=True)),
         "cases": {case: dict(zip(names, values, strict=True)) for case, values in scores.items()},
     }
 
 
-def _decide(probabilities: np.ndarray, plan: Plan) -> np.ndarray:
-    """bool (classes, …)."""
-    if plan.labels.exclusive:
-        winner = probabilities.argmax(axis=0)
-        return winner == np.arange(1, len(probabilities)).reshape(-1, *[1] * winner.ndim)
-    return probabilities > 0.5
+def dices(classes: np.ndarray, codes: np.ndarray, labels: Labels) -> list[float | None]:
+    """Dice of each class, the mean over the readers; None where it is neither there nor predicted.
+
+    Args:
+        classes: as `decide` gives them.
+        codes: uint8 ``(readers, [depth,] height, width)``.
+        labels: the Plan's.
+    """
+    table = membership(labels)
+    readers = [
+        [
+            metrics.dice(
+                metrics.count(classes == k + 1 if labels.exclusive else classes[k], table[own, k], own < OUTSIDE)
+            )
+            for k in range(len(labels.classes))
+        ]
+        for own in codes
+    ]
+    return [mean(values) for values in zip(*readers, strict=True)]
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are known."""
     known = [v for v in values if v is not None and not math.isnan(v)]
     return math.fsum(known) / len(known) if known else None
