@@ -52,7 +52,9 @@ def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
     out = np.empty((len(plan.channels), *way.grid), dtype=np.float32)
     with _naming(image):
         for plane, stored, channel in zip(out, image.array, plan.channels, strict=True):
-            values = intensity.normalise(stored, channel.intensity, where=f"channel {channel.name!r}")
+            values = intensity.normalise(
+                stored, channel.intensity, image=image.array, where=f"channel {channel.name!r}"
+            )
             plane[...] = spatial.resample(way.orient(values), way.grid)
     return out, way
 

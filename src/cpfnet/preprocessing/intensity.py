@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from cpfnet.errors import FormatError
-from cpfnet.planning import Intensity, MinMax, Percentiles, Scale, Window, ZScore
+from cpfnet.planning import Intensity, Local, MinMax, Percentiles, Scale, Window, ZScore
+from cpfnet.preprocessing.local import field_of_view, local_contrast
 
 CONSTANT_BORDER = 0.25
 """A value is padding where it fills more than this share of the two border faces of an axis."""
@@ -23,12 +24,15 @@ AIR_RATIO = 0.25
 """… and its mean, counted from the minimum, is less than this share of the body's."""
 
 
-def normalise(channel: np.ndarray, intensity: Intensity, *, where: object = None) -> np.ndarray:
+def normalise(
+    channel: np.ndarray, intensity: Intensity, *, image: np.ndarray | None = None, where: object = None
+) -> np.ndarray:
     """Apply one channel's `Intensity`.
 
     Args:
         channel: values as stored, ``([depth,] height, width)``.
         intensity: the Plan's, for this channel.
+        image: all channels, which tell together what surrounds a photograph (`Local`); default: the channel alone.
         where: file or channel, for the message.
 
     Returns:
@@ -59,6 +63,9 @@ def normalise(channel: np.ndarray, intensity: Intensity, *, where: object = None
             return minmax(channel)
         case Scale():
             return scale(channel, intensity.full, intensity.mean, intensity.std)
+        case Local():
+            inside = field_of_view(channel[None] if image is None else image)
+            return local_contrast(channel, intensity.radius, inside)
 
 
 def window(x: np.ndarray, low: float, high: float) -> np.ndarray:
