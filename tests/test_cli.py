@@ -200,7 +200,9 @@ def test_a_defect_of_ours_is_reported_without_a_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["doctor", "check", "plan", "train", "predict", "evaluate", "convert", "demo"])
+@pytest.mark.parametrize(
+    "command", ["doctor", "check", "plan", "train", "predict", "evaluate", "compare", "convert", "demo"]
+)
 def test_every_command_has_examples(command):
     said = cpfnet(command, "--help").stdout
     assert f"cpfnet {command}" in said.partition("Examples:")[2]
