@@ -77,7 +77,7 @@ def test_the_threshold_that_fits_the_other_split_is_taken(tmp_path, roi):
     limit = float(said.split()[2].rstrip(":"))
     assert limit == pytest.approx(probability(0.7), abs=0.011)
     assert scores.of("dice")["mean"] > 0.98 > own.of("dice")["mean"]
-    assert "over the 3 cases of the train split, 0 of which trained the model" in said
+    assert "over the 3 cases of the train split, of 0.01 to 0.99" in said
     assert own.protocol["threshold"] == "the model's own: vessel above 0.5"
     assert model.fitted.threshold == (0.5,)  # the Model itself stays as it was
     assert scores.of("auc")["mean"] == own.of("auc")["mean"]
@@ -120,7 +120,7 @@ def test_what_trained_the_model_is_said(tmp_path):
     model = vessels()
     model.metrics = {"cases": {"train": ["a", "b"], "validation": ["v"]}}
     said = cpfnet.evaluate(root, model, device="cpu", threshold_on="train").protocol["threshold"]
-    assert "3 cases of the train split, 2 of which trained the model" in said
+    assert "3 cases of the train split (2 of them trained the model)" in said
     scores = cpfnet.evaluate(root, model, device="cpu", split="val", threshold_on="train")
     assert "1 of 1 cases carry the names of cases that chose its epoch" in scores.warnings[0]
     assert scores.protocol["validated on"] == "1 of these cases"

@@ -115,10 +115,10 @@ def chosen_on(
             curves.append(np.mean(readers, axis=0))
     limits, dice = zip(*(best_threshold(of_class) for of_class in np.stack(curves, axis=1)), strict=True)
     trained = {name for model in models for name in model.metrics.get("cases", {}).get("train", [])}
-    seen = sum(case.id in trained for case in cases)
+    seen = f" ({sum(case.id in trained for case in cases)} of them trained the model)" if trained else ""
     words = (
         f"{_said(plan, limits)}: best mean Dice ({', '.join(f'{value:.4f}' for value in dice)}) over the {len(cases)} cases of the "
-        f"{split} split, {seen} of which trained the model; tried: {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
+        f"{split} split{seen}, of {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
     )
     return [replace(m, fitted=m.fitted.model_copy(update={"threshold": limits})) for m in models], words
 
