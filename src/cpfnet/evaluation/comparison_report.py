@@ -24,7 +24,7 @@ def _value(value: float, metric: str, sign: str = "") -> str:
         return "–"
     if math.isinf(value):
         return ("+∞" if sign else "∞") if value > 0 else "−∞"
-    return f"{value:{sign}.{_digits(metric)}f}".replace("-", "−")
+    return f"{value:{sign if value else ''}.{_digits(metric)}f}".replace("-", "−")
 
 
 def _interval(d: Difference) -> str:
@@ -126,7 +126,7 @@ def _table(comparison: Comparison, method: str) -> page.Table:
                 d.verdict.capitalize(),
             ]
         )
-    columns = ["", comparison.reference, method, "Difference", "n", "p", "r", "+ / = / −", "Verdict"]
+    columns = ["", "Reference", "Method", "Difference", "n", "p", "r", "+ / = / −", "Verdict"]
     caption = (
         "Mean over cases, with the SD over runs where there are several; n × ∞: cases infinite here and not there. Difference, below it its 95 % "
         "interval. n: patients. p: corrected (Holm), and alone. r: matched-pairs rank-biserial correlation; d: Cohen's d_z; both "
@@ -158,6 +158,7 @@ def _two(value: float) -> str:
 def _figures(comparison: Comparison) -> list[page.Section]:
     falling = [_unit(comparison, metric) for metric in METRICS if not METRICS[metric].higher_is_better]
     several = len(comparison.methods) > 2
+    classes = len({d.label for d in comparison.differences}) > 1
     strips: dict[str, list[Row]] = {}
     forest: dict[str, list[Row]] = {}
     for d in comparison.differences:
@@ -166,10 +167,10 @@ def _figures(comparison: Comparison) -> list[page.Section]:
         if d.label == comparison.headline:
             cases = comparison.cases[d.method, d.label, d.metric]
             strips.setdefault(title, []).append(Row(d.method, *numbers, cases))
-        name = f"{d.method}: {_name(d.label)}" if several else _name(d.label)
+        name = ": ".join([*[d.method] * several, *[_name(d.label)] * classes])
         forest.setdefault(title, []).append(Row(name, *numbers))
     note = (
-        f"Difference from {comparison.reference}; right of 0 is better, also where less is better. Diamond and line: {{}}the 95 % interval; blue: better, "
+        f"Difference from {comparison.reference}; right of 0 is better, also where less is better. Diamond and line: {{}}the 95 % interval, to the edge where it is infinite; blue: better, "
         "orange: worse, dark: no difference shown."
     )
     middle = "mean (median, where distances are infinite on one side) and "
@@ -186,7 +187,7 @@ def _figures(comparison: Comparison) -> list[page.Section]:
             ],
         )
     ]
-    if len({d.label for d in comparison.differences}) > 1 or several:
+    if classes or several:
         picture = page.Figure(
             differences(forest, falling=falling),
             f"Forest plot of differences: {', '.join(forest)}",

@@ -31,7 +31,7 @@ def gather(reports: Sequence[Path | str] | Mapping[str, Report | Sequence[Report
         named += map(_named, reports)
     places: dict[Path, str] = {}
     out: dict[str, list[Scores]] = {}
-    for name, report, chosen in named:
+    for name, report, _ in named:
         if not isinstance(report, Scores):
             place = _file(Path(report))
             if place in places:

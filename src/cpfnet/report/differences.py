@@ -47,6 +47,7 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
         SVG data URI.
     """
     import matplotlib
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(_STYLE):
         names = list(dict.fromkeys(row.name for rows in panels.values() for row in rows))
@@ -58,9 +59,11 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
             ax.axvline(0, color="#39424e", lw=1)
             sign = -1 if title in falling else 1
             for row in rows:
-                _row(ax, names.index(row.name), row, sign)
-            ax.margins(x=0.08)
+                _cases(ax, names.index(row.name), row, sign)
             _limits(ax, rows, falling=title in falling)
+            for row in rows:
+                _interval(ax, names.index(row.name) + 0.2 * bool(row.cases.size), row, sign)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.set_title(title, loc="left")
             ax.set_xlabel("← worse      better →", color="#39424e")
             ax.set_ylim(len(names) - 0.5, -0.5)
@@ -69,36 +72,36 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
         return _uri(figure)
 
 
-def _row(ax: Axes, place: int, row: Row, sign: int) -> None:
-    colour = {1: BETTER, -1: WORSE, 0: "#39424e"}[row.shown]
+def _cases(ax: Axes, place: int, row: Row, sign: int) -> None:
     finite = row.cases[np.isfinite(row.cases)]
-    if finite.size:
-        # Spread by rank, not by chance: the same scores give the same picture.
-        spread = (np.argsort(np.argsort(finite)) * 0.618034 + 0.5) % 1 * 0.36 - 0.38
-        colours = np.where(finite == 0, EQUAL, np.where(sign * finite > 0, BETTER, WORSE))
-        ax.scatter(finite, place + spread, s=14, c=colours.tolist(), alpha=0.75, linewidths=0, clip_on=False)
-        place_of_interval = place + 0.2
-    else:
-        place_of_interval = place
-    for edge, number, which in (
-        (0, int((sign * row.cases == -np.inf).sum()), "left"),
-        (1, int((sign * row.cases == np.inf).sum()), "right"),
-    ):
+    # Spread by rank, not by chance: the same scores give the same picture.
+    spread = (np.argsort(np.argsort(finite)) * 0.618034 + 0.5) % 1 * 0.36 - 0.38
+    colours = np.where(finite == 0, EQUAL, np.where(sign * finite > 0, BETTER, WORSE))
+    ax.scatter(finite, place + spread, s=14, c=colours.tolist(), alpha=0.75, linewidths=0, clip_on=False)
+    for edge, infinity, side in ((0, -np.inf, "left"), (1, np.inf, "right")):
+        number = np.count_nonzero(sign * row.cases == infinity)
         if number:
             text = f"{number} × ∞"
-            ax.text(edge, place - 0.2, text, ha=which, va="center", color=_ALARM, transform=ax.get_yaxis_transform())
-    if np.isfinite([row.low, row.high]).all():
-        ax.plot([row.low, row.high], [place_of_interval] * 2, color=colour, lw=2.5, solid_capstyle="butt")
-    if np.isfinite(row.estimate):
-        ax.plot(row.estimate, place_of_interval, "D", color=colour, ms=6, mec="white", mew=0.8)
-    else:
-        ax.text(0.5, place_of_interval, "–", ha="center", va="center", transform=ax.get_yaxis_transform())
+            ax.text(edge, place - 0.2, text, ha=side, va="center", color=_ALARM, transform=ax.get_yaxis_transform())
 
 
 def _limits(ax: Axes, rows: Sequence[Row], *, falling: bool) -> None:
-    low, high = ax.get_xlim()
-    if not any(np.isfinite([row.estimate, *row.cases]).any() for row in rows):
-        low, high = -1, 1
-    if any(np.isinf(row.cases).any() for row in rows):  # room for their counts
-        low, high = low - 0.2 * (high - low), high + 0.2 * (high - low)
+    """From the lowest to the highest value and 0, with room for infinite ones."""
+    values = np.concatenate([[0, row.estimate, row.low, row.high, *row.cases] for row in rows])
+    finite = values[np.isfinite(values)]
+    low, high = finite.min(), finite.max()
+    room = 0.25 if np.isinf(values).any() else 0.08
+    margin = room * (high - low) or 1e-3
+    low, high = low - margin, high + margin
     ax.set_xlim((high, low) if falling else (low, high))
+
+
+def _interval(ax: Axes, place: float, row: Row, sign: int) -> None:
+    colour = {1: BETTER, -1: WORSE, 0: "#39424e"}[row.shown]
+    ends = np.clip([row.low, row.high], *sorted(ax.get_xlim()))  # an infinite end runs to the edge
+    ax.plot(ends, [place] * 2, color=colour, lw=2.5, solid_capstyle="butt")
+    if np.isinf(row.estimate):
+        edge, side = (1, "right") if sign * row.estimate > 0 else (0, "left")
+        ax.text(edge, place, "∞", ha=side, va="center", color=colour, transform=ax.get_yaxis_transform())
+    else:
+        ax.plot(row.estimate, place, "D", color=colour, ms=6, mec="white", mew=0.8)
