@@ -77,7 +77,7 @@ def _cases(ax: Axes, place: int, row: Row, sign: int) -> None:
     # Spread by rank, not by chance: the same scores give the same picture.
     spread = (np.argsort(np.argsort(finite)) * 0.618034 + 0.5) % 1 * 0.36 - 0.38
     colours = np.where(finite == 0, EQUAL, np.where(sign * finite > 0, BETTER, WORSE))
-    ax.scatter(finite, place + spread, s=14, c=colours.tolist(), alpha=0.75, linewidths=0, clip_on=False)
+    ax.scatter(finite, place + spread, s=14, c=colours.tolist(), alpha=0.75, linewidths=0, clip_on=False, zorder=2)
     for edge, infinity, side in ((0, -np.inf, "left"), (1, np.inf, "right")):
         number = np.count_nonzero(sign * row.cases == infinity)
         if number:
@@ -98,7 +98,8 @@ def _limits(ax: Axes, rows: Sequence[Row], *, falling: bool) -> None:
 
 def _interval(ax: Axes, place: float, row: Row, sign: int) -> None:
     colour = {1: BETTER, -1: WORSE, 0: "#39424e"}[row.shown]
-    ends = np.clip([row.low, row.high], *sorted(ax.get_xlim()))  # an infinite end runs to the edge
+    left, right = sorted(ax.get_xlim())
+    ends = np.clip([row.low, row.high], left, right)  # an infinite end runs to the edge
     ax.plot(ends, [place] * 2, color=colour, lw=2.5, solid_capstyle="butt")
     if np.isinf(row.estimate):
         edge, side = (1, "right") if sign * row.estimate > 0 else (0, "left")
