@@ -64,6 +64,41 @@ def test_the_card_says_what_the_model_is_not_for(model):
         assert part in card
 
 
+def test_the_card_says_how_probabilities_become_masks(model):
+    model.fitted = model.fitted.model_copy(update={"temperature": 1.31, "threshold": (0.42,), "smallest": (120,)})
+    for line in ("- temperature: 1.31", "- threshold: 0.42", "- smallest piece, pixels of the image: 120"):
+        assert line in model.card()
+
+
+def with_line(file, line):
+    """A YAML file with a key of one line, or of a list, in another way."""
+    key = line.split(":")[0]
+    kept = [row for row in file.read_text().splitlines() if not row.lstrip().startswith((f"{key}:", "- 0"))]
+    file.write_text("\n".join([*kept, line, ""]))
+
+
+@pytest.mark.parametrize(("line", "expected"), [("threshold: 0.3", (0.3,)), ("threshold: [0.3]", (0.3,))])
+def test_one_value_holds_for_all_classes(model, tmp_path, line, expected):
+    file = model.save(tmp_path) / "fitted.yaml"
+    with_line(file, line)
+    assert Model.load(tmp_path).fitted.threshold == expected
+
+
+def test_as_many_values_as_classes(model, tmp_path):
+    with_line(model.save(tmp_path) / "fitted.yaml", "threshold: [0.4, 0.6]")
+    with pytest.raises(CpfnetError, match="2 values for threshold, and the plan has 1 class: one for all"):
+        Model.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["temperature: 0", "temperature: -1", "threshold: 1.2", "threshold: []", "smallest: -3"]
+)
+def test_values_that_cannot_be_are_refused(model, tmp_path, line):
+    with_line(model.save(tmp_path) / "fitted.yaml", line)
+    with pytest.raises(CpfnetError, match=line.split(":")[0]):
+        Model.load(tmp_path)
+
+
 def test_weights_in_channels_last_are_saved(model, tmp_path):
     network = model.network().to(memory_format=torch.channels_last)
     model.state = network.state_dict()

@@ -40,7 +40,7 @@ class Quality(Strict):
 
     cases: Count = Field(description="validation cases behind this")
     lowest: Fraction = Field(
-        description="mean probability inside the structures found, below which a case is one to look at"
+        description="mean probability inside the structures found, below which a case is one to look at first"
     )
     found: tuple[str, ...] = Field(description="classes that were found in every validation case")
     factor: Positive | None = Field(
@@ -131,9 +131,9 @@ class Model:
             given, classes = len(getattr(fitted, name)), len(plan.labels.classes)
             if given not in (1, classes):
                 raise CpfnetError(
-                    f"{given} values for {name}, and the plan has {classes} classes",
+                    f"{given} values for {name}, and the plan has {classes} class{'es' * (classes != 1)}: one for all, or one each",
                     where=folder / "fitted.yaml",
-                    mend="restore the file; one value for all classes, or one a class",
+                    mend="restore the file",
                 )
         metrics = folder / "metrics.json"
         try:
@@ -236,9 +236,32 @@ Segments {classes} in {plan.modality} {plan.source} with network `{plan.network.
 Dice, mean over validation cases and classes: {dice}. It chose the epoch, so it is optimistic; run `cpfnet evaluate` on
 cases that training never saw.
 
+Fitted on these cases, too, and applied to every prediction:
+
+{self._decisions()}
+
 ## Not for
 
 Images from other modalities, scanners or populations than those above without a new evaluation. Not a medical device.
 
 Plan: `{plan.hash[:16]}`
 """
+
+    def _decisions(self) -> str:
+        """How probabilities become masks, a line each."""
+        fitted, labels = self.fitted, self.plan.labels
+        names = [c.name for c in labels.classes]
+
+        def each(values: tuple[float, ...]) -> str:
+            several = values if len(values) > 1 else values * len(names)
+            told = ", ".join(f"{name} {value:g}" for name, value in zip(names, several, strict=True))
+            return told if len(set(several)) > 1 else f"{values[0]:g}"
+
+        chosen = not labels.exclusive or len(names) == 1
+        return "\n".join(
+            (
+                f"- temperature: {fitted.temperature:g}",
+                f"- threshold: {each(fitted.threshold) if chosen else 'none, the most probable class is taken'}",
+                f"- smallest piece, pixels of the image: {each(fitted.smallest)}",
+            )
+        )

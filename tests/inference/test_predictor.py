@@ -172,6 +172,39 @@ class TestEnsembles:
             result = Predictor([model], backend=self.constant).predict(volume(bright(self.mask, 3)))
             assert (result.array == expected).all()
 
+    def test_the_fitted_temperature_calibrates(self):
+        model = self.with_probability(0.9, fitted={"temperature": 2.0})
+        result = Predictor([model], backend=self.constant).predict(
+            volume(bright(self.mask, 3)), keep_probabilities=True
+        )
+        np.testing.assert_allclose(
+            result.probabilities[1], 3 / (3 + 1), atol=1e-6
+        )  # the odds of 9 : 1, to the power 1/2
+
+    @pytest.mark.parametrize("spacings", [(None, None), (None, (1.0, 2.0, 0.7))], ids=["one grid", "several"])
+    def test_several_models_share_what_was_fitted(self, spacings):
+        fits = (
+            {"temperature": 1.5, "threshold": (0.6,), "smallest": (10**6,)},
+            {"temperature": 2.5, "threshold": 0.8, "smallest": (0,)},
+        )
+        models = [
+            self.with_probability(p, fitted=f, spacing=s) for p, f, s in zip((0.85, 0.95), fits, spacings, strict=True)
+        ]
+        scan = volume(bright(self.mask, 3))
+        result = Predictor(models, backend=self.constant).predict(scan, keep_probabilities=True)
+        np.testing.assert_allclose(result.probabilities[1], 3 / (3 + 1), atol=1e-5)  # calibrated once, by 2
+        assert (result.array == 1).all()  # above 0.7, and dropped only where both would
+        models[0].fitted = models[0].fitted.model_copy(update={"threshold": (0.74,)})
+        assert (Predictor(models, backend=self.constant).predict(scan).array == 0).all()
+
+    def test_small_pieces_are_counted_on_the_images_own_grid(self):
+        mask = np.zeros((10, 40, 44), np.uint8)
+        mask[2:8, 10:30, 10:30], mask[4:6, 34:38, 36:40] = 1, 1  # 2,400 voxels, and 32
+        for smallest, left in ((32, 2432), (33, 2400), (2401, 0)):
+            model = make_model(values=(1,), slices="axial", spacing=(1.0, 2.0, 2.0), fitted={"smallest": smallest})
+            result = Predictor([model], backend=oracle).predict(volume(bright(mask, 1), (1.0, 1.0, 1.0)))
+            assert (result.array == 1).sum() == left
+
     def test_progress_covers_all_models(self):
         models = [make_model(slices=s) for s in ("axial", "coronal", "axial")]
         shares = []

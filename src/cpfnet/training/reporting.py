@@ -14,7 +14,15 @@ from cpfnet.model import Model
 from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.report import page
+from cpfnet.report.calibration import calibration_section
 from cpfnet.report.training import training_sections
+
+_FITTED = {
+    "temperature": "Temperature",
+    "threshold": "Threshold",
+    "smallest": "Smallest piece, pixels",
+    "quality": "Quality of predictions",
+}
 
 
 def write_report(
@@ -38,7 +46,9 @@ def write_report(
     assert model.folder is not None  # `train` has written it
     held_out = set(model.metrics["cases"]["validation"])
     chosen = [case for case in dataset.cases if case.id in held_out]
-    warnings = ["The validation cases chose the epoch: their scores are optimistic."]
+    warnings = [
+        "The validation cases chose the epoch, the temperature, the threshold and the smallest pieces: their scores are optimistic."
+    ]
     if held_out <= set(model.metrics["cases"]["train"]):
         warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
     with TemporaryDirectory(prefix="cpfnet-") as temporary:
@@ -69,13 +79,20 @@ def write_report(
         versions=page.installed("torch", "monai", "lightning-fabric", "numpy"),
         plan=(model.folder / "plan.yaml").read_text(encoding="utf-8"),
     )
+    notes = model.metrics["fitting"]
+    fits = [(title, notes[name]) for name, title in _FITTED.items() if name in notes]
+    unit = "mm" if fitted.spacing_low else "pixels"
+    trust = [
+        page.Section("Fitted on the validation cases", [page.Pairs(fits)]),
+        *calibration_section(model.metrics["calibration"], unit=unit),
+    ]
     curves = [section for section in run if section.title in ("Training", "Curves")]
     rest = [section for section in run if section not in curves]
     return page.render(
         model.folder / "report.html",
         title=f"{plan.name}: training",
         subtitle=f"{plan.network.name}, {fitted.cases} cases",
-        sections=[*curves, *scored, *rest],
+        sections=[*curves, *scored, *trust, *rest],
         overwrite=True,
     )
 

@@ -1,0 +1,100 @@
+"""Do the probabilities mean what they say: diagrams and figures before and after the temperature, as a section of a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cpfnet.report.figures import _STYLE, COLOURS, _grid, _uri
+from cpfnet.report.page import Block, Figure, Section, Table, Text
+
+_DRAWN = 6
+"""Classes in the figure; the table has them all."""
+
+_COLUMNS = {
+    "ece": "ECE",
+    "ece_band": "ECE near the boundary",
+    "brier": "Brier score",
+    "brier_band": "Brier score near the boundary",
+}
+
+
+def calibration_section(calibration: Mapping[str, Any], *, unit: str) -> list[Section]:
+    """A section for `cpfnet.report.page.render`; none where nothing is known.
+
+    Args:
+        calibration: from ``metrics.json`` of a Model: ``cases``, ``temperature``, and ``before`` and ``after`` it, of each class
+            the figures of `cpfnet.evaluation.calibration.figures`.
+        unit: of the band around the boundary, ``"mm"`` or ``"pixels"``.
+    """
+    if not calibration:
+        return []
+    moments = [when for when in ("before", "after") if when in calibration]
+    classes = list(calibration["before"])
+    rows = []
+    for name in classes:
+        for when in moments:
+            values = [calibration[when][name][key] for key in _COLUMNS]
+            heading = name if len(moments) == 1 else f"{name}, {when}"
+            rows.append([heading, *("–" if value is None else f"{value:.4f}" for value in values)])
+    blocks: list[Block] = [Table(["Class", *_COLUMNS.values()], rows), Text([_note(calibration, unit)])]
+    if uri := reliability({name: {when: calibration[when][name]["band"] for when in moments} for name in classes}):
+        caption = (
+            "Near the boundary: the share of pixels that are of the class, over the probability that they are given. On the "
+            "dashed line the two agree; below it the model is too sure of the class. Bars: the share of the pixels"
+            + (", after the temperature." if "after" in moments else ".")
+        )
+        if len(classes) > _DRAWN:
+            caption += f" The first {_DRAWN} of {len(classes)} classes."
+        blocks.append(Figure(uri, "Reliability diagrams: " + ", ".join(classes[:_DRAWN]), caption))
+    return [Section("Calibration", blocks)]
+
+
+def _note(calibration: Mapping[str, Any], unit: str) -> str:
+    cases, value = calibration["cases"], calibration["temperature"]
+    said = (
+        f"Over the pixels of {cases} validation case{'s' * (cases != 1)}, on the network's grid; each class against all else. "
+        f"ECE: mean difference between probability and share of the class, in 15 bins. Near the boundary: at most 3 {unit} from it. "
+    )
+    if "after" in calibration:
+        said += (
+            f"The temperature, {value:g}, was fitted on these very cases; so that none judges what it helped to fit, each case "
+            "stands after it at the temperature that the others gave. They also chose the epoch: on other images all of it may be worse."
+        )
+    else:
+        said += "No temperature was fitted; the cases also chose the epoch: on other images this may be worse."
+    return said
+
+
+def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
+    """One panel a class, one line before and after.
+
+    Args:
+        panels: class → "before", "after" → `cpfnet.evaluation.calibration.Tally.diagram`.
+
+    Returns:
+        SVG data URI; "" where no class has pixels.
+    """
+    shown = {name: lines for name, lines in panels.items() if any(line["pixels"] for line in lines.values())}
+    shown = dict(list(shown.items())[:_DRAWN])
+    if not shown:
+        return ""
+
+    import matplotlib
+
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _grid(len(shown), 3, 3.4)
+        for ax, (name, lines) in zip(axes, shown.items(), strict=True):
+            last = list(lines.values())[-1]
+            total = math.fsum(last["pixels"])
+            ax.bar(last["probability"], [n / total for n in last["pixels"]], 0.03, color="#c9d1da")
+            ax.plot([0, 1], [0, 1], color="#8a94a0", lw=1, ls="--")
+            for colour, (when, line) in zip((COLOURS[1], COLOURS[0]), lines.items(), strict=False):
+                ax.plot(line["probability"], line["share"], color=colour, lw=1.6, marker="o", ms=3.5, label=when)
+            ax.set_title(name, loc="left")
+            ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="Probability", ylabel="Share of the class")
+            ax.set_aspect("equal")
+            if len(lines) > 1:
+                ax.legend(frameon=False, fontsize=8, loc="upper left")
+        return _uri(figure)
