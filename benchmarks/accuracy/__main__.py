@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--networks", nargs="+", default=NETWORKS)
     ablation = commands.add_parser("ablation", parents=[trained], help="the paper's ablation, and what goes beyond it")
     ablation.add_argument("dataset", choices=PROTOCOLS)
+    names = [variant.name for variant in ABLATION]
+    ablation.add_argument("--variants", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     nnunet = commands.add_parser("nnunet", parents=[runs], help="nnU-Net on the same cases, in its own environment")
     nnunet.add_argument("dataset", choices=PROTOCOLS)
     nnunet.add_argument("--configuration", choices=("2d", "3d_fullres"), default="2d")
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     pictures.add_argument("--dataset", choices=PROTOCOLS, default="chestxray")
     pictures.add_argument("--networks", nargs="+", default=["unet", "cpfnet-hr"])
     pictures.add_argument("--to", type=Path, required=True, metavar="PNG")
+    pictures.add_argument("--into", type=Path, metavar="PAGE", help="show it between the marks of this page")
     return parser
 
 
@@ -90,7 +93,10 @@ def _train(options: argparse.Namespace) -> int:
         from benchmarks.accuracy.nnunet import run
 
         return _each(options, {"nnU-Net": partial(run, bench, options.configuration, full=options.full)})
-    variants = ABLATION if options.command == "ablation" else [Variant(name, name) for name in options.networks]
+    if options.command == "ablation":
+        variants = [variant for variant in ABLATION if variant.name in options.variants]
+    else:
+        variants = [Variant(name, name) for name in options.networks]
     return _each(options, {variant.name: partial(bench.run, variant) for variant in variants})
 
 
@@ -109,9 +115,14 @@ def _table(options: argparse.Namespace) -> None:
 def _pictures(options: argparse.Namespace) -> None:
     from benchmarks.accuracy.pictures import boundaries
     from benchmarks.accuracy.runs import rows
+    from benchmarks.accuracy.table import fill
 
     mine = [row for row in rows(options.out) if row["dataset"] == options.dataset]
-    print(f"{options.to}: {', '.join(boundaries(mine, options.networks, options.to))}")
+    cases = boundaries(mine, options.networks, options.to)
+    print(f"{options.to}: {', '.join(cases)}")
+    if options.into is not None:
+        link = os.path.relpath(options.to, options.into.parent)
+        fill(options.into, {"boundaries": f"![Boundaries of {', '.join(options.networks)}]({link})\n"})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ It lives in an environment of its own (README.md says how to make it), because i
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 import cpfnet
-from benchmarks.accuracy import budget, machine
+from benchmarks.accuracy import machine
 from benchmarks.accuracy.budget import Course, Pace
 from benchmarks.accuracy.runs import Bench, Row, judgement, row_name, write_json
 from cpfnet import labels
@@ -57,10 +58,10 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
         cpfnet.convert(dataset, raw, to="nnunet", say=bench.say)
     worker = _Worker(bench, configuration, shared, place)
     worker.once("prepare", shared / f"prepared-{configuration}.json")
-    course = None if full else _course(bench, worker, place.parent)
-    asked = {"epochs": course and course.epochs, "iterations": course and course.steps}
+    wanted = None if full else _asked(bench, worker, place.parent)
+    asked = {"epochs": wanted and wanted.epochs, "iterations": wanted and wanted.steps}
     trained = worker.once("train", place / "trained.json", device=worker.device, seed=seed, **asked)
-    if course is not None and (trained["epochs"], trained["iterations"]) != (course.epochs, course.steps):
+    if wanted is not None and wanted != Course(trained["epochs"], trained["iterations"]):
         raise TrainingError(
             "a run with another budget lies here", where=place, mend="give the budget of then, or another --out"
         )
@@ -154,17 +155,33 @@ class _Worker:
         half.replace(result)
 
 
-def _course(bench: Bench, worker: _Worker, place: Path) -> Course:
-    """Epochs and iterations that end with the budget; timed once for all seeds and folds."""
+def course(minutes: float, pace: Pace) -> Course:
+    """At most `EPOCHS` epochs that end with ``minutes``, each of iterations (``pace.step``) and one that validates.
+
+    Raises:
+        TrainingError: not even one epoch does.
+    """
+    seconds = 60 * minutes
+    iterations = max(1, math.ceil((seconds / EPOCHS - pace.validation) / pace.step))
+    epochs = math.floor(seconds / (iterations * pace.step + pace.validation))
+    if epochs < 1:
+        raise TrainingError(
+            f"{minutes:g} minutes are too few: an iteration takes {pace.step:.2g} s",
+            where="--minutes",
+            mend="give more minutes",
+        )
+    return Course(epochs, iterations)
+
+
+def _asked(bench: Bench, worker: _Worker, place: Path) -> Course:
+    """Epochs and iterations as asked for; timed once for all seeds and folds, where minutes are given."""
     if bench.steps is not None:
         epochs = min(EPOCHS, bench.steps)
         return Course(epochs, round(bench.steps / epochs))
     assert bench.minutes is not None
     with TemporaryDirectory(prefix="trial-", dir=place) as trial:
         found = worker.once("time", place / "pace.json", results=Path(trial), device=worker.device)
-    total = budget.of_minutes(bench.minutes, Pace(found["iteration"], 0.0)).total
-    epochs = min(EPOCHS, total)
-    return Course(epochs, total // epochs)
+    return course(bench.minutes, Pace(found["iteration"], found["validation"]))
 
 
 def _axes(plan: Plan, configuration: str) -> list[int]:

@@ -15,6 +15,7 @@ import random
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,22 @@ def _trainer(configuration: str, device: str, *, resume: bool = False) -> Any:
 
 
 def pace(configuration: str, device: str) -> dict[str, Any]:
-    """Seconds of one iteration."""
+    """Seconds of one iteration, and of one that validates."""
     trainer = _trainer(configuration, device)
     trainer.on_train_start()
-    for number in range(WARMING + TIMED):
-        if number == WARMING:
-            began = time.monotonic()
-        trainer.train_step(next(trainer.dataloader_train))  # its loss is fetched, so a GPU has finished
-    seconds = (time.monotonic() - began) / TIMED
+
+    def seconds(step: Callable[[Any], Any], batches: Iterator[Any]) -> float:
+        for number in range(WARMING + TIMED):
+            if number == WARMING:
+                began = time.monotonic()
+            step(next(batches))  # its loss is fetched, so a GPU has finished
+        return (time.monotonic() - began) / TIMED
+
+    learning = seconds(trainer.train_step, trainer.dataloader_train)
+    with torch.no_grad():
+        validating = seconds(trainer.validation_step, trainer.dataloader_val)
     trainer.on_train_end()
-    return {"iteration": seconds}
+    return {"iteration": learning, "validation": validating}
 
 
 def train(configuration: str, device: str, seed: int, epochs: int | None, iterations: int | None) -> dict[str, Any]:
@@ -116,6 +123,7 @@ def predict(configuration: str, device: str, source: str, out: str, step: float,
     folder = next(Path(nnUNet_results).glob(f"*/nnUNetTrainer__{PLANS}__{configuration}"))
     predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")
     predictor.allowed_mirroring_axes = tuple(axes)
+    Path(out).mkdir(parents=True, exist_ok=True)
     predictor.predict_from_files_sequential(source, out)
     return {}
 

@@ -29,5 +29,7 @@ ABLATION = (
     Variant("cpfnet", "cpfnet"),
     Variant("stem-stride-1", "cpfnet", ("network.options={stem_stride: 1}",)),
     Variant("cpfnet-hr", "cpfnet-hr"),
+    Variant("cpfnet-hr-no-gpg", "cpfnet-hr", ("network.options={gpg: false}",)),
+    Variant("cpfnet-hr-no-sapf", "cpfnet-hr", ("network.options={sapf: false}",)),
 )
-"""The paper's ablation (backbone, + GPG, + SAPF, both), then what goes beyond the paper."""
+"""The paper's ablation (backbone, + GPG, + SAPF, both), then what goes beyond the paper, and that without the paper's parts."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchmarks.accuracy import budget
+from benchmarks.accuracy import budget, nnunet
 from benchmarks.accuracy.pictures import boundaries
 from benchmarks.accuracy.protocol import PROTOCOLS, evenly, parts, write_dataset
 from benchmarks.accuracy.runs import Bench, rows
@@ -112,6 +112,15 @@ def test_budget_by_hand() -> None:
         budget.of_minutes(0.01, budget.Pace(2.0, 0.1))
 
 
+@given(st.floats(1, 600), st.floats(0.001, 29), st.floats(0, 30))
+def test_nnunet_uses_the_same_budget(minutes: float, iteration: float, validation: float) -> None:
+    found = nnunet.course(minutes, budget.Pace(iteration, validation))
+    spent = found.epochs * (found.steps * iteration + validation)
+    assert spent <= 60 * minutes * (1 + 1e-9)
+    assert spent + found.steps * iteration + validation > 60 * minutes * (1 - 1e-9)  # one more epoch would not fit
+    assert found.epochs <= nnunet.EPOCHS
+
+
 def row(
     variant: str, seed: int, fold: int, dice: float, hd95: float, *, count: int = 4, infinite: int = 0
 ) -> dict[str, Any]:
@@ -184,6 +193,15 @@ def test_tables_stand_between_their_marks(tmp_path: Path) -> None:
     assert page.read_text() == "before\n<!-- ph2: begin -->\n\n| new \\1 |\n\n<!-- ph2: end -->\nafter\n"
     with pytest.raises(OutputError, match="no place for the table drive"):
         fill(page, {"drive": "x"})
+
+
+def test_docs_have_a_place_for_every_table(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text((Path(__file__).parents[2] / "docs" / "background" / "accuracy.md").read_text(encoding="utf-8"))
+    names = [f"{name}{kind}" for name in PROTOCOLS for kind in ("", "-mirrored")]
+    names += ["drive-ablation", "ph2-ablation", "boundaries"]
+    assert fill(page, dict.fromkeys(names, "filled")) == names
+    assert "yet.*" not in page.read_text()
 
 
 @pytest.mark.slow
