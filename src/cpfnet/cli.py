@@ -184,7 +184,7 @@ def train(
     fold: Annotated[int | None, typer.Option(min=0, help="Fold to validate on, from 0.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     settings: Settings = None,
-    network: Annotated[str | None, typer.Option(help="cpfnet, cpfnet-guide, unet, …")] = None,
+    network: Annotated[str | None, typer.Option(help="cpfnet, cpfnet-hr, unet, …")] = None,
     weights: Annotated[str | None, typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,

@@ -277,7 +277,7 @@ class NetworkPlan(Strict):
 
     name: str = Field(
         "cpfnet",
-        description="cpfnet, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, resnet34-unet, or a registered one",
+        description="cpfnet, cpfnet-hr, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, resnet34-unet, or a registered one",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
     weights: str = Field(
@@ -406,7 +406,9 @@ class Plan(Strict):
         elif self.spatial.size is not None:
             raise ValueError("spatial.size is for plain images; volumes use spatial.spacing")
         elif any(channel.intensity.kind == "local" for channel in self.channels):
-            raise ValueError("intensity kind local is for plain images; volumes have window, zscore, percentiles, minmax")
+            raise ValueError(
+                "intensity kind local is for plain images; volumes have window, zscore, percentiles, minmax"
+            )
         axes = {*self.training.augmentation.flips, *self.inference.mirror}
         if "depth" in axes and self.spatial.dims == 2:
             raise ValueError(f"mirroring along depth needs spatial.mode 3d; this is {self.spatial.mode}")

@@ -30,7 +30,8 @@ def build(name: str, *, spatial_dims: int = 2, seed: int = 0) -> torch.nn.Module
         options["patch"] = [32, 64, 64]
     network = zoo.build(name, 3, 2, spatial_dims=spatial_dims, **options)
     for key, parameter in network.named_parameters():
-        if key == "sapf.gamma":  # at 0, where it starts, the SAPF branch would be out of the game
+        # What starts from 0 (SAPF's share, the last normalisation of a residual block) would leave a branch out of the game.
+        if not key.endswith("bias") and not parameter.any():
             torch.nn.init.constant_(parameter, 0.3)
     return network
 

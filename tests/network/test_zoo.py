@@ -58,7 +58,7 @@ def test_a_mistyped_name_is_told_its_neighbour(name: str, near: str) -> None:
 
 
 def test_a_wild_name_is_told_all_names() -> None:
-    with pytest.raises(NetworkError, match="known are cpfnet, cpfnet-guide, unet"):
+    with pytest.raises(NetworkError, match="known are cpfnet, cpfnet-hr, cpfnet-guide, unet"):
         zoo.build("transformer9000", 1, 2)
 
 

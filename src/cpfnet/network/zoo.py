@@ -15,7 +15,6 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-import torch
 from monai.networks.nets.attentionunet import AttentionUnet
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.basic_unetplusplus import BasicUNetPlusPlus
@@ -26,9 +25,11 @@ from torch import Tensor, nn
 
 from cpfnet.errors import NetworkError
 from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments
+from cpfnet.network.blocks import at_size
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.guide import GuideCPFNet
+from cpfnet.network.hr import CPFNetHR
 
 Builder = Callable[..., nn.Module]
 """``builder(in_channels, classes, *, spatial_dims, **options)``; its keyword-only arguments are the options."""
@@ -179,15 +180,10 @@ class AnySize(SegmentationNetwork):
         size = x.shape[2:]
         counts = [max((n + m - 1) // m, self.at_least) for n, m in zip(size, self.multiple, strict=True)]
         self.check_statistics(x, counts)
-        # Indices rather than pad and narrow: they put no condition on sizes into an exported graph.
-        for axis, (n, m, count) in enumerate(zip(size, self.multiple, counts, strict=True), start=2):
-            x = x.index_select(axis, torch.arange(count * m, device=x.device).clamp(max=n - 1))
-        logits = self.network(x)
+        logits = self.network(at_size(x, [count * m for m, count in zip(self.multiple, counts, strict=True)]))
         if isinstance(logits, (list, tuple)):
             logits = logits[-1]
-        for axis, n in enumerate(size, start=2):
-            logits = logits.index_select(axis, torch.arange(n, device=x.device))
-        return logits
+        return at_size(logits, size)
 
 
 def _widths(widths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
@@ -298,6 +294,7 @@ def _resnet34_unet(in_channels: int, classes: int, *, spatial_dims: int) -> nn.M
 
 
 register("cpfnet", CPFNet, takes_imagenet=True)
+register("cpfnet-hr", CPFNetHR, takes_imagenet=True)
 register("cpfnet-guide", GuideCPFNet, takes_imagenet=True)
 register("unet", _unet)
 register("attention-unet", _attention_unet)
