@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cpfnet.report.figures import _STYLE, COLOURS, _grid, _uri
+from cpfnet.report.figures import COLOURS, STYLE, data_uri, panel_grid
 from cpfnet.report.page import Block, Figure, Section, Table, Text
 
 _DRAWN = 6
@@ -83,8 +83,8 @@ def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
 
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _grid(len(shown), 3, 3.4)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel_grid(len(shown), 3, 3.4)
         for ax, (name, lines) in zip(axes, shown.items(), strict=True):
             last = list(lines.values())[-1]
             total = math.fsum(last["pixels"])
@@ -97,4 +97,4 @@ def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
             ax.set_aspect("equal")
             if len(lines) > 1:
                 ax.legend(frameon=False, fontsize=8, loc="upper left")
-        return _uri(figure)
+        return data_uri(figure)

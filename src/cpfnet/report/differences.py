@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cpfnet.report.figures import _STYLE, COLOURS, _grid, _uri
+from cpfnet.report.figures import COLOURS, STYLE, data_uri, panel_grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,11 +49,11 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         names = list(dict.fromkeys(row.name for rows in panels.values() for row in rows))
         dots = any(row.cases.size for rows in panels.values() for row in rows)
         columns = 2 if len(panels) in (2, 4) else 3
-        figure, axes = _grid(len(panels), columns, 0.9 + (0.75 if dots else 0.32) * max(len(names), 1.5))
+        figure, axes = panel_grid(len(panels), columns, 0.9 + (0.75 if dots else 0.32) * max(len(names), 1.5))
         for number, (ax, (title, rows)) in enumerate(zip(axes, panels.items(), strict=True)):
             ax.grid(visible=False, axis="y")
             ax.axvline(0, color="#39424e", lw=1)
@@ -69,7 +69,7 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.set_yticks(range(len(names)), names if number % columns == 0 else [""] * len(names))
             ax.tick_params(axis="y", length=0)
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def _cases(ax: Axes, place: int, row: Row, sign: int) -> None:

@@ -51,7 +51,7 @@ def legend_columns(names: Sequence[str], width: float, size: float) -> int:
     return max(1, min(len(names), int(width / (0.0085 * size * max(map(len, names), default=1) + 0.05 * size))))
 
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
     "font.size": 9,
@@ -64,6 +64,7 @@ _STYLE: Any = {
     "grid.color": "#e6eaef",
     "svg.hashsalt": "cpfnet",
 }
+"""Of every figure, for `matplotlib.rc_context`."""
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -72,7 +73,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _uri(figure: Figure, kind: str = "svg") -> str:
+def data_uri(figure: Figure, kind: str = "svg") -> str:
+    """The figure as SVG or, for pictures, as JPEG."""
     buffer = io.BytesIO()
     if kind == "svg":
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -82,7 +84,8 @@ def _uri(figure: Figure, kind: str = "svg") -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+def panel_grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, each ``height`` inches tall."""
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     figure = _figure(10.4 if columns > 1 else 6.0, height * rows)
@@ -115,8 +118,8 @@ def curves(
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _grid(len(panels), 2, 2.7)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panel_grid(len(panels), 2, 2.7)
         for ax, (title, lines) in zip(axes, panels.items(), strict=True):
             for colour, (name, values) in zip(_repeat(COLOURS), lines.items(), strict=False):
                 y = _floats(values)
@@ -129,7 +132,7 @@ def curves(
             ax.margins(x=0.02)
             if len(lines) > 1:
                 ax.legend(frameon=False, fontsize=8)
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def _repeat(colours: Sequence[str]) -> Any:
@@ -152,9 +155,9 @@ def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range
     """
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         names = list(dict.fromkeys(name for groups in panels.values() for name in groups))
-        figure, axes = _grid(len(panels), 3, 0.75 + 0.34 * max(len(names), 2))
+        figure, axes = panel_grid(len(panels), 3, 0.75 + 0.34 * max(len(names), 2))
         for number, (ax, (title, groups)) in enumerate(zip(axes, panels.items(), strict=True)):
             ax.grid(visible=False, axis="y")
             infinite = {name: int(np.isposinf(_floats(values)).sum()) for name, values in groups.items()}
@@ -176,7 +179,7 @@ def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.set_yticks(range(len(names)), names if number % 3 == 0 else [""] * len(names))
             ax.tick_params(axis="y", length=0)
-        return _uri(figure)
+        return data_uri(figure)
 
 
 def _box(ax: Axes, place: int, values: np.ndarray, colour: str) -> None:
@@ -241,7 +244,7 @@ def overlay(picture: Overlay) -> str:
     single = len(picture.classes) == 1
     panels = 2 if single else 3
     tall = min(max(shape, whole, 0.4), 1.5)
-    style = _STYLE | {"axes.grid": False}
+    style = STYLE | {"axes.grid": False}
     with matplotlib.rc_context(style):
         if single:
             names = {f"{picture.classes[0]}: truth": LINES[0], "prediction": LINES[1]}
@@ -284,7 +287,7 @@ def overlay(picture: Overlay) -> str:
             legend.get_frame().set(facecolor="#39424e", edgecolor="none")
             for text in legend.get_texts():
                 text.set_color("white")
-        return _uri(figure, "jpg")
+        return data_uri(figure, "jpg")
 
 
 def _line(ax: Axes, mask: np.ndarray, colour: str, width: float, style: str = "solid") -> bool:
