@@ -171,6 +171,37 @@ def test_thin_structures_keep_every_pixel_and_thick_ones_the_whole_image() -> No
     assert portrait_and_landscape.spatial.size is None  # one size would distort half of them
 
 
+def test_thin_structures_get_what_thin_structures_need() -> None:
+    thin, reasons = propose(
+        found(((584, 565),), radius=1.4, tubular=True, channels=3),
+        Dataset(Path(), "test", ()),
+        memory=CPU,
+        modality="fundus",
+        weights="none",
+    )
+    assert thin.network.name == "cpfnet-hr"
+    assert {channel.intensity.kind for channel in thin.channels} == {"local"}
+    assert thin.training.foreground == 0  # any patch holds some
+    assert thin.training.loss.options == {"background": False}
+    assert thin.training.learning_rate == 3e-3
+    assert thin.training.augmentation.quarter_turns
+    assert all("thin" in reasons[key] for key in ("network.name", "channels"))
+
+
+def test_blobs_thick_vessels_and_volumes_do_without() -> None:
+    for other in (
+        plan(found(radius=30)),
+        plan(found(radius=30, tubular=True)),
+        plan(found(((30, 512, 512),), spacing=(5, 0.7, 0.7), radius=30, tubular=True)),
+    ):
+        assert other.network.name == "cpfnet"
+        assert "local" not in {channel.intensity.kind for channel in other.channels}
+    vessels = plan(found(((30, 512, 512),), spacing=(5, 0.7, 0.7), radius=1.5, tubular=True))
+    assert vessels.network.name == "cpfnet-hr"
+    assert vessels.channels[0].intensity.kind != "local"  # volumes have a scale of their own
+    assert plan(found(radius=1.4, tubular=True), network="unet").network.name == "unet"
+
+
 @pytest.mark.parametrize(
     ("size", "radius", "tubular", "why"),
     [(64, 20, False, "small enough"), (512, 2, True, "thin and long"), (512, 8, False, "would become too thin")],

@@ -16,9 +16,15 @@ from cpfnet.planning import Modality, Plan
 from cpfnet.settings import validate
 
 NETWORK = "cpfnet"
-"""What is proposed where no network is named."""
+"""What is proposed where no network is named …"""
 
-PRETRAINED = ("cpfnet", "cpfnet-guide", "resnet34-unet")
+THIN_NETWORK = "cpfnet-hr"
+"""… and where structures are thin."""
+
+THIN = 4.0
+"""Tubular classes of a smaller median radius, pixels, are thin: half of their width is lost at half resolution."""
+
+PRETRAINED = ("cpfnet", "cpfnet-hr", "cpfnet-guide", "resnet34-unet")
 """Networks whose encoder takes ImageNet weights (in 2-D)."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,6 +38,9 @@ FIXED_BYTES = 2 * GIB
 
 BATCH_PIXELS = 4 * 256 * 256
 """Pixels of one optimiser step: 4 patches of 256², or as many smaller ones."""
+
+COMMON = 0.05
+"""Share of the pixels from which a class is met in any patch."""
 
 _SIDED = re.compile(r"(^|[^a-z])(left|right|l|r|lt|rt)([^a-z]|$)|links|rechts|gauche|droit", re.IGNORECASE)
 
@@ -75,7 +84,8 @@ def propose(
         kind, why = fingerprint.modality, "as the DICOM headers say"
     else:
         why += "; if wrong, plan again with --modality"
-    draft = Draft(fingerprint, memory or Memory.found(), network or NETWORK, kind)
+    proposed = THIN_NETWORK if _thin(fingerprint) else NETWORK
+    draft = Draft(fingerprint, memory or Memory.found(), network or proposed, kind)
     draft.data = {
         "name": dataset.name,
         "modality": kind,
@@ -90,6 +100,11 @@ def propose(
     _inference(draft)
     _folds(draft)
     return validate(Plan, draft.data, where="the proposed plan"), draft.reasons
+
+
+def _thin(fingerprint: Fingerprint) -> list[str]:
+    """Names of the classes that are thin and long, such as vessels."""
+    return [c.name for c in fingerprint.classes if c.tubular and c.radius < THIN]
 
 
 def _labels(draft: Draft, *, declared: bool) -> dict[str, Any]:
@@ -135,10 +150,10 @@ def _network(draft: Draft, weights: str | None) -> None:
         )
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
-    if any(c.tubular and c.radius < 2 for c in draft.fingerprint.classes) and draft.network.startswith("cpfnet"):
+    thin = _thin(draft.fingerprint)
+    if draft.network == THIN_NETWORK and thin:
         draft.because(
-            "network.options",
-            "structures of 1 to 2 pixels: {stem_stride: 1} doubles the resolution inside the network, for four times the time",
+            "network.name", f"{thin[0]} is thin: every pixel has logits of its own, where cpfnet interpolates"
         )
 
 
@@ -150,6 +165,9 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
         intensity, why = _ct(channel)
     elif draft.modality == "mr":
         intensity, why = {"kind": "zscore"}, "MR has no fixed scale: mean 0 and SD 1 inside the body"
+    elif not fingerprint.volumes and _thin(fingerprint):
+        intensity = {"kind": "local"}
+        why = "thin structures: contrast against their own surroundings, whatever the light and the camera"
     elif not fingerprint.volumes and len(names) == 3 and fingerprint.look.colour > 0.02:
         pretrained = draft.data["network"]["weights"] != "none"
         full = 255.0 if channel.high <= 255 else 65535.0
@@ -201,26 +219,49 @@ def _training(draft: Draft) -> None:
         "training.epochs",
         f"{epochs} × {steps} optimiser steps: {_seen(draft, epochs * steps * batch * accumulate)}",
     )
-    pretrained = draft.data["network"]["weights"] != "none"
-    draft.because(
-        "training.learning_rate",
-        "half as large where the encoder is pretrained" if pretrained else "AdamW from scratch",
-    )
-    flips, why = _flips(draft)
-    draft.because("training.augmentation.flips", why)
+    rate, why = _learning_rate(draft)
+    draft.because("training.learning_rate", why)
+    augmentation = _augmentation(draft)
     rare = min((c.frequency for c in fingerprint.classes if c.frequency), default=0.0)
-    draft.because("training.foreground", f"the rarest class fills {rare:.2%} of the pixels")
+    thin = bool(_thin(fingerprint))
+    draft.because(
+        "training.foreground",
+        f"the rarest class fills {rare:.2%} of the pixels" + ", all over the image" * (thin and rare > COMMON),
+    )
+    if thin:
+        draft.because(
+            "training.loss.options", "the overlap of the structures alone: that of background is near 1 from the start"
+        )
     draft.data["training"] = {
         "epochs": epochs,
         "samples": steps * batch * accumulate,
         "batch": batch,
         "accumulate": accumulate,
-        "foreground": 0.33 if rare > 0.05 else 0.5,
-        "learning_rate": 5e-4 if pretrained else 1e-3,
+        "foreground": (0.0 if thin else 0.33) if rare > COMMON else 0.5,
+        "loss": {"name": "dice+ce", "options": {"background": False} if thin else {}},
+        "learning_rate": rate,
         "warmup": epochs * steps // 20,
         "workers": min(4, os.cpu_count() or 1),
-        "augmentation": {"flips": flips},
+        "augmentation": augmentation,
     }
+
+
+def _learning_rate(draft: Draft) -> tuple[float, str]:
+    if draft.data["network"]["weights"] != "none":
+        return 5e-4, "half as large where the encoder is pretrained"
+    if draft.network == THIN_NETWORK:
+        return 3e-3, "AdamW from scratch; residual blocks that start from zero stand three times the usual"
+    return 1e-3, "AdamW from scratch"
+
+
+def _augmentation(draft: Draft) -> dict[str, Any]:
+    flips, why = _flips(draft)
+    draft.because("training.augmentation.flips", why)
+    augmentation: dict[str, Any] = {"flips": flips}
+    if {"height", "width"} <= set(flips):
+        augmentation["quarter_turns"] = True
+        draft.because("training.augmentation.quarter_turns", "no direction is up in such images")
+    return augmentation
 
 
 def _seen(draft: Draft, patches: int) -> str:
