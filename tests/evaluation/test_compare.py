@@ -161,9 +161,13 @@ def test_readers_that_only_one_evaluation_has_are_named():
 
 
 def test_what_may_differ_is_noted():
-    told = scores(GOOD, protocol={"threshold": "0.4, chosen on train", "trained on": "3 of these cases"})
+    cases = "20, of 20 patients; 2 without a prediction, counted as empty"
+    told = scores(
+        GOOD, protocol={"cases": cases, "threshold": "0.4, chosen on train", "trained on": "3 of these cases"}
+    )
     found = compare({"a": [scores(BASE, hd95=BASE)], "b": [told]})
     assert "the protocols differ in 'threshold': a: predictions as written; b: 0.4, chosen on train" in found.notes
+    assert "b: 2 without a prediction, counted as empty" in found.notes
     assert "b was trained on 3 of these cases: its scores are optimistic" in found.notes
     assert "HD95 is not compared where b was scored without it" in found.notes
     assert found.of("hd95") is None

@@ -180,6 +180,10 @@ def _notes(methods: Sequence[Method], differences: Sequence[Difference]) -> list
         seen = {run.protocol["trained on"] for run in method.runs if "trained on" in run.protocol}
         if seen:
             out.append(f"{method.name} was trained on {' / '.join(sorted(seen))}: its scores are optimistic")
+        for run in method.runs:
+            missing = run.protocol.get("cases", "").partition("; ")[2]  # of its cases, how many were counted as empty
+            if missing:
+                out.append(f"{method.name}: {missing}")
     for metric in COMPARED:
         lack = [m.name for m in methods if all(_values(m, label, metric) is None for label in m.rows)]
         if lack and len(lack) < len(methods):
