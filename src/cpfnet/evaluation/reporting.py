@@ -95,8 +95,8 @@ def sections(
     """
     return [
         page.Section("Summary", [_tiles(scores), page.Notice(scores.warnings)]),
-        *score_tables(scores),
         page.Section("Beside the other readers", reader_tables(scores)),
+        *score_tables(scores),
         page.Section("Pixels of all cases pooled", pooled_table(scores)),
         page.Section("Spread over cases", _boxes(scores)),
         page.Section("Best, median and worst case", _pictures(scores, items, definitions, window)),
