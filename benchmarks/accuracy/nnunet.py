@@ -66,23 +66,24 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
             "a run with another budget lies here", where=place, mend="give the budget of then, or another --out"
         )
 
-    masks = place / ("masks-mirrored" if bench.mirrored else "masks")
+    judged = place / ("scores-mirrored" if bench.mirrored else "scores")
+    numbered, masks = judged / "numbered", judged / "predictions"
     plan = cpfnet.plan(dataset, weights="none", say=lambda message: None)  # for its mirroring and overlap alone
     began = time.monotonic()
     worker.once(
         "predict",
-        masks / "done.json",
+        judged / "predicted.json",
         device=worker.device,
         source=str(raw / "imagesTs"),
-        out=str(masks / "numbered"),
+        out=str(numbered),
         step=1 - plan.inference.overlap,
         axes=_axes(plan, configuration) if bench.mirrored else [],
     )
-    _named(dataset, masks / "numbered", masks)
+    _named(dataset, numbered, masks)
     scores = cpfnet.evaluate(
         dataset,
         masks,
-        out=place / ("scores-mirrored" if bench.mirrored else "scores"),
+        out=judged,
         split="test",
         overwrite=True,
         say=bench.say,

@@ -20,7 +20,7 @@ from cpfnet.errors import DatasetError
 from cpfnet.evaluation.cases import Item, load_masks
 from cpfnet.evaluation.scores import MEAN, PREDICTION, Scores
 from cpfnet.files import replacing
-from cpfnet.planning import Labels, Plan
+from cpfnet.planning import Labels
 from cpfnet.report.figures import LINES
 
 SIDE = 96
@@ -88,8 +88,10 @@ def _dice(folder: Path) -> dict[str, float]:
 
 def _drawn(chosen: dict[str, Row], dice: dict[str, dict[str, float]], name: str, title: str) -> Drawn:
     place = next(iter(chosen.values()))["place"]
-    case = next(case for case in load(place.parents[1] / "fold-0.yaml").cases if case.id == name)
-    definitions = Plan.load(place / "plan.yaml").labels
+    data = load(place.parents[1] / "fold-0.yaml")
+    case = next(case for case in data.cases if case.id == name)
+    definitions = data.labels
+    assert definitions is not None  # recipes declare them
     image = formats.read(list(case.images))
     if image.array.ndim != 3:
         raise DatasetError(
