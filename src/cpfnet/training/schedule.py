@@ -41,9 +41,12 @@ def optimiser(network: nn.Module, training: TrainingPlan) -> torch.optim.Optimiz
         {"params": kernels, "weight_decay": training.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    # One pass over the weights instead of a dozen: an eighth of the time. On a GPU PyTorch's own choice is about as fast, and
+    # fused steps do not go with gradient clipping in fp16 there.
+    fused = all(p.device.type == "cpu" for p in network.parameters())
     if training.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum)
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
+        return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum, fused=fused or None)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=fused or None)
 
 
 @torch.no_grad()
