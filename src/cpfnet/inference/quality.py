@@ -22,8 +22,8 @@ LEAST_CASES = 10
 LEAST_COMPARED = 4
 """Validation cases to compare a confidence with: with fewer, more than one good case in five would lie below them all."""
 
-LOW = 0.05
-"""Share of the validation cases that may lie below the confidence from which on a case is one to look at."""
+LOW = 0.1
+"""Share of the validation cases, the least sure, whose confidence makes a case one to look at: about one good case in ten is then looked at for nothing."""
 
 _FLAWLESS = 0.005
 """Least 1 - Dice and 1 - confidence that count, since their ratio means nothing near zero."""
@@ -128,7 +128,7 @@ def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], la
     if missed:
         look = f"no {', '.join(missed)} found, and all {count} validation cases had it"
     elif confidence < lowest:
-        look = f"less sure than {'nearly ' * (count >= 1 / LOW)}all {count} validation cases: {confidence:.3f}, they {lowest:.3f} or more"
+        look = f"less sure than 9 in 10 of {count} validation cases: confidence {confidence:.3f}, theirs {lowest:.3f} or more"
     return Assessment(confidence, dice, error, look)
 
 

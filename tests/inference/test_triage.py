@@ -1,0 +1,149 @@
+"""Maps of uncertainty, the list of what to look at first, and its table, from files in to files out."""
+
+import csv
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy.stats import entropy
+
+import cpfnet
+from cpfnet.errors import OutputError
+from cpfnet.inference.run import predict_files
+from tests import data
+from tests.inference.oracle import FULL, bright, make_model
+
+QUALITY = {"cases": 12, "lowest": 0.8, "found": ["class 255"], "factor": 2.0, "error": 0.05}
+
+
+def model(*, quality=QUALITY, sharpness=4.0, **more):
+    """Sure where a pixel has a class's brightness, and the less, the farther it is from that."""
+    made = make_model(source="images", values=(255,), fitted={"quality": quality}, **more)
+    made.state = {"sharpness": torch.tensor([sharpness])}
+    return made
+
+
+def folder_of(tmp_path, **tops):
+    """Pictures of a square, each as bright as said: at FULL the network is sure of it, at half of that it is not."""
+    for name, top in tops.items():
+        picture = np.zeros((40, 48), np.uint8)
+        picture[10:30, 10:30] = top * FULL
+        data.write_raster(tmp_path / "in" / f"{name}.png", picture)
+    return tmp_path / "in"
+
+
+def run(models, inputs, out, **options):
+    return predict_files(models, [inputs], out, device="cpu", say=pytest.fail, **options)
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class TestMaps:
+    def test_entropy_of_the_probabilities_beside_it(self, tmp_path):
+        inputs = folder_of(tmp_path, a=0.7)
+        run([model()], inputs, tmp_path / "out", uncertainty=True, probabilities=True)
+        planes = tifffile.imread(tmp_path / "out/probabilities/a.tif")
+        found = tifffile.imread(tmp_path / "out/uncertainty/a.tif")
+        assert found.dtype == np.float32
+        assert 0.3 < found[20, 20] < 0.99
+        np.testing.assert_allclose(found, entropy(planes, base=2), atol=1e-5)
+
+    def test_is_not_written_unasked(self, tmp_path):
+        (outcome,) = run([model(quality=None)], folder_of(tmp_path, a=1), tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+        assert (outcome.quality.dice, outcome.quality.look) == (None, "")
+        assert outcome.quality.confidence > 0.9
+
+    def test_of_an_ensemble_is_that_of_its_mean(self, tmp_path):
+        inputs, mirror = folder_of(tmp_path, a=0.7) / "a.png", {"inference": {"mirror": ["width"]}}
+        both, soft, sharp = (
+            cpfnet.predict(models, inputs, device="cpu", tta=True, uncertainty=True, probabilities=True)
+            for models in (
+                [model(**mirror), model(sharpness=9.0, **mirror)],
+                model(**mirror),
+                model(sharpness=9.0, **mirror),
+            )
+        )
+        np.testing.assert_allclose(both.uncertainty, entropy(both.probabilities, base=2), atol=1e-5)
+        assert sharp.uncertainty[20, 20] < both.uncertainty[20, 20] < soft.uncertainty[20, 20]
+
+    def test_without_keeping_probabilities_on_another_grid(self, tmp_path):
+        inputs = folder_of(tmp_path, a=0.7) / "a.png"
+        small = model(size=(32, 32))
+        kept = cpfnet.predict(small, inputs, device="cpu", uncertainty=True, probabilities=True)
+        lean = cpfnet.predict(small, inputs, device="cpu", uncertainty=True)
+        assert lean.probabilities is None
+        assert lean.uncertainty.shape == lean.array.shape == (40, 48)
+        np.testing.assert_array_equal(lean.uncertainty, kept.uncertainty)
+        assert cpfnet.predict(small, inputs, device="cpu").uncertainty is None
+
+    def test_of_dicom_is_a_volume_on_its_grid(self, tmp_path):
+        _, mask = data.phantom((5, 32, 34))
+        data.write_series(tmp_path / "in", bright(mask > 0, 1).astype(np.uint16) + 1024)
+        ct = make_model(values=(1,), slices="axial", modality="ct")
+        (outcome,) = run([ct], tmp_path / "in", tmp_path / "out", uncertainty=True)
+        assert outcome.status == "done", outcome.message
+        written = nibabel.load(next((tmp_path / "out/uncertainty").iterdir()))
+        assert sorted(written.shape) == sorted(mask.shape)
+        assert outcome.output.name.endswith(".seg.dcm")
+
+    def test_an_existing_map_is_kept(self, tmp_path):
+        inputs = folder_of(tmp_path, a=1)
+        run([model()], inputs, tmp_path / "out", uncertainty=True)
+        (tmp_path / "out/a.png").unlink()
+        (outcome,) = run([model()], inputs, tmp_path / "out", uncertainty=True)
+        assert outcome.status == "failed"
+        assert "uncertainty/a.tif: exists already" in outcome.message
+        assert not (tmp_path / "out/a.png").exists()
+
+
+class TestList:
+    def test_what_to_look_at_comes_first(self, tmp_path):
+        outcomes = run([model()], folder_of(tmp_path, good=1, unsure=0.6, empty=0.2), tmp_path / "out")
+        looks = {outcome.path.stem: outcome.quality.look for outcome in outcomes}
+        assert looks["good"] == ""
+        assert looks["empty"] == "no class 255 found, and all 12 validation cases had it"
+        assert "less sure than 9 in 10 of 12 validation cases" in looks["unsure"]
+        listed = rows(tmp_path / "out/quality.csv")
+        assert [row["mask"] for row in listed] == ["empty.png", "unsure.png", "good.png"]
+        assert [row["look"] for row in listed] == [looks["empty"], looks["unsure"], ""]
+        good = listed[-1]
+        assert float(good["estimated_dice"]) == pytest.approx(1 - 2 * (1 - float(good["confidence"])), abs=2e-4)
+        assert float(good["estimate_error"]) == 0.05
+
+    def test_earlier_rows_stay_and_new_ones_replace_their_own(self, tmp_path):
+        inputs = folder_of(tmp_path, a=1, b=0.6)
+        run([model()], inputs / "a.png", tmp_path / "out")
+        run([model()], inputs / "b.png", tmp_path / "out")
+        assert [row["mask"] for row in rows(tmp_path / "out/quality.csv")] == ["b.png", "a.png"]
+        folder_of(tmp_path, b=1)
+        run([model()], inputs / "b.png", tmp_path / "out", overwrite=True)
+        assert [row["look"] for row in rows(tmp_path / "out/quality.csv")] == ["", ""]
+
+    @pytest.mark.parametrize("content", [b"mask,dice\na,1\n", b"\xff\xfe\x00", b""])
+    def test_a_file_of_the_users_is_left_alone(self, tmp_path, content):
+        inputs = folder_of(tmp_path, a=1)
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/quality.csv").write_bytes(content)
+        with pytest.raises(OutputError, match="is not a list that predict wrote"):
+            run([model()], inputs, tmp_path / "out", overwrite=True)
+        assert (tmp_path / "out/quality.csv").read_bytes() == content
+        assert not (tmp_path / "out/a.png").exists()
+
+    def test_refused_inputs_are_not_in_it(self, tmp_path):
+        inputs = folder_of(tmp_path, a=1)
+        (inputs / "b.png").write_bytes(b"no picture")
+        outcomes = run([model()], inputs, tmp_path / "out")
+        assert [outcome.quality is None for outcome in outcomes] == [False, True]
+        assert [row["mask"] for row in rows(tmp_path / "out/quality.csv")] == ["a.png"]
+
+    def test_without_validation_cases_it_holds_confidences_if_asked(self, tmp_path):
+        run([model(quality=None)], folder_of(tmp_path, a=1, b=0.6), tmp_path / "out", uncertainty=True)
+        listed = rows(tmp_path / "out/quality.csv")
+        assert [row["mask"] for row in listed] == ["b.png", "a.png"]
+        assert {row["estimated_dice"] for row in listed} == {""}
