@@ -5,7 +5,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from cpfnet.evaluation.calibration import BINS, Tally, figures, near_boundary
+from cpfnet.evaluation.calibration import BINS, Tally, figures, near_boundary, scores
 
 
 @pytest.fixture
@@ -62,3 +62,20 @@ def test_the_band_lies_within_reach_of_the_other_kind(shape, spacing, width):
 def test_without_a_boundary_there_is_no_band(value):
     truth = np.full((8, 9), value)
     assert not near_boundary(truth, np.ones_like(truth), None).any()
+
+
+def test_scores_of_a_case_are_of_the_pixels_that_count(sample):
+    probability, truth = (part.reshape(40, 100) for part in sample)
+    counted = np.zeros_like(truth)
+    counted[5:30] = True
+    found = scores(np.where(counted, probability, 7), truth, counted)
+    assert found["brier"] == pytest.approx(brier_score_loss(truth[5:30].ravel(), probability[5:30].ravel()), abs=1e-8)
+    assert found["ece"] == pytest.approx(Tally.of(probability[counted], truth[counted]).ece)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, np.nan])
+def test_other_values_than_probabilities_have_no_calibration(value):
+    counted = np.ones((3, 4), bool)
+    probability = np.full((3, 4), 0.5, np.float32)
+    probability[0, 0] = value
+    assert scores(probability, counted, counted) == {}

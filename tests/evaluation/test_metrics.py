@@ -158,7 +158,12 @@ PART[1:3, 1:4] = True
 
 def test_both_empty_is_not_defined():
     found = metrics.score(EMPTY, EMPTY, tubular=True, probability=np.zeros(EMPTY.shape))
-    assert {name for name, value in found.items() if not math.isnan(value)} == {"specificity", "accuracy"}
+    assert {name for name, value in found.items() if not math.isnan(value)} == {
+        "specificity",
+        "accuracy",
+        "brier",
+        "ece",
+    }
     assert found["specificity"] == found["accuracy"] == 1
 
 

@@ -109,13 +109,16 @@ def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, 
 
 
 def scores(probability: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> dict[str, float]:
-    """``brier`` and ``ece`` of one class in one case.
+    """``brier`` and ``ece`` of one class in one case; neither where values leave 0…1, and so are no probabilities.
 
     Args:
-        probability: 0…1, ``([depth,] height, width)``.
+        probability: ``([depth,] height, width)``.
         truth, counted: bool, of the same shape.
     """
-    tally = Tally.of(probability[counted], truth[counted])
+    values = probability[counted]
+    if not (values >= 0).all() or not (values <= 1).all():
+        return {}
+    tally = Tally.of(values, truth[counted])
     return {"brier": tally.brier, "ece": tally.ece}
 
 

@@ -16,7 +16,7 @@ _SHOWN = {"better": 1, "worse": -1, "no difference shown": 0}
 
 
 def _digits(metric: str) -> int:
-    return 4 if METRICS[metric].higher_is_better else 2
+    return 2 if METRICS[metric].distance else 4
 
 
 def _value(value: float, metric: str, sign: str = "") -> str:
@@ -75,8 +75,8 @@ def console_table(comparison: Comparison, method: str) -> tuple[list[str], list[
 
 
 def _unit(comparison: Comparison, metric: str) -> str:
-    label, higher = METRICS[metric]
-    return label if higher else f"{label}, {comparison.protocol['distance unit']}"
+    label = METRICS[metric].label
+    return f"{label}, {comparison.protocol['distance unit']}" if METRICS[metric].distance else label
 
 
 def _spread(comparison: Comparison, method: str, d: Difference) -> str:

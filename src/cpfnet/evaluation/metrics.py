@@ -17,14 +17,16 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from cpfnet.evaluation import calibration
 from cpfnet.evaluation.tubular import cldice, flat, thin_recall
 
 
 class Metric(NamedTuple):
-    """What a metric is called and which way is better."""
+    """What a metric is called, which way is better, and whether it is in mm or pixels."""
 
     label: str
     higher_is_better: bool = True
+    distance: bool = False
 
 
 METRICS: dict[str, Metric] = {
@@ -35,12 +37,14 @@ METRICS: dict[str, Metric] = {
     "precision": Metric("Precision"),
     "accuracy": Metric("Accuracy"),
     "auc": Metric("AUC"),
+    "brier": Metric("Brier", higher_is_better=False),
+    "ece": Metric("ECE", higher_is_better=False),
     "mcc": Metric("MCC"),
     "cldice": Metric("clDice"),
     "thin_recall": Metric("Thin recall"),
     "nsd": Metric("NSD"),
-    "hd95": Metric("HD95", higher_is_better=False),
-    "assd": Metric("ASSD", higher_is_better=False),
+    "hd95": Metric("HD95", higher_is_better=False, distance=True),
+    "assd": Metric("ASSD", higher_is_better=False, distance=True),
 }
 """Every metric by its key in rows and files, in the order of tables."""
 
@@ -242,7 +246,7 @@ def score(
         spacing: mm between neighbours along each axis; default: distances in pixels.
         tolerance: of NSD, in the unit of ``spacing``.
         tubular: add clDice and thin recall.
-        probability: adds AUC; score of the class, shape of ``truth``.
+        probability: of the class, shape of ``truth``; adds AUC, and where it lies in 0…1 Brier score and ECE.
 
     Returns:
         Metric → value, with the keys of `METRICS` that apply.
@@ -250,6 +254,7 @@ def score(
     out = overlap(count(prediction, truth, valid))
     if probability is not None:
         out["auc"] = auc(probability, truth, valid)
+        out |= calibration.scores(probability, truth, np.ones_like(truth) if valid is None else valid)
     if valid is not None:
         prediction, truth = prediction & valid, truth & valid
     if tubular:

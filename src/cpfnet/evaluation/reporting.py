@@ -21,7 +21,7 @@ def _tiles(scores: Scores) -> page.Tiles:
         entry = scores.of(metric)
         if entry is None or not entry["count"]:
             continue
-        digits = 3 if METRICS[metric].higher_is_better else 2
+        digits = 2 if METRICS[metric].distance else 3
         detail = f"mean of {entry['count']} cases"
         if entry["infinite"]:
             detail = f"{entry['infinite']} of {entry['count']} infinite, median {number(entry['median'], digits)}"

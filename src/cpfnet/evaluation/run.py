@@ -14,7 +14,7 @@ import numpy as np
 
 from cpfnet import labels
 from cpfnet.errors import CpfnetError, DatasetError
-from cpfnet.evaluation import metrics
+from cpfnet.evaluation import calibration, metrics
 from cpfnet.evaluation.cases import Item, load_masks
 from cpfnet.evaluation.confusion import boxes, confusion, counts_of, union
 from cpfnet.evaluation.guide import guide_metrics, guide_sums
@@ -65,6 +65,7 @@ def _score_pair(
             a, b = member[prediction[box]], member[truth[box]]
             if probability is not None:
                 values["auc"] = metrics.auc(probability[index], member[truth], valid)
+                values |= calibration.scores(probability[index], member[truth], valid)
             if definitions.classes[index].tubular:
                 values |= {"cldice": cldice(a, b), "thin_recall": thin_recall(a, b)}
             values |= metrics.surface(a, b, spacing, tolerance=tolerance)

@@ -33,8 +33,8 @@ def number(value: float, digits: int = 3) -> str:
 
 def title_of(metric: str, unit: str) -> str:
     """A metric's heading; distances with their unit."""
-    label, higher = METRICS[metric]
-    return label if higher else f"{label}, {unit}"
+    label = METRICS[metric].label
+    return f"{label}, {unit}" if METRICS[metric].distance else label
 
 
 def _cell(entry: dict[str, Any] | None, cases: int) -> page.Cell | str:
@@ -58,7 +58,7 @@ def _cell(entry: dict[str, Any] | None, cases: int) -> page.Cell | str:
 
 
 def _digits(metric: str) -> int:
-    return 3 if METRICS[metric].higher_is_better else 2
+    return 2 if METRICS[metric].distance else 3
 
 
 def _match(prediction: str, reader: str) -> str:
