@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpfnet.errors import PlanError
+from cpfnet.errors import NetworkError, PlanError
 from cpfnet.labels import IGNORED, OUTSIDE
 from cpfnet.planning import Plan
 from cpfnet.training import loss
@@ -100,6 +100,76 @@ def test_cldice_takes_the_tubular_class() -> None:
     torch.testing.assert_close(found, dice + 0.5 * term, rtol=1e-5, atol=1e-6)
 
 
+def test_thin_structures_have_all_three_terms() -> None:
+    logits, codes = batch(size=(24, 24))
+    parts = [loss.build(plan(name))(logits, codes) for name in ("dice+ce", "dice+cldice", "dice")]
+    found = loss.build(plan("dice+ce+cldice"))(logits, codes)
+    torch.testing.assert_close(found, parts[0] + parts[1] - parts[2], rtol=1e-5, atol=1e-6)
+    half = loss.build(plan("dice+ce+cldice", cldice_weight=0.5, label_smoothing=0.1))(logits, codes)
+    smoothed = loss.build(plan("dice+ce", label_smoothing=0.1))(logits, codes)
+    torch.testing.assert_close(half, smoothed + 0.5 * (parts[1] - parts[2]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [EXCLUSIVE, REGIONS])
+def test_the_gradient_of_soft_cldice_is_that_of_its_value(labels: dict) -> None:
+    """Finite differences, in float64, on a crossing of two lines."""
+    made = plan("dice+cldice", labels)
+    codes = torch.zeros(1, 9, 9, dtype=torch.long)
+    codes[:, 4], codes[:, :, 3] = 2, 2
+    one = onehot(codes).double()
+    target = one if labels is EXCLUSIVE else torch.stack([one[:, 2], one[:, 2]], 1)
+    valid = torch.ones(1, 1, 9, 9, dtype=torch.float64)
+
+    def value(logits: torch.Tensor) -> torch.Tensor:
+        probabilities = logits.softmax(1) if labels is EXCLUSIVE else logits.sigmoid()
+        return loss.cldice(loss.Batch(logits, probabilities, target, valid, made.labels))
+
+    noise = torch.randn(target.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    assert torch.autograd.gradcheck(value, (target + noise).requires_grad_(True))
+
+
+def test_label_smoothing_is_that_of_torch() -> None:
+    logits, codes = batch()
+    expected = torch.nn.functional.cross_entropy(logits, codes.long(), reduction="none", label_smoothing=0.1)
+    found = loss.build(plan("ce", label_smoothing=0.1))(logits, codes)
+    torch.testing.assert_close(found, expected.flatten(1).mean(1), rtol=1e-5, atol=1e-6)
+
+
+def test_label_smoothing_of_a_region_by_hand() -> None:
+    logits = torch.full((1, 2, 1, 1), math.log(3))  # p = ¾ for both; the pixel is in `whole` alone
+    codes = torch.tensor([[[1]]], dtype=torch.uint8)
+    expected = -(0.9 * math.log(0.75) + 0.1 * math.log(0.25) + 0.1 * math.log(0.75) + 0.9 * math.log(0.25)) / 2
+    found = loss.build(plan("ce", REGIONS, label_smoothing=0.2))(logits, codes)
+    assert found.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(16, 12), (8, 12, 16)])
+def test_deep_supervision_is_a_weighted_mean_over_sizes(size: tuple[int, ...]) -> None:
+    """Codes of one value in each block of 4: nearest neighbour keeps them exactly."""
+    built = loss.build(plan("dice+ce"))
+    small = torch.randint(0, 3, (2, *[n // 4 for n in size]), generator=torch.Generator().manual_seed(1)).to(
+        torch.uint8
+    )
+    small[0, 0] = IGNORED
+    codes = [small]
+    for _ in range(2):
+        doubled = codes[0]
+        for axis in range(1, small.ndim):
+            doubled = doubled.repeat_interleave(2, axis)
+        codes.insert(0, doubled)
+    outputs = [batch(k, size=tuple(c.shape[1:]))[0].bfloat16() for k, c in enumerate(codes)]
+    first, second, third = (built(output, c) for output, c in zip(outputs, codes, strict=True))
+    torch.testing.assert_close(built(outputs, codes[0]), (4 * first + 2 * second + third) / 7)
+    torch.testing.assert_close(built(tuple(outputs[:1]), codes[0]), first)
+
+
+@pytest.mark.parametrize("shapes", [[(2, 3, 6, 5), (2, 3, 12, 10)], [(2, 2, 12, 10)], []])
+def test_logits_of_another_shape_are_the_networks_fault(shapes: list[tuple[int, ...]]) -> None:
+    codes = batch()[1]
+    with pytest.raises(NetworkError, match=r"ask for \(2, 3, 12, 10\)(.|\n)*full size first"):
+        loss.build(plan())([torch.zeros(shape) for shape in shapes], codes)
+
+
 def test_boundary_by_hand() -> None:
     codes = torch.tensor([[[0, 0, 1, 1, 1]]], dtype=torch.uint8)  # signed distance: 2 1 0 -1 -2
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]).repeat(2, 1).view(1, 2, 1, 5)
@@ -173,8 +243,10 @@ class TestEveryLoss:
     [
         ("dice+cee", {}, "'dice+ce'"),
         ("lovasz", {}, "focal"),
-        ("dice+ce", {"smoth": 1e-5}, "smooth, background"),
-        ("ce", {"smooth": 1e-5}, "remove it"),
+        ("dice+ce", {"smoth": 1e-5}, "smooth, background, label_smoothing"),
+        ("ce", {"smooth": 1e-5}, "label_smoothing"),
+        ("focal", {"smooth": 1e-5}, "gamma, alpha"),
+        ("ce", {"label_smoothing": 1.5}, "from 0 to 1"),
         ("focal", {"gamma": "high"}, "training.loss.options.gamma"),
         ("focal", {"gamma": -1}, "training.loss.options.gamma"),
         ("dice", {"background": 1}, "true or false"),

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from cpfnet.data.dataset import Dataset, load
 from cpfnet.errors import CpfnetError, DatasetError, NetworkError, OutputError, PlanError, TrainingError
 from cpfnet.model import Model
+from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.run import plan_of_run, train
@@ -61,6 +63,32 @@ def test_volumes_end_in_a_model(volumes: Dataset, out: Path, said: list[str], mo
     assert set(scores["cases"]) == set(ids["validation"])
     assert {*ids["train"], *ids["validation"]} == {c.id for c in volumes.cases}
     assert set(scores["classes"]) == {"a", "b"}
+
+
+class _Supervised(nn.Module):
+    """Logits at three sizes in training, one tensor otherwise."""
+
+    def __init__(self, in_channels: int, classes: int, *, spatial_dims: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(in_channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Conv2d(8, classes, 1) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        features = self.body(x)
+        if not self.training:
+            return self.heads[0](features)
+        return [head(nn.functional.max_pool2d(features, 2**k)) for k, head in enumerate(self.heads)]
+
+
+def test_a_network_with_deep_supervision(
+    images: Dataset, out: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
+    zoo.register("supervised", _Supervised)
+    plan = images_plan().with_settings(["network.name=supervised", "network.options={}", "training.precision=bf16"])
+    train(images, plan, out, device="cpu", say=said.append)
+    with torch.inference_mode():
+        assert Model.load(out).network()(torch.zeros(1, 3, 40, 50)).shape == (1, 2, 40, 50)
 
 
 def test_overlapping_regions(volumes: Dataset, out: Path, said: list[str]) -> None:

@@ -163,6 +163,30 @@ def test_an_infinite_gradient_stops(cached: list[cache.Cached]) -> None:
         learn(task, patches)
 
 
+class _Supervised(_Dropout):
+    """Logits at two sizes in training, one tensor otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        deep = self.body[:3](x)
+        fine = self.body[3](deep)
+        return (fine, self.coarse(nn.functional.avg_pool2d(deep, 2))) if self.training else fine
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_deep_supervision_reaches_every_head(cached: list[cache.Cached], precision: str) -> None:
+    torch.manual_seed(0)
+    task, patches = make(cached, _Supervised(), precision=precision, ema=0.9, epochs=6, samples=8)
+    before = {key: p.detach().clone() for key, p in task.network.named_parameters()}
+    losses = learn(task, patches)
+    assert np.mean(losses[-4:]) < np.mean(losses[:2])
+    assert not any(torch.equal(p, before[key]) for key, p in task.network.named_parameters() if "weight" in key)
+    assert task.segment(np.asarray(cached[0].image())).shape == (2, 64, 64)
+
+
 def test_precision_follows_the_hardware_and_the_plan() -> None:
     cpu = torch.device("cpu")
     assert choose_precision(images_plan(precision="auto").training, cpu) in ("bf16", "fp32")

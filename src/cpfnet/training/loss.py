@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from monai.losses import BoundaryLoss, DiceLoss, FocalLoss, SoftclDiceLoss, TverskyLoss
 
-from cpfnet.errors import PlanError
+from cpfnet.errors import NetworkError, PlanError
 from cpfnet.labels import IGNORED, OUTSIDE, membership
 from cpfnet.planning import Labels, Plan
 
@@ -51,11 +52,17 @@ def dice(batch: Batch, *, smooth: float = 1e-5, background: bool = True) -> torc
     return loss(batch.probabilities[:, first:], batch.target[:, first:]).flatten(1).mean(1)
 
 
-def cross_entropy(batch: Batch) -> torch.Tensor:
-    """Mean over pixels; overlapping regions: binary cross-entropy, mean over regions."""
-    if batch.labels.exclusive:
-        return batch.mean(-(batch.target * F.log_softmax(batch.logits, dim=1)).sum(1))
-    return batch.mean(F.binary_cross_entropy_with_logits(batch.logits, batch.target, reduction="none").mean(1))
+def cross_entropy(batch: Batch, *, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean over pixels; overlapping regions: binary cross-entropy, mean over regions.
+
+    With label smoothing ε the target is (1 − ε)·t + ε/K, K the planes of the softmax, 2 for a sigmoid (Szegedy et al. 2016).
+    """
+    exclusive = batch.labels.exclusive
+    choices = batch.target.shape[1] if exclusive else 2
+    target = (1 - label_smoothing) * batch.target + label_smoothing / choices
+    if exclusive:
+        return batch.mean(-(target * F.log_softmax(batch.logits, dim=1)).sum(1))
+    return batch.mean(F.binary_cross_entropy_with_logits(batch.logits, target, reduction="none").mean(1))
 
 
 def focal(batch: Batch, *, gamma: float = 2.0, alpha: float | None = None) -> torch.Tensor:
@@ -101,7 +108,11 @@ LOSSES: Mapping[str, tuple[Callable[..., torch.Tensor], ...]] = {
 
 
 class Loss:
-    """(N, planes, *spatial) logits and (N, *spatial) uint8 codes → (N,) float32."""
+    """(N, planes, *spatial) logits and (N, *spatial) uint8 codes → (N,) float32.
+
+    A network with deep supervision gives, in training mode, logits of several sizes, full size first. Its loss is Σ wₖ·lossₖ with
+    w = 1, ½, ¼ …, scaled to a sum of 1, against codes resized by nearest neighbour (Isensee et al. 2021).
+    """
 
     def __init__(self, labels: Labels, terms: Sequence[Callable[[Batch], torch.Tensor]]):
         self.labels = labels
@@ -113,7 +124,25 @@ class Loss:
             table = torch.cat([background, table], dim=1)
         self.planes = table
 
-    def __call__(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def __call__(self, logits: torch.Tensor | Sequence[torch.Tensor], codes: torch.Tensor) -> torch.Tensor:
+        """The loss of each sample.
+
+        Raises:
+            NetworkError: the (first) logits have another shape than the codes and labels ask for.
+        """
+        outputs = [logits] if isinstance(logits, torch.Tensor) else list(logits)
+        found = [tuple(output.shape) for output in outputs]
+        wanted = (len(codes), self.planes.shape[1], *codes.shape[1:])
+        if found[:1] != [wanted]:
+            raise NetworkError(
+                f"the network's logits in training have the shapes {found}; the patches ask for {wanted}",
+                mend="return logits of the input's size; for deep supervision several, full size first",
+            )
+        weights = [0.5**k / (2 - 0.5 ** (len(outputs) - 1)) for k in range(len(outputs))]
+        losses = [w * self._of(output, _resized(codes, output)) for w, output in zip(weights, outputs, strict=True)]
+        return torch.stack(losses).sum(0)
+
+    def _of(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         logits = logits.float()
         valid = (codes != IGNORED).unsqueeze(1)
         target = self.planes.to(logits.device)[codes.long()].movedim(-1, 1)
@@ -121,6 +150,13 @@ class Loss:
         batch = Batch(logits, probabilities, target, valid.float(), self.labels)
         total = torch.stack([term(batch) for term in self.terms]).sum(0)
         return torch.where(valid.flatten(1).any(1), total, total * 0)
+
+
+def _resized(codes: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    size = logits.shape[2:]
+    if codes.shape[1:] == size:
+        return codes
+    return F.interpolate(codes[:, None].float(), size, mode="nearest-exact")[:, 0].to(codes.dtype)
 
 
 def build(plan: Plan) -> Loss:
@@ -155,11 +191,12 @@ def build(plan: Plan) -> Loss:
 
 def _number(name: str, value: Any, default: Any) -> Any:
     kind = bool if isinstance(default, bool) else int if isinstance(default, int) else (int, float)
-    fits = isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool) and value >= 0
+    most = 1 if name == "label_smoothing" else math.inf
+    fits = isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool) and 0 <= value <= most
     if not fits:
         raise PlanError(
             f"{value!r} cannot be",
             where=f"training.loss.options.{name}",
-            mend=f"give {'true or false' if kind is bool else 'a whole number' if kind is int else 'a number'} from 0, for example {0.25 if default is None else default}",
+            mend=f"give {'true or false' if kind is bool else 'a whole number' if kind is int else 'a number'} from 0{' to 1' * (most == 1)}, for example {0.25 if default is None else default}",
         )
     return value
