@@ -10,6 +10,7 @@ from cpfnet.data.dataset import Dataset
 from cpfnet.evaluation import reporting
 from cpfnet.evaluation.run import evaluate
 from cpfnet.inference import cases
+from cpfnet.inference.threshold import as_fitted
 from cpfnet.model import Model
 from cpfnet.network import zoo
 from cpfnet.planning import Plan
@@ -63,7 +64,8 @@ def write_report(
             progress=progress,
             say=say,
         )
-        scores = evaluate(items, model.plan.labels, protocol={"chosen": "validation cases"}, progress=progress)
+        protocol = {"chosen": "validation cases", "threshold": as_fitted([model])}
+        scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
         scores.warnings[:0] = warnings
         scored = reporting.sections(scores, items, model.plan.labels)
     fitted, plan = model.fitted, model.plan
