@@ -1,15 +1,14 @@
-"""How far predictions can be trusted to say when they are wrong: python benchmarks/trust.py MODEL DATASET [--other DATASET]
+"""How far predictions can be trusted to say when they are wrong: python benchmarks/trust.py MODEL DATASET
 
 Segments the cases of DATASET that MODEL was not trained on, as they are and shifted (blurred, darker, brighter, noisy, at a quarter of
-their resolution), and those of another data set with the same labels; then judges what the probabilities tell. Half of the
-cases as they are (at random, 50 times) stand for validation cases: `cpfnet.inference.quality.fit` sees them alone, and all figures are of the
-other half.
+their resolution, volumes at half); then judges what the probabilities tell. Half of the cases as they are (at random, 50 times) stand
+for validation cases: `cpfnet.inference.quality.fit` sees them alone, and the figures of estimates and looks are of the other half. The
+Model's own temperature and threshold are applied.
 """
 
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,13 +98,13 @@ def judge(case: str, shift: str, probabilities: np.ndarray, codes: np.ndarray, p
     )
 
 
-def segment(model: Model, cases: list[Case], other: list[Case]) -> Iterator[Row]:
-    """Every case under every shift, and the cases of another data set as they are."""
+def segment(model: Model, cases: list[Case]) -> Iterator[Row]:
+    """Every case under every shift."""
     backend, plan = torch_backend(model), model.plan
-    for number, case in enumerate([*cases, *other]):
+    for case in cases:
         image = formats.read(list(case.images))
         codes = encode(formats.read(next(iter(case.labels.values()))), plan.labels)
-        for shift, array in shifted(image.array) if number < len(cases) else [("the other data set", image.array)]:
+        for shift, array in shifted(image.array):
             pixels, trace = preprocessing.apply(replace(image, array=array), plan)
             probabilities = predict_array(backend, pixels, plan)
             calibrate(probabilities, model.fitted.temperature, exclusive=plan.labels.exclusive)
@@ -115,7 +114,7 @@ def segment(model: Model, cases: list[Case], other: list[Case]) -> Iterator[Row]
 
 def auroc(score: np.ndarray, failed: np.ndarray) -> float:
     """Chance that a failure scores lower than a success."""
-    return metrics.auc(-score, failed) if 0 < failed.sum() < failed.size else np.nan
+    return metrics.auc(-score, failed)
 
 
 def report(rows: list[Row], plan: Plan) -> None:
@@ -133,14 +132,17 @@ def report(rows: list[Row], plan: Plan) -> None:
     shifts = list(dict.fromkeys(row.shift for row in rows))
     for shift in shifts:
         some = [row for row in rows if row.shift == shift]
-        errors, plains, bad, good = [], [], [], []
+        errors: list[float] = []
+        plains: list[float] = []
+        bad: list[bool] = []
+        good: list[bool] = []
         for split in range(SPLITS):
             order = np.random.default_rng(split).permutation(len(names))
             fitting = [names[k] for k in order[: len(names) // 2]]
             fitted, _ = quality.fit(
                 [plain[n].confidences for n in fitting], [plain[n].dice for n in fitting], plan.labels
             )
-            average = np.mean([plain[name].dice for name in fitting])
+            average = float(np.mean([plain[name].dice for name in fitting]))
             for row in some:
                 if row.case in fitting or fitted is None:
                     continue
@@ -149,13 +151,10 @@ def report(rows: list[Row], plan: Plan) -> None:
                 if told.dice is not None:
                     errors.append(abs(told.dice - row.dice))
                     plains.append(abs(average - row.dice))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a mean of nothing is told as nan
-            figures = [np.mean(values) for values in (errors, plains, bad, good)]
         dice, caught = np.mean([row.dice for row in some]), np.mean([row.caught for row in some])
-        print(
-            f"| {shift} | {len(some)} | {dice:.3f} | {figures[0]:.3f} | {figures[1]:.3f} | {figures[2]:.0%} | {figures[3]:.0%} | {caught:.0%} |"
-        )
+        figures = [f"{np.mean(values):.3f}" if values else "-" for values in (errors, plains)]
+        figures += [f"{np.mean(values):.0%}" if values else "-" for values in (bad, good)]
+        print(f"| {shift} | {len(some)} | {dice:.3f} | {' | '.join(figures)} | {caught:.0%} |")
     print(
         f"\n| score | Spearman with Dice, as they are | AUROC, as they are, Dice < {tenth:.2f} | all, Dice < {tenth:.2f} | all, Dice < 0.7 |"
     )
@@ -176,17 +175,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--other", type=Path, help="a data set with the same labels from elsewhere")
     parser.add_argument("--cases", type=int, help="at most so many of DATASET")
     options = parser.parse_args()
     try:
         model = Model.load(options.model)
         seen = set(model.metrics.get("cases", {}).get("train", []))
         cases = [case for case in load(options.dataset).cases if case.labels and case.id not in seen][: options.cases]
-        other = [case for case in load(options.other).cases if case.labels] if options.other else []
     except CpfnetError as error:
         raise SystemExit(str(error)) from None
-    report(list(segment(model, cases, other)), model.plan)
+    report(list(segment(model, cases)), model.plan)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import pytest
 import tifffile
 import torch
 from scipy.stats import entropy
+from typer.testing import CliRunner
 
 import cpfnet
+from cpfnet.cli import app
 from cpfnet.errors import OutputError
 from cpfnet.inference.run import predict_files
 from tests import data
@@ -147,3 +149,30 @@ class TestList:
         listed = rows(tmp_path / "out/quality.csv")
         assert [row["mask"] for row in listed] == ["b.png", "a.png"]
         assert {row["estimated_dice"] for row in listed} == {""}
+
+
+class TestTable:
+    def run(self, tmp_path, made, inputs):
+        made.save(tmp_path / "model")
+        arguments = ["predict", str(tmp_path / "model"), str(inputs), "-o", str(tmp_path / "out"), "--device", "cpu"]
+        result = CliRunner().invoke(app, arguments, env={"COLUMNS": "120"})
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def test_names_what_to_look_at_worst_first(self, tmp_path):
+        said = self.run(tmp_path, model(), folder_of(tmp_path, good=1, unsure=0.6, empty=0.2))
+        assert "Look at these first" in said
+        assert said.index("empty.png") < said.index("unsure.png")
+        assert "good.png" not in said
+        assert "± 0.05" in said
+
+    def test_an_estimate_that_is_not_known_is_called_so(self, tmp_path):
+        few = QUALITY | {"cases": 5, "factor": None, "error": None}
+        assert "not known" in self.run(tmp_path, model(quality=few), folder_of(tmp_path, unsure=0.6))
+
+    def test_nothing_to_look_at_is_no_table(self, tmp_path):
+        assert "Look at" not in self.run(tmp_path, model(), folder_of(tmp_path, good=1))
+
+    def test_many_are_cut_and_counted(self, tmp_path):
+        inputs = folder_of(tmp_path, **{f"case{k:02}": 0.6 for k in range(23)})
+        assert "… and 3 more" in self.run(tmp_path, model(), inputs)
