@@ -41,9 +41,7 @@ def test_it_is_what_a_gaussian_window_gives():
 def test_exposure_does_not_matter(gain, offset, seed):
     image, disc = photograph(np.random.default_rng(seed), 40)
     x = image[0].astype(float)
-    np.testing.assert_allclose(
-        local_contrast(gain * x + offset, 0.1, disc), local_contrast(x, 0.1, disc), atol=2e-4
-    )
+    np.testing.assert_allclose(local_contrast(gain * x + offset, 0.1, disc), local_contrast(x, 0.1, disc), atol=2e-4)
 
 
 def test_uneven_light_hardly_matters():
@@ -66,9 +64,7 @@ def test_it_turns_with_the_image(turn):
     image, _ = photograph(np.random.default_rng(3), 64)
     kind = Local(radius=0.1)
     straight = intensity.normalise(image[1], kind, image=image)
-    np.testing.assert_allclose(
-        intensity.normalise(turn(image)[1], kind, image=turn(image)), turn(straight), atol=1e-5
-    )
+    np.testing.assert_allclose(intensity.normalise(turn(image)[1], kind, image=turn(image)), turn(straight), atol=1e-5)
 
 
 def test_the_field_of_view_is_found_in_all_channels_together():
