@@ -43,8 +43,8 @@ def confidences(probabilities: np.ndarray, classes: np.ndarray, labels: Labels) 
     found = []
     for index in range(len(labels.classes)):
         inside = classes == index + 1 if labels.exclusive else classes[index]
-        plane = probabilities[index + labels.exclusive]
-        found.append(float(plane.mean(where=inside, dtype=np.float64)) if inside.any() else None)
+        sure = probabilities[index + labels.exclusive][inside]
+        found.append(float(sure.mean(dtype=np.float64)) if sure.size else None)
     return tuple(found)
 
 
