@@ -191,6 +191,8 @@ def _beneath(protocol: Protocol, rows: Sequence[Row]) -> str:
         for b in (r["budget"] for r in rows)
     )
     rules = "; ".join(f"{key}: {said(r['protocol'][key] for r in rows if key in r['protocol'])}" for key in _SAID)
+    versions = [r["versions"] for r in rows]
+    names = list(dict.fromkeys(name for v in versions for name in v))
     memory = [r["gpu_gib"] for r in rows if r["gpu_gib"]]
     lines = [
         f"Cases: {counted}. Mean over the judged cases of each seed, then mean ± SD over seeds; (k × ∞): values left out, of missed structures.",
@@ -198,7 +200,7 @@ def _beneath(protocol: Protocol, rows: Sequence[Row]) -> str:
         f"Protocol: {rules}.",
         f"Hardware: {said(r['hardware'] for r in rows)}"
         + (f"; at most {max(memory):.1f} GiB of its memory." if memory else "."),
-        f"Versions: {said(', '.join(f'{k} {v}' for k, v in r['versions'].items()) for r in rows)}.",
+        f"Versions: {'; '.join(f'{name} {said(v[name] for v in versions if name in v)}' for name in names)}.",
     ]
     return "\n".join(lines)
 

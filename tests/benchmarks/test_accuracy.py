@@ -30,10 +30,10 @@ DRIVE = [str(n) for n in range(21, 41)]
 @pytest.mark.parametrize(
     ("name", "cases", "sizes"),
     [
-        ("drive", 20, (14, 2, 4)),
-        ("ph2", 120, (70, 10, 40)),
-        ("hippocampus", 156, (102, 14, 40)),
-        ("chestxray", 227, (159, 23, 45)),
+        ("drive", 20, (13, 3, 4)),
+        ("ph2", 120, (67, 13, 40)),
+        ("hippocampus", 156, (97, 19, 40)),
+        ("chestxray", 227, (152, 30, 45)),
     ],
 )
 def test_sizes_of_the_parts(name: str, cases: int, sizes: tuple[int, int, int]) -> None:
