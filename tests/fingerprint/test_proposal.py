@@ -185,7 +185,15 @@ def test_thin_structures_get_what_thin_structures_need() -> None:
     assert thin.training.loss.options == {"background": False}
     assert thin.training.learning_rate == 3e-3
     assert thin.training.augmentation.quarter_turns
+    assert thin.training.augmentation.rotation_degrees == 180
     assert all("thin" in reasons[key] for key in ("network.name", "channels"))
+
+
+def test_colour_varies_in_photographs_alone() -> None:
+    photograph = found(channels=3, look=GREY.model_copy(update={"colour": 0.4}))
+    assert plan(photograph, modality="dermoscopy").training.augmentation.colour == 0.3
+    assert plan(found(channels=3)).training.augmentation.colour == 0
+    assert plan(found()).training.augmentation.colour == 0
 
 
 def test_blobs_thick_vessels_and_volumes_do_without() -> None:

@@ -39,6 +39,9 @@ FIXED_BYTES = 2 * GIB
 BATCH_PIXELS = 4 * 256 * 256
 """Pixels of one optimiser step: 4 patches of 256², or as many smaller ones."""
 
+COLOUR = 0.02
+"""Mean saturation from which a photograph is in colour."""
+
 COMMON = 0.05
 """Share of the pixels from which a class is met in any patch."""
 
@@ -107,6 +110,10 @@ def _thin(fingerprint: Fingerprint) -> list[str]:
     return [c.name for c in fingerprint.classes if c.tubular and c.radius < THIN]
 
 
+def _in_colour(fingerprint: Fingerprint) -> bool:
+    return not fingerprint.volumes and len(fingerprint.channels) == 3 and fingerprint.look.colour > COLOUR
+
+
 def _labels(draft: Draft, *, declared: bool) -> dict[str, Any]:
     fingerprint = draft.fingerprint
     labels = fingerprint.labels.model_dump(mode="json")
@@ -159,7 +166,6 @@ def _network(draft: Draft, weights: str | None) -> None:
 
 def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str, Any]:
     fingerprint = draft.fingerprint
-    names = [c.name for c in fingerprint.channels]
     middle = f"{channel.low:g} … {channel.high:g}, half below {channel.body[2]:g} in the body"
     if draft.modality == "ct":
         intensity, why = _ct(channel)
@@ -168,7 +174,7 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
     elif not fingerprint.volumes and _thin(fingerprint):
         intensity = {"kind": "local"}
         why = "thin structures: contrast against their own surroundings, whatever the light and the camera"
-    elif not fingerprint.volumes and len(names) == 3 and fingerprint.look.colour > 0.02:
+    elif _in_colour(fingerprint):
         pretrained = draft.data["network"]["weights"] != "none"
         full = 255.0 if channel.high <= 255 else 65535.0
         mean, std = (IMAGENET_MEAN[index], IMAGENET_STD[index]) if pretrained else (0.5, 0.25)
@@ -259,8 +265,11 @@ def _augmentation(draft: Draft) -> dict[str, Any]:
     draft.because("training.augmentation.flips", why)
     augmentation: dict[str, Any] = {"flips": flips}
     if {"height", "width"} <= set(flips):
-        augmentation["quarter_turns"] = True
+        augmentation |= {"quarter_turns": True, "rotation_degrees": 180.0}
         draft.because("training.augmentation.quarter_turns", "no direction is up in such images")
+    if _in_colour(draft.fingerprint):
+        augmentation["colour"] = 0.3
+        draft.because("training.augmentation.colour", "cameras and skin differ in colour")
     return augmentation
 
 
