@@ -114,6 +114,8 @@ def write_dataset(protocol: Protocol, data: Path, fold: int, out: Path) -> Path:
     Raises:
         CpfnetError: the data are not as the recipe says, or another split was written there before.
     """
+    if not data.is_dir():
+        raise DatasetError("no such folder", where=data, mend="give --data the folder that the recipe describes")
     yaml = YAML(typ="safe", pure=True)
     recipe = yaml.load((RECIPES / f"{protocol.name}.yaml").read_text(encoding="utf-8"))
     recipe.pop("split", None)

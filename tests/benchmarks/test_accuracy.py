@@ -79,6 +79,8 @@ def test_dataset_file_holds_recipe_and_split(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="another one"):
         write_dataset(PROTOCOLS["ph2"], more, 0, written)
     assert written.read_text() == before
+    with pytest.raises(DatasetError, match="no such folder"):
+        write_dataset(PROTOCOLS["ph2"], tmp_path / "nowhere", 0, tmp_path / "none.yaml")
 
 
 def test_recipe_of_the_radiographs_fits_them(tmp_path: Path) -> None:
