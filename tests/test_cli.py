@@ -118,6 +118,7 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["evaluate", "data", "data/images", "-o", "out"], "data/images"),
         (["evaluate", "data", "masks", "-o", "scores"], "exists already"),
         (["evaluate", "data", "masks", "--split", "test"], "--split all"),
+        (["evaluate", "data", "masks", "--threshold-on", "train"], "give the Model instead"),
         (["weights", "import", "plan.yaml"], "plan.yaml"),
         (["weights", "path"], "cpfnet weights download"),
     ],
