@@ -59,7 +59,7 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
     worker = _Worker(bench, configuration, shared, place)
     worker.once("prepare", shared / f"prepared-{configuration}.json")
     wanted = None if full else _asked(bench, worker, place.parent)
-    asked = {"epochs": wanted and wanted.epochs, "iterations": wanted and wanted.steps}
+    asked: dict[str, Any] = {"epochs": wanted and wanted.epochs, "iterations": wanted and wanted.steps}
     trained = worker.once("train", place / "trained.json", device=worker.device, seed=seed, **asked)
     if wanted is not None and wanted != Course(trained["epochs"], trained["iterations"]):
         raise TrainingError(

@@ -129,7 +129,7 @@ def _window(differing: np.ndarray) -> tuple[slice, slice]:
 
 def _draw(drawn: Sequence[Drawn], to: Path) -> None:
     networks = list(drawn[0].found)
-    style: dict[str, Any] = {"font.size": 8, "axes.titlesize": 8, "font.family": "sans-serif"}
+    style: Any = {"font.size": 8, "axes.titlesize": 8, "font.family": "sans-serif"}
     with rc_context(style):
         figure = Figure(figsize=(2.2 * (2 + len(networks)), 2.45 * len(drawn)), layout="constrained", dpi=150)
         grid = figure.subplots(len(drawn), 2 + len(networks), squeeze=False)

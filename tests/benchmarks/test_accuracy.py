@@ -226,6 +226,9 @@ def test_a_run_from_data_to_table_and_picture(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="other settings"):
         replace(bench, steps=4).run(unet, fold=0, seed=0)
 
+    file.unlink()  # stopped after training, before it was judged
+    assert bench.run(unet, fold=0, seed=0)["scores"] == made["scores"]
+
     found = rows(tmp_path / "out")
     assert "| unet |" in tables(found)["ph2"]
     shown = boundaries(found, ["unet"], tmp_path / "boundaries.png")
