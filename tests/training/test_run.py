@@ -41,7 +41,14 @@ def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> N
     assert loaded.plan == plan
     with torch.inference_mode():
         assert loaded.network()(torch.zeros(1, 3, 50, 40)).shape == (1, 2, 50, 40)
-    history = json.loads((out / "metrics.json").read_text())["history"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    history, told = metrics["history"], metrics["calibration"]
+    assert set(metrics["fitting"]) == {"temperature", "threshold", "smallest", "quality"}
+    assert all(f"Fitted {name}: {note}" in said for name, note in metrics["fitting"].items())
+    assert (told["cases"], told["temperature"]) == (2, model.fitted.temperature)
+    if model.fitted.temperature != 1:  # kept only where it helps on cases left out
+        assert told["after"]["blob"]["brier"] < told["before"]["blob"]["brier"] * 1.05
+    assert model.fitted.threshold == (0.5,)  # two cases choose none
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
     assert [row["step"] for row in history] == [5, 10, 15, 20, 25, 30]
     assert max(row["dice"] for row in history) == model.fitted.validation_dice
@@ -106,6 +113,8 @@ def test_a_single_case_trains_and_says_what_that_means(images: Dataset, out: Pat
     model = train(one, images_plan(epochs=1, samples=2), out, device="cpu", say=said.append)
     assert model.fitted.cases == 1
     assert any("validation is on the training data" in line for line in said)
+    assert "Fitted temperature: none: the validation cases are the training cases" in said
+    assert (model.fitted.temperature, model.metrics["calibration"]) == (1, {})
 
 
 def test_runs_repeat_exactly(images: Dataset, tmp_path: Path, said: list[str]) -> None:

@@ -207,7 +207,7 @@ class Run:
 
     def _fit(self, model: Model, interruption: Interruption, bar: bool) -> Findings:
         if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
-            why = "not fitted: the validation cases are the training cases"
+            why = "none: the validation cases are the training cases"
             return Findings(notes=dict.fromkeys(("temperature", "threshold", "smallest", "quality"), why))
         backend = torch_backend(model, str(self.task.fabric.device), say=self.say)
         with counted("Fitting", bar) as shown:
