@@ -176,3 +176,6 @@ def test_the_protocol_of_several_models_and_classes(tmp_path):
     pair = [vessels(fitted={"threshold": 0.4}), vessels(fitted={"threshold": 0.7})]
     assert cpfnet.evaluate(root, pair, device="cpu").protocol["threshold"] == "the model's own: vessel above 0.55"
     assert cpfnet.evaluate(root, root / "masks").protocol["threshold"] == "predictions as written"
+    picky = vessels(fitted={"threshold": 0.4, "smallest": 3})
+    said = "the model's own: vessel above 0.4; pieces dropped: vessel below 3 pixels"
+    assert cpfnet.evaluate(root, picky, device="cpu").protocol["threshold"] == said

@@ -27,9 +27,9 @@ def as_fitted(models: Sequence[Model]) -> str:
     """How Models decide by themselves, for the protocol."""
     plan, count = models[0].plan.labels, len(models[0].plan.labels.classes)
     if not _has_threshold(plan):
-        return "the most probable class"
+        return f"the most probable class{_dropped(models)}"
     limits = np.mean([np.broadcast_to(model.fitted.threshold, count) for model in models], axis=0)
-    return f"the model's own: {_said(plan, limits.tolist())}"
+    return f"the model's own: {_said(plan, limits.tolist())}{_dropped(models)}"
 
 
 def choosing_cases(dataset: Dataset, split: Choosing, scored: Sequence[Case], definitions: Labels) -> list[Case]:
@@ -119,6 +119,7 @@ def chosen_on(
     words = (
         f"{_said(plan, limits)}: best mean Dice ({', '.join(f'{value:.4f}' for value in dice)}) over the {len(cases)} cases of the "
         f"{split} split{seen}, of {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
+        f"{_dropped(models)}"
     )
     return [replace(m, fitted=m.fitted.model_copy(update={"threshold": limits})) for m in models], words
 
@@ -129,3 +130,11 @@ def _has_threshold(definitions: Labels) -> bool:
 
 def _said(definitions: Labels, limits: Sequence[float]) -> str:
     return ", ".join(f"{c.name} above {limit:g}" for c, limit in zip(definitions.classes, limits, strict=True))
+
+
+def _dropped(models: Sequence[Model]) -> str:
+    """What else Models decide: the pieces that are too small for them."""
+    classes = models[0].plan.labels.classes
+    sizes = np.min([np.broadcast_to(model.fitted.smallest, len(classes)) for model in models], axis=0)
+    small = ", ".join(f"{c.name} below {size} pixels" for c, size in zip(classes, sizes, strict=True) if size > 1)
+    return f"; pieces dropped: {small}" if small else ""
