@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, protocol in PROTOCOLS.items():
         command = commands.add_parser(name, parents=[trained], help=f"networks on {protocol.title}")
-        command.add_argument("--networks", nargs="+", default=NETWORKS)
+        command.add_argument("--networks", nargs="+", default=[v.name for v in NETWORKS])
     ablation = commands.add_parser("ablation", parents=[trained], help="the paper's ablation, and what goes beyond it")
     ablation.add_argument("dataset", choices=PROTOCOLS)
     names = [variant.name for variant in ABLATION]
@@ -96,7 +96,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.command == "ablation":
         variants = [variant for variant in ABLATION if variant.name in options.variants]
     else:
-        variants = [Variant(name, name) for name in options.networks]
+        known = {variant.name: variant for variant in NETWORKS}
+        variants = [known.get(name, Variant(name, name)) for name in options.networks]  # or a network of one's own
     return _each(options, {variant.name: partial(bench.run, variant) for variant in variants})
 
 

@@ -58,7 +58,7 @@ def of_minutes(minutes: float, pace: Pace) -> Course:
         TrainingError: not even one step and one validation do.
     """
     seconds = 60 * minutes
-    affordable = MOST_EPOCHS if pace.validation <= 0 else math.floor(VALIDATING * seconds / pace.validation)
+    affordable = math.floor(VALIDATING * seconds / max(pace.validation, 1e-3))
     epochs = min(max(1, affordable), MOST_EPOCHS)
     steps = math.floor((seconds / epochs - pace.validation) / pace.step)
     if steps < 1:

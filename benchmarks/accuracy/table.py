@@ -37,7 +37,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     if not rows:
         raise DatasetError("no row of any run", mend="make runs first, or give the folder that holds them")
     out = {}
-    only_ablation = {v.name for v in ABLATION} - set(NETWORKS)
+    only_ablation = {v.name for v in ABLATION} - {v.name for v in NETWORKS}
     for protocol in PROTOCOLS.values():
         for mirrored in (False, True):
             of_set = [r for r in rows if r["dataset"] == protocol.name and r["mirrored"] == mirrored]
@@ -45,7 +45,9 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
             ablation = [r for r in of_set if r["variant"] in {v.name for v in ABLATION}]
             mark = protocol.name + "-mirrored" * mirrored
             if networks:
-                out[mark] = _text(protocol, _by_variant(networks, NETWORKS), reference=NETWORKS[0])
+                out[mark] = _text(
+                    protocol, _by_variant(networks, [v.name for v in NETWORKS]), reference=NETWORKS[0].name
+                )
             if any(r["variant"] in only_ablation for r in ablation):
                 names = [v.name for v in ABLATION]
                 out[f"{mark}-ablation"] = _text(protocol, _by_variant(ablation, names), reference=names[0])
