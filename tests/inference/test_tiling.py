@@ -10,7 +10,7 @@ from cpfnet.errors import NetworkError
 from cpfnet.inference import tiling
 from cpfnet.inference.tiling import predict_array
 from cpfnet.planning import LabelClass, Labels
-from cpfnet.training.loading import cut
+from cpfnet.training.loading import corner, cut
 from tests.inference.oracle import make_model, oracle
 
 RNG = np.random.default_rng(0)
@@ -166,7 +166,8 @@ def test_what_is_smaller_than_the_patch_is_padded_to_it_as_in_training(spatial):
 
     predict_array(backend, array, plan)
     codes = np.ones(array.shape[1:], np.uint8)
-    patch, _ = cut(array, codes, (0, 24, 17), plan.spatial, np.random.default_rng(0))
+    start = corner(codes.shape, (0, 24, 17), plan.spatial, np.random.default_rng(0))
+    patch, _ = cut(array, codes, start, plan.spatial)
     np.testing.assert_array_equal(seen[0][0], patch)
 
 
