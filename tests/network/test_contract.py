@@ -95,7 +95,10 @@ def test_weights_survive_a_file(name: str, network: torch.nn.Module, tmp_path: P
 
 def test_every_weight_learns(name: str) -> None:
     network = build(name).train()
-    network(torch.rand(2, 3, 32, 40)).square().mean().backward()
+    outputs = network(torch.rand(2, 3, 32, 40))
+    outputs = outputs if isinstance(outputs, list) else [outputs]  # several where supervised deeply
+    assert all(logits.shape == (2, 2, 32, 40) for logits in outputs)
+    sum(logits.square().mean() for logits in outputs).backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key

@@ -21,7 +21,7 @@ from cpfnet.network import zoo
 @pytest.mark.parametrize("name", zoo.names())
 def test_defaults_build(name: str, spatial_dims: int) -> None:
     with torch.device("meta"):
-        network = zoo.build(name, 1, 3, spatial_dims=spatial_dims)
+        network = zoo.build(name, 1, 3, spatial_dims=spatial_dims).eval()
         assert network(torch.rand(2, 1, *(64,) * spatial_dims)).shape == (2, 3, *(64,) * spatial_dims)
 
 

@@ -65,11 +65,11 @@ class CPFNet(SegmentationNetwork):
         Raises:
             NetworkError: wrong rank or channel count, an axis below 32 pixels, or one value per channel in training.
         """
-        c1, d2 = self.decode(x)
-        return self.head(d2 + c1, x.shape[2:])
+        c1, x2, _ = self.decode(x)
+        return self.head(self.decoder2(x2, c1.shape[2:]) + c1, x.shape[2:])
 
-    def decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """All but the head: ``(N, in_channels, *spatial)`` → c1 and d2, 64 channels each at the stem's resolution.
+    def decode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All but the last step up and the head: ``(N, in_channels, *spatial)`` → c1, x₂ and x₃ (64, 64 and 128 channels).
 
         Raises:
             NetworkError: as `forward`.
@@ -80,4 +80,4 @@ class CPFNet(SegmentationNetwork):
         x4 = F.relu(self.decoder5(self.sapf(c5), c4.shape[2:]) + self.gpg4(c5, c4))
         x3 = F.relu(self.decoder4(x4, c3.shape[2:]) + self.gpg3(c5, c4, c3))
         x2 = F.relu(self.decoder3(x3, c2.shape[2:]) + self.gpg2(c5, c4, c3, c2))
-        return c1, self.decoder2(x2, c1.shape[2:])
+        return c1, x2, x3

@@ -10,7 +10,7 @@ from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cpfnet.network.blocks import at_size, conv_bn, conv_bn_relu, initialise
+from cpfnet.network.blocks import at_size, conv, conv_bn, conv_bn_relu, initialise, resize
 from cpfnet.network.cpfnet import CPFNet
 
 WIDTH = 64
@@ -23,7 +23,8 @@ class CPFNetHR(CPFNet):
     Encoder, GPG, SAPF and decoder are the paper's. Its head adds c1 to the decoder's last map and enlarges both by interpolation, so
     what lies between their pixels must be guessed. But c1 holds 64 values for each 2×2 pixels of the input: all of them, for
     three channels. Here c1, a single convolution deep, passes two residual blocks; and the head (`SubpixelHead`) reads it and the decoder's
-    map at half resolution and gives each pixel of a block logits of its own.
+    map at half resolution and gives each pixel of a block logits of its own. In training, x₂ and x₃ give logits, too, enlarged to the
+    input: supervised deeply (Lee et al., AISTATS 2015), the deeper levels learn sooner.
 
     The last batch normalisation of each residual block starts from zero (Goyal et al., 2017): the encoder begins as a shallow network,
     which learns faster from scratch. ImageNet weights replace these values.
@@ -47,15 +48,21 @@ class CPFNetHR(CPFNet):
                 nn.init.zeros_(module.bn2.weight)
         self.fine = nn.Sequential(*(ResidualBlock(spatial_dims, 64) for _ in range(2)))
         self.head = SubpixelHead(spatial_dims, 2 * 64, classes)  # type: ignore[assignment]
+        self.guesses = nn.ModuleList(conv(spatial_dims, channels, classes, 1, bias=True) for channels in (64, 128))
+        initialise(self.guesses)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, *spatial)`` → logits ``(N, classes, *spatial)``.
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:  # type: ignore[override]
+        """``(N, in_channels, *spatial)`` → logits ``(N, classes, *spatial)``; in training those of the head, x₂ and x₃.
 
         Raises:
             NetworkError: as `CPFNet.forward`.
         """
-        c1, d2 = self.decode(x)
-        return self.head(torch.cat([self.fine(c1), d2], dim=1), x.shape[2:])
+        c1, x2, x3 = self.decode(x)
+        size = x.shape[2:]
+        logits = self.head(torch.cat([self.fine(c1), self.decoder2(x2, c1.shape[2:])], dim=1), size)
+        if not self.training:
+            return logits
+        return [logits, *(resize(guess(y), size) for guess, y in zip(self.guesses, (x2, x3), strict=True))]
 
 
 class ResidualBlock(nn.Module):
