@@ -16,7 +16,9 @@ from cpfnet.planning import (
     Scale,
     Spatial,
     TrainingPlan,
+    content_hash,
 )
+from cpfnet.settings import load_yaml, plain
 
 
 @pytest.fixture
@@ -113,6 +115,22 @@ def test_a_plan_edited_after_training_is_refused(model, tmp_path):
     plan.write_text(plan.read_text().replace("std: 1.0", "std: 2.0"))
     with pytest.raises(CpfnetError, match="changed after training"):
         Model.load(tmp_path)
+
+
+def test_a_model_of_an_earlier_version_is_read(model, tmp_path):
+    """Its plan lacks a key that has come since, and has the hash of then."""
+    model.save(tmp_path / "old")
+    path = tmp_path / "old" / "plan.yaml"
+    text = "".join(line for line in path.read_text().splitlines(keepends=True) if "quarter_turns:" not in line)
+    assert text != path.read_text()
+    path.write_text(text)
+    fitted = tmp_path / "old" / "fitted.yaml"
+    old = content_hash(plain(load_yaml(path), path))
+    fitted.write_text(fitted.read_text().replace(model.plan.hash, old))
+    again = Model.load(tmp_path / "old")
+    assert again.plan == model.plan
+    again.save(tmp_path / "new")
+    assert Model.load(tmp_path / "new").fitted.plan_hash == model.plan.hash
 
 
 @pytest.mark.parametrize("name", ["plan.yaml", "fitted.yaml", "weights.safetensors"])

@@ -20,8 +20,8 @@ from pydantic import Field, field_validator
 
 from cpfnet.errors import CpfnetError, WeightsError
 from cpfnet.files import replacing
-from cpfnet.planning import Count, Fraction, Plan, Positive, Strict
-from cpfnet.settings import read_yaml, write_yaml
+from cpfnet.planning import Count, Fraction, Plan, Positive, Strict, content_hash
+from cpfnet.settings import load_yaml, plain, read_yaml, write_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -119,12 +119,13 @@ class Model:
                 where=folder,
                 mend="give the folder that `cpfnet train … -o MODEL` wrote",
             )
-        plan = Plan.load(folder / "plan.yaml")
-        fitted = read_yaml(Fitted, folder / "fitted.yaml")
-        if plan.hash != fitted.plan_hash:
+        where = folder / "plan.yaml"
+        plan, fitted = Plan.load(where), read_yaml(Fitted, folder / "fitted.yaml")
+        # Of what the file says, not of the Plan: a later version may know more keys, with defaults.
+        if content_hash(plain(load_yaml(where), where)) != fitted.plan_hash:
             raise CpfnetError(
                 "the plan was changed after training, so it no longer describes these weights",
-                where=folder / "plan.yaml",
+                where=where,
                 mend="restore the file; to change settings, train again with --plan or --set",
             )
         for name in ("threshold", "smallest"):
@@ -203,6 +204,7 @@ class Model:
         with replacing(folder / "weights.safetensors", overwrite=True) as temporary:
             temporary.write_bytes(serialize(state, metadata={"plan": self.plan.hash}))
         write_yaml(self.plan, folder / "plan.yaml")
+        self.fitted = self.fitted.model_copy(update={"plan_hash": self.plan.hash})
         write_yaml(self.fitted, folder / "fitted.yaml")
         metrics = json.dumps(self.metrics, indent=1, ensure_ascii=False) + "\n"
         for name, text in (("metrics.json", metrics), ("card.md", self.card())):

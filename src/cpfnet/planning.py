@@ -378,6 +378,11 @@ class Folds(Strict):
     seed: int = Field(0, ge=0, description="shuffles the patients")
 
 
+def content_hash(data: Any) -> str:
+    """SHA-256 over JSON data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 class Plan(Strict):
     """The one contract between data, training and inference.
 
@@ -424,8 +429,7 @@ class Plan(Strict):
     @property
     def hash(self) -> str:
         """SHA-256 over the content, whatever the file's comments and order."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return content_hash(self.model_dump(mode="json"))
 
     def with_settings(self, settings: list[str]) -> Plan:
         """A new Plan with ``section.key=value`` applied (values are YAML).

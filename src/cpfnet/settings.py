@@ -201,13 +201,21 @@ def read_yaml(model: type[M], path: Path) -> M:
         PlanError: see `validate` and `load_yaml`.
     """
     tree = load_yaml(path)
+    return validate(model, plain(tree, path), where=str(path), tree=tree)
+
+
+def plain(tree: CommentedMap, path: Path) -> Any:
+    """What a settings file says, in Python's own types.
+
+    Raises:
+        PlanError: values that refer to themselves, or too many of them.
+    """
     try:
-        data = _plain(tree)
+        return _plain(tree)
     except ValueError as error:
         raise PlanError(str(error), where=path, mend="write the values out") from None
     except RecursionError:
         raise PlanError("holds itself, or is nested too deeply", where=path, mend="write the values out") from None
-    return validate(model, data, where=str(path), tree=tree)
 
 
 def choices(annotation: Any) -> str:
