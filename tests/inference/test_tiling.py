@@ -183,6 +183,22 @@ def test_a_blend_has_no_seams():
     assert np.abs(np.diff(out, axis=0)).max() < 0.05
 
 
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_blend_of_certainty_is_certain_and_no_more(exclusive):
+    """Shares of tiles add up to 1 only up to rounding, and a probability above 1 has no logit and no entropy."""
+    labels = Labels(classes=(LabelClass(name="a", values=(1,)), LabelClass(name="b", values=(2,))), exclusive=exclusive)
+    plan = make_model(source="images", labels=labels, inference={"tile": (32, 32)}).plan
+
+    def backend(x):
+        sure = np.full((len(x), plan.labels.outputs, *x.shape[2:]), -200, np.float32)
+        sure[:, -1] = 200
+        return sure
+
+    out = predict_array(backend, np.zeros((1, 97, 113), np.float32), plan)
+    assert out.min() >= 0
+    assert out.max() == 1
+
+
 def test_progress_ends_at_one_and_never_falls():
     plan = make_model(source="images", inference={"tile": (32, 32), "mirror": ("width",)}).plan
     shares = []

@@ -180,6 +180,19 @@ def test_resampling_is_torchs_antialiased_bilinear(shape):
     np.testing.assert_allclose(spatial.resample(image, shape), expected[0, 0].numpy(), atol=1e-5)
 
 
+@given(
+    before=st.tuples(*[st.integers(1, 40)] * 2),
+    after=st.tuples(*[st.integers(1, 40)] * 2),
+    value=st.floats(0, 1, width=32),
+)
+def test_resampling_stays_within_the_extremes(before, after, value):
+    plane = np.full(before, value, np.float32)
+    plane.flat[0] = 1
+    out = spatial.resample(plane, after)
+    assert plane.min() <= out.min()
+    assert out.max() <= 1
+
+
 def test_resampling_to_the_same_size_is_the_same_array():
     image = np.random.default_rng(0).random((5, 6, 7), dtype=np.float32)
     assert spatial.resample(image, (5, 6, 7)) is image

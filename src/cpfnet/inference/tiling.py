@@ -116,7 +116,7 @@ def _predict_once(
             else:
                 target += _cut(planes, inner) * (_cut(weights, inner) / norm[window])
         report(min(1.0, (start + batch) / len(jobs)))
-    return out
+    return np.minimum(out, 1, out=out)  # shares of tiles add up to 1 only up to rounding
 
 
 def tile_size(plan: Plan, size: tuple[int, ...]) -> tuple[int, ...]:

@@ -154,8 +154,11 @@ def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         shape: of the result.
 
     Returns:
-        float32; values stay within the extremes of ``array``, up to rounding.
+        float32; values stay within the extremes of ``array``.
     """
+    if array.shape == shape:
+        return array
+    low, high = array.min(), array.max()
     # Shrinking axes first: less to do for the others.
     for axis in sorted(range(array.ndim), key=lambda a: shape[a] / array.shape[a]):
         m, n = array.shape[axis], shape[axis]
@@ -163,7 +166,7 @@ def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             front = np.moveaxis(array, axis, 0)
             out = _weights(m, n) @ np.ascontiguousarray(front).reshape(m, -1)
             array = np.moveaxis(out.reshape(n, *front.shape[1:]), 0, axis)
-    return array
+    return np.clip(array, low, high, out=array)  # weights add up to 1 only up to rounding
 
 
 def _weights(m: int, n: int) -> csr_array:
