@@ -127,7 +127,17 @@ class TestList:
         run([model()], inputs / "b.png", tmp_path / "out", overwrite=True)
         assert [row["look"] for row in rows(tmp_path / "out/quality.csv")] == ["", ""]
 
-    @pytest.mark.parametrize("content", [b"mask,dice\na,1\n", b"\xff\xfe\x00", b""])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"mask,dice\na,1\n",
+            b"\xff\xfe\x00",
+            b"",
+            b"mask,look,estimated_dice,estimate_error,confidence\nz.png,,good,0.1,0.9\n",
+            b"mask,look,estimated_dice,estimate_error,confidence\nz.png,,0.8,0.1,0.9,seen by me\n",
+            b"mask,look,estimated_dice,estimate_error,confidence\nz.png,,0.8\n",
+        ],
+    )
     def test_a_file_of_the_users_is_left_alone(self, tmp_path, content):
         inputs = folder_of(tmp_path, a=1)
         (tmp_path / "out").mkdir()

@@ -31,10 +31,10 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = {row["mask"]: row for row in reader if tuple(row) == COLUMNS}
-            if tuple(reader.fieldnames or ()) == COLUMNS:
+            rows = {row["mask"]: row for row in reader}
+            if tuple(reader.fieldnames or ()) == COLUMNS and all(map(_whole, rows.values())):
                 return rows
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError):
+    except (OSError, ValueError, csv.Error, KeyError):
         pass
     raise OutputError(
         "is not a list that predict wrote, and would be replaced", where=path, mend="write to another folder (-o)"
@@ -65,6 +65,12 @@ def _row(name: str, quality: Assessment) -> dict[str, str]:
     values = (quality.dice, quality.error, quality.confidence)
     texts = ("" if value is None else f"{value:.4f}" for value in values)
     return dict(zip(COLUMNS, (name, quality.look, *texts), strict=True))
+
+
+def _whole(row: Mapping[str, str]) -> bool:
+    """Has it these cells and no others? `ValueError` where one that should be a number is none."""
+    _order(row)
+    return tuple(row) == COLUMNS and None not in row.values()
 
 
 def _order(row: Mapping[str, str]) -> tuple[bool, float]:
