@@ -1,5 +1,7 @@
 """Calibration figures against scikit-learn, and the band around a boundary against distances counted one by one."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
@@ -35,6 +37,20 @@ def test_tallies_add_up_and_weights_count(sample):
     half = Tally.of(probability, truth, weight=0.5)
     for name, values in (half + half).diagram().items():
         assert values == pytest.approx(whole.diagram()[name])
+
+
+def test_a_large_volume_is_counted_in_parts(sample):
+    probability, truth = (np.tile(values, 1000) for values in sample)
+    tracemalloc.start()
+    large = Tally.of(probability, truth)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    small = Tally.of(*sample)
+    assert (large.ece, large.brier) == pytest.approx((small.ece, small.brier))
+    assert large.pixels.tolist() == (1000 * small.pixels).tolist()
+    assert (
+        peak < 12 * probability.size
+    )  # bytes a pixel; as float64 the values alone are 8, and four such arrays were needed
 
 
 def test_without_pixels_nothing_is_known():

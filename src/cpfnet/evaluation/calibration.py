@@ -14,6 +14,8 @@ BINS = 15
 BAND = 3.0
 """Half the width of the band around a boundary: mm, or pixels where there are no millimetres."""
 
+_CHUNK = 2**18  # pixels at once
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -40,10 +42,14 @@ class Tally:
             truth: bool, of the same shape.
             weight: of each pixel.
         """
-        probability = probability.astype(np.float64)
-        index = np.minimum((probability * BINS).astype(np.int64), BINS - 1)
-        pixels, confidence, positives = (weight * np.bincount(index, each, BINS) for each in (None, probability, truth))
-        return cls(pixels, confidence, positives, weight * float(((probability - truth) ** 2).sum()))
+        bins, squares = np.zeros((3, BINS)), 0.0
+        for start in range(0, len(probability), _CHUNK):
+            values, inside = probability[start : start + _CHUNK].astype(np.float64), truth[start : start + _CHUNK]
+            index = np.minimum((values * BINS).astype(np.int64), BINS - 1)
+            bins += [np.bincount(index, each, BINS) for each in (None, values, inside)]
+            squares += float(((values - inside) ** 2).sum())
+        pixels, confidence, positives = weight * bins
+        return cls(pixels, confidence, positives, weight * squares)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
