@@ -1,5 +1,7 @@
 """From probabilities to classes, against scipy's activations and scikit-image's removal of small objects."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,6 +65,20 @@ def test_small_pieces_go_as_scikit_image_takes_them():
         ours = drop_small(mask.astype(np.uint8), labels(1), least)
         theirs = remove_small_objects(mask, max_size=least - 1, connectivity=2) if least > 1 else mask
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_pieces_of_a_small_structure_take_no_memory_for_the_whole_volume(exclusive):
+    classes = np.zeros((50, 200, 200), np.uint8) if exclusive else np.zeros((1, 50, 200, 200), bool)
+    mask = classes if exclusive else classes[0]
+    mask[20:30, 40:50, 60:70] = mask[31, 51, 71] = 1
+    tracemalloc.start()
+    drop_small(classes, labels(1, exclusive=exclusive), 2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (mask.sum(), mask[20:30, 40:50, 60:70].all()) == (1000, True)
+    assert peak < mask.size
+    assert not drop_small(np.zeros_like(classes), labels(1, exclusive=exclusive), 2).any()
 
 
 def test_pieces_touch_at_corners_in_volumes_too():

@@ -93,12 +93,18 @@ def drop_small(classes: np.ndarray, labels: Labels, smallest: int | Sequence[int
     Returns:
         ``classes``.
     """
+    from scipy import ndimage
+
     for index, least in enumerate(np.broadcast_to(smallest, len(labels.classes))):
         if least <= 1:
             continue
-        mask = classes == index + 1 if labels.exclusive else classes[index]
-        found = pieces(mask)
+        plane, value = (classes, index + 1) if labels.exclusive else (classes[index], 1)
+        box = ndimage.find_objects(plane.view(np.uint8), max_label=value)[-1]
+        if box is None:
+            continue
+        inside = plane[box]  # numbering pieces takes 12 bytes a pixel
+        found = pieces(inside == value)
         small = np.bincount(found.ravel()) < least
         small[0] = False
-        (classes if labels.exclusive else mask)[small[found]] = 0
+        inside[small[found]] = 0
     return classes
