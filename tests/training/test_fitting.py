@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,7 @@ class TestFit:
         np.save(cases[0].folder / "codes.npy", np.full((1, 48, 52), IGNORED, np.uint8))
         nothing = fit(overconfident, cases[:2], plan_for(THREE))
         assert nothing.calibration == {}
+        assert nothing.notes["temperature"].startswith("none: no pixel")
         assert nothing.values["temperature"] == 1
 
     def test_specks_go_where_that_helps(self, make) -> None:
@@ -230,6 +233,29 @@ class TestFit:
         assert quality.found == ("a",)
         assert 0.6 < quality.lowest < 0.85  # uncalibrated it would be above 0.9
         assert "12" in found.notes["quality"]
+
+    def test_volumes_of_overlapping_regions(self, make) -> None:
+        cases = [replace(case, spacing=(3.0, 1.0, 1.0)) for case in make(4, REGIONS, shape=(5, 24, 26))]
+        for case in cases:
+            rng = np.random.default_rng(5)
+            whole, core = rng.random((2, 5, 24, 26)) < expit(case.image())
+            np.save(case.folder / "codes.npy", (whole * (1 + core)).astype(np.uint8)[None])
+        found = fit(lambda array: expit(2 * array), cases, plan_for(REGIONS))
+        assert found.values["temperature"] > 1.3
+        assert len(found.values["threshold"]) in (1, 2)
+        assert list(found.calibration["after"]) == ["whole", "core"]
+
+    def test_the_probabilities_of_one_case_are_held_at_a_time(self, make) -> None:
+        made: list[weakref.ref[np.ndarray]] = []
+
+        def segment(array: np.ndarray) -> np.ndarray:
+            assert not any(earlier() is not None for earlier in made)
+            out = overconfident(array)
+            made.append(weakref.ref(out))
+            return out
+
+        fit(segment, make(3, THREE), plan_for(THREE))
+        assert len(made) == 6
 
     def test_it_may_be_stopped(self, make) -> None:
         def stop(done: int, total: int) -> None:

@@ -44,6 +44,11 @@ class Findings:
     notes: dict[str, str] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def none(cls, why: str) -> Findings:
+        """Neutral in all, for one reason."""
+        return cls(notes=dict.fromkeys(("temperature", "threshold", "smallest", "quality"), f"none: {why}"))
+
 
 def fit(
     segment: Segment,
@@ -72,8 +77,9 @@ def fit(
             chosen.append(case)
             curves.append(losses)
             counts.append(_histograms(probabilities, codes, plan) if decided else [])
+        del probabilities  # before the next case's are made
     if not chosen:
-        return found
+        return Findings.none("no pixel of the validation cases counts")
     value, left_out = _temperature(np.array(curves), found)
     thresholds = _thresholds(counts, value, plan, found) if decided else [0.5]
 

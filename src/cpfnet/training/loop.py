@@ -207,8 +207,7 @@ class Run:
 
     def _fit(self, model: Model, interruption: Interruption, bar: bool) -> Findings:
         if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
-            why = "none: the validation cases are the training cases"
-            return Findings(notes=dict.fromkeys(("temperature", "threshold", "smallest", "quality"), why))
+            return Findings.none("the validation cases are the training cases")
         backend = torch_backend(model, str(self.task.fabric.device), say=self.say)
         with counted("Fitting", bar) as shown:
             task = shown.add_task("")
