@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 from threading import Thread
 
@@ -47,6 +48,19 @@ def test_auc_agrees_with_scikit_learn(sharpness, tolerance):
     assert ranks.auc("k") == pytest.approx(expected, abs=tolerance)
     alone = np.mean([sklearn_metrics.roc_auc_score(t[v], p[v]) for p, t, v in drawn])
     assert abs(alone - expected) > 0.01
+
+
+def test_a_large_volume_is_counted_in_parts():
+    probability, truth, valid = (np.tile(part, (1, 1000)) for part in images(1)[0])
+    ranks = PooledRanks()
+    tracemalloc.start()
+    ranks.add("k", probability, truth, valid)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ranks.auc("k") == pytest.approx(
+        sklearn_metrics.roc_auc_score(truth[:, :70][valid[:, :70]], probability[:, :70][valid[:, :70]]), abs=2e-5
+    )
+    assert peak < 10 * probability.size  # bytes; a bin's index alone is 8 a pixel
 
 
 @settings(deadline=None, max_examples=30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,18 @@ class TestChoices:
         table = choices.dice_at_thresholds(choices.histogram(expit(logits), truth), value)
         for limit, ours in zip(choices.THRESHOLDS, table, strict=True):
             assert ours == pytest.approx(f1_score(truth, expit(logits / value) > limit), abs=0.003)
+
+    def test_a_large_volume_is_counted_in_parts(self) -> None:
+        rng = np.random.default_rng(0)
+        probability, truth = rng.random(2_000_003, dtype=np.float32), rng.random(2_000_003) < 0.1
+        tracemalloc.start()
+        whole = choices.histogram(probability, truth)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        np.testing.assert_array_equal(
+            whole, sum(choices.histogram(probability[part::7], truth[part::7]) for part in range(7))
+        )
+        assert peak < 4 * probability.size  # bytes; a bin's index alone is 8 a pixel
 
     def test_certain_probabilities_are_counted(self) -> None:
         counted = choices.histogram(np.array([0, 1, 1, 0.2], np.float32), np.array([False, True, False, True]))

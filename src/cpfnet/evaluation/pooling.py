@@ -19,6 +19,7 @@ _LOW, _HIGH = -40, 17
 """Logits between which float32 probabilities are told apart: those below 4e-18 count as equal, and none but 1 lies above."""
 _STEPS = 2048
 """Bins to one unit of the logit: probabilities rank as equal where their odds differ by less than 0.05 %."""
+_CHUNK = 2**20  # pixels at once
 
 
 class PooledRanks:
@@ -43,10 +44,12 @@ class PooledRanks:
         values, inside = probability[valid], truth[valid]
         counts = None
         if values.size and values.min() >= 0 and values.max() <= 1:
-            place = np.rint((np.clip(logit(values), _LOW, _HIGH) - _LOW) * _STEPS).astype(np.intp)
-            counts = np.stack(
-                [np.bincount(place[side], minlength=(_HIGH - _LOW) * _STEPS + 1) for side in (inside, ~inside)]
-            )
+            bins = (_HIGH - _LOW) * _STEPS + 1
+            counts = np.zeros((2, bins), dtype=np.int64)
+            for start in range(0, len(values), _CHUNK):
+                some = slice(start, start + _CHUNK)
+                place = np.rint((np.clip(logit(values[some]), _LOW, _HIGH) - _LOW) * _STEPS).astype(np.intp)
+                counts += [np.bincount(place[inside[some] == kind], minlength=bins) for kind in (True, False)]
         with self._lock:
             before = self._bins.get(key, 0)
             self._bins[key] = None if counts is None or before is None else before + counts

@@ -25,6 +25,8 @@ THRESHOLDS = tuple(sorted((n / 100 for n in range(5, 96)), key=lambda t: (abs(t 
 _STEP, _SPAN = 0.01, 16.0
 """Probabilities are counted on a grid of logits: a threshold is met to within 0.00125."""
 
+_CHUNK = 2**18  # pixels at once
+
 
 def choose(table: np.ndarray) -> tuple[int, str]:
     """The column with the best mean, where it is really better than the first.
@@ -61,9 +63,13 @@ def histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
     from scipy.special import logit
 
     bins = round(2 * _SPAN / _STEP)
-    values = np.clip(logit(probability), -_SPAN, _SPAN - _STEP / 2)
-    index = np.floor((values + _SPAN) / _STEP).astype(np.int64)
-    return np.stack([np.bincount(index[truth == kind], minlength=bins) for kind in (False, True)])
+    out = np.zeros((2, bins), dtype=np.int64)
+    for start in range(0, len(probability), _CHUNK):
+        some = slice(start, start + _CHUNK)
+        values = np.clip(logit(probability[some]), -_SPAN, _SPAN - _STEP / 2)
+        index = np.floor((values + _SPAN) / _STEP).astype(np.int64)
+        out += [np.bincount(index[truth[some] == kind], minlength=bins) for kind in (False, True)]
+    return out
 
 
 def dice_at_thresholds(counted: np.ndarray, temperature: float) -> np.ndarray:
