@@ -357,6 +357,21 @@ def test_uneven_light_is_a_smooth_factor_above_black(intensity: dict[str, Any], 
     assert np.nanmean(np.ptp(np.array(logs)[:, ::95, ::95], axis=(1, 2))) > 0.1  # from corner to corner
 
 
+@pytest.mark.parametrize("kind", ["illumination", "colour"])
+def test_unlike_slices_of_a_stack_change_alike(kind: str) -> None:
+    """The same values in the slice and in its neighbours, which also hold darker and brighter ones, stay the same."""
+    made = plan(kind="zscore", **{kind: 1})
+    made = made.model_copy(update={"spatial": Spatial(mode="2.5d", neighbours=1, patch=(64, 64))})
+    slices = rng().random((3, 64, 64), dtype=np.float32)
+    slices[:, :32] = slices[0, :32]
+    slices[1, 40:] -= 3
+    slices[2, 40:] += 2
+    out, _ = Augmenter(made)(whole(slices, np.zeros((64, 64), np.uint8)), rng())
+    assert not np.allclose(out[0], slices[0], atol=0.01)
+    for other in out[1:]:
+        np.testing.assert_allclose(other[:32], out[0, :32], atol=1e-5)
+
+
 def test_each_channel_has_its_own_colour() -> None:
     made = plan(colour=1)
     made = made.model_copy(update={"channels": tuple(made.channels[0].model_copy(update={"name": n}) for n in "rgb")})

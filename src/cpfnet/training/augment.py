@@ -198,17 +198,16 @@ class Augmenter:
         Where the normalisation does not say what black is, it is the lowest value. The slices of a 2.5-D stack change alike.
         """
         lit, coloured = rng.random(2) < (self.settings.illumination, self.settings.colour)
-        spatial = tuple(range(1, image.ndim))
-        each = (-1, *[1] * self.dims)
-        slices = len(image) // len(self.black)
+        stack = image.reshape(-1, len(self.black), *self.patch)
+        inside, each = (0, *range(2, stack.ndim)), (-1, *[1] * self.dims)
         if lit:
             field = np.exp(ILLUMINATION * smooth_noise(1, self.patch, self.light, rng))
-            lowest = image.min(axis=spatial)
-            known = [low if black is None else black for low, black in zip(lowest, self.black * slices, strict=True)]
+            lowest = stack.min(axis=inside)
+            known = [low if black is None else black for low, black in zip(lowest, self.black, strict=True)]
             black = np.reshape(np.asarray(known, np.float32), each)
-            image = black + field * (image - black)
+            stack = black + field * (stack - black)
         if coloured:
-            shift, contrast = np.tile(rng.uniform(-COLOUR, COLOUR, (2, len(self.black))), slices).astype(np.float32)
-            mean, deviation = image.mean(axis=spatial, keepdims=True), image.std(axis=spatial, keepdims=True)
-            image = mean + np.exp(contrast).reshape(each) * (image - mean) + shift.reshape(each) * deviation
-        return image
+            shift, contrast = rng.uniform(-COLOUR, COLOUR, (2, len(self.black))).astype(np.float32)
+            mean, deviation = stack.mean(axis=inside, keepdims=True), stack.std(axis=inside, keepdims=True)
+            stack = mean + np.exp(contrast).reshape(each) * (stack - mean) + shift.reshape(each) * deviation
+        return stack.reshape(image.shape)
