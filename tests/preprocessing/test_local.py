@@ -84,3 +84,9 @@ def test_an_image_without_contrast_is_zero(value):
     out = intensity.normalise(np.full((8, 9), value, np.uint8), Local())
     assert out.shape == (8, 9)
     assert not out.any()
+
+
+def test_an_image_of_single_bits_is_one_of_bytes():
+    bits = np.random.default_rng(6).random((1, 40, 50)) < 0.3
+    ours, bytewise = (intensity.normalise(a[0], Local(), image=a) for a in (bits, bits.astype(np.uint8)))
+    np.testing.assert_array_equal(ours, bytewise)

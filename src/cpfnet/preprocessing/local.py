@@ -56,7 +56,7 @@ def field_of_view(array: np.ndarray) -> np.ndarray:
     Returns:
         bool ``(height, width)``.
     """
-    brightest = array.max(axis=0)
+    brightest = array.max(axis=0).astype(np.float64)
     low, high = float(brightest.min()), float(np.percentile(brightest, 99))
     dark, _ = ndimage.label(brightest <= low + DARK * (high - low))
     border = np.unique(np.concatenate([dark[0], dark[-1], dark[:, 0], dark[:, -1]]))
