@@ -163,11 +163,26 @@ def test_deep_supervision_is_a_weighted_mean_over_sizes(size: tuple[int, ...]) -
     torch.testing.assert_close(built(tuple(outputs[:1]), codes[0]), first)
 
 
-@pytest.mark.parametrize("shapes", [[(2, 3, 6, 5), (2, 3, 12, 10)], [(2, 2, 12, 10)], []])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(2, 3, 6, 5), (2, 3, 12, 10)],
+        [(2, 2, 12, 10)],
+        [],
+        [(2, 3, 12, 10), (2, 2, 6, 5)],
+        [(2, 3, 12, 10), (2, 3, 30)],
+    ],
+)
 def test_logits_of_another_shape_are_the_networks_fault(shapes: list[tuple[int, ...]]) -> None:
     codes = batch()[1]
     with pytest.raises(NetworkError, match=r"ask for \(2, 3, 12, 10\)(.|\n)*full size first"):
         loss.build(plan())([torch.zeros(shape) for shape in shapes], codes)
+
+
+def test_a_dictionary_of_logits_is_the_networks_fault() -> None:
+    logits, codes = batch()[:2]
+    with pytest.raises(NetworkError, match=r"\['dict'\](.|\n)*full size first"):
+        loss.build(plan())({"out": logits}, codes)  # type: ignore[arg-type]
 
 
 def test_boundary_by_hand() -> None:

@@ -128,12 +128,13 @@ class Loss:
         """The loss of each sample.
 
         Raises:
-            NetworkError: the (first) logits have another shape than the codes and labels ask for.
+            NetworkError: no logits, or (the first of them) of another shape than the codes and labels ask for.
         """
-        outputs = [logits] if isinstance(logits, torch.Tensor) else list(logits)
-        found = [tuple(output.shape) for output in outputs]
+        outputs: list[Any] = list(logits) if isinstance(logits, (list, tuple)) else [logits]
+        found = [tuple(o.shape) if isinstance(o, torch.Tensor) else type(o).__name__ for o in outputs]
         wanted = (len(codes), self.planes.shape[1], *codes.shape[1:])
-        if found[:1] != [wanted]:
+        alike = all(len(shape) == len(wanted) and shape[:2] == wanted[:2] for shape in found)
+        if found[:1] != [wanted] or not alike:
             raise NetworkError(
                 f"the network's logits in training have the shapes {found}; the patches ask for {wanted}",
                 mend="return logits of the input's size; for deep supervision several, full size first",
