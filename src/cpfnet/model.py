@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     import torch
 
 
+Range = tuple[float, float]
+"""Lowest and highest."""
+
+
 class FittedChannel(Strict):
     """What one channel of the training images held, in file units (HU for CT)."""
 
     name: str
     low: float = Field(description="lowest 0.5 % quantile of a training image")
     high: float = Field(description="highest 99.5 % quantile of a training image")
+    levels: tuple[Range, Range, Range] | None = Field(
+        None,
+        description="lowest and highest 0.5 % quantile, median and 99.5 % quantile of a training image's body; null: not known",
+    )
 
 
 class Quality(Strict):

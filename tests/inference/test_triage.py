@@ -118,6 +118,15 @@ class TestList:
         assert float(good["estimated_dice"]) == pytest.approx(1 - 2 * (1 - float(good["confidence"])), abs=2e-4)
         assert float(good["estimate_error"]) == 0.05
 
+    def test_an_image_darker_than_any_of_training_is_listed_by_a_model_that_knows_no_more(self, tmp_path):
+        made = model(quality=None)
+        seen = made.fitted.channels[0].model_copy(update={"levels": ((195, 200),) * 3})
+        made.fitted = made.fitted.model_copy(update={"cases": 20, "channels": (seen,)})
+        run([made], folder_of(tmp_path, dim=0.8, usual=1), tmp_path / "out")
+        dim, usual = rows(tmp_path / "out/quality.csv")
+        assert (dim["mask"], usual["look"]) == ("dim.png", "")
+        assert "darker than in any training image: 0.5 % quantile 160, training 195 … 200" in dim["look"]
+
     def test_earlier_rows_stay_and_new_ones_replace_their_own(self, tmp_path):
         inputs = folder_of(tmp_path, a=1, b=0.6)
         run([model()], inputs / "a.png", tmp_path / "out")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cpfnet.errors import FormatError
-from cpfnet.planning import MinMax, Percentiles, Scale, Window, ZScore
+from cpfnet.planning import Local, MinMax, Percentiles, Scale, Window, ZScore
 from cpfnet.preprocessing import intensity
 
 KINDS = [Window(), ZScore(), Percentiles(), MinMax(), Scale(mean=0.485, std=0.229)]
@@ -24,6 +24,31 @@ def head(rng: np.random.Generator, shape: tuple[int, ...] = (30, 40, 50)) -> tup
 def test_window_by_hand():
     x = np.array([[-3000, -1000, 500, 2000, 9000]], dtype=np.int16)
     np.testing.assert_allclose(intensity.normalise(x, Window()), [[0, 0, 0.5, 1, 1]])
+
+
+def test_levels_are_quantiles_inside_the_body():
+    image, inside = head(np.random.default_rng(0))
+    expected = np.percentile(image[inside], (0.5, 50, 99.5))
+    np.testing.assert_allclose(intensity.levels(image, Scale(full=1000)), expected, rtol=0.04)
+    clipped = expected.clip(0, 620)
+    np.testing.assert_allclose(intensity.levels(image, Window(low=0, high=620)), clipped, rtol=0.04)
+
+
+def test_levels_of_a_large_image_are_those_of_a_sample(monkeypatch):
+    image, _ = head(np.random.default_rng(0), (60, 80, 100))
+    whole = intensity.levels(image, Scale(full=1000))
+    monkeypatch.setattr(intensity, "LEVELS_PIXELS", 60000)
+    np.testing.assert_allclose(intensity.levels(image, Scale(full=1000)), whole, rtol=0.03)
+
+
+def test_levels_of_pictures_in_black_and_white_and_of_one_pixel():
+    assert intensity.levels(np.eye(50, dtype=bool), Scale(full=1)) is not None
+    assert intensity.levels(np.full((1, 1), 7), Scale()) == (7, 7, 7)
+
+
+@pytest.mark.parametrize("kind", [ZScore(), Percentiles(), MinMax(), Local()], **ids)
+def test_levels_do_not_matter_where_the_intensity_adapts(kind):
+    assert intensity.levels(np.arange(9.0).reshape(3, 3), kind) is None
 
 
 def test_scale_is_that_of_imagenet():

@@ -15,6 +15,7 @@ from cpfnet.data.dataset import Case, Dataset
 from cpfnet.errors import CpfnetError, OutputError, TrainingError
 from cpfnet.labels import IGNORED, OUTSIDE, encode
 from cpfnet.planning import Plan
+from cpfnet.preprocessing.intensity import levels
 from cpfnet.training import cache
 from tests import data
 from tests.training.conftest import full_disk, images_plan, volumes_plan
@@ -32,6 +33,9 @@ def test_arrays_are_those_of_preprocessing(volumes: Dataset, tmp_path: Path, wor
         np.testing.assert_array_equal(found.image(), array)
         np.testing.assert_array_equal(found.codes(), codes[None])
         assert found.spacing == (2.0, 1.0, 1.0)
+        assert found.levels == tuple(
+            levels(x, c.intensity) for x, c in zip(formats.read(case.images).array, plan.channels, strict=True)
+        )
 
 
 def test_outside_the_region_of_interest_nothing_counts(images: Dataset, tmp_path: Path) -> None:

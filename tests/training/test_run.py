@@ -10,15 +10,18 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from cpfnet import formats
 from cpfnet.data.dataset import Dataset, load
 from cpfnet.errors import CpfnetError, DatasetError, NetworkError, OutputError, PlanError, TrainingError
 from cpfnet.model import Model
 from cpfnet.network import zoo
 from cpfnet.planning import Plan
+from cpfnet.preprocessing.intensity import levels
 from cpfnet.training import checkpoint
 from cpfnet.training.run import plan_of_run, train
 from tests import data
@@ -36,6 +39,10 @@ def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> N
     assert model.fitted.validation_dice > 0.7
     low, high = model.fitted.channels[0].low, model.fitted.channels[0].high
     assert 0 < low < high < 255
+    pictures = [formats.read(case.images).array for case in images.cases if case.id in model.metrics["cases"]["train"]]
+    for k, channel in enumerate(model.fitted.channels):
+        found = np.array([levels(picture[k], plan.channels[k].intensity) for picture in pictures])
+        np.testing.assert_array_equal(channel.levels, np.stack([found.min(axis=0), found.max(axis=0)], axis=-1))
     loaded = Model.load(out)
     assert loaded.fitted == model.fitted
     assert loaded.plan == plan

@@ -12,6 +12,7 @@ import cpfnet
 from cpfnet import preprocessing
 from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.image import Image, Segmentation
+from cpfnet.inference.brightness import unusual
 from cpfnet.inference.quality import assess, confidences
 from cpfnet.inference.tiling import Backend, predict_array
 from cpfnet.inference.uncertainty import uncertainty as entropy
@@ -117,7 +118,7 @@ class Predictor:
             progress: called with the share of the work done, 0…1.
 
         Returns:
-            With its quality as far as it can be told (`inference.quality`), on the image's own grid, with the data set's label values.
+            With its quality as far as it can be told (`inference.quality`, `inference.brightness`), on the image's own grid, with the data set's label values.
 
         Raises:
             InputRefused: the image is of another kind than the Models' (always), or outside what they were fitted for
@@ -169,6 +170,7 @@ class Predictor:
                 kept = (preprocessing.to_source_grid(plane[None], trace)[0] for plane in probabilities)
             doubt = entropy(kept, exclusive=labels.exclusive)
         quality = assess(sure, [one.quality for one in found], labels)
+        quality = replace(quality, look="; ".join(filter(None, (unusual(image, self.models), quality.look))))
         return replace(segmentation, uncertainty=doubt, quality=quality, algorithm=self.algorithm)
 
     @property

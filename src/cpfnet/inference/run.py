@@ -90,7 +90,7 @@ def predict_files(
         progress: show a bar.
         say: told what the user should know.
 
-    Where a Model knows how its validation cases did, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at
+    Where a Model knows how its validation cases did or how bright its training images were, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at
     first on top (`triage`); rows of earlier runs stay.
 
     Returns:
@@ -107,7 +107,8 @@ def predict_files(
     if not items:
         raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
     check_writable(out)
-    listed = out / "quality.csv" if uncertainty or any(model.fitted.quality for model in models) else None
+    compares = any(model.fitted.quality or any(c.levels for c in model.fitted.channels) for model in models)
+    listed = out / "quality.csv" if uncertainty or compares else None
     if listed is not None:
         read_list(listed)  # before the long work, not after it
     inputs_taken = {file.resolve() for item in items for file in item.files}

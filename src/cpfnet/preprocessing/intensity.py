@@ -6,6 +6,7 @@ its axes are stored, so the functions give the same for every orientation of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,9 @@ from cpfnet.preprocessing.local import field_of_view, local_contrast
 
 CONSTANT_BORDER = 0.25
 """A value is padding where it fills more than this share of the two border faces of an axis."""
+
+LEVELS_PIXELS = 2**22
+"""Pixels of an image that `levels` takes, about."""
 
 AIR_BORDER = 0.7
 """Air surrounds the body where it fills more than this share of the two border faces of an axis …"""
@@ -115,6 +119,26 @@ def extent(x: np.ndarray) -> tuple[float, float]:
     """The 0.5 % and 99.5 % quantiles, in file units: what a Model remembers of its training images and asks of an input."""
     low, high = np.percentile(x.view(np.uint8) if x.dtype == np.bool_ else x, (0.5, 99.5))
     return float(low), float(high)
+
+
+def levels(x: np.ndarray, intensity: Intensity) -> tuple[float, float, float] | None:
+    """How bright an image is: the 0.5 %, 50 % and 99.5 % quantiles inside the `body`, in file units, of values clipped to a `Window`.
+
+    Of large images a regular sample is taken (`LEVELS_PIXELS`).
+
+    Returns:
+        None where the intensity adapts to each image, so that its brightness does not matter.
+    """
+    if not isinstance(intensity, (Window, Scale)):
+        return None
+    step = math.ceil((x.size / LEVELS_PIXELS) ** (1 / x.ndim))
+    x = x[(slice(None, None, step),) * x.ndim]
+    if x.dtype == np.bool_:
+        x = x.view(np.uint8)
+    if isinstance(intensity, Window):
+        x = np.clip(x, intensity.low, intensity.high)
+    low, median, high = np.percentile(x[body(x)], (0.5, 50, 99.5))
+    return float(low), float(median), float(high)
 
 
 def body(x: np.ndarray) -> np.ndarray:

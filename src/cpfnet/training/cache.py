@@ -32,7 +32,7 @@ from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError, OutputError, TrainingError
 from cpfnet.labels import IGNORED, OUTSIDE, empty, encode, undrawn
 from cpfnet.planning import Plan
-from cpfnet.preprocessing.intensity import extent
+from cpfnet.preprocessing.intensity import extent, levels
 from cpfnet.training.interruption import leave_signals
 
 ANNOTATED = 0
@@ -41,7 +41,7 @@ ANNOTATED = 0
 POSITIONS = 4096
 """Pixels of each code that are remembered for a reader of a case."""
 
-_LAYOUT = 3  # raise it when the content of a folder changes its meaning
+_LAYOUT = 4  # raise it when the content of a folder changes its meaning
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Cached:
         positions: (reader's index, code, start, stop): which part of ``positions.npy`` holds pixels of this code; code
             `ANNOTATED` is there only for readers that left something out.
         quantiles: the 0.5 % and 99.5 % quantiles of each channel of the file.
+        levels: the brightness of each channel (`preprocessing.intensity.levels`).
         spacing: the file's, mm along the network's (depth, height, width), or None.
         pixels: how many the file has, in one channel.
         digest: of image and codes; equal content has an equal digest, wherever and whenever it was made.
@@ -66,6 +67,7 @@ class Cached:
     readers: tuple[str, ...]
     positions: tuple[tuple[int, int, int, int], ...]
     quantiles: tuple[tuple[float, float], ...]
+    levels: tuple[tuple[float, float, float] | None, ...]
     spacing: tuple[float, float, float] | None
     pixels: int
     digest: str
@@ -193,6 +195,7 @@ def _load(case: Case, target: Path) -> Cached:
         readers=tuple(meta["readers"]),
         positions=tuple((r, c, a, b) for r, c, a, b in meta["positions"]),
         quantiles=tuple((low, high) for low, high in meta["quantiles"]),
+        levels=tuple(None if one is None else (one[0], one[1], one[2]) for one in meta["levels"]),
         spacing=None if meta["spacing"] is None else tuple(meta["spacing"]),
         pixels=meta["pixels"],
         digest=meta["digest"],
@@ -221,6 +224,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         readers=tuple(case.labels),
         positions=ranges,
         quantiles=tuple(extent(channel) for channel in image.array),
+        levels=tuple(levels(x, channel.intensity) for x, channel in zip(image.array, plan.channels, strict=True)),
         spacing=trace.spacing,
         pixels=math.prod(trace.shape),
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",

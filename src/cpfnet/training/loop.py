@@ -16,7 +16,7 @@ from lightning_fabric.loggers import TensorBoardLogger
 from cpfnet.files import replacing
 from cpfnet.inference.backends import torch_backend
 from cpfnet.inference.tiling import predict_array
-from cpfnet.model import Fitted, FittedChannel, Model
+from cpfnet.model import Fitted, FittedChannel, Model, Range
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.cache import Cached, disk_error
@@ -155,8 +155,13 @@ class Run:
     def _model(self, scores: dict[str, Any], epoch: int) -> Model:
         cases = self.patches.cases
         channels = [
-            FittedChannel(name=channel.name, low=min(low for low, _ in seen), high=max(high for _, high in seen))
-            for channel, seen in zip(self.plan.channels, zip(*(c.quantiles for c in cases), strict=True), strict=True)
+            FittedChannel(
+                name=channel.name,
+                low=min(case.quantiles[k][0] for case in cases),
+                high=max(case.quantiles[k][1] for case in cases),
+                levels=_ranges([case.levels[k] for case in cases]),
+            )
+            for k, channel in enumerate(self.plan.channels)
         ]
         spacings = list(zip(*(c.spacing for c in cases if c.spacing is not None), strict=True))
         fitted = Fitted(
@@ -217,3 +222,12 @@ class Run:
                 interruption.check()
 
             return fit(lambda array: predict_array(backend, array, self.plan), self.validation, self.plan, advance)
+
+
+def _ranges(levels: Sequence[tuple[float, float, float] | None]) -> tuple[Range, Range, Range] | None:
+    """Lowest and highest of each figure over the cases; None where one of them is not known."""
+    known = [one for one in levels if one is not None]
+    if len(known) < len(levels):
+        return None
+    low, median, high = ((min(values), max(values)) for values in zip(*known, strict=True))
+    return low, median, high
