@@ -145,7 +145,7 @@ def test_one_bad_input_does_not_stop_the_others(work, tmp_path):
     shutil.copy(next((work / "data/images").iterdir()), tmp_path / "good.png")
     done = cpfnet("predict", work / "model", tmp_path, tmp_path / "missing.png", "-o", tmp_path / "out")
     assert done.returncode == 1
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good.png", "quality.csv"]
     for name in ("text.png", "grey.png", "missing.png"):
         assert name in done.stdout
     assert "1 of 4 done" in done.stderr

@@ -26,7 +26,9 @@ def test_all_but_the_head_and_the_fine_skip_is_the_papers() -> None:
     with torch.device("meta"):
         ours, paper = CPFNetHR(3, 4).state_dict(), CPFNet(3, 4).state_dict()
     shared = {key: value.shape for key, value in paper.items() if not key.startswith(("head.", "fine.", "guesses."))}
-    assert {key: value.shape for key, value in ours.items() if not key.startswith(("head.", "fine.", "guesses."))} == shared
+    assert {
+        key: value.shape for key, value in ours.items() if not key.startswith(("head.", "fine.", "guesses."))
+    } == shared
 
 
 def test_the_encoder_begins_as_a_shallow_network() -> None:

@@ -156,7 +156,9 @@ def make(tmp_path: Path):
             np.save(folder / "image.npy", true)
             np.save(folder / "codes.npy", draw(rng, true)[None])
             cases.append(
-                Cached(f"case {number}", folder, ("reader",), (), ((0, 1),), None, int(np.prod(shape)), "digest")
+                Cached(
+                    f"case {number}", folder, ("reader",), (), ((0, 1),), (None,), None, int(np.prod(shape)), "digest"
+                )
             )
         return cases
 
