@@ -73,12 +73,9 @@ def score_tables(scores: Scores) -> list[page.Section]:
     pairs = list(dict.fromkeys((row["prediction"], row["reader"]) for row in scores.rows))
     pairs.sort(key=lambda pair: pair != (PREDICTION, scores.reader))
     unit = scores.protocol["distance unit"]
-    overlap = [
-        m
-        for m, metric in METRICS.items()
-        if metric.higher_is_better and m not in ("auc", "cldice", "thin_recall", "nsd")
-    ]
-    others = [m for m in METRICS if m not in overlap]
+    finer = ("auc", "brier", "ece", "cldice", "thin_recall")  # of probabilities and of lines, where there are such
+    surface = [m for m, metric in METRICS.items() if m == "nsd" or metric.distance]
+    overlap = [m for m in METRICS if m not in (*finer, *surface)]
     out: list[page.Section] = []
     for prediction, reader in pairs:
         entries = {
@@ -92,8 +89,10 @@ def score_tables(scores: Scores) -> list[page.Section]:
         cases = len({row["case"] for row in members})
         match = _match(prediction, reader)
         blocks: list[page.Block] = []
-        for wanted in (overlap, others):
+        for wanted in (overlap, finer, surface):
             present = [m for m in wanted if any((c, m) in entries for c in classes)]
+            if not present:
+                continue
             shown = [*names, *([MEAN] if len(names) > 1 else [])]
             if wanted is overlap:
                 shown += [BACKGROUND, MEAN_WITH_BACKGROUND]
@@ -103,7 +102,7 @@ def score_tables(scores: Scores) -> list[page.Section]:
                 + [_cell(entries.get((label, m)), cases) for m in present]
                 for label in shown
             ]
-            if wanted is others:
+            if wanted is surface:
                 columns += ["Missed", "Spurious"]
                 for row, label in zip(rows, shown, strict=True):
                     entry = entries[label, "dice"]
