@@ -10,6 +10,7 @@ import pytest
 
 import cpfnet
 from cpfnet.cli import main
+from cpfnet.errors import OutputError
 from tests.evaluation.comparing import scores
 
 BASE = np.random.default_rng(0).uniform(0.5, 0.8, 12)
@@ -84,3 +85,10 @@ def test_what_cannot_be_compared_ends_in_one_message(reports, monkeypatch, capsy
     assert "Traceback" not in output
     assert sorted(reports.rglob("*")) == before
     assert (reports / "full/report.html").read_text() == "mine"
+
+
+def test_the_report_of_an_evaluation_is_never_replaced(reports):
+    (reports / "base/report.html").write_text("of the evaluation")
+    with pytest.raises(OutputError, match="holds an evaluation"):
+        cpfnet.compare(["base", "ours0"], out="base", overwrite=True)
+    assert (reports / "base/report.html").read_text() == "of the evaluation"

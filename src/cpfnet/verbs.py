@@ -463,6 +463,8 @@ def compare(
     from cpfnet.evaluation.gathering import gather
 
     if out is not None:
+        if (Path(out) / "scores.json").exists():
+            raise OutputError("holds an evaluation, with a report of its own", where=out, mend="choose another folder")
         for name in ("comparison.csv", "comparison.json", "report.html"):
             _free(Path(out) / name, overwrite)
         check_writable(Path(out))
