@@ -6,9 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from cpfnet import preprocessing
+from cpfnet.errors import FormatError
+from cpfnet.image import Image
 from cpfnet.planning import Local
 from cpfnet.preprocessing import intensity
 from cpfnet.preprocessing.local import FLAT, field_of_view, local_contrast
+from tests.preprocessing.plans import make_plan
 
 
 def photograph(rng: np.random.Generator, size: int = 120) -> tuple[np.ndarray, np.ndarray]:
@@ -63,8 +67,10 @@ def test_the_rim_of_the_field_of_view_is_no_edge():
 def test_it_turns_with_the_image(turn):
     image, _ = photograph(np.random.default_rng(3), 64)
     kind = Local(radius=0.1)
-    straight = intensity.normalise(image[1], kind, image=image)
-    np.testing.assert_allclose(intensity.normalise(turn(image)[1], kind, image=turn(image)), turn(straight), atol=1e-5)
+    straight = intensity.normalise(image[1], kind, inside=field_of_view(image))
+    np.testing.assert_allclose(
+        intensity.normalise(turn(image)[1], kind, inside=field_of_view(turn(image))), turn(straight), atol=1e-5
+    )
 
 
 def test_the_field_of_view_is_found_in_all_channels_together():
@@ -88,5 +94,23 @@ def test_an_image_without_contrast_is_zero(value):
 
 def test_an_image_of_single_bits_is_one_of_bytes():
     bits = np.random.default_rng(6).random((1, 40, 50)) < 0.3
-    ours, bytewise = (intensity.normalise(a[0], Local(), image=a) for a in (bits, bits.astype(np.uint8)))
+    ours, bytewise = (
+        intensity.normalise(a[0], Local(), inside=field_of_view(a)) for a in (bits, bits.astype(np.uint8))
+    )
     np.testing.assert_array_equal(ours, bytewise)
+
+
+def test_all_channels_of_an_image_share_its_field_of_view():
+    """A channel that is dark in places would lose them, were it alone."""
+    array, disc = photograph(np.random.default_rng(7))
+    array[2] = np.where(np.random.default_rng(8).random(disc.shape) < 0.9, 0, array[2])
+    image = Image(array)
+    found, _ = preprocessing.apply(image, make_plan("images", channels=3, intensity=Local()))
+    for plane, channel in zip(found, array, strict=True):
+        np.testing.assert_array_equal(plane, local_contrast(channel, Local().radius, disc))
+
+
+def test_values_that_are_no_numbers_are_refused():
+    array = np.full((1, 40, 40), np.nan, np.float32)
+    with pytest.raises(FormatError, match="NaN"):
+        preprocessing.apply(Image(array), make_plan("images", intensity=Local()))

@@ -16,6 +16,7 @@ from cpfnet.image import Image, Segmentation
 from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial
 from cpfnet.preprocessing.decision import calibrate, decide, drop_small
+from cpfnet.preprocessing.local import field_of_view
 from cpfnet.preprocessing.spatial import Trace
 
 __all__ = ["Trace", "apply", "apply_codes", "calibrate", "restore", "to_source_grid", "trace"]
@@ -51,10 +52,9 @@ def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
     way = trace(image, plan)
     out = np.empty((len(plan.channels), *way.grid), dtype=np.float32)
     with _naming(image):
+        shown = field_of_view(image.array) if any(c.intensity.kind == "local" for c in plan.channels) else None
         for plane, stored, channel in zip(out, image.array, plan.channels, strict=True):
-            values = intensity.normalise(
-                stored, channel.intensity, image=image.array, where=f"channel {channel.name!r}"
-            )
+            values = intensity.normalise(stored, channel.intensity, inside=shown, where=f"channel {channel.name!r}")
             plane[...] = spatial.resample(way.orient(values), way.grid)
     return out, way
 

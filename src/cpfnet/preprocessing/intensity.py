@@ -29,14 +29,14 @@ AIR_RATIO = 0.25
 
 
 def normalise(
-    channel: np.ndarray, intensity: Intensity, *, image: np.ndarray | None = None, where: object = None
+    channel: np.ndarray, intensity: Intensity, *, inside: np.ndarray | None = None, where: object = None
 ) -> np.ndarray:
     """Apply one channel's `Intensity`.
 
     Args:
         channel: values as stored, ``([depth,] height, width)``.
         intensity: the Plan's, for this channel.
-        image: all channels, which tell together what surrounds a photograph (`Local`); default: the channel alone.
+        inside: the image's `local.field_of_view`, where a channel is `Local`; default: that of the channel alone.
         where: file or channel, for the message.
 
     Returns:
@@ -68,8 +68,7 @@ def normalise(
         case Scale():
             return scale(channel, intensity.full, intensity.mean, intensity.std)
         case Local():
-            inside = field_of_view(channel[None] if image is None else image)
-            return local_contrast(channel, intensity.radius, inside)
+            return local_contrast(channel, intensity.radius, field_of_view(channel[None]) if inside is None else inside)
 
 
 def window(x: np.ndarray, low: float, high: float) -> np.ndarray:
