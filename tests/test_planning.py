@@ -105,6 +105,8 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
         ({"spatial": {"patch": [64, 64], "mode": "2.5d"}, "source": "volumes"}, "needs at least 1"),
         ({"spatial": {"patch": [64, 64], "spacing": [1, 1, 1]}}, "plain images have none"),
         ({"spatial": {"patch": [64, 64], "size": [64, 64]}, "source": "volumes"}, "volumes use spatial.spacing"),
+        ({"spatial": {"patch": [64, 64], "longest": 64}, "source": "volumes"}, "volumes use spatial.spacing"),
+        ({"spatial": {"patch": [64, 64], "longest": 64, "size": [64, 64]}}, "size and longest both say"),
         ({"spatial": {"patch": [64, 64], "spacing": [1, 0, 1]}, "source": "volumes"}, "greater than 0"),
         ({"inference": {"tile": [64, 64, 64]}}, "inference.tile needs 2 sizes"),
         ({"inference": {"mirror": ["depth"]}}, "mirroring along depth needs spatial.mode 3d"),

@@ -255,6 +255,10 @@ class Spatial(Strict):
     size: tuple[Count, Count] | None = Field(
         None, description="images without mm: (height, width) to resize to; null keeps the grid"
     )
+    longest: Count | None = Field(
+        None,
+        description="images without mm: pixels that the longer side gets, the other in proportion; or size, or neither",
+    )
     patch: tuple[Annotated[int, Field(ge=32)], ...] = Field(description="training patch, ([depth,] height, width)")
 
     @model_validator(mode="after")
@@ -265,6 +269,8 @@ class Spatial(Strict):
             raise ValueError(
                 f"neighbours = {self.neighbours} does not fit mode {self.mode}: 2.5d needs at least 1, others 0"
             )
+        if self.size is not None and self.longest is not None:
+            raise ValueError("size and longest both say how large an image gets; set one of them to null")
         return self
 
     @property
@@ -408,8 +414,8 @@ class Plan(Strict):
                 raise ValueError(f"spatial.mode {self.spatial.mode} needs volumes; these are plain images")
             if self.spatial.spacing is not None:
                 raise ValueError("spatial.spacing is in mm, and plain images have none; use spatial.size")
-        elif self.spatial.size is not None:
-            raise ValueError("spatial.size is for plain images; volumes use spatial.spacing")
+        elif self.spatial.size is not None or self.spatial.longest is not None:
+            raise ValueError("spatial.size and spatial.longest are for plain images; volumes use spatial.spacing")
         elif any(channel.intensity.kind == "local" for channel in self.channels):
             raise ValueError(
                 "intensity kind local is for plain images; volumes have window, zscore, percentiles, minmax"

@@ -189,6 +189,16 @@ def test_thin_structures_get_what_thin_structures_need() -> None:
     assert all("thin" in reasons[key] for key in ("network.name", "channels"))
 
 
+def test_photographs_of_the_fundus_have_their_size_for_a_scale() -> None:
+    vessels = found(((584, 565), (600, 500)), radius=1.4, tubular=True, channels=3)
+    made, reasons = propose(vessels, Dataset(Path(), "test", ()), memory=CPU, modality="fundus")
+    assert made.spatial.longest == max(vessels.median_size)
+    assert "scale" in reasons["spatial.longest"]
+    assert plan(vessels, modality="other").spatial.longest is None  # a larger micrograph shows more, not larger
+    disc = plan(found(((1024, 1024),), radius=80, channels=3), modality="fundus")
+    assert (disc.spatial.size, disc.spatial.longest) == ((256, 256), None)
+
+
 def test_colour_varies_in_photographs_alone() -> None:
     photograph = found(channels=3, look=GREY.model_copy(update={"colour": 0.4}))
     assert plan(photograph, modality="dermoscopy").training.augmentation.colour == 0.3

@@ -251,6 +251,28 @@ def test_images_go_to_the_plans_size_and_back():
     assert (result.array == mask).mean() > 0.98
 
 
+@given(shape=st.tuples(st.integers(20, 90), st.integers(20, 90)), longest=st.integers(20, 90))
+def test_the_longer_side_gets_what_the_plan_says_and_the_other_keeps_the_proportion(shape, longest):
+    _, mask = data.phantom(shape)
+    plan = make_plan("images", longest=longest)
+    out, trace = preprocessing.apply(Image(mask[None].astype(np.float32)), plan)
+    assert max(out.shape) == longest
+    assert out.shape[1] / shape[0] * max(shape) == pytest.approx(longest, abs=0.5 * max(shape) / shape[0] + 1e-9)
+    assert out.shape[2] / shape[1] * max(shape) == pytest.approx(longest, abs=0.5 * max(shape) / shape[1] + 1e-9)
+    result = preprocessing.restore(one_hot(preprocessing.apply_codes(mask, trace), 4), trace, plan)
+    assert result.array.shape == shape
+
+
+def test_images_of_the_plans_longest_side_keep_their_pixels():
+    image, _ = data.phantom((50, 70))
+    kept, enlarged = (
+        preprocessing.apply(Image(pixels), make_plan("images", longest=70))[0]
+        for pixels in (image[None], np.kron(image, np.ones((3, 3)))[None])
+    )
+    np.testing.assert_array_equal(kept, preprocessing.apply(Image(image[None]), make_plan("images"))[0])
+    assert np.abs(enlarged - kept).mean() < 0.05  # another camera's 150 × 210, seen at the same scale
+
+
 class TestRestore:
     def plan(self, **labels):
         return make_plan("images", labels=Labels(**labels))

@@ -64,6 +64,12 @@ def _image_grid(draft: Draft) -> None:
         else "cut from the image: fine detail matters more than the whole",
     )
     draft.data["spatial"] = {"mode": "2d", "size": size, "patch": patch}
+    if draft.modality == "fundus" and size is None:
+        draft.data["spatial"]["longest"] = longest
+        draft.because(
+            "spatial.longest",
+            "the retina fills such a photograph, so its size is its scale: those of other cameras are brought to this one",
+        )
 
 
 def _kept(longest: int, wanted: int, tubular: bool) -> str:

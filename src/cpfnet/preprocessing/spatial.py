@@ -117,6 +117,8 @@ def trace(image: Image, spatial: Spatial) -> Trace:
     grid = oriented
     if ndim == 2 and spatial.size is not None:
         grid = spatial.size
+    elif ndim == 2 and spatial.longest is not None:
+        grid = tuple(max(1, round(n * spatial.longest / max(oriented))) for n in oriented)
     if image.affine is not None and spatial.spacing is not None:
         spacing = spacing_of(image.affine)
         grid = tuple(
