@@ -109,6 +109,7 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
         ({"spatial": {"patch": [64, 64], "longest": 64, "size": [64, 64]}}, "size and longest both say"),
         ({"spatial": {"patch": [64, 64], "spacing": [1, 0, 1]}, "source": "volumes"}, "greater than 0"),
         ({"inference": {"tile": [64, 64, 64]}}, "inference.tile needs 2 sizes"),
+        ({"training": {"samples": 1, "augmentation": {"channel_dropout": {"red": 0.5}}}}, "channels are"),
         ({"inference": {"mirror": ["depth"]}}, "mirroring along depth needs spatial.mode 3d"),
         ({"inference": {"overlap": 1.0}}, "less than 1"),
         ({"training": {"samples": 4, "augmentation": {"flips": ["depth"]}}}, "mirroring along depth"),

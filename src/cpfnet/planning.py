@@ -332,6 +332,10 @@ class Augmentation(Strict):
         description="probability of uneven light: a smooth field that brightens and darkens, as in fundus photographs",
     )
     colour: Fraction = Field(0.0, description="probability that each channel has its own shift and contrast")
+    channel_dropout: dict[str, Fraction] = Field(
+        default_factory=dict,
+        description="for channels by name, the probability that one shows nothing but its mean; one at least is kept",
+    )
     gamma: Fraction = Field(0.3, description="probability of brighter or darker mid-tones")
     brightness: Fraction = Field(0.3, description="probability of a shift of all values")
     contrast: Fraction = Field(0.3, description="probability of more or less contrast")
@@ -420,6 +424,11 @@ class Plan(Strict):
             raise ValueError(
                 "intensity kind local is for plain images; volumes have window, zscore, percentiles, minmax"
             )
+        for name in self.training.augmentation.channel_dropout:
+            if name not in (names := [channel.name for channel in self.channels]):
+                raise ValueError(
+                    f"training.augmentation.channel_dropout names {name!r}; the channels are {', '.join(names)}"
+                )
         axes = {*self.training.augmentation.flips, *self.inference.mirror}
         if "depth" in axes and self.spatial.dims == 2:
             raise ValueError(f"mirroring along depth needs spatial.mode 3d; this is {self.spatial.mode}")

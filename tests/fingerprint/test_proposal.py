@@ -187,6 +187,20 @@ def test_thin_structures_get_what_thin_structures_need() -> None:
     assert thin.training.augmentation.quarter_turns
     assert thin.training.augmentation.rotation_degrees == 180
     assert all("thin" in reasons[key] for key in ("network.name", "channels"))
+    assert (thin.training.batch, thin.training.epochs * thin.training.samples) == (2, 40 * 50 * 4)
+    assert "half the size" in reasons["training.batch"]
+    assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).training.batch == 4
+
+
+def test_who_looks_for_vessels_does_not_lean_on_red_and_blue() -> None:
+    photographs = found(radius=1.4, tubular=True, channels=3, look=GREY.model_copy(update={"colour": 0.4}))
+    dropout = plan(photographs, modality="fundus").training.augmentation.channel_dropout
+    names = [channel.name for channel in photographs.channels]
+    assert dropout == {names[0]: 0.5, names[2]: 0.5}
+    assert not plan(photographs, modality="other").training.augmentation.channel_dropout
+    assert not plan(
+        found(radius=30, channels=3, look=photographs.look), modality="fundus"
+    ).training.augmentation.channel_dropout
 
 
 def test_photographs_of_the_fundus_have_their_size_for_a_scale() -> None:
@@ -260,8 +274,8 @@ def test_small_volumes_enter_whole() -> None:
 
 def test_little_memory_is_made_up_for_by_accumulation() -> None:
     much, little = (
-        plan(found(((584, 565),), tubular=True)),
-        plan(found(((584, 565),), tubular=True), Memory(4 * GIB, "cpu")),
+        plan(found(((584, 565),), radius=9, tubular=True)),
+        plan(found(((584, 565),), radius=9, tubular=True), Memory(4 * GIB, "cpu")),
     )
     assert (much.training.batch, much.training.accumulate) == (4, 1)
     assert little.training.batch < 4

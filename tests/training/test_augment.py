@@ -372,11 +372,31 @@ def test_unlike_slices_of_a_stack_change_alike(kind: str) -> None:
         np.testing.assert_allclose(other[:32], out[0, :32], atol=1e-5)
 
 
+def in_colour(**augmentation: Any) -> tuple[Plan, np.ndarray]:
+    """A plan of three channels, and two equal slices of them."""
+    content = plan().model_dump()
+    content["channels"] = [content["channels"][0] | {"name": name} for name in "rgb"]
+    content["training"]["augmentation"] |= augmentation
+    return Plan.model_validate(content), np.tile(rng().random((3, 64, 64), dtype=np.float32), (2, 1, 1))
+
+
+def test_dropped_channels_show_their_mean_and_one_at_least_is_kept() -> None:
+    made, image = in_colour(channel_dropout={"r": 0.5, "b": 0.5, "g": 0.25})
+    augmenter, codes, kept = Augmenter(made), np.zeros((64, 64), np.uint8), []
+    for seed in range(400):
+        out = augmenter(whole(image, codes), rng(seed))[0]
+        np.testing.assert_array_equal(out[3:], out[:3])
+        kept.append([bool(np.array_equal(after, before)) for before, after in zip(image[:3], out[:3], strict=True)])
+        for before, after, same in zip(image[:3], out[:3], kept[-1], strict=True):
+            if not same:
+                np.testing.assert_allclose(after, before.mean(), atol=1e-6)
+    # Where all three would go (1/16 of the samples), all stay.
+    np.testing.assert_allclose(np.mean(kept, axis=0), [9 / 16, 13 / 16, 9 / 16], atol=0.08)
+    assert all(any(one) for one in kept)
+
+
 def test_each_channel_has_its_own_colour() -> None:
-    made = plan(colour=1)
-    made = made.model_copy(update={"channels": tuple(made.channels[0].model_copy(update={"name": n}) for n in "rgb")})
-    image = rng().random((6, 64, 64), dtype=np.float32)  # two slices
-    image[3:] = image[:3]
+    made, image = in_colour(colour=1)
     contrasts = []
     for seed in range(20):
         out = Augmenter(made)(whole(image, np.zeros((64, 64), np.uint8)), rng(seed))[0]

@@ -37,7 +37,7 @@ FIXED_BYTES = 2 * GIB
 """Weights, gradients, optimiser and libraries."""
 
 BATCH_PIXELS = 4 * 256 * 256
-"""Pixels of one optimiser step: 4 patches of 256², or as many smaller ones."""
+"""Pixels of one optimiser step: 4 patches of 256², or as many smaller ones; `THIN_NETWORK` takes half of it on a CPU, and twice as many steps."""
 
 COLOUR = 0.02
 """Mean saturation from which a photograph is in colour."""
@@ -211,16 +211,20 @@ def _training(draft: Draft) -> None:
     pixels = 1
     for side in spatial["patch"]:
         pixels *= side
-    wanted = min(32, max(2, round(BATCH_PIXELS / pixels)))
+    halved = draft.network == THIN_NETWORK and draft.memory.device == "cpu"
+    wanted = min(32, max(2, round(BATCH_PIXELS / (1 + halved) / pixels)))
     fits = max(1, int((0.7 * draft.memory.bytes - FIXED_BYTES) / (pixels * BYTES_PER_PIXEL)))
     batch = min(wanted, fits)
     accumulate = -(-wanted // batch)
     draft.because(
         "training.batch",
         f"{wanted} patches of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
-        f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once",
+        f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once"
+        + "; twice as many steps of half the size learn more in the same time"
+        * halved,
     )
     epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
+    steps *= 1 + halved
     draft.because(
         "training.epochs",
         f"{epochs} × {steps} optimiser steps: {_seen(draft, epochs * steps * batch * accumulate)}",
@@ -270,6 +274,13 @@ def _augmentation(draft: Draft) -> dict[str, Any]:
     if _in_colour(draft.fingerprint):
         augmentation["colour"] = 0.3
         draft.because("training.augmentation.colour", "cameras and skin differ in colour")
+        if draft.modality == "fundus" and _thin(draft.fingerprint):
+            red, _, blue = (channel.name for channel in draft.fingerprint.channels)
+            augmentation["channel_dropout"] = {red: 0.5, blue: 0.5}
+            draft.because(
+                "training.augmentation.channel_dropout",
+                "blood absorbs green, in every camera; who leans on red and blue knows one camera alone",
+            )
     return augmentation
 
 

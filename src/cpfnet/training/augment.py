@@ -118,6 +118,7 @@ class Augmenter:
         self.rms = tuple(rms * shrink / self.spacing)
         self.light = tuple(extent / 2 / self.spacing)
         self.black = tuple(_black(channel.intensity) for channel in plan.channels)
+        self.dropout = np.array([augmentation.channel_dropout.get(channel.name, 0.0) for channel in plan.channels])
         quarters = self.patch[-2] == self.patch[-1] and self.spacing[-2] == self.spacing[-1]
         self.turns = (0, 1, 2, 3) if quarters else (0, 2)  # else the patch would change its shape
         # Noise is relative to what the normalisation makes of an image: unit variance, or the range 0…1.
@@ -193,11 +194,12 @@ class Augmenter:
         return create_rotate(3, angles)[:3, :3]
 
     def _lit(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Uneven light, black + field · (x − black), then for each channel its own shift and contrast about its mean.
+        """Uneven light, black + field · (x − black), then for each channel its own shift and contrast about its mean, or the mean alone.
 
         Where the normalisation does not say what black is, it is the lowest value. The slices of a 2.5-D stack change alike.
         """
         lit, coloured = rng.random(2) < (self.settings.illumination, self.settings.colour)
+        dropped = rng.random(len(self.black)) < self.dropout
         stack = image.reshape(-1, len(self.black), *self.patch)
         inside, each = (0, *range(2, stack.ndim)), (-1, *[1] * self.dims)
         if lit:
@@ -210,4 +212,6 @@ class Augmenter:
             shift, contrast = rng.uniform(-COLOUR, COLOUR, (2, len(self.black))).astype(np.float32)
             mean, deviation = stack.mean(axis=inside, keepdims=True), stack.std(axis=inside, keepdims=True)
             stack = mean + np.exp(contrast).reshape(each) * (stack - mean) + shift.reshape(each) * deviation
+        if dropped.any() and not dropped.all():
+            stack = np.where(dropped.reshape(each), stack.mean(axis=inside, keepdims=True), stack)
         return stack.reshape(image.shape)
