@@ -272,6 +272,13 @@ def test_small_volumes_enter_whole() -> None:
     assert plan(found(((36, 50, 35),), spacing=(1, 1, 1)), CPU).spatial.patch == (64, 64)
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing", "batch"), [((36, 50, 35), (1, 1, 1), 32), ((40, 200, 250), (3, 1, 1), 4), ((584, 565), None, 4)]
+)
+def test_small_slices_are_predicted_many_at_once(size: Any, spacing: Any, batch: int) -> None:
+    assert plan(found((size,), spacing=spacing), CPU).inference.batch == batch
+
+
 def test_little_memory_is_made_up_for_by_accumulation() -> None:
     much, little = (
         plan(found(((584, 565),), radius=9, tubular=True)),

@@ -327,7 +327,10 @@ def _inference(draft: Draft) -> None:
     draft.because("inference.tile", why)
     mirror = draft.data["training"]["augmentation"]["flips"]
     draft.because("inference.mirror", "as in training: the network has seen no other mirrored images")
-    draft.data["inference"] = {"tile": tile, "mirror": mirror, "batch": 1 if len(spatial["patch"]) == 3 else 4}
+    # The smaller a slice, the more of them it takes to keep the hardware busy.
+    small = BATCH_PIXELS // (up(size[0]) * up(size[1]))
+    batch = 1 if len(spatial["patch"]) == 3 else min(32, max(4, small))
+    draft.data["inference"] = {"tile": tile, "mirror": mirror, "batch": batch}
 
 
 def _folds(draft: Draft) -> None:
