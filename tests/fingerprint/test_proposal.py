@@ -162,7 +162,8 @@ def test_declared_modality_wins_over_the_guess_and_the_argument_over_both() -> N
 def test_thin_structures_keep_every_pixel_and_thick_ones_the_whole_image() -> None:
     vessels = plan(found(((584, 565),), radius=1.4, tubular=True))
     assert vessels.spatial.size is None
-    assert vessels.spatial.patch == (256, 256)
+    assert vessels.spatial.patch == (192, 192)
+    assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).spatial.patch == (256, 256)
     assert vessels.labels.classes[0].tubular
     lungs = plan(found(((1024, 1024),), radius=80))
     assert lungs.spatial.size == lungs.spatial.patch == (256, 256)
@@ -187,8 +188,8 @@ def test_thin_structures_get_what_thin_structures_need() -> None:
     assert thin.training.augmentation.quarter_turns
     assert thin.training.augmentation.rotation_degrees == 180
     assert all("thin" in reasons[key] for key in ("network.name", "channels"))
-    assert (thin.training.batch, thin.training.epochs * thin.training.samples) == (2, 40 * 50 * 4)
-    assert "half the size" in reasons["training.batch"]
+    assert (thin.training.batch, thin.training.samples) == (2, 2 * 178)  # the pixels of 50 steps of 4 patches of 256²
+    assert "many small steps" in reasons["training.batch"]
     assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).training.batch == 4
 
 
@@ -231,6 +232,13 @@ def test_blobs_thick_vessels_and_volumes_do_without() -> None:
     vessels = plan(found(((30, 512, 512),), spacing=(5, 0.7, 0.7), radius=1.5, tubular=True))
     assert vessels.network.name == "cpfnet-hr"
     assert vessels.channels[0].intensity.kind != "local"  # volumes have a scale of their own
+    small, reasons = propose(
+        found(((36, 50, 35),), spacing=(1, 1, 1), radius=2.5), Dataset(Path(), "test", ()), memory=CPU
+    )
+    assert small.network.name == "cpfnet-hr"
+    assert "small (median radius 2.5 pixels)" in reasons["network.name"]
+    assert not small.training.loss.options  # nothing is lost by being compact
+    assert plan(found(radius=0)).network.name == "cpfnet"  # in no label
     assert plan(found(radius=1.4, tubular=True), network="unet").network.name == "unet"
 
 

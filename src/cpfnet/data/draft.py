@@ -55,12 +55,20 @@ def _cuda_bytes() -> int:
 
 @dataclass
 class Draft:
-    """The Plan as plain data while it grows, and why."""
+    """The Plan as plain data while it grows, and why.
+
+    Attributes:
+        fingerprint, memory, network, modality: what it is made for.
+        brisk: many small optimiser steps rather than few large ones.
+        data: the Plan so far.
+        reasons: for its keys (dotted), why they have their values.
+    """
 
     fingerprint: Fingerprint
     memory: Memory
     network: str
     modality: Modality
+    brisk: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 

@@ -55,7 +55,8 @@ def _image_grid(draft: Draft) -> None:
     elif max(up(height), up(width)) <= 512 and not tubular and thinnest >= 4:
         patch = (up(height), up(width))
     else:
-        patch = (min(256, up(height)), min(256, up(width)))
+        side = 192 if draft.brisk else 256
+        patch = (min(side, up(height)), min(side, up(width)))
     whole = patch[0] >= (size or (height, width))[0] and patch[1] >= (size or (height, width))[1]
     draft.because(
         "spatial.patch",

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from cpfnet.data.dataset import Dataset
 from cpfnet.data.draft import GIB, Draft, Memory
-from cpfnet.data.fingerprint import ChannelFingerprint, Fingerprint
+from cpfnet.data.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint
 from cpfnet.data.grid import brief, propose_grid, up
 from cpfnet.data.modality import guess
 from cpfnet.errors import PlanError
@@ -18,11 +18,11 @@ from cpfnet.settings import validate
 NETWORK = "cpfnet"
 """What is proposed where no network is named …"""
 
-THIN_NETWORK = "cpfnet-hr"
-"""… and where structures are thin."""
+FINE_NETWORK = "cpfnet-hr"
+"""… and where structures are fine."""
 
-THIN = 4.0
-"""Tubular classes of a smaller median radius, pixels, are thin: half of their width is lost at half resolution."""
+FINE = 4.0
+"""Classes of a smaller median radius, pixels, are fine: half of their width is lost at half resolution. Tubular ones are thin, too."""
 
 PRETRAINED = ("cpfnet", "cpfnet-hr", "cpfnet-guide", "resnet34-unet")
 """Networks whose encoder takes ImageNet weights (in 2-D)."""
@@ -37,7 +37,10 @@ FIXED_BYTES = 2 * GIB
 """Weights, gradients, optimiser and libraries."""
 
 BATCH_PIXELS = 4 * 256 * 256
-"""Pixels of one optimiser step: 4 patches of 256², or as many smaller ones; `THIN_NETWORK` takes half of it on a CPU, and twice as many steps."""
+"""Pixels of one optimiser step: 4 patches of 256², or as many smaller ones …"""
+
+BRISK_PIXELS = BATCH_PIXELS // 4
+"""… and where `FINE_NETWORK` learns from images on a CPU: more steps in the same time are worth more to it than smoother ones."""
 
 COLOUR = 0.02
 """Mean saturation from which a photograph is in colour."""
@@ -87,8 +90,10 @@ def propose(
         kind, why = fingerprint.modality, "as the DICOM headers say"
     else:
         why += "; if wrong, plan again with --modality"
-    proposed = THIN_NETWORK if _thin(fingerprint) else NETWORK
-    draft = Draft(fingerprint, memory or Memory.found(), network or proposed, kind)
+    proposed = FINE_NETWORK if _fine(fingerprint) else NETWORK
+    memory, network = memory or Memory.found(), network or proposed
+    brisk = network == FINE_NETWORK and memory.device == "cpu" and not fingerprint.volumes
+    draft = Draft(fingerprint, memory, network, kind, brisk)
     draft.data = {
         "name": dataset.name,
         "modality": kind,
@@ -105,9 +110,14 @@ def propose(
     return validate(Plan, draft.data, where="the proposed plan"), draft.reasons
 
 
-def _thin(fingerprint: Fingerprint) -> list[str]:
-    """Names of the classes that are thin and long, such as vessels."""
-    return [c.name for c in fingerprint.classes if c.tubular and c.radius < THIN]
+def _fine(fingerprint: Fingerprint) -> list[ClassFingerprint]:
+    """Classes of few pixels across."""
+    return [c for c in fingerprint.classes if 0 < c.radius < FINE]
+
+
+def _thin(fingerprint: Fingerprint) -> list[ClassFingerprint]:
+    """Those that are long as well, such as vessels."""
+    return [c for c in _fine(fingerprint) if c.tubular]
 
 
 def _in_colour(fingerprint: Fingerprint) -> bool:
@@ -157,10 +167,12 @@ def _network(draft: Draft, weights: str | None) -> None:
         )
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
-    thin = _thin(draft.fingerprint)
-    if draft.network == THIN_NETWORK and thin:
+    fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
+    if draft.network == FINE_NETWORK and fine:
+        first, look = fine[0], "thin" if fine[0].tubular else "small"
         draft.because(
-            "network.name", f"{thin[0]} is thin: every pixel has logits of its own, where cpfnet interpolates"
+            "network.name",
+            f"{first.name} is {look} (median radius {first.radius:.1f} pixels): every pixel has logits of its own, where cpfnet interpolates",
         )
 
 
@@ -211,8 +223,7 @@ def _training(draft: Draft) -> None:
     pixels = 1
     for side in spatial["patch"]:
         pixels *= side
-    halved = draft.network == THIN_NETWORK and draft.memory.device == "cpu"
-    wanted = min(32, max(2, round(BATCH_PIXELS / (1 + halved) / pixels)))
+    wanted = min(32, max(2, round((BRISK_PIXELS if draft.brisk else BATCH_PIXELS) / pixels)))
     fits = max(1, int((0.7 * draft.memory.bytes - FIXED_BYTES) / (pixels * BYTES_PER_PIXEL)))
     batch = min(wanted, fits)
     accumulate = -(-wanted // batch)
@@ -220,11 +231,12 @@ def _training(draft: Draft) -> None:
         "training.batch",
         f"{wanted} patches of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
         f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once"
-        + "; twice as many steps of half the size learn more in the same time"
-        * halved,
+        + "; many small steps learn more in the same time"
+        * draft.brisk,
     )
     epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
-    steps *= 1 + halved
+    if draft.brisk:
+        steps = max(steps, round(steps * BATCH_PIXELS / (wanted * pixels)))
     draft.because(
         "training.epochs",
         f"{epochs} × {steps} optimiser steps: {_seen(draft, epochs * steps * batch * accumulate)}",
@@ -259,7 +271,7 @@ def _training(draft: Draft) -> None:
 def _learning_rate(draft: Draft) -> tuple[float, str]:
     if draft.data["network"]["weights"] != "none":
         return 5e-4, "half as large where the encoder is pretrained"
-    if draft.network == THIN_NETWORK:
+    if draft.network == FINE_NETWORK:
         return 3e-3, "AdamW from scratch; residual blocks that start from zero stand three times the usual"
     return 1e-3, "AdamW from scratch"
 
