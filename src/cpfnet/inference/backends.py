@@ -63,9 +63,11 @@ def torch_backend(
     """
     import torch
 
+    from cpfnet.network.fuse import fuse
+
     place = pick_device(device)
     layout = torch.channels_last if model.plan.spatial.dims == 2 else torch.channels_last_3d
-    network = model.network().to(place, memory_format=layout)  # type: ignore[call-overload]
+    network = fuse(model.network()).to(place, memory_format=layout)  # type: ignore[call-overload]
     fits: int | None = None  # the batch that memory was found to hold
 
     def forward(batch: np.ndarray) -> np.ndarray:
