@@ -128,7 +128,6 @@ def _pictures(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; every foreseeable failure ends in one message."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does
     options = _parser().parse_args(arguments)
     try:
         if options.command == "table":

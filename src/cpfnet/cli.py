@@ -479,8 +479,6 @@ def fail(error: CpfnetError) -> NoReturn:
 
 def main() -> None:
     """Entry point: every foreseeable failure ends in one message, never in a traceback."""
-    # Threads that wait without spinning: where something else uses the cores, training is several times faster.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except CpfnetError as error:
