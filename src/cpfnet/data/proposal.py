@@ -231,8 +231,7 @@ def _training(draft: Draft) -> None:
         "training.batch",
         f"{wanted} patches of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
         f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once"
-        + "; many small steps learn more in the same time"
-        * draft.brisk,
+        f"{'; many small steps learn more in the same time' if draft.brisk else ''}",
     )
     epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
     if draft.brisk:
