@@ -1,19 +1,119 @@
-"""What runs the network: torch. A backend takes and gives NumPy arrays, so nothing else in inference knows torch."""
+"""What runs the network: torch, or a runtime for its exported graph. A backend takes and gives NumPy arrays, so nothing else in inference knows which."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from cpfnet.errors import NetworkError
+from cpfnet.errors import NetworkError, OutputError
+from cpfnet.inference import exports
+from cpfnet.inference.choice import Choosing, candidates, known
+from cpfnet.inference.convert import prepared
+from cpfnet.inference.runtimes import computes_bf16, onnx_backend, openvino_backend
 from cpfnet.inference.tiling import Backend
 
 if TYPE_CHECKING:
     import torch
 
     from cpfnet.model import Model
+
+
+Name = Literal["auto", "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16", "openvino-int8"]
+"""float32, where nothing else is said."""
+
+SMALL = 4 * 2**20
+"""Bytes of weights below which another runtime gains nothing that would make up for preparing it."""
+
+
+def backend_of(
+    model: Model, name: str = "auto", *, device: str = "auto", say: Callable[[str], None] = print
+) -> Backend:
+    """The Model's network, ready to be fed.
+
+    Args:
+        model: plan and weights.
+        name: one of `Name`. ``"auto"``: on a GPU torch; on a CPU the fastest runtime that decides as float32 does, found on the first
+            images of a Model and kept beside it (`choice`); torch for small networks, and where no runtime is installed.
+        device: see `pick_device`; runtimes other than torch have the CPU alone.
+        say: told what the user should know.
+
+    Raises:
+        NetworkError: no such backend or device, what it takes is not installed, or the network cannot be exported.
+        WeightsError, OutputError: the weights are damaged; the exported graph cannot be written.
+    """
+    if name in ("torch", "torch-bf16"):
+        return torch_backend(model, device, "bf16" if name == "torch-bf16" else "fp32", say=say)
+    on_cpu = device == "cpu" or (device == "auto" and not _may_have_cuda()) or pick_device(device).type == "cpu"
+    if name == "auto":
+        return _automatic(model, say) if on_cpu else torch_backend(model, device, say=say)
+    if not on_cpu and device != "auto":
+        raise NetworkError(
+            f"backend {name!r} runs on the CPU, not on {device}", mend="choose --backend torch or --device cpu"
+        )
+    match name:
+        case "onnx":
+            return onnx_backend(prepared(model))
+        case "openvino":
+            return openvino_backend(prepared(model))
+        case "openvino-bf16":
+            graph = prepared(model)
+            if not computes_bf16():
+                raise NetworkError("this CPU has no units for bf16", mend="choose --backend openvino")
+            return openvino_backend(graph, "bf16")
+        case "openvino-int8":
+            graph = prepared(model).with_name(exports.INT8)
+            if not graph.is_file():
+                raise NetworkError(
+                    "the network was not quantised",
+                    where=model.folder,
+                    mend="cpfnet export MODEL --to openvino-int8 --data DATASET makes it, from training cases",
+                )
+            return openvino_backend(graph, "bf16" if computes_bf16() else "f32")
+    raise NetworkError(f"unknown backend {name!r}", mend=f"choose one of {', '.join(get_args(Name))}")
+
+
+def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
+    def make(name: str) -> Backend:
+        return backend_of(model, name, device="cpu", say=say)
+
+    if (name := known(model)) is not None:
+        return make(name)
+    has_torch = find_spec("torch") is not None
+    if has_torch and (model.folder is None or not candidates(model) or _small(model)):
+        return make("torch")
+    if not candidates(model):
+        raise NetworkError(
+            "neither OpenVINO nor ONNX Runtime nor PyTorch is installed", mend='pip install "cpfnet[runtime]"'
+        )
+    if exports.record(model) is None:
+        say(f"Preparing {model.folder} for this machine, once …")
+    try:
+        prepared(model)
+    except (NetworkError, OutputError) as error:
+        if not has_torch:
+            raise
+        say(f"Predicting with torch, since the faster way cannot be prepared: {error.what}")
+        return make("torch")
+    return Choosing(model, make, say)
+
+
+def _small(model: Model) -> bool:
+    return model.folder is not None and (model.folder / "weights.safetensors").stat().st_size < SMALL
+
+
+def _may_have_cuda() -> bool:
+    """Without importing torch, which takes seconds."""
+    try:
+        build = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return False
+    return not build.endswith("+cpu") and (shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists())
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -1,0 +1,97 @@
+"""What is kept beside a Model so that it predicts without torch, and fast.
+
+    MODEL/exports/network.onnx       the fused network in float32, for any batch and size (`convert`)
+    MODEL/exports/network-int8.xml   and .bin: the same in int8, for OpenVINO (`quantise`)
+    MODEL/exports/record.yaml        of which weights these are, and which backend was found fastest on which machine (`choice`)
+
+All of it can be made again from the weights: it may be deleted, and is ignored once the weights are others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+
+from pydantic import Field
+
+from cpfnet.errors import CpfnetError
+from cpfnet.model import Model
+from cpfnet.planning import Fraction, Strict
+from cpfnet.settings import read_yaml, write_yaml
+
+FOLDER = "exports"
+GRAPH = "network.onnx"
+INT8 = "network-int8.xml"
+RECORD = "record.yaml"
+
+
+class Judged(Strict):
+    """One backend beside torch in float32, or beside the graph in float32 where there is no torch."""
+
+    backend: str
+    seconds: float = Field(ge=0, description="for what was compared; median of repetitions")
+    agreement: Fraction = Field(description="share of pixels decided alike")
+    dice: Fraction = Field(description="lowest Dice of a class with what float32 finds")
+    gain: float | None = Field(None, description="change of the mean Dice against the truth; null: no truth was given")
+    passed: bool
+
+
+class Choice(Strict):
+    """The fastest of the backends that decide as float32 does, on one machine."""
+
+    machine: str
+    backend: str
+    on: str = Field(description="what was compared")
+    judged: tuple[Judged, ...]
+
+
+class Record(Strict):
+    weights: str = Field(description="SHA-256 of the weights.safetensors behind the graphs")
+    difference: float = Field(
+        ge=0, description="largest difference of the graph's logits from torch's, as a share of their range"
+    )
+    int8: Judged | None = Field(
+        None, description="the quantised graph on validation cases; null: not made, or not good enough"
+    )
+    choices: tuple[Choice, ...] = ()
+
+
+def folder(model: Model) -> Path:
+    """Where the Model's exports lie.
+
+    Raises:
+        CpfnetError: the Model itself lies nowhere.
+    """
+    if model.folder is None:
+        raise CpfnetError("this Model lies in no folder", mend="save it first: model.save(folder)")
+    return model.folder / FOLDER
+
+
+def record(model: Model) -> Record | None:
+    """What is known of the graphs beside the Model; None where there are none of its present weights."""
+    if model.folder is None:
+        return None
+    place = folder(model)
+    if not ((place / RECORD).is_file() and (place / GRAPH).is_file()):
+        return None
+    with contextlib.suppress(CpfnetError):  # damaged, or of another version: it is made again
+        found = read_yaml(Record, place / RECORD)
+        if found.weights == digest(model.folder / "weights.safetensors"):
+            return found
+    return None
+
+
+def keep(model: Model, found: Record) -> None:
+    """Write what is known.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    write_yaml(found, folder(model) / RECORD)
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
