@@ -31,6 +31,12 @@ DATASET = typer.Argument(
 )
 Dataset = Annotated[Path, DATASET]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="What runs the network: auto (the fastest that decides as float32 does), torch, torch-bf16, onnx, openvino, openvino-bf16 or openvino-int8."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the plan, e.g. training.batch=8; may repeat."),
@@ -249,6 +255,7 @@ def predict(
         bool, typer.Option("--force", help="Go on where an input lies outside what the Model was fitted for.")
     ] = False,
     overwrite: Overwrite = False,
+    backend: Backend = "auto",
     device: Device = "auto",
 ) -> None:
     """Segment images into masks that line up with them. Exit code 1 if any input failed or was refused.
@@ -294,6 +301,7 @@ def predict(
         batch=batch,
         force=force,
         overwrite=overwrite,
+        backend=backend,
         device=device,
         progress=True,
         say=say,

@@ -195,6 +195,7 @@ def predict(
     model: Model | PathLike | Sequence[Model | PathLike],
     scan: Image | PathLike | Sequence[PathLike],
     *,
+    backend: str = "auto",
     device: str = "auto",
     tta: bool = False,
     force: bool = False,
@@ -207,6 +208,8 @@ def predict(
     Args:
         model: Model(s) or their folders.
         scan: an Image; or what `read` takes: a file, the folder or ZIP archive of a DICOM series, or several files.
+        backend: what runs the network: ``"auto"`` (on a GPU torch; on a CPU the fastest that decides as float32 does, found on first use and kept
+            beside the Model), ``"torch"``, ``"torch-bf16"``, ``"onnx"``, ``"openvino"``, ``"openvino-bf16"`` or ``"openvino-int8"``.
         device, say: as for `train`.
         tta: average over mirrored copies, too.
         force: go on where the scan lies outside what the Model was fitted for.
@@ -227,7 +230,7 @@ def predict(
     image = scan if isinstance(scan, Image) else formats.read(scan)
     for note in image.notes:
         say(note)
-    predictor = Predictor(_models(model), device=device, tta=tta, say=say)
+    predictor = Predictor(_models(model), device=device, backend=backend, tta=tta, say=say)
     return predictor.predict(image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty)
 
 
@@ -245,6 +248,7 @@ def predict_files(
     batch: int | None = None,
     force: bool = False,
     overwrite: bool = False,
+    backend: str = "auto",
     device: str = "auto",
     progress: bool = False,
     say: Say = print,
@@ -266,6 +270,7 @@ def predict_files(
         batch: tiles or slices given to the network at once; default: the plan's.
         force: go on where an input lies outside what the Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
+        backend: as for `predict`.
         device, progress, say: as for `train`.
 
     Returns:
@@ -290,6 +295,7 @@ def predict_files(
         batch=batch,
         force=force,
         overwrite=overwrite,
+        backend=backend,
         device=device,
         progress=progress,
         say=say,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import cpfnet
 from cpfnet import preprocessing
 from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.image import Image, Segmentation
+from cpfnet.inference.backends import backend_of
 from cpfnet.inference.brightness import unusual
 from cpfnet.inference.quality import assess, confidences
 from cpfnet.inference.tiling import Backend, predict_array
@@ -53,7 +55,7 @@ class Predictor:
     Args:
         models: trained for the same labels, channels and kind of source; their grids may differ.
         device: see `backends.pick_device`.
-        backend: what runs a Model; default: torch in float32 on ``device``.
+        backend: what runs a Model: a name for `backends.backend_of`, or what makes a backend of a Model.
         tta: average over mirrored copies, too (``plan.inference.mirror``).
         overlap: of tiles; default: each Plan's.
         batch: pieces at once; default: each Plan's.
@@ -61,7 +63,7 @@ class Predictor:
 
     Raises:
         CpfnetError: no Model, or Models that do not belong together.
-        WeightsError, NetworkError: see `backends.torch_backend`.
+        WeightsError, NetworkError: see `backends.backend_of`.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class Predictor:
         models: Sequence[Model],
         *,
         device: str = "auto",
-        backend: Callable[[Model], Backend] | None = None,
+        backend: str | Callable[[Model], Backend] = "torch",
         tta: bool = False,
         overlap: float | None = None,
         batch: int | None = None,
@@ -83,11 +85,7 @@ class Predictor:
             raise CpfnetError(f"an overlap of {overlap} cannot be", mend="choose 0 … 0.9; the plan's is the default")
         if batch is not None and batch < 1:
             raise CpfnetError(f"a batch of {batch} cannot be", mend="choose 1 or more")
-        if backend is None:
-            from cpfnet.inference.backends import torch_backend
-
-            def backend(model: Model) -> Backend:
-                return torch_backend(model, device, say=say)
+        make = partial(backend_of, name=backend, device=device, say=say) if isinstance(backend, str) else backend
 
         self.models = list(models)
         if tta and not any(model.plan.inference.mirror for model in models):
@@ -97,7 +95,7 @@ class Predictor:
         self._groups: dict[tuple[tuple[Channel, ...], Spatial], list[_Member]] = {}
         for number, model in enumerate(models):
             key = (model.plan.channels, model.plan.spatial)
-            self._groups.setdefault(key, []).append(_Member(number, model, backend(model)))
+            self._groups.setdefault(key, []).append(_Member(number, model, make(model)))
 
     def predict(
         self,

@@ -68,6 +68,7 @@ def predict_files(
     batch: int | None = None,
     force: bool = False,
     overwrite: bool = False,
+    backend: str = "auto",
     device: str = "auto",
     progress: bool = False,
     say: Callable[[str], None] = print,
@@ -84,7 +85,7 @@ def predict_files(
         probabilities: write them to ``out/probabilities``, too.
         uncertainty: write maps of it to ``out/uncertainty``, too.
         overlays: write pictures with boundary lines to ``out/overlays``, too.
-        tta, overlap, batch, device: see `Predictor`.
+        tta, overlap, batch, backend, device: see `Predictor`.
         force: go on with inputs outside what a Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
         progress: show a bar.
@@ -101,7 +102,7 @@ def predict_files(
     """
     if format not in _SUFFIXES:
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(_SUFFIXES)}")
-    predictor = Predictor(models, device=device, tta=tta, overlap=overlap, batch=batch, say=say)
+    predictor = Predictor(models, device=device, backend=backend, tta=tta, overlap=overlap, batch=batch, say=say)
     plan = models[0].plan
     items = collect(inputs, channels=len(plan.channels), modality=plan.modality, source=plan.source, out=out)
     if not items:
