@@ -1,6 +1,6 @@
 """Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.
 
-The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `doctor`), the nouns what they pass on
+The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `doctor`), the nouns what they pass on
 (`Image`, `Plan`, `Model`, `Segmentation`); `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
 """
 
@@ -20,6 +20,7 @@ _HOME = {
     "evaluate": "verbs",
     "compare": "verbs",
     "convert": "verbs",
+    "export": "verbs",
     "doctor": "installation",
     "read": "formats",
     "write": "formats",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from cpfnet.verbs import compare as compare
     from cpfnet.verbs import convert as convert
     from cpfnet.verbs import evaluate as evaluate
+    from cpfnet.verbs import export as export
     from cpfnet.verbs import plan as plan
     from cpfnet.verbs import predict as predict
     from cpfnet.verbs import predict_files as predict_files

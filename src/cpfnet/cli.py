@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 import cpfnet
-from cpfnet import cli_compare, cli_weights
+from cpfnet import cli_compare, cli_export, cli_weights
 from cpfnet.console import output, say, table
 from cpfnet.errors import CpfnetError, complaint
 
 app = typer.Typer(
     name="cpfnet",
     help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
-    "In order: doctor, check, plan, train, predict, evaluate, compare. `cpfnet COMMAND --help` shows examples.",
+    "In order: doctor, check, plan, train, predict, evaluate, compare, export. `cpfnet COMMAND --help` shows examples.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -423,6 +423,7 @@ def evaluate(
 
 
 app.command(no_args_is_help=True)(cli_compare.compare)
+app.command(no_args_is_help=True)(cli_export.export)
 
 
 @app.command(no_args_is_help=True)

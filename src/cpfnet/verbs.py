@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cpfnet.errors import CpfnetError, OutputError
 from cpfnet.files import check_writable
@@ -300,6 +300,69 @@ def predict_files(
         progress=progress,
         say=say,
     )
+
+
+def export(
+    model: Model | PathLike,
+    to: Literal["onnx", "openvino", "openvino-int8", "bundle"],
+    *,
+    out: PathLike | None = None,
+    data: PathLike | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+    say: Say = print,
+) -> Path:
+    """Write a Model for other runtimes.
+
+    Args:
+        model: a Model or its folder.
+        to: ``"onnx"``: one file, for any batch and size, with labels, intensity and plan inside; ``"openvino"``: the same as .xml and .bin;
+            ``"openvino-int8"``: quantised, kept only where it decides as float32 does; ``"bundle"``: a MONAI bundle, a folder.
+        out: the file or folder to make; default: ``exports/`` in the Model's folder, where `predict` finds the graphs.
+        data: for int8: the dataset that the Model was trained on, to calibrate with its training cases and to judge by its validation cases.
+        overwrite: replace an existing ``out``.
+        progress: show bars.
+        say: where messages go.
+
+    Returns:
+        What was written.
+
+    Raises:
+        NetworkError: the network cannot be exported, gives something else than in torch, or is not good enough in int8.
+        OutputError: ``out`` exists, or cannot be written.
+    """
+    from cpfnet.inference import convert, exports
+
+    (one,) = _models(model)
+    if (data is not None) != (to == "openvino-int8"):
+        raise CpfnetError(
+            f"a dataset is {'needed' if data is None else 'not needed'} to export to {to}",
+            where="--data",
+            mend="give the dataset that the Model was trained on" if data is None else "leave it out",
+        )
+    if to == "openvino-int8" and out is not None:
+        raise CpfnetError(
+            "the int8 graph is kept beside its Model", where="--out", mend="leave it out, and copy the Model folder"
+        )
+    place = None if out is None else Path(out)
+    match to:
+        case "onnx":
+            if place is None:
+                return convert.prepared(one)
+            convert.write_onnx(one, place, overwrite=overwrite)
+            return place
+        case "openvino":
+            return convert.write_openvino(one, place or exports.folder(one) / "network.xml", overwrite=overwrite)
+        case "openvino-int8":
+            from cpfnet.data.dataset import load
+            from cpfnet.inference.quantise import quantise
+
+            assert data is not None  # refused above
+            return quantise(one, load(Path(data)), progress=progress, say=say)[0]
+        case "bundle":
+            from cpfnet.deployment.bundle import write_bundle
+
+            return write_bundle(one, place or exports.folder(one) / "bundle", overwrite=overwrite)
 
 
 def evaluate(
