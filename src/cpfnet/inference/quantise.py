@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -61,12 +64,7 @@ def quantise(
         DatasetError: it has none of the Model's cases.
         OutputError: the Model's folder cannot be written.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # else NNCF tells its makers of every use, unasked
-    try:
-        import nncf
-        import openvino
-    except ImportError as error:
-        raise NetworkError(f"{error.name} is not installed", mend='pip install "cpfnet[train,int8]"') from None
+    nncf, openvino = _libraries()
     training, validation = (_named(dataset, model, part) for part in ("train", "validation"))
     graph = prepared(model)
     exact = openvino_backend(graph)
@@ -92,9 +90,11 @@ def quantise(
         )
 
     reference = _segmentations(exact, model, validation, progress=progress)
-    for way, make in (("all layers in int8", plain), ("layers that matter most in float", controlled)):
+    for way, make in (("all layers", plain), ("but for the layers that matter most (takes minutes)", controlled)):
         with TemporaryDirectory(prefix="cpfnet-") as folder:
-            quantised = make()
+            say(f"int8, {way} …")
+            with redirect_stdout(StringIO()):  # NNCF's own bars
+                quantised = make()
             for key, value in described(model).items():
                 quantised.set_rt_info(value, ["cpfnet", key])
             trial = save_openvino(quantised, Path(folder) / exports.INT8)
@@ -119,6 +119,17 @@ def quantise(
     raise NetworkError(
         f"int8 is not good enough for this Model: {figures}", where=model.folder, mend="predict with --backend auto"
     )
+
+
+def _libraries() -> tuple[Any, Any]:
+    os.environ.setdefault("NNCF_CI", "1")  # else NNCF tells its makers of every use, unasked
+    try:
+        import nncf
+        import openvino
+    except ImportError as error:
+        raise NetworkError(f"{error.name} is not installed", mend='pip install "cpfnet[train,int8]"') from None
+    nncf.set_log_level(logging.ERROR)
+    return nncf, openvino
 
 
 def _named(dataset: Dataset, model: Model, part: str) -> list[Case]:

@@ -1,0 +1,302 @@
+"""Exported networks: the same logits, in any runtime, for any batch and size; and what is chosen among them."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import cpfnet
+from cpfnet.errors import CpfnetError, NetworkError, OutputError
+from cpfnet.inference import backends, choice, convert, exports
+from cpfnet.inference.backends import backend_of, torch_backend
+from cpfnet.model import Model
+from cpfnet.network import zoo
+from cpfnet.planning import NetworkPlan
+from tests.inference.oracle import make_model
+
+
+class Tiny(torch.nn.Sequential):
+    """Exported in a second."""
+
+    def __init__(self, in_channels, classes, *, spatial_dims):
+        conv, norm = (
+            (torch.nn.Conv2d, torch.nn.BatchNorm2d) if spatial_dims == 2 else (torch.nn.Conv3d, torch.nn.BatchNorm3d)
+        )
+        super().__init__(conv(in_channels, 8, 3, padding=1), norm(8), torch.nn.ReLU(), conv(8, classes, 1))
+        self.in_channels, self.classes, self.spatial_dims = in_channels, classes, spatial_dims
+
+
+class Stubborn(Tiny):
+    """What it does depends on what it sees, so there is no one graph of it."""
+
+    def forward(self, x):
+        return super().forward(x) if x.mean() > 0 else super().forward(-x)
+
+
+for network in (Tiny, Stubborn):
+    if network.__name__.lower() not in zoo.names():
+        zoo.register(network.__name__.lower(), network)
+
+
+def trained(folder, name="tiny", *, values=(1,), scramble=True, **options) -> Model:
+    """A Model of a real network in a folder; its weights and statistics are random, so that nothing is neutral."""
+    model = make_model(
+        source="images" if options.get("mode", "2d") == "2d" else "volumes",
+        values=values,
+        change=lambda plan: plan.model_copy(update={"network": NetworkPlan(name=name, weights="none")}),
+        **options,
+    )
+    torch.manual_seed(0)
+    plan = model.plan
+    network = zoo.build(name, plan.in_channels, plan.labels.outputs, spatial_dims=plan.spatial.dims)
+    for module in network.modules() if scramble else ():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    model.state = network.eval().state_dict()
+    model.save(folder)
+    return Model.load(folder)
+
+
+@pytest.fixture(scope="module")
+def vessels(tmp_path_factory) -> Model:
+    """CPFNet for one class in images, exported."""
+    model = trained(tmp_path_factory.mktemp("vessels") / "model", "cpfnet", channels=3)
+    convert.prepared(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Model:
+    model = trained(tmp_path_factory.mktemp("tiny") / "model", channels=3)
+    convert.prepared(model)
+    return model
+
+
+def image(model, *size, seed=0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(size[0], model.plan.in_channels, *size[1:])).astype(np.float32)
+
+
+@pytest.mark.slow
+class TestGraph:
+    @pytest.mark.parametrize("name", ["onnx", "openvino"])
+    @pytest.mark.parametrize("size", [(1, 32, 32), (1, 33, 64), (2, 71, 65), (5, 96, 40)])
+    def test_any_batch_and_size_gives_torchs_logits(self, vessels, name, size):
+        x = image(vessels, *size)
+        expected = torch_backend(vessels, "cpu")(x)
+        found = backend_of(vessels, name, device="cpu")(x)
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() < 1e-4 * np.ptp(expected)
+
+    def test_plain_onnxruntime_runs_it_and_finds_labels_intensity_and_plan_inside(self, vessels):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(convert.prepared(vessels), providers=["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        (logits,) = session.get_outputs()
+        assert (given.name, logits.name) == ("image", "logits")
+        assert given.shape[1] == 3
+        assert all(isinstance(given.shape[axis], str) for axis in (0, 2, 3))  # free
+        inside = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+        plan = vessels.plan.model_dump(mode="json")
+        assert inside["plan"] == plan
+        assert inside["labels"] == plan["labels"]
+        assert inside["intensity"] == {
+            f"channel{i}": {"kind": "scale", "full": 200.0, "mean": 0.0, "std": 1.0} for i in range(3)
+        }
+        assert inside["fitted"]["threshold"] == [0.5]
+
+    def test_what_it_holds_is_said_in_the_record(self, vessels):
+        found = exports.record(vessels)
+        assert found.weights == exports.digest(vessels.folder / "weights.safetensors")
+        assert 0 < found.difference <= convert.TOLERANCE
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("cpfnet-hr", {"mode": "2.5d", "neighbours": 1}),
+            ("cpfnet-guide", {"mode": "3d"}),
+            ("unet", {}),
+            ("tiny", {"mode": "3d"}),
+        ],
+        ids=["hr-2.5d", "guide-3d", "unet", "tiny-3d"],
+    )
+    def test_networks_and_modes(self, tmp_path, name, options):
+        model = trained(tmp_path / "model", name, values=(1, 2), **options)
+        assert cpfnet.export(model, "onnx") == tmp_path / "model" / "exports" / "network.onnx"
+        x = image(model, 2, *(48, 64, 40)[: model.plan.spatial.dims])
+        expected = torch_backend(model, "cpu")(x)
+        for runtime in ("onnx", "openvino"):
+            assert np.abs(backend_of(model, runtime)(x) - expected).max() < 1e-4 * np.ptp(expected)
+
+    def test_other_weights_make_it_anew(self, tiny, tmp_path):
+        folder = shutil.copytree(tiny.folder, tmp_path / "model")
+        assert exports.record(Model.load(folder)) is not None
+        network = tiny.network()
+        with torch.no_grad():
+            next(network.parameters()).mul_(2)
+        again = Model(tiny.plan, tiny.fitted, state=network.state_dict())
+        again.save(folder)
+        model = Model.load(folder)
+        assert exports.record(model) is None
+        x = image(model, 1, 64, 64)
+        expected = torch_backend(model, "cpu")(x)
+        assert np.abs(backend_of(model, "onnx")(x) - expected).max() < 1e-4 * np.ptp(expected)
+        assert np.abs(backend_of(tiny, "onnx")(x) - expected).max() > 1e-2 * np.ptp(expected)
+
+    def test_a_graph_that_gives_something_else_is_refused_and_not_kept(self, tiny, tmp_path, monkeypatch):
+        monkeypatch.setattr(convert, "TOLERANCE", 1e-12)
+        with pytest.raises(NetworkError, match="gives something else than torch"):
+            convert.write_onnx(tiny, tmp_path / "network.onnx")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_files_of_the_user_are_not_replaced(self, tiny, tmp_path):
+        file = tmp_path / "network.onnx"
+        file.write_text("mine")
+        with pytest.raises(OutputError, match="exists already"):
+            cpfnet.export(tiny, "onnx", out=file)
+        assert file.read_text() == "mine"
+
+    def test_openvinos_own_files(self, tiny, tmp_path):
+        import openvino
+
+        file = cpfnet.export(tiny, "openvino", out=tmp_path / "vessels.xml")
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["vessels.bin", "vessels.xml"]
+        graph = openvino.Core().read_model(file)
+        assert json.loads(graph.get_rt_info(["cpfnet", "plan"]).value)["name"] == "oracle"
+        x = image(tiny, 1, 64, 96)
+        found = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
+        expected = torch_backend(tiny, "cpu")(x)
+        assert np.abs(found - expected).max() < 1e-4 * np.ptp(expected)
+
+    def test_a_damaged_graph_is_named(self, tiny, tmp_path):
+        folder = shutil.copytree(tiny.folder, tmp_path / "model")
+        graph = folder / "exports" / "network.onnx"
+        graph.write_bytes(graph.read_bytes()[:1000])
+        for name in ("onnx", "openvino"):
+            with pytest.raises(NetworkError, match="cannot be run") as caught:
+                backend_of(Model.load(folder), name)
+            assert str(graph) in str(caught.value)
+
+
+def test_a_network_that_cannot_be_exported_says_so_and_leaves_nothing(tmp_path):
+    model = trained(tmp_path / "model", "stubborn")
+    with pytest.raises(NetworkError, match="'stubborn' cannot be written as ONNX"):
+        cpfnet.export(model, "onnx")
+    assert list((tmp_path / "model" / "exports").iterdir()) == []
+
+
+def test_int8_needs_the_data_and_nothing_else_does(tmp_path):
+    with pytest.raises(CpfnetError, match="needed to export to openvino-int8"):
+        cpfnet.export(make_model(), "openvino-int8")
+    with pytest.raises(CpfnetError, match="not needed to export to onnx"):
+        cpfnet.export(make_model(), "onnx", data=tmp_path)
+
+
+def test_a_model_without_a_folder_must_be_saved_first():
+    with pytest.raises(CpfnetError, match="lies in no folder"):
+        cpfnet.export(make_model(), "onnx")
+
+
+class TestNames:
+    def test_an_unknown_backend_names_those_there_are(self):
+        with pytest.raises(NetworkError, match="unknown backend 'tensorrt'") as caught:
+            backend_of(make_model(), "tensorrt")
+        assert "openvino-bf16" in caught.value.mend
+
+    def test_int8_that_was_not_made_says_how(self, tiny):
+        with pytest.raises(NetworkError, match="was not quantised") as caught:
+            backend_of(tiny, "openvino-int8")
+        assert "--to openvino-int8 --data" in caught.value.mend
+
+    def test_small_networks_stay_with_torch_and_get_no_exports(self, tmp_path):
+        model = make_model()
+        model.save(tmp_path / "model")
+        said = []
+        backend = backend_of(Model.load(tmp_path / "model"), "auto", device="cpu", say=said.append)
+        assert not isinstance(backend, choice.Choosing)
+        assert not (tmp_path / "model" / "exports").exists()
+        assert said == []
+
+
+class TestChoice:
+    @pytest.fixture
+    def model(self, tiny, tmp_path, monkeypatch) -> Model:
+        monkeypatch.setattr(backends, "SMALL", 0)  # choose, however little there is to gain
+        return Model.load(shutil.copytree(tiny.folder, tmp_path / "model"))
+
+    def test_the_fastest_of_those_that_decide_alike_is_taken_told_and_kept(self, model):
+        said = []
+        backend = backend_of(model, "auto", device="cpu", say=said.append)
+        x = image(model, 2, 128, 128)
+        expected = torch_backend(model, "cpu")(x)
+        assert np.count_nonzero(choice.decided(expected, model)) > choice.FOUND
+        assert np.abs(backend(x) - expected).max() < 1e-4 * np.ptp(expected)  # the first batch is float32's
+        (text,) = said
+        (kept,) = exports.record(model).choices
+        assert kept.machine == choice.machine()
+        assert kept.backend in text
+        passed = [one for one in kept.judged if one.passed]
+        assert kept.backend == min(passed, key=lambda one: one.seconds).backend
+        assert {one.backend for one in kept.judged} >= {"openvino", "onnx"}
+        # The next run takes it at once.
+        again = []
+        assert not isinstance(backend_of(model, "auto", device="cpu", say=again.append), choice.Choosing)
+        assert again == []
+
+    def test_empty_images_choose_nothing(self, model):
+        model.fitted = model.fitted.model_copy(update={"threshold": (1.0,)})
+        backend = backend_of(model, "auto", device="cpu", say=pytest.fail)
+        backend(image(model, 1, 64, 64))
+        assert exports.record(model).choices == ()
+
+    def test_a_choice_of_another_machine_is_not_taken_but_kept(self, model):
+        elsewhere = exports.Choice(machine="another", backend="onnx", on="1 × 32×32 pixels", judged=())
+        choice.remember(model, elsewhere)
+        assert choice.known(model) is None
+        choice.remember(model, elsewhere.model_copy(update={"machine": choice.machine()}))
+        assert choice.known(model) == "onnx"
+        assert len(exports.record(model).choices) == 2
+
+    def test_a_damaged_record_is_made_again(self, model):
+        (model.folder / "exports" / "record.yaml").write_text("weights: [")
+        assert exports.record(model) is None
+        backend_of(model, "onnx", device="cpu")
+        assert exports.record(model) is not None
+
+    def test_a_backend_that_decides_otherwise_is_not_taken_however_fast(self, model):
+        exact = backend_of(model, "openvino", device="cpu")
+        x = image(model, 1, 96, 96)
+        runs = {"openvino": exact, "hasty": lambda batch: -exact(batch[..., :1, :1].repeat(96, 2).repeat(96, 3))}
+        good, bad = choice.compare(runs, x, model)
+        assert good.passed
+        assert (good.agreement, good.dice) == (1, 1)
+        assert not bad.passed
+
+    def test_masks_are_those_of_torch(self, model, tmp_path):
+        from PIL import Image as Pillow
+
+        rng = np.random.default_rng(1)
+        for number in range(3):
+            Pillow.fromarray(rng.integers(0, 200, (72, 90, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        files = sorted(tmp_path.glob("*.png"))
+        for name in ("torch", "auto"):
+            done = cpfnet.predict_files(model, files, tmp_path / name, backend=name, force=True, say=lambda text: None)
+            assert [one.status for one in done] == ["done"] * 3
+        for file in files:
+            one, other = (np.asarray(Pillow.open(tmp_path / name / file.name)) for name in ("torch", "auto"))
+            assert np.mean(one != other) <= 1 - choice.AGREEMENT
+
+
+def test_dice_of_all_classes_counts_a_class_only_where_it_is_the_same():
+    a = np.array([0, 1, 1, 2, 2, 0])
+    b = np.array([0, 1, 2, 2, 2, 1])
+    assert choice.overlap(a, b) == pytest.approx(2 * 3 / (4 + 5))
+    assert choice.overlap(np.zeros(4), np.zeros(4)) == 1
+
+
+def test_machine_is_the_same_each_time():
+    assert choice.machine() == choice.machine()
+    assert choice.machine().endswith("cores")

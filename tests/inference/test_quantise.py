@@ -1,0 +1,85 @@
+"""int8: calibrated on training cases, judged on validation cases, kept only where it decides as float32 does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cpfnet
+from cpfnet.errors import DatasetError, NetworkError
+from cpfnet.inference import choice, exports, quantise
+from cpfnet.inference.backends import backend_of, torch_backend
+from cpfnet.model import Model
+from cpfnet.network import zoo
+from tests import data
+from tests.inference.test_export import trained
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+
+def bright_spots(root: Path, cases: int = 6) -> Path:
+    """Blobs that are brighter than all else."""
+    rng = np.random.default_rng(0)
+    for number in range(cases):
+        y, x = np.mgrid[:48, :56]
+        mask = (y - 24) ** 2 + (x - 20 - 3 * number) ** 2 < 120
+        data.write_raster(
+            root / f"images/{number}.png", np.uint8(np.where(mask, 170, 40) + rng.integers(0, 25, mask.shape))
+        )
+        data.write_raster(root / f"masks/{number}.png", np.uint8(mask) * 1)
+    (root / "dataset.yaml").write_text("image: images/{case}.png\nlabel: masks/{case}.png\n")
+    return root / "dataset.yaml"
+
+
+@pytest.fixture
+def spotting(tmp_path) -> Model:
+    """A Model that finds what is brighter than half, named after the cases of `bright_spots`."""
+    model = trained(tmp_path / "model", scramble=False)
+    network = zoo.build("tiny", 1, 2, spatial_dims=2)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network[0].weight[:, :, 1, 1] = 1
+        network[1].weight.fill_(1)
+        network[3].weight[1] = 1
+        network[3].bias[:] = torch.tensor([0.0, -4.0])
+    metrics = {"cases": {"train": ["0", "1", "2", "3"], "validation": ["4", "5"]}}
+    Model(model.plan, model.fitted, network.eval().state_dict(), metrics).save(model.folder)
+    return Model.load(model.folder)
+
+
+def test_it_is_made_kept_and_predicts(spotting, tmp_path):
+    said = []
+    dataset = bright_spots(tmp_path / "data")
+    path = cpfnet.export(spotting, "openvino-int8", data=dataset, say=said.append)
+    assert path == spotting.folder / "exports" / "network-int8.xml"
+    assert path.with_suffix(".bin").is_file()
+    judged = exports.record(spotting).int8
+    assert judged.passed
+    assert judged.agreement >= choice.AGREEMENT
+    assert judged.gain == pytest.approx(0, abs=0.001)
+    assert "2 validation cases" in said[-1]
+    assert "openvino-int8" in choice.candidates(spotting)
+    x = np.random.default_rng(0).random((1, 1, 64, 64)).astype(np.float32)
+    exact, rough = torch_backend(spotting, "cpu")(x), backend_of(spotting, "openvino-int8")(x)
+    assert 0 < np.abs(rough - exact).max() < 0.05 * np.ptp(exact)  # not float32, and near it
+
+
+def test_what_is_not_good_enough_is_refused_with_the_figures_and_not_kept(spotting, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantise, "AGREEMENT", 1.1)
+    said = []
+    with pytest.raises(NetworkError, match=r"not good enough for this Model: .*110\.0% needed"):
+        cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"), say=said.append)
+    assert len([text for text in said if "layers that matter most" in text]) == 2  # both ways were tried
+    assert exports.record(spotting).int8 is None
+    assert sorted(p.name for p in (spotting.folder / "exports").iterdir()) == ["network.onnx", "record.yaml"]
+
+
+def test_another_dataset_is_refused(spotting, tmp_path):
+    root = tmp_path / "data"
+    bright_spots(root)
+    for file in [*root.glob("*/[0-3].png")]:
+        file.unlink()
+    with pytest.raises(DatasetError, match="none of the Model's 4 training cases"):
+        cpfnet.export(spotting, "openvino-int8", data=root / "dataset.yaml")
