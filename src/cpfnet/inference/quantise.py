@@ -38,6 +38,9 @@ CASES = 32
 PIECES = 4
 """… and of each the pieces given to the network in which float32 finds most."""
 
+RANKING = 6
+"""Pieces on which NNCF ranks the layers: each is tried with each of more than a hundred layers."""
+
 RESTORED = 0.0005
 """Where plain quantisation is not good enough, layers go back to float until the calibration pieces are decided alike but for this share."""
 
@@ -86,7 +89,14 @@ def quantise(
             return float(np.mean(shares)), None
 
         return nncf.quantize_with_accuracy_control(
-            network, calibration, calibration, alike, max_drop=RESTORED, drop_type=nncf.DropType.ABSOLUTE, **common
+            network,
+            calibration,
+            calibration,
+            alike,
+            max_drop=RESTORED,
+            drop_type=nncf.DropType.ABSOLUTE,
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=RANKING),
+            **common,
         )
 
     reference = _segmentations(exact, model, validation, progress=progress)
