@@ -3,8 +3,8 @@
 The network alone, from array to array, with random weights: its speed does not depend on them. What each precision decides is
 compared on trained Models by `cpfnet predict` itself (docs/how-to/export.md).
 
-Each table is of one process. In "AVX2 only" oneDNN, which computes in PyTorch and in OpenVINO, is kept from AVX-512 and AMX; ONNX Runtime
-has no such switch, and is left out.
+Each table is of one process. In "AVX2 only" oneDNN, which computes in PyTorch and in OpenVINO, is kept from AVX-512 and AMX, and has no bf16
+then; ONNX Runtime has no such switch, and is left out.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ SIZE = 512
 ISAS = {"all units of this CPU": {}, "AVX2 only": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
 
 
-def ways(folder: Path, *, onnx: bool) -> dict[str, Callable[[], object]]:
-    """Everything that is compared, the authors' way first."""
+def ways(folder: Path, *, restricted: bool) -> dict[str, Callable[[], object]]:
+    """Everything that is compared, the authors' way first; ``restricted``: without AVX-512, and so without bf16 and ONNX Runtime."""
     import nncf
     import openvino
     import torch
@@ -37,6 +37,7 @@ def ways(folder: Path, *, onnx: bool) -> dict[str, Callable[[], object]]:
     from cpfnet.inference.runtimes import computes_bf16, onnx_backend, openvino_backend
     from cpfnet.network.fuse import fuse
 
+    bf16_units = computes_bf16() and not restricted
     torch.manual_seed(0)
     plain = CPFNet(3, 2).eval()
     image = torch.randn(1, 3, SIZE, SIZE)
@@ -53,7 +54,8 @@ def ways(folder: Path, *, onnx: bool) -> dict[str, Callable[[], object]]:
     for title, network in (("", CPFNet(3, 2).eval()), (", fused", fuse(plain))):
         network = network.to(memory_format=torch.channels_last)
         runs[f"PyTorch{title}, channels last, fp32"] = eager(network, last)
-        runs[f"PyTorch{title}, channels last, bf16"] = eager(network, last, bf16=True)
+        if bf16_units:
+            runs[f"PyTorch{title}, channels last, bf16"] = eager(network, last, bf16=True)
         graph = folder / f"network{title}.onnx"
         free = {0: torch.export.Dim("n", max=64), **{a: torch.export.Dim(f"d{a}", min=33, max=4096) for a in (2, 3)}}
         example = torch.zeros(2, 3, 64, 96)
@@ -68,9 +70,9 @@ def ways(folder: Path, *, onnx: bool) -> dict[str, Callable[[], object]]:
             external_data=False,
             verbose=False,
         )
-        backends: dict[str, Any] = {"ONNX Runtime{}, fp32": onnx_backend(graph)} if onnx else {}
+        backends: dict[str, Any] = {"ONNX Runtime{}, fp32": onnx_backend(graph)} if not restricted else {}
         backends["OpenVINO{}, fp32"] = openvino_backend(graph)
-        if computes_bf16():
+        if bf16_units:
             backends["OpenVINO{}, bf16"] = openvino_backend(graph, "bf16")
         if title:
             pieces = [np.random.default_rng(n).normal(size=array.shape).astype(np.float32) for n in range(4)]
@@ -80,7 +82,7 @@ def ways(folder: Path, *, onnx: bool) -> dict[str, Callable[[], object]]:
                 preset=nncf.QuantizationPreset.MIXED,
             )
             openvino.save_model(quantised, folder / "int8.xml", compress_to_fp16=False)
-            rest = "bf16" if computes_bf16() else "f32"
+            rest = "bf16" if bf16_units else "f32"
             backends["OpenVINO{}, int8"] = openvino_backend(folder / "int8.xml", rest)
         runs |= {name.format(title): (lambda run=run: run(array)) for name, run in backends.items()}
     return runs
@@ -102,7 +104,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         with tempfile.TemporaryDirectory() as folder:
-            runs = ways(Path(folder), onnx="ONEDNN_MAX_CPU_ISA" not in os.environ)
+            runs = ways(Path(folder), restricted="ONEDNN_MAX_CPU_ISA" in os.environ)
             print(json.dumps([vars(row) for row in interleaved(runs, rounds=options.rounds)]))
         return
     tables = {f"{SIZE}×{SIZE}, {title}": measured(options.rounds, switches) for title, switches in ISAS.items()}

@@ -1,0 +1,59 @@
+"""Put what was measured last into docs/background/speed.md, tables and a plot: python -m benchmarks page"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from benchmarks.accuracy.table import fill
+from benchmarks.measure import RESULTS, Row, table
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "background" / "speed.md"
+BLUE, GREY = "#2a78d6", "#b9b8b2"
+
+
+def bars(title: str, rows: Sequence[Row], path: Path) -> None:
+    """How many times as fast each way is as the first, with its interval."""
+    figure = Figure(figsize=(7.2, 0.34 * len(rows) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(rows))
+    ratios = [row.ratio for row in rows]
+    errors = [[row.ratio - row.low for row in rows], [row.high - row.ratio for row in rows]]
+    axes.barh(places, ratios, xerr=errors, height=0.62, color=[GREY] + [BLUE] * (len(rows) - 1), ecolor="#52514e")
+    for place, row in zip(places, rows, strict=True):
+        axes.annotate(
+            f"{row.ratio:.1f}", (row.high, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    axes.set_yticks(places, [row.name for row in rows], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast as the first", fontsize=8)
+    axes.set_title(title, loc="left", fontsize=9)
+    axes.tick_params(axis="both", length=0, labelsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.margins(x=0.08)
+    figure.savefig(path, dpi=160)
+
+
+def main() -> None:
+    texts = {}
+    for file in sorted(RESULTS.glob("*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        parts = []
+        for number, (title, rows) in enumerate(found["tables"].items()):
+            rows = [Row(**row) for row in rows]
+            picture = DOCS / "_static" / f"speed-{file.stem}-{number}.png"
+            bars(title, rows, picture)
+            parts.append(f"### {title}\n\n![{title}](../_static/{picture.name})\n\n{table(rows)}\n")
+        versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+        rounds = found["tables"][title][0]["rounds"]
+        parts.append(f"{found['machine']}; {versions}. Medians of {rounds} interleaved rounds.\n")
+        texts[file.stem] = "\n".join(parts)
+    print(f"{PAGE}: filled {', '.join(fill(PAGE, texts))}")
+
+
+if __name__ == "__main__":
+    main()
