@@ -50,6 +50,11 @@ def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> lis
             start = time.perf_counter()
             run()
             taken[name].append(time.perf_counter() - start)
+    return compared(taken)
+
+
+def compared(taken: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Seconds of each way, round by round, beside those of the first."""
     first = np.array(next(iter(taken.values())))
     return [_row(name, first, np.array(seconds)) for name, seconds in taken.items()]
 
