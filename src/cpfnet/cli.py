@@ -193,6 +193,10 @@ def train(
     network: Annotated[str | None, typer.Option(help="cpfnet, cpfnet-hr, unet, …")] = None,
     weights: Annotated[str | None, typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
     device: Device = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs of each machine that share every batch; with --device cpu: processes.")
+    ] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines; start it by torchrun or srun.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     init: Annotated[Path | None, typer.Option(metavar="MODEL", help="Fine-tune from this Model.")] = None,
 ) -> None:
@@ -203,6 +207,7 @@ def train(
     - `cpfnet train data/ -o model`
     - `cpfnet train data/ -o model --plan plan.yaml --fold 1 --epochs 50`
     - `cpfnet train data/ -o model --weights none --set training.batch=8`
+    - `cpfnet train data/ -o model --devices 4`
     - `cpfnet train data/ -o model --resume`
     """
     from cpfnet import verbs
@@ -217,6 +222,8 @@ def train(
         network=network,
         weights=weights,
         device=device,
+        devices=devices,
+        nodes=nodes,
         resume=resume,
         init=init,
         progress=True,

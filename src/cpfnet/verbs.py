@@ -127,6 +127,8 @@ def train(
     network: str | None = None,
     weights: str | None = None,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     resume: bool = False,
     init: PathLike | None = None,
     progress: bool = False,
@@ -143,6 +145,9 @@ def train(
         epochs, settings, network, weights: changes to the plan (``section.key=value``; ``weights``: ``"imagenet"``,
             ``"none"`` or a file).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        devices: GPUs, or processes on a CPU, of each machine that share every batch; the result is that of one, up to rounding.
+            Under torchrun it is known.
+        nodes: machines; torchrun or SLURM's srun starts the processes then.
         resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
         init: start from this Model's weights.
         progress: show a bar.
@@ -151,43 +156,62 @@ def train(
     Raises:
         CpfnetError: the data, plan, weights or ``out`` do not allow it.
     """
+    from functools import partial
+
     from cpfnet.data.dataset import load
+    from cpfnet.training.team import found, joined
 
     # What is cheap to find wrong comes first: loading the libraries that train takes seconds.
     out = Path(out)
-    data = load(Path(dataset))
-    if plan is not None and not isinstance(plan, Plan):
-        plan = Plan.load(plan)
+    team = found(devices, nodes)
+    own_plan = plan
 
-    from cpfnet.training.checkpoint import RunFolder
-    from cpfnet.training.reporting import write_report
-    from cpfnet.training.run import plan_of_run
-    from cpfnet.training.run import train as run
+    def prepared() -> tuple[Dataset, Plan]:
+        data = load(Path(dataset))
+        given = own_plan if own_plan is None or isinstance(own_plan, Plan) else Plan.load(own_plan)
 
-    RunFolder(out).check(resume=resume)  # before all images are read for a plan
-    if plan is None and resume:
-        chosen = plan_of_run(out)
-    elif plan is None:
-        say("No plan given: using the proposed one (cpfnet plan shows it).")
-        chosen = _propose(data, network=network, weights=weights, progress=progress)[0]
-    else:
-        chosen = plan
-    changes = [*settings]
-    changes += [] if epochs is None else [f"training.epochs={epochs}"]
-    changes += [] if network is None else [f"network.name={network}"]
-    changes += [] if weights is None else [f"network.weights={weights}"]
-    model = run(
-        data,
-        chosen.with_settings(changes),
-        out,
-        fold=fold,
-        device=device,
-        resume=resume,
-        init=None if init is None else Path(init),
-        progress=progress,
-        say=say,
-    )
-    say(f"Report: {write_report(model, data, device=device, progress=progress, say=say)}")
+        from cpfnet.training.checkpoint import RunFolder
+        from cpfnet.training.run import plan_of_run
+
+        RunFolder(out).check(resume=resume)  # before all images are read for a plan
+        if given is None and resume:
+            given = plan_of_run(out)
+        elif given is None:
+            say("No plan given: using the proposed one (cpfnet plan shows it).")
+            given = _propose(data, network=network, weights=weights, progress=progress)[0]
+        changes = [*settings]
+        changes += [] if epochs is None else [f"training.epochs={epochs}"]
+        changes += [] if network is None else [f"network.name={network}"]
+        changes += [] if weights is None else [f"network.weights={weights}"]
+        return data, given.with_settings(changes)
+
+    with joined(team, device):
+        data, chosen = team.share(prepared)
+
+        from cpfnet.training.reporting import write_report
+        from cpfnet.training.run import train as run
+
+        work = partial(
+            run,
+            data,
+            chosen,
+            out,
+            fold=fold,
+            device=device,
+            resume=resume,
+            init=None if init is None else Path(init),
+            progress=progress,
+            say=say,
+        )
+        if team.size == 1 and devices > 1:
+            from cpfnet.model import Model
+            from cpfnet.training.starting import start
+
+            start(work, devices, device=device, say=say)
+            model = Model.load(out)
+        else:
+            model = work(team=team)
+        team.share(lambda: say(f"Report: {write_report(model, data, device=device, progress=progress, say=say)}"))
     return model
 
 

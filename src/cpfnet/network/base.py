@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from cpfnet.errors import NetworkError
 
@@ -69,7 +69,7 @@ class SegmentationNetwork(nn.Module):
             )
 
     def check_statistics(self, x: Tensor, deepest: Iterable[int]) -> None:
-        """Refuse to train where batch normalisation would see a single value per channel.
+        """Refuse to train where batch normalisation would see a single value per channel (of all processes together).
 
         Args:
             x: the input, ``(N, channels, *spatial)``.
@@ -78,7 +78,8 @@ class SegmentationNetwork(nn.Module):
         Raises:
             NetworkError: one sample, and one pixel left of it at the deepest level.
         """
-        if self.training and x.shape[0] * math.prod(deepest) == 1:
+        together = distributed.is_available() and distributed.is_initialized()  # processes that share a batch
+        if self.training and x.shape[0] * math.prod(deepest) == 1 and not together:
             raise NetworkError(
                 f"training on one sample of {'×'.join(map(str, x.shape[2:]))} leaves one value per channel at the "
                 "deepest level, and batch normalisation needs at least two",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 from cpfnet.errors import PlanError
 from cpfnet.planning import TrainingPlan
+from cpfnet.training.team import ALONE, Team
 
 
 def choose_precision(training: TrainingPlan, device: torch.device) -> str:
@@ -26,11 +29,21 @@ def choose_precision(training: TrainingPlan, device: torch.device) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-def fabric_for(device: torch.device, precision: str) -> Fabric:
-    """Lightning Fabric on one device."""
+def fabric_for(device: torch.device, precision: str, team: Team = ALONE) -> Fabric:
+    """Lightning Fabric on one device; of a team that has met, with the others."""
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # the run says it itself
-    return Fabric(
+    numbers: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
+    if team.size == 1:
+        return Fabric(
+            accelerator=device.type, devices=1 if device.type == "cpu" else [device.index or 0], precision=numbers
+        )
+    fabric = Fabric(
         accelerator=device.type,
-        devices=1 if device.type == "cpu" else [device.index or 0],
-        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision],  # type: ignore[arg-type]
+        devices=team.local_size,
+        num_nodes=team.size // team.local_size,
+        strategy="ddp",
+        plugins=TorchElasticEnvironment(),
+        precision=numbers,
     )
+    fabric.launch()
+    return fabric

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from types import FrameType, TracebackType
+from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any
 
 
@@ -23,23 +23,31 @@ class Interruption:
 
     Outside the main thread no signal can be caught, and nothing is.
 
-    Attributes:
-        asked: a signal came; whoever works should stop where it is safe.
+    Args:
+        say: where messages go.
+        flag: where it is noted (``value``), so that other processes see it.
+        listen: False: another process hears the signals, and notes them in ``flag``.
     """
 
-    def __init__(self, say: Callable[[str], None]):
-        self.asked = False
+    def __init__(self, say: Callable[[str], None], flag: Any = None, *, listen: bool = True):
         self._say = say
+        self._flag = SimpleNamespace(value=0) if flag is None else flag
+        self._listen = listen
         self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """A signal came; whoever works should stop where it is safe."""
+        return bool(self._flag.value)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self._flag.value = 1
         self._say("Stopping after this step … (once more: at once; what was learned since the last checkpoint is lost)")
 
     def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
+        if self._listen and threading.current_thread() is threading.main_thread():
             self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -5,6 +5,7 @@ So a run can go on at any sample number, with any number of workers, and sees wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +15,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cpfnet.errors import TrainingError
+from cpfnet.errors import PlanError, TrainingError
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, Spatial, TrainingPlan
 from cpfnet.training.augment import Cut
 from cpfnet.training.cache import ANNOTATED, Cached
 from cpfnet.training.interruption import leave_signals
+from cpfnet.training.team import ALONE, Team
 
 Augment = Callable[[Cut, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
@@ -77,18 +79,50 @@ class Course:
         return min(self.group, self.training.samples - number % self.training.samples)
 
 
-class Batches(Sampler[list[int]]):
-    """Sample numbers, batch by batch, from ``start`` to the end of the run; no batch spans two epochs."""
+def check_shares(training: TrainingPlan, size: int) -> None:
+    """Make sure that every batch can be dealt out evenly, so that the mean over the processes is the mean over the batch.
 
-    def __init__(self, training: TrainingPlan, start: int = 0):
+    Raises:
+        PlanError: it cannot, with the numbers of processes that could.
+    """
+    batch, rest = min(training.batch, training.samples), training.samples % training.batch
+    if batch % size == 0 and rest % size == 0:
+        return
+    common = math.gcd(batch, rest)
+    fitting = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+    last = f" and the last one of an epoch has {rest}" if rest and batch != rest else ""
+    raise PlanError(
+        f"{size} devices cannot share it evenly: a batch has {batch} samples{last}",
+        where="training.batch",
+        mend=f"train on a number of devices that divides it ({fitting}), or, for a new run, set training.batch and "
+        f"training.samples to multiples of {size}, such as {_multiple(batch, size)} and "
+        f"{_multiple(training.samples, math.lcm(size, _multiple(batch, size)))}",
+    )
+
+
+def _multiple(number: int, of: int) -> int:
+    """The next one."""
+    return -(-number // of) * of
+
+
+class Batches(Sampler[list[int]]):
+    """Sample numbers, batch by batch, from ``start`` to the end of the run; no batch spans two epochs.
+
+    A process of a team gets its share of each batch: equal parts, in order.
+    """
+
+    def __init__(self, training: TrainingPlan, start: int = 0, team: Team = ALONE):
         self.training = training
         self.start = start
+        self.team = team
 
     def __iter__(self) -> Iterator[list[int]]:
         samples, number = self.training.samples, self.start
         while number < self.training.epochs * samples:
             stop = min(number + self.training.batch, (number // samples + 1) * samples)
-            yield list(range(number, stop))
+            share = (stop - number) // self.team.size
+            first = number + self.team.rank * share
+            yield list(range(first, first + share))
             number = stop
 
 
@@ -213,9 +247,9 @@ def _volume(spatial: Spatial) -> tuple[int, ...]:
 
 
 def batches(
-    patches: Patches, start: int, *, pin_memory: bool = False, patience: float = PATIENCE
+    patches: Patches, start: int, *, team: Team = ALONE, pin_memory: bool = False, patience: float = PATIENCE
 ) -> DataLoader[Sample]:
-    """Batches from sample number ``start`` to the end of the run, prepared ahead by the plan's workers.
+    """Batches, or this process' shares of them, from sample number ``start`` to the end of the run, prepared ahead by the plan's workers.
 
     Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is raised (the
     death of a worker is noticed at once, whatever the training process does then); `explain` says what it means.
@@ -223,7 +257,7 @@ def batches(
     workers = patches.training.workers
     return DataLoader(
         patches,
-        batch_sampler=Batches(patches.training, start),
+        batch_sampler=Batches(patches.training, start, team),
         num_workers=workers,
         timeout=patience if workers else 0,
         worker_init_fn=_start_worker if workers else None,

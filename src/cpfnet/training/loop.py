@@ -6,6 +6,7 @@ import csv
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -27,6 +28,7 @@ from cpfnet.training.fitting import Findings, fit
 from cpfnet.training.interruption import Interruption, Stopped
 from cpfnet.training.loading import Patches, batches
 from cpfnet.training.task import Task
+from cpfnet.training.team import ALONE, Team
 from cpfnet.training.validation import validate
 
 
@@ -40,6 +42,7 @@ class Run:
         validation: held-out cases.
         digests: what the data were.
         say: where messages go.
+        team: this process among those of the run; the first one writes.
         number: samples learned from so far; with the seed it says all about the data to come.
         losses: sum of the losses of this epoch's samples.
         seconds: spent on this epoch so far.
@@ -54,6 +57,7 @@ class Run:
     validation: Sequence[Cached]
     digests: dict[str, str]
     say: Callable[[str], None]
+    team: Team = ALONE
     number: int = 0
     losses: float = 0.0
     seconds: float = 0.0
@@ -69,8 +73,10 @@ class Run:
         self.say(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint: one for all, who differ in nothing."""
         self._tick()
+        if not self.team.first:
+            return
         state = {
             "plan": self.plan.model_dump(mode="json"),
             "task": self.task.state_dict(),
@@ -83,6 +89,7 @@ class Run:
             "device": self.task.fabric.device.type,
             "precision": choose_precision(self.plan.training, self.task.fabric.device),
             "threads": torch.get_num_threads(),
+            "processes": self.team.size,
         }
         checkpoint.save(state, self.folder.checkpoint)
 
@@ -91,14 +98,17 @@ class Run:
         course, training = self.task.course, self.plan.training
         dice = self.history[-1]["dice"] if self.history else None
         cuda = self.task.fabric.device.type == "cuda"
-        stream = iter(batches(self.patches, self.number, pin_memory=cuda))
+        stream = iter(batches(self.patches, self.number, team=self.team, pin_memory=cuda))
         # What an interrupted run logged after its last checkpoint is overwritten.
         logger = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
         saved = self._ticked = time.monotonic()
-        with Display(course, start=self.number, dice=dice, bar=bar, say=self.say) as display:
+        with ExitStack() as ending:
+            ending.callback(logger.finalize, "ended")  # its thread must not outlive a process that only trains
+            display = ending.enter_context(Display(course, start=self.number, dice=dice, bar=bar, say=self.say))
             while True:
                 try:
-                    interruption.check()
+                    if self.team.any(interruption.asked):
+                        raise Stopped
                     if len(self.history) < self.number // training.samples:
                         self._end_epoch(display, logger, interruption)
                         self.save()
@@ -128,7 +138,7 @@ class Run:
             display.validating(done, total)
             interruption.check()
 
-        scores = validate(self.task.segment, self.validation, self.plan, advance)
+        scores = validate(self.task.segment, self.validation, self.plan, advance, self.team)
         better = self.best is None or (scores["dice"] is not None and scores["dice"] > self.best)
         epoch = len(self.history) + 1
         self._tick()
@@ -147,8 +157,10 @@ class Run:
         self.losses = self.seconds = 0.0
         if better:
             self.best = scores["dice"]
+        if better and self.team.first:
             self._model(scores, epoch).save(self.folder.out)
-        self._log(logger)
+        if self.team.first:
+            self._log(logger)
         display.pause(time.monotonic() - began)
         display.epoch(self.history[-1], best=better)
 

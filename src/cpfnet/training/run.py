@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from cpfnet.data.dataset import Case, Dataset, split
-from cpfnet.errors import TrainingError
+from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.inference.backends import pick_device
 from cpfnet.model import Model
 from cpfnet.notes import gathered
@@ -22,9 +23,10 @@ from cpfnet.training.device import choose_precision, fabric_for
 from cpfnet.training.display import counted
 from cpfnet.training.first import first_network
 from cpfnet.training.interruption import Interruption, Stopped
-from cpfnet.training.loading import Patches, explain
+from cpfnet.training.loading import Patches, check_shares, explain
 from cpfnet.training.loop import Run
 from cpfnet.training.task import Task
+from cpfnet.training.team import ALONE, Team
 
 Say = Callable[[str], None]
 
@@ -41,6 +43,7 @@ def train(
     progress: bool = True,
     say: Say = print,
     checkpoint_every: float = 300.0,
+    team: Team = ALONE,
 ) -> Model:
     """Train a Model.
 
@@ -55,6 +58,7 @@ def train(
         progress: show a bar where there is a terminal.
         say: where messages go.
         checkpoint_every: seconds between checkpoints within an epoch; there is one after each epoch, too.
+        team: the processes that train it together, all of which call this; they have met.
 
     Returns:
         The best Model by validation Dice, as written to ``out``.
@@ -63,45 +67,57 @@ def train(
         CpfnetError: data, plan, weights, device or ``out`` do not allow it; the loss diverged; the disk is full.
         KeyboardInterrupt: on Ctrl-C or SIGTERM, once a checkpoint is written.
     """
-    loss.build(plan)
-    chosen = pick_device(device)
-    precision = choose_precision(plan.training, chosen)
+    if not team.first:
+        progress, say = False, _silent
+    chosen = pick_device(device) if team.size == 1 else team.device(device)
     folder = RunFolder(Path(out))
-    folder.check(resume=resume)
-    state = _resumed(folder, plan, chosen, precision, say) if resume else None
-    training, validation, messages = split(dataset, plan, fold)
-    for message in messages:
-        say(message)
-    # What cannot be (a network, its weights) shows before anything is written.
-    network = first_network(plan, init=init, random=state is not None, progress=progress, say=say)
-    folder.make()
-    if state is None:
-        plan.save(folder.plan)
-    with Interruption(say) as interruption:
+
+    def set_up() -> tuple[str, dict[str, Any] | None, Sequence[Case], Sequence[Case], nn.Module]:
+        loss.build(plan)
+        check_shares(plan.training, team.size)
+        precision = choose_precision(plan.training, chosen)
+        folder.check(resume=resume)
+        state = _resumed(folder, plan, chosen, precision, team, say) if resume else None
+        training, validation, messages = split(dataset, plan, fold)
+        for message in messages:
+            say(message)
+        # What cannot be (a network, its weights) shows before anything is written. The first process' weights will be everybody's.
+        random = state is not None or not team.first
+        network = first_network(plan, init=init, random=random, progress=progress, say=say)
+        return precision, state, training, validation, network
+
+    precision, state, training, validation, network = team.each(set_up)
+
+    def begin() -> None:
+        folder.make()
+        if state is None:
+            plan.save(folder.plan)
+
+    team.share(begin)
+    with Interruption(say, team.flag, listen=team.flag is None) as interruption:
         try:
-            cached = _cached([*training, *validation], plan, folder, progress, interruption)
+            cached = team.share(lambda: _cached([*training, *validation], plan, folder, progress, interruption))
             if state is None:
                 for note in gathered((c.id, c.notes) for c in cached):
                     say(note)
             cases, held_out = cached[: len(training)], cached[len(training) :]
             digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}
             if state is not None:
-                checkpoint.check_data(state["digests"], digests, folder.out)
-                plan.save(folder.plan)  # only now is it known that the run goes on under it
-            task = Task(network, plan, fabric_for(chosen, precision))
-            run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say)
+                team.share(lambda: _go_on(state, digests, plan, folder))
+            task = Task(network, plan, fabric_for(chosen, precision, team))
+            run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say, team)
             if state is None:
                 size = sum(p.numel() for p in network.parameters())
                 epochs, steps = plan.training.epochs, task.course.steps_per_epoch
                 say(
-                    f"Training {plan.network.name} ({size:,} weights) on {chosen} in {precision}: "
+                    f"Training {plan.network.name} ({size:,} weights) on {_named(chosen, team)} in {precision}: "
                     f"{len(cases)} case{'s' * (len(cases) != 1)}, {len(held_out)} for validation, "
                     f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
                 )
             else:
                 run.restore(state)
             run.go(interruption, bar=progress, checkpoint_every=checkpoint_every)
-            return run.finish(interruption, bar=progress)
+            return team.share(lambda: run.finish(interruption, bar=progress))
         except KeyboardInterrupt as stop:
             place = "here" if isinstance(stop, Stopped) else "its last checkpoint"
             say(f"Stopped. The same command with --resume goes on from {place}, to the same result.")
@@ -113,7 +129,24 @@ def train(
                 f"{plan.training.accumulate}): the steps stay the same; or choose a smaller spatial.patch",
             ) from None
         except RuntimeError as error:
+            if "finished reduction in the prior iteration" in str(error):  # DDP's words
+                raise NetworkError(
+                    f"some weights of {plan.network.name} have no part in its output in training, and several devices wait for "
+                    "their gradients",
+                    mend="leave these layers out, switch off their gradients (requires_grad_(False)), or train on one device",
+                ) from None
             raise explain(error) or error from None
+
+
+def _silent(line: str) -> None:
+    """The first process says it."""
+
+
+def _named(device: torch.device, team: Team) -> str:
+    if team.size == 1:
+        return str(device)
+    machines = team.size // team.local_size
+    return f"{team.size} × {device.type}" + (f" ({machines} machines)" if machines > 1 else "")
 
 
 def plan_of_run(out: Path) -> Plan:
@@ -130,7 +163,14 @@ def plan_of_run(out: Path) -> Plan:
     return Plan.load(folder.plan)
 
 
-def _resumed(folder: RunFolder, plan: Plan, device: torch.device, precision: str, say: Say) -> dict[str, Any] | None:
+def _go_on(state: dict[str, Any], digests: dict[str, str], plan: Plan, folder: RunFolder) -> None:
+    checkpoint.check_data(state["digests"], digests, folder.out)
+    plan.save(folder.plan)  # only now is it known that the run goes on under it
+
+
+def _resumed(
+    folder: RunFolder, plan: Plan, device: torch.device, precision: str, team: Team, say: Say
+) -> dict[str, Any] | None:
     """The checkpoint to go on from, once it is known to fit; None where there is none yet."""
     if not folder.checkpoint.is_file():
         say(f"No checkpoint in {folder.out}: starting from the beginning.")
@@ -152,7 +192,12 @@ def _resumed(folder: RunFolder, plan: Plan, device: torch.device, precision: str
     then, now = (state["device"], state["precision"]), (device.type, precision)
     if then != now:
         say(f"The run began on {' in '.join(then)} and goes on on {' in '.join(now)}: results will differ slightly.")
-    if device.type == "cpu" and state["threads"] != torch.get_num_threads():
+    before = state.get("processes", 1)
+    if before != team.size:
+        say(
+            f"The run began on {before} device{'s' * (before != 1)} and goes on on {team.size}: results differ by rounding."
+        )
+    elif device.type == "cpu" and state["threads"] != torch.get_num_threads():
         say(f"Computing with {state['threads']} threads, as the run began.")
         torch.set_num_threads(state["threads"])
     return state

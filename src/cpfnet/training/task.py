@@ -17,6 +17,7 @@ from cpfnet.inference.tiling import predict_array
 from cpfnet.planning import Plan
 from cpfnet.training import loss, schedule
 from cpfnet.training.loading import Course, Patches, Sample
+from cpfnet.training.shared_layers import shared
 
 _DROPOUT = 2  # stream of random numbers, beside those of `loading`
 
@@ -27,7 +28,7 @@ class Task:
     Args:
         network: on the CPU, with its first weights.
         plan: `training` and `labels`.
-        fabric: device and precision.
+        fabric: device, precision and the other processes, if any; each learns from an equal share of every batch.
     """
 
     def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric):
@@ -36,11 +37,15 @@ class Task:
         self.course = Course(plan.training)
         self.fabric = fabric
         self.loss = loss.build(plan)
+        if fabric.world_size > 1:
+            network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
         layout = torch.channels_last if plan.spatial.dims == 2 else torch.channels_last_3d
         self.network = fabric.to_device(network).to(memory_format=layout)  # type: ignore[call-overload]
-        self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
         self.optimiser = schedule.optimiser(self.network, self.training)
-        self._module, self._optimiser = fabric.setup(self.network, self.optimiser)
+        self._module, self._optimiser = fabric.setup(
+            self.network, self.optimiser
+        )  # all have the first one's weights now
+        self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
 
     @property
     def best(self) -> nn.Module:
@@ -48,7 +53,7 @@ class Task:
         return self.network if self.mean is None else self.mean
 
     def step(self, batches: Iterable[Sample], number: int, patches: Patches) -> float:
-        """One optimiser step over the batches of the group that begins with sample ``number``.
+        """One optimiser step over the batches, or this process' shares of them, of the group that begins with sample ``number``.
 
         The loss is the sum over the samples divided by their count in the group: gradients are those of one large batch,
         batch-norm statistics aside.
@@ -64,22 +69,25 @@ class Task:
             group["lr"] = schedule.learning_rate(step, self.course.steps, self.training)
         self._module.train()
         self.optimiser.zero_grad(set_to_none=True)
-        total, numbers = torch.zeros((), device=self.fabric.device), []
+        own = size // self.fabric.world_size
+        total, done = torch.zeros((), device=self.fabric.device), 0
         for batch in batches:
-            numbers += batch["number"].tolist()
+            done += min(self.training.batch, size - done)
             # Dropout depends on what is learned from, not on how the run came here.
-            seed = np.random.SeedSequence((self.training.seed, _DROPOUT, numbers[-1])).generate_state(1, np.uint64)[0]
+            last = number + done - 1
+            seed = np.random.SeedSequence((self.training.seed, _DROPOUT, last)).generate_state(1, np.uint64)[0]
             torch.manual_seed(int(seed))
             batch = self.fabric.to_device(batch)
-            losses = self.loss(self._module(batch["image"]), batch["codes"])
-            value = losses.sum() / size
-            self.fabric.backward(value)
+            with self.fabric.no_backward_sync(self._module, enabled=done < size):
+                losses = self.loss(self._module(batch["image"]), batch["codes"])
+                value = losses.sum() / own
+                self.fabric.backward(value)
             total += value.detach()
         norm = self._clip()
-        mean = float(total)
+        mean = float(self.fabric.all_reduce(total))  # type: ignore[arg-type]
         if not math.isfinite(mean) or not math.isfinite(norm):
             what = f"the loss is {mean}" if not math.isfinite(mean) else f"the gradient's norm is {norm}"
-            cases = ", ".join(dict.fromkeys(patches.case_of(n).id for n in numbers))
+            cases = ", ".join(dict.fromkeys(patches.case_of(n).id for n in range(number, number + size)))
             raise self._diverged(f"{what} at step {step} of {self.course.steps}; the step's cases: {cases}")
         self._optimiser.step()
         if self.mean is not None and self.training.ema is not None:

@@ -13,6 +13,7 @@ from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Labels, Plan
 from cpfnet.preprocessing.decision import decide
 from cpfnet.training.cache import Cached
+from cpfnet.training.team import ALONE, Team
 
 Segment = Callable[[np.ndarray], np.ndarray]
 """float32 (channels, [depth,] height, width) → probabilities (planes, [depth,] height, width)."""
@@ -23,8 +24,9 @@ def validate(
     cases: Sequence[Cached],
     plan: Plan,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
-    """Segment every case and score it.
+    """Segment every case and score it; in a team each case is one process' work, and all know all scores.
 
     Pixels ignored or outside the region of interest count nowhere. A class that is neither there nor predicted has no Dice (None) and enters no mean. Several readers of a case
     are averaged.
@@ -33,11 +35,18 @@ def validate(
         ``dice`` (mean over the classes of their means over the cases), ``classes`` (name → mean), ``cases`` (id → name → Dice).
     """
     names = [c.name for c in plan.labels.classes]
-    scores = {}
-    for done, case in enumerate(cases):
-        advance(done, len(cases))
-        predicted = decide(segment(np.asarray(case.image())), plan.labels)
-        scores[case.id] = dices(predicted, case.codes(), plan.labels)
+    dealt = cases[team.rank :: team.size]
+
+    def score() -> dict[str, list[float | None]]:
+        own = {}
+        for done, case in enumerate(dealt):
+            advance(done, len(dealt))
+            predicted = decide(segment(np.asarray(case.image())), plan.labels)
+            own[case.id] = dices(predicted, case.codes(), plan.labels)
+        return own
+
+    parts = team.gather(team.each(score))
+    scores = {case.id: parts[index % team.size][case.id] for index, case in enumerate(cases)}
     classes = [mean(values) for values in zip(*scores.values(), strict=True)]
     return {
         "dice": mean(classes),

@@ -1,0 +1,122 @@
+"""Start the processes of a run on this machine, and end them together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
+
+from cpfnet.errors import TrainingError
+from cpfnet.training.interruption import Interruption, Stopped, leave_signals
+from cpfnet.training.team import Lost, Team, announce, check_devices, joined
+
+Work = Callable[..., object]
+"""Called in every process as ``work(team=…)``; it is pickled on its way there."""
+
+GRACE = 10.0
+"""Seconds in which the others may end by themselves, once one has ended; then they are ended."""
+
+
+def start(work: Work, devices: int, *, device: str, say: Callable[[str], None]) -> None:
+    """Run ``work`` in as many processes, one a device; on a CPU they divide the threads.
+
+    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them.
+
+    Args:
+        work: as `Work`.
+        devices: how many.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        say: where messages go.
+
+    Raises:
+        CpfnetError: what ended one of them.
+        TrainingError: one was killed; there are not so many devices.
+        KeyboardInterrupt: they were stopped.
+    """
+    check_devices(device, devices)
+    try:
+        pickle.dumps(work)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TrainingError(
+            f"cannot be given to other processes: {error}",
+            where="say",
+            mend="give a function of a module, such as print",
+        ) from None
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it is said below
+    context = torch.multiprocessing.get_context("spawn")
+    flag, errors = context.RawValue("b", 0), context.SimpleQueue()
+    threads = max(1, torch.get_num_threads() // devices)
+    with Interruption(say, flag):
+        started = torch.multiprocessing.start_processes(
+            _member, (devices, _free_port(), threads, device, work, flag, errors), devices, join=False
+        )
+        try:
+            while not started.join(grace_period=GRACE):
+                pass
+        except ProcessException as ended:
+            raise (_told(errors) or _killed(ended, started.processes)) from None
+        finally:
+            for process in started.processes:
+                if process.is_alive():
+                    process.kill()
+    stopped = _told(errors)
+    if stopped is not None:
+        raise stopped
+
+
+def _member(rank: int, size: int, port: int, threads: int, device: str, work: Work, flag: Any, errors: Any) -> None:
+    leave_signals()
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+    team = Team(rank, size, rank, size, flag)
+    announce(team, "127.0.0.1", port)
+    try:
+        with joined(team, device):
+            work(team=team)
+    except Lost:  # the other one, or who started it, says why
+        sys.exit(1)
+    except Stopped as stopped:
+        if team.first:
+            errors.put(stopped)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        errors.put(error)
+        sys.exit(1)
+
+
+def _told(errors: Any) -> BaseException | None:
+    """What the first that failed said; what the others say follows from it."""
+    return None if errors.empty() else errors.get()
+
+
+def _killed(ended: ProcessException, processes: list[Any]) -> TrainingError:
+    """Who ended without a word: the one that was noticed first, save where it only followed another."""
+    codes = [process.exitcode for process in processes]
+    index = ended.error_index
+    if codes[index] >= 0:
+        index = next((other for other, code in enumerate(codes) if code < 0), index)
+    how = (
+        f"was killed ({signal.Signals(-codes[index]).name})" if codes[index] < 0 else f"ended with code {codes[index]}"
+    )
+    if not isinstance(ended, ProcessExitedException):
+        how = str(ended).strip().splitlines()[-1]
+    return TrainingError(
+        f"process {index} of {len(codes)} {how}; the others were ended",
+        mend="go on with --resume, from the last checkpoint; if it was killed for want of memory, set training.workers lower",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
