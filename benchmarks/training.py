@@ -1,8 +1,7 @@
 """Optimiser steps of `cpfnet train` beside a plain script: python -m benchmarks training
 
 8 crops of 256² a step from photographs of 512². The plain script is how the authors train: PyTorch in float32 as published, SGD, and a loader whose
-workers read, crop, flip, turn and bend each sample with SciPy (the elastic deformation of the practical guide: Gaussian-filtered noise and
-`map_coordinates`, Simard et al. 2003). `cpfnet train` trains the same network under the plan that `cpfnet plan` proposes, but for batch and patch.
+workers read, crop, flip, turn and bend each sample with SciPy (the elastic deformation of the practical guide, `benchmarks/augmentation.py`). `cpfnet train` trains the same network under the plan that `cpfnet plan` proposes, but for batch and patch.
 Each step is timed after warming up, without validation.
 """
 
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.accuracy.budget import pace
+from benchmarks.augmentation import guides
 from benchmarks.measure import compared, save
 
 BATCH, PATCH, WARMING = 8, 256, 2
@@ -30,19 +30,6 @@ def make(folder: Path, count: int) -> Path:
 
     write(folder, count, 512)
     return folder
-
-
-def elastic(
-    image: np.ndarray, mask: np.ndarray, rng: np.random.Generator, *, alpha: float = 120, sigma: float = 10
-) -> tuple[np.ndarray, np.ndarray]:
-    """The practical guide's deformation of one sample."""
-    from scipy.ndimage import gaussian_filter, map_coordinates
-
-    rows, columns = np.indices(mask.shape, dtype=np.float32)
-    shifts = [gaussian_filter(rng.uniform(-1, 1, mask.shape), sigma) * alpha for _ in range(2)]
-    places = [rows + shifts[0], columns + shifts[1]]
-    bent = np.stack([map_coordinates(channel, places, order=1, mode="reflect") for channel in image])
-    return bent, map_coordinates(mask, places, order=0, mode="reflect")
 
 
 def plain(folder: Path, steps: int) -> list[float]:
@@ -71,7 +58,7 @@ def plain(folder: Path, steps: int) -> list[float]:
             angle = rng.uniform(-15, 15)
             image = rotate(image, angle, axes=(1, 2), reshape=False, order=1, mode="reflect")
             mask = rotate(mask.astype(np.uint8), angle, reshape=False, order=0, mode="reflect")
-            image, mask = elastic(image, mask, rng)
+            image, mask = guides(np.ascontiguousarray(image), mask, rng)
             return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(mask.astype(np.int64))
 
     torch.manual_seed(0)
