@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from monai.transforms.utils import create_grid
 from scipy.ndimage import gaussian_filter, map_coordinates
+from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import interleaved, save
 from cpfnet.training.augment import elastic_field, elastic_rms, resampled
@@ -55,7 +56,8 @@ def main() -> None:
         image, mask = rng.random((1, side, side), np.float32), rng.integers(0, 2, (side, side), np.uint8)
         ways = {"as in the guide": guides, "cpfnet": ours(side)}
         runs = {name: (lambda bend=bend: bend(image, mask, rng)) for name, bend in ways.items()}  # noqa: B023  # run at once
-        tables[f"elastic deformation of {side}×{side}, one thread"] = interleaved(runs, rounds=options.rounds)
+        with threadpool_limits(1):
+            tables[f"elastic deformation of {side}×{side}, one thread"] = interleaved(runs, rounds=options.rounds)
     save("augmentation", tables)
 
 
