@@ -1,0 +1,1 @@
+"""What leaves the house: Models as other people's tools expect them."""

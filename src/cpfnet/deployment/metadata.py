@@ -1,0 +1,177 @@
+"""A Model in the words of a MONAI bundle's ``metadata.json`` (MONAI Bundle Specification)."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+import cpfnet
+from cpfnet.labels import codes_of, decode
+from cpfnet.model import Model
+from cpfnet.planning import Intensity, Plan, Scale
+
+SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
+"""MONAI's own; `metadata_schema.json` demands the same."""
+
+PAPER = (
+    "Feng et al., CPFNet: Context Pyramid Fusion Network for Medical Image Segmentation, "
+    "IEEE Transactions on Medical Imaging 39(10), 2020, https://doi.org/10.1109/TMI.2020.2983721"
+)
+
+_PACKAGES = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}
+_MODALITIES = {"ct": "CT", "mr": "MR", "ultrasound": "US", "other": "n/a"}
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The metadata; what cannot be known (authors, copyright) says so."""
+    plan, fitted = model.plan, model.fitted
+    classes = ", ".join(c.name for c in plan.labels.classes)
+    what = f"{plan.modality} {plan.source}" if plan.modality != "other" else plan.source
+    scores, protocol = _scores(model)
+    found = {
+        "schema": SCHEMA,
+        "version": "1.0.0",
+        "changelog": {"1.0.0": f"exported by cpfnet {cpfnet.__version__}; plan {plan.hash[:16]}"},
+        **{f"{name}_version": version(package).partition("+")[0] for name, package in _PACKAGES.items()},
+        "required_packages_version": {"cpfnet": cpfnet.__version__},
+        "name": plan.name,
+        "task": f"Segmentation of {classes} in {what}",
+        "description": f"Finds {classes} in {what} with network {plan.network.name!r} ({plan.spatial.mode}), trained by cpfnet on "
+        f"{plan.name!r}: {fitted.cases} cases, {fitted.epochs} epochs. The whole way from file to mask is in models/plan.yaml and "
+        "models/fitted.yaml, and configs/inference.json goes it. Not a medical device.",
+        "intended_use": f"Research on {what} like those it was trained on. Not a medical device: not for diagnosis or treatment. Other "
+        "modalities, scanners or populations need an evaluation of their own.",
+        "authors": "not stated",
+        "copyright": "not stated",
+        "data_source": f"{plan.name!r}, not part of the bundle",
+        "data_type": "PNG, TIFF, JPEG, BMP, GIF or DICOM" if plan.source == "images" else "NIfTI or DICOM",
+        "image_classes": "; ".join(f"{c.name}: {_told(c.intensity)}" for c in plan.channels),
+        "label_classes": "; ".join(
+            f"{c.name}: {', '.join(map(str, c.values))} in the files" for c in plan.labels.classes
+        ),
+        "pred_classes": "; ".join(f"{c.name}: written as {c.written}" for c in plan.labels.classes),
+        "eval_metrics": scores,
+        "eval_protocol": protocol,
+        "references": [PAPER] if plan.network.name == "cpfnet" else [],
+        "network_data_format": _exchange(plan),
+    }
+    return {key: _inert(value) for key, value in found.items()}
+
+
+def _inert(value: Any) -> Any:
+    """The same for MONAI's parser to take for text: it runs what begins with ``$``, and follows ``@`` and ``%``, in names from a plan, too."""
+    if isinstance(value, dict):
+        return {key: _inert(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_inert(inner) for inner in value]
+    return f" {value}" if isinstance(value, str) and value.startswith(("$", "@", "%")) else value
+
+
+def _scores(model: Model) -> tuple[dict[str, Any], str]:
+    """Validation scores, and how they came about."""
+    dice = model.fitted.validation_dice
+    if dice is None:
+        return {}, "not measured"
+    validation, cases = model.metrics.get("validation", {}), model.metrics.get("cases", {})
+    count = len(validation.get("cases", ()))
+    scores: dict[str, Any] = {"mean_dice": dice}
+    by_class = [validation.get("classes", {}).get(c.name) for c in model.plan.labels.classes]
+    if any(value is not None for value in by_class):
+        scores["dice_per_class"] = by_class
+    seen = set(cases.get("train", ())) & set(cases.get("validation", ()))
+    return scores, (
+        f"Dice, mean over classes of the means over {f'{count} ' if count else ''}validation cases, on the network's grid, at "
+        "threshold 0.5, before temperature, threshold and smallest piece were fitted on the same cases. "
+        + (f"{len(seen)} of them were trained on, too. " if seen else "")
+        + "It chose the epoch, so it is optimistic; cases that training never saw tell more."
+    )
+
+
+def _told(intensity: Intensity) -> str:
+    values = intensity.model_dump()
+    kind = values.pop("kind")
+    return ", ".join([kind, *(f"{key} {value:g}" for key, value in values.items())])
+
+
+def _exchange(plan: Plan) -> dict[str, Any]:
+    """What goes in, comes out, and is written."""
+    labels, spatial = plan.labels, plan.spatial
+    offsets = range(-spatial.neighbours, spatial.neighbours + 1)
+    inputs = [f"slice {n:+d}: {c.name}" if spatial.neighbours else c.name for n in offsets for c in plan.channels]
+    names = [c.name for c in labels.classes]
+    outputs = ["background", *names] if labels.exclusive else names
+    common = {
+        "type": "image",
+        "spatial_shape": ["31+n"] * spatial.dims,  # any size from 32
+        "dtype": "float32",
+        "is_patch_data": plan.inference.tile is not None,
+    }
+    return {
+        "inputs": {
+            "image": {
+                **common,
+                "format": "magnitude",
+                "modality": _MODALITIES.get(plan.modality, plan.modality),
+                "num_channels": plan.in_channels,
+                "value_range": _range(plan),
+                "channel_def": _numbered(inputs),
+            }
+        },
+        "outputs": {
+            "pred": {
+                **common,
+                "format": "labels" if labels.exclusive else "classes",
+                "num_channels": labels.outputs,
+                "value_range": [],  # logits
+                "channel_def": _numbered(outputs),
+            }
+        },
+        "post_processed_outputs": {"mask": _mask(plan)},
+    }
+
+
+def _mask(plan: Plan) -> dict[str, Any]:
+    """The label map on the file's own grid."""
+    labels = plan.labels
+    mask = {
+        "type": "image",
+        "format": "segmentation",
+        "spatial_shape": ["*"] * (2 if plan.source == "images" else 3),
+        "is_patch_data": False,
+    }
+    if any(isinstance(value, str) for c in labels.classes for value in (c.written, *c.values)):
+        colours = _numbered(["red", "green", "blue"])
+        return mask | {"num_channels": 3, "dtype": "uint8", "value_range": [0, 255], "channel_def": colours}
+    nothing = np.zeros(0, np.uint8) if labels.exclusive else np.zeros((len(labels.classes), 0), np.bool_)
+    meaning = {str(value): "background" for value in labels.background[:1] or (0,)}
+    meaning |= {str(c.written): c.name for c in labels.classes}
+    for values, group in () if labels.exclusive else codes_of(labels):
+        if labels.classes[max(group)].written not in values:  # regions that overlap without one inside the other
+            meaning[str(values[0])] = " and ".join(labels.classes[k].name for k in sorted(group))
+    numbers = [int(value) for value in meaning]
+    return mask | {
+        "num_channels": 1,
+        "dtype": str(decode(nothing, labels).dtype),
+        "value_range": [min(numbers), max(numbers)],
+        "channel_def": meaning,
+    }
+
+
+def _range(plan: Plan) -> list[float]:
+    """Lowest and highest value that preprocessing gives the network; [] where there is no limit."""
+    limits: list[float] = []
+    for channel in plan.channels:
+        match channel.intensity:
+            case Scale(mean=mean, std=std):
+                limits += [(0 - mean) / std, (1 - mean) / std]
+            case intensity if intensity.kind in ("window", "percentiles", "minmax"):
+                limits += [0.0, 1.0]
+            case _:
+                return []
+    return [min(limits), max(limits)]
+
+
+def _numbered(names: list[str]) -> dict[str, str]:
+    return {str(index): name for index, name in enumerate(names)}
