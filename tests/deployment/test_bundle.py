@@ -201,6 +201,17 @@ class TestNetwork:
         network(x).square().mean().backward()  # to be fine-tuned
         assert all(parameter.grad is not None for parameter in network.parameters())
 
+    def test_weights_that_were_put_back_are_those_that_predict(self, tmp_path):
+        bundle = write_bundle(make_model(source="images", values=(80, 160, 255)), tmp_path / "bundle")
+        file = data.write_raster(tmp_path / "images" / "a.png", bright(data.phantom((48, 40))[1], 3))
+        run(bundle, file, tmp_path / "before")
+        assert set(np.unique(pixels(tmp_path / "before" / "a.png"))) == {0, 80, 160, 255}
+        model = Model.load(bundle / "models")
+        model.state = {"sharpness": torch.tensor([-1000.0])}  # what is near is far
+        model.save(bundle / "models")
+        run(bundle, file, tmp_path / "after")
+        assert set(np.unique(pixels(tmp_path / "after" / "a.png"))) == {0, 255}
+
     def test_shapes_and_types_are_those_of_the_metadata(self, vessels, tmp_path):
         for bundle in (vessels[0], write_bundle(random_unet(mode="2.5d", neighbours=1), tmp_path / "bundle")):
             configs = bundle / "configs"

@@ -12,7 +12,7 @@ from cpfnet.labels import codes_of, decode
 from cpfnet.model import Model
 from cpfnet.planning import Intensity, Plan, Scale
 
-SCHEMA = "https://project-monai.github.io/schema/meta_schema_20240725.json"
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 """MONAI's own; `metadata_schema.json` demands the same."""
 
 PAPER = (
@@ -39,8 +39,8 @@ def describe(model: Model) -> dict[str, Any]:
         "name": plan.name,
         "task": f"Segmentation of {classes} in {what}",
         "description": f"Finds {classes} in {what} with network {plan.network.name!r} ({plan.spatial.mode}), trained by cpfnet on "
-        f"{plan.name!r}: {fitted.cases} cases, {fitted.epochs} epochs. The whole way from file to mask is in models/plan.yaml and "
-        "models/fitted.yaml, and configs/inference.json goes it. Not a medical device.",
+        f"{plan.name!r}: {fitted.cases} cases, {fitted.epochs} epochs. All between file and mask is in models/plan.yaml and "
+        "models/fitted.yaml, and configs/inference.json runs it. Not a medical device.",
         "intended_use": f"Research on {what} like those it was trained on. Not a medical device: not for diagnosis or treatment. Other "
         "modalities, scanners or populations need an evaluation of their own.",
         "authors": "not stated",
@@ -54,7 +54,7 @@ def describe(model: Model) -> dict[str, Any]:
         "pred_classes": "; ".join(f"{c.name}: written as {c.written}" for c in plan.labels.classes),
         "eval_metrics": scores,
         "eval_protocol": protocol,
-        "references": [PAPER] if plan.network.name == "cpfnet" else [],
+        "references": [PAPER] if plan.network.name in ("cpfnet", "cpfnet-hr", "cpfnet-guide") else [],
         "network_data_format": _exchange(plan),
     }
     return {key: _inert(value) for key, value in found.items()}
