@@ -171,6 +171,7 @@ def train(
         given = own_plan if own_plan is None or isinstance(own_plan, Plan) else Plan.load(own_plan)
 
         from cpfnet.training.checkpoint import RunFolder
+        from cpfnet.training.loading import check_shares
         from cpfnet.training.run import plan_of_run
 
         RunFolder(out).check(resume=resume)  # before all images are read for a plan
@@ -183,7 +184,9 @@ def train(
         changes += [] if epochs is None else [f"training.epochs={epochs}"]
         changes += [] if network is None else [f"network.name={network}"]
         changes += [] if weights is None else [f"network.weights={weights}"]
-        return data, given.with_settings(changes)
+        changed = given.with_settings(changes)
+        check_shares(changed.training, max(team.size, devices))
+        return data, changed
 
     with joined(team, device):
         data, chosen = team.share(prepared)

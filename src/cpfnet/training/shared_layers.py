@@ -77,7 +77,9 @@ class SharedDropout(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return x
-        whole = torch.ones_like(x).repeat(self.size, *[1] * (x.ndim - 1))
+        whole = torch.cat(
+            [torch.ones_like(x)] * self.size
+        )  # in the same layout, since numbers are drawn as they lie in memory
         return x * self.layer(whole)[self.rank * len(x) : (self.rank + 1) * len(x)]
 
 

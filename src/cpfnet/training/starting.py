@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -10,6 +11,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,11 +57,11 @@ def start(work: Work, devices: int, *, device: str, say: Callable[[str], None]) 
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it is said below
     context = torch.multiprocessing.get_context("spawn")
     flag, errors = context.RawValue("b", 0), context.SimpleQueue()
-    threads = max(1, torch.get_num_threads() // devices)
+    setting = _Setting(
+        devices, device, _free_port(), max(1, torch.get_num_threads() // devices), multiprocessing.get_start_method()
+    )
     with Interruption(say, flag):
-        started = torch.multiprocessing.start_processes(
-            _member, (devices, _free_port(), threads, device, work, flag, errors), devices, join=False
-        )
+        started = torch.multiprocessing.start_processes(_member, (setting, work, flag, errors), devices, join=False)
         try:
             while not started.join(grace_period=GRACE):
                 pass
@@ -74,14 +76,26 @@ def start(work: Work, devices: int, *, device: str, say: Callable[[str], None]) 
         raise stopped
 
 
-def _member(rank: int, size: int, port: int, threads: int, device: str, work: Work, flag: Any, errors: Any) -> None:
+@dataclass(frozen=True)
+class _Setting:
+    size: int
+    device: str
+    port: int
+    threads: int
+    helpers: str
+
+
+def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any) -> None:
     leave_signals()
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    torch.set_num_threads(threads)
-    team = Team(rank, size, rank, size, flag)
-    announce(team, "127.0.0.1", port)
+    multiprocessing.set_start_method(
+        setting.helpers, force=True
+    )  # else it would be spawn, which takes seconds for each
+    os.environ["OMP_NUM_THREADS"] = str(setting.threads)
+    torch.set_num_threads(setting.threads)
+    team = Team(rank, setting.size, rank, setting.size, flag)
+    announce(team, "127.0.0.1", setting.port)
     try:
-        with joined(team, device):
+        with joined(team, setting.device):
             work(team=team)
     except Lost:  # the other one, or who started it, says why
         sys.exit(1)

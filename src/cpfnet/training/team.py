@@ -256,6 +256,7 @@ def joined(team: Team, device: str) -> Iterator[None]:
     from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if check_devices(device, team.local_size) == "cuda" else "gloo"
+    lost = False
     try:
         store = next(rendezvous("env://", timeout=MEETING))[0]
         torch.distributed.init_process_group(
@@ -263,13 +264,16 @@ def joined(team: Team, device: str) -> Iterator[None]:
         )
         yield
     except RuntimeError as error:
-        if not _lost(error):
+        lost = _lost(error)
+        if not lost:
             raise
         raise Lost(
             f"another process of this run ended (noticed by process {team.rank} of {team.size})",
             mend="what it or its launcher said tells why; the same command with --resume goes on from the last checkpoint",
         ) from None
-    torch.distributed.destroy_process_group()
+    finally:
+        if not lost and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _lost(error: RuntimeError) -> bool:
