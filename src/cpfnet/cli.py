@@ -262,6 +262,12 @@ def predict(
         bool, typer.Option("--force", help="Go on where an input lies outside what the Model was fitted for.")
     ] = False,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run: leave alone what is done already.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do this part of the inputs only, such as 3/8, for job arrays.")
+    ] = None,
     backend: Backend = "auto",
     device: Device = "auto",
 ) -> None:
@@ -272,6 +278,7 @@ def predict(
     - `cpfnet predict model scan.nii.gz -o masks`
     - `cpfnet predict fold0 fold1 images/ -o masks --overlays`
     - `cpfnet predict model studies/ -o masks --format rtstruct`
+    - `cpfnet predict model studies/ -o masks --shard 3/8 --resume`
     """
     from cpfnet import verbs
     from cpfnet.model import is_model
@@ -308,6 +315,8 @@ def predict(
         batch=batch,
         force=force,
         overwrite=overwrite,
+        resume=resume,
+        shard=shard,
         backend=backend,
         device=device,
         progress=True,

@@ -275,6 +275,8 @@ def predict_files(
     batch: int | None = None,
     force: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
+    shard: str | None = None,
     backend: str = "auto",
     device: str = "auto",
     progress: bool = False,
@@ -297,6 +299,8 @@ def predict_files(
         batch: tiles or slices given to the network at once; default: the plan's.
         force: go on where an input lies outside what the Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
+        resume: go on with an interrupted run into ``out``: inputs all of whose results are there are left alone.
+        shard: ``"i/n"``, i from 1: do this part of the inputs only; n runs with the same inputs, on any machines, do all of them, each once.
         backend: as for `predict`.
         device, progress, say: as for `train`.
 
@@ -308,6 +312,7 @@ def predict_files(
         CpfnetError: no input at all, the models do not belong together, or ``out`` cannot be written.
     """
     from cpfnet.inference.run import predict_files as run
+    from cpfnet.inference.sharding import Shard
 
     return run(
         _models(models),
@@ -322,6 +327,8 @@ def predict_files(
         batch=batch,
         force=force,
         overwrite=overwrite,
+        resume=resume,
+        shard=None if shard is None else Shard.parse(shard),
         backend=backend,
         device=device,
         progress=progress,

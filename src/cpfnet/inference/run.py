@@ -15,6 +15,7 @@ from cpfnet.formats import OutputFormat
 from cpfnet.image import Assessment
 from cpfnet.inference.inputs import Item, collect
 from cpfnet.inference.predictor import Predictor, refusal, unfit
+from cpfnet.inference.sharding import Shard
 from cpfnet.inference.triage import read_list, write_list
 from cpfnet.model import Model
 
@@ -31,7 +32,7 @@ class Outcome:
         output: the label map written.
         seconds: reading, predicting and writing.
         notes: what was repaired or assumed while reading.
-        quality: what the prediction tells of itself, and why to look at it first; None unless done.
+        quality: what the prediction tells of itself, and why to look at it first; None unless done in this run.
     """
 
     path: Path
@@ -68,6 +69,8 @@ def predict_files(
     batch: int | None = None,
     force: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
+    shard: Shard | None = None,
     backend: str = "auto",
     device: str = "auto",
     progress: bool = False,
@@ -88,11 +91,13 @@ def predict_files(
         tta, overlap, batch, backend, device: see `Predictor`.
         force: go on with inputs outside what a Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
+        resume: go on with an interrupted run: an input all of whose results are there is done, and where only some are, they are made again.
+        shard: do this part of the inputs only.
         progress: show a bar.
         say: told what the user should know.
 
     Where a Model knows how its validation cases did or how bright its training images were, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at
-    first on top (`triage`); rows of earlier runs stay.
+    first on top (`triage`); rows of earlier runs stay. A part of a job writes a list of its own, ``quality-i-of-n.csv``.
 
     Returns:
         One Outcome an image, in order.
@@ -109,7 +114,9 @@ def predict_files(
         raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
     check_writable(out)
     compares = any(model.fitted.quality or any(c.levels for c in model.fitted.channels) for model in models)
-    listed = out / "quality.csv" if uncertainty or compares else None
+    if shard is not None:
+        items = shard.of(items)
+    listed = out / f"quality{f'-{shard}' if shard else ''}.csv" if uncertainty or compares else None
     if listed is not None:
         read_list(listed)  # before the long work, not after it
     inputs_taken = {file.resolve() for item in items for file in item.files}
@@ -120,26 +127,38 @@ def predict_files(
         if (reason := unfit(item.modality, plan.modality)) and not force:  # before hundreds of slices are read
             raise refusal([reason], item.path)
         mask, maps, doubt, picture = _targets(item, out, format)
-        wanted = ((mask, True), (maps, probabilities), (doubt, uncertainty), (picture, overlays))
-        for path in (path for path, asked in wanted if asked):
-            _check_free(path, inputs_taken, overwrite)  # before the long work, not after it
+        wanted = [
+            path
+            for path, asked in ((mask, True), (maps, probabilities), (doubt, uncertainty), (picture, overlays))
+            if asked
+        ]
+        if resume and all(path.exists() for path in wanted):
+            return mask, (), None
+        for path in wanted:
+            _check_free(path, inputs_taken, overwrite or resume)  # before the long work, not after it
         image = formats.read(item.files if len(item.files) > 1 else item.files[0])
         for note in image.notes:
             say(f"{item.name}: {note}")
         segmentation = predictor.predict(
             image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty, progress=report
         )
-        written = formats.write(segmentation, mask, format=format, overwrite=overwrite)
+        written = formats.write(segmentation, mask, format=format, overwrite=overwrite or resume)
         if segmentation.probabilities is not None:
             formats.write_map(
-                segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
+                segmentation.probabilities,
+                segmentation,
+                maps,
+                names=segmentation.classes,
+                overwrite=overwrite or resume,
             )
         if segmentation.uncertainty is not None:
-            formats.write_map(segmentation.uncertainty, segmentation, doubt, names=["uncertainty"], overwrite=overwrite)
+            formats.write_map(
+                segmentation.uncertainty, segmentation, doubt, names=["uncertainty"], overwrite=overwrite or resume
+            )
         if overlays:
             from cpfnet.inference.overlay import write_overlay
 
-            write_overlay(image, segmentation, plan, picture, overwrite=overwrite)
+            write_overlay(image, segmentation, plan, picture, overwrite=overwrite or resume)
         return written, image.notes, segmentation.quality
 
     def attempt(item: Item, report: Callable[[float], None]) -> Outcome:
