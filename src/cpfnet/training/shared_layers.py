@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -22,20 +23,17 @@ class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(x)
-        values = x.to(torch.promote_types(x.dtype, torch.float32))
-        axes = [0, *range(2, x.ndim)]
-        variance, mean = torch.var_mean(values, axes, correction=0)
-        moments = torch.stack([mean, variance]).double()
-        moments = _Mean.apply(torch.stack([moments[0], moments[1] + moments[0].square()]))
-        mean, variance = moments[0], moments[1] - moments[0].square()
+        with torch.no_grad():
+            mean, variance = (moment.double() for moment in torch.batch_norm_update_stats(x, None, None, 0.0))
+            mean, square = _mean(torch.stack([mean, variance + mean.square()]))
+            variance = square - mean.square()
         if self.track_running_stats:
             self._track(mean, variance, x.numel() // x.shape[1] * torch.distributed.get_world_size())
-        each = (1, -1, *[1] * (x.ndim - 2))
-        scale = (variance + self.eps).rsqrt()
-        out = (values - mean.to(values.dtype).view(each)) * scale.to(values.dtype).view(each)
-        if self.affine:
-            out = out * self.weight.view(each) + self.bias.view(each)
-        return out.to(x.dtype)
+        kind = torch.promote_types(x.dtype, torch.float32)
+        mean, variance = mean.to(kind), variance.to(kind)
+        weight = torch.ones_like(mean) if self.weight is None else self.weight
+        bias = torch.zeros_like(mean) if self.bias is None else self.bias
+        return _Normalise.apply(x, weight, bias, mean, variance, self.eps)
 
     @torch.no_grad()
     def _track(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
@@ -48,18 +46,42 @@ class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), share)
 
 
-class _Mean(torch.autograd.Function):
-    """Mean over the processes; backwards, too, since the loss of all is the mean of theirs."""
+class _Normalise(torch.autograd.Function):
+    """Batch normalisation by statistics that come from all processes, through PyTorch's kernels for fixed statistics."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        x = x.contiguous().clone()
-        torch.distributed.all_reduce(x)
-        return x / torch.distributed.get_world_size()
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        eps: float,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return _Mean.forward(ctx, gradient)
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, mean, variance = ctx.saved_tensors
+        direct, scales, shifts = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        # Less what goes through the statistics: w/σ · (mean of g + x̂ · mean of g·x̂), over all values of all processes.
+        through = _mean(torch.stack([shifts, scales])) / (x.numel() // x.shape[1])
+        inverse = (variance + ctx.eps).rsqrt()
+        slope = weight * inverse.square() * through[1]
+        offset = weight * inverse * through[0] - slope * mean
+        direct -= F.batch_norm(x, torch.zeros_like(mean), torch.ones_like(mean), slope, offset, eps=0.0)
+        return direct, scales, shifts, None, None, None
+
+
+def _mean(x: torch.Tensor) -> torch.Tensor:
+    """Over the processes."""
+    torch.distributed.all_reduce(x)
+    return x / torch.distributed.get_world_size()
 
 
 class SharedDropout(nn.Module):
