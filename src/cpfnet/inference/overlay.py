@@ -9,7 +9,7 @@ import numpy as np
 from cpfnet import labels, preprocessing
 from cpfnet.files import replacing
 from cpfnet.image import Image, Segmentation
-from cpfnet.planning import Plan
+from cpfnet.planning import Percentiles, Plan
 from cpfnet.preprocessing import intensity, spatial
 from cpfnet.report.figures import line_colours
 
@@ -56,7 +56,7 @@ def write_overlay(image: Image, segmentation: Segmentation, plan: Plan, path: Pa
         size = (height * times, width * times)
         colour = picture.dtype == np.uint8 and len(picture) == 3
         planes = [
-            p.astype(np.float32) / 255 if colour else intensity.percentiles(p, 0.5, 99.5)
+            p.astype(np.float32) / 255 if colour else intensity.normalise(p, Percentiles())
             for p in (picture if colour else picture[:1])
         ]
         panel = np.stack([spatial.resample(p, size) for p in planes], axis=-1).repeat(3 // len(planes), axis=-1)

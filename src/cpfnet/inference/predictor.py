@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,12 @@ from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.image import Image, Segmentation
 from cpfnet.inference.backends import backend_of
 from cpfnet.inference.brightness import unusual
-from cpfnet.inference.quality import assess, confidences
+from cpfnet.inference.quality import Confidence, assess
 from cpfnet.inference.tiling import Backend, predict_array
 from cpfnet.inference.uncertainty import uncertainty as entropy
 from cpfnet.model import Model
 from cpfnet.planning import Channel, Scale, Spatial, Window
-from cpfnet.preprocessing import Trace
+from cpfnet.preprocessing import Slices, Trace, run_length
 from cpfnet.preprocessing.decision import decide
 from cpfnet.preprocessing.intensity import extent
 
@@ -130,46 +131,32 @@ class Predictor:
             ]
             if reasons:
                 raise refusal(reasons, image.source.place if image.source else None)
-        sums = [self._sum(members, image, progress) for members in self._groups.values()]
-        if len(sums) == 1:
-            ((probabilities, trace),) = sums
-        else:
-            trace = Trace(
-                image.shape,
-                image.affine,
-                image.source,
-                axes=tuple(range(len(image.shape))),
-                flips=(False,) * len(image.shape),
-                grid=image.shape,
-            )
-            probabilities = np.zeros((len(sums[0][0]), *image.shape), np.float32)
-            for planes, own in sums:
-                probabilities += preprocessing.to_source_grid(planes, own)
-        probabilities /= len(self.models)
         found, labels = [model.fitted for model in self.models], self.models[0].plan.labels
-        preprocessing.calibrate(
-            probabilities, float(np.mean([one.temperature for one in found])), exclusive=labels.exclusive
-        )
         count = len(labels.classes)
         thresholds = np.mean([np.broadcast_to(one.threshold, count) for one in found], axis=0).tolist()
-        sure = confidences(probabilities, decide(iter(probabilities), labels, thresholds), labels)
+        temperature = float(np.mean([one.temperature for one in found]))
+        confidence = Confidence(labels)
+        summed, way = self._sum(image, progress)
+
+        def make(start: int, stop: int) -> np.ndarray:
+            probabilities = summed.make(start, stop)
+            probabilities /= len(self.models)
+            preprocessing.calibrate(probabilities, temperature, exclusive=labels.exclusive)
+            confidence.add(probabilities, decide(iter(probabilities), labels, thresholds))
+            return probabilities
+
         segmentation = preprocessing.restore(
-            probabilities,
-            trace,
+            Slices(make, summed.count, summed.block),
+            way,
             self.models[0].plan,
             threshold=thresholds,
             smallest=np.min([np.broadcast_to(one.smallest, count) for one in found], axis=0).tolist(),
             keep_probabilities=keep_probabilities,
+            doubt=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
         )
-        doubt = None
-        if uncertainty:
-            kept: Iterable[np.ndarray] | None = segmentation.probabilities
-            if kept is None:  # plane by plane, as in `restore`
-                kept = (preprocessing.to_source_grid(plane[None], trace)[0] for plane in probabilities)
-            doubt = entropy(kept, exclusive=labels.exclusive)
-        quality = assess(sure, [one.quality for one in found], labels)
+        quality = assess(confidence.means, [one.quality for one in found], labels)
         quality = replace(quality, look="; ".join(filter(None, (unusual(image, self.models), quality.look))))
-        return replace(segmentation, uncertainty=doubt, quality=quality, algorithm=self.algorithm)
+        return replace(segmentation, quality=quality, algorithm=self.algorithm)
 
     @property
     def algorithm(self) -> tuple[str, str]:
@@ -183,33 +170,73 @@ class Predictor:
         )
         return name[:64], version[:64]  # as many as DICOM takes
 
-    def _sum(
-        self, members: list[_Member], image: Image, progress: Callable[[float], None] | None
-    ) -> tuple[np.ndarray, Trace]:
+    def _sum(self, image: Image, progress: Callable[[float], None] | None) -> tuple[Slices, Trace]:
+        """Summed probabilities of all Models: on the network's grid where that is the same for all, else on the image's own."""
+        shares = [0.0] * len(self.models)
+
+        def report(number: int, share: float) -> None:
+            shares[number] = share
+            if progress is not None:
+                progress(sum(shares) / len(shares))
+
+        sums = [self._sum_of(members, image, report) for members in self._groups.values()]
+        if len(sums) == 1:
+            return sums[0]
+        first = sums[0][1]
+        way = replace(first, grid=first.oriented)
+        # Run by run where all see the volume's slices in one order, else all of it at once.
+        alike = all((own.axes, own.flips) == (first.axes, first.flips) for _, own in sums)
+        length = run_length(self.models[0].plan.labels.outputs, way.grid) if alike else None
+
+        def make(start: int, stop: int) -> np.ndarray:
+            total = np.zeros((self.models[0].plan.labels.outputs, stop - start, *way.grid[1:]), np.float32)
+            for slices, own in sums:
+                planes = preprocessing.oriented(slices, own, *((start, stop) if alike else (0, own.oriented[0])))
+                total += way.orient(own.restore_orientation(planes))
+            return total
+
+        return Slices(make, way.grid[0], length), way
+
+    def _sum_of(
+        self, members: list[_Member], image: Image, report: Callable[[int, float], None]
+    ) -> tuple[Slices, Trace]:
         """Summed probabilities of Models that share preprocessing, on their grid."""
-        array, trace = preprocessing.apply(image, members[0].model.plan)
-        total: np.ndarray | None = None
-        for member in members:
+        plan = members[0].model.plan
+        way = preprocessing.trace(image, plan)
+        count, block, beside = way.grid[0], None, 0
+        if len(way.grid) > plan.spatial.dims:  # what sees one slice after another need not hold all
+            batch = max(member.model.plan.inference.batch if self.batch is None else self.batch for member in members)
+            block = batch * math.ceil(run_length(plan.labels.outputs, way.grid) / batch)
+            beside = plan.spatial.neighbours
+        pixels, way = preprocessing.prepare(image, plan, block=block)
 
-            def report(share: float, number: int = member.number) -> None:
-                if progress is not None:
-                    progress((number + share) / len(self.models))
+        def make(start: int, stop: int) -> np.ndarray:
+            first, last = max(start - beside, 0), min(stop + beside, count)
+            array = pixels(first, last)
+            total: np.ndarray | None = None
+            for member in members:
 
-            planes = predict_array(
-                member.backend,
-                array,
-                member.model.plan,
-                overlap=self.overlap,
-                tta=self.tta,
-                batch=self.batch,
-                progress=report,
-            )
-            if total is None:
-                total = planes
-            else:
-                total += planes
-        assert total is not None  # groups are never empty
-        return total, trace
+                def done(share: float, number: int = member.number) -> None:
+                    report(number, (start + share * (stop - start)) / count)
+
+                planes = predict_array(
+                    member.backend,
+                    array,
+                    member.model.plan,
+                    overlap=self.overlap,
+                    tta=self.tta,
+                    batch=self.batch,
+                    run=slice(start - first, stop - first),
+                    progress=done,
+                )
+                if total is None:
+                    total = planes
+                else:
+                    total += planes
+            assert total is not None  # groups are never empty
+            return total
+
+        return Slices(make, count, block), way
 
 
 def _check_same(first: Model, other: Model) -> None:

@@ -29,23 +29,41 @@ _FLAWLESS = 0.005
 """Least 1 - Dice and 1 - confidence that count, since their ratio means nothing near zero."""
 
 
-def confidences(probabilities: np.ndarray, classes: np.ndarray, labels: Labels) -> tuple[float | None, ...]:
-    """Mean probability of each class where it was found.
+class Confidence:
+    """Mean probability of each class where it was found, of an image that comes part by part.
 
     Args:
-        probabilities: ``(planes, …)``, calibrated, 0…1: of exclusive labels the background comes first.
-        classes: as `preprocessing.decision.decide` gives them, on the same grid.
         labels: the Plan's.
-
-    Returns:
-        One a class; None where none of it was found.
     """
-    found = []
-    for index in range(len(labels.classes)):
-        inside = classes == index + 1 if labels.exclusive else classes[index]
-        sure = probabilities[index + labels.exclusive][inside]
-        found.append(float(sure.mean(dtype=np.float64)) if sure.size else None)
-    return tuple(found)
+
+    def __init__(self, labels: Labels):
+        self.labels = labels
+        self._sums, self._counts = [0.0] * len(labels.classes), [0] * len(labels.classes)
+
+    def add(self, probabilities: np.ndarray, classes: np.ndarray) -> None:
+        """Count a part.
+
+        Args:
+            probabilities: ``(planes, …)``, calibrated, 0…1: of exclusive labels the background comes first.
+            classes: as `preprocessing.decision.decide` gives them, on the same grid.
+        """
+        exclusive = self.labels.exclusive
+        for index in range(len(self.labels.classes)):
+            sure = probabilities[index + exclusive][classes == index + 1 if exclusive else classes[index]]
+            self._sums[index] += float(sure.sum(dtype=np.float64))
+            self._counts[index] += sure.size
+
+    @property
+    def means(self) -> tuple[float | None, ...]:
+        """One a class; None where none of it was found."""
+        return tuple(total / count if count else None for total, count in zip(self._sums, self._counts, strict=True))
+
+
+def confidences(probabilities: np.ndarray, classes: np.ndarray, labels: Labels) -> tuple[float | None, ...]:
+    """`Confidence` of a whole image."""
+    found = Confidence(labels)
+    found.add(probabilities, classes)
+    return found.means
 
 
 def fit(

@@ -32,6 +32,7 @@ def predict_array(
     overlap: float | None = None,
     tta: bool = False,
     batch: int | None = None,
+    run: slice = slice(None),
     progress: Callable[[float], None] | None = None,
 ) -> np.ndarray:
     """Class probabilities of one preprocessed image.
@@ -47,10 +48,11 @@ def predict_array(
         overlap: share of a tile that its neighbour covers too, 0 … <1; default: the Plan's.
         tta: average over copies mirrored along every combination of ``plan.inference.mirror``.
         batch: pieces given to the network at once; default: the Plan's.
+        run: slices to predict, where a volume goes through a 2-D network; the others are only neighbours to them.
         progress: called with the share of the work done, 0…1.
 
     Returns:
-        float32 ``(plan.labels.outputs, [depth,] height, width)``: softmax over planes for exclusive labels, else a sigmoid
+        float32 ``(plan.labels.outputs, [run,] height, width)``: softmax over planes for exclusive labels, else a sigmoid
         each.
 
     Raises:
@@ -70,6 +72,7 @@ def predict_array(
             plan,
             plan.inference.overlap if overlap is None else overlap,
             plan.inference.batch if batch is None else batch,
+            run,
             report,
         )
         turned = np.flip(turned, axes)
@@ -91,10 +94,16 @@ def _mirrored(plan: Plan, ndim: int) -> list[tuple[int, ...]]:
 
 
 def _predict_once(
-    backend: Backend, array: np.ndarray, plan: Plan, overlap: float, batch: int, report: Callable[[float], None]
+    backend: Backend,
+    array: np.ndarray,
+    plan: Plan,
+    overlap: float,
+    batch: int,
+    run: slice,
+    report: Callable[[float], None],
 ) -> np.ndarray:
     dims = plan.spatial.dims
-    slices: list[int | None] = [None] if array.ndim - 1 == dims else list(range(array.shape[1]))
+    slices: list[int | None] = [None] if array.ndim - 1 == dims else [*range(array.shape[1])[run]]
     size = array.shape[-dims:]
     tile = tile_size(plan, size)
     windows = list(tile_windows(size, tile, overlap))
@@ -102,14 +111,17 @@ def _predict_once(
     norm = np.zeros(size, dtype=np.float32)
     for window in windows:
         norm[window] += _cut(weights, norm[window].shape)
-    out = np.zeros((plan.labels.outputs, *array.shape[1:]), dtype=np.float32)
+    depth = () if slices[0] is None else (len(slices),)
+    out = np.zeros((plan.labels.outputs, *depth, *size), dtype=np.float32)
 
-    jobs = list(itertools.product(slices, windows))
+    jobs = list(itertools.product(enumerate(slices), windows))
     for start in range(0, len(jobs), batch):
         some = jobs[start : start + batch]
-        pieces = np.stack([_pad(_piece(array, index, window, plan.spatial.neighbours), tile) for index, window in some])
-        for (index, window), planes in zip(some, _activate(backend(pieces), pieces, plan), strict=True):
-            target = out[(slice(None), *(() if index is None else (index,)), *window)]
+        pieces = np.stack(
+            [_pad(_piece(array, index, window, plan.spatial.neighbours), tile) for (_, index), window in some]
+        )
+        for ((place, index), window), planes in zip(some, _activate(backend(pieces), pieces, plan), strict=True):
+            target = out[(slice(None), *(() if index is None else (place,)), *window)]
             inner = target.shape[1:]
             if len(windows) == 1:
                 target[...] = _cut(planes, inner)

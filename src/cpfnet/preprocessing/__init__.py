@@ -5,7 +5,7 @@ The network's grid is not padded to a patch: whoever cuts patches pads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,9 +17,21 @@ from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial
 from cpfnet.preprocessing.decision import calibrate, decide, drop_small
 from cpfnet.preprocessing.local import field_of_view
+from cpfnet.preprocessing.slices import Slices, run_length
 from cpfnet.preprocessing.spatial import Trace
 
-__all__ = ["Trace", "apply", "apply_codes", "calibrate", "restore", "to_source_grid", "trace"]
+__all__ = [
+    "Slices",
+    "Trace",
+    "apply",
+    "apply_codes",
+    "calibrate",
+    "oriented",
+    "prepare",
+    "restore",
+    "run_length",
+    "trace",
+]
 
 
 def trace(image: Image, plan: Plan) -> Trace:
@@ -34,29 +46,52 @@ def trace(image: Image, plan: Plan) -> Trace:
 
 
 def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
-    """Normalise, orient and resample.
+    """Normalise, orient and resample all of an image at once.
 
-    Intensities are normalised on the image's own grid, before resampling, so that statistics are those of the file.
+    Returns:
+        float32 ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
+
+    Raises:
+        as `prepare`.
+    """
+    slices, way = prepare(image, plan)
+    return slices(0, slices.count), way
+
+
+def prepare(image: Image, plan: Plan, *, block: int | None = None) -> tuple[Slices, Trace]:
+    """Normalise, orient and resample, a run of slices at a time.
+
+    Intensities are normalised on the image's own grid, before resampling, so that statistics are those of the file, all of it.
 
     Args:
         image: as read.
         plan: its `channels` and `spatial` say what to do.
+        block: slices of the network's grid made at once, of a volume; default: all.
 
     Returns:
-        float32 ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
+        ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
 
     Raises:
         InputRefused: as `trace`.
         FormatError: NaN or infinite values.
     """
     way = trace(image, plan)
-    out = np.empty((len(plan.channels), *way.grid), dtype=np.float32)
     with _naming(image):
         shown = field_of_view(image.array) if any(c.intensity.kind == "local" for c in plan.channels) else None
-        for plane, stored, channel in zip(out, image.array, plan.channels, strict=True):
-            values = intensity.normalise(stored, channel.intensity, inside=shown, where=f"channel {channel.name!r}")
-            plane[...] = spatial.resample(way.orient(values), way.grid)
-    return out, way
+        normalisers = [
+            intensity.normaliser(stored, channel.intensity, inside=shown, where=f"channel {channel.name!r}")
+            for stored, channel in zip(image.array, plan.channels, strict=True)
+        ]
+
+    def make(start: int, stop: int) -> np.ndarray:
+        first, last = spatial.needed(way.oriented[0], way.grid[0], start, stop)
+        out = np.empty((len(plan.channels), stop - start, *way.grid[1:]), dtype=np.float32)
+        for planes, stored, normalise in zip(out, image.array, normalisers, strict=True):
+            values = normalise(way.orient(stored)[first:last])
+            planes[...] = spatial.resample(values, way.grid, whole=way.oriented, start=start, stop=stop)
+        return out
+
+    return Slices(make, way.grid[0], block), way
 
 
 @contextmanager
@@ -109,36 +144,38 @@ def apply_codes(codes: np.ndarray, trace: Trace) -> np.ndarray:
     return np.ascontiguousarray(spatial.resample_codes(trace.orient(codes), trace.grid))
 
 
-def to_source_grid(planes: np.ndarray, trace: Trace) -> np.ndarray:
-    """Float planes back to the source's grid, linearly.
+def oriented(slices: Slices, trace: Trace, start: int, stop: int) -> np.ndarray:
+    """A run of slices back on the source's grid, linearly, before its orientation is restored.
 
     Args:
-        planes: float32 ``(K, [depth,] height, width)`` on the network's grid.
+        slices: float32 ``(planes, [depth,] height, width)`` on the network's grid.
         trace: from `apply`.
+        start, stop: of the slices of ``trace.oriented``.
 
     Returns:
-        float32 ``(K, [depth,] height, width)`` on the source's grid; a view of ``planes`` where nothing is resampled.
+        float32 ``(planes, stop - start, height, width)``; a view of ``slices`` where nothing is resampled.
     """
+    run = slices(*spatial.needed(trace.grid[0], trace.oriented[0], start, stop))
     if trace.grid == trace.oriented:
-        return trace.restore_orientation(planes)
-    out = np.empty((len(planes), *trace.shape), dtype=np.float32)
-    for target, plane in zip(out, planes, strict=True):
-        target[...] = trace.restore_orientation(spatial.resample(plane, trace.oriented))
-    return out
+        return run
+    return np.stack(
+        [spatial.resample(plane, trace.oriented, whole=trace.grid, start=start, stop=stop) for plane in run]
+    )
 
 
 def restore(
-    probabilities: np.ndarray,
+    probabilities: np.ndarray | Slices,
     trace: Trace,
     plan: Plan,
     *,
     threshold: float | Sequence[float] = 0.5,
     smallest: int | Sequence[int] = 0,
     keep_probabilities: bool = False,
+    doubt: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Segmentation:
     """Probabilities on the network's grid → a Segmentation that lines up with the source voxel by voxel.
 
-    Probabilities are resampled linearly, plane by plane, and decided on the source's grid, so that contours are as smooth as
+    Probabilities are resampled linearly, a run of slices at a time, and decided on the source's grid, so that contours are as smooth as
     the source allows.
 
     Args:
@@ -148,26 +185,38 @@ def restore(
         threshold: see `decision.decide`.
         smallest: pieces of a class with fewer pixels of the source's grid are dropped (`decision.drop_small`).
         keep_probabilities: the Segmentation carries them, on the source's grid.
+        doubt: makes the Segmentation's uncertainty of probabilities ``(outputs, …)``, a run of slices at a time; default: it has none.
 
     Raises:
         NetworkError: ``probabilities`` are not of the size that the Trace and the Plan say.
     """
     expected = (plan.labels.outputs, *trace.grid)
-    if probabilities.shape != expected:
-        raise NetworkError(f"probabilities of shape {probabilities.shape} where the plan expects {expected}")
-    kept = None
-    if keep_probabilities:
-        kept = np.ascontiguousarray(to_source_grid(probabilities, trace))
-        planes = iter(kept)
-    else:  # one plane at a time: large volumes with many classes need not fit into memory twice
-        planes = (to_source_grid(plane[None], trace)[0] for plane in probabilities)
-    classes = drop_small(decide(planes, plan.labels, threshold), plan.labels, smallest)
-    names = tuple(c.name for c in plan.labels.classes)
+    if isinstance(probabilities, np.ndarray):
+        whole = probabilities
+        if whole.shape != expected:
+            raise NetworkError(f"probabilities of shape {whole.shape} where the plan expects {expected}")
+        probabilities = Slices(lambda start, stop: whole[:, start:stop], len(whole[0]))
+    exclusive, names = plan.labels.exclusive, tuple(c.name for c in plan.labels.classes)
+    classes = np.empty(trace.shape, np.uint8) if exclusive else np.empty((len(names), *trace.shape), np.bool_)
+    kept = np.empty((plan.labels.outputs, *trace.shape), np.float32) if keep_probabilities else None
+    unsure = np.empty(trace.shape, np.float32) if doubt is not None else None
+    count, length = trace.oriented[0], run_length(plan.labels.outputs, trace.oriented)
+    for start in range(0, count, length):
+        stop = min(start + length, count)
+        planes = oriented(probabilities, trace, start, stop)
+        run = slice(start, stop)
+        decided = decide(iter(planes), plan.labels, threshold)
+        trace.orient(classes)[run if exclusive else (slice(None), run)] = decided
+        if kept is not None:
+            trace.orient(kept)[:, run] = planes
+        if unsure is not None and doubt is not None:
+            trace.orient(unsure)[run] = doubt(planes)
     return Segmentation(
-        np.ascontiguousarray(labels.decode(classes, plan.labels)),
+        np.ascontiguousarray(labels.decode(drop_small(classes, plan.labels, smallest), plan.labels)),
         affine=trace.affine,
         source=trace.source,
         probabilities=kept,
-        classes=(("background", *names) if plan.labels.exclusive else names) if keep_probabilities else (),
+        classes=(("background", *names) if exclusive else names) if keep_probabilities else (),
+        uncertainty=unsure,
         labels=plan.labels,
     )

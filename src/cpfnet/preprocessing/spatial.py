@@ -148,27 +148,56 @@ def closest_axes(affine: np.ndarray, directions: tuple[np.ndarray, ...]) -> tupl
     return axes, tuple(bool(cosines[i, axis] < 0) for i, axis in enumerate(axes))
 
 
-def resample(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def needed(before: int, after: int, start: int, stop: int) -> tuple[int, int]:
+    """First and last + 1 of ``before`` slices that the slices ``start … stop - 1`` of ``after`` are made of, where `resample` makes one of the other."""
+    if before == after:
+        return start, stop
+    columns = _weights(before, after)[start:stop].indices
+    return int(columns.min()), int(columns.max()) + 1
+
+
+def resample(
+    array: np.ndarray,
+    shape: tuple[int, ...],
+    *,
+    whole: tuple[int, ...] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> np.ndarray:
     """Linear resampling, edge to edge; an array that has ``shape`` is returned as it is.
+
+    Each slice of the result is the same, to the last bit, whether it is made alone or with all others.
 
     Args:
         array: one plane, ``([depth,] height, width)`` float32.
-        shape: of the result.
+        shape: of the whole result.
+        whole, start, stop: for the slices ``start … stop - 1`` of the result alone: ``array`` holds the slices `needed` for them, of a plane whose
+            shape is ``whole``.
 
     Returns:
-        float32; values stay within the extremes of ``array``.
+        float32; values of a slice stay within the extremes of those that it is made of.
     """
-    if array.shape == shape:
+    before = array.shape if whole is None else whole
+    if before == shape:
         return array
-    low, high = array.min(), array.max()
+    first, last = needed(before[0], shape[0], start, shape[0] if stop is None else stop)
+    rest = tuple(range(1, array.ndim))
+    lows, highs = array.min(axis=rest), array.max(axis=rest)
     # Shrinking axes first: less to do for the others.
-    for axis in sorted(range(array.ndim), key=lambda a: shape[a] / array.shape[a]):
-        m, n = array.shape[axis], shape[axis]
+    for axis in sorted(range(array.ndim), key=lambda a: shape[a] / before[a]):
+        m, n = before[axis], shape[axis]
         if m != n:
+            weights = _weights(m, n)
+            if axis == 0:
+                weights = weights[start:stop][:, first:last]
+                rows = weights.indptr[:-1]
+                lows = np.minimum.reduceat(lows[weights.indices], rows)
+                highs = np.maximum.reduceat(highs[weights.indices], rows)
             front = np.moveaxis(array, axis, 0)
-            out = _weights(m, n) @ np.ascontiguousarray(front).reshape(m, -1)
-            array = np.moveaxis(out.reshape(n, *front.shape[1:]), 0, axis)
-    return np.clip(array, low, high, out=array)  # weights add up to 1 only up to rounding
+            out = weights @ np.ascontiguousarray(front).reshape(len(front), -1)
+            array = np.moveaxis(out.reshape(len(out), *front.shape[1:]), 0, axis)
+    sides = (slice(None), *[None] * len(rest))
+    return np.clip(array, lows[sides], highs[sides], out=array)  # weights add up to 1 only up to rounding
 
 
 def _weights(m: int, n: int) -> csr_array:
