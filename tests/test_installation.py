@@ -77,9 +77,12 @@ print(json.dumps([check.as_dict() for check in doctor()]))
         [sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ), check=True
     )
     checks = {check["name"]: check for check in json.loads(done.stdout)}
-    assert checks["torch"]["status"] == "missing"
-    assert "pip install" in checks["torch"]["mend"]
-    assert "torch>=" in checks["libraries"]["detail"]
+    assert checks["torch"]["status"] == "lacks"
+    assert "predicts with exported Models only" in checks["torch"]["detail"]
+    assert "cpfnet[train]" in checks["torch"]["mend"]
+    assert checks["backends"]["status"] == "ok"
+    assert "PyTorch" not in checks["backends"]["detail"]
+    assert checks["libraries"]["status"] == "ok"
     assert checks["demo"]["status"] == "lacks"
     assert "cpfnet[demo]" in checks["demo"]["mend"]
     assert {checks[name]["status"] for name in ("Python", "CPU", "memory", "formats", "cache")} == {"ok"}

@@ -59,7 +59,10 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        value = getattr(import_module(f"cpfnet.{_HOME[name]}"), name)
+        from cpfnet.errors import telling_what_lacks
+
+        with telling_what_lacks():
+            value = getattr(import_module(f"cpfnet.{_HOME[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'cpfnet' has no attribute {name!r}")

@@ -13,7 +13,7 @@ import typer
 import cpfnet
 from cpfnet import cli_compare, cli_export, cli_weights
 from cpfnet.console import output, say, table
-from cpfnet.errors import CpfnetError, complaint
+from cpfnet.errors import CpfnetError, complaint, telling_what_lacks
 
 app = typer.Typer(
     name="cpfnet",
@@ -505,7 +505,8 @@ def fail(error: CpfnetError) -> NoReturn:
 def main() -> None:
     """Entry point: every foreseeable failure ends in one message, never in a traceback."""
     try:
-        app()
+        with telling_what_lacks():
+            app()
     except CpfnetError as error:
         fail(error)
     except KeyboardInterrupt:

@@ -3,7 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
+
+_TRAINING = 'pip install "cpfnet[train]"'
+_LIBRARIES = {
+    "torch": ("PyTorch", _TRAINING),
+    "monai": ("MONAI", _TRAINING),
+    "lightning_fabric": ("Lightning Fabric", _TRAINING),
+    "safetensors": ("safetensors", _TRAINING),
+    "tensorboardX": ("tensorboardX", _TRAINING),
+    "matplotlib": ("Matplotlib", _TRAINING),
+    "jinja2": ("Jinja", _TRAINING),
+    "onnx": ("ONNX", _TRAINING),
+    "onnxscript": ("ONNX Script", _TRAINING),
+    "openvino": ("OpenVINO", 'pip install "cpfnet[runtime]"'),
+    "onnxruntime": ("ONNX Runtime", 'pip install "cpfnet[onnxruntime]"'),
+    "nncf": ("NNCF", 'pip install "cpfnet[int8]"'),
+}
+"""Modules that the extras of the package bring → what they are called, and how to get them."""
 
 
 class CpfnetError(Exception):
@@ -56,6 +75,23 @@ class TrainingError(CpfnetError):
 
 class OutputError(CpfnetError):
     """Something cannot be written, or would overwrite what the user made."""
+
+
+@contextmanager
+def telling_what_lacks() -> Iterator[None]:
+    """Say which library is not installed, and which extra of the package brings it; also a decorator.
+
+    Raises:
+        CpfnetError: in place of the import's own error.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        found = _LIBRARIES.get((error.name or "").partition(".")[0])
+        if found is None:
+            raise
+        name, mend = found
+        raise CpfnetError(f"this takes {name}, which is not installed", mend=mend) from None
 
 
 def complaint(error: Exception) -> str:

@@ -65,15 +65,15 @@ def _platform(name: str) -> Check:
 
 
 def _libraries(name: str) -> Check:
-    """What cpfnet's own metadata demand against what is installed; none of it is imported."""
+    """What cpfnet's own metadata demand against what is installed; none of it is imported. Where torch is, training is wanted, too."""
     from packaging.requirements import Requirement
 
     required = [Requirement(text) for text in metadata.requires("cpfnet") or []]
+    extra = "" if _version("torch") is None else "train"
     lacking, shown = [], []
-    for requirement in (r for r in required if r.marker is None or r.marker.evaluate({"extra": ""})):
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
+    for requirement in (r for r in required if r.marker is None or r.marker.evaluate({"extra": extra})):
+        version = _version(requirement.name)
+        if version is None:
             lacking.append((requirement, "not installed"))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
@@ -83,11 +83,19 @@ def _libraries(name: str) -> Check:
     if lacking:
         detail = "; ".join(f"needs {requirement}, {found}" for requirement, found in lacking)
         return Check(name, "missing", detail, _install(*(str(requirement) for requirement, _ in lacking)))
-    return Check(name, "ok", f"cpfnet {metadata.version('cpfnet')}, {', '.join(shown)} and all others it needs")
+    purpose = "it needs" if extra else "that predicting needs"
+    return Check(name, "ok", f"cpfnet {metadata.version('cpfnet')}, {', '.join(shown)} and all others {purpose}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_units() -> dict[str, bool]:
-    """Which of the units that matter to a network this CPU has."""
+    """Which of the units that matter to a network this CPU has; empty: cannot be told."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         flags = set(next((x for x in info.read_text().splitlines() if x.startswith(("flags", "Features"))), "").split())
@@ -97,6 +105,8 @@ def _cpu_units() -> dict[str, bool]:
             "AVX-512 BF16": "avx512_bf16" in flags,
             "AMX BF16": "amx_bf16" in flags,
         }
+    if _version("torch") is None:
+        return {}
     import torch
 
     level = torch.backends.cpu.get_cpu_capability()
@@ -111,7 +121,10 @@ def _cpu_units() -> dict[str, bool]:
 def _cpu(name: str) -> Check:
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     cores = len(affinity(0)) if affinity else os.cpu_count()
-    units = [unit for unit, there in _cpu_units().items() if there]
+    known = _cpu_units()
+    if not known:
+        return Check(name, "ok", f"{cores} cores")
+    units = [unit for unit, there in known.items() if there]
     fast = any("BF16" in unit for unit in units)
     bf16 = "computes in bf16" if fast else "no bf16 units: training on it takes fp32"
     return Check(name, "ok", f"{cores} cores, {', '.join(units) or 'no AVX2'}; {bf16}")
@@ -130,12 +143,17 @@ def _memory(name: str) -> Check:
 
 
 def _torch(name: str) -> Check:
+    if _version("torch") is None:
+        detail = "not installed: predicts with exported Models only, and cannot train or export"
+        return Check(name, "lacks", detail, _install("cpfnet[train]"))
     import torch
 
     return Check(name, "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
 
 
 def _cuda(name: str) -> Check:
+    if _version("torch") is None:
+        return Check(name, "ok", "not used without torch; exported Models run on the CPU")
     import torch
 
     if torch.cuda.is_available():
@@ -213,11 +231,24 @@ def _dicom(name: str) -> Check:
     return Check(name, "ok", f"reads {reads}")
 
 
-def _backend(name: str) -> Check:
-    return Check(name, "ok", f"PyTorch {metadata.version('torch')}")
+def _backends(name: str) -> Check:
+    """What can run a network, the fastest on a CPU first."""
+    versions = {
+        "OpenVINO": _version("openvino"),
+        "ONNX Runtime": _version("onnxruntime"),
+        "PyTorch": _version("torch"),
+    }
+    detail = ", ".join(f"{title} {version}" for title, version in versions.items() if version) or "none"
+    if versions["OpenVINO"] or versions["ONNX Runtime"]:
+        return Check(name, "ok", detail)
+    if versions["PyTorch"]:
+        return Check(name, "lacks", f"{detail}; slow on a CPU", _install("cpfnet[runtime]"))
+    return Check(name, "missing", "none, so that nothing can be predicted", _install("cpfnet[runtime]"))
 
 
 def _weights(name: str) -> Check:
+    if _version("torch") is None:
+        return Check(name, "ok", "not used without torch: training begins from them")
     from cpfnet.network.store import verify
 
     found = verify()
@@ -257,12 +288,12 @@ def _space(name: str, folder: Path, place: Path, *, mend: str) -> Check:
 
 
 def _demo(name: str) -> Check:
-    try:
-        return Check(name, "ok", f"nilearn {metadata.version('nilearn')} brings the data of `cpfnet demo`")
-    except metadata.PackageNotFoundError:
+    version = _version("nilearn")
+    if version is None:
         return Check(
             name, "lacks", "nilearn, whose data `cpfnet demo` uses, is not installed", _install("cpfnet[demo]")
         )
+    return Check(name, "ok", f"nilearn {version} brings the data of `cpfnet demo`")
 
 
 _LOOKS: dict[str, Callable[[str], Check]] = {
@@ -273,7 +304,7 @@ _LOOKS: dict[str, Callable[[str], Check]] = {
     "memory": _memory,
     "torch": _torch,
     "CUDA": _cuda,
-    "backend": _backend,
+    "backends": _backends,
     "formats": _formats,
     "DICOM": _dicom,
     "ImageNet weights": _weights,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
-from cpfnet.errors import CpfnetError, WeightsError
+from cpfnet.errors import CpfnetError, WeightsError, telling_what_lacks
 from cpfnet.files import replacing
 from cpfnet.planning import Count, Fraction, Plan, Positive, Strict, content_hash
 from cpfnet.settings import load_yaml, plain, read_yaml, write_yaml
@@ -153,6 +153,7 @@ class Model:
             ) from None
         return cls(plan, fitted, metrics=scores, folder=folder)
 
+    @telling_what_lacks()
     def network(self) -> torch.nn.Module:
         """The trained network on the CPU, in evaluation mode: (N, in_channels, …) → logits (N, outputs, …).
 
@@ -196,6 +197,7 @@ class Model:
         network.load_state_dict(given)
         return network.eval()
 
+    @telling_what_lacks()
     def save(self, folder: Path | str) -> Path:
         """Write the Model, each file whole or not at all; an earlier Model in ``folder`` is replaced.
 

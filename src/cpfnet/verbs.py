@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cpfnet.errors import CpfnetError, OutputError
+from cpfnet.errors import CpfnetError, OutputError, telling_what_lacks
 from cpfnet.files import check_writable
 from cpfnet.planning import Plan
 
@@ -28,6 +28,7 @@ PathLike = Path | str
 Say = Callable[[str], None]
 
 
+@telling_what_lacks()
 def check(
     dataset: PathLike,
     *,
@@ -64,6 +65,7 @@ def check(
     return findings
 
 
+@telling_what_lacks()
 def plan(
     dataset: PathLike,
     *,
@@ -116,6 +118,7 @@ def plan(
     return proposed
 
 
+@telling_what_lacks()
 def train(
     dataset: PathLike,
     out: PathLike,
@@ -218,6 +221,7 @@ def train(
     return model
 
 
+@telling_what_lacks()
 def predict(
     model: Model | PathLike | Sequence[Model | PathLike],
     scan: Image | PathLike | Sequence[PathLike],
@@ -261,6 +265,7 @@ def predict(
     return predictor.predict(image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty)
 
 
+@telling_what_lacks()
 def predict_files(
     models: Model | PathLike | Sequence[Model | PathLike],
     inputs: Sequence[PathLike],
@@ -336,6 +341,7 @@ def predict_files(
     )
 
 
+@telling_what_lacks()
 def export(
     model: Model | PathLike,
     to: Literal["onnx", "openvino", "openvino-int8", "bundle"],
@@ -399,6 +405,7 @@ def export(
             return write_bundle(one, place or exports.folder(one) / "bundle", overwrite=overwrite)
 
 
+@telling_what_lacks()
 def evaluate(
     dataset: PathLike,
     predictions: Model | PathLike | Sequence[Model | PathLike],
@@ -541,6 +548,7 @@ def evaluate(
     return scores
 
 
+@telling_what_lacks()
 def compare(
     reports: Sequence[PathLike] | Mapping[str, Report | Sequence[Report]],
     *,
@@ -578,6 +586,7 @@ def compare(
     return comparison
 
 
+@telling_what_lacks()
 def convert(
     dataset: PathLike,
     out: PathLike,
