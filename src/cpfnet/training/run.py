@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from cpfnet.training.task import Task
 from cpfnet.training.team import ALONE, Team
 
 Say = Callable[[str], None]
+
+VISIBLE = 90.0
+"""Seconds after which a network file system shows everywhere what was written on one machine."""
 
 
 def train(
@@ -76,7 +80,8 @@ def train(
         loss.build(plan)
         check_shares(plan.training, team.size)
         precision = choose_precision(plan.training, chosen)
-        folder.check(resume=resume)
+        if team.first:
+            folder.check(resume=resume)
         state = _resumed(folder, plan, chosen, precision, team, say) if resume else None
         training, validation, messages = split(dataset, plan, fold)
         for message in messages:
@@ -94,6 +99,8 @@ def train(
             plan.save(folder.plan)
 
     team.share(begin)
+    if team.size > 1:
+        team.each(lambda: _find(folder))
     with Interruption(say, team.flag, listen=team.flag is None) as interruption:
         try:
             cached = team.share(lambda: _cached([*training, *validation], plan, folder, progress, interruption))
@@ -136,6 +143,19 @@ def train(
                     mend="leave these layers out, switch off their gradients (requires_grad_(False)), or train on one device",
                 ) from None
             raise explain(error) or error from None
+
+
+def _find(folder: RunFolder) -> None:
+    """Make sure that all processes write to and read from the same place; network file systems show new files late."""
+    end = time.monotonic() + VISIBLE
+    while not folder.plan.is_file():
+        if time.monotonic() > end:
+            raise TrainingError(
+                f"is not the same folder on all machines: after {VISIBLE:.0f} s one of them does not see what another wrote",
+                where=folder.out,
+                mend="choose a folder on a file system that all machines share",
+            )
+        time.sleep(0.2)
 
 
 def _silent(line: str) -> None:

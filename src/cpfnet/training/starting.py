@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 import torch.multiprocessing
-from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
+from torch.multiprocessing.spawn import ProcessException
 
-from cpfnet.errors import TrainingError
+from cpfnet.errors import CpfnetError, TrainingError
 from cpfnet.training.interruption import Interruption, Stopped, leave_signals
 from cpfnet.training.team import Lost, Team, announce, check_devices, joined
 
@@ -103,7 +103,8 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any) ->
         if team.first:
             errors.put(stopped)
     except Exception as error:
-        error.add_note(traceback.format_exc())
+        if not isinstance(error, CpfnetError):  # a defect, then
+            error.add_note(traceback.format_exc())
         errors.put(error)
         sys.exit(1)
 
@@ -119,14 +120,14 @@ def _killed(ended: ProcessException, processes: list[Any]) -> TrainingError:
     index = ended.error_index
     if codes[index] >= 0:
         index = next((other for other, code in enumerate(codes) if code < 0), index)
-    how = (
-        f"was killed ({signal.Signals(-codes[index]).name})" if codes[index] < 0 else f"ended with code {codes[index]}"
-    )
-    if not isinstance(ended, ProcessExitedException):
-        how = str(ended).strip().splitlines()[-1]
+    if codes[index] < 0:
+        return TrainingError(
+            f"process {index} of {len(codes)} was killed ({signal.Signals(-codes[index]).name}); the others were ended",
+            mend="go on with --resume, from the last checkpoint; if memory ran out, set training.workers lower",
+        )
     return TrainingError(
-        f"process {index} of {len(codes)} {how}; the others were ended",
-        mend="go on with --resume, from the last checkpoint; if it was killed for want of memory, set training.workers lower",
+        f"process {index} of {len(codes)} ended with code {codes[index]}; the others were ended",
+        mend="what it said before tells why; what was learned before can go on with --resume",
     )
 
 

@@ -268,7 +268,7 @@ def joined(team: Team, device: str) -> Iterator[None]:
         if not lost:
             raise
         raise Lost(
-            f"another process of this run ended (noticed by process {team.rank} of {team.size})",
+            f"another process of this run ended, or never came (noticed by process {team.rank} of {team.size})",
             mend="what it or its launcher said tells why; the same command with --resume goes on from the last checkpoint",
         ) from None
     finally:
