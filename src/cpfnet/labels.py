@@ -38,7 +38,8 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
         where: the file, for the message.
 
     Returns:
-        ``(…)`` int64 (float only where a label file holds fractions, which `encode` refuses without a threshold).
+        ``(…)`` integers, of up to 16 bits as they are, else int64 (float only where a label file holds fractions, which `encode`
+        refuses without a threshold).
 
     Raises:
         DatasetError: neither grey nor 8-bit RGB, NaN or infinite, or too large for a label value.
@@ -55,7 +56,7 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
         if plane.dtype.kind == "f":
             whole = np.rint(plane)
             return whole.astype(np.int64) if np.array_equal(whole, plane) else plane
-        return plane.astype(np.int64)
+        return plane if plane.dtype.name in ("uint8", "uint16", "int16") else plane.astype(np.int64)
     if len(array) not in (3, 4) or array.dtype != np.uint8:
         raise DatasetError(
             f"a label has {len(array)} channels of {array.dtype}; expected one channel, or 8-bit RGB",
@@ -118,8 +119,8 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     for code, (values, _) in enumerate(codes_of(labels), start=1):
         table |= dict.fromkeys(values, code)
     # Counting is far faster than sorting, and grey labels are small numbers.
-    small = packed.size > 0 and packed.dtype.kind == "i" and packed.min() >= 0 and packed.max() < 2**16
-    found = np.flatnonzero(np.bincount(packed.ravel())) if small else np.unique(packed)
+    small = packed.size > 0 and packed.dtype.kind in "iu" and packed.min() >= 0 and packed.max() < 2**16
+    found = _numbers(packed) if small else np.unique(packed)
     alien = [value for value in found.tolist() if value not in table]
     if alien:
         share = float(np.isin(packed, alien).mean())
@@ -135,7 +136,15 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
         return codes[np.searchsorted(found, packed)]
     lookup = np.zeros(int(found[-1]) + 1, dtype=np.uint8)
     lookup[found] = codes
-    return lookup[packed]
+    return look_up(lookup, packed)
+
+
+def _numbers(packed: np.ndarray) -> np.ndarray:
+    """Distinct small numbers, in order; counted slice by slice, since counting takes 8 bytes a pixel on its way."""
+    there = np.zeros(int(packed.max()) + 1, dtype=bool)
+    for plane in packed:
+        there |= np.bincount(plane.ravel(), minlength=len(there)) > 0
+    return np.flatnonzero(there)
 
 
 def _encode_structures(
@@ -160,7 +169,7 @@ def _encode_structures(
             pixels = int(np.count_nonzero(array == number))
             raise DatasetError(f"{what} on {pixels} pixels ({', '.join(sorted(structures))})", where=where, mend=mend)
         lookup[number] = codes.get(classes, 0)
-    return lookup[array]
+    return look_up(lookup, array)
 
 
 def _classes(structures: frozenset[str], labels: Labels) -> frozenset[int]:
@@ -240,8 +249,8 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
 def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """``table[codes]`` of each pixel, slice by slice: indexing takes 8 bytes a pixel on its way."""
     out = np.empty(codes.shape, dtype=table.dtype)
-    for plane, own in zip(out, codes, strict=True):
-        plane[...] = table[own]
+    for index, own in enumerate(codes):
+        out[index] = table[own]
     return out
 
 

@@ -128,8 +128,7 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
             return Content(**common, names=names, **_structures(image))  # type: ignore[arg-type]
         if "nonfinite" in common:
             return Content(**common)  # type: ignore[arg-type]
-        small = len(image.array) == 1 and image.array.dtype.name in ("uint8", "uint16", "int16")
-        packed = image.array[0] if small else pack(image.array, where=str(path))  # packing takes 8 bytes a pixel
+        packed = pack(image.array, where=str(path))
     except CpfnetError as error:
         kind = "other-series" if _foreign(path, labelled) else placeholder(path)
         return _failure(path, error, kind, names)

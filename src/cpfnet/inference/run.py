@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,12 +14,16 @@ from cpfnet import formats
 from cpfnet.errors import CpfnetError, InputRefused, OutputError, complaint
 from cpfnet.files import check_writable
 from cpfnet.formats import OutputFormat
-from cpfnet.image import Assessment
+from cpfnet.formats.files import SERIES
+from cpfnet.image import Assessment, Image, Segmentation
 from cpfnet.inference.inputs import Item, collect
 from cpfnet.inference.predictor import Predictor, refusal, unfit
 from cpfnet.inference.sharding import Shard
 from cpfnet.inference.triage import read_list, write_list
 from cpfnet.model import Model
+
+LIGHT = 128 * 2**20
+"""Bytes on disk up to which inputs are read ahead, while others are predicted."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,53 @@ class Outcome:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     quality: Assessment | None = None
+
+
+class _Job:
+    """What is known of one input on its way: read, segmented, written. A step that fails is its last one."""
+
+    def __init__(self, item: Item):
+        self.item = item
+        self.status: Literal["done", "skipped", "refused", "failed"] | None = None
+        self.message, self.seconds = "", 0.0
+        self.targets: tuple[Path, ...] = ()
+        self.image: Image | None = None
+        self.segmentation: Segmentation | None = None
+        self.output: Path | None = None
+        self.notes: tuple[str, ...] = ()
+        self.quality: Assessment | None = None
+
+    def end(self, status: Literal["done", "skipped", "refused", "failed"], message: str = "") -> None:
+        self.status, self.message = status, message
+        self.image = self.segmentation = None
+
+    def do(self, step: Callable[..., None], *more: object) -> None:
+        """Take a step, unless all is said already."""
+        if self.status is not None:
+            return
+        start = time.perf_counter()
+        try:
+            step(self, *more)
+        except CpfnetError as error:
+            self.end("refused" if isinstance(error, InputRefused) else "failed", str(error))
+        except MemoryError:
+            self.end(
+                "failed", f"{self.item.path}: does not fit into memory\n  → free memory, or cut the image into parts"
+            )
+        except Exception as error:  # whatever is wrong with this one, the others are still to be done
+            self.end("failed", f"{self.item.path}: unexpected {type(error).__name__}: {complaint(error)}")
+        self.seconds += time.perf_counter() - start
+
+    def find_targets(self, out: Path, format: OutputFormat) -> tuple[Path, ...]:
+        self.targets = _targets(self.item, out, format)
+        return self.targets
+
+    @property
+    def outcome(self) -> Outcome:
+        assert self.status is not None  # the last step says so
+        done = self.status == "done"
+        output = self.output if done else None
+        return Outcome(self.item.path, self.status, self.message, output, self.seconds, self.notes, self.quality)
 
 
 _SUFFIXES = {
@@ -121,66 +174,59 @@ def predict_files(
         read_list(listed)  # before the long work, not after it
     inputs_taken = {file.resolve() for item in items for file in item.files}
 
-    def one(item: Item, report: Callable[[float], None]) -> tuple[Path, tuple[str, ...], Assessment | None]:
-        if item.error is not None:
-            raise item.error
-        if (reason := unfit(item.modality, plan.modality)) and not force:  # before hundreds of slices are read
-            raise refusal([reason], item.path)
-        mask, maps, doubt, picture = _targets(item, out, format)
-        wanted = [
-            path
-            for path, asked in ((mask, True), (maps, probabilities), (doubt, uncertainty), (picture, overlays))
-            if asked
-        ]
-        if resume and all(path.exists() for path in wanted):
-            return mask, (), None
-        for path in wanted:
-            _check_free(path, inputs_taken, overwrite or resume)  # before the long work, not after it
-        image = formats.read(item.files if len(item.files) > 1 else item.files[0])
-        for note in image.notes:
-            say(f"{item.name}: {note}")
-        segmentation = predictor.predict(
-            image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty, progress=report
-        )
-        written = formats.write(segmentation, mask, format=format, overwrite=overwrite or resume)
-        if segmentation.probabilities is not None:
-            formats.write_map(
-                segmentation.probabilities,
-                segmentation,
-                maps,
-                names=segmentation.classes,
-                overwrite=overwrite or resume,
-            )
-        if segmentation.uncertainty is not None:
-            formats.write_map(
-                segmentation.uncertainty, segmentation, doubt, names=["uncertainty"], overwrite=overwrite or resume
-            )
-        if overlays:
-            from cpfnet.inference.overlay import write_overlay
-
-            write_overlay(image, segmentation, plan, picture, overwrite=overwrite or resume)
-        return written, image.notes, segmentation.quality
-
-    def attempt(item: Item, report: Callable[[float], None]) -> Outcome:
-        start = time.perf_counter()
-        output, message = None, ""
-        notes: tuple[str, ...] = ()
-        quality = None
-        status: Literal["done", "skipped", "refused", "failed"] = "failed"
+    def read(job: _Job) -> None:
+        item = job.item
         if item.skipped:
             what = f"{item.skipped}; another series of its study fits"
             other = unfit(item.modality, plan.modality) is not None  # nothing else can be forced
             mend = "name it with --force to have it segmented all the same" if other else None
-            return Outcome(item.path, "skipped", str(InputRefused(what, where=item.path, mend=mend)))
-        try:
-            (output, notes, quality), status = one(item, report), "done"
-        except CpfnetError as error:
-            status, message = ("refused" if isinstance(error, InputRefused) else "failed"), str(error)
-        except MemoryError:
-            message = f"{item.path}: does not fit into memory\n  → free memory, or cut the image into parts"
-        except Exception as error:  # whatever is wrong with this one, the others are still to be done
-            message = f"{item.path}: unexpected {type(error).__name__}: {complaint(error)}"
-        return Outcome(item.path, status, message, output, time.perf_counter() - start, notes, quality)
+            job.end("skipped", str(InputRefused(what, where=item.path, mend=mend)))
+            return
+        if item.error is not None:
+            raise item.error
+        if (reason := unfit(item.modality, plan.modality)) and not force:  # before hundreds of slices are read
+            raise refusal([reason], item.path)
+        asked = zip(job.find_targets(out, format), (True, probabilities, uncertainty, overlays), strict=True)
+        wanted = [path for path, one in asked if one]
+        if resume and all(path.exists() for path in wanted):
+            job.output = wanted[0]
+            job.end("done")
+            return
+        for path in wanted:
+            _check_free(path, inputs_taken, overwrite or resume)  # before the long work, not after it
+        job.image = formats.read(item.files if len(item.files) > 1 else item.files[0])
+
+    def segment(job: _Job, report: Callable[[float], None]) -> None:
+        assert job.image is not None  # read before
+        job.notes = job.image.notes
+        for note in job.notes:
+            say(f"{job.item.name}: {note}")
+        job.segmentation = predictor.predict(
+            job.image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty, progress=report
+        )
+        if not overlays:
+            job.image = None
+
+    def write(job: _Job) -> None:
+        segmentation, replace = job.segmentation, overwrite or resume
+        assert segmentation is not None  # made before
+        mask, maps, doubt, picture = job.targets
+        job.output = formats.write(segmentation, mask, format=format, overwrite=replace)
+        if segmentation.probabilities is not None:
+            names = segmentation.classes
+            formats.write_map(segmentation.probabilities, segmentation, maps, names=names, overwrite=replace)
+        if segmentation.uncertainty is not None:
+            formats.write_map(segmentation.uncertainty, segmentation, doubt, names=["uncertainty"], overwrite=replace)
+        if job.image is not None:
+            from cpfnet.inference.overlay import write_overlay
+
+            write_overlay(job.image, segmentation, plan, picture, overwrite=replace)
+        job.quality = segmentation.quality
+        job.end("done")
+
+    def finish(job: _Job) -> None:
+        job.do(write)
+        outcomes.append(job.outcome)
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
@@ -191,12 +237,27 @@ def predict_files(
     try:
         with Bar(*columns, show=progress) as bar:
             task = bar.add_task("predict", total=len(items))
-            for number, item in enumerate(items):
-                bar.update(task, description=item.name)
-                outcomes.append(
-                    attempt(item, lambda share, number=number: bar.update(task, completed=number + share))  # type: ignore[misc]
-                )
-                bar.update(task, completed=number + 1)
+            jobs = [_Job(item) for item in items]
+            ahead: Future[None] | None = None
+            # One thread reads the next input and writes the last result while the network works: one thing at a time, so that no more
+            # than three inputs are in memory; of large ones just one.
+            with ThreadPoolExecutor(1) as files:
+                try:
+                    while jobs:
+                        job, number = jobs.pop(0), len(items) - len(jobs) - 1
+                        bar.update(task, description=job.item.name)
+                        (ahead or files.submit(job.do, read)).result()
+                        light = bool(jobs) and _is_light(job.item) and _is_light(jobs[0].item)
+                        ahead = files.submit(jobs[0].do, read) if light else None
+                        job.do(segment, lambda share, number=number: bar.update(task, completed=number + share))
+                        written = files.submit(finish, job)
+                        del job
+                        if ahead is None:
+                            written.result()
+                        bar.update(task, completed=number + 1)
+                finally:  # what was predicted is still written
+                    if ahead is not None:
+                        ahead.cancel()
     finally:  # what was done before an interruption is listed, too
         judged = {o.output.name: o.quality for o in outcomes if o.output is not None and o.quality is not None}
         if listed is not None and judged:
@@ -221,6 +282,18 @@ def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, P
         out / "uncertainty" / (item.name + (".nii.gz" if floats == ".seg.dcm" else floats)),
         out / "overlays" / (item.name + ".png"),
     )
+
+
+def _is_light(item: Item) -> bool:
+    """May it lie in memory beside others? By its size on disk, which takes no time to find."""
+    size = 0
+    for path in item.files:
+        place = path.parent if path.name.startswith(SERIES) else path
+        try:
+            size += sum(e.stat().st_size for e in os.scandir(place)) if place.is_dir() else place.stat().st_size
+        except OSError:  # said when it is read
+            return True
+    return size <= LIGHT
 
 
 def _check_free(path: Path, inputs: set[Path], overwrite: bool) -> None:

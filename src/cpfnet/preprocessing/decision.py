@@ -5,11 +5,12 @@ What it takes (temperature, thresholds, sizes) is found after training, on the v
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from cpfnet.planning import Labels
+from cpfnet.preprocessing.slices import run_length
 
 
 def calibrate(probabilities: np.ndarray, temperature: float, *, exclusive: bool) -> np.ndarray:
@@ -100,11 +101,44 @@ def drop_small(classes: np.ndarray, labels: Labels, smallest: int | Sequence[int
             continue
         plane, value = (classes, index + 1) if labels.exclusive else (classes[index], 1)
         box = ndimage.find_objects(plane.view(np.uint8), max_label=value)[-1]
-        if box is None:
-            continue
-        inside = plane[box]  # numbering pieces takes 12 bytes a pixel
-        found = pieces(inside == value)
-        small = np.bincount(found.ravel()) < least
-        small[0] = False
-        inside[small[found]] = 0
+        if box is not None:
+            _drop_small(plane[box], value, int(least))
     return classes
+
+
+def _drop_small(inside: np.ndarray, value: int, least: int, run: int | None = None) -> None:
+    """The same in one box and for one class: pieces are numbered run by run of slices, and joined where they touch across, since numbering takes 12 bytes a pixel."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    length = run_length(3, inside.shape) if run is None else run
+    runs = [slice(start, start + length) for start in range(0, len(inside), length)]
+    sizes, joined = [np.zeros(1, np.int64)], [np.zeros((2, 0), np.int64)]  # 0 is what is outside
+    offset, before = 0, None
+    for part in runs:
+        found = pieces(inside[part] == value)
+        sizes.append(np.bincount(found.ravel())[1:])
+        first, last = (np.where(found[at] > 0, found[at] + offset, 0) for at in (0, -1))
+        if before is not None:
+            joined += _touching(before, first)
+        offset, before = offset + len(sizes[-1]), last
+    counts, (one, other) = np.concatenate(sizes), np.concatenate(joined, axis=1)
+    links = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(counts),) * 2)
+    _, whole = connected_components(links, directed=False)
+    small = np.bincount(whole, weights=counts)[whole] < least
+    small[0] = False
+    offset = 0
+    for part, own in zip(runs, sizes[1:], strict=True):
+        found = pieces(inside[part] == value)
+        table = np.concatenate([small[:1], small[offset + 1 : offset + 1 + len(own)]])
+        inside[part][table[found]] = 0
+        offset += len(own)
+
+
+def _touching(before: np.ndarray, after: np.ndarray) -> Iterator[np.ndarray]:
+    """Numbers ``(2, n)`` of pieces in neighbouring slices that touch, at a corner too; 0 is outside."""
+    wide = np.pad(before, 1)
+    for corner in np.ndindex(*[3] * before.ndim):
+        shifted = wide[tuple(slice(at, at + n) for at, n in zip(corner, before.shape, strict=True))]
+        both = (shifted > 0) & (after > 0)
+        yield np.unique(np.stack([shifted[both], after[both]]), axis=1)
