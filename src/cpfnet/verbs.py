@@ -154,10 +154,10 @@ def train(
         resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
         init: start from this Model's weights.
         progress: show a bar.
-        say: where messages go.
+        say: where messages go; on several devices a function of a module, since another process calls it.
 
     Raises:
-        CpfnetError: the data, plan, weights or ``out`` do not allow it.
+        CpfnetError: the data, plan, weights, devices or ``out`` do not allow it; a process was killed.
     """
     from functools import partial
 
@@ -167,17 +167,19 @@ def train(
     # What is cheap to find wrong comes first: loading the libraries that train takes seconds.
     out = Path(out)
     team = found(devices, nodes)
-    own_plan = plan
 
     def prepared() -> tuple[Dataset, Plan]:
         data = load(Path(dataset))
-        given = own_plan if own_plan is None or isinstance(own_plan, Plan) else Plan.load(own_plan)
+        given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
 
         from cpfnet.training.checkpoint import RunFolder
         from cpfnet.training.loading import check_shares
         from cpfnet.training.run import plan_of_run
+        from cpfnet.training.team import check_devices
 
         RunFolder(out).check(resume=resume)  # before all images are read for a plan
+        if devices > 1:
+            check_devices(device, devices)
         if given is None and resume:
             given = plan_of_run(out)
         elif given is None:

@@ -99,9 +99,7 @@ class SharedDropout(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return x
-        whole = torch.cat(
-            [torch.ones_like(x)] * self.size
-        )  # in the same layout, since numbers are drawn as they lie in memory
+        whole = torch.cat([torch.ones_like(x)] * self.size)  # keeps the layout in memory, which is the order of drawing
         return x * self.layer(whole)[self.rank * len(x) : (self.rank + 1) * len(x)]
 
 
