@@ -39,3 +39,8 @@ def test_help_and_version_load_neither_torch_nor_numpy(option):
         f"from typer.testing import CliRunner\nfrom cpfnet.cli import app\nCliRunner().invoke(app, ['{option}'])"
     )
     assert not loaded & {*HEAVY, "numpy", "scipy", "pydantic"}
+
+
+def test_predicting_a_picture_waits_for_no_library_that_it_does_not_need():
+    loaded = loaded_by("import cpfnet.cli, cpfnet.inference.run")
+    assert not loaded & {*HEAVY, "scipy", "skimage", "nibabel", "pydicom", "highdicom", "matplotlib", "onnxruntime"}

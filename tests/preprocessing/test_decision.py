@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from skimage.morphology import remove_small_objects
 
 from cpfnet.planning import LabelClass, Labels
-from cpfnet.preprocessing.decision import calibrate, decide, drop_small, pieces
+from cpfnet.preprocessing.decision import activate, calibrate, decide, drop_small, pieces
 
 logits = arrays(np.float32, (3, 4, 5), elements=st.floats(-12, 12, width=32))
 temperatures = st.floats(0.4, 10)
@@ -20,6 +20,15 @@ temperatures = st.floats(0.4, 10)
 def labels(count: int, *, exclusive: bool = True) -> Labels:
     values = [(k,) if exclusive else tuple(range(k, count + 1)) for k in range(1, count + 1)]
     return Labels(classes=[LabelClass(name=f"c{v[0]}", values=v) for v in values], exclusive=exclusive)
+
+
+class TestActivate:
+    @given(arrays(np.float32, (2, 3, 4), elements=st.floats(-1e4, 1e4, width=32)))
+    def test_is_scipys(self, z):
+        for exclusive, expected in ((True, softmax(z, axis=1)), (False, expit(z))):
+            found = activate(z, exclusive=exclusive)
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-37)
 
 
 class TestCalibrate:

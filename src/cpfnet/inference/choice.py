@@ -19,7 +19,7 @@ from cpfnet.inference.exports import Choice, Judged
 from cpfnet.inference.runtimes import computes_bf16, installed
 from cpfnet.inference.tiling import Backend
 from cpfnet.model import Model
-from cpfnet.preprocessing.decision import calibrate, decide
+from cpfnet.preprocessing.decision import activate, calibrate, decide
 
 AGREEMENT = 0.999
 """Least share of pixels decided alike."""
@@ -139,10 +139,8 @@ def compare(runs: dict[str, Backend], pieces: np.ndarray, model: Model) -> list[
 
 def decided(logits: np.ndarray, model: Model) -> np.ndarray:
     """Logits ``(N, outputs, *spatial)`` → classes ``(N, *spatial)``, or regions ``(classes, N, *spatial)``, as the Model was fitted to decide."""
-    from scipy.special import expit, softmax
-
     labels, fitted = model.plan.labels, model.fitted
-    planes = np.moveaxis(softmax(logits, axis=1) if labels.exclusive else expit(logits), 1, 0).copy()
+    planes = np.moveaxis(activate(logits, exclusive=labels.exclusive), 1, 0).copy()
     return decide(calibrate(planes, fitted.temperature, exclusive=labels.exclusive), labels, fitted.threshold)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from pydantic import Field
@@ -92,6 +93,12 @@ def keep(model: Model, found: Record) -> None:
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content, taken once unless it changes."""
+    status = file.stat()
+    return _digest(file, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _digest(file: Path, changed: int, size: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

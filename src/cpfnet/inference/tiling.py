@@ -13,6 +13,7 @@ import numpy as np
 
 from cpfnet.errors import NetworkError
 from cpfnet.planning import Plan
+from cpfnet.preprocessing.decision import activate
 
 Backend = Callable[[np.ndarray], np.ndarray]
 """float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``."""
@@ -187,8 +188,6 @@ def _cut(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 def _activate(logits: np.ndarray, pieces: np.ndarray, plan: Plan) -> np.ndarray:
     """Logits → probabilities, checked."""
-    from scipy.special import expit, softmax
-
     expected = (len(pieces), plan.labels.outputs, *pieces.shape[2:])
     if logits.shape != expected:
         raise NetworkError(
@@ -200,4 +199,4 @@ def _activate(logits: np.ndarray, pieces: np.ndarray, plan: Plan) -> np.ndarray:
             "the network gave NaN or infinite values",
             mend="predict in fp32; if that does not help, the weights are damaged: train or copy the model again",
         )
-    return softmax(logits, axis=1) if plan.labels.exclusive else expit(logits)
+    return activate(logits, exclusive=plan.labels.exclusive)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 DARK = 0.2
 """What is darker than this share of the 99 % quantile, counted from the minimum, may be what surrounds a photograph."""
@@ -27,6 +26,8 @@ def local_contrast(x: np.ndarray, radius: float, inside: np.ndarray) -> np.ndarr
     Returns:
         float32 ``(height, width)``.
     """
+    from scipy import ndimage
+
     if not inside.any():
         return np.zeros(x.shape, np.float32)
     sigma = max(1.0, radius * max(x.shape))
@@ -56,6 +57,8 @@ def field_of_view(array: np.ndarray) -> np.ndarray:
     Returns:
         bool ``(height, width)``.
     """
+    from scipy import ndimage
+
     brightest = array.max(axis=0).astype(np.float64)
     low, high = float(brightest.min()), float(np.percentile(brightest, 99))
     dark, _ = ndimage.label(brightest <= low + DARK * (high - low))
