@@ -128,6 +128,13 @@ except cpfnet.CpfnetError as error:
     assert 'which is not installed\n  → pip install "cpfnet[train]"' in done.stdout, done.stderr
 
 
+def test_masks_are_scored_by_a_plan_made_here(python: Path, tmp_path: Path) -> None:
+    data = make_images_dataset(tmp_path / "data")
+    done = run(python, "-m", "cpfnet", "evaluate", data, data / "masks", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1.000" in done.stdout
+
+
 def test_the_doctor_tells_what_it_can_do(python: Path, tmp_path: Path) -> None:
     done = run(python, "-m", "cpfnet", "doctor", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

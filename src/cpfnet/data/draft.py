@@ -43,7 +43,7 @@ class Memory:
 
 def _cuda_bytes() -> int:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
-    if hidden or metadata.version("torch").endswith("+cpu") or not shutil.which("nvidia-smi"):
+    if hidden or _built_for_cpu() or not shutil.which("nvidia-smi"):
         return 0
     command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
@@ -51,6 +51,14 @@ def _cuda_bytes() -> int:
         return max(int(line) for line in answer.split()) * 2**20
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0
+
+
+def _built_for_cpu() -> bool:
+    """Is torch here, without CUDA? Where it is not installed at all, another installation will train on this machine."""
+    try:
+        return metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return False
 
 
 @dataclass

@@ -137,7 +137,7 @@ def _libraries() -> tuple[Any, Any]:
         import nncf
         import openvino
     except ImportError as error:
-        raise NetworkError(f"{error.name} is not installed", mend='pip install "cpfnet[train,int8]"') from None
+        raise NetworkError(f"{error.name} is not installed", mend='pip install "cpfnet[int8]"') from None
     nncf.set_log_level(logging.ERROR)
     return nncf, openvino
 
