@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -290,7 +289,8 @@ def _is_light(item: Item) -> bool:
     for path in item.files:
         place = path.parent if path.name.startswith(SERIES) else path
         try:
-            size += sum(e.stat().st_size for e in os.scandir(place)) if place.is_dir() else place.stat().st_size
+            files = place.rglob("*") if place.is_dir() else [place]
+            size += sum(file.stat().st_size for file in files)
         except OSError:  # said when it is read
             return True
     return size <= LIGHT
