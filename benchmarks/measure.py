@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cpfnet.inference.choice import machine
+from cpfnet.inference.choice import processor
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("cpfnet", "torch", "onnxruntime", "openvino", "nncf", "monai", "numpy", "pydicom", "highdicom")
@@ -84,7 +84,7 @@ def save(name: str, tables: Mapping[str, Sequence[Row]], **more: Any) -> Path:
         except metadata.PackageNotFoundError:
             continue
     found = {
-        "machine": machine(),
+        "machine": processor(),
         "load": os.getloadavg()[0],
         "versions": versions,
         **more,

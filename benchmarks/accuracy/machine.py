@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -10,16 +9,14 @@ from pathlib import Path
 
 import torch
 
+from cpfnet.inference.choice import processor
+
 
 def hardware(device: str) -> str:
     """The device that computes, in words: a GPU's name, or the CPU's with the threads that it computes with."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 def versions() -> dict[str, str]:

@@ -236,7 +236,7 @@ class TestChoice:
         assert np.abs(backend(x) - expected).max() < 1e-4 * np.ptp(expected)  # the first batch is float32's
         (text,) = said
         (kept,) = exports.record(model).choices
-        assert kept.machine == choice.machine()
+        assert kept.setting == choice.setting()
         assert kept.backend in text
         passed = [one for one in kept.judged if one.passed]
         assert kept.backend == min(passed, key=lambda one: one.seconds).backend
@@ -253,10 +253,10 @@ class TestChoice:
         assert exports.record(model).choices == ()
 
     def test_a_choice_of_another_machine_is_not_taken_but_kept(self, model):
-        elsewhere = exports.Choice(machine="another", backend="onnx", on="1 × 32×32 pixels", judged=())
+        elsewhere = exports.Choice(setting="another", backend="onnx", on="1 × 32×32 pixels", judged=())
         choice.remember(model, elsewhere)
         assert choice.known(model) is None
-        choice.remember(model, elsewhere.model_copy(update={"machine": choice.machine()}))
+        choice.remember(model, elsewhere.model_copy(update={"setting": choice.setting()}))
         assert choice.known(model) == "onnx"
         assert len(exports.record(model).choices) == 2
 
@@ -297,6 +297,9 @@ def test_dice_of_all_classes_counts_a_class_only_where_it_is_the_same():
     assert choice.overlap(np.zeros(4), np.zeros(4)) == 1
 
 
-def test_machine_is_the_same_each_time():
-    assert choice.machine() == choice.machine()
-    assert choice.machine().endswith("cores")
+def test_a_choice_holds_for_a_processor_with_its_runtimes():
+    import openvino
+
+    assert choice.setting() == choice.setting()
+    assert choice.setting().startswith(choice.processor() + ", ")
+    assert f"openvino {openvino.__version__.split('-')[0]}" in choice.setting()

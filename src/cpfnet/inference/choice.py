@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference import exports
 from cpfnet.inference.exports import Choice, Judged
-from cpfnet.inference.runtimes import computes_bf16, installed
+from cpfnet.inference.runtimes import MODULES, computes_bf16, installed
 from cpfnet.inference.tiling import Backend
 from cpfnet.model import Model
 from cpfnet.preprocessing.decision import activate, calibrate, decide
@@ -56,7 +57,7 @@ def candidates(model: Model) -> list[str]:
 def known(model: Model) -> str | None:
     """What was chosen for this machine before, if it could still run."""
     found = exports.record(model)
-    name = next((choice.backend for choice in found.choices if choice.machine == machine()), None) if found else None
+    name = next((choice.backend for choice in found.choices if choice.setting == setting()), None) if found else None
     return name if name in candidates(model) else None
 
 
@@ -106,7 +107,7 @@ class Choosing:
                 else f"the fastest here that decides as float32 does (on {size} pixels)"
             )
         )
-        remember(self.model, Choice(machine=machine(), backend=best.backend, on=f"{size} pixels", judged=tuple(judged)))
+        remember(self.model, Choice(setting=setting(), backend=best.backend, on=f"{size} pixels", judged=tuple(judged)))
 
 
 def compare(runs: dict[str, Backend], pieces: np.ndarray, model: Model) -> list[Judged]:
@@ -155,15 +156,21 @@ def remember(model: Model, choice: Choice) -> None:
     found = exports.record(model)
     if found is None:
         return
-    others = tuple(one for one in found.choices if one.machine != choice.machine)
+    others = tuple(one for one in found.choices if one.setting != choice.setting)
     try:
         exports.keep(model, found.model_copy(update={"choices": (*others, choice)}))
     except OutputError:
         return
 
 
-def machine() -> str:
-    """What the speed of a backend depends on: the processor and how many of its cores may be used."""
+def setting() -> str:
+    """What a choice holds for: the processor and the installed runtimes."""
+    versions = (f"{MODULES[name]} {metadata.version(MODULES[name])}" for name in MODULES if installed(name))
+    return ", ".join((processor(), *versions))
+
+
+def processor() -> str:
+    """Its name, and how many of its cores may be used."""
     name, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.is_file():
         lines = (line.partition(":") for line in info.read_text().splitlines())

@@ -39,9 +39,9 @@ class Judged(Strict):
 
 
 class Choice(Strict):
-    """The fastest of the backends that decide as float32 does, on one machine."""
+    """The fastest of the backends that decide as float32 does, on one machine with its runtimes."""
 
-    machine: str
+    setting: str = Field(description="processor and runtimes")
     backend: str
     on: str = Field(description="what was compared")
     judged: tuple[Judged, ...]
