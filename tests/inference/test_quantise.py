@@ -76,6 +76,18 @@ def test_what_is_not_good_enough_is_refused_with_the_figures_and_not_kept(spotti
     assert sorted(p.name for p in (spotting.folder / "exports").iterdir()) == ["network.onnx", "record.yaml"]
 
 
+def test_the_graph_of_other_weights_is_not_run(spotting, tmp_path):
+    cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"), say=lambda text: None)
+    network = spotting.network()
+    with torch.no_grad():
+        network[3].bias.neg_()
+    Model(spotting.plan, spotting.fitted, network.state_dict()).save(spotting.folder)
+    again = Model.load(spotting.folder)
+    assert (spotting.folder / "exports" / "network-int8.xml").is_file()  # it still lies there
+    with pytest.raises(NetworkError, match="was not quantised"):
+        backend_of(again, "openvino-int8")
+
+
 def test_another_dataset_is_refused(spotting, tmp_path):
     root = tmp_path / "data"
     bright_spots(root)

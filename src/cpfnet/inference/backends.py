@@ -68,7 +68,8 @@ def backend_of(
             return openvino_backend(graph, "bf16")
         case "openvino-int8":
             graph = prepared(model).with_name(exports.INT8)
-            if not graph.is_file():
+            found = exports.record(model)
+            if found is None or found.int8 is None:  # a graph that lies there may be of earlier weights
                 raise NetworkError(
                     "the network was not quantised",
                     where=model.folder,
