@@ -400,7 +400,7 @@ def export(
             from cpfnet.inference.quantise import quantise
 
             assert data is not None  # refused above
-            return quantise(one, load(Path(data)), progress=progress, say=say)[0]
+            return quantise(one, load(Path(data)), progress=progress, say=say)
         case "bundle":
             from cpfnet.deployment.bundle import write_bundle
 

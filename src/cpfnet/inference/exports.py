@@ -33,7 +33,7 @@ class Judged(Strict):
     backend: str
     seconds: float = Field(ge=0, description="for what was compared; median of repetitions")
     agreement: Fraction = Field(description="share of pixels decided alike")
-    dice: Fraction = Field(description="lowest Dice of a class with what float32 finds")
+    dice: Fraction = Field(description="Dice with what float32 finds, all classes together")
     gain: float | None = Field(None, description="change of the mean Dice against the truth; null: no truth was given")
     passed: bool
 

@@ -45,9 +45,7 @@ RESTORED = 0.0005
 """Where plain quantisation is not good enough, layers go back to float until the calibration pieces are decided alike but for this share."""
 
 
-def quantise(
-    model: Model, dataset: Dataset, *, progress: bool = False, say: Callable[[str], None] = print
-) -> tuple[Path, Judged]:
+def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Callable[[str], None] = print) -> Path:
     """Make the int8 graph beside the Model.
 
     Plain post-training quantisation first (per-channel weights, activations calibrated on the pieces). If what it decides on the validation
@@ -60,7 +58,7 @@ def quantise(
         say: told how it went.
 
     Returns:
-        The graph, and what it was judged by: ``on`` the validation cases, with the truth.
+        The graph; what it was judged by is kept in the record.
 
     Raises:
         NetworkError: NNCF is not installed, or int8 is not good enough for this Model; the figures are said.
@@ -125,7 +123,7 @@ def quantise(
                 exports.keep(
                     model, found.model_copy(update={"int8": judged, "choices": ()})
                 )  # each machine chooses anew
-                return path, judged
+                return path
     raise NetworkError(
         f"int8 is not good enough for this Model: {figures}", where=model.folder, mend="predict with --backend auto"
     )
