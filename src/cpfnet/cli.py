@@ -237,7 +237,7 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="MODEL... INPUT...",
-            help="Model folders (several: an ensemble), then files, folders, ZIPs of DICOM, or globs.",
+            help="Model folders (several: an ensemble), then files, folders, ZIPs of DICOM, globs, or lists of these (.txt).",
             show_default=False,
         ),
     ],
@@ -268,6 +268,15 @@ def predict(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Do this part of the inputs only, such as 3/8, for job arrays.")
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where: this process, or the machines of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Of the cluster's head; default: the cluster that this machine is part of."
+        ),
+    ] = None,
     backend: Backend = "auto",
     device: Device = "auto",
 ) -> None:
@@ -279,6 +288,7 @@ def predict(
     - `cpfnet predict fold0 fold1 images/ -o masks --overlays`
     - `cpfnet predict model studies/ -o masks --format rtstruct`
     - `cpfnet predict model studies/ -o masks --shard 3/8 --resume`
+    - `cpfnet predict model studies.txt -o masks --engine ray --address 10.0.0.1:6379`
     """
     from cpfnet import verbs
     from cpfnet.model import is_model
@@ -317,6 +327,8 @@ def predict(
         overwrite=overwrite,
         resume=resume,
         shard=shard,
+        engine=engine,
+        address=address,
         backend=backend,
         device=device,
         progress=True,

@@ -21,6 +21,7 @@ _LIBRARIES = {
     "openvino": ("OpenVINO", 'pip install "cpfnet[runtime]"'),
     "onnxruntime": ("ONNX Runtime", 'pip install "cpfnet[onnxruntime]"'),
     "nncf": ("NNCF", 'pip install "cpfnet[int8]"'),
+    "ray": ("Ray", 'pip install "cpfnet[cluster]"'),
 }
 """Modules that the extras of the package bring → what they are called, and how to get them."""
 

@@ -284,6 +284,8 @@ def predict_files(
     overwrite: bool = False,
     resume: bool = False,
     shard: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     backend: str = "auto",
     device: str = "auto",
     progress: bool = False,
@@ -294,7 +296,7 @@ def predict_files(
     Args:
         models: Model(s) or their folders; several average their probabilities.
         inputs: files, folders, ZIP archives or patterns, as a shell would pass them; DICOM series one by one as
-            ``FOLDER/series=UID``.
+            ``FOLDER/series=UID``; a text file (``.txt``) that lists such inputs, one a line.
         out: folder for the label maps, called as their inputs; made if need be.
         format: of the label maps: ``"same"`` as the input (for DICOM ``"dicom-seg"``), ``"nifti"``, ``"png"``, ``"tiff"``,
             ``"dicom-seg"``, ``"dicom-labelmap"`` or ``"rtstruct"``.
@@ -308,6 +310,8 @@ def predict_files(
         overwrite: replace existing results; inputs are never replaced.
         resume: go on with an interrupted run into ``out``: inputs all of whose results are there are left alone.
         shard: ``"i/n"``, i from 1: do this part of the inputs only; n runs with the same inputs, on any machines, do all of them, each once.
+        engine: ``"local"``: this process; ``"ray"``: the machines of a Ray cluster, which all see inputs, models and ``out`` under the same paths.
+        address: ``host:port`` of the cluster's head; default: the one that this machine, or the variable ``RAY_ADDRESS``, belongs to, else one of this machine alone.
         backend: as for `predict`.
         device, progress, say: as for `train`.
 
@@ -316,7 +320,7 @@ def predict_files(
         its validation cases did, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at first on top.
 
     Raises:
-        CpfnetError: no input at all, the models do not belong together, or ``out`` cannot be written.
+        CpfnetError: no input at all, the models do not belong together, no such cluster, or ``out`` cannot be written.
     """
     from cpfnet.inference.run import predict_files as run
     from cpfnet.inference.sharding import Shard
@@ -336,6 +340,8 @@ def predict_files(
         overwrite=overwrite,
         resume=resume,
         shard=None if shard is None else Shard.parse(shard),
+        engine=engine,
+        address=address,
         backend=backend,
         device=device,
         progress=progress,

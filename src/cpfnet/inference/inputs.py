@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,9 @@ IMAGES = ("images", "imagesTs")
 
 NO_IMAGES = {"mask", "masks", "label", "labels", "labelsTr", "labelsTs", "roi"}
 """Folders of a data set that hold no images."""
+
+LIST = ".txt"
+"""Ends the name of a text file that lists inputs, one a line."""
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -57,13 +60,14 @@ def collect(
     source: str = "",
     out: Path | None = None,
 ) -> list[Item]:
-    """Look up files, folders and patterns.
+    """Look up files, folders, patterns, and lists of these.
 
     A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in the
     ``images/`` of its subfolders, else in all subfolders but label folders; and every DICOM series in it or below. Channel files
     ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several channels, unless the first alone has them all; DICOM files
     of one series make one image (see `series_items`). Results are called as their inputs; where two inputs share a name,
-    all keep their folders below the inputs' common one.
+    all keep their folders below the inputs' common one. A list is a text file with one of them a line, relative to its own folder; empty lines and those that begin
+    with # do not count.
 
     Args:
         inputs: as a shell would pass them, patterns too.
@@ -73,12 +77,15 @@ def collect(
 
     Returns:
         Pictures and NIfTI in the order given, each file once, then DICOM series; what led nowhere comes last, with its error.
+
+    Raises:
+        CpfnetError: a list cannot be read.
     """
     files: dict[Path, None] = {}  # an ordered set
     dicom: dict[Path, None] = {}
     errors: list[Item] = []
     folders: list[Path] = []  # without pictures: perhaps with DICOM
-    for given in map(str, inputs):
+    for given in _unlisted(inputs):
         path = Path(given)
         found = [path]
         if not path.exists() and glob.has_magic(given):
@@ -110,6 +117,27 @@ def collect(
             )
             errors.append(Item((folder,), folder.name, error))
     return _distinct(_named(_grouped(list(files), channels)) + series) + errors
+
+
+def _unlisted(inputs: Sequence[str | Path]) -> Iterator[str]:
+    """What was given, and in place of lists what they say."""
+    for given in map(str, inputs):
+        path = Path(given)
+        if path.suffix.lower() != LIST or path.is_dir():
+            yield given
+            continue
+        try:  # names on disk need not be UTF-8; surrogates give their bytes back when the file is opened
+            text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        except OSError as error:
+            raise CpfnetError(
+                f"cannot be read: {error.strerror}", where=path, mend="give a text file with one input a line"
+            ) from None
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        if "\0" in text or not lines:
+            found = "is no plain text, or UTF-16" if "\0" in text else "lists nothing"
+            raise CpfnetError(found, where=path, mend="write one input a line, as UTF-8")
+        for line in lines:
+            yield str(path.parent / line)
 
 
 def _images_in(folder: Path, out: Path | None) -> list[Path]:
