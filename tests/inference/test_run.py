@@ -343,3 +343,39 @@ class TestCollect:
         items = collect([tmp_path / "empty", tmp_path / "a.png"], channels=1)
         assert [(item.name, item.error is None) for item in items] == [("a", True), ("empty", False)]
         assert "holds no image file" in str(items[1].error)
+
+
+class TestLists:
+    def test_a_list_names_inputs_beside_it(self, tmp_path):
+        image, expected = picture()
+        for name in ("a.png", "b.png", "sub/c.png", "sub/d.png", "e f.png"):
+            data.write_raster(tmp_path / "in" / name, image)
+        lines = ["# chosen by hand", "", "b.png", "sub", "  e f.png  ", str(tmp_path / "in" / "a.png"), "none.png"]
+        (tmp_path / "in" / "list.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+        outcomes = run(images_model(), [tmp_path / "in" / "list.txt"], tmp_path / "out")
+        names = ["b.png", "c.png", "d.png", "e f.png", "a.png"]
+        assert [o.output.name for o in outcomes if o.status == "done"] == names
+        assert [o.path.name for o in outcomes if o.status == "failed"] == ["none.png"]
+        np.testing.assert_array_equal(read(tmp_path / "out" / "e f.png"), expected)
+
+    def test_a_list_in_a_folder_is_no_input(self, tmp_path):
+        data.write_raster(tmp_path / "in" / "a.png", picture()[0])
+        (tmp_path / "in" / "list.txt").write_text("nothing.png\n")
+        assert [o.path.name for o in run(images_model(), [tmp_path / "in"], tmp_path / "out")] == ["a.png"]
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            (None, "cannot be read: No such file"),
+            (b"\n# only this\n", "lists nothing"),
+            ("a.png".encode("utf-16"), "UTF-16"),
+        ],
+    )
+    def test_a_list_that_says_nothing_is_refused(self, tmp_path, content, found):
+        file = tmp_path / "list.txt"
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(CpfnetError, match=found) as caught:
+            run(images_model(), [file], tmp_path / "out")
+        assert str(file) in caught.value.where
+        assert not (tmp_path / "out").exists()

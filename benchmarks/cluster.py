@@ -1,0 +1,164 @@
+"""`cpfnet predict --engine ray` from shell to files: python -m benchmarks cluster
+
+Photographs of 512² through CPFNet (random weights, OpenVINO in float32): one process, and clusters of one and of two workers, all on this machine. A worker, and the one process, have one core
+each, which is how two cores can show anything; the command that hands out the work shares the first. What an input costs beside its network is measured with small ones, as the difference between many and few: what
+the command itself computes, what it keeps in memory, what it asks of the file system (where strace is installed). docs/how-to/cluster.md reckons with these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import compared, save
+from benchmarks.predict import make_images, make_model
+
+CPFNET = Path(sys.executable).with_name("cpfnet")
+FEW, MANY = 100, 1100
+"""Small inputs that are predicted."""
+
+LISTED = (20_000, 120_000)
+"""Inputs that are done already."""
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What is started within runs on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[str]:
+    """The address of a Ray cluster with one core a worker."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # no nicer than the one process
+    from ray.cluster_utils import Cluster
+
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        with on_core(0):
+            made = Cluster(initialize_head=True, head_node_args={"temp_dir": folder, **small})
+        for core in range(1, workers):
+            with on_core(core):
+                made.add_node(**small)
+        yield made.address
+        made.shutdown()
+
+
+def run(command: Sequence[Any]) -> Any:
+    """What the process used; it must do all."""
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command}: {status}")
+    return used
+
+
+def timed(command: Sequence[Any], out: Path) -> tuple[float, float, float]:
+    """Seconds in all, seconds to the first result, results a minute from then on."""
+    shutil.rmtree(out, ignore_errors=True)
+    start, clock = time.time(), time.perf_counter()
+    run(command)
+    seconds = time.perf_counter() - clock
+    written = sorted(file.stat().st_mtime for file in out.glob("*.png"))
+    return seconds, written[0] - start, 60 * (len(written) - 1) / (written[-1] - written[0])
+
+
+def speeds(
+    folder: Path, addresses: dict[int, str], *, count: int, rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Seconds of each way round by round, and what else they tell."""
+    model, images, out = folder / "model", make_images(folder / "images", count), folder / "out"
+    base = [CPFNET, "predict", model, images, "-o", out, "--backend", "openvino", "--force"]
+    ways = {"one process, one core": ["taskset", "-c", "1", *base]}
+    ways |= {
+        f"{number} worker{'s' * (number > 1)}, one core each": [*base, "--engine", "ray", "--address", address]
+        for number, address in addresses.items()
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    first: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, command in ways.items():
+            found = timed(command, out)
+            if number:  # the first round warms up
+                for kept, value in zip((taken, first, rates), found, strict=True):
+                    kept[name].append(value)
+    files = {"read": images, "written": out}
+    sizes = {name: sum(file.stat().st_size for file in place.glob("*.png")) / count for name, place in files.items()}
+
+    def middle(values: dict[str, list[float]]) -> dict[str, float]:
+        return {name: round(sorted(some)[len(some) // 2], 2) for name, some in values.items()}
+
+    return taken, {
+        "seconds to the first result": middle(first),
+        "results a minute from then on": middle(rates),
+        "bytes a study": {name: round(size) for name, size in sizes.items()},
+    }
+
+
+def costs(folder: Path, address: str) -> dict[str, Any]:
+    """What an input costs the command, by the difference between many and few."""
+    model = folder / "model"
+    engine = ["--backend", "openvino", "--force", "--engine", "ray", "--address", address]
+    cpu = []
+    for count in (FEW, MANY):
+        images = make_images(folder / f"small-{count}", count, 64)
+        used = run([CPFNET, "predict", model, images, "-o", folder / f"small-out-{count}", *engine])
+        cpu.append(used.ru_utime + used.ru_stime)
+    found: dict[str, Any] = {"seconds of the command's CPU a study": (cpu[1] - cpu[0]) / (MANY - FEW)}
+    memory, seconds = [], []
+    for count in LISTED:
+        images, out = folder / f"listed-{count}", folder / f"listed-out-{count}"
+        for place in (images, out):
+            place.mkdir()
+            for number in range(count):
+                (place / f"{number:07d}.png").touch()
+        start = time.perf_counter()
+        used = run([CPFNET, "predict", model, images, "-o", out, "--resume", *engine])
+        seconds.append(time.perf_counter() - start)
+        memory.append(used.ru_maxrss * 1024)
+    many = LISTED[1] - LISTED[0]
+    found["bytes of the command's memory a study"] = round((memory[1] - memory[0]) / many)
+    found["seconds to find a study and see that it is done"] = (seconds[1] - seconds[0]) / many
+    if shutil.which("strace"):
+        calls = [traced(model, make_images(folder / f"traced-{count}", count, 64)) for count in (10, 60)]
+        found["calls to the file system that name a study's file"] = (calls[1] - calls[0]) / 50
+    return found
+
+
+def traced(model: Path, images: Path) -> int:
+    """Calls to the file system that name one of the images or their results."""
+    trace, out = images.with_suffix(".trace"), images.with_suffix(".out")
+    strace = ["strace", "-f", "-qq", "-e", "trace=%file", "-o", trace]
+    run([*strace, CPFNET, "predict", model, images, "-o", out, "--backend", "openvino", "--force"])
+    lines = trace.read_text(errors="replace").splitlines()
+    return sum(f"{images}/" in line or f"{out}/" in line for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, cluster(1) as one, cluster(2) as two:
+        folder = Path(name)
+        subprocess.run([CPFNET, "export", make_model(folder / "model", volumes=False), "--to", "onnx"], check=True)
+        taken, more = speeds(folder, {1: one, 2: two}, count=options.count, rounds=options.rounds)
+        more |= costs(folder, two)
+    save("cluster", {f"{options.count} images of 512², PNG to PNG, float32": compared(taken)}, **more)
+
+
+if __name__ == "__main__":
+    main()
