@@ -174,6 +174,16 @@ def test_written_type_is_the_smallest_that_fits(value: int, dtype: type) -> None
     assert lb.decode(np.array([[0, 1]]), one(value)).dtype == dtype
 
 
+@pytest.mark.parametrize("value", [1, 255, 256, -1])
+def test_values_may_take_the_place_of_classes(value: int) -> None:
+    classes = np.random.default_rng(0).integers(0, 2, (3, 4, 5), np.uint8)
+    expected, place = lb.decode(classes, one(value)), classes.copy()
+    written = lb.decode(place, one(value), overwrite=True)
+    np.testing.assert_array_equal(written, expected)
+    assert written.dtype == expected.dtype
+    assert np.shares_memory(written, place) == (expected.dtype == np.uint8)
+
+
 def test_grey_rgb_is_grey() -> None:
     """A 0/255 mask saved as RGB, with or without alpha, is the grey one."""
     plane = np.array([[0, 255, 255]], dtype=np.uint8)

@@ -217,13 +217,14 @@ def undrawn(label: Image, labels: Labels) -> tuple[str, ...]:
     )
 
 
-def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
+def decode(classes: np.ndarray, labels: Labels, *, overwrite: bool = False) -> np.ndarray:
     """Predicted classes → file values.
 
     Args:
         classes: exclusive: ``([depth,] height, width)`` integers, 0 background, k+1 class k. Regions: bool
             ``(classes, [depth,] height, width)``; a pixel takes the value of exactly its regions, or without one that of the last.
         labels: the Plan's.
+        overwrite: ``classes`` may hold the result, where it can: half the memory.
 
     Returns:
         ``([depth,] height, width)``, uint8 where all values fit, else uint16 or int32; colours packed as
@@ -236,7 +237,9 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
     low, high = min(values), max(values)
     dtype = np.uint8 if low >= 0 and high < 2**8 else np.uint16 if low >= 0 and high < 2**16 else np.int32
     if labels.exclusive:
-        return look_up(np.array(values, dtype=dtype), classes)
+        return look_up(
+            np.array(values, dtype=dtype), classes, out=classes if overwrite and classes.dtype == dtype else None
+        )
     out = np.full(classes.shape[1:], background, dtype=dtype)
     for plane, value in zip(classes, written, strict=True):
         out[plane] = value
@@ -246,9 +249,10 @@ def decode(classes: np.ndarray, labels: Labels) -> np.ndarray:
     return out
 
 
-def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """``table[codes]`` of each pixel, slice by slice: indexing takes 8 bytes a pixel on its way."""
-    out = np.empty(codes.shape, dtype=table.dtype)
+def look_up(table: np.ndarray, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """``table[codes]`` of each pixel, slice by slice: indexing takes 8 bytes a pixel on its way; ``out`` may be ``codes``."""
+    if out is None:
+        out = np.empty(codes.shape, dtype=table.dtype)
     for index, own in enumerate(codes):
         out[index] = table[own]
     return out

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from cpfnet.inference.backends import backend_of, torch_backend
 from cpfnet.model import Model
 from cpfnet.network import zoo
 from cpfnet.planning import NetworkPlan
+from tests.data import write_raster
 from tests.inference.oracle import make_model
 
 
@@ -301,3 +304,16 @@ def test_a_choice_holds_for_a_processor_with_its_runtimes():
     assert choice.setting() == choice.setting()
     assert choice.setting().startswith(choice.processor() + ", ")
     assert f"openvino {openvino.__version__.split('-')[0]}" in choice.setting()
+
+
+def test_a_picture_takes_neither_torch_nor_scipy(tiny, tmp_path):
+    """They would take longer to load than all the rest."""
+    write_raster(tmp_path / "a.png", np.random.default_rng(0).integers(0, 200, (64, 64, 3), np.uint8))
+    program = f"""
+import sys, cpfnet
+model = cpfnet.Model.load({str(tiny.folder)!r})
+done = cpfnet.predict_files(model, [{str(tmp_path / "a.png")!r}], {str(tmp_path / "out")!r}, backend="openvino", force=True)
+print(done[0].status, *{{"torch", "monai", "scipy", "skimage"}} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "done", done.stderr
