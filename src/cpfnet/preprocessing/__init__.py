@@ -212,7 +212,7 @@ def restore(
         if unsure is not None and doubt is not None:
             trace.orient(unsure)[run] = doubt(planes)
     return Segmentation(
-        np.ascontiguousarray(labels.decode(drop_small(classes, plan.labels, smallest), plan.labels)),
+        np.ascontiguousarray(labels.decode(drop_small(classes, plan.labels, smallest), plan.labels, overwrite=True)),
         affine=trace.affine,
         source=trace.source,
         probabilities=kept,
