@@ -40,9 +40,9 @@ class Row:
     rounds: int
 
 
-def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> list[Row]:
-    """Run all in turns, once unmeasured and then ``rounds`` times; the first is what the others are compared with."""
-    for run in runs.values():
+def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int, warm: bool = True) -> list[Row]:
+    """Run all in turns, once unmeasured (``warm``) and then ``rounds`` times; the first is what the others are compared with."""
+    for run in runs.values() if warm else ():
         run()
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):

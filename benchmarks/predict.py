@@ -71,8 +71,8 @@ def plain_series(weights: Path, source: Path, out: Path) -> None:
     ).save_as(out / "mask.dcm")
 
 
-def make_model(folder: Path, *, volumes: bool) -> Path:
-    """CPFNet with random weights, as `cpfnet train` would leave it."""
+def make_model(folder: Path, *, volumes: bool, structures: int = 1, patch: int = 512) -> Path:
+    """CPFNet with random weights, as `cpfnet train` would leave it; ``patch``: no image may be smaller, or it is padded."""
     import torch
 
     from cpfnet import CPFNet
@@ -80,6 +80,7 @@ def make_model(folder: Path, *, volumes: bool) -> Path:
     from cpfnet.planning import Plan
 
     names = ["CT"] if volumes else ["red", "green", "blue"]
+    values = [255] if structures == 1 else range(1, structures + 1)
     intensity = {"kind": "window", "low": -150, "high": 250} if volumes else {"kind": "scale", "full": 255}
     plan = Plan.model_validate(
         {
@@ -87,15 +88,15 @@ def make_model(folder: Path, *, volumes: bool) -> Path:
             "modality": "ct" if volumes else "other",
             "source": "volumes" if volumes else "images",
             "channels": [{"name": name, "intensity": intensity} for name in names],
-            "labels": {"classes": [{"name": "organ", "values": [255]}]},
-            "spatial": {"patch": [512, 512]},
+            "labels": {"classes": [{"name": f"organ {value}", "values": [value]} for value in values]},
+            "spatial": {"patch": [patch, patch]},
             "network": {"name": "cpfnet", "weights": "none"},
             "training": {"samples": 1},
-            "inference": {"batch": 1},
+            "inference": {"batch": 1, "mirror": ["height", "width"]},
         }
     )
     torch.manual_seed(0)
-    network = CPFNet(len(names), 2).eval()
+    network = CPFNet(len(names), 1 + structures).eval()
     channels = tuple(
         FittedChannel(name=name, low=-1000 if volumes else 0, high=1000 if volumes else 255) for name in names
     )
@@ -103,16 +104,16 @@ def make_model(folder: Path, *, volumes: bool) -> Path:
     return folder
 
 
-def make_images(folder: Path, count: int) -> Path:
+def make_images(folder: Path, count: int, side: int = 512) -> Path:
     from PIL import Image
 
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(count):  # smooth with a little noise: PNG compresses them as it does photographs
         coarse = Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).resize(
-            (512, 512), Image.Resampling.BICUBIC
+            (side, side), Image.Resampling.BICUBIC
         )
-        noisy = np.asarray(coarse, np.int16) + rng.integers(-4, 5, (512, 512, 3))
+        noisy = np.asarray(coarse, np.int16) + rng.integers(-4, 5, (side, side, 3))
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:04d}.png")
     return folder
 
