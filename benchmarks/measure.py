@@ -41,7 +41,7 @@ class Row:
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int, warm: bool = True) -> list[Row]:
-    """Run all in turns, once unmeasured (``warm``) and then ``rounds`` times; the first is what the others are compared with."""
+    """Run all in turns, once unmeasured (``warm``; what takes a minute needs none) and then ``rounds`` times; the first is what the others are compared with."""
     for run in runs.values() if warm else ():
         run()
     taken: dict[str, list[float]] = {name: [] for name in runs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -42,18 +42,23 @@ def bars(title: str, rows: Sequence[Row], path: Path) -> None:
 
 def lines(curves: Sequence[Curve], path: Path) -> None:
     """Seconds and MiB of each curve, log–log; all of one kind on one scale, and beside them the slope of what is proportional."""
-    figure = Figure(figsize=(7.2, 2.3 * len(curves) / 3 * 2), layout="constrained")
     across = 3
-    panels = figure.subplots(2 * len(curves) // across, across, sharey=False)
+    down = 2 * len(curves) // across
+    figure = Figure(figsize=(7.2, 1.7 * down), layout="constrained")
+    panels = figure.subplots(down, across)
     for number, curve in enumerate(curves):
         block, column = divmod(number, across)
-        for row, (cost, unit) in enumerate(((curve.seconds, "seconds"), (curve.mib, "MiB"))):
+        costs = (curve.seconds, "seconds", (0.1, 1, 10, 100)), (curve.mib, "MiB", (30, 100, 300, 1000, 3000))
+        for row, (cost, unit, ticks) in enumerate(costs):
             axes = panels[2 * block + row][column]
             axes.loglog(curve.work, cost, color=BLUE, marker="o", markersize=3.5, linewidth=1.4)
             like = [cost[-1] * work / curve.work[-1] for work in curve.work]
             axes.loglog(curve.work, like, color=GREY, linewidth=1, linestyle="--", zorder=0)
-            axes.set_ylim(*((0.05, 100) if row == 0 else (30, 6000)))
+            axes.set_ylim(ticks[0] / 2, ticks[-1] * 2)
             axes.annotate(f"slope {curve.slope(cost):.2f}", (0.05, 0.9), xycoords="axes fraction", fontsize=7.5)
+            axes.set_xticks(curve.work, [f"{n:,}" if n < 10_000 else f"{n / 1e6:.2g} M" for n in curve.work])
+            axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
             axes.tick_params(labelsize=7)
             axes.spines[["top", "right"]].set_visible(False)
             if column == 0:
@@ -65,25 +70,53 @@ def lines(curves: Sequence[Curve], path: Path) -> None:
     figure.savefig(path, dpi=160)
 
 
+def line(parts: Mapping[str, float], path: Path) -> None:
+    """One bar of seconds, cut into its parts."""
+    figure = Figure(figsize=(7.2, 1.1), layout="constrained")
+    axes = figure.subplots()
+    start, shades = 0.0, (GREY, "#86b6ef", BLUE, "#104281")
+    for (name, seconds), colour in zip(parts.items(), shades, strict=True):
+        axes.barh(0, seconds, left=start, height=0.5, color=colour, label=f"{name} {seconds:.2f}")
+        start += seconds
+    axes.set_yticks([])
+    axes.set_xlabel("seconds", fontsize=8)
+    axes.tick_params(axis="both", length=0, labelsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(parts), frameon=False, fontsize=8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.savefig(path, dpi=160)
+
+
 def main() -> None:
     texts = {}
     for file in sorted(RESULTS.glob("*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
-        parts, rounds = [], 0
-        for number, (title, rows) in enumerate(found["tables"].items()):
+        parts, rounds = [], set()
+        for number, (title, rows) in enumerate(found.get("tables", {}).items()):
             rows = [Row(**row) for row in rows]
             picture = DOCS / "_static" / f"speed-{file.stem}-{number}.png"
             bars(title, rows, picture)
             parts.append(f"### {title}\n\n![{title}](../_static/{picture.name})\n\n{table(rows)}\n")
-            rounds = rows[0].rounds
+            rounds.add(rows[0].rounds)
         if "curves" in found:
             curves = [Curve(**curve) for curve in found["curves"]]
             picture = DOCS / "_static" / f"speed-{file.stem}.png"
             lines(curves, picture)
             parts.append(f"![{file.stem}](../_static/{picture.name})\n\n{growth.table(curves)}\n")
-            rounds = curves[0].rounds
+            rounds.add(curves[0].rounds)
+        if "parts" in found:
+            picture = DOCS / "_static" / f"speed-{file.stem}.png"
+            line(found["parts"], picture)
+            whole, imports = sum(found["parts"].values()), found["imports"].items()
+            parts.append(f"![{file.stem}](../_static/{picture.name})\n")
+            parts.append(f"From shell to file {whole:.2f} s. The longest imports, each with what it imports itself:")
+            parts[-1] += f" {', '.join(f'{name} {seconds:.2f}' for name, seconds in imports)}.\n"
+            rounds.add(found["rounds"])
+        if not parts:  # told elsewhere
+            continue
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-        parts.append(f"{found['machine']}; {versions}. Medians of {rounds} interleaved rounds.\n")
+        parts.append(
+            f"{found['machine']}; {versions}. Medians of {' and '.join(map(str, sorted(rounds)))} interleaved rounds.\n"
+        )
         texts[file.stem] = "\n".join(parts)
     print(f"{PAGE}: filled {', '.join(fill(PAGE, texts))}")
 

@@ -156,7 +156,7 @@ def volumes(folder: Path, peer: Peer, *, count: int, mirrored: bool, rounds: int
         return fresh(lambda: subprocess.run([*command, *["--tta"] * mirrored], check=True, capture_output=True))
 
     runs = {f"{peer}, NIfTI to NIfTI": fresh(lambda: peer.predict(source, out, mirrored=mirrored))}
-    for backend in ("torch", "openvino", "openvino-bf16"):
+    for backend in ("openvino", "openvino-bf16"):
         runs[f"cpfnet --backend {backend}, NIfTI to NIfTI"] = ours(source, backend)
     runs["cpfnet --backend openvino-bf16, DICOM to SEG"] = ours(series, "openvino-bf16")
     return interleaved(runs, rounds=rounds, warm=False)

@@ -152,7 +152,7 @@ def measured(what: str, folder: Path, *, count: int, rounds: int) -> list[Row]:
         runs[f"cpfnet predict --backend {name}"] = shell(
             [cpfnet, "predict", model, source, "-o", out, "--backend", name, "--force"]
         )
-    return interleaved(runs, rounds=rounds)
+    return interleaved(runs, rounds=rounds, warm=False)
 
 
 def main() -> None:

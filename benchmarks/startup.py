@@ -14,6 +14,7 @@ import sys
 import tempfile
 import venv
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +67,20 @@ def main() -> None:
             return run
 
         runs = {
-            "cpfnet predict": shell(predict),
-            "… until the network is ready": shell([python, "-c", COMPILE.format(str(model))]),
-            "… until the libraries are loaded": shell([python, "-c", LOAD]),
-            "… cpfnet --version": shell([cpfnet, "--version"]),
-            "… python -c pass": shell([python, "-c", "pass"]),
+            "image": shell(predict),
+            "network": shell([python, "-c", COMPILE.format(str(model))]),
+            "libraries": shell([python, "-c", LOAD]),
+            "Python": shell([python, "-c", "pass"]),
         }
-        rows = interleaved(runs, rounds=options.rounds)
+        until = {row.name: row.seconds for row in interleaved(runs, rounds=options.rounds)}
         shutil.rmtree(out, ignore_errors=True)
         longest = imports([python, "-X", "importtime", *predict])
-    for package, seconds in longest:
-        print(f"{package:20} {seconds:.2f} s")
-    save("startup", {"one image of 512², without PyTorch": rows}, imports=dict(longest))
+    parts = {name: until[name] - until.get(before, 0) for name, before in pairwise((*runs, ""))}
+    parts = {name: parts[name] for name in reversed(parts)}
+    whole = sum(parts.values())
+    print(f"{whole:.2f} s: {', '.join(f'{name} {seconds:.2f}' for name, seconds in parts.items())}")
+    print(f"of the libraries: {', '.join(f'{name} {seconds:.2f}' for name, seconds in longest)}")
+    save("startup", {}, rounds=options.rounds, parts=parts, imports=dict(longest))
 
 
 if __name__ == "__main__":
