@@ -1,6 +1,6 @@
 """`cpfnet predict --engine ray` from shell to files: python -m benchmarks cluster
 
-Photographs of 512² through CPFNet (random weights, OpenVINO in float32): one process, and clusters of one and of two workers, all on this machine. A worker, and the one process, have one core
+Photographs of 256² through CPFNet (random weights, OpenVINO in float32): one process, and clusters of one and of two workers, all on this machine. A worker, and the one process, have one core
 each, which is how two cores can show anything; the command that hands out the work shares the first. What an input costs beside its network is measured with small ones, as the difference between many and few: what
 the command itself computes, what it keeps in memory, what it asks of the file system (where strace is installed). docs/how-to/cluster.md reckons with these.
 """
@@ -26,8 +26,14 @@ CPFNET = Path(sys.executable).with_name("cpfnet")
 FEW, MANY = 100, 1100
 """Small inputs that are predicted."""
 
-LISTED = (20_000, 120_000)
+LISTED = (5_000, 45_000)
 """Inputs that are done already."""
+
+
+def made(folder: Path, side: int) -> Path:
+    """A Model for images of this size, with its graph."""
+    subprocess.run([CPFNET, "export", make_model(folder, volumes=False, patch=side), "--to", "onnx"], check=True)
+    return folder
 
 
 @contextmanager
@@ -56,13 +62,16 @@ def cluster(workers: int) -> Iterator[str]:
         made.shutdown()
 
 
-def run(command: Sequence[Any]) -> Any:
-    """What the process used; it must do all."""
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{command}: {status}")
-    return used
+def run(command: Sequence[Any]) -> tuple[float, int]:
+    """Seconds of CPU and most bytes of memory that the command used, which must do all."""
+    # Through a small process: what is started by a large one is said to have been as large.
+    text = (
+        "import resource, subprocess as s, sys; s.run(sys.argv[1:], check=True, stdout=s.DEVNULL, stderr=s.DEVNULL)\n"
+    )
+    text += "u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime, u.ru_maxrss * 1024)"
+    done = subprocess.run([sys.executable, "-c", text, *map(str, command)], capture_output=True, text=True, check=True)
+    cpu, memory = done.stdout.split()
+    return float(cpu), int(memory)
 
 
 def timed(command: Sequence[Any], out: Path) -> tuple[float, float, float]:
@@ -79,7 +88,7 @@ def speeds(
     folder: Path, addresses: dict[int, str], *, count: int, rounds: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Seconds of each way round by round, and what else they tell."""
-    model, images, out = folder / "model", make_images(folder / "images", count), folder / "out"
+    model, images, out = made(folder / "model", 256), make_images(folder / "images", count, 256), folder / "out"
     base = [CPFNET, "predict", model, images, "-o", out, "--backend", "openvino", "--force"]
     ways = {"one process, one core": ["taskset", "-c", "1", *base]}
     ways |= {
@@ -110,13 +119,12 @@ def speeds(
 
 def costs(folder: Path, address: str) -> dict[str, Any]:
     """What an input costs the command, by the difference between many and few."""
-    model = folder / "model"
+    model = made(folder / "small", 64)
     engine = ["--backend", "openvino", "--force", "--engine", "ray", "--address", address]
     cpu = []
     for count in (FEW, MANY):
         images = make_images(folder / f"small-{count}", count, 64)
-        used = run([CPFNET, "predict", model, images, "-o", folder / f"small-out-{count}", *engine])
-        cpu.append(used.ru_utime + used.ru_stime)
+        cpu.append(run([CPFNET, "predict", model, images, "-o", folder / f"small-out-{count}", *engine])[0])
     found: dict[str, Any] = {"seconds of the command's CPU a study": (cpu[1] - cpu[0]) / (MANY - FEW)}
     memory, seconds = [], []
     for count in LISTED:
@@ -126,15 +134,14 @@ def costs(folder: Path, address: str) -> dict[str, Any]:
             for number in range(count):
                 (place / f"{number:07d}.png").touch()
         start = time.perf_counter()
-        used = run([CPFNET, "predict", model, images, "-o", out, "--resume", *engine])
+        memory.append(run([CPFNET, "predict", model, images, "-o", out, "--resume", *engine])[1])
         seconds.append(time.perf_counter() - start)
-        memory.append(used.ru_maxrss * 1024)
     many = LISTED[1] - LISTED[0]
     found["bytes of the command's memory a study"] = round((memory[1] - memory[0]) / many)
     found["seconds to find a study and see that it is done"] = (seconds[1] - seconds[0]) / many
     if shutil.which("strace"):
-        calls = [traced(model, make_images(folder / f"traced-{count}", count, 64)) for count in (10, 60)]
-        found["calls to the file system that name a study's file"] = (calls[1] - calls[0]) / 50
+        calls = [traced(model, make_images(folder / f"traced-{count}", count, 64)) for count in (5, 25)]
+        found["calls to the file system that name a study's file"] = (calls[1] - calls[0]) / 20
     return found
 
 
@@ -154,10 +161,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, cluster(1) as one, cluster(2) as two:
         folder = Path(name)
-        subprocess.run([CPFNET, "export", make_model(folder / "model", volumes=False), "--to", "onnx"], check=True)
         taken, more = speeds(folder, {1: one, 2: two}, count=options.count, rounds=options.rounds)
         more |= costs(folder, two)
-    save("cluster", {f"{options.count} images of 512², PNG to PNG, float32": compared(taken)}, **more)
+    save("cluster", {f"{options.count} images of 256², PNG to PNG, float32": compared(taken)}, **more)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import numpy as np
 import psutil
@@ -16,10 +16,13 @@ import pytest
 
 import cpfnet
 from cpfnet.errors import CpfnetError
-from cpfnet.inference.cluster import LOST
+from cpfnet.inference.cluster import connected, spread
 from cpfnet.inference.convert import prepared
+from cpfnet.inference.inputs import Item
+from cpfnet.inference.job import Job, Order
 from cpfnet.inference.triage import read_list
-from cpfnet.model import Quality
+from cpfnet.inference.worker import LOST
+from cpfnet.model import Model, Quality
 from tests import data
 from tests.inference.test_run import images_model, picture, run, tree
 
@@ -99,7 +102,7 @@ def test_a_killed_worker_and_a_killed_machine_lose_nothing(folder, cluster, tmp_
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 1  # two of the inputs are bad
     assert f"{COUNT} of {COUNT + 2} done" in errors
-    assert errors.count("was lost; what it had") == 2
+    assert errors.count("was lost; what it had") in (1, 2)  # one, where the second had not begun
     assert re.search(r"in/text.png +failed +is a text file", said)
     assert re.search(r"in/black.png +refused +channel", said)
     assert "ray" not in (said + errors).lower().replace(str(folder), "").replace(str(out), "")
@@ -120,13 +123,13 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(folder, cluster, tmp_path):
     assert len(made) < COUNT
     assert sorted(tree(out)) == sorted([*(file.name for file in made), "quality.csv"])  # nothing is half there
     files = [folder / "in" / f"{number}.png" for number in range(COUNT)]
-    outcomes = spread(folder, files, out, cluster, resume=True)
+    outcomes = predict(folder, files, out, cluster, resume=True)
     assert {outcome.status for outcome in outcomes} == {"done"}
     assert {file: file.stat().st_mtime_ns for file in made} == made
     check_same_as_one(folder, out)
 
 
-def spread(folder: Path, inputs: list, out: Path, cluster, **more):
+def predict(folder: Path, inputs: list, out: Path, cluster, **more):
     more.setdefault("say", pytest.fail)
     where = {"engine": "ray", "address": cluster.address}
     return cpfnet.predict_files(folder / "model", inputs, out, backend="onnx", **where, **more)
@@ -135,15 +138,37 @@ def spread(folder: Path, inputs: list, out: Path, cluster, **more):
 def test_every_outcome_is_that_of_one_process(folder, cluster, tmp_path):
     inputs = [folder / "in" / f"{name}.png" for name in (3, "text", 5, "black", "none", 4)]
     here = cpfnet.predict_files(folder / "model", inputs, tmp_path / "here", backend="onnx", say=pytest.fail)
-    there = spread(folder, inputs, tmp_path / "there", cluster)
+    there = predict(folder, inputs, tmp_path / "there", cluster)
     assert [o.status for o in there] == ["done", "failed", "done", "refused", "failed", "done"]
     for one, other in zip(here, there, strict=True):
         for name in ("path", "status", "message", "notes", "quality"):
             assert getattr(one, name) == getattr(other, name)
         assert (one.output is None) == (other.output is None)
         assert other.output is None or other.output.read_bytes() == one.output.read_bytes()
-    again = spread(folder, inputs[:1], tmp_path / "there", cluster)
+    again = predict(folder, inputs[:1], tmp_path / "there", cluster)
     assert "exists already" in again[0].message
+
+
+class Deadly(PosixPath):
+    """An image that ends every process which it comes to."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+@pytest.mark.slow
+def test_an_input_that_ends_its_workers_is_given_up_and_no_other(folder, cluster, tmp_path):
+    names = ["1", "text", "2", "3"]
+    jobs = [Job(Item((folder / "in" / f"{name}.png",), name)) for name in names]
+    jobs[1] = Job(Item((Deadly(folder / "in" / "text.png"),), "text"))
+    options = {"backend": "onnx", "device": "cpu", "tta": False, "overlap": None, "batch": None}
+    said = []
+    with connected(cluster.address):
+        spread([Model.load(folder / "model")], options, said.append, jobs, Order(tmp_path), (), lambda *progress: None)
+    assert [job.outcome.status for job in jobs] == ["done", "failed", "done", "done"]
+    assert "3 workers were lost over it" in jobs[1].outcome.message
+    assert len(said) == 3
+    assert sorted(tree(tmp_path)) == ["1.png", "2.png", "3.png"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="takes paths that mean something else in every process")

@@ -10,41 +10,36 @@ import contextlib
 import logging
 import os
 import queue
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 import cpfnet
 from cpfnet.errors import CpfnetError, complaint
-from cpfnet.files import check_writable
-from cpfnet.image import Assessment
 from cpfnet.inference import exports
-from cpfnet.inference.job import Job, Order, is_light, look, place, read, segment, write
-from cpfnet.inference.predictor import Predictor
+from cpfnet.inference.job import Job, Order, look, place, read
+from cpfnet.inference.worker import AHEAD, Setting, Worker
 from cpfnet.model import Model
-
-AHEAD = 2
-"""Jobs that a worker has at a time: it reads or writes one while its network has the other."""
 
 TRIES = 3
 """Workers that may be lost over one input, or in one place without having done anything, before it is given up."""
 
-PERIOD = 2.0
+PERIOD = 1.0
 """Seconds after which machines are counted anew."""
+
+SILENCE = 20.0
+"""Seconds after which it is said that no worker is ready yet."""
 
 PATIENCE = 60.0
 """Seconds to wait for a machine, where the cluster has none left."""
 
 GRACE = 10.0
 """Seconds in which the workers may finish what they have, once the command was interrupted."""
-
-LOST = "written by a worker that was lost before it could say how sure it was"
 
 
 @contextlib.contextmanager
@@ -95,86 +90,16 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """What a worker is told once: paths as they were given, and the folder that relative ones start from."""
+def _reason(error: BaseException) -> str:
+    """Why a worker was lost, without Ray's internals."""
+    from ray.exceptions import OutOfMemoryError
 
-    models: tuple[Path, ...]
-    options: Mapping[str, Any]
-    order: Order
-    folder: Path
-    mark: Path
-
-
-class Worker:
-    """Runs on another machine and holds the Models, loaded once."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.network = ThreadPoolExecutor(1)  # one image at a time goes through it, always in the same thread
-
-    def start(self, setting: _Setting) -> str | CpfnetError:
-        """Load the Models.
-
-        Returns:
-            Its version of this package, or why it cannot work.
-        """
-        host = socket.gethostname()
-        try:
-            with contextlib.suppress(OSError):  # what is relative is then not found, and said
-                os.chdir(setting.folder)
-            for path in (*setting.models, setting.mark):
-                _see(path, host)
-            check_writable(setting.order.out)
-            self.order = setting.order
-            self.predictor = Predictor(
-                [Model.load(folder) for folder in setting.models], say=self.said.append, **setting.options
-            )
-        except CpfnetError as error:
-            return error
-        return cpfnet.__version__
-
-    def do(self, job: Job, again: bool) -> tuple[Job, list[str]] | CpfnetError:
-        """Take a job to its end; called in several threads.
-
-        Args:
-            job: that nothing stands in the way of.
-            again: another worker was lost over it: what that one wrote is left alone.
-
-        Returns:
-            The job without its pixels, and what is to be said; or what cannot be seen from here.
-        """
-        try:
-            for file in job.item.files:
-                _see(place(file), socket.gethostname())
-        except CpfnetError as error:
-            return error
-        plan = self.predictor.models[0].plan
-        order = self.order
-        if again and not order.overwrite:
-            order = replace(order, resume=True)
-            job.do(look, order, plan, ())
-            if job.status == "done":
-                job.quality = Assessment(None, look=LOST)
-        network = (segment, order, self.predictor, self.said.append, None)
-        if is_light(job.item):
-            job.do(read)
-            self.network.submit(job.do, *network).result()
-            job.do(write, order, plan)
-        else:  # no two large ones in memory
-            for step in ((read,), network, (write, order, plan)):
-                self.network.submit(job.do, *step).result()
-        said, self.said = self.said, []
-        return job, said
-
-
-def _see(path: Path, host: str) -> None:
-    if not os.path.exists(path):  # noqa: PTH110 (False, too, where it may not be looked at)
-        raise CpfnetError(
-            f"cannot be seen from {host}",
-            where=path,
-            mend="put Models, inputs and results where all machines of the cluster have them under the same path",
-        )
+    text = str(error).strip()
+    if isinstance(error, OutOfMemoryError) or "running low on memory" in text:
+        return "its machine was running out of memory"
+    if "creation task" in text:  # the last line is Python's
+        return f"it could not begin: {' '.join(text.splitlines()[-1].split())[:300]}"
+    return "it ended without a word, as what is killed, crashes or is cut off does"
 
 
 def spread(
@@ -204,7 +129,7 @@ def spread(
     order.out.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=order.out, prefix=".seen-from-all-") as mark:
         folders = tuple(exports.folder(model).parent for model in models)
-        setting = _Setting(folders, dict(options), order, Path.cwd(), Path(mark.name))
+        setting = Setting(folders, dict(options), order, Path.cwd(), Path(mark.name))
         crew = _Crew(setting, jobs, lambda job: job.do(look, order, models[0].plan, inputs), say, show)
         try:
             crew.work()
@@ -238,7 +163,7 @@ class _Crew:
 
     def __init__(
         self,
-        setting: _Setting,
+        setting: Setting,
         jobs: list[Job],
         look_at: Callable[[Job], None],
         say: Callable[[str], None],
@@ -257,7 +182,7 @@ class _Crew:
         self.said: set[str] = set()
 
     def work(self) -> None:
-        counted = helped = time.monotonic()
+        begun = counted = helped = time.monotonic()
         self.enlist()
         try:
             while self.ended < len(self.jobs):
@@ -266,6 +191,8 @@ class _Crew:
                 if now - counted > PERIOD:
                     counted = now
                     self.enlist()
+                if now - begun > SILENCE and not any(member.ready for member in self.members.values()):
+                    self.tell("Waiting for a worker: the machines' CPUs are taken by others, or the Models still load")
                 if self.members:
                     helped = now
                 elif self.dropped:
@@ -384,7 +311,7 @@ class _Crew:
 
         if isinstance(error, ray.exceptions.RayTaskError) and number is not None:  # a defect of ours
             raise error
-        why = complaint(error)  # type: ignore[arg-type]
+        why = _reason(error)
         if not member.lost:
             member.lost = True
             ray.kill(member.handle)  # it may only be out of reach
@@ -394,10 +321,11 @@ class _Crew:
                     f"A worker on {member.host} was lost; what it had, {many} input{'s' * (many > 1)}, is done elsewhere"
                 )
             alive = any(node["Alive"] and node["NodeID"] == member.place[0] for node in ray.nodes())
-            self.falls[member.place] += alive
+            fresh = number is None or not self.tries[number]  # else the job is to be suspected, not the place
+            self.falls[member.place] += alive and fresh
             if self.falls[member.place] >= TRIES:
-                error = CpfnetError(f"workers cannot live there: {why}", where=member.host)
-                self.drop(member, error)
+                mend = "install the same versions of cpfnet and its extras on all machines, and see whether their memory suffices"
+                self.drop(member, CpfnetError(f"no worker can live there: {why}", where=member.host, mend=mend))
         if number is None:
             return
         self.tries[number] += 1
@@ -407,7 +335,7 @@ class _Crew:
         else:
             job.end(
                 "failed",
-                f"{job.item.path}: {TRIES} workers were lost over it: {why}\n  → see whether their memory suffices for it",
+                f"{job.item.path}: {TRIES} workers were lost over it, at last because {why}\n  → predict it alone, and see whether memory suffices",
             )
             self.end(job)
 
@@ -418,7 +346,11 @@ class _Crew:
         member.lost = True
         self.dropped[member.place] = error
         ray.kill(member.handle)
-        self.tell(f"Without {member.host}: {error}")
+        if (
+            len(self.members) > 1 and error.mend not in self.said
+        ):  # else it ends the run; of many machines with the same lack one is named
+            self.said.add(error.mend or "")
+            self.say(f"Without {member.host}: {error}")
 
     def tell(self, text: str) -> None:
         """What many workers say is said once."""
