@@ -7,7 +7,7 @@ patient's Left, y to Posterior, z to Superior), as in DICOM. Geometry is carried
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,10 @@ def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
     """Distance between neighbouring voxels, mm, in array order (depth, height, width)."""
     depth, height, width = np.linalg.norm(affine[:3, :3], axis=0)
     return float(depth), float(height), float(width)
+
+
+GREY, RGB = ("grey",), ("red", "green", "blue")
+"""Names of a picture's channels."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,20 @@ class Image:
     def notes(self) -> tuple[str, ...]:
         """What was repaired or assumed while reading (`Source.notes`)."""
         return () if self.source is None else self.source.notes
+
+    def in_colours(self, names: tuple[str, ...]) -> Image:
+        """The same picture in other channels where that changes nothing: grey as equal red, green and blue, and these as grey; else as it is.
+
+        Many collections of grey pictures hold both kinds of files. Where others do have colours, a grey one is another kind of image: that is for the caller to know.
+
+        Args:
+            names: of the channels wanted.
+        """
+        if self.channels == GREY and tuple(names) == RGB:
+            return replace(self, array=np.broadcast_to(self.array, (3, *self.shape)), channels=RGB)
+        if self.channels == RGB and tuple(names) == GREY and (self.array == self.array[:1]).all():
+            return replace(self, array=self.array[:1], channels=GREY)
+        return self
 
 
 @dataclass(frozen=True)

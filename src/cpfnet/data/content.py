@@ -29,6 +29,7 @@ class Content:
         nonfinite: count of NaN and infinities, and where the first is.
         constant: channels that hold one value only, channel → value.
         levels: 1 %, 50 % and 99 % quantiles of each channel of an image, from a sample of its pixels.
+        picture: the channels of an image are grey, or red, green and blue.
         fourth: the channels of an image are a fourth axis of its one file (NIfTI).
         outside: of a label off the image's grid: drawn voxels whose place lies outside the image, and all drawn ones.
         values: label value → pixels; all, or of more than `KEPT_VALUES` the lowest, the highest and the most frequent.
@@ -52,6 +53,7 @@ class Content:
     nonfinite: tuple[int, tuple[int, ...]] | None = None
     constant: dict[int, float] = field(default_factory=dict)
     levels: tuple[tuple[float, float, float], ...] = ()
+    picture: bool = False
     fourth: bool = False
     outside: tuple[int, int] = (0, 0)
     values: dict[Value, int] = field(default_factory=dict)

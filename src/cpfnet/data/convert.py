@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -26,12 +26,12 @@ from cpfnet.data.meaning import Values, meaning_of, values_of
 from cpfnet.data.transcription import Form, file_names, numbered, transcribe
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
 from cpfnet.files import check_writable
+from cpfnet.image import GREY, RGB
 from cpfnet.notes import gathered
 from cpfnet.planning import Folds, Labels, Modality, Plan
 from cpfnet.progress import Bar
 
 _WRITTEN = re.compile(r"(images|labels|roi)(T[rs])?(_.+)?|dataset\.(json|yaml)|splits_final\.json|cases\.csv")
-_RGB = ("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,8 @@ def _survey(dataset: Dataset, declared: Labels | None, failures: dict[str, str],
         for case in bar.track(dataset.cases, description="Headers"):
             with _collecting(case, failures):
                 looks[case.id] = _look(case, declared)
+    if {GREY, RGB} <= {look.channels for look in looks.values()}:  # grey is read as equal red, green and blue
+        looks = {name: replace(look, channels=RGB) if look.channels == GREY else look for name, look in looks.items()}
     usual, count = Counter(look.kind for look in looks.values()).most_common(1)[0] if looks else ((0, 0), 0)
     for case in dataset.cases:
         if case.id in looks and looks[case.id].kind != usual:
@@ -219,7 +221,8 @@ def _settle(
         labels=labels,
         written=numbered(labels, ignore=to == "nnunet" and any(case.roi for case in dataset.cases)),
         ending=ending,
-        colour=ending != ".nii.gz" and all(look.channels == _RGB and look.dtype == np.uint8 for look in looks.values()),
+        channels=first.channels,
+        colour=ending != ".nii.gz" and all(look.channels == RGB and look.dtype == np.uint8 for look in looks.values()),
         folds=Folds() if plan is None else plan.folds,
     )
     channels, modality = dataset.channels, dataset.modality

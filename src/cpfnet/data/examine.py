@@ -16,7 +16,7 @@ from cpfnet.data.case import Case
 from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.errors import CpfnetError
 from cpfnet.formats.files import is_reference, placeholder
-from cpfnet.image import Image, geometry_difference
+from cpfnet.image import GREY, RGB, Image, geometry_difference
 from cpfnet.labels import pack, value_of
 from cpfnet.planning import COLOURS, Labels
 
@@ -98,7 +98,8 @@ def _image(path: Path) -> tuple[Content, formats.Header | None]:
         digest=digest.digest(),
         constant={i: float(c.flat[0]) for i, c in enumerate(image.array) if c.min() == c.max()},
         levels=tuple(_levels(channel) for channel in image.array),
-        fourth=source.format == "nifti" and len(image.array) > 1 and image.channels[0] != "red",
+        picture=image.channels in (GREY, RGB),
+        fourth=source.format == "nifti" and len(image.array) > 1 and image.channels != RGB,
         unit=source.details.get("unit", ""),
     )
     header = formats.Header(image.shape, image.affine, image.channels, image.array.dtype, image.modality, source)

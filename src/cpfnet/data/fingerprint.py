@@ -19,7 +19,7 @@ from cpfnet.data.placing import placed
 from cpfnet.data.structure import Structure, measure
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
-from cpfnet.image import Image, spacing_of
+from cpfnet.image import GREY, RGB, Image, spacing_of
 from cpfnet.labels import IGNORED, encode, membership, value_of
 from cpfnet.planning import LabelClass, Labels, Modality, Strict
 from cpfnet.progress import Bar
@@ -160,11 +160,14 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
 
     read = every(lambda case: _labels(case, dataset.labels), cases, "Labels")
     headers, values = [header for header, _ in read], [one for _, one in read]
+    mixed = {header.channels for header in headers} == {GREY, RGB}  # grey all of them, but stored in two ways
+    colours = RGB if mixed else headers[0].channels
     for case, header in zip(cases, headers, strict=True):
-        if len(header.shape) != len(headers[0].shape) or len(header.channels) != len(headers[0].channels):
+        channels = colours if header.channels == GREY else header.channels
+        if len(header.shape) != len(headers[0].shape) or len(channels) != len(colours):
             raise DatasetError(
-                f"{len(header.channels)} channels and {len(header.shape)} spatial axes, where {cases[0].id} has "
-                f"{len(headers[0].channels)} and {len(headers[0].shape)}",
+                f"{len(channels)} channels and {len(header.shape)} spatial axes, where {cases[0].id} has "
+                f"{len(colours)} and {len(headers[0].shape)}",
                 where=case.id,
                 mend="keep images of one kind in a data set; `cpfnet check` lists the others",
             )
@@ -172,7 +175,13 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
     volumes = len(headers[0].shape) == 3
     spread = _spread(cases, LOOKED_AT)
     measured = {case.id for case in _spread(cases, MEASURED)}
-    pixels = every(lambda case: _pixels(case, labels, case.id in measured), spread, "Images")
+    pixels = every(lambda case: _pixels(case, labels, colours, case.id in measured), spread, "Images")
+    if mixed and any(one.look.colour for one in pixels):
+        raise DatasetError(
+            "some pictures are stored in grey, and others have colours",
+            where=dataset.root,
+            mend="keep images of one kind in a data set; `cpfnet check` lists the others",
+        )
     holding = Counter(number for one in values for number in one.numbers)
     naming = Counter(name for one in values for name in one.structures)
     oriented = [_along_patient(h.shape, h.affine) if h.affine is not None else (h.shape, None) for h in headers]
@@ -183,7 +192,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         modality=_modality(cases, headers, dataset.modality),
         sizes=tuple(shape for shape, _ in oriented),
         spacings=tuple(spacing for _, spacing in oriented if spacing is not None),
-        channels=_channels(dataset.channels or _names(headers[0]), pixels),
+        channels=_channels(dataset.channels or _names(headers[0], colours), pixels),
         values={
             str(value_of(int(v)) if float(v).is_integer() else v): n for v, n in sorted(holding.items())[:MOST_VALUES]
         }
@@ -235,8 +244,8 @@ def _along_patient(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[in
     return (shape[z], shape[y], shape[x]), (spacing[z], spacing[y], spacing[x])
 
 
-def _pixels(case: Case, labels: Labels, structures: bool) -> _Pixels:
-    image = formats.read(case.images)
+def _pixels(case: Case, labels: Labels, colours: tuple[str, ...], structures: bool) -> _Pixels:
+    image = formats.read(case.images).in_colours(colours)
     path = next(iter(case.labels.values()))  # the first reader's
     label = placed(path, image, labels)
     codes = encode(label, labels, where=str(path))
@@ -279,10 +288,10 @@ def _slice(image: Image) -> np.ndarray:
     return image.array if image.array.ndim == 3 else image.array[:, image.array.shape[1] // 2]
 
 
-def _names(header: Header) -> tuple[str, ...]:
+def _names(header: Header, colours: tuple[str, ...]) -> tuple[str, ...]:
     """Of the channels; the only one of DICOM is called after its modality, CT or MR."""
     named = header.modality in ("ct", "mr") and len(header.channels) == 1
-    return (str(header.modality).upper(),) if named else header.channels
+    return (str(header.modality).upper(),) if named else colours
 
 
 def _channels(names: tuple[str, ...], pixels: list[_Pixels]) -> tuple[ChannelFingerprint, ...]:

@@ -28,8 +28,12 @@ DEVIATIONS = 6
 
 
 def intensities(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
-    """Outliers among images of the same number of channels."""
+    """Outliers among images of the same number of channels; a grey picture among coloured ones counts for each of theirs."""
     levels = [[level for content in e.images for level in content.levels] for e in whole]
+    most = max(map(len, levels), default=0)
+    levels = [
+        own * most if len(own) == 1 and e.images[0].picture else own for own, e in zip(levels, whole, strict=True)
+    ]
     if len(whole) < FEWEST or len({len(level) for level in levels}) > 1:
         return
     table = np.array(levels)  # (cases, channels, 1 % 50 % 99 %)

@@ -205,7 +205,13 @@ def consistency(examined: Sequence[Examined], mending: Mending) -> Iterator[Find
     if declared is not None and len(set(counts)) == 1 and counts[0] != len(declared):
         yield _channels_declared(declared, counts[0], mending)
     yield from fourth_axes(whole, usual, mending)
-    told: list[object] = [usual if any(c.fourth for c in e.images) else e.channels for e in whole]
+    grey = declared is None and all(
+        len(e.images) == 1 and e.images[0].picture and len(set(e.images[0].levels)) == 1 for e in whole
+    )
+    mixed = grey and set(counts) == {1, 3}
+    if mixed:
+        yield _grey_stored_in_two_ways([e for e in whole if e.channels == 1], len(whole), mending)
+    told: list[object] = [usual if mixed or any(c.fourth for c in e.images) else e.channels for e in whole]
     yield from odd("channels", told, "number of channels {0}, of the others {1}", "convert `{0}` to {1} channels")
     if all(e.images[0].affine is None for e in whole):
         depths: list[object] = [e.images[0].dtype for e in whole]
@@ -216,6 +222,14 @@ def consistency(examined: Sequence[Examined], mending: Mending) -> Iterator[Find
         yield from intensities(whole, mending)
     yield from units(whole, mending)
     yield from spacings([e for e in whole if e.images[0].affine is not None], mending)
+
+
+def _grey_stored_in_two_ways(greys: Sequence[Examined], count: int, mending: Mending) -> Finding:
+    names = tuple(mending.shown(e.images[0].path) for e in greys)
+    where = names[0] if len(names) == 1 else f"{len(names)} files: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
+    what = f"{len(greys)} of {count} pictures are stored in grey, the others in red, green and blue, which are equal; all are read so"
+    mend = "nothing needs to be done if that is right"
+    return Finding("note", "channels", where, what, mend, files=names if len(names) > 1 else ())
 
 
 def _channels_declared(declared: tuple[str, ...], count: int, mending: Mending) -> Finding:

@@ -29,6 +29,7 @@ class Form:
         labels: of the files read.
         written: of the files written.
         ending: of their names.
+        channels: of the images, as their format names them.
         colour: red, green and blue go into one file.
         folds: of the training cases.
     """
@@ -37,6 +38,7 @@ class Form:
     labels: Labels
     written: Labels
     ending: str
+    channels: tuple[str, ...]
     colour: bool
     folds: Folds
 
@@ -90,7 +92,7 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
     Raises:
         CpfnetError: a file cannot be read, does not lie on the image's grid or holds unknown values; or cannot be written.
     """
-    image = formats.read(case.images)
+    image = formats.read(case.images).in_colours(form.channels)
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         raise DatasetError(
             "holds NaN or infinite values", where=case.images[0], mend="replace them in the file, or leave the case out"

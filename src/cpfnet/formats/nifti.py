@@ -21,7 +21,7 @@ import numpy as np
 
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels
-from cpfnet.image import Image, Segmentation, Source, geometry_difference
+from cpfnet.image import RGB, Image, Segmentation, Source, geometry_difference
 
 # nibabel reports header repairs (a qfac of 0 …) on stderr, in the middle of progress bars, and what it then raises, too.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
@@ -124,7 +124,7 @@ def _header(image: Any) -> Header:
     shape, stored = image.shape, image.get_data_dtype()
     planes = (*shape, 1)[:3][::-1]
     if stored.names:
-        return Header(planes, _affine(image), ("red", "green", "blue"), np.dtype(np.uint8))
+        return Header(planes, _affine(image), RGB, np.dtype(np.uint8))
     channels = tuple(f"channel{i}" for i in range(shape[-1] if len(shape) > 3 else 1))
     return Header(planes, _affine(image), channels, _scaled_dtype(stored, image.dataobj.slope, image.dataobj.inter))
 

@@ -7,8 +7,8 @@ from PIL import Image as Pillow
 from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError
+from cpfnet.image import GREY, RGB
 
-GREY, RGB = ("grey",), ("red", "green", "blue")
 COPIES = 4
 """Copies of the pixels that are in memory while an image is decoded: the decoder's, its text, ours, and ours in order."""
 _MODES = {

@@ -17,8 +17,8 @@ from PIL.ImageFile import ImageFile
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats import tiff
 from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels, suffix_of
-from cpfnet.formats.pixels import COPIES, RGB, decode, layout
-from cpfnet.image import Image, Segmentation, Source
+from cpfnet.formats.pixels import COPIES, decode, layout
+from cpfnet.image import RGB, Image, Segmentation, Source
 
 # Pillow warns on stderr, in the middle of progress bars, of damage that it bears and of sizes that are judged here.
 for _kind in (UserWarning, Pillow.DecompressionBombWarning):

@@ -12,7 +12,7 @@ from cpfnet.errors import FormatError
 from cpfnet.formats.families import family
 from cpfnet.formats.files import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
 from cpfnet.formats.turning import turned
-from cpfnet.image import Image, Source, geometry_difference
+from cpfnet.image import RGB, Image, Source, geometry_difference
 from cpfnet.planning import Labels
 
 Paths = Path | str | Sequence[Path | str]
@@ -114,7 +114,7 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
         check_dicom(path)
         return dicom_labels.read_label(path, image, labels)
     label = read(path)
-    if label.channels != ("red", "green", "blue") and len(label.array) != 1:
+    if label.channels != RGB and len(label.array) != 1:
         raise FormatError(
             f"holds {len(label.array)} channels; a label has one value, or one RGB colour, a pixel",
             where=path,

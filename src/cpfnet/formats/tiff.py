@@ -19,7 +19,8 @@ from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.files import Header, check_expansion
-from cpfnet.formats.pixels import COPIES, GREY, RGB, decode, layout, without_alpha
+from cpfnet.formats.pixels import COPIES, decode, layout, without_alpha
+from cpfnet.image import GREY, RGB
 
 # tifffile reports each odd tag on stderr, in the middle of progress bars; what matters is refused here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)

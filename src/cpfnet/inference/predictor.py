@@ -124,6 +124,8 @@ class Predictor:
                 (unless ``force``), with the figures.
             FormatError: NaN or infinite values.
         """
+        if all(_colourless(model) for model in self.models):
+            image = preprocessing.fitting(image, self.models[0].plan)
         traces = [preprocessing.trace(image, model.plan) for model in self.models]
         if not force:
             reasons = [
@@ -279,6 +281,11 @@ def suits(modality: str | None, wanted: str) -> bool:
 def unfit(modality: str | None, wanted: str) -> str | None:
     """How an image's modality, where it is known, is not the Plan's; None where it is."""
     return None if suits(modality, wanted) else f"modality {modality}, and the model was fitted for {wanted}"
+
+
+def _colourless(model: Model) -> bool:
+    """Were its training images grey, however they were stored?"""
+    return len({(channel.low, channel.high, channel.levels) for channel in model.fitted.channels}) == 1
 
 
 def outside(image: Image, trace: Trace, model: Model) -> list[str]:

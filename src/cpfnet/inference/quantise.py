@@ -160,7 +160,8 @@ def _pieces(backend: Backend, model: Model, cases: Sequence[Case], *, progress: 
     with Bar(show=progress) as bar:
         for case in bar.track(cases[::step], description="Calibrating"):
             watching = _Watching(backend, model)
-            array, _ = preprocessing.apply(formats.read(list(case.images)), model.plan)
+            image = preprocessing.fitting(formats.read(list(case.images)), model.plan)
+            array, _ = preprocessing.apply(image, model.plan)
             predict_array(watching, array, model.plan)
             chosen += [piece for _, _, piece in watching.best]
     return chosen

@@ -26,12 +26,18 @@ __all__ = [
     "apply",
     "apply_codes",
     "calibrate",
+    "fitting",
     "oriented",
     "prepare",
     "restore",
     "run_length",
     "trace",
 ]
+
+
+def fitting(image: Image, plan: Plan) -> Image:
+    """A picture in the Plan's colours, where that changes nothing (`Image.in_colours`)."""
+    return image.in_colours(tuple(channel.name for channel in plan.channels))
 
 
 def trace(image: Image, plan: Plan) -> Trace:

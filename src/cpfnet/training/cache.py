@@ -204,7 +204,7 @@ def _load(case: Case, target: Path) -> Cached:
 
 
 def _make(case: Case, plan: Plan, target: Path) -> None:
-    image = formats.read(case.images)
+    image = preprocessing.fitting(formats.read(case.images), plan)
     array, trace = preprocessing.apply(image, plan)
     labels = [placed(path, image, plan.labels) for path in case.labels.values()]
     encoded = (

@@ -22,6 +22,7 @@ from cpfnet.formats.dicom.header import quiet, text
 from cpfnet.formats.dicom.objects import Archives, read_object
 from cpfnet.formats.dicom.stack import Stack, size_of
 from cpfnet.formats.dicom.storage import GREY, Storage, check_promise, refuse_surplus, storage_of
+from cpfnet.image import RGB
 
 _LARGEST = 1e27
 """Of slope and intercept: 32 stored bits times this still fit into float32."""
@@ -46,7 +47,7 @@ class Values:
     @property
     def channels(self) -> tuple[str, ...]:
         """Their names."""
-        return ("red", "green", "blue") if self.colour else ("channel0",)
+        return RGB if self.colour else ("channel0",)
 
 
 def _scale(frame: Frame) -> tuple[float, float]:
