@@ -69,7 +69,8 @@ def connected(address: str | None) -> Iterator[None]:
         raise CpfnetError(
             f"no Ray cluster can be joined: {complaint(error)}",
             where=address or os.environ.get("RAY_ADDRESS"),
-            mend="give the address that `ray start --head` printed, such as 10.0.0.1:6379, on a machine of the cluster, with the same versions of Ray and Python",
+            mend="give the address that `ray start --head` printed, such as 10.0.0.1:6379, on a machine of the cluster, with its versions of Ray and Python,"
+            " and with its token and RAY_AUTH_MODE=token where it asks for one",
         ) from None
     try:
         yield
