@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,5 +57,7 @@ def scan_with_archives(root: Path) -> tuple[Scan, list[Finding]]:
 
 def _archives(root: Path) -> list[Path]:
     """ZIP archives in a folder, hidden ones apart."""
-    paths = (path for path in root.rglob("*") if path.suffix.lower() == ".zip" and path.is_file())
+    # rglob would fail where a folder vanishes meanwhile.
+    files = (Path(parent, name) for parent, _, names in os.walk(root) for name in names)
+    paths = (path for path in files if path.suffix.lower() == ".zip" and path.is_file())
     return sorted(p for p in paths if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(root).parts))
