@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks.measure import save
 
 SIDES = 256, 512, 1024, 2048
-SLICES = 10, 25, 60, 150, 400
-CLASSES = 2, 4, 8, 16, 32, 64
+SLICES = 10, 60, 400
+CLASSES = 2, 8, 32
 CASES = 25, 100, 400, 1600
 
 

@@ -89,6 +89,8 @@ def line(parts: Mapping[str, float], path: Path) -> None:
 def main() -> None:
     texts = {}
     for file in sorted(RESULTS.glob("*.json")):
+        if f"<!-- {file.stem}: begin -->" not in PAGE.read_text(encoding="utf-8"):  # told elsewhere
+            continue
         found = json.loads(file.read_text(encoding="utf-8"))
         parts, rounds = [], set()
         for number, (title, rows) in enumerate(found.get("tables", {}).items()):
@@ -111,8 +113,6 @@ def main() -> None:
             parts.append(f"From shell to file {whole:.2f} s. The longest imports, each with what it imports itself:")
             parts[-1] += f" {', '.join(f'{name} {seconds:.2f}' for name, seconds in imports)}.\n"
             rounds.add(found["rounds"])
-        if not parts:  # told elsewhere
-            continue
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
         parts.append(
             f"{found['machine']}; {versions}. Medians of {' and '.join(map(str, sorted(rounds)))} interleaved rounds.\n"
