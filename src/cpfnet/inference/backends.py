@@ -15,6 +15,7 @@ from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference import exports
 from cpfnet.inference.choice import Choosing, candidates, known
 from cpfnet.inference.convert import prepared
+from cpfnet.inference.memory import portioned
 from cpfnet.inference.runtimes import computes_bf16, onnx_backend, openvino_backend
 from cpfnet.inference.tiling import Backend
 
@@ -169,7 +170,6 @@ def torch_backend(
     place = pick_device(device)
     layout = torch.channels_last if model.plan.spatial.dims == 2 else torch.channels_last_3d
     network = fuse(model.network()).to(place, memory_format=layout)  # type: ignore[call-overload]
-    fits: int | None = None  # the batch that memory was found to hold
 
     def forward(batch: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(place, memory_format=layout)
@@ -180,30 +180,9 @@ def torch_backend(
         ):
             return network(tensor).float().cpu().contiguous().numpy()
 
-    def backend(batch: np.ndarray) -> np.ndarray:
-        nonlocal fits
-        size = len(batch) if fits is None else min(fits, len(batch))
-        done: list[np.ndarray] = []
-        count = 0
-        while count < len(batch):
-            try:
-                done.append(forward(batch[count : count + size]))
-                count += size
-                continue
-            except RuntimeError as error:  # OutOfMemoryError is one; a CPU allocator raises it plainly
-                if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-                    raise
-            # Outside the handler, so that nothing holds on to the failed attempt's memory.
-            if place.type == "cuda":
-                torch.cuda.empty_cache()
-            if size == 1:
-                shape = "×".join(map(str, batch.shape[2:]))
-                raise NetworkError(
-                    f"a single piece of {shape} does not fit into the memory of {place}",
-                    mend="predict with --device cpu, or train with a smaller inference.tile (or patch)",
-                )
-            fits = size = size // 2
-            say(f"{place} is out of memory: going on with batches of {size}")
-        return done[0] if len(done) == 1 else np.concatenate(done)
-
-    return backend
+    return portioned(
+        forward,
+        place,
+        say=say,
+        mend="predict with --device cpu, or train with a smaller inference.tile (or patch)",
+    )

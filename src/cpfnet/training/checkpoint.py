@@ -22,7 +22,7 @@ from cpfnet.training.cache import disk_error
 
 LAYOUT = 2  # raise it when checkpoints change their meaning
 
-FREE = ("training.epochs", "training.workers")
+FREE = ("training.epochs", "training.workers", "inference.tile", "inference.batch")
 """What may differ between a run and its continuation."""
 
 

@@ -106,24 +106,33 @@ def _multiple(number: int, of: int) -> int:
 
 
 class Batches(Sampler[list[int]]):
-    """Sample numbers, batch by batch, from ``start`` to the end of the run; no batch spans two epochs.
+    """Sample numbers, batch by batch, from ``start`` to the end of the run; no batch spans two optimiser steps.
 
     A process of a team gets its share of each batch: equal parts, in order.
+
+    Args:
+        training: the plan's.
+        start: the first sample of an optimiser step.
+        team: this process among those of the run.
+        at_once: samples in a batch, where memory does not hold the plan's.
     """
 
-    def __init__(self, training: TrainingPlan, start: int = 0, team: Team = ALONE):
-        self.training = training
+    def __init__(self, training: TrainingPlan, start: int = 0, team: Team = ALONE, at_once: int | None = None):
+        self.course = Course(training)
         self.start = start
         self.team = team
+        self.at_once = training.batch if at_once is None else at_once
 
     def __iter__(self) -> Iterator[list[int]]:
-        samples, number = self.training.samples, self.start
-        while number < self.training.epochs * samples:
-            stop = min(number + self.training.batch, (number // samples + 1) * samples)
-            share = (stop - number) // self.team.size
-            first = number + self.team.rank * share
-            yield list(range(first, first + share))
-            number = stop
+        number = self.start
+        while number < self.course.samples:
+            end = number + self.course.group_size(number)
+            while number < end:
+                stop = min(number + self.at_once, end)
+                share = (stop - number) // self.team.size
+                first = number + self.team.rank * share
+                yield list(range(first, first + share))
+                number = stop
 
 
 class Patches(Dataset[Sample]):
@@ -151,6 +160,8 @@ class Patches(Dataset[Sample]):
         case = self.case_of(number)
         try:
             image, codes = self._draw(case, np.random.default_rng((self.training.seed, _SAMPLE, number)))
+        except MemoryError:
+            raise  # not the sample's fault
         except Exception as error:
             raise SampleError(f"sample {number} of case {case.id}: {type(error).__name__}: {error}") from error
         return Sample(
@@ -247,9 +258,15 @@ def _volume(spatial: Spatial) -> tuple[int, ...]:
 
 
 def batches(
-    patches: Patches, start: int, *, team: Team = ALONE, pin_memory: bool = False, patience: float = PATIENCE
+    patches: Patches,
+    start: int,
+    *,
+    team: Team = ALONE,
+    at_once: int | None = None,
+    pin_memory: bool = False,
+    patience: float = PATIENCE,
 ) -> DataLoader[Sample]:
-    """Batches, or this process' shares of them, from sample number ``start`` to the end of the run, prepared ahead by the plan's workers.
+    """`Batches`, from the optimiser step that begins with sample ``start`` to the end of the run, prepared ahead by the plan's workers.
 
     Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is raised (the
     death of a worker is noticed at once, whatever the training process does then); `explain` says what it means.
@@ -257,7 +274,7 @@ def batches(
     workers = patches.training.workers
     return DataLoader(
         patches,
-        batch_sampler=Batches(patches.training, start, team),
+        batch_sampler=Batches(patches.training, start, team, at_once),
         num_workers=workers,
         timeout=patience if workers else 0,
         worker_init_fn=_start_worker if workers else None,

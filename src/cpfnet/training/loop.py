@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning_fabric.loggers import TensorBoardLogger
 
+from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.files import replacing
 from cpfnet.inference.backends import torch_backend
 from cpfnet.inference.tiling import predict_array
@@ -26,8 +27,8 @@ from cpfnet.training.device import choose_precision
 from cpfnet.training.display import Display, counted
 from cpfnet.training.fitting import Findings, fit
 from cpfnet.training.interruption import Interruption, Stopped
-from cpfnet.training.loading import Patches, batches
-from cpfnet.training.task import Task
+from cpfnet.training.loading import Patches, Sample, batches
+from cpfnet.training.task import OutOfMemory, Task
 from cpfnet.training.team import ALONE, Team
 from cpfnet.training.validation import validate
 
@@ -44,6 +45,7 @@ class Run:
         say: where messages go.
         team: this process among those of the run; the first one writes.
         number: samples learned from so far; with the seed it says all about the data to come.
+        at_once: samples in a batch: the plan's, or what memory was found to hold.
         losses: sum of the losses of this epoch's samples.
         seconds: spent on this epoch so far.
         history: one row an epoch.
@@ -63,13 +65,18 @@ class Run:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float | None = None
+    at_once: int = field(init=False)
     _ticked: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.at_once = self.plan.training.batch
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a checkpoint."""
         self.task.load_state_dict(state["task"])
         self.number, self.losses, self.seconds = state["number"], state["losses"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
+        self.at_once = min(self.at_once, state.get("share", self.at_once) * self.team.size)
         self.say(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
 
     def save(self) -> None:
@@ -85,6 +92,7 @@ class Run:
             "seconds": self.seconds,
             "history": self.history,
             "best": self.best,
+            "share": self.at_once // self.team.size,
             "digests": self.digests,
             "device": self.task.fabric.device.type,
             "precision": choose_precision(self.plan.training, self.task.fabric.device),
@@ -94,11 +102,14 @@ class Run:
         checkpoint.save(state, self.folder.checkpoint)
 
     def go(self, interruption: Interruption, *, bar: bool, checkpoint_every: float) -> None:
-        """Learn and validate to the end; on an interruption write a checkpoint and stop."""
+        """Learn and validate to the end; on an interruption write a checkpoint and stop.
+
+        Where memory does not hold a batch, the step is done again in smaller ones. The first step is the trial: only real samples
+        under the real optimiser tell what a step takes, and what does not fit later is met in the same way.
+        """
         course, training = self.task.course, self.plan.training
         dice = self.history[-1]["dice"] if self.history else None
-        cuda = self.task.fabric.device.type == "cuda"
-        stream = iter(batches(self.patches, self.number, team=self.team, pin_memory=cuda))
+        stream = self._stream()
         # What an interrupted run logged after its last checkpoint is overwritten.
         logger = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
         saved = self._ticked = time.monotonic()
@@ -113,19 +124,56 @@ class Run:
                         self._end_epoch(display, logger, interruption)
                         self.save()
                         saved = time.monotonic()
-                except Stopped:
+                except (Stopped, NetworkError):  # what cannot be validated as planned may be after --resume
                     self.save()
                     raise
                 if self.number >= course.samples:
                     return
                 size = course.group_size(self.number)
-                value = self.task.step(islice(stream, -(-size // training.batch)), self.number, self.patches)
+                try:
+                    value = self.task.step(islice(stream, -(-size // self.at_once)), self.number, self.patches)
+                except OutOfMemory as lack:
+                    self._divide(min(self.at_once, size), str(lack))
+                    stream = self._stream()
+                    continue
                 self.number += size
                 self.losses += value * size
                 display.step(self.number, value, self.task.optimiser.param_groups[0]["lr"])
                 if time.monotonic() - saved >= checkpoint_every:
                     self.save()
                     saved = time.monotonic()
+
+    def _stream(self) -> Iterator[Sample]:
+        cuda = self.task.fabric.device.type == "cuda"
+        return iter(batches(self.patches, self.number, team=self.team, at_once=self.at_once, pin_memory=cuda))
+
+    def _divide(self, tried: int, said: str) -> None:
+        """Make batches half as large as the one that was tried.
+
+        Raises:
+            TrainingError: it had one sample; or there are other processes, which wait for the rest of this step.
+        """
+        place = self.task.fabric.device
+        patch = "×".join(map(str, self.plan.spatial.patch))
+        if self.team.size > 1:
+            half = max(1, tried // self.team.size // 2)
+            raise TrainingError(
+                f"the memory of device {self.team.rank + 1} of {self.team.size} does not hold its {tried // self.team.size} of "
+                f"{tried} patches of {patch} ({said})",
+                mend=f"for a new run, set training.batch={half * self.team.size} and "
+                f"training.accumulate={-(-self.task.course.group // (half * self.team.size))}: the steps stay the same; or train on more devices",
+            )
+        if tried == 1:
+            raise TrainingError(
+                f"the memory of {place} does not hold one patch of {patch} for {self.plan.network.name} ({said})",
+                mend="for a new run, choose a smaller spatial.patch or network, or a device with more memory",
+            )
+        self.at_once = (tried + 1) // 2
+        parts = -(-self.task.course.group // self.at_once)
+        self.say(
+            f"{place} is out of memory with {tried} patches at once: going on with {self.at_once}, {parts} times a step "
+            f"(training.batch={self.at_once}, training.accumulate={parts}), from the same step ({said})"
+        )
 
     def _tick(self) -> None:
         now = time.monotonic()

@@ -13,6 +13,7 @@ from torch import nn
 from cpfnet.data.dataset import Case, Dataset, split
 from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.inference.backends import pick_device
+from cpfnet.inference.memory import cause, exhausted
 from cpfnet.model import Model
 from cpfnet.notes import gathered
 from cpfnet.planning import Plan
@@ -111,7 +112,7 @@ def train(
             digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}
             if state is not None:
                 team.share(lambda: _go_on(state, digests, plan, folder))
-            task = Task(network, plan, fabric_for(chosen, precision, team))
+            task = Task(network, plan, fabric_for(chosen, precision, team), say)
             run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say, team)
             if state is None:
                 size = sum(p.numel() for p in network.parameters())
@@ -129,20 +130,20 @@ def train(
             place = "here" if isinstance(stop, Stopped) else "its last checkpoint"
             say(f"Stopped. The same command with --resume goes on from {place}, to the same result.")
             raise
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"the device's memory does not suffice: {str(error).splitlines()[0]}",
-                mend=f"halve training.batch (now {plan.training.batch}) and double training.accumulate (now "
-                f"{plan.training.accumulate}): the steps stay the same; or choose a smaller spatial.patch",
-            ) from None
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
+            if exhausted(error):  # where no smaller batch helps
+                raise TrainingError(
+                    f"memory does not suffice for the weights of {plan.network.name} and what learning adds to them: "
+                    f"{cause(error)}",
+                    mend="close other programs and go on with --resume; or choose a smaller network for a new run",
+                ) from None
             if "finished reduction in the prior iteration" in str(error):  # DDP's words
                 raise NetworkError(
                     f"some weights of {plan.network.name} have no part in its output in training, and several devices wait for "
                     "their gradients",
                     mend="leave these layers out, switch off their gradients (requires_grad_(False)), or train on one device",
                 ) from None
-            raise explain(error) or error from None
+            raise (explain(error) if isinstance(error, RuntimeError) else None) or error from None
 
 
 def _find(folder: RunFolder) -> None:

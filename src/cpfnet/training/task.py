@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cpfnet.errors import TrainingError
+from cpfnet.inference.memory import cause, exhausted, portioned, release
 from cpfnet.inference.tiling import predict_array
 from cpfnet.planning import Plan
 from cpfnet.training import loss, schedule
@@ -22,6 +24,10 @@ from cpfnet.training.shared_layers import shared
 _DROPOUT = 2  # stream of random numbers, beside those of `loading`
 
 
+class OutOfMemory(Exception):
+    """Memory does not hold a batch; nothing was learned from the optimiser step that it belongs to."""
+
+
 class Task:
     """One network on its way through a `Course`.
 
@@ -29,9 +35,10 @@ class Task:
         network: on the CPU, with its first weights.
         plan: `training` and `labels`.
         fabric: device, precision and the other processes, if any; each learns from an equal share of every batch.
+        say: told when memory does not hold a batch of `segment`.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric):
+    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric, say: Callable[[str], None] = print):
         self.plan = plan
         self.training = plan.training
         self.course = Course(plan.training)
@@ -46,6 +53,9 @@ class Task:
             self.network, self.optimiser
         )  # all have the first one's weights now
         self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
+        mend = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
+        tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
+        self._segment = portioned(self._logits, fabric.device, say=say, mend=mend.format(json.dumps(tile)))
 
     @property
     def best(self) -> nn.Module:
@@ -63,26 +73,12 @@ class Task:
 
         Raises:
             TrainingError: the loss or its gradient is not finite; nothing was changed.
+            OutOfMemory: a batch is too large; nothing was changed, either.
         """
         step, size = self.course.step(number), self.course.group_size(number)
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.learning_rate(step, self.course.steps, self.training)
-        self._module.train()
-        self.optimiser.zero_grad(set_to_none=True)
-        own = size // self.fabric.world_size
-        total, done = torch.zeros((), device=self.fabric.device), 0
-        for batch in batches:
-            done += min(self.training.batch, size - done)
-            # Dropout depends on what is learned from, not on how the run came here.
-            last = number + done - 1
-            seed = np.random.SeedSequence((self.training.seed, _DROPOUT, last)).generate_state(1, np.uint64)[0]
-            torch.manual_seed(int(seed))
-            batch = self.fabric.to_device(batch)
-            with self.fabric.no_backward_sync(self._module, enabled=done < size):
-                losses = self.loss(self._module(batch["image"]), batch["codes"])
-                value = losses.sum() / own
-                self.fabric.backward(value)
-            total += value.detach()
+        total = self._gradients(batches, number, size)
         norm = self._clip()
         mean = float(self.fabric.all_reduce(total))  # type: ignore[arg-type]
         if not math.isfinite(mean) or not math.isfinite(norm):
@@ -93,6 +89,42 @@ class Task:
         if self.mean is not None and self.training.ema is not None:
             schedule.average(self.mean, self.network, step, self.training.ema)
         return mean
+
+    def _gradients(self, batches: Iterable[Sample], number: int, size: int) -> torch.Tensor:
+        """Loss of this process' share of a group, and its gradients in the weights."""
+        self._module.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        statistics = [buffer.clone() for buffer in self.network.buffers()]
+        try:
+            return self._backward(batches, number, size)
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+            said = cause(error)
+        # Outside the handler, whose error holds on to all that the attempt had.
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in zip(self.network.buffers(), statistics, strict=True):
+                buffer.copy_(before)
+        release(self.fabric.device)
+        raise OutOfMemory(said)
+
+    def _backward(self, batches: Iterable[Sample], number: int, size: int) -> torch.Tensor:
+        own = size // self.fabric.world_size
+        total, done = torch.zeros((), device=self.fabric.device), 0
+        for batch in batches:
+            done += len(batch["image"]) * self.fabric.world_size
+            # Dropout depends on what is learned from, not on how the run came here.
+            last = number + done - 1
+            seed = np.random.SeedSequence((self.training.seed, _DROPOUT, last)).generate_state(1, np.uint64)[0]
+            torch.manual_seed(int(seed))
+            batch = self.fabric.to_device(batch)
+            with self.fabric.no_backward_sync(self._module, enabled=done < size):
+                losses = self.loss(self._module(batch["image"]), batch["codes"])
+                value = losses.sum() / own
+                self.fabric.backward(value)
+            total += value.detach()
+        return total
 
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
@@ -117,8 +149,9 @@ class Task:
 
         Raises:
             TrainingError: the network gives values that are no numbers.
+            NetworkError: not even one tile or slice fits into memory.
         """
-        return predict_array(self._logits, array, self.plan)
+        return predict_array(self._segment, array, self.plan)
 
     @torch.inference_mode()
     def _logits(self, image: np.ndarray) -> np.ndarray:
