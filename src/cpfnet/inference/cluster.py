@@ -93,12 +93,12 @@ def _quiet() -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """Why a worker was lost, without Ray's internals."""
-    from ray.exceptions import OutOfMemoryError
+    from ray.exceptions import OutOfMemoryError, RayTaskError
 
     text = str(error).strip()
     if isinstance(error, OutOfMemoryError) or "running low on memory" in text:
         return "its machine was running out of memory"
-    if "creation task" in text:  # the last line is Python's
+    if isinstance(error, RayTaskError) or "creation task" in text:  # the last line is Python's
         return f"it could not begin: {' '.join(text.splitlines()[-1].split())[:300]}"
     return "it ended without a word, as what is killed, crashes or is cut off does"
 
