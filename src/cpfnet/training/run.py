@@ -133,8 +133,7 @@ def train(
         except (RuntimeError, MemoryError) as error:
             if exhausted(error):  # where no smaller batch helps
                 raise TrainingError(
-                    f"memory does not suffice for the weights of {plan.network.name} and what learning adds to them: "
-                    f"{cause(error)}",
+                    f"memory does not suffice, and no smaller batch would help: {cause(error)}",
                     mend="close other programs and go on with --resume; or choose a smaller network for a new run",
                 ) from None
             if "finished reduction in the prior iteration" in str(error):  # DDP's words
