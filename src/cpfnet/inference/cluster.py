@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import queue
+import signal
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -133,9 +135,29 @@ def spread(
         setting = Setting(folders, dict(options), order, Path.cwd(), Path(mark.name))
         crew = _Crew(setting, jobs, lambda job: job.do(look, order, models[0].plan, inputs), say, show)
         try:
-            crew.work()
+            with _heard(lambda: crew.answers.put(None)):
+                crew.work()
         finally:
             crew.dismiss()
+
+
+@contextlib.contextmanager
+def _heard(tell: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C is told rather than raised amid anything, where an answer could be lost; the second one is raised."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        tell()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(eq=False)
@@ -178,7 +200,7 @@ class _Crew:
         )  # workers lost in a place, since one of them did anything there
         self.dropped: dict[tuple[str, int], CpfnetError] = {}
         self.members: dict[tuple[str, int], _Member] = {}
-        self.answers: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]]] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]] | None] = queue.SimpleQueue()
         self.ended = 0
         self.said: set[str] = set()
 
@@ -258,9 +280,12 @@ class _Crew:
     def take(self, seconds: float) -> None:
         """Wait for an answer, and do what follows from it."""
         try:
-            member, number, future = self.answers.get(timeout=seconds)
+            answer = self.answers.get(timeout=seconds)
         except queue.Empty:
             return
+        if answer is None:
+            raise KeyboardInterrupt
+        member, number, future = answer
         error = future.exception()
         if number is not None:
             member.has.discard(number)
