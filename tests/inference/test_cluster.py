@@ -36,12 +36,10 @@ def cluster():
     """The head, with one CPU."""
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"RAY_worker_niceness": "0"}  # 15 by default, which starves them beside other tests
-    with tempfile.TemporaryDirectory(prefix="ray") as folder:  # a short name: sockets lie in it
-        made = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 1, "include_dashboard": False, "temp_dir": folder, **SMALL},
-        )
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray") as short:  # sockets lie in it
+        patch.setenv("RAY_TMPDIR", short)
+        patch.setenv("RAY_worker_niceness", "0")  # 15 by default, which starves them beside other tests
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **SMALL})
         yield made
         made.shutdown()
 
