@@ -15,13 +15,13 @@ from tests import data
 
 _TRAIN = """
 import hashlib, json, resource, sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from torch import nn
 from cpfnet.data.dataset import load
 from cpfnet.errors import CpfnetError
 from cpfnet.network import zoo
-from cpfnet.training import checkpoint
+from cpfnet.training import checkpoint, run as training
 from cpfnet.training.run import plan_of_run, train
 from tests.training.conftest import images_plan
 
@@ -48,6 +48,7 @@ def room(mib):  # beyond what the process has
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 zoo.register("wide", Wide)
+kept_memory, training.kept_memory = training.kept_memory, nullcontext  # what it keeps depends on the runs before
 root, found = Path(sys.argv[1]), {}
 TILES = ["inference.tile=[256, 256]", "inference.overlap=0.9", "inference.batch=16"]
 
@@ -76,6 +77,9 @@ with room(60):
     run("slices", "slices", folder="large", settings=["spatial.patch=[64, 64]", "inference.tile=null"], batch=1)
     tiled = ["spatial.patch=[64, 64]", "inference.tile=[64, 64]"]
     run("tiles", "slices", folder="large", settings=tiled, batch=1, resume=True)
+training.kept_memory = kept_memory
+with room(140):
+    run("kept", "kept")
 print(json.dumps(found))
 """
 
@@ -113,6 +117,13 @@ def test_training_goes_on_with_smaller_batches_to_the_weights_of_a_run_that_bega
     assert lacks(said)[-1][1] == share < 16
     assert not lacks(found["given"][0])
     assert found["given"][1:] == [share, weights]
+
+
+def test_memory_that_is_kept_serves_smaller_batches(found: dict[str, Any]) -> None:
+    said, share, _ = found["kept"]
+    assert lacks(said)[0] == (16, 8)
+    assert lacks(said)[-1][1] == share < 16
+    assert said[-1].startswith("Done")
 
 
 def test_resumed_it_begins_with_what_fitted(found: dict[str, Any]) -> None:

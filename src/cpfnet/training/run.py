@@ -18,6 +18,7 @@ from cpfnet.model import Model
 from cpfnet.notes import gathered
 from cpfnet.planning import Plan
 from cpfnet.training import cache, checkpoint, loss
+from cpfnet.training.allocation import kept_memory
 from cpfnet.training.augment import Augmenter
 from cpfnet.training.cache import Cached
 from cpfnet.training.checkpoint import RunFolder
@@ -102,7 +103,7 @@ def train(
     team.share(begin)
     if team.size > 1:
         team.each(lambda: _find(folder))
-    with Interruption(say, team.flag, listen=team.flag is None) as interruption:
+    with kept_memory(), Interruption(say, team.flag, listen=team.flag is None) as interruption:
         try:
             cached = team.share(lambda: _cached([*training, *validation], plan, folder, progress, interruption))
             if state is None:
