@@ -69,8 +69,8 @@ def smooth_noise(count: int, shape: tuple[int, ...], sigma: tuple[float, ...], r
         kernel = np.exp(-0.5 * ((np.arange(size)[:, None] - lattice) / width) ** 2)
         kernels.append((kernel / math.pi**0.25).astype(np.float32))  # sum of squares over the lattice: √π
     field = rng.standard_normal((count, *[k.shape[1] for k in kernels]), dtype=np.float32)
-    for axis, kernel in enumerate(kernels, start=1):
-        field = np.moveaxis(np.tensordot(kernel, field, axes=(1, axis)), 0, axis)
+    for kernel in kernels:  # the first axis of the lattice goes, one of the result comes last: in the end all in order, rows unbroken
+        field = np.tensordot(field, kernel, axes=(1, 1))
     return field
 
 
