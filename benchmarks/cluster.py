@@ -61,9 +61,10 @@ def cluster(workers: int) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        os.environ["RAY_TMPDIR"] = folder
         small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         with on_core(0):
-            made = Cluster(initialize_head=True, head_node_args={"temp_dir": folder, **small})
+            made = Cluster(initialize_head=True, head_node_args=small)
         for core in range(1, workers):
             with on_core(core):
                 made.add_node(**small)
