@@ -69,7 +69,7 @@ def smooth_noise(count: int, shape: tuple[int, ...], sigma: tuple[float, ...], r
         kernel = np.exp(-0.5 * ((np.arange(size)[:, None] - lattice) / width) ** 2)
         kernels.append((kernel / math.pi**0.25).astype(np.float32))  # sum of squares over the lattice: √π
     field = rng.standard_normal((count, *[k.shape[1] for k in kernels]), dtype=np.float32)
-    for kernel in kernels:  # an axis of the lattice goes, the result's comes last: in the end all in order, rows unbroken
+    for kernel in kernels:  # an axis of the lattice goes, the result's comes last: all in order, rows unbroken
         field = np.tensordot(field, kernel, axes=(1, 1))
     return field
 
