@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import Row, interleaved, save
-from benchmarks.predict import make_model, make_series
+from benchmarks.predict import export, make_model, make_series
 
 SIZE = 512
 THIN = 12
@@ -138,8 +138,7 @@ def volumes(folder: Path, peer: Peer, *, count: int, mirrored: bool, rounds: int
         make_series(series, count)
     model = folder / "model"
     if not model.exists():
-        make_model(model, volumes=True)
-        subprocess.run([Path(sys.executable).with_name("cpfnet"), "export", model, "--to", "onnx"], check=True)
+        export(make_model(model, volumes=True))
 
     def fresh(run: Callable[[], object]) -> Callable[[], None]:
         def whole() -> None:
@@ -156,9 +155,10 @@ def volumes(folder: Path, peer: Peer, *, count: int, mirrored: bool, rounds: int
         return fresh(lambda: subprocess.run([*command, *["--tta"] * mirrored], check=True, capture_output=True))
 
     runs = {f"{peer}, NIfTI to NIfTI": fresh(lambda: peer.predict(source, out, mirrored=mirrored))}
-    for backend in ("openvino", "openvino-bf16"):
+    for backend in ("openvino", "openvino-bf16", "openvino-int8"):
         runs[f"cpfnet --backend {backend}, NIfTI to NIfTI"] = ours(source, backend)
-    runs["cpfnet --backend openvino-bf16, DICOM to SEG"] = ours(series, "openvino-bf16")
+    for backend in ("openvino-bf16", "openvino-int8"):
+        runs[f"cpfnet --backend {backend}, DICOM to SEG"] = ours(series, backend)
     return interleaved(runs, rounds=rounds, warm=False)
 
 
