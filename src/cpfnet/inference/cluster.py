@@ -1,7 +1,8 @@
 """The inputs spread over a cluster, by Ray: one worker a machine, or one a GPU, takes job after job; what a lost one had is done elsewhere.
 
 The command that was given is the only one that knows the whole: it hands out jobs one by one and collects what came of them, so that the workers need
-nothing from each other. Pixels travel through the file system alone.
+nothing from each other. Pixels travel through the file system alone. Ray's actors, not Ray Data: that moves tables, with pandas and PyArrow, and tries a
+block of rows again, where one study is to be tried elsewhere, a few times, and then named.
 """
 
 from __future__ import annotations
