@@ -377,7 +377,7 @@ def export(
 
     Raises:
         NetworkError: the network cannot be exported, gives something else than in torch, or is not good enough in int8.
-        OutputError: ``out`` exists, or cannot be written.
+        OutputError: ``out`` exists, has another suffix than its kind (.onnx, .xml), or cannot be written.
     """
     from cpfnet.inference import convert, exports
 
@@ -393,6 +393,9 @@ def export(
             "the int8 graph is kept beside its Model", where="--out", mend="leave it out, and copy the Model folder"
         )
     place = None if out is None else Path(out)
+    suffix = {"onnx": ".onnx", "openvino": ".xml"}.get(to)
+    if place is not None and suffix is not None and place.suffix != suffix:
+        raise OutputError(f"the file must end in {suffix}", where=place, mend=f"write to {place}{suffix}")
     match to:
         case "onnx":
             if place is None:

@@ -196,6 +196,14 @@ def test_int8_needs_the_data_and_nothing_else_does(tmp_path):
         cpfnet.export(make_model(), "onnx", data=tmp_path)
 
 
+@pytest.mark.parametrize(("to", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+@pytest.mark.parametrize("name", ["vessels", "vessels.pt", "v1.2"])
+def test_graphs_are_called_as_their_runtimes_ask(tmp_path, to, suffix, name):
+    with pytest.raises(OutputError, match=rf"(?s)end in {suffix}.*{name}{suffix}"):
+        cpfnet.export(make_model(), to, out=tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_model_without_a_folder_must_be_saved_first():
     with pytest.raises(CpfnetError, match="lies in no folder"):
         cpfnet.export(make_model(), "onnx")
