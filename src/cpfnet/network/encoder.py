@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai.networks.nets.resnet import ResNet
-from torch import Tensor
+from monai.networks.nets.resnet import ResNet, ResNetBlock
+from torch import Tensor, nn
 
 from cpfnet.errors import NetworkError
 
@@ -15,6 +15,9 @@ CHANNELS = (64, 64, 128, 256, 512)
 
 class ResNet34Encoder(ResNet):
     """MONAI's ResNet-34 with torchvision's parameter names (no ``fc``), so ImageNet files load unchanged.
+
+    From scratch the last batch normalisation of each residual block starts from zero (Goyal et al., 2017, section 5.1): the encoder
+    begins as a shallow network, which learns sooner and stands three times the learning rate.
 
     Args:
         in_channels: channels of the input.
@@ -40,6 +43,9 @@ class ResNet34Encoder(ResNet):
             bias_downsample=False,
             feed_forward=False,
         )
+        for module in self.modules():
+            if isinstance(module, ResNetBlock):
+                nn.init.zeros_(module.bn2.weight)
         self.stride = 16 * stem_stride
         """Input pixels per pixel of c5."""
 

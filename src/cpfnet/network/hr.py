@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from monai.networks.layers.factories import Conv
-from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,9 +25,6 @@ class CPFNetHR(CPFNet):
     map at half resolution and gives each pixel of a block logits of its own. In training, x₂ and x₃ give logits, too, enlarged to the
     input: supervised deeply (Lee et al., AISTATS 2015), the deeper levels learn sooner.
 
-    The last batch normalisation of each residual block starts from zero (Goyal et al., 2017): the encoder begins as a shallow network,
-    which learns faster from scratch. ImageNet weights replace these values.
-
     Args:
         in_channels: channels of the input.
         classes: planes of the output.
@@ -43,9 +39,6 @@ class CPFNetHR(CPFNet):
         self, in_channels: int, classes: int, *, spatial_dims: int = 2, gpg: bool = True, sapf: bool = True
     ) -> None:
         super().__init__(in_channels, classes, spatial_dims=spatial_dims, gpg=gpg, sapf=sapf)
-        for module in self.encoder.modules():
-            if isinstance(module, ResNetBlock):
-                nn.init.zeros_(module.bn2.weight)
         self.fine = nn.Sequential(*(ResidualBlock(spatial_dims, 64) for _ in range(2)))
         self.head = SubpixelHead(spatial_dims, 2 * 64, classes)  # type: ignore[assignment]
         self.guesses = nn.ModuleList(conv(spatial_dims, channels, classes, 1, bias=True) for channels in (64, 128))
