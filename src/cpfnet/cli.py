@@ -253,7 +253,9 @@ def predict(
     overlays: Annotated[
         bool, typer.Option("--overlays", help="Write a picture with the outlines for each input.")
     ] = False,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over mirrored copies (slower, a little better).")] = False,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over mirrored and turned copies (slower, a little better).")
+    ] = False,
     overlap: Annotated[
         float | None, typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.")
     ] = None,
@@ -410,7 +412,7 @@ def evaluate(
         typer.Option(metavar="PLAN", help="plan.yaml with the labels of a folder of masks; default: the dataset's."),
     ] = None,
     device: Device = "auto",
-    tta: Annotated[bool, typer.Option("--tta", help="Models: average over mirrored copies.")] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Models: average over mirrored and turned copies.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Models: go on outside what they were fitted for.")] = False,
     overwrite: Overwrite = False,
 ) -> None:

@@ -380,6 +380,9 @@ class InferencePlan(Strict):
     mirror: tuple[Literal["depth", "height", "width"], ...] = Field(
         (), description="axes mirrored when --tta is asked for"
     )
+    quarter_turns: bool = Field(
+        False, description="--tta turns by 90° in the plane, too: for images that have no upright"
+    )
     batch: Count = Field(1, description="tiles or slices at once")
 
 

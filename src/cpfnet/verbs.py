@@ -244,7 +244,7 @@ def predict(
         backend: what runs the network: ``"auto"`` (on a GPU torch; on a CPU the fastest that decides as float32 does, found on first use and kept
             beside the Model), ``"torch"``, ``"torch-bf16"``, ``"onnx"``, ``"openvino"``, ``"openvino-bf16"`` or ``"openvino-int8"``.
         device, say: as for `train`.
-        tta: average over mirrored copies, too.
+        tta: average over mirrored and turned copies, too (``inference.mirror`` and ``quarter_turns`` of the plan).
         force: go on where the scan lies outside what the Model was fitted for.
         probabilities: keep them in the result.
         uncertainty: keep a map of it in the result: the entropy of the probabilities, averaged over mirrored copies and models.
@@ -303,7 +303,7 @@ def predict_files(
         probabilities: write them to ``out/probabilities``, too.
         uncertainty: write maps of it to ``out/uncertainty``, too.
         overlays: write pictures with the outlines to ``out/overlays``, too.
-        tta: average over mirrored copies, too (``inference.mirror`` of the plan).
+        tta: average over mirrored and turned copies, too (``inference.mirror`` and ``quarter_turns`` of the plan).
         overlap: of tiles, 0 … <1; default: the plan's.
         batch: tiles or slices given to the network at once; default: the plan's.
         force: go on where an input lies outside what the Model was fitted for.

@@ -101,6 +101,34 @@ def test_tta_averages_probabilities_of_every_mirrored_copy():
     np.testing.assert_allclose(predict_array(backend, array, plan), copies[0], atol=1e-6)
 
 
+@pytest.mark.parametrize(("mirror", "count"), [((), 4), (("width",), 8), (("height", "width"), 8)])
+def test_tta_averages_every_symmetry_of_the_square_equally(mirror, count):
+    plan = make_model(source="images", values=(1,), inference={"mirror": mirror, "quarter_turns": True}).plan
+    array = RNG.random((1, 40, 50), dtype=np.float32)
+    seen = []
+
+    def backend(x):  # knows left from right and up from down
+        seen.append(x[0, 0].copy())
+        ramps = np.linspace(-3, 3, x.shape[2])[:, None] ** 3 + np.linspace(-2, 1, x.shape[3])
+        return np.stack([np.zeros_like(x[:, 0]), x[:, 0] + ramps.astype(np.float32)], axis=1)
+
+    found = predict_array(backend, array, plan, tta=True)
+    wanted = [np.rot90(turned, turns) for turned in (array[0], array[0].T)[: count // 4] for turns in range(4)]
+    seen.sort(key=lambda x: x.tobytes())
+    wanted.sort(key=lambda x: x.tobytes())
+    assert len(seen) == count
+    for one, other in zip(seen, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    def undone(turns, transposed):
+        copy = np.rot90(array.swapaxes(1, 2) if transposed else array, turns, (1, 2))
+        planes = np.rot90(softmax(backend(copy[None])[0], axis=0), -turns, (1, 2))
+        return planes.swapaxes(1, 2) if transposed else planes
+
+    mean = np.mean([undone(turns, transposed) for transposed in range(count // 4) for turns in range(4)], axis=0)
+    np.testing.assert_allclose(found, mean, atol=1e-6)
+
+
 def test_tta_mirrors_volumes_in_depth():
     plan = make_model(mode="3d", values=(1,), inference={"mirror": ("depth",)}).plan
     array = RNG.random((1, 32, 33, 34), dtype=np.float32)

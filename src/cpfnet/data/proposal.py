@@ -336,12 +336,15 @@ def _inference(draft: Draft) -> None:
     else:
         tile, why = [min(512, up(n)) for n in size], f"images of {brief(tuple(size))} are cut into tiles"
     draft.because("inference.tile", why)
-    mirror = draft.data["training"]["augmentation"]["flips"]
+    augmentation = draft.data["training"]["augmentation"]
+    mirror, turns = augmentation["flips"], augmentation.get("quarter_turns", False)
     draft.because("inference.mirror", "as in training: the network has seen no other mirrored images")
+    if turns:
+        draft.because("inference.quarter_turns", "as in training")
     # The smaller a slice, the more of them it takes to keep the hardware busy.
     small = BATCH_PIXELS // (up(size[0]) * up(size[1]))
     batch = 1 if len(spatial["patch"]) == 3 else min(32, max(4, small))
-    draft.data["inference"] = {"tile": tile, "mirror": mirror, "batch": batch}
+    draft.data["inference"] = {"tile": tile, "mirror": mirror, "quarter_turns": turns, "batch": batch}
 
 
 def _folds(draft: Draft) -> None:

@@ -57,7 +57,7 @@ class Predictor:
         models: trained for the same labels, channels and kind of source; their grids may differ.
         device: see `backends.pick_device`.
         backend: what runs a Model: a name for `backends.backend_of`, or what makes a backend of a Model.
-        tta: average over mirrored copies, too (``plan.inference.mirror``).
+        tta: average over mirrored and turned copies, too (``plan.inference.mirror``, ``quarter_turns``).
         overlap: of tiles; default: each Plan's.
         batch: pieces at once; default: each Plan's.
         say: told what the user should know, such as a batch that had to be halved.
@@ -89,8 +89,10 @@ class Predictor:
         make = partial(backend_of, name=backend, device=device, say=say) if isinstance(backend, str) else backend
 
         self.models = list(models)
-        if tta and not any(model.plan.inference.mirror for model in models):
-            say("--tta does nothing: the plan allows no axis to be mirrored (inference.mirror is empty)")
+        if tta and not any(model.plan.inference.mirror or model.plan.inference.quarter_turns for model in models):
+            say(
+                "--tta does nothing: the plan allows neither an axis to be mirrored (inference.mirror is empty) nor inference.quarter_turns"
+            )
         self.tta, self.overlap, self.batch = tta, overlap, batch
         # Models with the same preprocessing (folds of one plan) share it.
         self._groups: dict[tuple[tuple[Channel, ...], Spatial], list[_Member]] = {}

@@ -47,7 +47,8 @@ def predict_array(
         array: float32 ``(channels, [depth,] height, width)`` from `cpfnet.preprocessing.apply`.
         plan: the network's.
         overlap: share of a tile that its neighbour covers too, 0 … <1; default: the Plan's.
-        tta: average over copies mirrored along every combination of ``plan.inference.mirror``.
+        tta: average over copies mirrored along every combination of ``plan.inference.mirror``, each with its quarter turns where
+            ``plan.inference.quarter_turns`` says so: of a plane that is mirrored both ways the eight symmetries of the square.
         batch: pieces given to the network at once; default: the Plan's.
         run: slices to predict, where a volume goes through a 2-D network; the others are only neighbours to them.
         progress: called with the share of the work done, 0…1.
@@ -59,39 +60,48 @@ def predict_array(
     Raises:
         NetworkError: the network gives another shape than the Plan says, or values that are no numbers.
     """
-    turns = _mirrored(plan, array.ndim - 1) if tta else [()]
+    copies = _copies(plan, array.ndim - 1) if tta else [((), 0)]
     total: np.ndarray | None = None
-    for number, axes in enumerate(turns):
+    for number, (axes, turns) in enumerate(copies):
 
         def report(share: float, number: int = number) -> None:
             if progress is not None:
-                progress((number + share) / len(turns))
+                progress((number + share) / len(copies))
 
         turned = _predict_once(
             backend,
-            np.flip(array, axes),
+            np.rot90(np.flip(array, axes), turns, (-2, -1)),
             plan,
             plan.inference.overlap if overlap is None else overlap,
             plan.inference.batch if batch is None else batch,
             run,
             report,
         )
-        turned = np.flip(turned, axes)
+        turned = np.flip(np.rot90(turned, -turns, (-2, -1)), axes)
         if total is None:
             total = turned
         else:
             total += turned
     assert total is not None  # there is always the image as it is
-    if len(turns) > 1:
-        total /= len(turns)
+    if len(copies) > 1:
+        total /= len(copies)
     return total
 
 
-def _mirrored(plan: Plan, ndim: int) -> list[tuple[int, ...]]:
-    """Array axes to flip, for each copy; the image as it is comes first."""
+def _copies(plan: Plan, ndim: int) -> list[tuple[tuple[int, ...], int]]:
+    """For each copy, array axes to flip and quarter turns that follow; the image as it is comes first."""
     names = ("depth", "height", "width")[-ndim:]
     axes = [1 + names.index(name) for name in plan.inference.mirror]
-    return [combination for count in range(len(axes) + 1) for combination in itertools.combinations(axes, count)]
+    mirrored = [combination for count in range(len(axes) + 1) for combination in itertools.combinations(axes, count)]
+    # Flipped both ways is turned by 180°, so that there half of the turns give what is there already.
+    turns = (
+        (0,)
+        if not plan.inference.quarter_turns
+        else (0, 1)
+        if {"height", "width"} <= {*plan.inference.mirror}
+        else (0, 1, 2, 3)
+    )
+    return list(itertools.product(mirrored, turns))
 
 
 def _predict_once(
