@@ -40,7 +40,7 @@ class Bench:
             with ``plan.yaml``, ``log.txt``, ``model/``, ``scores/`` and ``row.json``.
         minutes, steps: the budget of a run; one of them.
         device: as for `cpfnet.train`.
-        mirrored: average predictions over mirrored copies (`cpfnet predict --tta`).
+        mirrored: average predictions over mirrored copies: `cpfnet predict --tta` without its quarter turns, as nnU-Net does it.
         settings: ``section.key=value`` for every variant.
         say: where messages go.
     """
@@ -88,6 +88,7 @@ class Bench:
             model = cpfnet.train(
                 dataset, place / "model", plan=plan, device=self.device, resume=(place / "model").exists(), say=note
             )
+            model.plan = model.plan.with_settings(["inference.quarter_turns=false"])
             began = time.monotonic()
             scores = cpfnet.evaluate(
                 dataset,

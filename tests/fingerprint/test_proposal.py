@@ -166,10 +166,37 @@ def test_thin_structures_keep_every_pixel_and_thick_ones_the_whole_image() -> No
     assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).spatial.patch == (256, 256)
     assert vessels.labels.classes[0].tubular
     lungs = plan(found(((1024, 1024),), radius=80))
-    assert lungs.spatial.size == lungs.spatial.patch == (256, 256)
+    assert lungs.spatial.size == lungs.spatial.patch == (224, 224)
     assert plan(found(((1024, 1024),), radius=80), GPU).spatial.size == (512, 512)
     portrait_and_landscape = plan(found(((1024, 600), (600, 1024)), radius=80))
     assert portrait_and_landscape.spatial.size is None  # one size would distort half of them
+
+
+@pytest.mark.parametrize(
+    ("size", "radius", "shrunk", "batch"),
+    [
+        ((288, 384), 51, (96, 128), 8),  # no smaller, though the radius would allow it
+        ((512, 512), 37, (224, 224), 5),
+        ((512, 512), 25, (256, 256), 4),  # no larger, though the radius asks for it
+        ((96, 128), 51, None, 21),  # as small already
+    ],
+)
+def test_on_a_cpu_broad_structures_are_shrunk_for_the_sake_of_more_images(size, radius, shrunk, batch) -> None:
+    proposed, reasons = propose(found((size,), radius=radius), Dataset(Path(), "test", ()), memory=CPU)
+    assert proposed.spatial.size == shrunk
+    assert proposed.training.batch == batch
+    assert proposed.network.name == ("cpfnet" if shrunk is None else "cpfnet-hr")
+    if shrunk is not None:
+        assert "boundaries come back" in reasons["network.name"]
+        assert "more of them are learned from" in reasons["spatial.size"]
+        assert "many small steps" in reasons["training.batch"]
+        pixels = proposed.training.samples * shrunk[0] * shrunk[1]
+        assert pixels == pytest.approx(50 * 4 * 256 * 256, rel=0.02)  # those of 50 steps of 4 patches of 256²
+
+
+def test_broad_structures_in_a_fine_network_are_learned_from_as_in_others() -> None:
+    asked, other = (plan(found(((512, 512),), radius=37), network=name) for name in ("cpfnet-hr", "unet"))
+    assert (asked.spatial, asked.training.batch) == (other.spatial, other.training.batch)
 
 
 def test_thin_structures_get_what_thin_structures_need() -> None:
@@ -211,7 +238,7 @@ def test_photographs_of_the_fundus_have_their_size_for_a_scale() -> None:
     assert "scale" in reasons["spatial.longest"]
     assert plan(vessels, modality="other").spatial.longest is None  # a larger micrograph shows more, not larger
     disc = plan(found(((1024, 1024),), radius=80, channels=3), modality="fundus")
-    assert (disc.spatial.size, disc.spatial.longest) == ((256, 256), None)
+    assert (disc.spatial.size, disc.spatial.longest) == ((224, 224), None)
 
 
 def test_colour_varies_in_photographs_alone() -> None:
@@ -223,7 +250,8 @@ def test_colour_varies_in_photographs_alone() -> None:
 
 def test_blobs_thick_vessels_and_volumes_do_without() -> None:
     for other in (
-        plan(found(radius=30)),
+        plan(found(radius=30), GPU),
+        plan(found(radius=8)),
         plan(found(radius=30, tubular=True)),
         plan(found(((30, 512, 512),), spacing=(5, 0.7, 0.7), radius=30, tubular=True)),
     ):

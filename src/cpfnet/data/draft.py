@@ -74,9 +74,9 @@ class Draft:
 
     fingerprint: Fingerprint
     memory: Memory
-    network: str
     modality: Modality
     brisk: bool = False
+    network: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 

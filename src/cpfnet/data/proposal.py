@@ -19,7 +19,7 @@ NETWORK = "cpfnet"
 """What is proposed where no network is named …"""
 
 FINE_NETWORK = "cpfnet-hr"
-"""… and where structures are fine."""
+"""… and where structures are fine, or images are shrunk to be learned from on a CPU: their boundaries must come back."""
 
 FINE = 4.0
 """Classes of a smaller median radius, pixels, are fine: half of their width is lost at half resolution. Tubular ones are thin, too."""
@@ -41,6 +41,10 @@ BATCH_PIXELS = 4 * 256 * 256
 
 BRISK_PIXELS = BATCH_PIXELS // 4
 """… and where `FINE_NETWORK` learns from images on a CPU: more steps in the same time are worth more to it than smoother ones."""
+
+SHRUNK_BATCH = 8
+"""Most images of an optimiser step where they are shrunk to be learned from on a CPU, for the same reason; fewer than that, and batch
+normalisation knows too little (PH²: 1,000 steps of 2 are worse than 250 of 8)."""
 
 COLOUR = 0.02
 """Mean saturation from which a photograph is in colour."""
@@ -90,10 +94,10 @@ def propose(
         kind, why = fingerprint.modality, "as the DICOM headers say"
     else:
         why += "; if wrong, plan again with --modality"
-    proposed = FINE_NETWORK if _fine(fingerprint) else NETWORK
-    memory, network = memory or Memory.found(), network or proposed
-    brisk = network == FINE_NETWORK and memory.device == "cpu" and not fingerprint.volumes
-    draft = Draft(fingerprint, memory, network, kind, brisk)
+    memory = memory or Memory.found()
+    fine = bool(_fine(fingerprint))
+    brisk = fine and network in (None, FINE_NETWORK) and memory.device == "cpu" and not fingerprint.volumes
+    draft = Draft(fingerprint, memory, kind, brisk)
     draft.data = {
         "name": dataset.name,
         "modality": kind,
@@ -102,6 +106,7 @@ def propose(
     }
     draft.because("modality", why)
     propose_grid(draft)
+    draft.network = network or (FINE_NETWORK if fine or _shrunk(draft) else NETWORK)
     _network(draft, weights)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
     _training(draft)
@@ -118,6 +123,11 @@ def _fine(fingerprint: Fingerprint) -> list[ClassFingerprint]:
 def _thin(fingerprint: Fingerprint) -> list[ClassFingerprint]:
     """Those that are long as well, such as vessels."""
     return [c for c in _fine(fingerprint) if c.tubular]
+
+
+def _shrunk(draft: Draft) -> bool:
+    """Are images made smaller for the sake of learning on a CPU?"""
+    return draft.memory.device == "cpu" and draft.data["spatial"].get("size") is not None
 
 
 def _in_colour(fingerprint: Fingerprint) -> bool:
@@ -168,6 +178,10 @@ def _network(draft: Draft, weights: str | None) -> None:
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
     fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
+    if draft.network == FINE_NETWORK and not fine and _shrunk(draft):
+        draft.because(
+            "network.name", "images are shrunk: every pixel has logits of its own, so that boundaries come back sharp"
+        )
     if draft.network == FINE_NETWORK and fine:
         first, look = fine[0], "thin" if fine[0].tubular else "small"
         draft.because(
@@ -223,7 +237,9 @@ def _training(draft: Draft) -> None:
     pixels = 1
     for side in spatial["patch"]:
         pixels *= side
-    wanted = min(32, max(2, round((BRISK_PIXELS if draft.brisk else BATCH_PIXELS) / pixels)))
+    shrunk = _shrunk(draft)
+    most = SHRUNK_BATCH if shrunk else 32
+    wanted = min(most, max(2, round((BRISK_PIXELS if draft.brisk else BATCH_PIXELS) / pixels)))
     fits = max(1, int((0.7 * draft.memory.bytes - FIXED_BYTES) / (pixels * BYTES_PER_PIXEL)))
     batch = min(wanted, fits)
     accumulate = -(-wanted // batch)
@@ -231,10 +247,10 @@ def _training(draft: Draft) -> None:
         "training.batch",
         f"{wanted} patches of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
         f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once"
-        f"{'; many small steps learn more in the same time' if draft.brisk else ''}",
+        f"{'; many small steps learn more in the same time' if draft.brisk or shrunk else ''}",
     )
     epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
-    if draft.brisk:
+    if draft.brisk or shrunk:
         steps = max(steps, round(steps * BATCH_PIXELS / (wanted * pixels)))
     draft.because(
         "training.epochs",
