@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -120,3 +121,39 @@ def test_average_forgets_the_first_weights_soon() -> None:
     before, target = mean.weight.item(), network.weight.item()
     schedule.average(mean, network, step=0, decay=0.999)
     assert mean.weight.item() == pytest.approx(0.1 * before + 0.9 * target)
+
+
+@pytest.mark.parametrize("gradients_alike", [True, False])
+@pytest.mark.parametrize(("dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_adamw_learns_as_torch_does_whatever_the_layout(
+    dims: int, layout: torch.memory_format, gradients_alike: bool
+) -> None:
+    settings = training(optimiser="adamw", weight_decay=0.05)
+    kernel = nn.Conv2d if dims == 2 else nn.Conv3d
+    torch.manual_seed(0)
+    ours = nn.Sequential(kernel(3, 4, 3), kernel(4, 2, 1), nn.Flatten(), nn.Linear(2 * 4**dims, 3))
+    plain = copy.deepcopy(ours)
+    ours.to(memory_format=layout)
+    made = schedule.optimiser(ours, settings)
+    other = torch.optim.AdamW(
+        [
+            {"params": [p for p in plain.parameters() if (p.ndim > 1) == decayed], "weight_decay": 0.05 * decayed}
+            for decayed in (True, False)
+        ],
+        lr=settings.learning_rate,
+        fused=True,
+    )
+    x = torch.randn(2, 3, *[6] * dims)
+    for _ in range(3):
+        for network, step in ((ours, made), (plain, other)):
+            step.zero_grad()
+            network(x).square().sum().backward()
+            for parameter in network.parameters() if not gradients_alike else ():
+                assert parameter.grad is not None
+                parameter.grad = parameter.grad.contiguous()
+            step.step()
+    for one, same in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, same, rtol=1e-5, atol=1e-6)
+        for moment in ("exp_avg", "exp_avg_sq"):
+            assert made.state[one][moment].shape == one.shape
+            torch.testing.assert_close(made.state[one][moment], other.state[same][moment], rtol=1e-4, atol=1e-5)

@@ -46,7 +46,28 @@ def optimiser(network: nn.Module, training: TrainingPlan) -> torch.optim.Optimiz
     fused = all(p.device.type == "cpu" for p in network.parameters())
     if training.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum, fused=fused or None)
-    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=fused or None)
+    return _AdamW(groups, lr=training.learning_rate, fused=fused or None)
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW that takes kernels in the order in which they lie in memory.
+
+    PyTorch's fused step works on contiguous tensors and copies all others there and back: weights, gradients and both moments of every
+    channels-last kernel, as much work as the step itself. Each value is updated by itself, so a view that is contiguous does as well.
+    """
+
+    def _init_group(self, group: dict[str, Any], params_with_grad: list[torch.Tensor], *others: Any) -> bool:
+        complex_too = super()._init_group(group, params_with_grad, *others)
+        last = [p.ndim > 2 and p.movedim(1, -1).is_contiguous() for p in params_with_grad]
+        for tensors in (
+            params_with_grad,
+            *others,
+        ):  # gradients, moments, counts of steps: one for each kernel, or none at all
+            tensors[:] = [
+                t.movedim(1, -1) if moved and t.ndim > 2 else t
+                for t, moved in zip(tensors, last if tensors else (), strict=True)
+            ]
+        return complex_too
 
 
 @torch.no_grad()
