@@ -56,17 +56,23 @@ class _AdamW(torch.optim.AdamW):
     channels-last kernel, as much work as the step itself. Each value is updated by itself, so a view that is contiguous does as well.
     """
 
-    def _init_group(self, group: dict[str, Any], params_with_grad: list[torch.Tensor], *others: Any) -> bool:
-        complex_too = super()._init_group(group, params_with_grad, *others)
+    def _init_group(
+        self, group: dict[str, Any], params_with_grad: list[torch.Tensor], grads: list[torch.Tensor], *others: Any
+    ) -> bool:
+        complex_too = super()._init_group(group, params_with_grad, grads, *others)
         last = [p.ndim > 2 and p.movedim(1, -1).is_contiguous() for p in params_with_grad]
         for tensors in (
             params_with_grad,
+            grads,
             *others,
-        ):  # gradients, moments, counts of steps: one for each kernel, or none at all
+        ):  # of the moments some are not kept, of steps there is a number
             tensors[:] = [
                 t.movedim(1, -1) if moved and t.ndim > 2 else t
                 for t, moved in zip(tensors, last if tensors else (), strict=True)
             ]
+        grads[:] = [
+            g.contiguous() for g in grads
+        ]  # seen in PyTorch 2.13: one that lies otherwise than its weight is misread
         return complex_too
 
 
