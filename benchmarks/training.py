@@ -84,7 +84,13 @@ def ours(folder: Path, scratch: Path) -> float:
     import cpfnet
 
     plan = cpfnet.plan(folder, network="cpfnet", weights="none", say=lambda text: None)
-    plan = plan.with_settings([f"training.batch={BATCH}", "training.accumulate=1", f"spatial.patch=[{PATCH}, {PATCH}]"])
+    crops = [
+        f"training.batch={BATCH}",
+        "training.accumulate=1",
+        "spatial.size=null",
+        f"spatial.patch=[{PATCH}, {PATCH}]",
+    ]
+    plan = plan.with_settings(crops)
     return pace(folder, plan, device="cpu", scratch=scratch).step
 
 
