@@ -112,6 +112,14 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
         ({"training": {"samples": 1, "augmentation": {"channel_dropout": {"red": 0.5}}}}, "channels are"),
         ({"inference": {"mirror": ["depth"]}}, "mirroring along depth needs spatial.mode 3d"),
         ({"inference": {"overlap": 1.0}}, "less than 1"),
+        (
+            {
+                "inference": {"quarter_turns": True},
+                "spatial": {"patch": [64, 64], "spacing": [1, 3, 1]},
+                "source": "volumes",
+            },
+            "needs square pixels",
+        ),
         ({"training": {"samples": 4, "augmentation": {"flips": ["depth"]}}}, "mirroring along depth"),
         ({"training": {"samples": 4, "learning_rate": float("inf")}}, "finite"),
         ({"training": {"samples": 4, "foreground": float("nan")}}, "foreground"),

@@ -88,7 +88,8 @@ class Bench:
             model = cpfnet.train(
                 dataset, place / "model", plan=plan, device=self.device, resume=(place / "model").exists(), say=note
             )
-            model.plan = model.plan.with_settings(["inference.quarter_turns=false"])
+            if self.mirrored:
+                model.plan = model.plan.with_settings(["inference.quarter_turns=false"])
             began = time.monotonic()
             scores = cpfnet.evaluate(
                 dataset,

@@ -435,6 +435,12 @@ class Plan(Strict):
         axes = {*self.training.augmentation.flips, *self.inference.mirror}
         if "depth" in axes and self.spatial.dims == 2:
             raise ValueError(f"mirroring along depth needs spatial.mode 3d; this is {self.spatial.mode}")
+        if self.inference.quarter_turns and self.spatial.spacing is not None:
+            height, width = self.spatial.spacing[1:]
+            if abs(height - width) > 1e-3 * width:
+                raise ValueError(
+                    f"inference.quarter_turns needs square pixels; spatial.spacing has {height:g} × {width:g} mm"
+                )
         if self.inference.tile is not None and len(self.inference.tile) != self.spatial.dims:
             raise ValueError(f"inference.tile needs {self.spatial.dims} sizes, got {list(self.inference.tile)}")
         return self

@@ -247,7 +247,7 @@ def predict(
         tta: average over mirrored and turned copies, too (``inference.mirror`` and ``quarter_turns`` of the plan).
         force: go on where the scan lies outside what the Model was fitted for.
         probabilities: keep them in the result.
-        uncertainty: keep a map of it in the result: the entropy of the probabilities, averaged over mirrored copies and models.
+        uncertainty: keep a map of it in the result: the entropy of the probabilities, averaged over mirrored and turned copies and models.
 
     Returns:
         The label map; its ``quality`` says how good it probably is, and why to look at it first.

@@ -178,6 +178,8 @@ def test_thin_structures_keep_every_pixel_and_thick_ones_the_whole_image() -> No
         ((288, 384), 51, (96, 128), 8),  # no smaller, though the radius would allow it
         ((512, 512), 37, (224, 224), 5),
         ((512, 512), 25, (256, 256), 4),  # no larger, though the radius asks for it
+        ((300, 384), 51, (96, 128), 8),  # the nearest multiples of 32
+        ((1000, 1300), 200, (96, 128), 8),
         ((96, 128), 51, None, 21),  # as small already
     ],
 )
@@ -340,6 +342,8 @@ def test_mirrors_where_anatomy_allows(modality: str, names: tuple[str, ...], fli
     made = plan(found(names=names), modality=modality)
     assert made.training.augmentation.flips == flips
     assert made.inference.mirror == flips
+    assert made.inference.quarter_turns == ({"height", "width"} == set(flips))  # the patch is square
+    assert not plan(found(((288, 384),), names=names, radius=51), modality=modality).inference.quarter_turns
 
 
 def test_mirrors_of_volumes() -> None:

@@ -56,6 +56,7 @@ def trained(folder, name="tiny", *, values=(1,), scramble=True, **options) -> Mo
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
     model.state = network.eval().state_dict()
     model.save(folder)
     return Model.load(folder)

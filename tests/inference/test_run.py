@@ -171,7 +171,9 @@ def test_mirroring_that_the_plan_rules_out_is_said(tmp_path):
     run(images_model(), [file], tmp_path / "none", tta=True, say=said.append)
     assert len(said) == 1
     assert "inference.mirror is empty" in said[0]
-    run(images_model(inference={"mirror": ["width"]}), [file], tmp_path / "width", tta=True)
+    for allowed in ({"mirror": ["width"]}, {"quarter_turns": True}):
+        run(images_model(inference=allowed), [file], tmp_path / next(iter(allowed)), tta=True, say=said.append)
+    assert len(said) == 1
 
 
 class TestWhatElseIsWritten:

@@ -79,7 +79,7 @@ def test_runs_equal_the_whole(shape, neighbours, plane, spacing, regions, intens
         spacing=spacing,
         labels=REGIONS if regions else None,
         intensity=intensity,
-        inference={"mirror": ("width",)},
+        inference={"mirror": ("width",), "quarter_turns": spacing is None or spacing[1] == spacing[2]},
         fitted={"temperature": 1.3, "smallest": 3},
     )
     image = volume(shape, seed)

@@ -129,6 +129,28 @@ def test_tta_averages_every_symmetry_of_the_square_equally(mirror, count):
     np.testing.assert_allclose(found, mean, atol=1e-6)
 
 
+def test_turned_copies_of_oblong_images_are_seen_whole_and_bare():
+    inference = {"mirror": ("height", "width"), "quarter_turns": True}
+    plan = make_model(source="images", values=(1,), patch=(64, 96), inference=inference).plan
+    seen = set()
+
+    def backend(x):
+        seen.add(x.shape[2:])
+        return np.stack([x[:, 0], -x[:, 0]], axis=1)
+
+    predict_array(backend, RNG.random((1, 64, 96), dtype=np.float32), plan, tta=True)
+    assert seen == {(64, 96), (96, 64)}
+
+
+def test_turns_of_a_volume_stay_in_its_slices():
+    plan = make_model(mode="3d", values=(1,), inference={"quarter_turns": True}).plan
+    array = RNG.random((1, 32, 40, 36), dtype=np.float32)
+    backend = oracle(make_model(mode="3d", values=(1,)))
+    np.testing.assert_allclose(
+        predict_array(backend, array, plan, tta=True), predict_array(backend, array, plan), atol=1e-5
+    )
+
+
 def test_tta_mirrors_volumes_in_depth():
     plan = make_model(mode="3d", values=(1,), inference={"mirror": ("depth",)}).plan
     array = RNG.random((1, 32, 33, 34), dtype=np.float32)

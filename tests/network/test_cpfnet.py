@@ -17,7 +17,11 @@ from tests.network.official import REFERENCE
 @pytest.fixture(scope="module")
 def network() -> CPFNet:
     torch.manual_seed(0)
-    return CPFNet(3, 4).eval()
+    network = CPFNet(3, 4).eval()
+    for name, value in network.state_dict().items():
+        if name.endswith("bn2.weight"):  # from zero, the residual blocks would do nothing
+            value.fill_(0.5)
+    return network
 
 
 @pytest.mark.parametrize(("kind", "count"), [(CPFNet, 30_650_823), (GuideCPFNet, 27_639_881)])
@@ -54,6 +58,17 @@ def test_encoder_taps_have_the_papers_sizes() -> None:
         assert [tap.shape[1] for tap in taps] == [64, 64, 128, 256, 512]
         assert tuple(encoder.deepest(x.shape[2:])) == sizes[-1]
         assert all(tap.min() >= 0 for tap in taps)  # after their ReLU
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_encoder_begins_as_a_shallow_network(dims: int) -> None:
+    """Residual blocks without a projection give what they were given (non-negative, after a ReLU)."""
+    torch.manual_seed(0)
+    encoder = ResNet34Encoder(3, spatial_dims=dims).eval()
+    with torch.no_grad():
+        for layer, channels in ((encoder.layer1, 64), (encoder.layer4[1:], 512)):
+            x = torch.rand(1, channels, *[4] * dims)
+            assert torch.equal(layer(x), x)
 
 
 @pytest.mark.parametrize("kind", [CPFNet, GuideCPFNet])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -31,16 +30,6 @@ def test_all_but_the_head_and_the_fine_skip_is_the_papers() -> None:
     } == shared
 
 
-def test_the_encoder_begins_as_a_shallow_network() -> None:
-    """Residual blocks without a projection give what they were given (non-negative, after a ReLU)."""
-    torch.manual_seed(0)
-    encoder = CPFNetHR(3, 2).encoder.eval()
-    x = torch.rand(1, 64, 16, 16)
-    with torch.no_grad():
-        assert torch.equal(encoder.layer1(x), x)
-
-
-@pytest.mark.slow
 def test_single_pixels_can_be_told_apart() -> None:
     """Noise, in which no pixel says anything of its neighbours: interpolation must blur it."""
     right = {}

@@ -173,6 +173,8 @@ def resnet() -> ResNet34Encoder:
             value.normal_(0, 0.1)
         elif key.endswith("running_var"):
             value.uniform_(0.8, 1.2)
+        elif key.endswith("bn2.weight"):  # from scratch they are zero
+            value.uniform_(0.5, 1.5)
     return encoder
 
 

@@ -44,7 +44,8 @@ BRISK_PIXELS = BATCH_PIXELS // 4
 
 SHRUNK_BATCH = 8
 """Most images of an optimiser step where they are shrunk to be learned from on a CPU, for the same reason; fewer than that, and batch
-normalisation knows too little (PH²: 1,000 steps of 2 are worse than 250 of 8)."""
+normalisation knows too little (PH²: 1,000 steps of 2 are worse than 250 of 8). Images that are as small by themselves were not measured: they
+keep the usual steps and network."""
 
 COLOUR = 0.02
 """Mean saturation from which a photograph is in colour."""
@@ -178,15 +179,15 @@ def _network(draft: Draft, weights: str | None) -> None:
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
     fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
-    if draft.network == FINE_NETWORK and not fine and _shrunk(draft):
-        draft.because(
-            "network.name", "images are shrunk: every pixel has logits of its own, so that boundaries come back sharp"
-        )
     if draft.network == FINE_NETWORK and fine:
         first, look = fine[0], "thin" if fine[0].tubular else "small"
         draft.because(
             "network.name",
             f"{first.name} is {look} (median radius {first.radius:.1f} pixels): every pixel has logits of its own, where cpfnet interpolates",
+        )
+    elif draft.network == FINE_NETWORK and _shrunk(draft):
+        draft.because(
+            "network.name", "images are shrunk: every pixel has logits of its own, so that boundaries come back sharp"
         )
 
 
@@ -287,7 +288,7 @@ def _learning_rate(draft: Draft) -> tuple[float, str]:
     if draft.data["network"]["weights"] != "none":
         return 5e-4, "half as large where the encoder is pretrained"
     if draft.network == FINE_NETWORK:
-        return 3e-3, "AdamW from scratch; residual blocks that start from zero stand three times the usual"
+        return 3e-3, "AdamW from scratch; cpfnet-hr learns more with three times the usual"
     return 1e-3, "AdamW from scratch"
 
 
@@ -353,7 +354,9 @@ def _inference(draft: Draft) -> None:
         tile, why = [min(512, up(n)) for n in size], f"images of {brief(tuple(size))} are cut into tiles"
     draft.because("inference.tile", why)
     augmentation = draft.data["training"]["augmentation"]
-    mirror, turns = augmentation["flips"], augmentation.get("quarter_turns", False)
+    mirror, (height, width) = augmentation["flips"], spatial["patch"][-2:]
+    _, *pixel = spatial.get("spacing") or (1.0, 1.0, 1.0)
+    turns = augmentation.get("quarter_turns", False) and height == width and pixel[0] == pixel[1]
     draft.because("inference.mirror", "as in training: the network has seen no other mirrored images")
     if turns:
         draft.because("inference.quarter_turns", "as in training")

@@ -48,9 +48,9 @@ class _Member:
 class Predictor:
     """One or several Models, loaded once, for any number of images; several average their probabilities.
 
-    What was fitted (temperature, thresholds, sizes of pieces) is applied once, to the average over tiles, mirrored copies and
+    What was fitted (temperature, thresholds, sizes of pieces) is applied once, to the average over tiles, copies (`tta`) and
     Models: the mean of the Models' temperatures and of their thresholds, and of the sizes the smallest, so that nothing goes
-    that one of them would keep. It was fitted for one Model without mirrored copies, and averages are less sure of themselves:
+    that one of them would keep. It was fitted for one Model without copies, and averages are less sure of themselves:
     they come out too unsure rather than too sure.
 
     Args:
@@ -90,9 +90,7 @@ class Predictor:
 
         self.models = list(models)
         if tta and not any(model.plan.inference.mirror or model.plan.inference.quarter_turns for model in models):
-            say(
-                "--tta does nothing: the plan allows neither an axis to be mirrored (inference.mirror is empty) nor inference.quarter_turns"
-            )
+            say("--tta does nothing: inference.mirror is empty and inference.quarter_turns is false")
         self.tta, self.overlap, self.batch = tta, overlap, batch
         # Models with the same preprocessing (folds of one plan) share it.
         self._groups: dict[tuple[tuple[Channel, ...], Spatial], list[_Member]] = {}

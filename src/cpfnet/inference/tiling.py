@@ -1,7 +1,7 @@
-"""A whole image through a network that sees pieces of it: slices, tiles, mirrored copies. NumPy only.
+"""A whole image through a network that sees pieces of it: slices, tiles, mirrored and turned copies. NumPy only.
 
 Pieces overlap and are blended with Gaussian weights, since a network knows least at the border of what it sees. All averaging
-(tiles, mirrored copies, and models in `predictor`) is done on probabilities.
+(tiles, copies, and models in `predictor`) is done on probabilities.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def predict_array(
         NetworkError: the network gives another shape than the Plan says, or values that are no numbers.
     """
     copies = _copies(plan, array.ndim - 1) if tta else [((), 0)]
+    tile = tile_size(plan, array.shape[-plan.spatial.dims :])
     total: np.ndarray | None = None
     for number, (axes, turns) in enumerate(copies):
 
@@ -72,6 +73,7 @@ def predict_array(
             backend,
             np.rot90(np.flip(array, axes), turns, (-2, -1)),
             plan,
+            (*tile[:-2], tile[-1], tile[-2]) if turns % 2 else tile,
             plan.inference.overlap if overlap is None else overlap,
             plan.inference.batch if batch is None else batch,
             run,
@@ -93,14 +95,8 @@ def _copies(plan: Plan, ndim: int) -> list[tuple[tuple[int, ...], int]]:
     names = ("depth", "height", "width")[-ndim:]
     axes = [1 + names.index(name) for name in plan.inference.mirror]
     mirrored = [combination for count in range(len(axes) + 1) for combination in itertools.combinations(axes, count)]
-    # Flipped both ways is turned by 180°, so that there half of the turns give what is there already.
-    turns = (
-        (0,)
-        if not plan.inference.quarter_turns
-        else (0, 1)
-        if {"height", "width"} <= {*plan.inference.mirror}
-        else (0, 1, 2, 3)
-    )
+    both = {"height", "width"} <= {*plan.inference.mirror}  # then half of the turns give what is there already
+    turns = range(1 if not plan.inference.quarter_turns else 2 if both else 4)
     return list(itertools.product(mirrored, turns))
 
 
@@ -108,6 +104,7 @@ def _predict_once(
     backend: Backend,
     array: np.ndarray,
     plan: Plan,
+    tile: tuple[int, ...],
     overlap: float,
     batch: int,
     run: slice,
@@ -116,7 +113,6 @@ def _predict_once(
     dims = plan.spatial.dims
     slices: list[int | None] = [None] if array.ndim - 1 == dims else [*range(array.shape[1])[run]]
     size = array.shape[-dims:]
-    tile = tile_size(plan, size)
     windows = list(tile_windows(size, tile, overlap))
     weights = gaussian(tile)
     norm = np.zeros(size, dtype=np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 def uncertainty(planes: Iterable[np.ndarray], *, exclusive: bool) -> np.ndarray:
     """Entropy of each pixel's probabilities, as a share of the largest that there can be.
 
-    Of probabilities averaged over mirrored copies and Models it is the total predictive uncertainty (Gal and Ghahramani, ICML 2016;
+    Of probabilities averaged over mirrored and turned copies and Models it is the total predictive uncertainty (Gal and Ghahramani, ICML 2016;
     Lakshminarayanan et al., NeurIPS 2017): what the passes doubt, and what they disagree about.
 
     Args:

@@ -17,7 +17,7 @@ class ResNet34Encoder(ResNet):
     """MONAI's ResNet-34 with torchvision's parameter names (no ``fc``), so ImageNet files load unchanged.
 
     From scratch the last batch normalisation of each residual block starts from zero (Goyal et al., 2017, section 5.1): the encoder
-    begins as a shallow network, which learns sooner and stands three times the learning rate.
+    begins as a shallow network, which learns sooner.
 
     Args:
         in_channels: channels of the input.

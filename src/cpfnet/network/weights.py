@@ -247,7 +247,7 @@ def load_imagenet(network: nn.Module, file: Path | str) -> None:
         raise WeightsError(
             f"{type(network).__name__} has no ResNet-34 encoder to put ImageNet weights into",
             where=file,
-            mend="train it from scratch, or choose cpfnet, cpfnet-guide or resnet34-unet",
+            mend="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
         )
     state = read_resnet34(file)
     state["conv1.weight"] = fit_stem(state["conv1.weight"], encoder.conv1.in_channels)

@@ -60,19 +60,16 @@ class _AdamW(torch.optim.AdamW):
         self, group: dict[str, Any], params_with_grad: list[torch.Tensor], grads: list[torch.Tensor], *others: Any
     ) -> bool:
         complex_too = super()._init_group(group, params_with_grad, grads, *others)
-        last = [p.ndim > 2 and p.movedim(1, -1).is_contiguous() for p in params_with_grad]
-        for tensors in (
-            params_with_grad,
-            grads,
-            *others,
-        ):  # of the moments some are not kept, of steps there is a number
-            tensors[:] = [
-                t.movedim(1, -1) if moved and t.ndim > 2 else t
-                for t, moved in zip(tensors, last if tensors else (), strict=True)
-            ]
-        grads[:] = [
-            g.contiguous() for g in grads
-        ]  # seen in PyTorch 2.13: one that lies otherwise than its weight is misread
+        moments = [tensors for tensors in others if isinstance(tensors, list)]
+        for i, parameter in enumerate(params_with_grad):
+            if grads[i].stride() != parameter.stride():  # seen in PyTorch 2.13: such a gradient is misread
+                grads[i] = torch.empty_like(parameter).copy_(grads[i])
+            if parameter.ndim > 2 and parameter.movedim(1, -1).is_contiguous():
+                for tensors in (params_with_grad, grads, *moments):
+                    if (
+                        tensors and tensors[i].ndim == parameter.ndim
+                    ):  # some moments are not kept; counts of steps have no axes
+                        tensors[i] = tensors[i].movedim(1, -1)
         return complex_too
 
 
