@@ -346,7 +346,9 @@ def predict(
             styles=["yellow" if o in skipped else "red" for o in left],
         )
     _print_first(outcomes, out)
-    more = f", {len(skipped)} skipped" if skipped else ""
+    there = sum(outcome.there for outcome in outcomes)
+    more = f" ({there} of them by an earlier run, left as they were)" if there else ""
+    more += f", {len(skipped)} skipped" if skipped else ""
     say(f"{len(outcomes) - len(left)} of {len(outcomes)} done{more}, in {out}")
     if len(left) > len(skipped):
         raise typer.Exit(1)

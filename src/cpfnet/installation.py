@@ -257,7 +257,7 @@ def _weights(name: str) -> Check:
     detail = "; ".join([*good, *bad]) or "none here"
     if good:
         return Check(name, "ok", detail)
-    mend = "cpfnet weights download, or cpfnet weights import FILE; or train from scratch with --weights none"
+    mend = "cpfnet weights download, or cpfnet weights import FILE; or plan and train from scratch with --weights none"
     return Check(name, "lacks", detail, mend)
 
 

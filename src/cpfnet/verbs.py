@@ -190,6 +190,11 @@ def train(
         changes += [] if network is None else [f"network.name={network}"]
         changes += [] if weights is None else [f"network.weights={weights}"]
         changed = given.with_settings(changes)
+        if (changed.network.weights == "none") != (given.network.weights == "none"):
+            say(
+                f"network.weights is {changed.network.weights!r} now; training.learning_rate ({changed.training.learning_rate:g}) and the channels' "
+                f"intensities stay as they were planned for {given.network.weights!r}: cpfnet plan --weights {changed.network.weights} proposes others"
+            )
         check_shares(changed.training, max(team.size, devices))
         return data, changed
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import cpfnet
 from cpfnet import formats
 from cpfnet.data.dataset import Dataset, load
 from cpfnet.errors import CpfnetError, DatasetError, NetworkError, OutputError, PlanError, TrainingError
@@ -162,6 +163,14 @@ def test_devices_and_folds_that_are_not_there(images: Dataset, out: Path, said: 
         train(images, images_plan(), out, device="cuda:99", say=said.append)
     with pytest.raises(DatasetError, match="no fold 7"):
         train(images, images_plan(), out, device="cpu", fold=7, say=said.append)
+
+
+def test_a_plan_for_other_weights_is_said(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+    plan = images_plan().with_settings(["network.weights=imagenet"])
+    out = tmp_path / "model"
+    with pytest.raises(CpfnetError, match="share it evenly"):  # what cannot be is found before anything is trained
+        cpfnet.train(images.root, out, plan=plan, weights="none", device="cpu", devices=3, say=said.append)
+    assert any("planned for 'imagenet': cpfnet plan --weights none" in message for message in said)
 
 
 def test_networks_without_imagenet_weights_start_from_scratch_and_say_so(

@@ -56,9 +56,9 @@ def _image_grid(draft: Draft) -> None:
         size = (near(height * wanted / longest), near(width * wanted / longest))
         draft.because(
             "spatial.size",
-            f"the thinnest class has a median radius of {thinnest:.0f} pixels in {height}×{width}: shrunk, it keeps "
-            f"{thinnest * wanted / longest:.0f}, and a network that sees the whole image sees its surroundings; the smaller the images, the "
-            f"more of them are learned from in the same time ({draft.memory})",
+            f"the thinnest class has a median radius of {thinnest:.0f} pixels in {height}×{width}, and {thinnest * wanted / longest:.0f} pixels "
+            "in images shrunk so: enough to find it, with all that surrounds it in one view; and the smaller the images, the more of them are "
+            "learned from in the same time" + " (no GPU was found)" * (draft.memory.device == "cpu"),
         )
     elif len(set(fingerprint.sizes)) > 1:
         smallest, largest = min(fingerprint.sizes), max(fingerprint.sizes)

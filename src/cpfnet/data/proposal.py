@@ -286,7 +286,7 @@ def _training(draft: Draft) -> None:
 
 def _learning_rate(draft: Draft) -> tuple[float, str]:
     if draft.data["network"]["weights"] != "none":
-        return 5e-4, "half as large where the encoder is pretrained"
+        return 5e-4, "smaller where the encoder is pretrained, than from scratch (--weights none)"
     if draft.network == FINE_NETWORK:
         return 3e-3, "AdamW from scratch; cpfnet-hr learns more with three times the usual"
     return 1e-3, "AdamW from scratch"
@@ -360,6 +360,8 @@ def _inference(draft: Draft) -> None:
     draft.because("inference.mirror", "as in training: the network has seen no other mirrored images")
     if turns:
         draft.because("inference.quarter_turns", "as in training")
+    elif augmentation.get("quarter_turns"):
+        draft.because("inference.quarter_turns", "of oblong patches or pixels training sees half turns alone")
     # The smaller a slice, the more of them it takes to keep the hardware busy.
     small = BATCH_PIXELS // (up(size[0]) * up(size[1]))
     batch = 1 if len(spatial["patch"]) == 3 else min(32, max(4, small))

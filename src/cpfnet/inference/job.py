@@ -36,6 +36,7 @@ class Outcome:
         seconds: reading, predicting and writing.
         notes: what was repaired or assumed while reading.
         quality: what the prediction tells of itself, and why to look at it first; None unless done in this run.
+        there: an earlier run had done it, with whatever options; its results are as they were.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Outcome:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     quality: Assessment | None = None
+    there: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Job:
         self.output: Path | None = None
         self.notes: tuple[str, ...] = ()
         self.quality: Assessment | None = None
+        self.there = False
 
     def end(self, status: Status, message: str = "") -> None:
         self.status, self.message = status, message
@@ -101,7 +104,9 @@ class Job:
         assert self.status is not None  # the last step says so
         done = self.status == "done"
         output = self.output if done else None
-        return Outcome(self.item.path, self.status, self.message, output, self.seconds, self.notes, self.quality)
+        return Outcome(
+            self.item.path, self.status, self.message, output, self.seconds, self.notes, self.quality, self.there
+        )
 
 
 def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
@@ -128,7 +133,7 @@ def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
     asked = zip(job.targets, (True, order.probabilities, order.uncertainty, order.overlays), strict=True)
     wanted = [path for path, one in asked if one]
     if order.resume and all(path.exists() for path in wanted):
-        job.output = wanted[0]
+        job.output, job.there = wanted[0], True
         job.end("done")
         return
     for path in wanted:

@@ -199,7 +199,7 @@ def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
             f"{f'{error.where}: ' if error.where else ''}{error.what}",
             mend=f"fetch {DEFAULT.url} on a machine that is online, bring it here and run "
             f"`cpfnet weights import {DEFAULT.file}` (or copy it into {cache_folder()}); "
-            "or train from scratch with --weights none",
+            "or plan and train from scratch with --weights none",
         ) from None
 
 
