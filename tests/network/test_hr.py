@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -30,6 +31,7 @@ def test_all_but_the_head_and_the_fine_skip_is_the_papers() -> None:
     } == shared
 
 
+@pytest.mark.slow
 def test_single_pixels_can_be_told_apart() -> None:
     """Noise, in which no pixel says anything of its neighbours: interpolation must blur it."""
     right = {}

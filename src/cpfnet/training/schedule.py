@@ -66,9 +66,8 @@ class _AdamW(torch.optim.AdamW):
                 grads[i] = torch.empty_like(parameter).copy_(grads[i])
             if parameter.ndim > 2 and parameter.movedim(1, -1).is_contiguous():
                 for tensors in (params_with_grad, grads, *moments):
-                    if (
-                        tensors and tensors[i].ndim == parameter.ndim
-                    ):  # some moments are not kept; counts of steps have no axes
+                    # Some moments are not kept; counts of steps have no axes.
+                    if tensors and tensors[i].ndim == parameter.ndim:
                         tensors[i] = tensors[i].movedim(1, -1)
         return complex_too
 
