@@ -45,13 +45,13 @@ def ways(folder: Path, *, restricted: bool) -> dict[str, Callable[[], object]]:
     """Everything that is compared, the authors' way first; ``restricted``: without AVX-512, and so without bf16 and ONNX Runtime."""
     import torch
 
+    from benchmarks.published import published
     from cpfnet import CPFNet
     from cpfnet.inference.runtimes import computes_bf16, onnx_backend, openvino_backend
     from cpfnet.network.fuse import fuse
 
     bf16_units = computes_bf16() and not restricted
     torch.manual_seed(0)
-    plain = CPFNet(3, 2).eval()
     image = torch.randn(1, 3, SIZE, SIZE)
     last, array = image.to(memory_format=torch.channels_last), image.numpy()
 
@@ -62,8 +62,8 @@ def ways(folder: Path, *, restricted: bool) -> dict[str, Callable[[], object]]:
 
         return run
 
-    runs = {"PyTorch, as published (fp32)": eager(plain, image)}
-    for title, network in (("", CPFNet(3, 2).eval()), (", fused", fuse(plain))):
+    runs = {"PyTorch, as published (fp32)": eager(published(3, 2).eval(), image)}
+    for title, network in (("", CPFNet(3, 2).eval()), (", fused", fuse(CPFNet(3, 2)))):
         network = network.to(memory_format=torch.channels_last)
         runs[f"PyTorch{title}, channels last, fp32"] = eager(network, last)
         if bf16_units:

@@ -31,9 +31,9 @@ def plain_images(weights: Path, source: Path, out: Path) -> None:
     from PIL import Image
     from safetensors.torch import load_file
 
-    from cpfnet import CPFNet
+    from benchmarks.published import published
 
-    network = CPFNet(3, 2).eval()
+    network = published(3, 2).eval()
     network.load_state_dict(load_file(weights))
     out.mkdir()
     with torch.inference_mode():
@@ -51,9 +51,9 @@ def plain_series(weights: Path, source: Path, out: Path) -> None:
     from pydicom.sr.codedict import codes
     from safetensors.torch import load_file
 
-    from cpfnet import CPFNet
+    from benchmarks.published import published
 
-    network = CPFNet(1, 2).eval()
+    network = published(1, 2).eval()
     network.load_state_dict(load_file(weights))
     slices = sorted((pydicom.dcmread(file) for file in source.iterdir()), key=lambda s: s.ImagePositionPatient[2])
     masks = []

@@ -39,7 +39,7 @@ def plain(folder: Path, steps: int) -> list[float]:
     from scipy.ndimage import rotate
     from torch.utils.data import DataLoader, Dataset
 
-    from cpfnet import CPFNet
+    from benchmarks.published import published
 
     files = sorted((folder / "images").glob("*.png"))
 
@@ -62,7 +62,7 @@ def plain(folder: Path, steps: int) -> list[float]:
             return torch.from_numpy(np.ascontiguousarray(image)), torch.from_numpy(mask.astype(np.int64))
 
     torch.manual_seed(0)
-    network = CPFNet(3, 2).train()
+    network = published(3, 2).train()
     optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     seconds, start = [], time.perf_counter()
     for image, mask in DataLoader(Samples(), BATCH, num_workers=2):

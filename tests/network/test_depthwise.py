@@ -1,32 +1,76 @@
-"""Depthwise convolutions under bfloat16 autocast, where PyTorch's own gradients go wrong on a CPU."""
+"""Depthwise convolutions: as PyTorch's in float32, and right in bfloat16, where PyTorch's own gradients go wrong on a CPU."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cpfnet.network import zoo
-from cpfnet.network.blocks import DepthwiseConv
+from cpfnet.network.depthwise import DepthwiseConv, apart, together
 
 
-@pytest.mark.parametrize("name", ["cpfnet", "cpfnet-guide"])
-def test_gradients_of_every_layer_are_right_in_bf16(name: str) -> None:
+@pytest.mark.parametrize("name", ["cpfnet", "cpfnet-hr", "cpfnet-guide"])
+@pytest.mark.parametrize("size", [(64, 64), (7, 9), (6, 32, 10)])
+def test_gradients_of_every_layer_are_right_in_bf16(name: str, size: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    network = zoo.build(name, 3, 2)
+    network = zoo.build(name, 3, 2, spatial_dims=len(size))
     layers = {key: module for key, module in network.named_modules() if isinstance(module, DepthwiseConv)}
-    depthwise = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.groups > 1]
+    depthwise = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Conv3d) and m.groups > 1]
     assert [layer.conv for layer in layers.values()] == depthwise  # none escapes
+    last = torch.channels_last if len(size) == 2 else torch.channels_last_3d
     for key, layer in layers.items():
         channels = layer.conv.in_channels
-        x = torch.randn(2, channels, 64, 64).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-        outer = torch.randn(2, channels, 64, 64)
-        (exact,) = torch.autograd.grad((layer.conv(x.float()) * outer).sum(), layer.conv.weight)
+        x = torch.randn(2, channels, *size).to(torch.bfloat16).contiguous(memory_format=last).requires_grad_()
+        outer = torch.randn(2, channels, *size)
+        inputs = x, layer.conv.weight
+        exact = torch.autograd.grad((layer.conv(x.float()) * outer).sum(), inputs)
         with torch.autocast("cpu", torch.bfloat16):
             out = layer(x)
-        (found,) = torch.autograd.grad((out.float() * outer).sum(), layer.conv.weight)
-        assert (found - exact).norm() < 0.02 * exact.norm(), key
+        assert out.dtype == torch.bfloat16
+        for found, right in zip(torch.autograd.grad((out.float() * outer).sum(), inputs), exact, strict=True):
+            assert (found.float() - right.float()).norm() < 0.02 * right.float().norm(), key
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 21), min_size=2, max_size=3), st.sampled_from([1, 2, 4, 8]), st.booleans(), st.booleans()
+)
+def test_a_layer_is_the_dilated_convolution(size: list[int], dilation: int, bias: bool, last: bool) -> None:
+    torch.manual_seed(0)
+    layer = DepthwiseConv(len(size), 6, dilation=dilation, bias=bias).double()
+    x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+    laid = x.contiguous(memory_format={2: torch.channels_last, 3: torch.channels_last_3d}[len(size)]) if last else x
+    torch.testing.assert_close(layer(laid), layer.conv(x))
+    inputs = x, *layer.parameters()
+    outer = torch.randn(2, 6, *size, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad(layer(laid), inputs, outer), torch.autograd.grad(layer.conv(x), inputs, outer)
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 17), min_size=2, max_size=3), st.integers(2, 8))
+def test_maps_come_apart_and_together_again(size: list[int], step: int) -> None:
+    x = torch.randn(2, 3, *size)
+    parts = apart(x, step)
+    assert torch.equal(parts[0], x[(0, slice(None), *[slice(None, None, step)] * len(size))])
+    assert torch.equal(together(parts, step, size), x)
 
 
 def test_networks_converted_to_bf16_still_answer() -> None:
     layer = DepthwiseConv(2, 8, dilation=2).to(torch.bfloat16)
     assert layer(torch.rand(1, 8, 40, 40, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_what_is_exported_is_one_convolution(tmp_path: Path) -> None:
+    import onnx
+
+    graph = tmp_path / "layer.onnx"
+    torch.onnx.export(
+        DepthwiseConv(2, 8, dilation=4).eval(), (torch.rand(1, 8, 40, 40),), graph, dynamo=True, verbose=False
+    )
+    assert [node.op_type for node in onnx.load(graph).graph.node] == ["Conv"]

@@ -38,28 +38,6 @@ def conv_bn_relu(spatial_dims: int, in_channels: int, out_channels: int, kernel_
     return block
 
 
-class DepthwiseConv(nn.Module):
-    """Depthwise 3×3(×3) convolution with dilation, in float32 also under autocast.
-
-    PyTorch on a CPU returns wrong weight gradients for a dilated depthwise convolution in bfloat16 with channels-last
-    memory (seen in 2.13: relative errors of 1.4 and far more, without a warning); float32 is right, and faster there.
-    """
-
-    def __init__(self, spatial_dims: int, channels: int, *, dilation: int, bias: bool = False) -> None:
-        super().__init__()
-        self.conv = Conv[Conv.CONV, spatial_dims](
-            channels, channels, 3, padding=dilation, dilation=dilation, groups=channels, bias=bias
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        device = x.device.type
-        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-            return self.conv(x)
-        with torch.autocast(device, enabled=False):
-            y = self.conv(x.to(self.conv.weight.dtype))
-        return y.to(torch.get_autocast_dtype(device))  # as other convolutions give: half the memory for what follows
-
-
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Tensor:
     """Linear interpolation to a spatial size; align_corners as in the paper's code."""
     mode = {4: "bilinear", 5: "trilinear"}[x.ndim]

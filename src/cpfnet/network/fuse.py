@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from cpfnet.network.blocks import DepthwiseConv, resize
+from cpfnet.network.blocks import resize
 from cpfnet.network.decoder import DecoderBlock, Head
+from cpfnet.network.depthwise import DepthwiseConv
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.guide import GuideGPG
 from cpfnet.network.hr import CPFNetHR

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cpfnet.network.blocks import DepthwiseConv, batch_norm, conv, conv_bn, conv_bn_relu, resize
+from cpfnet.network.blocks import batch_norm, conv, conv_bn, conv_bn_relu, resize
+from cpfnet.network.depthwise import DepthwiseConv
 
 
 class GlobalPyramidGuidance(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cpfnet.network.base import SegmentationNetwork
-from cpfnet.network.blocks import DepthwiseConv, conv, resize
+from cpfnet.network.blocks import conv, resize
+from cpfnet.network.depthwise import DepthwiseConv
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.sapf import DILATIONS
 
