@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.accuracy.protocol import PROTOCOLS
-from benchmarks.accuracy.variants import ABLATION, NETWORKS, Variant
+from benchmarks.accuracy.variants import ABLATION, NETWORKS, PLAIN, Variant
 from cpfnet.cli import fail
 from cpfnet.errors import CpfnetError
 
@@ -96,7 +96,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.command == "ablation":
         variants = [variant for variant in ABLATION if variant.name in options.variants]
     else:
-        known = {variant.name: variant for variant in NETWORKS}
+        known = {variant.name: variant for variant in (*NETWORKS, PLAIN)}
         variants = [known.get(name, Variant(name, name)) for name in options.networks]  # or a network of one's own
     return _each(options, {variant.name: partial(bench.run, variant) for variant in variants})
 

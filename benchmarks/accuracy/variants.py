@@ -30,6 +30,17 @@ NETWORKS = (
 )
 """What is compared on every data set; `unet-32` is half as wide, so that it takes four times the steps in the same time."""
 
+PLAIN = Variant(
+    "plain",
+    "cpfnet",
+    (
+        "channels=[{name: red, intensity: {kind: zscore}}, {name: green, intensity: {kind: zscore}}, {name: blue, intensity: {kind: zscore}}]",
+        "spatial.longest=null",
+        "training.augmentation.channel_dropout={}",
+    ),
+)
+"""The paper's network, and colour photographs as most pipelines take them: each channel z-scored, and none of the plan's rules for vessels."""
+
 ABLATION = (
     Variant("backbone", "cpfnet", ("network.options={gpg: false, sapf: false}",)),
     Variant("gpg", "cpfnet", ("network.options={sapf: false}",)),

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,13 +17,13 @@ from PIL import Image
 
 from benchmarks.accuracy import budget, nnunet
 from benchmarks.accuracy.pictures import boundaries
-from benchmarks.accuracy.protocol import PROTOCOLS, evenly, parts, write_dataset
+from benchmarks.accuracy.protocol import PROTOCOLS, STARE, evenly, parts, write_dataset
 from benchmarks.accuracy.runs import Bench, rows
 from benchmarks.accuracy.table import fill, seed_means, tables
 from benchmarks.accuracy.variants import Variant
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError, OutputError, TrainingError
-from tests.data import make_images_dataset, shared
+from tests.data import make_images_dataset, shared, write_raster
 
 DRIVE = [str(n) for n in range(21, 41)]
 
@@ -31,13 +32,15 @@ DRIVE = [str(n) for n in range(21, 41)]
     ("name", "cases", "sizes"),
     [
         ("drive", 20, (13, 3, 4)),
+        ("stare", 20, (8, 2, 10)),
         ("ph2", 120, (67, 13, 40)),
         ("hippocampus", 156, (97, 19, 40)),
         ("chestxray", 227, (152, 30, 45)),
     ],
 )
 def test_sizes_of_the_parts(name: str, cases: int, sizes: tuple[int, int, int]) -> None:
-    names = DRIVE if name == "drive" else [f"case_{n:03d}" for n in range(cases)]
+    own = {"drive": DRIVE, "stare": STARE.split()}
+    names = own.get(name, [f"case_{n:03d}" for n in range(cases)])
     choosing, judging = parts(names, PROTOCOLS[name], 0)
     assert (cases - len(choosing) - len(judging), len(choosing), len(judging)) == sizes
     assert not set(choosing) & set(judging)
@@ -47,6 +50,17 @@ def test_folds_of_drive_judge_every_photograph_once() -> None:
     judged = [parts(DRIVE, PROTOCOLS["drive"], fold)[1] for fold in range(5)]
     assert judged[0] == ["37", "38", "39", "40"]  # as the recipe holds out
     assert sorted(name for names in judged for name in names) == DRIVE
+
+
+def test_folds_of_stare_judge_every_photograph_once_by_one_reader(tmp_path: Path) -> None:
+    halves = [parts(STARE.split(), PROTOCOLS["stare"], fold)[1] for fold in range(2)]
+    assert sorted(halves[0] + halves[1]) == STARE.split()
+    for name in STARE.split()[:10]:
+        write_raster(tmp_path / f"stare-images/{name}.png", np.zeros((20, 20, 3), np.uint8))
+        for reader in ("ah", "vk"):
+            write_raster(tmp_path / f"labels-{reader}/{name}.{reader}.png", np.eye(20, dtype=np.uint8) * 255)
+    data = load(write_dataset(PROTOCOLS["stare"], tmp_path, 0, tmp_path / "fold-0.yaml"))
+    assert [len(case.labels) for case in data.cases] == [1] * 10
 
 
 @given(st.integers(1, 400), st.floats(0.01, 1))
