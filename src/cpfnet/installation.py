@@ -119,15 +119,15 @@ def _cpu_units() -> dict[str, bool]:
 
 
 def _cpu(name: str) -> Check:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    cores = len(affinity(0)) if affinity else os.cpu_count()
+    from cpfnet.cores import counted
+
     known = _cpu_units()
     if not known:
-        return Check(name, "ok", f"{cores} cores")
+        return Check(name, "ok", counted())
     units = [unit for unit, there in known.items() if there]
     fast = any("BF16" in unit for unit in units)
     bf16 = "computes in bf16" if fast else "no bf16 units: training on it takes fp32"
-    return Check(name, "ok", f"{cores} cores, {', '.join(units) or 'no AVX2'}; {bf16}")
+    return Check(name, "ok", f"{counted()}, {', '.join(units) or 'no AVX2'}; {bf16}")
 
 
 def _memory(name: str) -> Check:

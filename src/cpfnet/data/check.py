@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from cpfnet.cores import cores
 from cpfnet.data.case import Dataset
 from cpfnet.data.content import Examined
 from cpfnet.data.dataset import load
@@ -55,7 +55,7 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
 
 
 def _read(data: Dataset, workers: int | None, progress: bool) -> Iterator[Examined]:
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool, Bar(show=progress) as bar:
+    with ThreadPoolExecutor(workers or cores()) as pool, Bar(show=progress) as bar:
         yield from bar.track(
             pool.map(partial(examine, labels=data.labels), data.cases), len(data.cases), description="Reading"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from cpfnet import formats
+from cpfnet.cores import cores
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.meaning import MOST_VALUES, Values, meaning_of, values_of
 from cpfnet.data.modality import Look, look_at
@@ -155,7 +155,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         )
 
     def every(function: Callable[[Case], T], chosen: list[Case], what: str) -> list[T]:
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool, Bar(show=progress) as bar:
+        with ThreadPoolExecutor(workers or cores()) as pool, Bar(show=progress) as bar:
             return list(bar.track(pool.map(function, chosen), len(chosen), description=what))
 
     read = every(lambda case: _labels(case, dataset.labels), cases, "Labels")

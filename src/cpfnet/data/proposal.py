@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any, get_args
 
+from cpfnet.cores import cores
 from cpfnet.data.dataset import Dataset
 from cpfnet.data.draft import GIB, Draft, Memory
 from cpfnet.data.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint
@@ -279,7 +279,7 @@ def _training(draft: Draft) -> None:
         "loss": {"name": "dice+ce", "options": {"background": False} if thin else {}},
         "learning_rate": rate,
         "warmup": epochs * steps // 20,
-        "workers": min(4, os.cpu_count() or 1),
+        "workers": min(4, cores()),
         "augmentation": augmentation,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cpfnet import labels
+from cpfnet.cores import cores
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation import calibration, metrics
 from cpfnet.evaluation.cases import Item, load_masks
@@ -246,6 +246,5 @@ def evaluate(
 
 
 def _in_parallel(run: Callable[[Item], Any], items: list[Item], workers: int | None, progress: bool) -> list[Any]:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(max(1, min(workers or available, len(items)))) as pool, Bar(show=progress) as bar:
+    with ThreadPoolExecutor(max(1, min(workers or cores(), len(items)))) as pool, Bar(show=progress) as bar:
         return list(bar.track(pool.map(run, items), len(items), description="Scoring"))

@@ -5,7 +5,6 @@ Float32 of the exported graph is what the others are compared with; it was compa
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cpfnet.cores import counted
 from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference import exports
 from cpfnet.inference.exports import Choice, Judged
@@ -175,5 +175,4 @@ def processor() -> str:
     if info.is_file():
         lines = (line.partition(":") for line in info.read_text().splitlines())
         name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return f"{name}, {len(affinity(0)) if affinity else os.cpu_count()} cores"
+    return f"{name}, {counted()}"

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cpfnet.cores import cores
 from cpfnet.errors import PlanError, TrainingError
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, Spatial, TrainingPlan
@@ -271,7 +272,7 @@ def batches(
     Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is raised (the
     death of a worker is noticed at once, whatever the training process does then); `explain` says what it means.
     """
-    workers = patches.training.workers
+    workers = min(patches.training.workers, cores())  # the plan may be from a larger machine
     return DataLoader(
         patches,
         batch_sampler=Batches(patches.training, start, team, at_once),
