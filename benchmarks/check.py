@@ -7,7 +7,6 @@ the larger would take more.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from cpfnet.cores import counted
 
 _CHECK = "import resource, sys; from cpfnet.cli import main; sys.argv = ['cpfnet', 'check', {!r}]\ntry: main()\nfinally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--side", type=int, default=256, help="pixels; images are square, of three channels")
     options = parser.parse_args()
-    print(f"{os.cpu_count()} cores")
+    print(counted())
     for count in (options.images // 10, options.images):
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder), count, options.side)

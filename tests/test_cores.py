@@ -34,10 +34,14 @@ def test_one_core_is_counted() -> None:
     assert processor().endswith(", 1 core")
 
 
-@pytest.mark.filterwarnings("error")  # PyTorch warns of more processes than cores
+@pytest.mark.filterwarnings("error:This DataLoader will create")
 @pytest.mark.usefixtures("one_core")
 def test_samples_are_prepared_by_no_more_processes_than_cores(tmp_path: Path) -> None:
-
     plan = images_plan(workers=3)
     cases = cache.build(load(make_images_dataset(tmp_path / "data")).cases, images_plan(), tmp_path / "cache")
     assert batches(Patches(cases, plan, Augmenter(plan)), 0).num_workers == 1
+
+
+def test_where_processes_are_not_bound_all_cores_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert cores() == os.cpu_count()

@@ -55,7 +55,7 @@ def _blocks(first: int, last: int, size: int) -> tuple[tuple[str, ...], ...]:
 
 
 STARE = "im0001 im0002 im0003 im0004 im0005 im0044 im0077 im0081 im0082 im0139 im0162 im0163 im0235 im0236 im0239 im0240 im0255 im0291 im0319 im0324"
-"""Its twenty photographs with vessels."""
+"""The twenty of its photographs whose vessels are drawn."""
 
 PROTOCOLS = {
     protocol.name: protocol
@@ -63,7 +63,7 @@ PROTOCOLS = {
         # The training photographs are called 21 … 40; fold 0 is what the recipe holds out. The threshold is chosen on the images that trained, as
         # in the protocol of Galdran et al., Scientific Reports 2022, and of Laibacher and Anjos, 2019.
         Protocol("drive", "DRIVE", _blocks(21, 40, 4), ("dice", "auc", "cldice", "thin_recall", "guide"), "train"),
-        # Two folds of every other photograph; nothing was tuned with trainings on them.
+        # Two folds of every other photograph; no training on them tuned anything.
         Protocol(
             "stare",
             "STARE",

@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """Cores that the process may run on: a container or a scheduler may have given it fewer than the machine has."""
+    """Cores that the process may run on: a scheduler or a container's cpuset (not its quota of time) may have given it fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 

@@ -366,7 +366,9 @@ class TrainingPlan(Strict):
         "auto", description="auto: bf16 where the hardware has it, else fp16 on CUDA"
     )
     seed: int = Field(0, ge=0, description="of all that is random")
-    workers: int = Field(2, ge=0, description="processes that prepare samples")
+    workers: int = Field(
+        2, ge=0, description="processes that prepare samples, for each device; never more than there are cores"
+    )
     augmentation: Augmentation = Augmentation()
 
 

@@ -15,12 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+import cpfnet
 from benchmarks.accuracy import budget, nnunet
 from benchmarks.accuracy.pictures import boundaries
 from benchmarks.accuracy.protocol import PROTOCOLS, STARE, evenly, parts, write_dataset
 from benchmarks.accuracy.runs import Bench, rows
 from benchmarks.accuracy.table import fill, seed_means, tables
-from benchmarks.accuracy.variants import Variant
+from benchmarks.accuracy.variants import PLAIN, Variant
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError, OutputError, TrainingError
 from tests.data import make_images_dataset, shared, write_raster
@@ -60,7 +61,7 @@ def test_folds_of_stare_judge_every_photograph_once_by_one_reader(tmp_path: Path
         for reader in ("ah", "vk"):
             write_raster(tmp_path / f"labels-{reader}/{name}.{reader}.png", np.eye(20, dtype=np.uint8) * 255)
     data = load(write_dataset(PROTOCOLS["stare"], tmp_path, 0, tmp_path / "fold-0.yaml"))
-    assert [len(case.labels) for case in data.cases] == [1] * 10
+    assert all(f"{case.id}.ah.png" in str(case.labels) and "vk" not in str(case.labels) for case in data.cases)
 
 
 @given(st.integers(1, 400), st.floats(0.01, 1))
@@ -252,3 +253,11 @@ def test_a_run_from_data_to_table_and_picture(tmp_path: Path) -> None:
         assert picture.format == "PNG"
     with pytest.raises(DatasetError, match="cpfnet-hr was not judged; there are unet"):
         boundaries(found, ["unet", "cpfnet-hr"], tmp_path / "none.png")
+
+
+def test_the_plain_way_is_a_plan_for_colours(tmp_path: Path) -> None:
+    plan = cpfnet.plan(
+        make_images_dataset(tmp_path, channels=3), network=PLAIN.network, weights="none", say=lambda text: None
+    )
+    plain = plan.with_settings([*PLAIN.settings])
+    assert [channel.intensity.kind for channel in plain.channels] == ["zscore"] * 3

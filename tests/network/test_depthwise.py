@@ -1,7 +1,8 @@
-"""Depthwise convolutions: as PyTorch's in float32, and right in bfloat16, where PyTorch's own gradients go wrong on a CPU."""
+"""Depthwise convolutions: as PyTorch's own in float32, and right in bfloat16, where PyTorch's own gradients go wrong on a CPU."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -37,19 +38,27 @@ def test_gradients_of_every_layer_are_right_in_bf16(name: str, size: tuple[int, 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(1, 21), min_size=2, max_size=3), st.sampled_from([1, 2, 4, 8]), st.booleans(), st.booleans()
+    st.lists(st.integers(1, 21), min_size=2, max_size=3),
+    st.sampled_from([1, 2, 4, 8]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float64]),
 )
-def test_a_layer_is_the_dilated_convolution(size: list[int], dilation: int, bias: bool, last: bool) -> None:
+def test_a_layer_is_the_dilated_convolution(
+    size: list[int], dilation: int, bias: bool, last: bool, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    layer = DepthwiseConv(len(size), 6, dilation=dilation, bias=bias).double()
-    x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+    layer = DepthwiseConv(len(size), 6, dilation=dilation, bias=bias).to(dtype)
+    exact = copy.deepcopy(layer.conv).double()
+    x, outer = torch.randn(2, 2, 6, *size, dtype=dtype)
     laid = x.contiguous(memory_format={2: torch.channels_last, 3: torch.channels_last_3d}[len(size)]) if last else x
-    torch.testing.assert_close(layer(laid), layer.conv(x))
-    inputs = x, *layer.parameters()
-    outer = torch.randn(2, 6, *size, dtype=torch.float64)
-    torch.testing.assert_close(
-        torch.autograd.grad(layer(laid), inputs, outer), torch.autograd.grad(layer.conv(x), inputs, outer)
-    )
+    laid, right = laid.requires_grad_(), x.double().requires_grad_()
+    out, wanted = layer(laid), exact(right)
+    found = out, *torch.autograd.grad(out, (laid, *layer.parameters()), outer)
+    expected = wanted, *torch.autograd.grad(wanted, (right, *exact.parameters()), outer.double())
+    error = {torch.float32: 1e-5, torch.float64: 1e-13}[dtype]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.double() - other).norm() <= error * (1 + other.norm())
 
 
 @settings(max_examples=40, deadline=None)
@@ -74,3 +83,10 @@ def test_what_is_exported_is_one_convolution(tmp_path: Path) -> None:
         DepthwiseConv(2, 8, dilation=4).eval(), (torch.rand(1, 8, 40, 40),), graph, dynamo=True, verbose=False
     )
     assert [node.op_type for node in onnx.load(graph).graph.node] == ["Conv"]
+
+
+def test_what_is_traced_takes_any_size() -> None:
+    layer = DepthwiseConv(2, 8, dilation=4).eval()
+    traced = torch.jit.trace(layer, torch.rand(1, 8, 20, 20))
+    x = torch.rand(1, 8, 23, 21)
+    torch.testing.assert_close(traced(x), layer(x))

@@ -16,9 +16,10 @@ class DepthwiseConv(nn.Module):
 
     PyTorch on a CPU returns wrong weight gradients for a *dilated* depthwise convolution in bfloat16 with channels-last memory (seen in
     2.13: relative errors of 1.4 and far more, without a warning), and right ones in float32 by a kernel that is many times as slow as that
-    without dilation. But with dilation d a pixel meets only those d pixels away: the map is d² (d³) interleaved ones that never
-    meet, and each passes a plain convolution. So it is computed on a CPU, in 3-D in float32 also under autocast, since there the gradients of plain
-    ones are wrong, too, for maps of two planes. What is exported or compiled, and other devices, take the layer as it is, in float32.
+    without dilation. But with dilation d a pixel meets only those d pixels away: the map falls apart into d² (d³) interleaved maps, and each is
+    convolved without dilation. So it is computed on a CPU, in 3-D in float32 also under autocast, since there the gradients of plain
+    convolutions are wrong, too, for maps of two planes. What is exported, traced or compiled, and other devices, take the layer as it is, under autocast in
+    float32. A network converted to bfloat16 as a whole is for prediction.
     """
 
     def __init__(self, spatial_dims: int, channels: int, *, dilation: int, bias: bool = False) -> None:
@@ -30,7 +31,7 @@ class DepthwiseConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, channels, *spatial)`` → the same shape."""
         device = x.device.type
-        own = device == "cpu" and not torch.compiler.is_compiling()
+        own = device == "cpu" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         convolve = self._interleaved if own else self.conv
         autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
         if not autocast or (own and x.ndim == 4):

@@ -267,7 +267,7 @@ def batches(
     pin_memory: bool = False,
     patience: float = PATIENCE,
 ) -> DataLoader[Sample]:
-    """`Batches`, from the optimiser step that begins with sample ``start`` to the end of the run, prepared ahead by the plan's workers.
+    """`Batches`, from the optimiser step that begins with sample ``start`` to the end of the run, prepared ahead by the plan's workers, at most one a core.
 
     Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is raised (the
     death of a worker is noticed at once, whatever the training process does then); `explain` says what it means.
