@@ -324,3 +324,31 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(
         assert done.stderr.count(line) == 1, done.stderr  # the first process speaks
     assert (out / "weights.safetensors").read_bytes() == (both / "out" / "weights.safetensors").read_bytes()
     assert rows(out) == rows(both / "out")
+
+
+PARTING = """
+import sys
+from pathlib import Path
+
+import torch
+from cpfnet.training.team import found, joined
+
+team = found(1, 1)
+with joined(team, "cpu"):
+    layer = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
+    layer(torch.ones(2, 3)).sum().backward()
+    layer.own = layer  # a circle, as Fabric's modules have them
+    del layer
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+sys.exit(" ".join(name for name in names if "gloo" in name) or 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not tell the names of threads")
+def test_who_has_parted_leaves_no_threads_behind(tmp_path: Path) -> None:
+    script = tmp_path / "parting.py"
+    script.write_text(PARTING)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ what may fail in one of them ends all of them with one message (`Team.each`).
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -253,6 +254,10 @@ def joined(team: Team, device: str) -> Iterator[None]:
         yield
         return
     import torch.distributed
+
+    # Its functions' defaults are the group of the moment. DDP imports it once there is one, which then outlives its end, with
+    # threads that may need the interpreter when that is gone: now and then a process ended in SIGABRT, its work done.
+    import torch.distributed.nn.functional
     from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if check_devices(device, team.local_size) == "cuda" else "gloo"
@@ -274,6 +279,7 @@ def joined(team: Team, device: str) -> Iterator[None]:
     finally:
         if not lost and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+            gc.collect()  # what was trained holds on to the group in circles
 
 
 def _lost(error: RuntimeError) -> bool:
