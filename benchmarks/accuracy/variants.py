@@ -39,7 +39,7 @@ PLAIN = Variant(
         "training.augmentation.channel_dropout={}",
     ),
 )
-"""The paper's network, and colour photographs as most pipelines take them: each channel z-scored, without local contrast, common scale and loss of red and blue; loss and sampling stay those for vessels."""
+"""The paper's network, and colour photographs as most pipelines take them: each channel z-scored, without local contrast, common scale and channel dropout; loss function and sampling stay those for vessels."""
 
 ABLATION = (
     Variant("backbone", "cpfnet", ("network.options={gpg: false, sapf: false}",)),
