@@ -18,6 +18,7 @@ from cpfnet.inference.memory import cause, exhausted, portioned, release
 from cpfnet.inference.tiling import predict_array
 from cpfnet.planning import Plan
 from cpfnet.training import loss, schedule
+from cpfnet.training.flat_maps import FlatMaps
 from cpfnet.training.loading import Course, Patches, Sample
 from cpfnet.training.shared_layers import shared
 
@@ -119,7 +120,7 @@ class Task:
             seed = np.random.SeedSequence((self.training.seed, _DROPOUT, last)).generate_state(1, np.uint64)[0]
             torch.manual_seed(int(seed))
             batch = self.fabric.to_device(batch)
-            with self.fabric.no_backward_sync(self._module, enabled=done < size):
+            with FlatMaps(), self.fabric.no_backward_sync(self._module, enabled=done < size):
                 losses = self.loss(self._module(batch["image"]), batch["codes"])
                 value = losses.sum() / own
                 self.fabric.backward(value)

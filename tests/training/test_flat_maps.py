@@ -1,0 +1,54 @@
+"""3-D convolutions of flat maps: right gradients in bfloat16 on a CPU, by any network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from cpfnet.network import zoo
+from cpfnet.training.flat_maps import FlatMaps
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("cpfnet", (40, 56, 40)), ("unet", (32, 32, 32)), ("dynunet", (32, 32, 32))]
+)
+def test_gradients_of_every_3d_convolution_are_right(name: str, size: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network = zoo.build(name, 1, 2, spatial_dims=3, **({"patch": list(size)} if name == "dynunet" else {}))
+    met: list[tuple[nn.Module, torch.Tensor]] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+            module.register_forward_hook(lambda module, given, _: met.append((module, given[0].detach())))
+    with torch.no_grad():
+        network.train()(torch.randn(2, 1, *size))
+    deep = [(module, x) for module, x in met if max(x.shape[2:]) <= 8]
+    assert deep
+    for module, x in deep:
+        inputs = x.clone().requires_grad_(), module.weight
+        exact = module(inputs[0])
+        outer = torch.randn_like(exact)
+        right = torch.autograd.grad(exact, inputs, outer)
+        with FlatMaps(), torch.autocast("cpu", torch.bfloat16):
+            out = module(inputs[0])
+        assert out.dtype == torch.bfloat16
+        for found, wanted in zip(torch.autograd.grad(out.float(), inputs, outer), right, strict=True):
+            assert (found - wanted).norm() < 0.02 * wanted.norm(), module
+
+
+@pytest.mark.parametrize("given", [{"padding": 2, "dilation": 2}, {"padding": (2, 1, 1), "dilation": (2, 1, 1)}, {}])
+@pytest.mark.parametrize("depth", [3, 6])
+def test_only_maps_flatter_than_the_kernel_are_computed_in_float32(given: dict[str, Any], depth: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 4, depth, 6, 6), torch.randn(4, 4, 3, 3, 3)
+    exact = F.conv3d(x, weight, **given)
+    with FlatMaps(), torch.autocast("cpu", torch.bfloat16):
+        out = F.conv3d(x, weight, **given)
+    assert out.dtype == torch.bfloat16
+    flat = depth == 3 and "dilation" in given
+    assert torch.equal(out, exact.bfloat16()) == flat
+    with FlatMaps():
+        assert torch.equal(F.conv3d(x, weight, **given), exact)
