@@ -108,7 +108,8 @@ def test_any_data_gets_a_valid_plan_with_reasons(
     )
     dataset = Dataset(Path(), "test", ())
     made, reasons = propose(print_of, dataset, memory=Memory(memory * GIB, device), modality=modality, network=network)
-    assert all(n % 32 == 0 for n in made.spatial.patch)
+    unit = 8 if made.source == "volumes" and max(size) <= 96 else 32
+    assert all(n >= 32 and n % unit == 0 for n in made.spatial.patch)
     assert made.spatial.dims == 2 or made.source == "volumes"
     assert made.training.samples % (made.training.batch * made.training.accumulate) == 0
     content = made.model_dump()
@@ -263,7 +264,7 @@ def test_blobs_thick_vessels_and_volumes_do_without() -> None:
     assert vessels.network.name == "cpfnet-hr"
     assert vessels.channels[0].intensity.kind != "local"  # volumes have a scale of their own
     small, reasons = propose(
-        found(((36, 50, 35),), spacing=(1, 1, 1), radius=2.5), Dataset(Path(), "test", ()), memory=CPU
+        found(((36, 80, 35),), spacing=(1, 1, 1), radius=2.5), Dataset(Path(), "test", ()), memory=CPU
     )
     assert small.network.name == "cpfnet-hr"
     assert "small (median radius 2.5 pixels)" in reasons["network.name"]
@@ -287,7 +288,8 @@ def test_why_images_are_not_shrunk(size: int, radius: float, tubular: bool, why:
     ("size", "spacing", "memory", "mode", "slices"),
     [
         ((36, 50, 35), (1, 1, 1), GPU, "3d", "axial"),
-        ((36, 50, 35), (1, 1, 1), CPU, "2.5d", "axial"),
+        ((36, 50, 35), (1, 1, 1), CPU, "3d", "axial"),
+        ((36, 80, 35), (1, 1, 1), CPU, "2.5d", "axial"),
         ((30, 512, 512), (5, 0.7, 0.7), GPU, "2d", "axial"),
         ((120, 512, 512), (1.5, 0.7, 0.7), GPU, "3d", "axial"),
         ((512, 40, 512), (0.7, 5, 0.7), CPU, "2d", "coronal"),
@@ -306,12 +308,33 @@ def test_which_way_volumes_are_cut(size: Any, spacing: Any, memory: Memory, mode
 
 
 def test_small_volumes_enter_whole() -> None:
-    assert plan(found(((36, 50, 35),), spacing=(1, 1, 1)), GPU).spatial.patch == (64, 64, 64)
-    assert plan(found(((36, 50, 35),), spacing=(1, 1, 1)), CPU).spatial.patch == (64, 64)
+    small = found(((36, 50, 35),), spacing=(1, 1, 1), radius=2.5)
+    assert plan(small, GPU).spatial.patch == (40, 56, 40)
+    whole, reasons = propose(small, Dataset(Path(), "test", ()), memory=CPU)
+    assert whole.spatial.patch == (40, 56, 40)
+    assert (whole.network.name, whole.network.weights) == ("dynunet", "none")
+    assert whole.network.options == {"patch": [40, 56, 40]}
+    assert "on a CPU" in reasons["network.name"]
+    assert (whole.training.batch, whole.training.accumulate) == (1, 1)
+    assert "many small steps" in reasons["training.batch"]
+
+
+@pytest.mark.parametrize("wanted", [{"network": "cpfnet-hr"}, {"network": "unet"}, {"weights": "imagenet"}])
+def test_small_volumes_are_cut_into_slices_where_that_is_what_was_asked_for(wanted: dict[str, str]) -> None:
+    small = found(((36, 50, 35),), spacing=(1, 1, 1), radius=2.5)
+    made, _ = propose(small, Dataset(Path(), "test", ()), memory=CPU, **wanted)
+    assert (made.spatial.mode, made.spatial.patch) == ("2.5d", (56, 40))
+    assert made.network.name == wanted.get("network", "cpfnet-hr")
 
 
 @pytest.mark.parametrize(
-    ("size", "spacing", "batch"), [((36, 50, 35), (1, 1, 1), 32), ((40, 200, 250), (3, 1, 1), 4), ((584, 565), None, 4)]
+    ("size", "spacing", "batch"),
+    [
+        ((36, 80, 35), (1, 1, 1), 32),
+        ((36, 50, 35), (1, 1, 1), 1),
+        ((40, 200, 250), (3, 1, 1), 4),
+        ((584, 565), None, 4),
+    ],
 )
 def test_small_slices_are_predicted_many_at_once(size: Any, spacing: Any, batch: int) -> None:
     assert plan(found((size,), spacing=spacing), CPU).inference.batch == batch

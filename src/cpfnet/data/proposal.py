@@ -9,7 +9,7 @@ from cpfnet.cores import cores
 from cpfnet.data.dataset import Dataset
 from cpfnet.data.draft import GIB, Draft, Memory
 from cpfnet.data.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint
-from cpfnet.data.grid import brief, propose_grid, up
+from cpfnet.data.grid import VOLUME_NETWORK, brief, propose_grid, up
 from cpfnet.data.modality import guess
 from cpfnet.errors import PlanError
 from cpfnet.planning import Modality, Plan
@@ -40,7 +40,8 @@ BATCH_PIXELS = 4 * 256 * 256
 """Pixels of one optimiser step: 4 patches of 256², or as many smaller ones …"""
 
 BRISK_PIXELS = BATCH_PIXELS // 4
-"""… and where `FINE_NETWORK` learns from images on a CPU: more steps in the same time are worth more to it than smoother ones."""
+"""… and on a CPU where `FINE_NETWORK` learns from images or `VOLUME_NETWORK` from whole volumes: more steps in the same time are worth
+more to them than smoother ones (Hippocampus, five minutes of one core: 640 steps of 1 end with a Dice of 0.880, 360 of 2 with 0.873)."""
 
 SHRUNK_BATCH = 8
 """Most images of an optimiser step where they are shrunk to be learned from on a CPU, for the same reason; fewer than that, and batch
@@ -106,8 +107,11 @@ def propose(
         "labels": _labels(draft, declared=dataset.labels is not None),
     }
     draft.because("modality", why)
-    propose_grid(draft)
-    draft.network = network or (FINE_NETWORK if fine or _shrunk(draft) else NETWORK)
+    propose_grid(draft, whole=network in (None, VOLUME_NETWORK) and weights in (None, "none"))
+    entire = memory.device == "cpu" and len(draft.data["spatial"]["patch"]) == 3
+    proposed = VOLUME_NETWORK if entire else FINE_NETWORK if fine or _shrunk(draft) else NETWORK
+    draft.network = network or proposed
+    draft.brisk |= entire
     _network(draft, weights)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
     _training(draft)
@@ -179,7 +183,12 @@ def _network(draft: Draft, weights: str | None) -> None:
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
     fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
-    if draft.network == FINE_NETWORK and fine:
+    if draft.network == VOLUME_NETWORK and len(patch) == 3 and draft.memory.device == "cpu":
+        draft.because(
+            "network.name",
+            "small volumes enter nnU-Net's network whole: it learns more of them in the same time on a CPU",
+        )
+    elif draft.network == FINE_NETWORK and fine:
         first, look = fine[0], "thin" if fine[0].tubular else "small"
         draft.because(
             "network.name",
@@ -240,13 +249,14 @@ def _training(draft: Draft) -> None:
         pixels *= side
     shrunk = _shrunk(draft)
     most = SHRUNK_BATCH if shrunk else 32
-    wanted = min(most, max(2, round((BRISK_PIXELS if draft.brisk else BATCH_PIXELS) / pixels)))
+    least = 1 if draft.brisk and len(spatial["patch"]) == 3 else 2  # instance normalisation needs no others
+    wanted = min(most, max(least, round((BRISK_PIXELS if draft.brisk else BATCH_PIXELS) / pixels)))
     fits = max(1, int((0.7 * draft.memory.bytes - FIXED_BYTES) / (pixels * BYTES_PER_PIXEL)))
     batch = min(wanted, fits)
     accumulate = -(-wanted // batch)
     draft.because(
         "training.batch",
-        f"{wanted} patches of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
+        f"{wanted} patch{'es' * (wanted > 1)} of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
         f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once"
         f"{'; many small steps learn more in the same time' if draft.brisk or shrunk else ''}",
     )
