@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cpfnet.data.dataset import Dataset
 from cpfnet.network import zoo
+from cpfnet.training import cache
+from cpfnet.training.device import fabric_for
 from cpfnet.training.flat_maps import FlatMaps
+from cpfnet.training.loading import Patches, batches
+from cpfnet.training.task import Task
+from tests.training.conftest import volumes_plan
 
 
 @pytest.mark.parametrize(
@@ -52,3 +59,27 @@ def test_only_maps_flatter_than_the_kernel_are_computed_in_float32(given: dict[s
     assert torch.equal(out, exact.bfloat16()) == flat
     with FlatMaps():
         assert torch.equal(F.conv3d(x, weight, **given), exact)
+
+
+class _Flat(nn.Module):
+    """A 3-D convolution over two planes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv3d(1, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(self.conv(F.avg_pool3d(x, (16, 1, 1))), size=x.shape[2:])
+
+
+def test_a_step_of_training_in_bf16_is_nearly_that_in_float32(volumes: Dataset, tmp_path: Path) -> None:
+    steps = []
+    for precision in ("fp32", "bf16"):
+        plan = volumes_plan("3d", optimiser="sgd", clip=None, warmup=0, batch=2, accumulate=1, samples=2)
+        cached = cache.build(volumes.cases, plan, tmp_path / precision)
+        task, patches = Task(_Flat(), plan, fabric_for(torch.device("cpu"), precision)), Patches(cached, plan)
+        task.step(batches(patches, 0), 0, patches)
+        steps.append(task.network.conv.weight.detach() - _Flat().conv.weight.detach())
+    assert steps[0].norm() > 0
+    assert (steps[1] - steps[0]).norm() < 0.05 * steps[0].norm()
