@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cpfnet.errors import CpfnetError, OutputError, WeightsError
-from cpfnet.model import Fitted, FittedChannel, Model
+from cpfnet.model import Fitted, FittedChannel, Model, untrained
 from cpfnet.network import zoo
 from cpfnet.planning import (
     Channel,
@@ -163,3 +163,11 @@ def test_no_folder_and_no_place_are_errors(model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         model.save(tmp_path / "file" / "model")
+
+
+def test_the_depth_of_dynunet_follows_the_plan(model):
+    plan = model.plan.with_settings(["network.name=dynunet", "network.options={}", "spatial.patch=[64, 320]"])
+    with torch.device("meta"):
+        assert untrained(plan).multiple == (16, 64)
+        assert untrained(plan.with_settings(["spatial.patch=[320, 320]"])).multiple == (64, 64)
+        assert untrained(plan.with_settings(["network.name=unet"])).multiple == (16, 16)

@@ -89,6 +89,22 @@ class Fitted(Strict):
 PARTS = ("plan.yaml", "fitted.yaml", "weights.safetensors")
 
 
+def untrained(plan: Plan) -> torch.nn.Module:
+    """The network of a plan, with random weights.
+
+    Raises:
+        NetworkError: no such network or option.
+    """
+    from cpfnet.network import zoo
+
+    spatial = plan.spatial
+    hints: dict[str, Any] = {"patch": spatial.patch}
+    if spatial.spacing is not None:
+        hints["spacing"] = spatial.spacing[-spatial.dims :]
+    network, outputs = plan.network, plan.labels.outputs
+    return zoo.build(network.name, plan.in_channels, outputs, spatial_dims=spatial.dims, hints=hints, **network.options)
+
+
 def is_model(folder: Path) -> bool:
     """Does this look like a Model folder, whole or not? `Model.load` says what is missing."""
     return any((folder / name).is_file() for name in PARTS[1:])
@@ -163,15 +179,7 @@ class Model:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from cpfnet.network import zoo
-
-        network = zoo.build(
-            self.plan.network.name,
-            self.plan.in_channels,
-            self.plan.labels.outputs,
-            spatial_dims=self.plan.spatial.dims,
-            **self.plan.network.options,
-        )
+        network = untrained(self.plan)
         where = None if self.folder is None else self.folder / "weights.safetensors"
         if self.state is None:
             if where is None:

@@ -85,7 +85,7 @@ def plan(
         dataset: as for `check`.
         out: write the plan here, with the reason beside each choice.
         modality: what the images are; default: declared by the dataset, else guessed.
-        network, weights: to plan for; default: the project's network, from ImageNet weights where it takes them.
+        network, weights: to plan for; default: what suits the data, from ImageNet weights where the network takes them.
         settings: ``section.key=value`` to change in the proposal.
         preview: write a picture of 16 augmented samples here.
         overwrite: replace an existing ``out`` or ``preview``.

@@ -313,16 +313,33 @@ def test_small_volumes_enter_whole() -> None:
     whole, reasons = propose(small, Dataset(Path(), "test", ()), memory=CPU)
     assert whole.spatial.patch == (40, 56, 40)
     assert (whole.network.name, whole.network.weights) == ("dynunet", "none")
-    assert whole.network.options == {"patch": [40, 56, 40]}
     assert "on a CPU" in reasons["network.name"]
     assert (whole.training.batch, whole.training.accumulate) == (1, 1)
     assert "many small steps" in reasons["training.batch"]
+    assert whole.inference.tile == whole.spatial.patch
+    assert whole == plan(small, CPU, network="dynunet")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing", "mode"),
+    [
+        (((36, 64, 35),), (1, 1, 1), "3d"),
+        (((36, 65, 35),), (1, 1, 1), "2.5d"),
+        (((36, 50, 35),) * 3 + ((36, 50, 65),), (1, 1, 1), "2.5d"),  # none is larger
+        (((16, 50, 35),), (2, 1, 1), "3d"),
+        (((15, 50, 35),), (2, 1, 1), "2.5d"),
+        (((16, 50, 35),), (2.5, 1, 1), "2.5d"),
+    ],
+)
+def test_which_volumes_enter_whole_on_a_cpu(sizes: Any, spacing: Any, mode: str) -> None:
+    assert plan(found(sizes, spacing=spacing), CPU).spatial.mode == mode
 
 
 @pytest.mark.parametrize("wanted", [{"network": "cpfnet-hr"}, {"network": "unet"}, {"weights": "imagenet"}])
 def test_small_volumes_are_cut_into_slices_where_that_is_what_was_asked_for(wanted: dict[str, str]) -> None:
     small = found(((36, 50, 35),), spacing=(1, 1, 1), radius=2.5)
-    made, _ = propose(small, Dataset(Path(), "test", ()), memory=CPU, **wanted)
+    made, reasons = propose(small, Dataset(Path(), "test", ()), memory=CPU, **wanted)
+    assert "dynunet would take such volumes whole" in reasons["spatial.mode"]
     assert (made.spatial.mode, made.spatial.patch) == ("2.5d", (56, 40))
     assert made.network.name == wanted.get("network", "cpfnet-hr")
 

@@ -13,7 +13,7 @@ import cpfnet
 from cpfnet.errors import CpfnetError, NetworkError, OutputError
 from cpfnet.inference import backends, choice, convert, exports
 from cpfnet.inference.backends import backend_of, torch_backend
-from cpfnet.model import Model
+from cpfnet.model import Model, untrained
 from cpfnet.network import zoo
 from cpfnet.planning import NetworkPlan
 from tests.data import write_raster
@@ -51,7 +51,7 @@ def trained(folder, name="tiny", *, values=(1,), scramble=True, **options) -> Mo
     )
     torch.manual_seed(0)
     plan = model.plan
-    network = zoo.build(name, plan.in_channels, plan.labels.outputs, spatial_dims=plan.spatial.dims)
+    network = untrained(plan)
     for module in network.modules() if scramble else ():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
@@ -121,9 +121,10 @@ class TestGraph:
             ("cpfnet-hr", {"mode": "2.5d", "neighbours": 1}),
             ("cpfnet-guide", {"mode": "3d"}),
             ("unet", {}),
+            ("dynunet", {"mode": "3d"}),
             ("tiny", {"mode": "3d"}),
         ],
-        ids=["hr-2.5d", "guide-3d", "unet", "tiny-3d"],
+        ids=["hr-2.5d", "guide-3d", "unet", "dynunet-3d", "tiny-3d"],
     )
     def test_networks_and_modes(self, tmp_path, name, options):
         model = trained(tmp_path / "model", name, values=(1, 2), **options)

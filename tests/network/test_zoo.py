@@ -48,6 +48,15 @@ def test_dynunet_is_as_deep_as_the_patch_allows(spatial_dims: int, options: dict
         assert zoo.build("dynunet", 1, 2, spatial_dims=spatial_dims, **options).multiple == multiple
 
 
+def test_hints_reach_the_networks_that_know_them_and_options_win() -> None:
+    hints = {"patch": (40, 256, 256), "spacing": (5.0, 1.0, 1.0), "colour": "red"}
+    with torch.device("meta"):
+        assert zoo.build("dynunet", 1, 2, spatial_dims=3, hints=hints).multiple == (8, 64, 64)
+        assert zoo.build("dynunet", 1, 2, spatial_dims=3, hints=hints, spacing=[1, 1, 1]).multiple == (8, 32, 32)
+        assert zoo.build("dynunet", 1, 2, spatial_dims=3, hints=hints, patch=[64] * 3).multiple == (8, 16, 16)
+        assert zoo.build("unet", 1, 2, spatial_dims=3, hints=hints).multiple == (16,) * 3
+
+
 @pytest.mark.parametrize(
     ("name", "near"), [("cpfnett", "'cpfnet'"), ("UNet", "'unet'"), ("resnet34_unet", "'resnet34-unet'")]
 )

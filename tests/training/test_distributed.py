@@ -55,6 +55,7 @@ def test_shares_make_up_the_batches_of_one_process(size: int, batch: int, count:
         (4, 8, 3, "a batch has 4 samples", r"\(1, 2, 4\).* such as 6 and 12"),
         (4, 10, 4, "a batch has 4 samples and the last one of an epoch has 2", r"\(1, 2\).* such as 4 and 12"),
         (6, 7, 2, "a batch has 6 samples and the last one of an epoch has 1", r"\(1\).* such as 6 and 12"),
+        (1, 3, 2, "a batch has 1 sample", r"\(1\).* such as 2 and 4"),
         (8, 6, 4, "a batch has 6 samples", r"\(1, 2, 3, 6\).* such as 8 and 8"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from cpfnet.data.dataset import Dataset
 from cpfnet.network import zoo
@@ -20,30 +22,40 @@ from cpfnet.training.task import Task
 from tests.training.conftest import volumes_plan
 
 
+class Calls(TorchFunctionMode):
+    """Collects what convolutions are called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[tuple[Callable[..., torch.Tensor], tuple[Any, ...], dict[str, Any]]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (F.conv3d, F.conv_transpose3d):
+            self.met.append((func, args, kwargs or {}))
+        return func(*args, **kwargs or {})
+
+
 @pytest.mark.parametrize(
-    ("name", "size"), [("cpfnet", (40, 56, 40)), ("unet", (32, 32, 32)), ("dynunet", (32, 32, 32))]
+    ("name", "size"),
+    [("cpfnet", (40, 56, 40)), ("unet", (64, 32, 32)), ("attention-unet", (32, 32, 32)), ("dynunet", (32, 32, 32))],
 )
 def test_gradients_of_every_3d_convolution_are_right(name: str, size: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    network = zoo.build(name, 1, 2, spatial_dims=3, **({"patch": list(size)} if name == "dynunet" else {}))
-    met: list[tuple[nn.Module, torch.Tensor]] = []
-    for module in network.modules():
-        if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-            module.register_forward_hook(lambda module, given, _: met.append((module, given[0].detach())))
-    with torch.no_grad():
-        network.train()(torch.randn(2, 1, *size))
-    deep = [(module, x) for module, x in met if max(x.shape[2:]) <= 8]
+    network = zoo.build(name, 1, 2, spatial_dims=3, hints={"patch": size}).train()
+    calls = Calls()
+    with torch.no_grad(), calls:
+        network(torch.randn(2, 1, *size))
+    deep = [call for call in calls.met if max(call[1][0].shape[2:]) <= 8]
     assert deep
-    for module, x in deep:
-        inputs = x.clone().requires_grad_(), module.weight
-        exact = module(inputs[0])
+    for convolve, (x, weight, *others), given in deep:
+        inputs = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        exact = convolve(*inputs, *others, **given)
         outer = torch.randn_like(exact)
         right = torch.autograd.grad(exact, inputs, outer)
         with FlatMaps(), torch.autocast("cpu", torch.bfloat16):
-            out = module(inputs[0])
-        assert out.dtype == torch.bfloat16
+            out = convolve(*inputs, *others, **given)
         for found, wanted in zip(torch.autograd.grad(out.float(), inputs, outer), right, strict=True):
-            assert (found - wanted).norm() < 0.02 * wanted.norm(), module
+            assert (found - wanted).norm() < 0.02 * wanted.norm(), (x.shape, weight.shape, others, given)
 
 
 @pytest.mark.parametrize("given", [{"padding": 2, "dilation": 2}, {"padding": (2, 1, 1), "dilation": (2, 1, 1)}, {}])

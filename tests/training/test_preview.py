@@ -27,7 +27,8 @@ def test_sixteen_samples_in_one_picture(tmp_path: Path, kind: str) -> None:
         root = data.make_volumes_dataset(tmp_path / "d", cases=2, shape=(40, 36, 32), spacing=(1.0, 1.0, 1.0))
     dataset = load(root)
     memory = Memory(16 * GIB, "cuda" if kind == "3d" else "cpu")
-    plan: Plan = propose(fingerprint(dataset), dataset, memory=memory)[0]
+    network = "cpfnet" if kind == "2.5d" else None
+    plan: Plan = propose(fingerprint(dataset), dataset, memory=memory, network=network)[0]
     assert kind == "images" or plan.spatial.mode == kind
     out = preview(dataset, plan, tmp_path / "out" / "preview.png")
     picture = np.asarray(Pillow.open(out).convert("RGB")).astype(int)

@@ -18,8 +18,11 @@ ANISOTROPIC = 3.0
 """Ratio of slice distance to pixel size from which slices are segmented one by one."""
 
 WHOLE = 64
-"""Longest side, voxels, of volumes that enter a network whole on a CPU, too. In five minutes of one core `VOLUME_NETWORK` finds the
-hippocampus in 19 unseen volumes of about 35×50×36 with a Dice of 0.87, cpfnet-hr slice by slice with 0.85, and in 3-D with 0.81."""
+"""Most voxels along any axis of a data set whose volumes enter a network whole on a CPU, too. In five minutes of one core `VOLUME_NETWORK`
+finds the hippocampus in 19 unseen volumes of about 35×50×36 with a Dice of 0.88, cpfnet-hr slice by slice with 0.85, and in 3-D with 0.81."""
+
+CUBIC = 2.0
+"""Largest ratio of a voxel's sides for that."""
 
 VOLUME_NETWORK = "dynunet"
 """nnU-Net's, whose step over a small volume takes two fifths of cpfnet-hr's."""
@@ -29,7 +32,7 @@ _ORDER = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}  # of
 
 
 def up(size: float, step: int = 32) -> int:
-    """To the next multiple of 32, the deepest level's stride; of small volumes, whose padding would cost more than it does good, of 8."""
+    """To the next multiple of ``step``, at least 32, the deepest level's stride; 8 where padding would cost more than it gains."""
     return max(32, -(-int(size) // step) * step)
 
 
@@ -42,10 +45,10 @@ def brief(size: tuple[int, ...]) -> str:
     return "×".join(map(str, size))
 
 
-def propose_grid(draft: Draft, *, whole: bool) -> None:
-    """Fill in `spatial`; ``whole``: small volumes may enter the network whole on a CPU, too."""
+def propose_grid(draft: Draft, *, entire: bool) -> None:
+    """Fill in `spatial`; ``entire``: small volumes may enter the network whole on a CPU, too."""
     if draft.fingerprint.volumes:
-        _volume_grid(draft, whole)
+        _volume_grid(draft, entire)
     else:
         _image_grid(draft)
 
@@ -107,7 +110,7 @@ def _kept(longest: int, wanted: int, tubular: bool) -> str:
     )
 
 
-def _volume_grid(draft: Draft, whole: bool) -> None:
+def _volume_grid(draft: Draft, entire: bool) -> None:
     fingerprint = draft.fingerprint
     spacing, size = fingerprint.median_spacing, fingerprint.median_size
     if spacing is None:
@@ -138,7 +141,8 @@ def _volume_grid(draft: Draft, whole: bool) -> None:
     small, gpu = max(size) <= 96, draft.memory.device == "cuda"
     unit = 8 if small else 32
     figures = f"volumes of about {brief(tuple(size))}, slice distance {ratio:.1f} × pixel size"
-    if depth >= 16 and ratio <= ANISOTROPIC and (gpu or (whole and max(size) <= WHOLE)):
+    whole = max(step) <= CUBIC * min(step) and all(max(sizes) <= WHOLE for sizes in fingerprint.sizes)
+    if depth >= 16 and ratio <= ANISOTROPIC and (gpu or (entire and whole)):
         mode, neighbours = "3d", 0
         limits = (96, 96, 96) if small else (64, 128, 128) if ratio > 1.5 else (96, 96, 96)
         patch: tuple[int, ...] = tuple(min(limit, up(n, unit)) for limit, n in zip(limits, size, strict=True))
@@ -150,7 +154,12 @@ def _volume_grid(draft: Draft, whole: bool) -> None:
         neighbours = 1 if depth >= 8 and ratio <= ANISOTROPIC else 0
         mode = "2.5d" if neighbours else "2d"
         if neighbours:
-            cost = "" if gpu else "; in 3-D it learns less in the same time on a CPU, and no GPU was found"
+            if gpu:
+                cost = ""
+            elif whole and not entire:
+                cost = f"; {VOLUME_NETWORK} would take such volumes whole, on a CPU, too"
+            else:
+                cost = "; 3-D takes longer, and no GPU was found (with one: spatial.mode 3d)"
             why = f"neighbouring slices look alike and enter as further channels{cost}"
         else:
             why = (
@@ -161,7 +170,7 @@ def _volume_grid(draft: Draft, whole: bool) -> None:
         draft.because("spatial.mode", f"{figures}: {why}")
     draft.because(
         "spatial.patch",
-        f"the whole, in multiples of {unit}"
+        f"the whole of a median {'volume' if mode == '3d' else 'slice'}, in multiples of {unit}"
         if all(p >= n for p, n in zip(patch, size[-len(patch) :], strict=True))
         else "cut from the volume",
     )

@@ -16,7 +16,7 @@ from cpfnet.planning import Modality, Plan
 from cpfnet.settings import validate
 
 NETWORK = "cpfnet"
-"""What is proposed where no network is named …"""
+"""What is proposed where no network is named, and nothing below applies …"""
 
 FINE_NETWORK = "cpfnet-hr"
 """… and where structures are fine, or images are shrunk to be learned from on a CPU: their boundaries must come back."""
@@ -73,7 +73,7 @@ def propose(
         dataset: what it declares wins over what the fingerprint suggests.
         modality: wins over both and over what the files say.
         memory: default: what is found.
-        network: by name; default: the project's.
+        network: by name; default: what suits the data.
         weights: ``"imagenet"``, ``"none"`` or a file; default: ImageNet's where the network takes them.
 
     Returns:
@@ -107,11 +107,10 @@ def propose(
         "labels": _labels(draft, declared=dataset.labels is not None),
     }
     draft.because("modality", why)
-    propose_grid(draft, whole=network in (None, VOLUME_NETWORK) and weights in (None, "none"))
-    entire = memory.device == "cpu" and len(draft.data["spatial"]["patch"]) == 3
-    proposed = VOLUME_NETWORK if entire else FINE_NETWORK if fine or _shrunk(draft) else NETWORK
+    propose_grid(draft, entire=network in (None, VOLUME_NETWORK) and weights in (None, "none"))
+    proposed = VOLUME_NETWORK if _entire(draft) else FINE_NETWORK if fine or _shrunk(draft) else NETWORK
     draft.network = network or proposed
-    draft.brisk |= entire
+    draft.brisk |= _entire(draft)
     _network(draft, weights)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
     _training(draft)
@@ -133,6 +132,11 @@ def _thin(fingerprint: Fingerprint) -> list[ClassFingerprint]:
 def _shrunk(draft: Draft) -> bool:
     """Are images made smaller for the sake of learning on a CPU?"""
     return draft.memory.device == "cpu" and draft.data["spatial"].get("size") is not None
+
+
+def _entire(draft: Draft) -> bool:
+    """Do volumes enter the network whole on a CPU?"""
+    return draft.memory.device == "cpu" and draft.data["spatial"]["mode"] == "3d"
 
 
 def _in_colour(fingerprint: Fingerprint) -> bool:
@@ -171,9 +175,6 @@ def _network(draft: Draft, weights: str | None) -> None:
     patch = draft.data["spatial"]["patch"]
     suitable = draft.network in PRETRAINED and len(patch) == 2
     draft.data["network"] = {"name": draft.network, "weights": weights or ("imagenet" if suitable else "none")}
-    if draft.network == "dynunet":
-        draft.data["network"]["options"] = {"patch": list(patch)}
-        draft.because("network.options", "its depth follows the patch")
     if weights is not None:
         draft.because("network.weights", "as asked for")
     elif suitable:
@@ -183,7 +184,7 @@ def _network(draft: Draft, weights: str | None) -> None:
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
     fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
-    if draft.network == VOLUME_NETWORK and len(patch) == 3 and draft.memory.device == "cpu":
+    if _entire(draft):
         draft.because(
             "network.name",
             "small volumes enter nnU-Net's network whole: it learns more of them in the same time on a CPU",
@@ -249,7 +250,7 @@ def _training(draft: Draft) -> None:
         pixels *= side
     shrunk = _shrunk(draft)
     most = SHRUNK_BATCH if shrunk else 32
-    least = 1 if draft.brisk and len(spatial["patch"]) == 3 else 2  # instance normalisation needs no others
+    least = 1 if _entire(draft) else 2  # instance normalisation needs no second sample
     wanted = min(most, max(least, round((BRISK_PIXELS if draft.brisk else BATCH_PIXELS) / pixels)))
     fits = max(1, int((0.7 * draft.memory.bytes - FIXED_BYTES) / (pixels * BYTES_PER_PIXEL)))
     batch = min(wanted, fits)

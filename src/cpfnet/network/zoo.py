@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -111,7 +111,15 @@ def _entry(name: str) -> _Entry:
     return _registered[name]
 
 
-def build(name: str, in_channels: int, classes: int, *, spatial_dims: int = 2, **options: Any) -> nn.Module:
+def build(
+    name: str,
+    in_channels: int,
+    classes: int,
+    *,
+    spatial_dims: int = 2,
+    hints: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> nn.Module:
     """Build a network by name, with random weights.
 
     Args:
@@ -119,6 +127,7 @@ def build(name: str, in_channels: int, classes: int, *, spatial_dims: int = 2, *
         in_channels: channels of the input.
         classes: planes of the output.
         spatial_dims: 2 or 3.
+        hints: options for networks that know them, such as ``patch`` of ``dynunet``; ``options`` win.
         options: the network's own, such as ``stem_stride`` of ``cpfnet``.
 
     Raises:
@@ -134,7 +143,8 @@ def build(name: str, in_channels: int, classes: int, *, spatial_dims: int = 2, *
             f"{name} has no option {', '.join(map(repr, unknown))}",
             mend=f"its options are {', '.join(accepted)}" if accepted else "it has no options",
         )
-    network = builder(in_channels, classes, spatial_dims=spatial_dims, **options)
+    known = {key: value for key, value in (hints or {}).items() if key in accepted}
+    network = builder(in_channels, classes, spatial_dims=spatial_dims, **known | options)
     for attribute, value in (("in_channels", in_channels), ("classes", classes), ("spatial_dims", spatial_dims)):
         setattr(network, attribute, value)  # a user's own need not know them
     return network

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cpfnet.errors import TrainingError
-from cpfnet.model import Model
+from cpfnet.model import Model, untrained
 from cpfnet.network import store, zoo
 from cpfnet.network.weights import load_imagenet
 from cpfnet.planning import Plan
@@ -33,13 +33,7 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
         TrainingError: ``init`` is another network's.
     """
     torch.manual_seed(plan.training.seed)
-    network = zoo.build(
-        plan.network.name,
-        plan.in_channels,
-        plan.labels.outputs,
-        spatial_dims=plan.spatial.dims,
-        **plan.network.options,
-    )
+    network = untrained(plan)
     weights = plan.network.weights
     if random:
         return network

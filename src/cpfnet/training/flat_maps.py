@@ -16,6 +16,7 @@ class FlatMaps(TorchFunctionMode):
 
     PyTorch 2.13 returns weight gradients that are off by 80 % and more, infinite or no numbers, and at times writes beyond its memory: for
     3×3×3 over maps of two planes, which the deepest level of CPFNet is for patches of 33 … 64. Outputs and the gradients of inputs are right.
+    What checkpointing computes again in the backward pass is not seen here.
     """
 
     def __torch_function__(
@@ -27,11 +28,11 @@ class FlatMaps(TorchFunctionMode):
         return _convolved(*args, **given)
 
 
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **given: Any) -> Tensor:
-    if x.device.type != "cpu" or x.shape[2] >= _reach(weight, *args, **given):
-        return F.conv3d(x, weight, bias, *args, **given)
+def _convolved(input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **given: Any) -> Tensor:
+    if input.device.type != "cpu" or input.shape[-3] >= _reach(weight, *args, **given):
+        return F.conv3d(input, weight, bias, *args, **given)
     with torch.autocast("cpu", enabled=False):
-        y = F.conv3d(x.to(weight.dtype), weight, bias, *args, **given)
+        y = F.conv3d(input.to(weight.dtype), weight, bias, *args, **given)
     return y.to(torch.get_autocast_dtype("cpu"))  # as other convolutions give
 
 

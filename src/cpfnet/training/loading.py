@@ -93,7 +93,7 @@ def check_shares(training: TrainingPlan, size: int) -> None:
     fitting = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
     last = f" and the last one of an epoch has {rest}" if rest and batch != rest else ""
     raise PlanError(
-        f"{size} devices cannot share it evenly: a batch has {batch} samples{last}",
+        f"{size} devices cannot share it evenly: a batch has {batch} sample{'s' * (batch != 1)}{last}",
         where="training.batch",
         mend=f"train on a number of devices that divides it ({fitting}), or, for a new run, set training.batch and "
         f"training.samples to multiples of {size}, such as {_multiple(batch, size)} and "

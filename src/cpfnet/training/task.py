@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Task:
         self.course = Course(plan.training)
         self.fabric = fabric
         self.loss = loss.build(plan)
+        self._flat = plan.spatial.dims == 3 and fabric.device.type == "cpu"
         if fabric.world_size > 1:
             network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
         layout = torch.channels_last if plan.spatial.dims == 2 else torch.channels_last_3d
@@ -120,8 +122,10 @@ class Task:
             seed = np.random.SeedSequence((self.training.seed, _DROPOUT, last)).generate_state(1, np.uint64)[0]
             torch.manual_seed(int(seed))
             batch = self.fabric.to_device(batch)
-            with FlatMaps(), self.fabric.no_backward_sync(self._module, enabled=done < size):
-                losses = self.loss(self._module(batch["image"]), batch["codes"])
+            with self.fabric.no_backward_sync(self._module, enabled=done < size):
+                with FlatMaps() if self._flat else nullcontext():
+                    outputs = self._module(batch["image"])
+                losses = self.loss(outputs, batch["codes"])
                 value = losses.sum() / own
                 self.fabric.backward(value)
             total += value.detach()
