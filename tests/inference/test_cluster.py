@@ -115,7 +115,7 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(folder, cluster, tmp_path):
     wait_for(5, out, process)
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, said + errors
     assert "Traceback" not in said + errors
     made = {file: file.stat().st_mtime_ns for file in out.glob("[0-9]*.png")}
     assert len(made) < COUNT

@@ -95,6 +95,16 @@ def test_every_dtype_gives_finite_float32(x, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS, **ids)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("ulps", [1, 100, 255, 256, 1000])
+@pytest.mark.parametrize("value", [0.5, -3000, 0])
+def test_nearly_constant_images_are_finite(kind, dtype, ulps, value):
+    first = dtype(value)
+    out = intensity.normalise(np.array([[first + ulps * np.spacing(first), first]], dtype), kind)
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("kind", KINDS, **ids)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_are_refused_with_their_count(kind, bad):
     x = np.ones((10, 10), np.float32)

@@ -99,7 +99,7 @@ def _zscore(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     inside = body(x)
     mean = float(np.mean(x, where=inside, dtype=np.float64))
     deviation = float(np.std(x, where=inside, dtype=np.float64))
-    if deviation <= 1e-6 * abs(mean):  # constant up to rounding
+    if deviation <= max(1e-6 * abs(mean), float(np.finfo(np.float32).tiny)):  # constant up to rounding
         return _zeros
     return partial(_affine, offset=mean, divisor=deviation)
 
@@ -193,9 +193,17 @@ def body(x: np.ndarray) -> np.ndarray:
     values = x[inside]
     if not values.size:
         return np.ones(x.shape, dtype=bool)
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)
     low, high = float(x.min()), float(np.percentile(values, 99.5))
-    if values.min() >= high:
+    lowest = float(values.min())
+    if lowest >= high:
         return inside
+    if values.dtype.kind == "f":
+        kind = values.dtype.type
+        ulp = max(np.spacing(kind(max(-lowest, high))), np.finfo(kind).tiny)
+        if high - lowest < 512 * float(ulp):
+            return inside  # constant up to rounding: too little for the 256 steps of a histogram
     threshold = threshold_otsu(np.minimum(values, high))
     dark = values <= threshold
     surrounds = any(np.mean(faces) > AIR_BORDER for faces in _faces((x <= threshold) | ~inside))
