@@ -325,7 +325,7 @@ def test_small_volumes_enter_whole() -> None:
     [
         (((36, 64, 35),), (1, 1, 1), "3d"),
         (((36, 65, 35),), (1, 1, 1), "2.5d"),
-        (((36, 50, 35),) * 3 + ((36, 50, 65),), (1, 1, 1), "2.5d"),  # none is larger
+        (((36, 50, 35),) * 3 + ((36, 50, 65),), (1, 1, 1), "2.5d"),  # a single larger one
         (((16, 50, 35),), (2, 1, 1), "3d"),
         (((15, 50, 35),), (2, 1, 1), "2.5d"),
         (((16, 50, 35),), (2.5, 1, 1), "2.5d"),
@@ -342,6 +342,9 @@ def test_small_volumes_are_cut_into_slices_where_that_is_what_was_asked_for(want
     assert "dynunet would take such volumes whole" in reasons["spatial.mode"]
     assert (made.spatial.mode, made.spatial.patch) == ("2.5d", (56, 40))
     assert made.network.name == wanted.get("network", "cpfnet-hr")
+    shallow = found(((15, 50, 35),), spacing=(1, 1, 1), radius=2.5)
+    _, reasons = propose(shallow, Dataset(Path(), "test", ()), memory=CPU, **wanted)
+    assert "dynunet" not in reasons["spatial.mode"]  # it would not
 
 
 @pytest.mark.parametrize(

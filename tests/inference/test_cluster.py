@@ -78,15 +78,8 @@ def start(folder: Path, out: Path, address: str, **more) -> subprocess.Popen:
         "env",
         "--default-signal=INT",
         sys.executable,
-        "-m",
-        "cpfnet",
-        "predict",
-        "model",
-        "in",
-        "-o",
+        *"-m cpfnet predict model in --backend onnx -o".split(),
         out,
-        "--backend",
-        "onnx",
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     engine = ["--engine", "ray", "--address", address]

@@ -141,8 +141,9 @@ def _volume_grid(draft: Draft, entire: bool) -> None:
     small, gpu = max(size) <= 96, draft.memory.device == "cuda"
     unit = 8 if small else 32
     figures = f"volumes of about {brief(tuple(size))}, slice distance {ratio:.1f} × pixel size"
-    whole = max(step) <= CUBIC * min(step) and all(max(sizes) <= WHOLE for sizes in fingerprint.sizes)
-    if depth >= 16 and ratio <= ANISOTROPIC and (gpu or (entire and whole)):
+    deep = depth >= 16 and ratio <= ANISOTROPIC
+    whole = deep and max(step) <= CUBIC * min(step) and all(max(sizes) <= WHOLE for sizes in fingerprint.sizes)
+    if deep and (gpu or (entire and whole)):
         mode, neighbours = "3d", 0
         limits = (96, 96, 96) if small else (64, 128, 128) if ratio > 1.5 else (96, 96, 96)
         patch: tuple[int, ...] = tuple(min(limit, up(n, unit)) for limit, n in zip(limits, size, strict=True))
