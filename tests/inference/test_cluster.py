@@ -74,16 +74,11 @@ def check_same_as_one(folder: Path, out: Path) -> None:
 
 def start(folder: Path, out: Path, address: str, **more) -> subprocess.Popen:
     # A shell that runs the tests in its background has them ignore Ctrl-C, and what they start, too.
-    command = [
-        "env",
-        "--default-signal=INT",
-        sys.executable,
-        *"-m cpfnet predict model in --backend onnx -o".split(),
-        out,
-    ]
+    untouched = ["env", "--default-signal=INT"]
+    command = [sys.executable, "-m", "cpfnet", "predict", "model", "in", "-o", out, "--backend", "onnx"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     engine = ["--engine", "ray", "--address", address]
-    return subprocess.Popen(list(map(str, [*command, *engine])), cwd=folder, **pipes, **more)
+    return subprocess.Popen(list(map(str, [*untouched, *command, *engine])), cwd=folder, **pipes, **more)
 
 
 def wait_for(count: int, out: Path, process: subprocess.Popen) -> None:
