@@ -10,6 +10,7 @@ from cpfnet.errors import NetworkError
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.guide import GuideCPFNet
+from cpfnet.network.hr import CPFNetHR
 from cpfnet.network.weights import import_official
 from tests.network.official import REFERENCE
 
@@ -58,6 +59,28 @@ def test_encoder_taps_have_the_papers_sizes() -> None:
         assert [tap.shape[1] for tap in taps] == [64, 64, 128, 256, 512]
         assert tuple(encoder.deepest(x.shape[2:])) == sizes[-1]
         assert all(tap.min() >= 0 for tap in taps)  # after their ReLU
+
+
+@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("kind", [CPFNet, CPFNetHR])
+def test_a_narrow_network_is_the_same_with_fewer_channels(kind: type, width: int) -> None:
+    """Every weight is where the paper's is, and every axis of it as much shorter as c1; but image, classes and SAM's two maps stay."""
+    with torch.device("meta"):
+        narrow, paper = kind(3, 4, width=width).state_dict(), kind(3, 4).state_dict()
+    assert list(narrow) == list(paper)
+    kept = (
+        1,
+        2,
+        3,
+        4,
+        7,
+    )  # kernels, the image's channels, the classes, SAM's maps; nothing else is as short in the paper's
+    for key, tensor in paper.items():
+        expected = [n if n in kept else n * width // 64 for n in tensor.shape]
+        assert list(narrow[key].shape) == expected, key
+    x = torch.rand(2, 3, 40, 33)
+    with torch.no_grad():
+        assert kind(3, 4, width=width).eval()(x).shape == (2, 4, 40, 33)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -148,6 +171,9 @@ def test_volumes_of_one_value_are_refused_too() -> None:
         ({"classes": 2.0}, "classes = 2.0"),
         ({"spatial_dims": 4}, "spatial_dims = 4"),
         ({"stem_stride": 3}, "stem_stride = 3"),
+        ({"width": 0}, "width = 0"),
+        ({"width": 15}, "width = 15(.|\n)*even number of at least 8; 64 is the paper's"),
+        ({"width": 32.0}, "width = 32.0"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments: dict[str, int], said: str) -> None:

@@ -42,12 +42,22 @@ def difference(network: nn.Module, other: nn.Module, size: tuple[int, ...], dtyp
     return float((other.to(dtype)(x) - logits).abs().max() / (logits.max() - logits.min()))
 
 
-@pytest.mark.parametrize("options", [{}, {"gpg": False, "sapf": False}], ids=["whole", "backbone"])
-@pytest.mark.parametrize("name", OURS)
+WAYS = [
+    *((name, {}) for name in OURS),
+    *(
+        (name, options)
+        for name in ("cpfnet", "cpfnet-hr")
+        for options in ({"gpg": False, "sapf": False}, {"width": 16})
+    ),
+    ("cpfnet-guide", {"stem_stride": 1}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), WAYS, ids=lambda way: way if isinstance(way, str) else "-".join(way) or "whole"
+)
 @pytest.mark.parametrize("size", [(64, 64), (33, 47), (96, 65)])
-def test_same_logits(name: str, size: tuple[int, int], options: dict[str, bool]) -> None:
-    if options and name == "cpfnet-guide":
-        options = {"stem_stride": 1}
+def test_same_logits(name: str, size: tuple[int, int], options: dict[str, object]) -> None:
     network = trained(name, **options)
     assert difference(network, fuse(network), size, torch.float32) < 1e-4
     network = network.double()

@@ -251,6 +251,15 @@ def test_what_the_zoo_says_about_imagenet_is_true(name: str, imagenet_file: Path
             load_imagenet(network, imagenet_file)
 
 
+def test_a_narrow_encoder_is_refused(imagenet_file: Path) -> None:
+    network = CPFNet(3, 2, width=16)
+    with pytest.raises(
+        WeightsError,
+        match=r"64 channels at the first level, and this CPFNet 16(.|\n)*width at 64, or train from scratch",
+    ):
+        load_imagenet(network, imagenet_file)
+
+
 def test_another_networks_file_is_refused_by_its_keys(resnet: ResNet34Encoder, tmp_path: Path) -> None:
     state = {key: value for key, value in resnet.state_dict().items() if not key.startswith("layer4.2")}
     safetensors.torch.save_file(state | {"layer5.weight": torch.ones(1)}, tmp_path / "resnet.safetensors")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from cpfnet.network.base import SegmentationNetwork
 from cpfnet.network.blocks import initialise
 from cpfnet.network.decoder import DecoderBlock, Head
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import WIDTH, ResNet34Encoder
 from cpfnet.network.gpg import GlobalPyramidGuidance, PlainSkip
 from cpfnet.network.sapf import ScaleAwarePyramidFusion
 
@@ -26,6 +26,8 @@ class CPFNet(SegmentationNetwork):
         spatial_dims: 2 for ``(height, width)``, 3 for ``(depth, height, width)``.
         stem_stride: 2 as published; 1 keeps every feature map at double resolution, for thin structures (about four
             times the work in 2-D).
+        width: channels of c1 and c2, 64 as published; all other maps go with them. Half of it is a quarter of the weights and
+            multiplications; ImageNet weights fit 64 alone.
         gpg: False leaves the skips plain, as in the paper's ablation.
         sapf: False leaves c5 as it is, as in the paper's ablation.
 
@@ -40,21 +42,23 @@ class CPFNet(SegmentationNetwork):
         *,
         spatial_dims: int = 2,
         stem_stride: int = 2,
+        width: int = WIDTH,
         gpg: bool = True,
         sapf: bool = True,
     ) -> None:
         super().__init__(in_channels, classes, spatial_dims)
+        c3, c4, c5 = 2 * width, 4 * width, 8 * width
         skip = GlobalPyramidGuidance if gpg else PlainSkip
-        self.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride)
-        self.gpg4 = skip(spatial_dims, (512, 256), 256)
-        self.gpg3 = skip(spatial_dims, (512, 256, 128), 128)
-        self.gpg2 = skip(spatial_dims, (512, 256, 128, 64), 64)
-        self.sapf = ScaleAwarePyramidFusion(spatial_dims, 512) if sapf else nn.Identity()
-        self.decoder5 = DecoderBlock(spatial_dims, 512, 256, refine=False)
-        self.decoder4 = DecoderBlock(spatial_dims, 256, 128)
-        self.decoder3 = DecoderBlock(spatial_dims, 128, 64)
-        self.decoder2 = DecoderBlock(spatial_dims, 64, 64)
-        self.head = Head(spatial_dims, 64, classes)
+        self.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride, width=width)
+        self.gpg4 = skip(spatial_dims, (c5, c4), c4)
+        self.gpg3 = skip(spatial_dims, (c5, c4, c3), c3)
+        self.gpg2 = skip(spatial_dims, (c5, c4, c3, width), width)
+        self.sapf = ScaleAwarePyramidFusion(spatial_dims, c5) if sapf else nn.Identity()
+        self.decoder5 = DecoderBlock(spatial_dims, c5, c4, refine=False)
+        self.decoder4 = DecoderBlock(spatial_dims, c4, c3)
+        self.decoder3 = DecoderBlock(spatial_dims, c3, width)
+        self.decoder2 = DecoderBlock(spatial_dims, width, width)
+        self.head = Head(spatial_dims, width, classes)
         # The encoder has torchvision's initialisation, SAPF (as in the authors' code) PyTorch's own.
         initialise(self.gpg4, self.gpg3, self.gpg2)
         initialise(self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.head)
@@ -69,7 +73,7 @@ class CPFNet(SegmentationNetwork):
         return self.head(self.decoder2(x2, c1.shape[2:]) + c1, x.shape[2:])
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All but the last step up and the head: ``(N, in_channels, *spatial)`` → c1, x₂ and x₃ (64, 64 and 128 channels).
+        """All but the last step up and the head: ``(N, in_channels, *spatial)`` → c1, x₂ and x₃ (once, once and twice the width).
 
         Raises:
             NetworkError: as `forward`.

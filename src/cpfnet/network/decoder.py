@@ -30,13 +30,13 @@ class DecoderBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Resize to the input, 1×1 and 3×3 conv/BN/ReLU at 32 channels, 1×1 conv with bias to the classes."""
+    """Resize to the input, 1×1 and 3×3 conv/BN/ReLU at half the channels, 1×1 conv with bias to the classes."""
 
     def __init__(self, spatial_dims: int, in_channels: int, classes: int) -> None:
         super().__init__()
-        self.reduce = conv_bn_relu(spatial_dims, in_channels, 32, 1)
-        self.refine = conv_bn_relu(spatial_dims, 32, 32, 3)
-        self.classify = conv(spatial_dims, 32, classes, 1, bias=True)
+        self.reduce = conv_bn_relu(spatial_dims, in_channels, in_channels // 2, 1)
+        self.refine = conv_bn_relu(spatial_dims, in_channels // 2, in_channels // 2, 3)
+        self.classify = conv(spatial_dims, in_channels // 2, classes, 1, bias=True)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """``(N, in_channels, *spatial)`` → logits ``(N, classes, *size)``."""

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from cpfnet.errors import NetworkError
 
-CHANNELS = (64, 64, 128, 256, 512)
-"""Channels of c1 … c5."""
+WIDTH = 64
+"""Channels of c1 and c2 in He et al. and in ImageNet weights; c3, c4 and c5 have two, four and eight times as many."""
+
+LEAST = 8
+"""Fewest of them."""
 
 
 class ResNet34Encoder(ResNet):
@@ -23,20 +26,25 @@ class ResNet34Encoder(ResNet):
         in_channels: channels of the input.
         spatial_dims: 2 or 3.
         stem_stride: stride of the first convolution. 2 is the paper's; 1 doubles the resolution of every tap.
+        width: channels of c1 and c2; c3, c4 and c5 have two, four and eight times as many. ImageNet weights have 64.
 
     Raises:
-        NetworkError: another stem stride.
+        NetworkError: another stem stride, or a width that is odd or below 8.
     """
 
-    def __init__(self, in_channels: int, *, spatial_dims: int = 2, stem_stride: int = 2) -> None:
+    def __init__(self, in_channels: int, *, spatial_dims: int = 2, stem_stride: int = 2, width: int = WIDTH) -> None:
         if stem_stride not in (1, 2):
             raise NetworkError(
                 f"stem_stride = {stem_stride!r}", mend="give 2 (the paper's) or 1 (every level at double resolution)"
             )
+        if not isinstance(width, int) or width < LEAST or width % 2:
+            raise NetworkError(
+                f"width = {width!r}", mend=f"give an even number of at least {LEAST}; {WIDTH} is the paper's"
+            )
         super().__init__(
             "basic",
             [3, 4, 6, 3],
-            list(CHANNELS[1:]),
+            [width, 2 * width, 4 * width, 8 * width],
             spatial_dims=spatial_dims,
             n_input_channels=in_channels,
             conv1_t_stride=stem_stride,
@@ -46,6 +54,7 @@ class ResNet34Encoder(ResNet):
         for module in self.modules():
             if isinstance(module, ResNetBlock):
                 nn.init.zeros_(module.bn2.weight)
+        self.width = width
         self.stride = 16 * stem_stride
         """Input pixels per pixel of c5."""
 

@@ -11,9 +11,7 @@ from torch.nn import functional as F
 
 from cpfnet.network.blocks import at_size, conv, conv_bn, conv_bn_relu, initialise, resize
 from cpfnet.network.cpfnet import CPFNet
-
-WIDTH = 64
-"""Channels of the head, at half resolution: as much work as 32 channels at full resolution."""
+from cpfnet.network.encoder import WIDTH
 
 
 class CPFNetHR(CPFNet):
@@ -29,19 +27,28 @@ class CPFNetHR(CPFNet):
         in_channels: channels of the input.
         classes: planes of the output.
         spatial_dims: 2 or 3.
-        gpg, sapf: False leaves them out, as in `CPFNet`.
+        width, gpg, sapf: as in `CPFNet`.
 
     Raises:
         NetworkError: an argument, or later an input, that cannot be.
     """
 
     def __init__(
-        self, in_channels: int, classes: int, *, spatial_dims: int = 2, gpg: bool = True, sapf: bool = True
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        spatial_dims: int = 2,
+        width: int = WIDTH,
+        gpg: bool = True,
+        sapf: bool = True,
     ) -> None:
-        super().__init__(in_channels, classes, spatial_dims=spatial_dims, gpg=gpg, sapf=sapf)
-        self.fine = nn.Sequential(*(ResidualBlock(spatial_dims, 64) for _ in range(2)))
-        self.head = SubpixelHead(spatial_dims, 2 * 64, classes)  # type: ignore[assignment]
-        self.guesses = nn.ModuleList(conv(spatial_dims, channels, classes, 1, bias=True) for channels in (64, 128))
+        super().__init__(in_channels, classes, spatial_dims=spatial_dims, width=width, gpg=gpg, sapf=sapf)
+        self.fine = nn.Sequential(*(ResidualBlock(spatial_dims, width) for _ in range(2)))
+        self.head = SubpixelHead(spatial_dims, 2 * width, classes)  # type: ignore[assignment]
+        self.guesses = nn.ModuleList(
+            conv(spatial_dims, channels, classes, 1, bias=True) for channels in (width, 2 * width)
+        )
         initialise(self.guesses)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:  # type: ignore[override]
@@ -74,14 +81,18 @@ class ResidualBlock(nn.Module):
 
 
 class SubpixelHead(nn.Module):
-    """3×3 conv/BN/ReLU, a residual block, and a sub-pixel convolution (Shi et al., CVPR 2016) to twice the resolution."""
+    """3×3 conv/BN/ReLU to half the channels, a residual block, and a sub-pixel convolution (Shi et al., CVPR 2016) to twice the resolution.
+
+    At half resolution 64 channels are as much work as the paper's 32 at full resolution.
+    """
 
     def __init__(self, spatial_dims: int, in_channels: int, classes: int) -> None:
         super().__init__()
-        self.reduce = conv_bn_relu(spatial_dims, in_channels, WIDTH, 3)
-        self.refine = ResidualBlock(spatial_dims, WIDTH)
+        channels = in_channels // 2
+        self.reduce = conv_bn_relu(spatial_dims, in_channels, channels, 3)
+        self.refine = ResidualBlock(spatial_dims, channels)
         # A transposed convolution whose kernel is its stride is a 1×1 convolution and a pixel shuffle in one.
-        self.classify = Conv[Conv.CONVTRANS, spatial_dims](WIDTH, classes, 2, stride=2)
+        self.classify = Conv[Conv.CONVTRANS, spatial_dims](channels, classes, 2, stride=2)
         initialise(self.reduce)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:

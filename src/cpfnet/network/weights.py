@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cpfnet.errors import WeightsError
 from cpfnet.network.cpfnet import CPFNet
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import WIDTH, ResNet34Encoder
 
 State = dict[str, Tensor]
 
@@ -240,7 +240,7 @@ def load_imagenet(network: nn.Module, file: Path | str) -> None:
         file: the weight file.
 
     Raises:
-        WeightsError: no such encoder, or the file is not a ResNet-34.
+        WeightsError: no such encoder, one of another width, or the file is not a ResNet-34.
     """
     encoder = next((module for module in network.modules() if isinstance(module, ResNet34Encoder)), None)
     if encoder is None:
@@ -248,6 +248,12 @@ def load_imagenet(network: nn.Module, file: Path | str) -> None:
             f"{type(network).__name__} has no ResNet-34 encoder to put ImageNet weights into",
             where=file,
             mend="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
+        )
+    if encoder.width != WIDTH:
+        raise WeightsError(
+            f"ImageNet weights have {WIDTH} channels at the first level, and this {type(network).__name__} {encoder.width}",
+            where=file,
+            mend=f"leave network.options.width at {WIDTH}, or train from scratch (network.weights none)",
         )
     state = read_resnet34(file)
     state["conv1.weight"] = fit_stem(state["conv1.weight"], encoder.conv1.in_channels)
