@@ -42,13 +42,13 @@ PLAIN = Variant(
 """The paper's network, and colour photographs as most pipelines take them: each channel z-scored, without local contrast, common scale and channel dropout; loss function and sampling stay those for vessels."""
 
 ABLATION = (
-    Variant("backbone", "cpfnet", ("network.options={gpg: false, sapf: false}",)),
-    Variant("gpg", "cpfnet", ("network.options={sapf: false}",)),
-    Variant("sapf", "cpfnet", ("network.options={gpg: false}",)),
+    Variant("backbone", "cpfnet", ("network.options.gpg=false", "network.options.sapf=false")),
+    Variant("gpg", "cpfnet", ("network.options.sapf=false",)),
+    Variant("sapf", "cpfnet", ("network.options.gpg=false",)),
     Variant("cpfnet", "cpfnet"),
-    Variant("stem-stride-1", "cpfnet", ("network.options={stem_stride: 1}",)),
+    Variant("stem-stride-1", "cpfnet", ("network.options.stem_stride=1",)),
     Variant("cpfnet-hr", "cpfnet-hr"),
-    Variant("cpfnet-hr-no-gpg", "cpfnet-hr", ("network.options={gpg: false}",)),
-    Variant("cpfnet-hr-no-sapf", "cpfnet-hr", ("network.options={sapf: false}",)),
+    Variant("cpfnet-hr-no-gpg", "cpfnet-hr", ("network.options.gpg=false",)),
+    Variant("cpfnet-hr-no-sapf", "cpfnet-hr", ("network.options.sapf=false",)),
 )
 """The paper's ablation (backbone, + GPG, + SAPF, both), then what goes beyond the paper, and that without the paper's parts."""

@@ -197,6 +197,31 @@ def test_on_a_cpu_broad_structures_are_shrunk_for_the_sake_of_more_images(size, 
         assert pixels == pytest.approx(50 * 4 * 256 * 256, rel=0.02)  # those of 50 steps of 4 patches of 256²
 
 
+@pytest.mark.parametrize("network", [None, "cpfnet", "cpfnet-hr"])
+def test_from_scratch_on_a_cpu_our_networks_are_narrow(network: str | None) -> None:
+    for volume_or_image in (
+        found(((512, 512),), radius=2),
+        found(((512, 512),), radius=40),
+        found(((40, 300, 300),), spacing=(5, 1, 1)),
+    ):
+        proposed, reasons = propose(
+            volume_or_image, Dataset(Path(), "test", ()), memory=CPU, network=network, weights="none"
+        )
+        assert proposed.network.options == {"width": 16}
+        assert "steps" in reasons["network.options"]
+        for memory, weights in ((GPU, "none"), (CPU, None), (CPU, "imagenet")):
+            other, reasons = propose(
+                volume_or_image, Dataset(Path(), "test", ()), memory=memory, network=network, weights=weights
+            )
+            assert other.network.options == {}
+            assert "network.options" not in reasons
+
+
+@pytest.mark.parametrize("network", ["unet", "cpfnet-guide", "resnet34-unet", "dynunet"])
+def test_other_networks_keep_their_width(network: str) -> None:
+    assert plan(found(((512, 512),)), network=network, weights="none").network.options == {}
+
+
 def test_broad_structures_in_a_fine_network_are_learned_from_as_in_others() -> None:
     asked, other = (plan(found(((512, 512),), radius=37), network=name) for name in ("cpfnet-hr", "unet"))
     assert (asked.spatial, asked.training.batch) == (other.spatial, other.training.batch)

@@ -27,6 +27,13 @@ FINE = 4.0
 PRETRAINED = ("cpfnet", "cpfnet-hr", "cpfnet-guide", "resnet34-unet")
 """Networks whose encoder takes ImageNet weights (in 2-D)."""
 
+NARROWED = ("cpfnet", "cpfnet-hr")
+"""Networks that are made narrower where they learn from random weights on a CPU …"""
+
+NARROW = 16
+"""… and their width then, a quarter of the paper's. In five minutes of one core `cpfnet-hr` of width 64, 32 and 16 takes 585, 1,780 and 3,380 steps on
+DRIVE and finds the vessels of five unseen photographs with a Dice of 0.798, 0.814 and 0.814; PH²: 432, 1,360 and 2,620 steps, 0.934, 0.944 and 0.951."""
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 BYTES_PER_PIXEL = 10_000
@@ -183,6 +190,13 @@ def _network(draft: Draft, weights: str | None) -> None:
         )
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
+    if draft.network in NARROWED and draft.data["network"]["weights"] == "none" and draft.memory.device == "cpu":
+        draft.data["network"]["options"] = {"width": NARROW}
+        draft.because(
+            "network.options",
+            f"from random weights on a CPU, {NARROW} channels at the first level take several times the steps of the paper's 64 in the same "
+            "time, and learn more",
+        )
     fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
     if _entire(draft):
         draft.because(
