@@ -248,6 +248,17 @@ def test_thin_structures_get_what_thin_structures_need() -> None:
     assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).training.batch == 4
 
 
+@pytest.mark.parametrize("network", ["cpfnet", "unet", "dynunet"])
+def test_thin_structures_are_learned_in_as_many_steps_by_other_networks(network: str) -> None:
+    thin = found(((584, 565),), radius=1.4, tubular=True)
+    asked, proposed = plan(thin, network=network), plan(thin)
+    assert (asked.spatial, asked.training.batch, asked.training.samples) == (
+        proposed.spatial,
+        proposed.training.batch,
+        proposed.training.samples,
+    )
+
+
 def test_who_looks_for_vessels_does_not_lean_on_red_and_blue() -> None:
     photographs = found(radius=1.4, tubular=True, channels=3, look=GREY.model_copy(update={"colour": 0.4}))
     dropout = plan(photographs, modality="fundus").training.augmentation.channel_dropout
