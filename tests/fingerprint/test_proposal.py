@@ -67,7 +67,11 @@ def found(
 
 
 def plan(fingerprint: Fingerprint, memory: Memory = CPU, **options: Any) -> Plan:
-    return propose(fingerprint, Dataset(Path(), "test", ()), memory=memory, **options)[0]
+    return _proposed(fingerprint, memory, **options)[0]
+
+
+def _proposed(fingerprint: Fingerprint, memory: Memory, **options: Any) -> tuple[Plan, dict[str, str]]:
+    return propose(fingerprint, Dataset(Path(), "test", ()), memory=memory, **options)
 
 
 @settings(max_examples=150, deadline=None)
@@ -199,20 +203,17 @@ def test_on_a_cpu_broad_structures_are_shrunk_for_the_sake_of_more_images(size, 
 
 @pytest.mark.parametrize("network", [None, "cpfnet", "cpfnet-hr"])
 def test_from_scratch_on_a_cpu_our_networks_are_narrow(network: str | None) -> None:
-    for volume_or_image in (
-        found(((512, 512),), radius=2),
-        found(((512, 512),), radius=40),
-        found(((40, 300, 300),), spacing=(5, 1, 1)),
+    for width, volume_or_image in (
+        (32, found(((512, 512),), radius=2)),
+        (16, found(((512, 512),), radius=40)),
+        (16, found(((40, 300, 300),), spacing=(5, 1, 1))),
+        (16, found(((40, 300, 300),), spacing=(5, 1, 1), radius=2)),
     ):
-        proposed, reasons = propose(
-            volume_or_image, Dataset(Path(), "test", ()), memory=CPU, network=network, weights="none"
-        )
-        assert proposed.network.options == {"width": 16}
+        proposed, reasons = _proposed(volume_or_image, CPU, network=network, weights="none")
+        assert proposed.network.options == {"width": width}
         assert "steps" in reasons["network.options"]
         for memory, weights in ((GPU, "none"), (CPU, None), (CPU, "imagenet")):
-            other, reasons = propose(
-                volume_or_image, Dataset(Path(), "test", ()), memory=memory, network=network, weights=weights
-            )
+            other, reasons = _proposed(volume_or_image, memory, network=network, weights=weights)
             assert other.network.options == {}
             assert "network.options" not in reasons
 
