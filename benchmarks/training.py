@@ -89,6 +89,7 @@ def ours(folder: Path, scratch: Path) -> float:
         "training.accumulate=1",
         "spatial.size=null",
         f"spatial.patch=[{PATCH}, {PATCH}]",
+        "network.options={}",  # the paper's width, as in the plain script
     ]
     plan = plan.with_settings(crops)
     return pace(folder, plan, device="cpu", scratch=scratch).step

@@ -42,6 +42,19 @@ def test_options_of_a_network_leave_alone_what_the_plan_says_elsewhere(key: str)
         plan().with_settings([f"network.options={{{key}: 3}}"])
 
 
+def test_another_network_has_none_of_the_old_ones_options() -> None:
+    narrow = plan(network={"name": "cpfnet-hr", "options": {"width": 16}})
+    assert narrow.with_settings(["network.name=segresnet"]).network.options == {}
+    assert narrow.with_settings(["network.name=cpfnet-hr", "network.weights=none"]).network.options == {"width": 16}
+    # What is given stays, before or after the name, even where it is what was there.
+    for given_too in (
+        ["network.options={width: 16}", "network.name=segresnet"],
+        ["network.name=segresnet", "network.options={width: 16}"],
+    ):
+        assert narrow.with_settings(given_too).network.options == {"width": 16}
+    assert narrow.with_settings(["network.options.width=32", "network.name=cpfnet"]).network.options == {"width": 32}
+
+
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 FLOAT = st.floats(1e-6, 1e6)
 

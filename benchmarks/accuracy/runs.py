@@ -158,16 +158,17 @@ class Bench:
             return budget.of_steps(self.steps)
         assert self.minutes is not None
         file, device = place / "course.json", str(pick_device(self.device))
-        asked = {"minutes": self.minutes, "device": device}
+        asked = {"minutes": self.minutes, "device": device, "network": plan.network.model_dump(mode="json")}
         if not file.is_file():
             place.mkdir(parents=True, exist_ok=True)
             self.say(f"Timing {2 * budget.TRIED} steps of {plan.network.name} …")
             measured = budget.pace(dataset, plan, device=self.device, scratch=place)
             write_json(file, {**asked, **asdict(measured), "hardware": machine.hardware(device)})
         found = json.loads(file.read_text(encoding="utf-8"))
-        if {key: found[key] for key in asked} != asked:
+        if any(found.get(key) != value for key, value in asked.items()):
             raise OutputError(
-                f"steps were counted for {found['minutes']:g} minutes on {found['device']}, not for {self.minutes:g} on {device}",
+                f"steps were counted for {found['minutes']:g} minutes on {found['device']} of {found.get('network')}, not for {self.minutes:g} on {device} "
+                f"of {asked['network']}",
                 where=file,
                 mend="give the budget of then, or another --out",
             )

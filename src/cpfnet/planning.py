@@ -460,14 +460,21 @@ class Plan(Strict):
     def with_settings(self, settings: list[str]) -> Plan:
         """A new Plan with ``section.key=value`` applied (values are YAML).
 
+        Another `network.name` has none of the old one's `network.options`, but for those that ``settings`` give.
+
         Raises:
             PlanError: no such key, or a value that cannot be.
         """
         from cpfnet.settings import assign, validate
 
         data = self.model_dump(mode="json")
+        options = data["network"]["options"]
         for setting in settings:
             assign(data, setting)
+        network = data["network"]
+        other = isinstance(network, dict) and network.get("name") != self.network.name
+        if other and network.get("options") is options and options == self.network.options:
+            network["options"] = {}
         return validate(Plan, data, where="--set")
 
     def save(self, path: Path | str, *, comments: dict[str, str] | None = None) -> None:

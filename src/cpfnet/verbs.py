@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -152,7 +153,7 @@ def train(
             Under torchrun it is known.
         nodes: machines; torchrun or SLURM's srun starts the processes then.
         resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
-        init: start from this Model's weights.
+        init: start from this Model's weights; without ``plan`` and ``network``, the proposed plan gets its network, too.
         progress: show a bar.
         say: where messages go; on several devices a function of a module, since another process calls it.
 
@@ -172,6 +173,7 @@ def train(
         data = load(Path(dataset))
         given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
 
+        from cpfnet.model import Model
         from cpfnet.training.checkpoint import RunFolder
         from cpfnet.training.loading import check_shares
         from cpfnet.training.run import plan_of_run
@@ -184,7 +186,12 @@ def train(
             given = plan_of_run(out)
         elif given is None:
             say("No plan given: using the proposed one (cpfnet plan shows it).")
-            given = _propose(data, network=network, weights=weights, progress=progress)[0]
+            # The weights of an earlier Model fit its own network.
+            same = None if init is None or network is not None else Model.load(Path(init)).plan.network
+            name, source = (network, weights) if same is None else (same.name, weights or same.weights)
+            given = _propose(data, network=name, weights=source, progress=progress)[0]
+            if same is not None:
+                given = given.with_settings([f"network.options={json.dumps(same.options)}"])
         changes = [*settings]
         changes += [] if epochs is None else [f"training.epochs={epochs}"]
         changes += [] if network is None else [f"network.name={network}"]
@@ -192,7 +199,7 @@ def train(
         changed = given.with_settings(changes)
         if (changed.network.weights == "none") != (given.network.weights == "none"):
             say(
-                f"network.weights is {changed.network.weights!r} now; training.learning_rate ({changed.training.learning_rate:g}) and the channels' "
+                f"network.weights is {changed.network.weights!r} now; training.learning_rate ({changed.training.learning_rate:g}), network.options and the channels' "
                 f"intensities stay as they were planned for {given.network.weights!r}: cpfnet plan --weights {changed.network.weights} proposes others"
             )
         check_shares(changed.training, max(team.size, devices))

@@ -261,3 +261,4 @@ def test_the_plain_way_is_a_plan_for_colours(tmp_path: Path) -> None:
     )
     plain = plan.with_settings([*PLAIN.settings])
     assert [channel.intensity.kind for channel in plain.channels] == ["zscore"] * 3
+    assert plain.network.options == {}  # the paper's width, whatever is proposed

@@ -68,13 +68,8 @@ def test_a_narrow_network_is_the_same_with_fewer_channels(kind: type, width: int
     with torch.device("meta"):
         narrow, paper = kind(3, 4, width=width).state_dict(), kind(3, 4).state_dict()
     assert list(narrow) == list(paper)
-    kept = (
-        1,
-        2,
-        3,
-        4,
-        7,
-    )  # kernels, the image's channels, the classes, SAM's maps; nothing else is as short in the paper's
+    # Kernels, the image's channels, the classes and SAM's maps; nothing else is as short in the paper's.
+    kept = (1, 2, 3, 4, 7)
     for key, tensor in paper.items():
         expected = [n if n in kept else n * width // 64 for n in tensor.shape]
         assert list(narrow[key].shape) == expected, key
@@ -172,8 +167,9 @@ def test_volumes_of_one_value_are_refused_too() -> None:
         ({"spatial_dims": 4}, "spatial_dims = 4"),
         ({"stem_stride": 3}, "stem_stride = 3"),
         ({"width": 0}, "width = 0"),
-        ({"width": 15}, "width = 15(.|\n)*even number of at least 8; 64 is the paper's"),
+        ({"width": 15}, "width = 15(.|\n)*even number above 0; 64 is the paper's"),
         ({"width": 32.0}, "width = 32.0"),
+        ({"width": None}, "width = None"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments: dict[str, int], said: str) -> None:

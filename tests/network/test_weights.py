@@ -255,7 +255,7 @@ def test_a_narrow_encoder_is_refused(imagenet_file: Path) -> None:
     network = CPFNet(3, 2, width=16)
     with pytest.raises(
         WeightsError,
-        match=r"64 channels at the first level, and this CPFNet 16(.|\n)*width at 64, or train from scratch",
+        match=r"64 channels at the first level, and this CPFNet 16(.|\n)*width=64, or train from scratch",
     ):
         load_imagenet(network, imagenet_file)
 

@@ -202,8 +202,29 @@ def test_fine_tuning_takes_what_fits(images: Dataset, volumes: Dataset, tmp_path
     (line,) = [line for line in said if line.startswith("Weights from")]
     assert all(key in line for key in other)
     bigger = plan.with_settings(["network.options.widths=[16, 16, 32, 32, 32]"])
-    with pytest.raises(TrainingError, match="of its weights"):
+    with pytest.raises(
+        TrainingError,
+        match=r"of its weights \(unet, 2-D, widths \[4, .*fit this network \(unet, 2-D, widths \[16, (.|\n)*--network unet --set",
+    ):
         train(volumes, bigger, tmp_path / "third", device="cpu", init=tmp_path / "first", say=said.append)
+
+
+def test_fine_tuning_without_a_plan_takes_the_models_network(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+    tiny = [
+        "training.samples=2",
+        "training.batch=2",
+        "training.workers=0",
+        "spatial.patch=[32, 32]",
+        "training.warmup=0",
+    ]
+    narrow = ["network.name=cpfnet", "network.options={width: 4, gpg: false}", "network.weights=none"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    arguments = {"epochs": 1, "device": "cpu", "say": said.append}
+    cpfnet.train(images.root, first, settings=[*tiny, *narrow], **arguments)
+    tuned = cpfnet.train(images.root, second, settings=tiny, init=first, **arguments)
+    assert tuned.plan.network.name == "cpfnet"
+    assert tuned.plan.network.options == {"width": 4, "gpg": False}
+    assert f"Weights from {first}" in said
 
 
 def test_divergence_stops_with_step_cases_and_advice(images: Dataset, out: Path, said: list[str]) -> None:

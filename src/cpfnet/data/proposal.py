@@ -32,13 +32,13 @@ NARROWED = ("cpfnet", "cpfnet-hr")
 
 NARROW, NARROW_FINE = 16, 32
 """… and their width then, and for fine structures in images; the paper's is 64. In five minutes of one core `cpfnet-hr` of width 64, 32 and 16 finds the
-lesions of 24 unseen images of PH² with a Dice of 0.934, 0.944 and 0.951, and the vessels of five of DRIVE with 0.798, 0.814 and 0.814; in twelve
-minutes the latter with 0.820 at 32 and 0.817 at 16."""
+lesions of 24 held-out images of PH² with a Dice of 0.934, 0.944 and 0.951, and the vessels of five of DRIVE with 0.798, 0.814 and 0.814; in twelve
+the latter with 0.820 at 32, and in thirteen with 0.817 at 16."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 BYTES_PER_PIXEL = 10_000
-"""Training memory for one input pixel or voxel: what a network keeps for its gradients was measured as 1.5 to 9.7 kB in float32
+"""Training memory for one input pixel or voxel: what a network of full width keeps for its gradients was measured as 1.5 to 9.7 kB in float32
 (cpfnet 3.0, unet++ 8.7, cpfnet with stem_stride 1 9.7; cpfnet in 3-D 1.3)."""
 
 FIXED_BYTES = 2 * GIB
@@ -193,12 +193,13 @@ def _network(draft: Draft, weights: str | None) -> None:
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
     if draft.network in NARROWED and draft.data["network"]["weights"] == "none" and draft.memory.device == "cpu":
-        width = NARROW_FINE if draft.brisk else NARROW
+        fine_images = bool(_fine(draft.fingerprint)) and not draft.fingerprint.volumes
+        width = NARROW_FINE if fine_images else NARROW
         draft.data["network"]["options"] = {"width": width}
         draft.because(
             "network.options",
             f"from random weights on a CPU, {width} channels at the first level take several times the steps of the paper's 64 in the same "
-            "time, and learn more",
+            f"time, and learn more{f'; {NARROW} would, too, but fine structures need more of them' if fine_images else ''}",
         )
     fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
     if _entire(draft):

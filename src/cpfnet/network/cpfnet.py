@@ -47,9 +47,9 @@ class CPFNet(SegmentationNetwork):
         sapf: bool = True,
     ) -> None:
         super().__init__(in_channels, classes, spatial_dims)
-        c3, c4, c5 = 2 * width, 4 * width, 8 * width
         skip = GlobalPyramidGuidance if gpg else PlainSkip
         self.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride, width=width)
+        c3, c4, c5 = 2 * width, 4 * width, 8 * width
         self.gpg4 = skip(spatial_dims, (c5, c4), c4)
         self.gpg3 = skip(spatial_dims, (c5, c4, c3), c3)
         self.gpg2 = skip(spatial_dims, (c5, c4, c3, width), width)

@@ -12,9 +12,6 @@ from cpfnet.errors import NetworkError
 WIDTH = 64
 """Channels of c1 and c2 in He et al. and in ImageNet weights; c3, c4 and c5 have two, four and eight times as many."""
 
-LEAST = 8
-"""Fewest of them."""
-
 
 class ResNet34Encoder(ResNet):
     """MONAI's ResNet-34 with torchvision's parameter names (no ``fc``), so ImageNet files load unchanged.
@@ -29,7 +26,7 @@ class ResNet34Encoder(ResNet):
         width: channels of c1 and c2; c3, c4 and c5 have two, four and eight times as many. ImageNet weights have 64.
 
     Raises:
-        NetworkError: another stem stride, or a width that is odd or below 8.
+        NetworkError: another stem stride, or a width that is no even number above 0.
     """
 
     def __init__(self, in_channels: int, *, spatial_dims: int = 2, stem_stride: int = 2, width: int = WIDTH) -> None:
@@ -37,10 +34,8 @@ class ResNet34Encoder(ResNet):
             raise NetworkError(
                 f"stem_stride = {stem_stride!r}", mend="give 2 (the paper's) or 1 (every level at double resolution)"
             )
-        if not isinstance(width, int) or width < LEAST or width % 2:
-            raise NetworkError(
-                f"width = {width!r}", mend=f"give an even number of at least {LEAST}; {WIDTH} is the paper's"
-            )
+        if not isinstance(width, int) or width < 2 or width % 2:
+            raise NetworkError(f"width = {width!r}", mend=f"give an even number above 0; {WIDTH} is the paper's")
         super().__init__(
             "basic",
             [3, 4, 6, 3],

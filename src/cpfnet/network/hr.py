@@ -18,8 +18,8 @@ class CPFNetHR(CPFNet):
     """CPFNet with a fine skip and a sub-pixel head; what is new here is ours, not the paper's.
 
     Encoder, GPG, SAPF and decoder are the paper's. Its head adds c1 to the decoder's last map and enlarges both by interpolation, so
-    what lies between their pixels must be guessed. But c1 holds 64 values for each 2×2 pixels of the input: all of them, for
-    three channels. Here c1, a single convolution deep, passes two residual blocks; and the head (`SubpixelHead`) reads it and the decoder's
+    what lies between their pixels must be guessed. But c1 holds 64 values (its width) for each 2×2 pixels of the input: all of
+    them, for three channels. Here c1, a single convolution deep, passes two residual blocks; and the head (`SubpixelHead`) reads it and the decoder's
     map at half resolution and gives each pixel of a block logits of its own. In training, x₂ and x₃ give logits, too, enlarged to the
     input: supervised deeply (Lee et al., AISTATS 2015), the deeper levels learn sooner.
 

@@ -227,6 +227,26 @@ def read_resnet34(file: Path | str) -> State:
     return _match(state, shapes, of="a ResNet-34 for RGB images", where=file)
 
 
+def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
+    """The part of a network that ImageNet weights fit.
+
+    Raises:
+        WeightsError: it has none, or one of another width.
+    """
+    encoder = next((module for module in network.modules() if isinstance(module, ResNet34Encoder)), None)
+    if encoder is None:
+        raise WeightsError(
+            f"{type(network).__name__} has no ResNet-34 encoder to put ImageNet weights into",
+            mend="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
+        )
+    if encoder.width != WIDTH:
+        raise WeightsError(
+            f"ImageNet weights have {WIDTH} channels at the first level, and this {type(network).__name__} {encoder.width}",
+            mend=f"set network.options.width={WIDTH}, or train from scratch: network.weights=none",
+        )
+    return encoder
+
+
 def load_imagenet(network: nn.Module, file: Path | str) -> None:
     """Load ImageNet weights into a network's ResNet-34 encoder, in place.
 
@@ -242,19 +262,7 @@ def load_imagenet(network: nn.Module, file: Path | str) -> None:
     Raises:
         WeightsError: no such encoder, one of another width, or the file is not a ResNet-34.
     """
-    encoder = next((module for module in network.modules() if isinstance(module, ResNet34Encoder)), None)
-    if encoder is None:
-        raise WeightsError(
-            f"{type(network).__name__} has no ResNet-34 encoder to put ImageNet weights into",
-            where=file,
-            mend="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
-        )
-    if encoder.width != WIDTH:
-        raise WeightsError(
-            f"ImageNet weights have {WIDTH} channels at the first level, and this {type(network).__name__} {encoder.width}",
-            where=file,
-            mend=f"leave network.options.width at {WIDTH}, or train from scratch (network.weights none)",
-        )
+    encoder = imagenet_encoder(network)
     state = read_resnet34(file)
     state["conv1.weight"] = fit_stem(state["conv1.weight"], encoder.conv1.in_channels)
     target = encoder.state_dict()

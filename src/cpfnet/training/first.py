@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 from cpfnet.errors import TrainingError
 from cpfnet.model import Model, untrained
 from cpfnet.network import store, zoo
-from cpfnet.network.weights import load_imagenet
+from cpfnet.network.weights import imagenet_encoder, load_imagenet
 from cpfnet.planning import Plan
 
 Say = Callable[[str], None]
@@ -38,9 +39,10 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
     if random:
         return network
     if init is not None:
-        _take(network, Model.load(init), say)
+        _take(network, plan, Model.load(init), say)
     elif weights != "none":
         if zoo.takes_imagenet(plan.network.name):
+            imagenet_encoder(network)  # before anything is downloaded
             file = store.find(weights, progress=progress)
             load_imagenet(network, file)
             say(f"Encoder weights from {file}")
@@ -49,17 +51,23 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
     return network
 
 
-def _take(network: nn.Module, model: Model, say: Say) -> None:
+def _take(network: nn.Module, plan: Plan, model: Model, say: Say) -> None:
     """Give ``network`` what fits of a Model's weights, and say what does not."""
+    theirs = model.plan.network
     own, given = network.state_dict(), model.network().state_dict()
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
     left = [k for k in own if k not in fitting]
     share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())
     if share < 0.5:
         raise TrainingError(
-            f"only {share:.0%} of its weights ({model.plan.network.name}, {model.plan.spatial.dims}-D) fit this network",
+            f"only {share:.0%} of its weights ({_described(model.plan)}) fit this network ({_described(plan)})",
             where=model.folder,
-            mend="start from a Model of the same network, or without --init",
+            mend=f"plan with its network (--network {theirs.name} --set 'network.options={json.dumps(theirs.options)}'), or start without --init",
         )
     network.load_state_dict({**own, **fitting})
     say(f"Weights from {model.folder}" + (f"; of other shape, so new: {', '.join(left)}" if left else ""))
+
+
+def _described(plan: Plan) -> str:
+    options = "".join(f", {key} {value}" for key, value in plan.network.options.items())
+    return f"{plan.network.name}, {plan.spatial.dims}-D{options}"
