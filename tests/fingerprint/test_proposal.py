@@ -211,7 +211,7 @@ def test_from_scratch_on_a_cpu_our_networks_are_narrow(network: str | None) -> N
     ):
         proposed, reasons = _proposed(volume_or_image, CPU, network=network, weights="none")
         assert proposed.network.options == {"width": width}
-        assert "steps" in reasons["network.options"]
+        assert f"{width} channels" in reasons["network.options"]
         for memory, weights in ((GPU, "none"), (CPU, None), (CPU, "imagenet"), (CPU, "resnet34.pth")):
             other, reasons = _proposed(volume_or_image, memory, network=network, weights=weights)
             assert other.network.options == {}
