@@ -18,7 +18,7 @@ from torch import nn
 import cpfnet
 from cpfnet import formats
 from cpfnet.data.dataset import Dataset, load
-from cpfnet.errors import CpfnetError, DatasetError, NetworkError, OutputError, PlanError, TrainingError
+from cpfnet.errors import CpfnetError, DatasetError, NetworkError, OutputError, PlanError, TrainingError, WeightsError
 from cpfnet.model import Model
 from cpfnet.network import zoo
 from cpfnet.planning import Plan
@@ -225,6 +225,14 @@ def test_fine_tuning_without_a_plan_takes_the_models_network(images: Dataset, tm
     assert tuned.plan.network.name == "cpfnet"
     assert tuned.plan.network.options == {"width": 4, "gpg": False}
     assert f"Weights from {first}" in said
+
+
+def test_a_network_that_imagenet_weights_do_not_fit_is_refused_before_they_are_sought(
+    images: Dataset, out: Path
+) -> None:
+    narrow = ["network.name=cpfnet", "network.options={width: 4}", "network.weights=nowhere.pth"]
+    with pytest.raises(WeightsError, match="64 channels at the first level, and this CPFNet 4"):
+        train(images, images_plan().with_settings(narrow), out, device="cpu")
 
 
 def test_divergence_stops_with_step_cases_and_advice(images: Dataset, out: Path, said: list[str]) -> None:
