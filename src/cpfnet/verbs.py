@@ -509,9 +509,9 @@ def evaluate(
         check_writable(Path(out))
     with TemporaryDirectory(prefix="cpfnet-") as temporary:
         if models:
-            protocol["threshold"] = threshold.as_fitted(models)
+            decided = threshold.as_fitted(models)
             if threshold_on is not None:
-                models, protocol["threshold"] = threshold.chosen_on(
+                models, decided = threshold.chosen_on(
                     choosing,
                     threshold_on,
                     models,
@@ -521,6 +521,7 @@ def evaluate(
                     progress=progress,
                     say=say,
                 )
+            protocol |= decided
             folder = Path(temporary if out is None else out) / "predictions"
             items = sources.made(
                 chosen,

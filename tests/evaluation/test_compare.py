@@ -173,6 +173,12 @@ def test_what_may_differ_is_noted():
     assert found.of("hd95") is None
 
 
+def test_what_each_model_was_fitted_to_is_no_other_protocol():
+    runs = [scores(BASE, protocol={"threshold": "the model's own", "fitted": f"vessel above {t}"}) for t in (0.3, 0.6)]
+    found = compare({"a": [runs[0]], "b": [runs[1]]})
+    assert not [note for note in found.notes if "protocols differ" in note]
+
+
 def test_a_structure_found_where_there_is_none_is_not_hidden():
     rest, empty = BASE[:8].tolist(), scores([*BASE[:8], math.nan])
     spurious = scores([*rest, math.nan])

@@ -73,17 +73,19 @@ def test_the_threshold_that_fits_the_other_split_is_taken(tmp_path, roi):
     model = vessels()
     own = cpfnet.evaluate(root, model, device="cpu")
     scores = cpfnet.evaluate(root, model, device="cpu", threshold_on="train", out=tmp_path / "out")
-    said = scores.protocol["threshold"]
-    limit = float(said.split()[2].rstrip(":"))
+    said, fitted = scores.protocol["threshold"], scores.protocol["fitted"]
+    limit = float(fitted.split()[2])
     assert limit == pytest.approx(probability(0.7), abs=0.011)
     assert scores.of("dice")["mean"] > 0.98 > own.of("dice")["mean"]
-    assert "over the 3 cases of the train split, of 0.01 to 0.99" in said
-    assert own.protocol["threshold"] == "the model's own: vessel above 0.5"
+    assert said == "best mean Dice over the 3 cases of the train split, of 0.01 to 0.99"
+    assert (own.protocol["threshold"], own.protocol["fitted"]) == ("the model's own", "vessel above 0.5")
     assert model.fitted.threshold == (0.5,)  # the Model itself stays as it was
     assert scores.of("auc")["mean"] == own.of("auc")["mean"]
     with Pillow.open(tmp_path / "out/predictions/t.png") as mask, Pillow.open(root / "images/t.png") as image:
         np.testing.assert_array_equal(np.asarray(mask) > 0, np.asarray(image) / FULL > brightness(limit))
-    assert said in (tmp_path / "out/report.html").read_text()
+    report = (tmp_path / "out/report.html").read_text()
+    assert said in report
+    assert fitted in report
 
 
 def test_each_region_has_its_own(tmp_path):
@@ -91,7 +93,7 @@ def test_each_region_has_its_own(tmp_path):
     scores = cpfnet.evaluate(root, regions(), device="cpu", threshold_on="val")
     assert scores.of("dice", "dark")["mean"] > 0.97
     assert scores.of("dice", "bright")["mean"] > 0.97
-    dark, bright = (float(part.split()[2].rstrip(":")) for part in scores.protocol["threshold"].split(", ")[:2])
+    dark, bright = (float(part.split()[2]) for part in scores.protocol["fitted"].split(", "))
     assert dark == pytest.approx(1 / (1 + np.exp(SOFT * 0.2)), abs=0.011)
     assert bright == pytest.approx(1 / (1 + np.exp(SOFT * 0.2)), abs=0.011)
 
@@ -104,7 +106,7 @@ def test_cases_count_alike_and_readers_are_averaged(tmp_path):
         .read_text()
         .replace("label: masks/{case}.png", "label: {r: 'masks/{case}.png', s: 'masks/{case}.png'}")
     )
-    said = cpfnet.evaluate(root, vessels(), device="cpu", threshold_on="train").protocol["threshold"]
+    said = cpfnet.evaluate(root, vessels(), device="cpu", threshold_on="train").protocol["fitted"]
     curves = []
     for case in "abc":
         x = np.asarray(Pillow.open(root / f"images/{case}.png")) / FULL
@@ -112,7 +114,7 @@ def test_cases_count_alike_and_readers_are_averaged(tmp_path):
         levels = np.arange(1, 100) / 100
         found = [x > brightness(t) for t in levels]
         curves.append([2 * (f & truth).sum() / (f.sum() + truth.sum()) for f in found])
-    assert float(said.split()[2].rstrip(":")) == pytest.approx(levels[np.argmax(np.mean(curves, axis=0))], abs=0.011)
+    assert float(said.split()[2]) == pytest.approx(levels[np.argmax(np.mean(curves, axis=0))], abs=0.011)
 
 
 def test_what_trained_the_model_is_said(tmp_path):
@@ -174,8 +176,10 @@ def test_where_there_is_no_threshold_to_choose(tmp_path):
 def test_the_protocol_of_several_models_and_classes(tmp_path):
     root = write(tmp_path, limits=TRAIN, label="vessel", split="{val: [c]}")
     pair = [vessels(fitted={"threshold": 0.4}), vessels(fitted={"threshold": 0.7})]
-    assert cpfnet.evaluate(root, pair, device="cpu").protocol["threshold"] == "the model's own: vessel above 0.55"
-    assert cpfnet.evaluate(root, root / "masks").protocol["threshold"] == "predictions as written"
+    assert cpfnet.evaluate(root, pair, device="cpu").protocol["fitted"] == "vessel above 0.55"
+    written = cpfnet.evaluate(root, root / "masks").protocol
+    assert written["threshold"] == "predictions as written"
+    assert "fitted" not in written
     picky = vessels(fitted={"threshold": 0.4, "smallest": 3})
-    said = "the model's own: vessel above 0.4; pieces dropped: vessel below 3 pixels"
-    assert cpfnet.evaluate(root, picky, device="cpu").protocol["threshold"] == said
+    said = "vessel above 0.4; pieces dropped: vessel below 3 pixels"
+    assert cpfnet.evaluate(root, picky, device="cpu").protocol["fitted"] == said

@@ -156,7 +156,7 @@ def _how_many(method: Method) -> str:
     return ", ".join(parts) or "1"
 
 
-_EXPECTED = ("model", "cases", "interval", "guide's Dice", "readers", "pooling")
+_EXPECTED = ("model", "cases", "fitted", "interval", "guide's Dice", "readers", "pooling")
 """Lines of the protocol that may differ without a word."""
 
 

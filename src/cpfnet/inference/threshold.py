@@ -23,13 +23,14 @@ Choosing = Literal["train", "val"]
 """Splits that may choose a threshold; what is called test may not."""
 
 
-def as_fitted(models: Sequence[Model]) -> str:
-    """How Models decide by themselves, for the protocol."""
+def as_fitted(models: Sequence[Model]) -> dict[str, str]:
+    """How Models decide by themselves, for the protocol: the rule, and apart from it what these Models have."""
     plan, count = models[0].plan.labels, len(models[0].plan.labels.classes)
     if not _has_threshold(plan):
-        return f"the most probable class{_dropped(models)}"
-    limits = np.mean([np.broadcast_to(model.fitted.threshold, count) for model in models], axis=0)
-    return f"the model's own: {_said(plan, limits.tolist())}{_dropped(models)}"
+        return _lines("none, the most probable class", [], models)
+    limits = np.mean([np.broadcast_to(model.fitted.threshold, count) for model in models], axis=0).tolist()
+    above = [f"{c.name} above {limit:g}" for c, limit in zip(plan.classes, limits, strict=True)]
+    return _lines("the model's own", above, models)
 
 
 def choosing_cases(dataset: Dataset, split: Choosing, scored: Sequence[Case], definitions: Labels) -> list[Case]:
@@ -81,7 +82,7 @@ def chosen_on(
     force: bool,
     progress: bool,
     say: Callable[[str], None],
-) -> tuple[list[Model], str]:
+) -> tuple[list[Model], dict[str, str]]:
     """Models with the threshold that gives the best mean Dice over cases, one a region; of several readers the mean counts.
 
     The cases are predicted one by one, and only their Dice at each of `THRESHOLDS` is kept. Pieces that the Models drop as too small are
@@ -92,7 +93,7 @@ def chosen_on(
         models, device, tta, force, progress, say: as for `Predictor`.
 
     Returns:
-        The Models with the new threshold, and how it came about, for the protocol.
+        The Models with the new threshold, and for the protocol how it came about and, apart from that, what it is.
 
     Raises:
         CpfnetError: a case cannot be read, or lies outside what the Models were fitted for.
@@ -116,25 +117,23 @@ def chosen_on(
     limits, dice = zip(*(best_threshold(of_class) for of_class in np.stack(curves, axis=1)), strict=True)
     trained = {name for model in models for name in model.metrics.get("cases", {}).get("train", [])}
     seen = f" ({sum(case.id in trained for case in cases)} of them trained the model)" if trained else ""
-    words = (
-        f"{_said(plan, limits)}: best mean Dice ({', '.join(f'{value:.4f}' for value in dice)}) over the {len(cases)} cases of the "
-        f"{split} split{seen}, of {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
-        f"{_dropped(models)}"
-    )
-    return [replace(m, fitted=m.fitted.model_copy(update={"threshold": limits})) for m in models], words
+    rule = f"best mean Dice over the {len(cases)} cases of the {split} split{seen}, of {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
+    above = [
+        f"{c.name} above {limit:g} (mean Dice {value:.4f})"
+        for c, limit, value in zip(plan.classes, limits, dice, strict=True)
+    ]
+    chosen = [replace(m, fitted=m.fitted.model_copy(update={"threshold": limits})) for m in models]
+    return chosen, _lines(rule, above, models)
 
 
 def _has_threshold(definitions: Labels) -> bool:
     return not definitions.exclusive or len(definitions.classes) == 1
 
 
-def _said(definitions: Labels, limits: Sequence[float]) -> str:
-    return ", ".join(f"{c.name} above {limit:g}" for c, limit in zip(definitions.classes, limits, strict=True))
-
-
-def _dropped(models: Sequence[Model]) -> str:
-    """What else Models decide: the pieces that are too small for them."""
+def _lines(rule: str, above: Sequence[str], models: Sequence[Model]) -> dict[str, str]:
+    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it, and the pieces that are too small for the Models."""
     classes = models[0].plan.labels.classes
     sizes = np.min([np.broadcast_to(model.fitted.smallest, len(classes)) for model in models], axis=0)
     small = ", ".join(f"{c.name} below {size} pixels" for c, size in zip(classes, sizes, strict=True) if size > 1)
-    return f"; pieces dropped: {small}" if small else ""
+    fitted = [part for part in (", ".join(above), small and f"pieces dropped: {small}") if part]
+    return {"threshold": rule} | ({"fitted": "; ".join(fitted)} if fitted else {})
