@@ -105,6 +105,8 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["train", "data", "-o", "model", "--weights", "none"], "--resume"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--set", "training.btch=3"], "did you mean 'batch'?"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--network", "unett"], "did you mean"),
+        (["plan", "missing", "-o", "new.yaml", "--set", "training.btch=3"], "did you mean 'batch'?"),
+        (["train", "missing", "-o", "new", "--set", "training.btch=3"], "did you mean 'batch'?"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--fold", "17"], "fold"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--device", "tpu"], "device"),
         (["train", "data", "-o", "new", "--plan", "data/images"], "plan.yaml"),

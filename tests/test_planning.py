@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from cpfnet.data.declaration import Declaration
 from cpfnet.errors import OutputError, PlanError
 from cpfnet.planning import Labels, LossPlan, NetworkPlan, Plan
-from cpfnet.settings import _models, choices
+from cpfnet.settings import _models, check_keys, choices
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -210,6 +210,17 @@ def test_settings_make_a_new_plan() -> None:
     )
     assert made.training.batch == 4
     assert made.with_settings([]) == made
+
+
+def test_keys_that_a_plan_may_have_pass() -> None:
+    def dotted(value: object, path: str) -> list[str]:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        return [path, *(inner for key, part in pairs for inner in dotted(part, f"{path}.{key}".lstrip(".")))]
+
+    keys = dotted(plan().model_dump(mode="json"), "")[1:]
+    assert len(keys) > 60
+    check_keys(Plan, [f"{key}=1" for key in keys])
+    check_keys(Plan, ["channels.3.intensity.low=1", "network.options.anything=1", "network.options.any.thing=1"])
 
 
 def test_settings_change_the_kind_of_normalisation() -> None:

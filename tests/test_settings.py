@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from cpfnet.errors import PlanError
 from cpfnet.planning import Plan
-from cpfnet.settings import assign, read_yaml, write_yaml
+from cpfnet.settings import assign, check_keys, read_yaml, write_yaml
 
 
 class Strict(BaseModel):
@@ -223,6 +223,24 @@ def test_assign_refuses(setting: str, says: str) -> None:
         assign(data, setting)
     assert says in str(caught.value)
     assert data == {"a": {"b": 0}, "list": [{"x": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("training.bach=8", "training.bach: unknown key\n  → training.bach: did you mean 'batch'?"),
+        ("trainig.batch=8", "trainig: unknown key\n  → trainig: did you mean 'training'?"),
+        ("channels.0.intensity.radus=3", "did you mean 'radius'?"),
+        ("labels.classes.0.zzz=x", "known here: name, values"),
+        ("...=1", "known here: name, modality"),
+        ("training.batch", "is not a setting"),
+        ("training.batch=[1", "not a YAML value"),
+    ],
+)
+def test_keys_that_no_plan_has_are_refused_before_there_is_one(setting: str, says: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        check_keys(Plan, ["training.seed=1", setting])
+    assert says in str(caught.value)
 
 
 def test_another_kind_starts_its_section_anew() -> None:

@@ -10,7 +10,7 @@ import stat
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -66,7 +66,7 @@ def _neighbour(model: type[BaseModel], path: tuple[str | int, ...]) -> str:
             models = tagged
         elif isinstance(key, str):
             models = next((_models(m.model_fields[key].annotation) for m in models if key in m.model_fields), [])
-    names = [name for m in models for name in m.model_fields]
+    names = list(dict.fromkeys(name for m in models for name in m.model_fields))
     near = difflib.get_close_matches(str(path[-1]), names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -291,6 +291,44 @@ def write_yaml(model: BaseModel, path: Path, comments: dict[str, str] | None = N
         yaml.dump(tree, file)
 
 
+def _parted(setting: str) -> tuple[str, Any]:
+    """``section.key=value`` as the dotted key and what the YAML means."""
+    dotted, equals, text = setting.partition("=")
+    if not equals or not dotted.strip():
+        raise PlanError(
+            f"{setting!r} is not a setting", where="--set", mend="write section.key=value, for example training.batch=8"
+        )
+    try:
+        return dotted.strip(), _plain(YAML(typ="safe", pure=True).load(text)) if text.strip() else None
+    except (YAMLError, ValueError, RecursionError) as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise PlanError(
+            f"{text[:60]!r} is not a YAML value: {problem}", where=f"--set {dotted}", mend="quote it"
+        ) from None
+
+
+def check_keys(model: type[BaseModel], settings: Iterable[str]) -> None:
+    """Refuse ``section.key=value`` whose key no settings of this kind can have; what only `assign` can tell is left to it.
+
+    Raises:
+        PlanError: no '=', no YAML value, or an unknown key.
+    """
+    for setting in settings:
+        path = [int(key) if key.isdecimal() else key for key in _parted(setting)[0].split(".")]
+        models = [model]
+        for depth, key in enumerate(path):
+            if isinstance(key, int):
+                continue
+            if not models:  # a mapping with keys of its own, such as options
+                break
+            having = [m for m in models if key in m.model_fields]
+            if not having:
+                field = ".".join(map(str, path[: depth + 1]))
+                mend = f"{field}: {_neighbour(model, tuple(path[: depth + 1]))}"
+                raise PlanError(f"{field}: unknown key", where="--set", mend=mend)
+            models = [inner for m in having for inner in _models(m.model_fields[key].annotation)]
+
+
 def assign(data: dict[str, Any], setting: str) -> None:
     """Apply ``section.key=value`` (the value is YAML) to plain settings, in place.
 
@@ -299,19 +337,8 @@ def assign(data: dict[str, Any], setting: str) -> None:
     Raises:
         PlanError: no '=' or a path that leads nowhere. An unknown last key is left for `validate` to name.
     """
-    dotted, equals, text = setting.partition("=")
-    if not equals or not dotted.strip():
-        raise PlanError(
-            f"{setting!r} is not a setting", where="--set", mend="write section.key=value, for example training.batch=8"
-        )
-    try:
-        value = _plain(YAML(typ="safe", pure=True).load(text)) if text.strip() else None
-    except (YAMLError, ValueError, RecursionError) as error:
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise PlanError(
-            f"{text[:60]!r} is not a YAML value: {problem}", where=f"--set {dotted}", mend="quote it"
-        ) from None
-    *path, last = dotted.strip().split(".")
+    dotted, value = _parted(setting)
+    *path, last = dotted.split(".")
     current: Any = data
     for depth, key in enumerate(path):
         if isinstance(current, list) and key.isdecimal() and int(key) < len(current):

@@ -97,7 +97,9 @@ def plan(
         CpfnetError: the dataset cannot be planned for, or a file is in the way.
     """
     from cpfnet.data.dataset import load, remarks
+    from cpfnet.settings import check_keys
 
+    check_keys(Plan, settings)  # before the data are read
     for path in (out, preview):
         if path is not None:
             _free(Path(path), overwrite)
@@ -163,6 +165,7 @@ def train(
     from functools import partial
 
     from cpfnet.data.dataset import load
+    from cpfnet.settings import check_keys
     from cpfnet.training.team import found, joined
 
     # What is cheap to find wrong comes first: loading the libraries that train takes seconds.
@@ -170,6 +173,7 @@ def train(
     team = found(devices, nodes)
 
     def prepared() -> tuple[Dataset, Plan]:
+        check_keys(Plan, settings)  # before the data are read
         data = load(Path(dataset))
         given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
 
