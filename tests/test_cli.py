@@ -85,6 +85,22 @@ def test_the_whole_way_leaves_what_it_promises(work):
     assert "https://" not in page.replace("https://www.w3.org", "")
 
 
+def test_a_plan_gives_no_reason_for_what_was_asked_for(work, tmp_path):
+    done = cpfnet("plan", work / "data", "-o", tmp_path / "plan.yaml", "--weights", "none", "--set", "training.batch=3")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "plan.yaml").read_text().splitlines()
+    batch = next(number for number, line in enumerate(lines) if line.startswith("  batch: 3"))
+    assert lines[batch - 1] == "  # as asked for"
+    assert "an optimiser step" not in "\n".join(lines)
+
+
+def test_the_report_of_a_training_says_how_its_model_decides(work):
+    page = (work / "model/report.html").read_text()
+    assert "the model&#39;s own" in page or "the model's own" in page
+    assert "foreground above 0." in page
+    assert "{" + "'threshold'" not in page.replace("&#39;", "'")
+
+
 def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
     done = cpfnet("evaluate", work / "data", work / "model", "-o", tmp_path / "scores")
     assert done.returncode == 0, done.stderr
@@ -105,6 +121,24 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["train", "data", "-o", "model", "--weights", "none"], "--resume"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--set", "training.btch=3"], "did you mean 'batch'?"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--network", "unett"], "did you mean"),
+        (["plan", "data", "-o", "new.yaml", "--set", "network.options.widht=16"], "no option 'widht'"),
+        (["plan", "data", "-o", "new.yaml", "--network", "cpfnet", "--set", "network.options.width=17"], "width"),
+        (["plan", "data", "-o", "new.yaml", "--set", "training.loss.options.smoth=1"], "no option 'smoth'"),
+        (
+            [
+                "plan",
+                "data",
+                "-o",
+                "new.yaml",
+                "--network",
+                "cpfnet",
+                "--weights",
+                "imagenet",
+                "--set",
+                "network.options.width=16",
+            ],
+            "ImageNet weights have 64 channels",
+        ),
         (["plan", "missing", "-o", "new.yaml", "--set", "training.btch=3"], "did you mean 'batch'?"),
         (["train", "missing", "-o", "new", "--set", "training.btch=3"], "did you mean 'batch'?"),
         (["train", "data", "-o", "new", "--plan", "plan.yaml", "--fold", "17"], "fold"),

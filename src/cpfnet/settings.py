@@ -329,6 +329,12 @@ def check_keys(model: type[BaseModel], settings: Iterable[str]) -> None:
             models = [inner for m in having for inner in _models(m.model_fields[key].annotation)]
 
 
+def asked(key: str, settings: Iterable[str]) -> bool:
+    """Does one of ``section.key=value`` set this key, the section it stands in, or a part of it?"""
+    dotted = [setting.partition("=")[0].strip() for setting in settings]
+    return any(one == key or one.startswith(f"{key}.") or key.startswith(f"{one}.") for one in dotted)
+
+
 def assign(data: dict[str, Any], setting: str) -> None:
     """Apply ``section.key=value`` (the value is YAML) to plain settings, in place.
 

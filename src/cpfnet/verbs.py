@@ -97,7 +97,7 @@ def plan(
         CpfnetError: the dataset cannot be planned for, or a file is in the way.
     """
     from cpfnet.data.dataset import load, remarks
-    from cpfnet.settings import check_keys
+    from cpfnet.settings import asked, check_keys
 
     check_keys(Plan, settings)  # before the data are read
     for path in (out, preview):
@@ -111,7 +111,12 @@ def plan(
     for remark in remarks(data):
         say(remark)
     proposed, reasons = _propose(data, modality=modality, network=network, weights=weights, progress=progress)
-    proposed = proposed.with_settings(list(settings))
+    if settings:
+        from cpfnet.training.first import check_buildable
+
+        proposed = proposed.with_settings(list(settings))
+        check_buildable(proposed)
+        reasons = {key: "as asked for" if asked(key, settings) else why for key, why in reasons.items()}
     if out is not None:
         proposed.save(out, comments=reasons)
     if preview is not None:
@@ -179,6 +184,7 @@ def train(
 
         from cpfnet.model import Model
         from cpfnet.training.checkpoint import RunFolder
+        from cpfnet.training.first import check_buildable
         from cpfnet.training.loading import check_shares
         from cpfnet.training.run import plan_of_run
         from cpfnet.training.team import check_devices
@@ -206,6 +212,7 @@ def train(
                 f"network.weights is {changed.network.weights!r} now; training.learning_rate ({changed.training.learning_rate:g}), network.options and the channels' "
                 f"intensities stay as they were planned for {given.network.weights!r}: cpfnet plan --weights {changed.network.weights} proposes others"
             )
+        check_buildable(changed)
         check_shares(changed.training, max(team.size, devices))
         return data, changed
 
@@ -496,6 +503,7 @@ def evaluate(
         definitions = models[0].plan.labels
         if threshold_on is not None:
             choosing = threshold.choosing_cases(data, threshold_on, chosen, definitions)
+        warnings += _for_others(models[0].plan, data)
     else:
         assert single is not None
         if threshold_on is not None:
@@ -525,6 +533,7 @@ def evaluate(
                     progress=progress,
                     say=say,
                 )
+                say(f"Threshold chosen on {threshold_on}: {decided['fitted']}")
             protocol |= decided
             folder = Path(temporary if out is None else out) / "predictions"
             items = sources.made(
@@ -664,6 +673,18 @@ def _propose(
 
     found = fingerprint(data, progress=progress)
     return propose(found, data, modality=modality, network=network, weights=weights)
+
+
+def _for_others(plan: Plan, data: Dataset) -> list[str]:
+    """Where a Model was made for another task than the data set declares: their values may agree all the same."""
+    told = []
+    if data.labels is not None:
+        own, theirs = ([one.name for one in labels.classes] for labels in (plan.labels, data.labels))
+        if own != theirs:
+            told.append(f"classes are {', '.join(theirs)} here, and {', '.join(own)} in the Model")
+    if data.modality is not None and data.modality != plan.modality:
+        told.append(f"images are {data.modality} here, and {plan.modality} in the Model")
+    return [f"{'; '.join(told)}: what is scored are the Model's, by their label values"] if told else []
 
 
 def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model]:

@@ -464,11 +464,23 @@ def test_from_files_to_a_plan_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "spacing", "memory", "says"),
     [
-        (((512, 512),) * 20, None, CPU, "each of 20 cases is seen about 200 times"),
-        (((40, 512, 512), (60, 512, 512)), (3, 1, 1), CPU, "each of 100 slices of 2 cases is seen about 80 times"),
+        (((512, 512),) * 20, None, CPU, "each of about 16 cases that train is seen about 250 times"),
+        (
+            ((40, 512, 512), (60, 512, 512)),
+            (3, 1, 1),
+            CPU,
+            "each of about 50 slices of 1 case that trains is seen about 160 times",
+        ),
         (((64, 512, 512),), (1, 1, 1), GPU, "patches of each of 1 case"),
     ],
 )
 def test_how_often_data_are_seen(sizes: Any, spacing: Any, memory: Memory, says: str, tmp_path: Path) -> None:
     reasons = propose(found(sizes, spacing=spacing), Dataset(tmp_path, "set", ()), memory=memory)[1]
     assert says in reasons["training.epochs"]
+
+
+def test_cases_that_validate_are_not_counted_as_learned_from(tmp_path: Path) -> None:
+    fingerprint = found(((512, 512),) * 20).model_copy(update={"validation": 4})
+    reasons = propose(fingerprint, Dataset(tmp_path, "set", ()), memory=CPU)[1]
+    assert "each of 16 cases that train is seen about 250 times" in reasons["training.epochs"]
+    assert "without it the data set's own split validates" in reasons["folds.count"]

@@ -183,3 +183,17 @@ def test_the_protocol_of_several_models_and_classes(tmp_path):
     picky = vessels(fitted={"threshold": 0.4, "smallest": 3})
     said = "vessel above 0.4; pieces dropped: vessel below 3 pixels"
     assert cpfnet.evaluate(root, picky, device="cpu").protocol["fitted"] == said
+
+
+def test_a_model_of_another_task_is_told(tmp_path):
+    root = write(tmp_path, limits=TRAIN, label="vessel", split="{val: [c]}")
+    declared = (root / "dataset.yaml").read_text()
+    (root / "dataset.yaml").write_text(declared.replace("vessel", "lesion"))
+    said = cpfnet.evaluate(root, vessels(), device="cpu").warnings[0]
+    assert "classes are lesion here, and vessel in the Model" in said
+    (root / "dataset.yaml").write_text(declared)
+    assert not [w for w in cpfnet.evaluate(root, vessels(), device="cpu").warnings if "in the Model" in w]
+    (root / "dataset.yaml").write_text(f"{declared}\nmodality: fundus\n")
+    assert (
+        "images are fundus here, and other in the Model" in cpfnet.evaluate(root, vessels(), device="cpu").warnings[0]
+    )

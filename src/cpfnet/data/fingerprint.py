@@ -78,6 +78,7 @@ class Fingerprint(Strict):
 
     Attributes:
         cases, patients: that are labelled and not set aside as test.
+        validation: of the cases, those that the data set itself sets aside for validation.
         volumes: the images have depth.
         modality: as the files say; None where they do not (only DICOM does).
         sizes: spatial size of every image; volumes along the patient's axes (inferior–superior, anterior–posterior, right–left).
@@ -94,6 +95,7 @@ class Fingerprint(Strict):
 
     cases: int
     patients: int
+    validation: int = 0
     volumes: bool
     modality: Modality | None = None
     sizes: tuple[tuple[int, ...], ...]
@@ -188,6 +190,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
     return Fingerprint(
         cases=len(cases),
         patients=len({case.patient for case in cases}),
+        validation=sum(case.split == "val" for case in cases),
         volumes=volumes,
         modality=_modality(cases, headers, dataset.modality),
         sizes=tuple(shape for shape, _ in oriented),

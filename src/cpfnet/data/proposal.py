@@ -330,7 +330,10 @@ def _augmentation(draft: Draft) -> dict[str, Any]:
         draft.because("training.augmentation.quarter_turns", "no direction is up in such images")
     if _in_colour(draft.fingerprint):
         augmentation["colour"] = 0.3
-        draft.because("training.augmentation.colour", "cameras and skin differ in colour")
+        draft.because(
+            "training.augmentation.colour",
+            "cameras differ in colour" if draft.modality == "fundus" else "cameras and skin differ in colour",
+        )
         if draft.modality == "fundus" and _thin(draft.fingerprint):
             red, _, blue = (channel.name for channel in draft.fingerprint.channels)
             augmentation["channel_dropout"] = {red: 0.5, blue: 0.5}
@@ -344,15 +347,18 @@ def _augmentation(draft: Draft) -> dict[str, Any]:
 def _seen(draft: Draft, patches: int) -> str:
     """How often the network meets the same data: an image, a slice of a volume, or in 3-D a volume."""
     spatial, fingerprint = draft.data["spatial"], draft.fingerprint
-    cases = f"{fingerprint.cases} case{'s' * (fingerprint.cases != 1)}"
+    count = _training_cases(fingerprint)
+    about = "about " if not fingerprint.validation and count < fingerprint.cases else ""
+    what = f"{about}{count} case{'s' * (count != 1)}" + (
+        f" that train{'s' * (count == 1)}" if count < fingerprint.cases else ""
+    )
     if len(spatial["patch"]) == 3:
-        return f"about {patches / fingerprint.cases:.0f} patches of each of {cases}"
-    count, what = fingerprint.cases, cases
+        return f"about {patches / count:.0f} patches of each of {what}"
+    times = patches / count
     if fingerprint.volumes:
         across = {"coronal": 1, "sagittal": 2}.get(spatial["slices"], 0)
-        count = sum(size[across] for size in fingerprint.sizes)
-        what = f"{count} slices of {cases}"
-    times = patches / count
+        slices = round(sum(size[across] for size in fingerprint.sizes) * count / fingerprint.cases)
+        times, what = patches / slices, f"{about}{slices} slices of {what.removeprefix('about ')}"
     return f"each of {what} is seen about {times:.{0 if times >= 2 else 1}f} times"
 
 
@@ -378,7 +384,7 @@ def _inference(draft: Draft) -> None:
     if len(spatial["patch"]) == 3:
         tile, why = spatial["patch"], "as large as the training patches"
     elif max(size) <= 1024:
-        tile, why = None, "whole slices fit"
+        tile, why = None, f"whole {'slices' if draft.fingerprint.volumes else 'images'} fit"
     else:
         tile, why = [min(512, up(n)) for n in size], f"images of {brief(tuple(size))} are cut into tiles"
     draft.because("inference.tile", why)
@@ -397,7 +403,23 @@ def _inference(draft: Draft) -> None:
     draft.data["inference"] = {"tile": tile, "mirror": mirror, "quarter_turns": turns, "batch": batch}
 
 
+def _training_cases(fingerprint: Fingerprint) -> int:
+    """How many cases train: all but those that validate, by the data set's own split, else one fold's share."""
+    if fingerprint.validation:
+        return max(1, fingerprint.cases - fingerprint.validation)
+    if fingerprint.patients < 2:  # then it is validated on what trained
+        return fingerprint.cases
+    return max(1, round(fingerprint.cases * (1 - 1 / _fold_count(fingerprint))))
+
+
+def _fold_count(fingerprint: Fingerprint) -> int:
+    return max(2, min(5, fingerprint.patients))
+
+
 def _folds(draft: Draft) -> None:
-    patients = draft.fingerprint.patients
-    draft.data["folds"] = {"count": max(2, min(5, patients))}
-    draft.because("folds.count", f"{draft.fingerprint.cases} cases of {patients} patients; a patient is never parted")
+    fingerprint = draft.fingerprint
+    draft.data["folds"] = {"count": _fold_count(fingerprint)}
+    why = f"{fingerprint.cases} cases of {fingerprint.patients} patients; a patient is never parted"
+    if fingerprint.validation:
+        why += "; for --fold: without it the data set's own split validates"
+    draft.because("folds.count", why)

@@ -139,7 +139,7 @@ def _protocol(methods: Sequence[Method], differences: Sequence[Difference], seed
         "test": "Wilcoxon's signed-rank test on each patient's mean difference, two-sided, without patients that do not differ; "
         f"exact up to {EXACT} patients",
         "correction": f"Holm, over all {tests} comparisons made here ({' × '.join(family)})",
-        "verdict": f"better or worse: corrected p < {LEVEL} and the interval excludes 0; anything else: no difference shown",
+        "verdict": f"better or worse: corrected p < {LEVEL}, the interval excludes 0, and both point the same way; anything else: no difference shown",
         "what it covers": "chance in the choice of patients"
         + (
             ""

@@ -14,6 +14,7 @@ from cpfnet.model import Model, untrained
 from cpfnet.network import store, zoo
 from cpfnet.network.weights import imagenet_encoder, load_imagenet
 from cpfnet.planning import Plan
+from cpfnet.training import loss
 
 Say = Callable[[str], None]
 
@@ -49,6 +50,19 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
         else:
             say(f"{plan.network.name} has no ImageNet weights: starting from scratch.")
     return network
+
+
+def check_buildable(plan: Plan) -> None:
+    """Refuse a plan whose network, loss or their options cannot be, or whose network ImageNet weights do not fit, before data are read.
+
+    Raises:
+        CpfnetError: as `first_network` and `loss.build`.
+    """
+    loss.build(plan)
+    with torch.random.fork_rng(devices=[]):
+        network = untrained(plan)  # in earnest: on PyTorch's meta device a network of the user's own need not be buildable
+    if plan.network.weights != "none" and zoo.takes_imagenet(plan.network.name):
+        imagenet_encoder(network)
 
 
 def _take(network: nn.Module, plan: Plan, model: Model, say: Say) -> None:

@@ -64,7 +64,7 @@ def write_report(
             progress=progress,
             say=say,
         )
-        protocol = {"chosen": "validation cases", "threshold": as_fitted([model])}
+        protocol = {"chosen": "validation cases"} | as_fitted([model])
         scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
         scores.warnings[:0] = warnings
         scored = reporting.sections(scores, items, model.plan.labels)
