@@ -135,7 +135,7 @@ class Assessment:
 
     Attributes:
         confidence: mean probability inside the structures found, averaged over the classes; None where nothing was found.
-        dice: estimate of the mean Dice over the classes; None where the Model has none.
+        dice: estimate of the mean Dice over the classes; None where the Model has none, or the image is darker or brighter than any it learned from.
         error: mean absolute error of that estimate on the Model's validation cases.
         look: why a person should look at this case first; empty: no reason known.
     """

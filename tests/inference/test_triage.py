@@ -127,6 +127,16 @@ class TestList:
         assert (dim["mask"], usual["look"]) == ("dim.png", "")
         assert "darker than in any training image: 0.5 % quantile 160, training 195 … 200" in dim["look"]
 
+    def test_of_an_image_darker_than_any_of_training_no_dice_is_estimated(self, tmp_path):
+        made = model()
+        seen = made.fitted.channels[0].model_copy(update={"levels": ((195, 200),) * 3})
+        made.fitted = made.fitted.model_copy(update={"cases": 20, "channels": (seen,)})
+        run([made], folder_of(tmp_path, dim=0.8, usual=1), tmp_path / "out")
+        dim, usual = rows(tmp_path / "out/quality.csv")
+        assert (dim["mask"], dim["estimated_dice"], dim["estimate_error"]) == ("dim.png", "", "")
+        assert float(dim["confidence"]) > 0.5
+        assert float(usual["estimated_dice"]) > 0.5
+
     def test_earlier_rows_stay_and_new_ones_replace_their_own(self, tmp_path):
         inputs = folder_of(tmp_path, a=1, b=0.6)
         run([model()], inputs / "a.png", tmp_path / "out")

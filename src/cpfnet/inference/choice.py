@@ -102,7 +102,7 @@ class Choosing:
         self.say(
             f"Backend {best.backend}: "
             + (
-                f"{exact.seconds / best.seconds:.1f} × as fast as {exact.backend}, and decides {best.agreement:.3%} of {size} pixels alike"
+                f"{exact.seconds / best.seconds:.1f} × as fast as {exact.backend}, and decides {best.agreement:.3%} of the {size} pixels seen so far as that does"
                 if best is not exact
                 else f"the fastest here that decides as float32 does (on {size} pixels)"
             )

@@ -157,7 +157,9 @@ class Predictor:
             doubt=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
         )
         quality = assess(confidence.means, [one.quality for one in found], labels)
-        quality = replace(quality, look="; ".join(filter(None, (unusual(image, self.models), quality.look))))
+        if strange := unusual(image, self.models):
+            # It may be wrong there, and as sure as ever: the estimate would mislead (benchmarks/trust.md).
+            quality = replace(quality, dice=None, error=None, look="; ".join(filter(None, (strange, quality.look))))
         return replace(segmentation, quality=quality, algorithm=self.algorithm)
 
     @property

@@ -59,8 +59,9 @@ def check_buildable(plan: Plan) -> None:
         CpfnetError: as `first_network` and `loss.build`.
     """
     loss.build(plan)
+    # In earnest: on PyTorch's meta device a network of the user's own need not be buildable.
     with torch.random.fork_rng(devices=[]):
-        network = untrained(plan)  # in earnest: on PyTorch's meta device a network of the user's own need not be buildable
+        network = untrained(plan)
     if plan.network.weights != "none" and zoo.takes_imagenet(plan.network.name):
         imagenet_encoder(network)
 
