@@ -134,6 +134,23 @@ def test_runs_repeat_exactly(images: Dataset, tmp_path: Path, said: list[str]) -
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize(("every", "written"), [(300.0, 1), (0.0, 6 + 3)])  # 2 steps an epoch
+def test_brief_epochs_share_a_checkpoint(
+    images: Dataset, out: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, every: float, written: int
+) -> None:
+    numbers: list[int] = []
+    save = checkpoint.save
+
+    def noting(state: dict[str, object], path: Path) -> None:
+        numbers.append(state["number"])
+        save(state, path)
+
+    monkeypatch.setattr(checkpoint, "save", noting)
+    plan = images_plan(epochs=3, samples=4, batch=2, accumulate=1)
+    train(images, plan, out, device="cpu", say=said.append, checkpoint_every=every)
+    assert (len(numbers), numbers[-1]) == (written, 12)
+
+
 def test_nothing_is_overwritten(images: Dataset, out: Path, said: list[str]) -> None:
     out.mkdir()
     (out / "notes.txt").write_text("mine")

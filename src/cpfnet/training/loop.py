@@ -32,6 +32,9 @@ from cpfnet.training.task import OutOfMemory, Task
 from cpfnet.training.team import ALONE, Team
 from cpfnet.training.validation import validate
 
+FRESH = 20.0
+"""Seconds for which a checkpoint is good enough at the end of an epoch; on a GPU an epoch may take less than to write one."""
+
 
 @dataclass
 class Run:
@@ -122,8 +125,9 @@ class Run:
                         raise Stopped
                     if len(self.history) < self.number // training.samples:
                         self._end_epoch(display, logger, interruption)
-                        self.save()
-                        saved = time.monotonic()
+                        if self.number >= course.samples or time.monotonic() - saved >= min(FRESH, checkpoint_every):
+                            self.save()
+                            saved = time.monotonic()
                 except (Stopped, NetworkError):  # what cannot be validated as planned may be after --resume
                     self.save()
                     raise
