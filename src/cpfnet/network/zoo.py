@@ -312,3 +312,6 @@ register("unet++", _unet_plus_plus)
 register("segresnet", _segresnet)
 register("dynunet", _dynunet)
 register("resnet34-unet", _resnet34_unet, takes_imagenet=True)
+
+SHIPPED = frozenset(_registered)
+"""Networks that come with this package; what they compute depends on no value that they see."""

@@ -17,10 +17,12 @@ from torch import nn
 from cpfnet.errors import TrainingError
 from cpfnet.inference.memory import cause, exhausted, portioned, release
 from cpfnet.inference.tiling import predict_array
+from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.training import loss, schedule
 from cpfnet.training.flat_maps import FlatMaps
 from cpfnet.training.loading import Course, Patches, Sample
+from cpfnet.training.recorded import Recorded
 from cpfnet.training.shared_layers import shared
 
 _DROPOUT = 2  # stream of random numbers, beside those of `loading`
@@ -51,11 +53,19 @@ class Task:
             network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
         layout = torch.channels_last if plan.spatial.dims == 2 else torch.channels_last_3d
         self.network = fabric.to_device(network).to(memory_format=layout)  # type: ignore[call-overload]
-        self.optimiser = schedule.optimiser(self.network, self.training)
+        scaled = bool(fabric.strategy.precision.state_dict())
+        # Fabric does not clip the scaled gradients of fp16 before a fused step.
+        self.optimiser = schedule.optimiser(self.network, self.training, fused=not scaled)
         self._module, self._optimiser = fabric.setup(
             self.network, self.optimiser
         )  # all have the first one's weights now
         self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
+        alone = fabric.world_size == 1 and fabric.device.type == "cuda"
+        shape = (plan.training.batch, plan.in_channels, *plan.spatial.patch)
+        recordable = alone and plan.training.accumulate == 1 and plan.network.name in zoo.SHIPPED
+        self._recorded = Recorded(self.network, fabric, shape) if recordable else None
+        buffers = [*self.network.buffers()]
+        self._statistics = [[b for b in buffers if b.dtype is kind] for kind in {b.dtype for b in buffers}]
         mend = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
         tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
         self._segment = portioned(self._logits, fabric.device, say=say, mend=mend.format(json.dumps(tile)))
@@ -97,7 +107,7 @@ class Task:
         """Loss of this process' share of a group, and its gradients in the weights."""
         self._module.train()
         self.optimiser.zero_grad(set_to_none=True)
-        statistics = [buffer.clone() for buffer in self.network.buffers()]
+        statistics = [(kind, torch.cat([b.flatten() for b in kind])) for kind in self._statistics]
         try:
             return self._backward(batches, number, size)
         except (RuntimeError, MemoryError) as error:
@@ -106,9 +116,12 @@ class Task:
             said = cause(error)
         # Outside the handler, whose error holds on to all that the attempt had.
         self.optimiser.zero_grad(set_to_none=True)
+        if self._recorded is not None:
+            self._recorded.forget()
         with torch.no_grad():
-            for buffer, before in zip(self.network.buffers(), statistics, strict=True):
-                buffer.copy_(before)
+            for kind, before in statistics:
+                for buffer, value in zip(kind, before.split([b.numel() for b in kind]), strict=True):
+                    buffer.copy_(value.view_as(buffer))
         release(self.fabric.device)
         raise OutOfMemory(said)
 
@@ -120,8 +133,10 @@ class Task:
             # Dropout depends on what is learned from, not on how the run came here.
             last = number + done - 1
             seed = np.random.SeedSequence((self.training.seed, _DROPOUT, last)).generate_state(1, np.uint64)[0]
-            torch.manual_seed(int(seed))
             batch = self.fabric.to_device(batch)
+            if self._recorded is not None:
+                self._recorded.choose(batch["image"], single=len(batch["image"]) == size)
+            torch.manual_seed(int(seed))
             with self.fabric.no_backward_sync(self._module, enabled=done < size):
                 with FlatMaps() if self._flat else nullcontext():
                     outputs = self._module(batch["image"])
