@@ -36,8 +36,8 @@ def steps(plan: Plan, cached: list[cache.Cached], *, recorded: bool) -> tuple[fl
     device = pick_device("cuda")
     network = first_network(plan, init=None, random=True, progress=False, say=lambda text: None)
     task = Task(network, plan, fabric_for(device, choose_precision(plan.training, device)))
-    if not recorded:
-        task._recorded = None
+    if recorded:
+        task.record(plan.training.batch)
     patches = Patches(cached, plan, Augmenter(plan))
     stream, seconds, losses = iter(batches(patches, 0, pin_memory=True)), [], []
     for number in range(0, task.course.samples, plan.training.batch):

@@ -4,6 +4,7 @@ import torch
 
 from cpfnet.errors import NetworkError, WeightsError
 from cpfnet.inference.backends import pick_device, torch_backend
+from cpfnet.inference.memory import exhausted
 from cpfnet.network import zoo
 from tests.inference.oracle import Oracle, make_model, oracle
 
@@ -118,3 +119,17 @@ def test_weights_of_another_network_are_refused():
     model.state = {"other": torch.zeros(1)}
     with pytest.raises(WeightsError, match="oracle"):
         torch_backend(model, "cpu")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "FIND was unable to find an engine to execute this computation",
+    ],
+)
+def test_what_cuda_says_of_lacking_memory_is_understood(said: str) -> None:
+    assert exhausted(RuntimeError(said))
+    assert not exhausted(RuntimeError("CUDA error: device-side assert triggered"))

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 _SAID = re.compile(
     r"can't allocate memory|not enough memory|std::bad_alloc|MemoryError|could not (create|execute) a primitive(?! desc)"
+    r"|CUDA error: out of memory|_STATUS_ALLOC_FAILED|was unable to find an engine"
 )
-"""Words of PyTorch's allocators on Linux, on Windows, of C++, of an error that came from another process, and of oneDNN."""
+"""Words of PyTorch's allocators on Linux, on Windows, of C++, of an error that came from another process, of oneDNN, and of CUDA, cuBLAS and cuDNN."""
 
 
 def exhausted(error: BaseException) -> bool:

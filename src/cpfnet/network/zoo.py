@@ -314,4 +314,4 @@ register("dynunet", _dynunet)
 register("resnet34-unet", _resnet34_unet, takes_imagenet=True)
 
 SHIPPED = frozenset(_registered)
-"""Networks that come with this package; what they compute depends on no value that they see."""
+"""Networks that come with this package; which operations they run depends on no value that they see."""

@@ -112,6 +112,7 @@ class Run:
         """
         course, training = self.task.course, self.plan.training
         dice = self.history[-1]["dice"] if self.history else None
+        self.task.record(self.at_once)
         stream = self._stream()
         # What an interrupted run logged after its last checkpoint is overwritten.
         logger = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
@@ -137,7 +138,8 @@ class Run:
                 try:
                     value = self.task.step(islice(stream, -(-size // self.at_once)), self.number, self.patches)
                 except OutOfMemory as lack:
-                    self._divide(min(self.at_once, size), str(lack))
+                    if not self.task.forget():
+                        self._divide(min(self.at_once, size), str(lack))
                     stream = self._stream()
                     continue
                 self.number += size
@@ -258,6 +260,7 @@ class Run:
 
     def finish(self, interruption: Interruption, *, bar: bool) -> Model:
         """Complete the best Model with what else can be fitted and the history; the cache goes, the checkpoint stays for more epochs."""
+        self.task.forget()
         model = Model.load(self.folder.out)
         found = self._fit(model, interruption, bar)
         model.plan = self.plan

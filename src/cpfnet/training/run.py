@@ -63,7 +63,7 @@ def train(
         init: Model folder whose weights to start from.
         progress: show a bar where there is a terminal.
         say: where messages go.
-        checkpoint_every: seconds between checkpoints within an epoch; there is one after each epoch, too, unless the last is younger than 20 seconds.
+        checkpoint_every: seconds between checkpoints within an epoch; after an epoch there is one where the last is 20 seconds old.
         team: the processes that train it together, all of which call this; they have met.
 
     Returns:

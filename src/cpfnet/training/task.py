@@ -60,12 +60,7 @@ class Task:
             self.network, self.optimiser
         )  # all have the first one's weights now
         self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
-        alone = fabric.world_size == 1 and fabric.device.type == "cuda"
-        shape = (plan.training.batch, plan.in_channels, *plan.spatial.patch)
-        recordable = alone and plan.training.accumulate == 1 and plan.network.name in zoo.SHIPPED
-        self._recorded = Recorded(self.network, fabric, shape) if recordable else None
-        buffers = [*self.network.buffers()]
-        self._statistics = [[b for b in buffers if b.dtype is kind] for kind in {b.dtype for b in buffers}]
+        self._recorded: Recorded | None = None
         mend = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
         tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
         self._segment = portioned(self._logits, fabric.device, say=say, mend=mend.format(json.dumps(tile)))
@@ -74,6 +69,28 @@ class Task:
     def best(self) -> nn.Module:
         """What is validated and kept: the moving average, where there is one."""
         return self.network if self.mean is None else self.mean
+
+    def record(self, at_once: int) -> None:
+        """On a GPU, prepare to replay steps of one batch (`Recorded`). Nothing else may use the GPU meanwhile, the loader's thread neither.
+
+        Args:
+            at_once: samples in a batch.
+
+        Raises:
+            TrainingError: it cannot be done here.
+        """
+        alone = self.fabric.world_size == 1 and self.fabric.device.type == "cuda"
+        if alone and at_once == self.course.group_size(0) and self.plan.network.name in zoo.SHIPPED:
+            shape = (at_once, self.plan.in_channels, *self.plan.spatial.patch)
+            self._recorded = Recorded(self.network, self.fabric, shape)
+
+    def forget(self) -> bool:
+        """Give back the memory of what was recorded; was there any?"""
+        if self._recorded is None or not self._recorded.held:
+            return False
+        self._recorded.forget()
+        release(self.fabric.device)
+        return True
 
     def step(self, batches: Iterable[Sample], number: int, patches: Patches) -> float:
         """One optimiser step over the batches, or this process' shares of them, of the group that begins with sample ``number``.
@@ -107,7 +124,9 @@ class Task:
         """Loss of this process' share of a group, and its gradients in the weights."""
         self._module.train()
         self.optimiser.zero_grad(set_to_none=True)
-        statistics = [(kind, torch.cat([b.flatten() for b in kind])) for kind in self._statistics]
+        buffers = [*self.network.buffers()]
+        kinds = [[b for b in buffers if b.dtype is kind] for kind in {b.dtype for b in buffers}]
+        statistics = [(kind, torch.cat([b.flatten() for b in kind])) for kind in kinds]  # few launches on a GPU
         try:
             return self._backward(batches, number, size)
         except (RuntimeError, MemoryError) as error:
@@ -116,8 +135,6 @@ class Task:
             said = cause(error)
         # Outside the handler, whose error holds on to all that the attempt had.
         self.optimiser.zero_grad(set_to_none=True)
-        if self._recorded is not None:
-            self._recorded.forget()
         with torch.no_grad():
             for kind, before in statistics:
                 for buffer, value in zip(kind, before.split([b.numel() for b in kind]), strict=True):
