@@ -1,4 +1,4 @@
-"""Boundaries side by side at full resolution: the image, the truth, and what each network drew, where they differ most."""
+"""Boundaries side by side at full resolution: the image, the truth, and what each network drew, where outlines differ most."""
 
 from __future__ import annotations
 
@@ -103,7 +103,11 @@ def _drawn(chosen: dict[str, Row], dice: dict[str, dict[str, float]], name: str,
         read = load_masks(Item(name, prediction, case.labels, roi=case.roi), definitions)
         truth = _mask(next(iter(read.truth.values())), definitions)
         masks[network] = _mask(read.prediction, definitions)
-    window = _window(np.sum([mask != truth for mask in masks.values()], axis=0))
+    # Amid a large difference there would be no line to see.
+    edges = [mask ^ ndimage.binary_erosion(mask, border_value=1) for mask in (truth, *masks.values())]
+    near = [ndimage.distance_transform_edt(~edge) <= SIDE / 4 for edge in edges if edge.any()]
+    differing = np.sum([mask != truth for mask in masks.values()], axis=0)
+    window = _window(differing * np.all(near, axis=0) if near else differing)
     pixels = image.array[(slice(None), *window)].astype(float)
     low, high = np.percentile(image.array, (0.5, 99.5))
     shown = np.clip((pixels - low) / max(high - low, 1e-9), 0, 1)
