@@ -1,4 +1,4 @@
-"""Optimiser steps on a GPU, launched one by one and replayed as CUDA graphs: python -m benchmarks.gpu
+"""Optimiser steps on a GPU, launched one by one and replayed as CUDA graphs: python -m benchmarks gpu
 
 4 crops of 256² a step from photographs of 512², under the plan that `cpfnet plan` proposes but for batch and patch. The first steps warm up. Figures are in gpu.md.
 """
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["cpfnet", "cpfnet-hr", "unet", "resnet34-unet"])
     parser.add_argument("--precisions", nargs="+", default=["bf16"])
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=50, help="after warming up")
     options = parser.parse_args()
     try:
         print(hardware(str(pick_device("cuda"))), versions())
@@ -63,7 +63,7 @@ def main() -> None:
         make(Path(folder) / "data", 40, 512)
         for name in options.networks:
             settings = [
-                *("training.batch=4", "training.accumulate=1", f"training.samples={4 * options.steps}"),
+                *("training.batch=4", "training.accumulate=1", f"training.samples={4 * (WARMING + options.steps)}"),
                 *("training.epochs=1", "spatial.size=null", "spatial.patch=[256, 256]", "network.options={}"),
             ]
             plan = cpfnet.plan(Path(folder) / "data", network=name, weights="none", say=lambda text: None)

@@ -105,9 +105,9 @@ def _drawn(chosen: dict[str, Row], dice: dict[str, dict[str, float]], name: str,
         masks[network] = _mask(read.prediction, definitions)
     # Amid a large difference there would be no line to see.
     edges = [mask ^ ndimage.binary_erosion(mask, border_value=1) for mask in (truth, *masks.values())]
-    near = [ndimage.distance_transform_edt(~edge) <= SIDE / 4 for edge in edges if edge.any()]
+    near = np.all([ndimage.distance_transform_edt(~edge) <= SIDE / 4 for edge in edges if edge.any()], axis=0)
     differing = np.sum([mask != truth for mask in masks.values()], axis=0)
-    window = _window(differing * np.all(near, axis=0) if near else differing)
+    window = _window(differing * near if (differing * near).any() else differing)
     pixels = image.array[(slice(None), *window)].astype(float)
     low, high = np.percentile(image.array, (0.5, 99.5))
     shown = np.clip((pixels - low) / max(high - low, 1e-9), 0, 1)
