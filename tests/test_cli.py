@@ -155,6 +155,8 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["evaluate", "data", "masks", "-o", "scores"], "exists already"),
         (["evaluate", "data", "masks", "--split", "test"], "--split all"),
         (["evaluate", "data", "masks", "--threshold-on", "train"], "give the Model instead"),
+        (["evaluate", "data", "model", "--threshold-on", "test"], "what is scored chooses nothing"),
+        (["plan", "data", "-o", "new.yaml", "--weights", "non"], "'non' is neither 'imagenet' nor 'none'"),
         (["weights", "import", "plan.yaml"], "plan.yaml"),
         (["weights", "path"], "cpfnet weights download"),
     ],

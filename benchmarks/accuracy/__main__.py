@@ -17,6 +17,16 @@ from cpfnet.errors import CpfnetError
 OUT = Path("runs/accuracy")
 
 
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.accuracy", description="Every accuracy figure, made again."
@@ -26,8 +36,10 @@ def _parser() -> argparse.ArgumentParser:
     runs = argparse.ArgumentParser(add_help=False)
     runs.add_argument("--data", type=Path, required=True, help="folder of the data set, as its recipe describes it")
     length = runs.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=float, default=40, help="training of each run ends with them (default: 40)")
-    length.add_argument("--steps", type=int, help="optimiser steps instead of minutes")
+    length.add_argument(
+        "--minutes", type=_positive(float), default=40, help="training of each run ends with them (default: 40)"
+    )
+    length.add_argument("--steps", type=_positive(int), help="optimiser steps instead of minutes")
     runs.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     runs.add_argument("--folds", type=int, nargs="+", default=[0])
     runs.add_argument("--device", default="auto")
@@ -78,6 +90,7 @@ def _each(options: argparse.Namespace, runs: Mapping[str, Callable[..., object]]
 
 def _train(options: argparse.Namespace) -> int:
     from benchmarks.accuracy.runs import Bench
+    from cpfnet.network import zoo
 
     bench = Bench(
         PROTOCOLS[getattr(options, "dataset", options.command)],
@@ -89,6 +102,8 @@ def _train(options: argparse.Namespace) -> int:
         mirrored=options.tta,
         settings=tuple(getattr(options, "settings", ())),
     )
+    for fold in options.folds:  # what is wrong with the data is said once, before anything is trained
+        bench.dataset(fold)
     if options.command == "nnunet":
         from benchmarks.accuracy.nnunet import run
 
@@ -98,6 +113,8 @@ def _train(options: argparse.Namespace) -> int:
     else:
         known = {variant.name: variant for variant in (*NETWORKS, PLAIN)}
         variants = [known.get(name, Variant(name, name)) for name in options.networks]  # or a network of one's own
+    for variant in variants:
+        zoo.takes_imagenet(variant.network)  # a name that nothing is called by is refused here, too
     return _each(options, {variant.name: partial(bench.run, variant) for variant in variants})
 
 

@@ -147,7 +147,13 @@ def write_dataset(protocol: Protocol, data: Path, fold: int, out: Path) -> Path:
     with replacing(out, overwrite=True) as path:
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(recipe, file)
-        choosing, judging = parts([case.id for case in load(path).cases if case.labels], protocol, fold)
+        try:
+            cases = load(path).cases
+        except DatasetError as error:  # which names the file that is not kept
+            raise DatasetError(
+                f"not as recipes/{protocol.name}.yaml describes it: {error.what}", where=data, mend=error.mend
+            ) from None
+        choosing, judging = parts([case.id for case in cases if case.labels], protocol, fold)
         recipe["split"] = {"val": choosing, "test": judging}
         if split not in (None, recipe["split"]):
             raise DatasetError(

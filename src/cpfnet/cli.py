@@ -401,8 +401,10 @@ def evaluate(
         str | None, typer.Option(help="train, val, test or all; default: labelled test cases, else all.")
     ] = None,
     threshold_on: Annotated[
-        Literal["train", "val"] | None,
-        typer.Option(help="Models: take the threshold with the best mean Dice over this split; default: as fitted."),
+        str | None,
+        typer.Option(
+            help="Models: take the threshold with the best mean Dice over this split (train or val); default: as fitted."
+        ),
     ] = None,
     tolerance: Annotated[float, typer.Option(min=0, help="Of NSD: mm, or pixels where there are no mm.")] = 1.0,
     guide_batch: Annotated[int, typer.Option(min=1, help="Cases pooled for the guide's own metric.")] = 4,

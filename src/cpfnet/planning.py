@@ -291,6 +291,16 @@ class NetworkPlan(Strict):
         description="'imagenet', 'none' (from scratch), or a weight file (relative to where the command runs)",
     )
 
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: str) -> str:
+        # A bare word is hardly a file; what is one may lie on the machine that trains alone.
+        if weights not in ("imagenet", "none") and not Path(weights).suffix and Path(weights).name == weights:
+            raise ValueError(
+                f"{weights!r} is neither 'imagenet' nor 'none' nor a weight file (such as ./{weights} or {weights}.pth)"
+            )
+        return weights
+
     @field_validator("options")
     @classmethod
     def _own(cls, options: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cpfnet.formats import OutputFormat
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.run import Outcome
-    from cpfnet.inference.threshold import Choosing
     from cpfnet.model import Model
 
 PathLike = Path | str
@@ -181,6 +180,9 @@ def train(
         check_keys(Plan, settings)  # before the data are read
         data = load(Path(dataset))
         given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
+        if given is not None:
+            for remark in _for_others(given, data, "plan", "trained are the plan's, by their label values"):
+                say(remark)
 
         from cpfnet.model import Model
         from cpfnet.training.checkpoint import RunFolder
@@ -446,7 +448,7 @@ def evaluate(
     *,
     out: PathLike | None = None,
     split: str | None = None,
-    threshold_on: Choosing | None = None,
+    threshold_on: str | None = None,
     tolerance: float = 1.0,
     guide_batch: int = 4,
     allow_missing: bool = False,
@@ -503,7 +505,7 @@ def evaluate(
         definitions = models[0].plan.labels
         if threshold_on is not None:
             choosing = threshold.choosing_cases(data, threshold_on, chosen, definitions)
-        warnings += _for_others(models[0].plan, data)
+        warnings += _for_others(models[0].plan, data, "Model", "what is scored are the Model's, by their label values")
     else:
         assert single is not None
         if threshold_on is not None:
@@ -675,16 +677,23 @@ def _propose(
     return propose(found, data, modality=modality, network=network, weights=weights)
 
 
-def _for_others(plan: Plan, data: Dataset) -> list[str]:
-    """Where a Model was made for another task than the data set declares: their values may agree all the same."""
+def _for_others(plan: Plan, data: Dataset, whose: str, then: str) -> list[str]:
+    """Where a plan was made for another task than the data set declares: their values may agree all the same.
+
+    Args:
+        plan: the plan.
+        data: the data set.
+        whose: "plan" or "Model".
+        then: what follows of it.
+    """
     told = []
     if data.labels is not None:
         own, theirs = ([one.name for one in labels.classes] for labels in (plan.labels, data.labels))
         if own != theirs:
-            told.append(f"classes are {', '.join(theirs)} here, and {', '.join(own)} in the Model")
+            told.append(f"classes are {', '.join(theirs)} here, and {', '.join(own)} in the {whose}")
     if data.modality is not None and data.modality != plan.modality:
-        told.append(f"images are {data.modality} here, and {plan.modality} in the Model")
-    return [f"{'; '.join(told)}: what is scored are the Model's, by their label values"] if told else []
+        told.append(f"images are {data.modality} here, and {plan.modality} in the {whose}")
+    return [f"{'; '.join(told)}: {then}"] if told else []
 
 
 def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model]:

@@ -17,6 +17,7 @@ from PIL import Image
 
 import cpfnet
 from benchmarks.accuracy import budget, nnunet
+from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.pictures import boundaries
 from benchmarks.accuracy.protocol import PROTOCOLS, STARE, evenly, parts, write_dataset
 from benchmarks.accuracy.runs import Bench, rows
@@ -194,7 +195,20 @@ def test_table_says_mean_sd_and_what_is_missing() -> None:
     assert f"| unet | 1.0 M | 500 of 4 × 64×64 | 0.9100 ± {sd:.4f} | 6.00 ± 1.41 (1 × ∞) | 40 min | 2 |" in lines
     assert "| dynunet | 1.0 M | 500 of 4 × 64×64 | 0.9500 | 4.00 | 40 min | 1 |" in lines
     assert "70 train, 1 choose, 2 judge" in text
-    assert "No paired differences" in text  # their scores lie nowhere
+    assert "scores.json, the scores case by case, is not beside each row of unet, dynunet." in text
+
+
+def test_means_over_other_cases_are_told() -> None:
+    fewer = row("dynunet", 0, 0, 0.95, 4.0) | {"cases": {"train": 70, "choose": ["a"], "judge": ["b"]}}
+    lines = tables([row("unet", 0, 0, 0.90, 5.0), fewer])["ph2"].splitlines()
+    assert lines[0].endswith("| seeds | cases judged |")
+    assert [line.rsplit("|", 2)[1].strip() for line in lines[2:4]] == ["2", "1"]
+
+
+def test_an_ablation_alone_makes_no_table_of_networks() -> None:
+    both = [row("cpfnet", 0, 0, 0.9, 5.0), row("gpg", 0, 0, 0.9, 5.0)]
+    assert list(tables(both)) == ["ph2-ablation"]
+    assert list(tables([*both, row("unet", 0, 0, 0.9, 5.0)])) == ["ph2", "ph2-ablation"]
 
 
 def test_runs_that_differ_are_not_averaged() -> None:
@@ -220,6 +234,33 @@ def test_docs_have_a_place_for_every_table(tmp_path: Path) -> None:
     names += ["drive-ablation", "ph2-ablation", "boundaries"]
     assert fill(page, dict.fromkeys(names, "filled")) == names
     assert "yet.*" not in page.read_text()
+
+
+@pytest.mark.parametrize("budget", [["--steps", "0"], ["--minutes", "-3"], ["--minutes", "nan"]])
+def test_impossible_budgets_are_refused(budget: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ph2", "--data", str(tmp_path), *budget])
+    assert f"{budget[1]} is not above 0" in capsys.readouterr().err
+
+
+def test_what_is_wrong_with_all_runs_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_images_dataset(tmp_path / "data", cases=12, size=(32, 32))
+    (tmp_path / "empty").mkdir()
+    out = ["--steps", "2", "--out", str(tmp_path / "out")]
+    for arguments, said in (
+        (["ph2", "--data", str(tmp_path / "none")], "no such folder"),
+        (["ph2", "--data", str(data), "--folds", "0", "7"], "no fold 7"),
+        (["ph2", "--data", str(data), "--networks", "unet", "cpfnet-hd"], "did you mean 'cpfnet-hr'?"),
+        (["stare", "--data", str(tmp_path / "empty"), "--networks", "unet"], "not as recipes/stare.yaml describes it"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *out])
+        assert ended.value.code == 1
+        told = "".join(capsys.readouterr())
+        assert told.count("error:") == 1
+        assert said in told
+        assert str(tmp_path / "out") not in told
+    assert not list((tmp_path / "out").rglob("model"))
 
 
 @pytest.mark.slow

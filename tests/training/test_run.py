@@ -190,6 +190,21 @@ def test_a_plan_for_other_weights_is_said(images: Dataset, tmp_path: Path, said:
     assert any("planned for 'imagenet': cpfnet plan --weights none" in message for message in said)
 
 
+def test_a_plan_for_other_data_is_said(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+    other = images_plan().model_copy(update={"modality": "dermoscopy"})
+    declared = tmp_path / "dataset.yaml"
+    declared.write_text(
+        f"root: {images.root}\nimage: images/{{case}}.png\nlabel: masks/{{case}}.png\nmodality: fundus\n"
+        "labels: {background: [0], classes: [{name: vessel, values: [255]}]}\n"
+    )
+    with pytest.raises(CpfnetError, match="share it evenly"):
+        cpfnet.train(declared, tmp_path / "model", plan=other, device="cpu", devices=3, say=said.append)
+    assert said == [
+        "classes are vessel here, and blob in the plan; images are fundus here, and dermoscopy in the plan: "
+        "trained are the plan's, by their label values"
+    ]
+
+
 def test_networks_without_imagenet_weights_start_from_scratch_and_say_so(
     images: Dataset, out: Path, said: list[str]
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from cpfnet.model import Model
 from cpfnet.planning import Labels
 from cpfnet.progress import Bar
 
-Choosing = Literal["train", "val"]
+CHOOSING = ("train", "val")
 """Splits that may choose a threshold; what is called test may not."""
 
 
@@ -33,7 +32,7 @@ def as_fitted(models: Sequence[Model]) -> dict[str, str]:
     return _lines("the model's own", above, models)
 
 
-def choosing_cases(dataset: Dataset, split: Choosing, scored: Sequence[Case], definitions: Labels) -> list[Case]:
+def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], definitions: Labels) -> list[Case]:
     """The labelled cases of a split that may choose a threshold for others.
 
     Args:
@@ -46,8 +45,11 @@ def choosing_cases(dataset: Dataset, split: Choosing, scored: Sequence[Case], de
         CpfnetError: the labels know no threshold, or the split cannot choose.
         DatasetError: it has no labelled case, or shares patients with ``scored``.
     """
-    if split not in ("train", "val"):
-        raise CpfnetError(f"a threshold cannot be chosen on {split!r}", mend="choose --threshold-on train or val")
+    if split not in CHOOSING:
+        raise CpfnetError(
+            f"a threshold cannot be chosen on {split!r}: what is scored chooses nothing",
+            mend=f"choose --threshold-on {' or '.join(CHOOSING)}",
+        )
     if not _has_threshold(definitions):
         raise CpfnetError(
             f"of {len(definitions.classes)} exclusive classes the most probable one is taken; there is no threshold to choose",
@@ -74,7 +76,7 @@ def choosing_cases(dataset: Dataset, split: Choosing, scored: Sequence[Case], de
 
 def chosen_on(
     cases: Sequence[Case],
-    split: Choosing,
+    split: str,
     models: Sequence[Model],
     *,
     device: str,
