@@ -44,11 +44,12 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
             networks = [r for r in of_set if r["variant"] not in only_ablation]
             ablation = [r for r in of_set if r["variant"] in {v.name for v in ABLATION}]
             mark = protocol.name + "-mirrored" * mirrored
-            if networks:
+            beyond = any(r["variant"] in only_ablation for r in ablation)
+            if networks and not (beyond and len(ablation) == len(of_set)):  # an ablation compares no networks
                 out[mark] = _text(
                     protocol, _by_variant(networks, [v.name for v in NETWORKS]), reference=NETWORKS[0].name
                 )
-            if any(r["variant"] in only_ablation for r in ablation):
+            if beyond:
                 names = [v.name for v in ABLATION]
                 out[f"{mark}-ablation"] = _text(protocol, _by_variant(ablation, names), reference=names[0])
     return out
@@ -145,7 +146,10 @@ def _columns(protocol: Protocol, rows: Sequence[Row]) -> list[tuple[str, str, st
 def _text(protocol: Protocol, groups: dict[str, list[Row]], *, reference: str) -> str:
     every = [row for group in groups.values() for row in group]
     columns = _columns(protocol, every)
+    judged = {name: {case for row in group for case in row["cases"]["judge"]} for name, group in groups.items()}
+    unequal = len(set(map(frozenset, judged.values()))) > 1  # means over other cases are no comparison
     head = ["network", "weights", "steps", *(heading for heading, _, _ in columns), "training", "seeds"]
+    head += ["cases judged"] * unequal
     body = []
     for name, group in groups.items():
         first = group[0]
@@ -155,6 +159,7 @@ def _text(protocol: Protocol, groups: dict[str, list[Row]], *, reference: str) -
         seeds = len({row["seed"] for row in group})
         body.append(
             [name, parameters, f"{first['steps']:,} of {first['batch']}", *cells, f"{minutes:.0f} min", str(seeds)]
+            + [str(len(judged[name]))] * unequal
         )
     parts = [_markdown(head, body), _beneath(protocol, every)]
     if len(groups) > 1:
@@ -210,6 +215,13 @@ def _beneath(protocol: Protocol, rows: Sequence[Row]) -> str:
 def _differences(protocol: Protocol, groups: dict[str, list[Row]], reference: str) -> str:
     """Paired differences to one network, by `cpfnet.compare`; why not, where that cannot be."""
     folder = "scores-mirrored" if next(iter(groups.values()))[0]["mirrored"] else "scores"
+    lacking = [
+        name
+        for name, group in groups.items()
+        if any(not (r["place"] / folder / "scores.json").is_file() for r in group)
+    ]
+    if lacking:
+        return f"No paired differences: {folder}/scores.json, the scores case by case, is not beside each row of {', '.join(lacking)}."
     try:
         found = cpfnet.compare(
             {name: [row["place"] / folder for row in group] for name, group in groups.items()}, against=reference
