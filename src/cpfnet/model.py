@@ -253,8 +253,8 @@ Segments {classes} in {plan.modality} {plan.source} with network `{plan.network.
 {spacing}
 ## Validation
 
-Dice, mean over validation cases and classes: {dice}. It chose the epoch, so it is optimistic; run `cpfnet evaluate` on
-cases that training never saw.
+Dice, mean over validation cases and classes: {dice}, on the network's grid and before what follows was fitted (report.html:
+after it, on the files' grid). It chose the epoch, so it is optimistic; run `cpfnet evaluate` on cases that training never saw.
 
 Fitted on these cases, too, and applied to every prediction:
 

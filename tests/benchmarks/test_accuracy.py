@@ -227,6 +227,14 @@ def test_tables_stand_between_their_marks(tmp_path: Path) -> None:
         fill(page, {"drive": "x"})
 
 
+@pytest.mark.parametrize("part", ["networks", "ablation", "nnunet"])
+def test_the_page_says_what_the_kept_rows_say(part: str) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "background" / "accuracy.md").read_text(encoding="utf-8")
+    for mark, text in tables(rows(root / "benchmarks" / "accuracy" / "results" / part)).items():
+        assert f"<!-- {mark}: begin -->\n\n{text}\n<!-- {mark}: end -->" in page
+
+
 def test_docs_have_a_place_for_every_table(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text((Path(__file__).parents[2] / "docs" / "background" / "accuracy.md").read_text(encoding="utf-8"))
