@@ -244,11 +244,11 @@ def test_docs_have_a_place_for_every_table(tmp_path: Path) -> None:
     assert "yet.*" not in page.read_text()
 
 
-@pytest.mark.parametrize("budget", [["--steps", "0"], ["--minutes", "-3"], ["--minutes", "nan"]])
+@pytest.mark.parametrize("budget", [["--steps", "0"], ["--minutes", "-3"], ["--minutes", "nan"], ["--minutes", "inf"]])
 def test_impossible_budgets_are_refused(budget: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["ph2", "--data", str(tmp_path), *budget])
-    assert f"{budget[1]} is not above 0" in capsys.readouterr().err
+    assert f"{budget[1]} is not a number above 0" in capsys.readouterr().err
 
 
 def test_what_is_wrong_with_all_runs_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
