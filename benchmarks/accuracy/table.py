@@ -91,7 +91,7 @@ def _by_variant(rows: Sequence[Row], order: Sequence[str]) -> dict[str, list[Row
                 raise DatasetError(
                     f"runs of {name} differ in {key}: {' and '.join(sorted(found))}",
                     where=group[0]["dataset"],
-                    mend="keep runs of different kinds in different --out folders",
+                    mend="keep runs of different kinds in different --out folders, and give one of them",
                 )
     return groups
 

@@ -181,7 +181,7 @@ def train(
         data = load(Path(dataset))
         given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
         if given is not None:
-            for remark in _for_others(given, data, "plan", "trained are the plan's, by their label values"):
+            for remark in _for_others(given, data, "plan", "what is learned are the plan's, by their label values"):
                 say(remark)
 
         from cpfnet.model import Model

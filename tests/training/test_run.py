@@ -201,7 +201,7 @@ def test_a_plan_for_other_data_is_said(images: Dataset, tmp_path: Path, said: li
         cpfnet.train(declared, tmp_path / "model", plan=other, device="cpu", devices=3, say=said.append)
     assert said == [
         "classes are vessel here, and blob in the plan; images are fundus here, and dermoscopy in the plan: "
-        "trained are the plan's, by their label values"
+        "what is learned are the plan's, by their label values"
     ]
 
 
