@@ -249,6 +249,16 @@ def decode(classes: np.ndarray, labels: Labels, *, overwrite: bool = False) -> n
     return out
 
 
+def present(array: np.ndarray, labels: Labels) -> tuple[bool, ...]:
+    """Of each class: is it anywhere in a label map that `decode` made?"""
+
+    def there(value: int | str) -> bool:
+        # Slice by slice: no mask of a whole volume.
+        return any(bool((plane == _number(value)).any()) for plane in array)
+
+    return tuple(any(map(there, (c.written,) if labels.exclusive else c.values)) for c in labels.classes)
+
+
 def look_up(table: np.ndarray, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """``table[codes]`` of each pixel, slice by slice: indexing takes 8 bytes a pixel on its way; ``out`` may be ``codes``."""
     if out is None:

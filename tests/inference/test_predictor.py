@@ -205,6 +205,20 @@ class TestEnsembles:
             result = Predictor([model], backend=oracle).predict(volume(bright(mask, 1), (1.0, 1.0, 1.0)))
             assert (result.array == 1).sum() == left
 
+    @pytest.mark.parametrize(
+        ("smallest", "look"), [(40, ""), (2401, "no class 1 found, and all 12 validation cases had it")]
+    )
+    def test_a_structure_whose_pieces_are_all_dropped_is_missing(self, smallest, look):
+        """What is judged is the mask, not what the network found before pieces went."""
+        mask = np.zeros((10, 40, 44), np.uint8)
+        mask[2:8, 10:30, 10:30] = 1
+        known = {"cases": 12, "lowest": 0.5, "found": ["class 1"], "factor": 1.0, "error": 0.05}
+        model = make_model(values=(1,), fitted={"smallest": smallest, "quality": known})
+        told = Predictor([model], backend=oracle).predict(volume(bright(mask, 1)))
+        assert (told.array == 1).any() == (not look)
+        assert told.quality.look == look
+        assert (told.quality.dice == 0) == bool(look)
+
     def test_progress_covers_all_models(self):
         models = [make_model(slices=s) for s in ("axial", "coronal", "axial")]
         shares = []

@@ -19,6 +19,7 @@ from cpfnet.inference.brightness import unusual
 from cpfnet.inference.quality import Confidence, assess
 from cpfnet.inference.tiling import Backend, predict_array
 from cpfnet.inference.uncertainty import uncertainty as entropy
+from cpfnet.labels import present
 from cpfnet.model import Model
 from cpfnet.planning import Channel, Scale, Spatial, Window
 from cpfnet.preprocessing import Slices, Trace, run_length
@@ -156,7 +157,10 @@ class Predictor:
             keep_probabilities=keep_probabilities,
             doubt=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
         )
-        quality = assess(confidence.means, [one.quality for one in found], labels)
+        # What the mask lacks was not found: small pieces are dropped from it after the network was asked.
+        there = present(segmentation.array, labels)
+        means = [mean if here else None for mean, here in zip(confidence.means, there, strict=True)]
+        quality = assess(means, [one.quality for one in found], labels)
         if strange := unusual(image, self.models):
             # It may be wrong there, and as sure as ever: the estimate would mislead (benchmarks/trust.md).
             quality = replace(quality, dice=None, error=None, look="; ".join(filter(None, (strange, quality.look))))
