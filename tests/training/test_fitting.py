@@ -122,9 +122,26 @@ class TestChoices:
         counted = np.array([[1, 1, 1, 1, 1, 1, 0, 0]], bool)
         found = Pieces.of(mask, truth, counted, scale=2.5)
         assert found.spurious.tolist() == [2.5]
+        assert found.truth * found.scale == 5
         # All; without the single pixel; without what does not count either; without anything.
         np.testing.assert_allclose(found.dice_without([0, 3, 6, 8]), [2 * 2 / (4 + 2), 4 / 5, 4 / 5, 0])
-        assert choices.sizes_to_try([found]) == [0, 2, 3]
+        assert choices.sizes_to_try([found]) == [0]  # a quarter of the five that are there is less than two
+
+    def test_no_size_is_tried_that_would_drop_a_small_structure_whole(self) -> None:
+        """Of 100 pixels or more in each case a quarter may go, however large the spurious pieces are; of a class that is nowhere nothing."""
+        mask, truth = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+        mask[:20, :20], truth[30:, 30:] = True, True
+        found = Pieces.of(mask, truth, np.ones_like(mask), scale=1.0)
+        assert found.spurious.tolist() == [400]
+        assert choices.sizes_to_try([found])[-1] == 25
+        larger = Pieces.of(mask, ~mask, np.ones_like(mask), scale=1.0)
+        assert choices.sizes_to_try([larger])[-1] == 300  # of 1,200
+        assert choices.sizes_to_try([larger, found])[-1] == 25
+        none = Pieces.of(mask, np.zeros_like(mask), np.ones_like(mask), scale=1.0)
+        assert choices.sizes_to_try([none]) == [0]
+        assert choices.sizes_to_try([none, found])[-1] == 25
+        coarse = Pieces.of(mask, truth, np.ones_like(mask), scale=4.0)
+        assert choices.sizes_to_try([coarse])[-1] == 100  # of the file's 400
 
     def test_few_cases_choose_nothing(self) -> None:
         index, why = choices.choose(np.array([[0.5, 0.9], [0.5, 0.9]]))
@@ -195,6 +212,21 @@ class TestFit:
         tally = Tally.of(planes, truth)
         assert found.calibration["before"]["b"]["ece"] == pytest.approx(tally.ece)
         assert found.calibration["before"]["b"]["brier"] == pytest.approx(tally.brier)
+
+    def test_the_end_of_the_range_is_called_so(self, make) -> None:
+        cases = make(3, THREE)
+        found = fit(lambda array: softmax(0.2 * array, axis=0), cases, plan_for(THREE))
+        assert found.values["temperature"] == pytest.approx(0.4, rel=0.01)
+        assert found.notes["temperature"].endswith("; the end of what is tried")
+
+    def test_a_gain_on_which_cases_disagree_is_none(self, make) -> None:
+        """One overconfident case among calibrated ones: their mean would gain a little, and most of them lose."""
+        cases = make(6, THREE)
+        np.save(cases[0].folder / "image.npy", 6 * cases[0].image())
+        found = fit(lambda array: softmax(array, axis=0), cases, plan_for(THREE))
+        assert found.values["temperature"] == 1
+        assert "is not shown to be better" in found.notes["temperature"]
+        assert "after" not in found.calibration
 
     def test_calibrated_probabilities_are_left_alone(self, make) -> None:
         found = fit(lambda array: softmax(array, axis=0), make(4, THREE), plan_for(THREE))

@@ -16,6 +16,9 @@ from cpfnet.preprocessing.decision import pieces
 FEWEST = 3
 """Validation cases that a choice needs."""
 
+SHARE = 1 / 4
+"""The largest piece that may be dropped, as a share of what the case with least of its class has: of a structure half as large half may be found."""
+
 LEAST_GAIN = 0.001
 """Dice that a choice must gain on cases left out in turn."""
 
@@ -89,13 +92,15 @@ class Pieces:
     Attributes:
         size: pixels of the source's grid.
         right, wrong: pixels that count and are, or are not, of the class, on the network's grid.
-        truth: pixels of the class.
+        truth: pixels of the class that count, on the network's grid.
+        scale: pixels of the source for one of the network's grid.
     """
 
     size: np.ndarray
     right: np.ndarray
     wrong: np.ndarray
     truth: int
+    scale: float
 
     @classmethod
     def of(cls, mask: np.ndarray, truth: np.ndarray, counted: np.ndarray, scale: float) -> Pieces:
@@ -111,7 +116,7 @@ class Pieces:
         right = np.bincount(found[truth & counted], minlength=number)[1:]
         wrong = np.bincount(found[~truth & counted], minlength=number)[1:]
         order = np.argsort(size, kind="stable")
-        return cls(size[order], right[order], wrong[order], int(np.count_nonzero(truth & counted)))
+        return cls(size[order], right[order], wrong[order], int(np.count_nonzero(truth & counted)), scale)
 
     @property
     def spurious(self) -> np.ndarray:
@@ -126,11 +131,16 @@ class Pieces:
 
 
 def sizes_to_try(cases: Sequence[Pieces]) -> list[int]:
-    """0, and up to 50 sizes from 2 to what drops all spurious pieces."""
+    """0, and up to 50 sizes from 2 to what drops all spurious pieces.
+
+    None is above `SHARE` of the class in the case that has least of it: a limit that fits these cases must not take all that the next one has.
+    """
     largest = max((case.spurious.max(initial=0) for case in cases), default=0)
-    if largest == 0:
+    least = min((case.truth * case.scale for case in cases if case.truth), default=0)
+    limit = min(max(2, np.floor(largest) + 1), np.floor(SHARE * least))
+    if largest == 0 or limit < 2:
         return [0]
-    return [0, *np.unique(np.geomspace(2, max(2, np.floor(largest) + 1), 50).round().astype(int)).tolist()]
+    return [0, *np.unique(np.geomspace(2, limit, 50).round().astype(int)).tolist()]
 
 
 def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:

@@ -106,14 +106,18 @@ def _temperature(curves: np.ndarray, found: Findings) -> tuple[float, list[float
         return 1.0, [1.0]
     value = round(temperature.best(curves), 3)
     left_out = [temperature.best(np.delete(curves, index, axis=0)) for index in range(count)]
-    before = float(np.mean([temperature.loss(curve, 1.0) for curve in curves]))
-    after = float(np.mean([temperature.loss(curve, own) for curve, own in zip(curves, left_out, strict=True)]))
-    said = f"negative log-likelihood {before:.4g} → {after:.4g} on {count} cases left out in turn"
-    if after >= before:
-        found.notes["temperature"] = f"1: {value:g} would not be better ({said})"
+    before = np.array([temperature.loss(curve, 1.0) for curve in curves])
+    after = np.array([temperature.loss(curve, own) for curve, own in zip(curves, left_out, strict=True)])
+    gain, error = float((before - after).mean()), float((before - after).std(ddof=1)) / count**0.5
+    said = f"negative log-likelihood {before.mean():.4g} → {after.mean():.4g} on {count} cases left out in turn"
+    if gain <= error:  # the cases disagree
+        found.notes["temperature"] = (
+            f"1: {value:g} is not shown to be better ({said}: a gain of {gain:.2g}, give or take {error:.2g})"
+        )
         return 1.0, [1.0] * count
     found.values["temperature"] = value
-    found.notes["temperature"] = f"{value:g}: {said}"
+    end = "" if temperature.inside(value) else "; the end of what is tried"
+    found.notes["temperature"] = f"{value:g}: {said}{end}"
     return value, left_out
 
 

@@ -73,6 +73,11 @@ def loss(curve: np.ndarray, temperature: float) -> float:
     return float(CubicSpline(INVERSES, curve)(1 / temperature))
 
 
+def inside(temperature: float) -> bool:
+    """Is it away from the ends of the range, where a better one might lie beyond?"""
+    return bool(INVERSES[0] * 1.01 < 1 / temperature < INVERSES[-1] * 0.99)
+
+
 def best(curves: np.ndarray) -> float:
     """The temperature with the least loss, every case counting the same.
 
