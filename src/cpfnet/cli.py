@@ -293,7 +293,7 @@ def predict(
     - `cpfnet predict model studies.txt -o masks --engine ray --address 10.0.0.1:6379`
     """
     from cpfnet import verbs
-    from cpfnet.model import is_model
+    from cpfnet.model import Model, is_model
 
     models = [path for path in paths if is_model(path)]
     inputs = [path for path in paths if path not in models]
@@ -314,8 +314,9 @@ def predict(
         )
     if not inputs:
         raise CpfnetError("no input given", mend="cpfnet predict MODEL INPUT... -o DIR")
+    loaded = [Model.load(path) for path in models]
     outcomes = verbs.predict_files(
-        models,
+        loaded,
         inputs,
         out,
         format=format,
@@ -346,6 +347,9 @@ def predict(
             styles=["yellow" if o in skipped else "red" for o in left],
         )
     _print_first(outcomes, out)
+    if unknown := [model for model in loaded if model.fitted.quality is None]:
+        why = unknown[0].metrics.get("fitting", {}).get("quality", "not known")
+        say(f"Masks are not compared with validation cases ({why})")
     there = sum(outcome.there for outcome in outcomes)
     more = f" ({there} of them by an earlier run, left as they were)" if there else ""
     more += f", {len(skipped)} skipped" if skipped else ""
@@ -364,7 +368,7 @@ def _print_first(outcomes: list[Any], out: Path) -> None:
     rows = []
     for outcome in first[:20]:
         quality = outcome.quality
-        dice = "not known" if quality.dice is None else f"{quality.dice:.2f} ± {quality.error:.2f}"
+        dice = "not known" if quality.dice is None else f"{quality.dice:.2f}, errs by {quality.error:.2f}"
         rows.append([outcome.output.name, dice, quality.look])
     table("Look at these first", ["mask", "estimated Dice", "why"], rows, styles=["yellow"] * len(rows))
     if len(first) > len(rows):

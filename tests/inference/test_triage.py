@@ -193,11 +193,17 @@ class TestTable:
         assert "Look at these first" in said
         assert said.index("empty.png") < said.index("unsure.png")
         assert "good.png" not in said
-        assert "± 0.05" in said
+        assert "errs by 0.05" in said
 
     def test_an_estimate_that_is_not_known_is_called_so(self, tmp_path):
         few = QUALITY | {"cases": 5, "factor": None, "error": None}
         assert "not known" in self.run(tmp_path, model(quality=few), folder_of(tmp_path, unsure=0.6))
+
+    def test_why_nothing_is_compared_is_said_once(self, tmp_path):
+        made = model(quality=None)
+        made.metrics["fitting"] = {"quality": "not known: 2 validation cases"}
+        said = self.run(tmp_path, made, folder_of(tmp_path, good=1, unsure=0.6))
+        assert said.count("Masks are not compared with validation cases (not known: 2 validation cases)") == 1
 
     def test_nothing_to_look_at_is_no_table(self, tmp_path):
         assert "Look at" not in self.run(tmp_path, model(), folder_of(tmp_path, good=1))
