@@ -74,7 +74,7 @@ PROTOCOLS = {
             "stare",
             "STARE",
             (tuple(STARE.split()[::2]), tuple(STARE.split()[1::2])),
-            ("dice", "auc", "cldice", "thin_recall"),
+            ("dice", "auc", "cldice", "thin_recall", "nsd", "hd95"),
             "train",
             reader="ah",
         ),

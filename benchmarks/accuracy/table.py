@@ -46,12 +46,13 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
             mark = protocol.name + "-mirrored" * mirrored
             beyond = any(r["variant"] in only_ablation for r in ablation)
             if networks and not (beyond and len(ablation) == len(of_set)):  # an ablation compares no networks
-                out[mark] = _text(
-                    protocol, _by_variant(networks, [v.name for v in NETWORKS]), reference=NETWORKS[0].name
-                )
+                names = [v.name for v in NETWORKS]
+                out[mark] = _text(protocol, _by_variant(networks, names), references=names[:1])
             if beyond:
                 names = [v.name for v in ABLATION]
-                out[f"{mark}-ablation"] = _text(protocol, _by_variant(ablation, names), reference=names[0])
+                out[f"{mark}-ablation"] = _text(
+                    protocol, _by_variant(ablation, names), references=[names[0], NETWORKS[0].name]
+                )
     return out
 
 
@@ -143,7 +144,7 @@ def _columns(protocol: Protocol, rows: Sequence[Row]) -> list[tuple[str, str, st
     return out
 
 
-def _text(protocol: Protocol, groups: dict[str, list[Row]], *, reference: str) -> str:
+def _text(protocol: Protocol, groups: dict[str, list[Row]], *, references: Sequence[str]) -> str:
     every = [row for group in groups.values() for row in group]
     columns = _columns(protocol, every)
     judged = {name: {case for row in group for case in row["cases"]["judge"]} for name, group in groups.items()}
@@ -163,7 +164,8 @@ def _text(protocol: Protocol, groups: dict[str, list[Row]], *, reference: str) -
         )
     parts = [_markdown(head, body), _beneath(protocol, every)]
     if len(groups) > 1:
-        parts.append(_differences(protocol, groups, reference if reference in groups else next(iter(groups))))
+        there = [name for name in references if name in groups] or list(groups)[:1]
+        parts += [_differences(protocol, groups, reference) for reference in there]
     return "\n\n".join(parts) + "\n"
 
 
