@@ -7,7 +7,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from cpfnet.evaluation.calibration import BINS, Tally, figures, near_boundary, scores
+from cpfnet.evaluation import calibration
+from cpfnet.evaluation.calibration import BINS, Tally, figures, near_boundary, of_cases, tally
 
 
 @pytest.fixture
@@ -19,14 +20,14 @@ def sample():
 
 def test_brier_and_diagram_are_scikit_learns(sample):
     probability, truth = sample
-    tally = Tally.of(probability, truth)
-    assert tally.brier == pytest.approx(brier_score_loss(truth, probability), abs=1e-8)
+    found = Tally.of(probability, truth)
+    assert found.brier == pytest.approx(brier_score_loss(truth, probability), abs=1e-8)
     share, mean = calibration_curve(truth, probability, n_bins=BINS)
-    diagram = tally.diagram()
+    diagram = found.diagram()
     np.testing.assert_allclose(diagram["share"], share)
     np.testing.assert_allclose(diagram["probability"], mean, rtol=1e-6)
     weights = np.histogram(probability, BINS, (0, 1))[0]
-    assert tally.ece == pytest.approx(np.average(np.abs(share - mean), weights=weights), abs=1e-7)
+    assert found.ece == pytest.approx(np.average(np.abs(share - mean), weights=weights), abs=1e-7)
 
 
 def test_tallies_add_up_and_weights_count(sample):
@@ -34,7 +35,7 @@ def test_tallies_add_up_and_weights_count(sample):
     whole, parts = Tally.of(probability, truth), [Tally.of(probability[i::3], truth[i::3]) for i in range(3)]
     total = parts[0] + parts[1] + parts[2]
     assert (total.ece, total.brier) == pytest.approx((whole.ece, whole.brier))
-    half = Tally.of(probability, truth, weight=0.5)
+    half = whole * 0.5
     for name, values in (half + half).diagram().items():
         assert values == pytest.approx(whole.diagram()[name])
 
@@ -59,10 +60,12 @@ def test_without_pixels_nothing_is_known():
     assert figures(nothing, nothing)["everywhere"] == {"probability": [], "share": [], "pixels": []}
 
 
+@pytest.mark.parametrize("chunk", [calibration._CHUNK, 20])
 @pytest.mark.parametrize(
     ("shape", "spacing", "width"), [((24, 30), None, 3), ((24, 30), (2, 0.8), 3), ((9, 14, 13), (5.0, 4.0, 4.0), 4)]
 )
-def test_the_band_lies_within_reach_of_the_other_kind(shape, spacing, width):
+def test_the_band_lies_within_reach_of_the_other_kind(shape, spacing, width, chunk, monkeypatch):
+    monkeypatch.setattr(calibration, "_CHUNK", chunk)  # in one part, and in parts of one to ten slices
     rng = np.random.default_rng(1)
     truth = np.zeros(shape, bool)
     truth[tuple(slice(n // 3, n // 3 + n // 2) for n in shape)] = True
@@ -84,7 +87,7 @@ def test_scores_of_a_case_are_of_the_pixels_that_count(sample):
     probability, truth = (part.reshape(40, 100) for part in sample)
     counted = np.zeros_like(truth)
     counted[5:30] = True
-    found = scores(np.where(counted, probability, 7), truth, counted)
+    found = tally(np.where(counted, probability, 7), truth, counted).scores
     assert found["brier"] == pytest.approx(brier_score_loss(truth[5:30].ravel(), probability[5:30].ravel()), abs=1e-8)
     assert found["ece"] == pytest.approx(Tally.of(probability[counted], truth[counted]).ece)
 
@@ -94,4 +97,37 @@ def test_other_values_than_probabilities_have_no_calibration(value):
     counted = np.ones((3, 4), bool)
     probability = np.full((3, 4), 0.5, np.float32)
     probability[0, 0] = value
-    assert scores(probability, counted, counted) == {}
+    assert tally(probability, counted, counted) is None
+
+
+def test_the_band_of_a_large_volume_is_found_in_parts():
+    truth = np.zeros((160, 256, 256), bool)
+    truth[4:-4, 4:-4, 4:-4] = True
+    counted = np.ones_like(truth)
+    tracemalloc.start()
+    found = near_boundary(truth, counted, (1.0, 1.0, 1.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    inner = np.zeros_like(truth)
+    inner[7:-7, 7:-7, 7:-7] = True
+    assert not (found & inner).any()
+    assert found[5, 5:-5, 5:-5].all()
+    assert peak < 20 * truth.size  # bytes a voxel; distances of all at once take more
+
+
+def test_cases_add_up_and_readers_of_one_share_its_weight(sample):
+    """Class by class over all pixels; of two readers each pixel counts half."""
+    probability, truth = sample
+    parts = [Tally.of(probability[i::2], truth[i::2]) for i in range(2)]
+    second = Tally.of(probability[1::2], ~truth[1::2])
+    cases = [{"a": [(parts[0], parts[0])]}, {"a": [(parts[1], parts[1]), (second, parts[1])]}]
+    found = of_cases(cases)["a"]
+    assert sum(found["everywhere"]["pixels"]) == pytest.approx(4000)
+    assert found["brier"] == pytest.approx((parts[0].brier + (parts[1].brier + second.brier) / 2) / 2)
+    assert found["brier_band"] == pytest.approx(Tally.of(probability, truth).brier)
+
+
+def test_a_class_without_probabilities_in_some_case_is_left_out(sample):
+    one = Tally.of(*sample)
+    assert set(of_cases([{"a": [(one, one)], "b": [(one, one)]}, {"a": [(one, one)]}])) == {"a"}
+    assert of_cases([{}]) == {}

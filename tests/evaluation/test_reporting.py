@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
+from cpfnet import formats
 from cpfnet.errors import OutputError
 from cpfnet.evaluation.cases import Item
 from cpfnet.evaluation.pictures import overlay_of
@@ -61,6 +63,20 @@ def test_a_report_holds_the_scores_and_three_cases(tmp_path):
         assert line.replace("'", "&#39;") in html
     with pytest.raises(OutputError, match="exists already"):
         write_report(scores, items, TWO, path)
+
+
+def test_probabilities_bring_a_section_on_calibration(tmp_path):
+    items = image_items(tmp_path, 2)
+    assert "Calibration" not in [section.title for section in sections(evaluate(items, TWO), items, TWO)]
+    for number, item in enumerate(items):
+        codes = np.asarray(formats.read(item.prediction).array[0])
+        planes = np.stack([codes == 1, codes == 2]).astype(np.float32) * 0.8 + 0.1
+        items[number] = replace(item, prediction=Segmentation(codes, probabilities=planes))
+    told = next(s for s in sections(evaluate(items, TWO), items, TWO) if s.title == "Calibration")
+    assert [row[0] for row in told.blocks[0].rows] == ["a", "b <wide>"]
+    (note,) = told.blocks[1].paragraphs
+    assert note.startswith("Over the pixels of 2 cases together (the table of scores has means over cases); each class")
+    assert "temperature" not in told.blocks[2].caption
 
 
 def test_the_table_for_the_console(tmp_path):

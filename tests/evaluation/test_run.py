@@ -16,9 +16,10 @@ from PIL import Image as Pillow
 from sklearn.metrics import f1_score, roc_auc_score
 
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
+from cpfnet.evaluation.calibration import near_boundary
 from cpfnet.evaluation.cases import Item
 from cpfnet.evaluation.run import evaluate
-from cpfnet.evaluation.scores import ALL_READERS, BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION
+from cpfnet.evaluation.scores import ALL_READERS, BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION, Scores
 from cpfnet.image import Segmentation
 from cpfnet.planning import LabelClass, Labels
 from tests import data
@@ -182,6 +183,37 @@ def test_probabilities_give_an_auc(tmp_path):
         assert scores.of("auc")["mean"] == pytest.approx(expected)
     with pytest.raises(DatasetError, match="3×24×31"):
         evaluate([Item("c", Segmentation(binary, probabilities=np.stack([p, p, p])), label)], VESSEL)
+
+
+def test_calibration_is_of_the_pixels_of_all_cases_and_near_their_boundaries(tmp_path):
+    """Ignored pixels count nowhere; of two readers each counts half."""
+    rng, items, planes, truths = np.random.default_rng(4), [], [], []
+    for k, readers in enumerate(([1], [2, 3])):
+        drawn = [mask(reader) for reader in readers]
+        for one in drawn:
+            one[:2] = 128
+        p = rng.random(drawn[0].shape).astype(np.float32)
+        label = {f"r{n}": png(tmp_path / f"{k}-{n}.png", one) for n, one in enumerate(drawn)}
+        items.append(
+            Item(f"c{k}", Segmentation(np.where(p > 0.5, 255, 0).astype(np.uint8), probabilities=p[None]), label)
+        )
+        planes += [p] * len(readers)
+        truths += drawn
+    scores = evaluate(items, VESSEL)
+    told, weights = scores.calibration["vessel"], (1, 0.5, 0.5)
+    errors = [((p - (t == 255)) ** 2)[t != 128] for p, t in zip(planes, truths, strict=True)]
+    assert told["brier"] == pytest.approx(np.average([e.mean() for e in errors], weights=weights))
+    near = [near_boundary(t == 255, t != 128, None) for t in truths]
+    squares = [(((p - (t == 255)) ** 2)[b], w) for p, t, b, w in zip(planes, truths, near, weights, strict=True)]
+    expected = sum(w * e.sum() for e, w in squares) / sum(w * e.size for e, w in squares)
+    assert told["brier_band"] == pytest.approx(expected)
+    assert sum(told["band"]["pixels"]) == pytest.approx(sum(w * e.size for e, w in squares))
+    scores.save(tmp_path / "out")
+    assert Scores.load(tmp_path / "out").calibration == scores.calibration
+
+
+def test_without_probabilities_there_is_no_calibration(tmp_path):
+    assert evaluate(make_items(tmp_path), VESSEL).calibration == {}
 
 
 def test_several_readers(tmp_path):

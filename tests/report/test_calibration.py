@@ -7,7 +7,8 @@ import pytest
 
 from cpfnet.evaluation.calibration import Tally, figures
 from cpfnet.report.calibration import calibration_section
-from cpfnet.report.page import Figure, Table, Text
+from cpfnet.report.page import Figure, Section, Table, Text
+from cpfnet.training.reporting import calibration as of_training
 
 
 def told(power: float) -> dict:
@@ -19,14 +20,15 @@ def told(power: float) -> dict:
     return figures(tally, tally)
 
 
-def blocks(calibration: dict, unit: str = "pixels") -> dict:
-    (section,) = calibration_section(calibration, unit=unit)
+def blocks(sections: list[Section]) -> dict:
+    (section,) = sections
     assert section.title == "Calibration"
     return {type(block): block for block in section.blocks}
 
 
 def test_before_and_after_stand_side_by_side():
-    found = blocks({"cases": 4, "temperature": 2.0, "before": {"lesion": told(2)}, "after": {"lesion": told(1)}})
+    training = {"cases": 4, "temperature": 2.0, "before": {"lesion": told(2)}, "after": {"lesion": told(1)}}
+    found = blocks(of_training(training, "pixels"))
     before, after = found[Table].rows
     assert (before[0], after[0]) == ("lesion, before", "lesion, after")
     assert float(after[1]) < float(before[1]) / 2
@@ -39,23 +41,25 @@ def test_before_and_after_stand_side_by_side():
 
 
 def test_without_a_temperature_there_is_no_after():
-    found = blocks({"cases": 1, "temperature": 1.0, "before": {"a": told(1), "b": told(2)}}, "mm")
+    found = blocks(of_training({"cases": 1, "temperature": 1.0, "before": {"a": told(1), "b": told(2)}}, "mm"))
     assert [row[0] for row in found[Table].rows] == ["a", "b"]
     assert "No temperature was fitted" in found[Text].paragraphs[0]
-    assert "1 validation case," in found[Text].paragraphs[0]
+    assert "1 validation case together" in found[Text].paragraphs[0]
     assert "after the temperature" not in found[Figure].caption
 
 
 def test_what_is_not_known_is_not_shown():
-    assert calibration_section({}, unit="mm") == []
+    assert of_training({}, "mm") == []
+    assert calibration_section({"as predicted": {}}, unit="mm", pixels="all pixels") == []
     nothing = Tally.of(np.zeros(0, np.float32), np.zeros(0, bool))
-    found = blocks({"cases": 3, "temperature": 1.0, "before": {"a": figures(nothing, nothing)}})
+    found = blocks(calibration_section({"before": {"a": figures(nothing, nothing)}}, unit="mm", pixels="no pixels"))
     assert found[Table].rows == [["a", "–", "–", "–", "–"]]
     assert Figure not in found
 
 
 @pytest.mark.parametrize(("count", "words"), [(6, ""), (9, "The first 6 of 9 classes.")])
 def test_many_classes(count, words):
-    found = blocks({"cases": 3, "temperature": 1.0, "before": {f"class {k}": told(1) for k in range(count)}})
+    moments = {"before": {f"class {k}": told(1) for k in range(count)}}
+    found = blocks(calibration_section(moments, unit="mm", pixels="the pixels of 3 cases"))
     assert len(found[Table].rows) == count
     assert found[Figure].caption.endswith(words)

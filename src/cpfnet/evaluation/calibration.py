@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ _CHUNK = 2**18  # pixels at once
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over pixels; they add up over cases, and each pixel may have a weight.
+    """Sums over pixels; they add up over cases, and may be weighted.
 
     Attributes:
         pixels: how many have a probability in each bin.
@@ -34,13 +37,12 @@ class Tally:
     squares: float
 
     @classmethod
-    def of(cls, probability: np.ndarray, truth: np.ndarray, *, weight: float = 1.0) -> Tally:
+    def of(cls, probability: np.ndarray, truth: np.ndarray) -> Tally:
         """Count.
 
         Args:
             probability: 0…1 of the pixels that count, flat.
             truth: bool, of the same shape.
-            weight: of each pixel.
         """
         bins, squares = np.zeros((3, BINS)), 0.0
         for start in range(0, len(probability), _CHUNK):
@@ -48,8 +50,11 @@ class Tally:
             index = np.minimum((values * BINS).astype(np.int64), BINS - 1)
             bins += [np.bincount(index, each, BINS) for each in (None, values, inside)]
             squares += float(((values - inside) ** 2).sum())
-        pixels, confidence, positives = weight * bins
-        return cls(pixels, confidence, positives, weight * squares)
+        pixels, confidence, positives = bins
+        return cls(pixels, confidence, positives, squares)
+
+    def __mul__(self, weight: float) -> Tally:
+        return Tally(weight * self.pixels, weight * self.confidence, weight * self.positives, weight * self.squares)
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(
@@ -73,6 +78,11 @@ class Tally:
         """
         total = self.pixels.sum()
         return float(np.abs(self.positives - self.confidence).sum() / total) if total else np.nan
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """As `metrics.METRICS` call them."""
+        return {"brier": self.brier, "ece": self.ece}
 
     def diagram(self) -> dict[str, list[float]]:
         """Mean ``probability``, ``share`` of the class and number of ``pixels`` of every bin that has any."""
@@ -102,30 +112,51 @@ def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, 
     steps = spacing or (1.0,) * truth.ndim
     width = max(BAND, min(steps))
     inside = truth & counted
-    (found,) = ndimage.find_objects(inside.astype(np.uint8), max_label=1)
+    (found,) = ndimage.find_objects(inside.view(np.uint8), max_label=1)
     if found is None:
         return out
-    margins = (int(width / step) + 1 for step in steps)
+    margins = [int(width / step) + 1 for step in steps]
     box = tuple(slice(max(0, part.start - m), part.stop + m) for part, m in zip(found, margins, strict=True))
-    inside, outside = inside[box], (~truth & counted)[box]
-    if outside.any():
-        for kind, other in ((inside, outside), (outside, inside)):
-            out[box] |= kind & (ndimage.distance_transform_edt(~other, sampling=steps) <= width)
+    inside, outside, band = inside[box], ~truth[box] & counted[box], out[box]
+    # Part by part, each with what the band may reach beyond it: distances take 20 bytes a pixel.
+    length = max(1, 8 * _CHUNK // max(1, inside[0].size))
+    for start in range(0, len(inside), length):
+        first = max(0, start - margins[0])
+        part = slice(first, start + length + margins[0])
+        for kind, other in ((inside[part], outside[part]), (outside[part], inside[part])):
+            if other.any():
+                near = kind & (ndimage.distance_transform_edt(~other, sampling=steps) <= width)
+                band[start : start + length] |= near[start - first :][:length]
     return out
 
 
-def scores(probability: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> dict[str, float]:
-    """``brier`` and ``ece`` of one class in one case; neither where values leave 0…1, and so are no probabilities.
+def tally(probability: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> Tally | None:
+    """Of one class in one case; None where values leave 0…1, and so are no probabilities.
 
     Args:
         probability: ``([depth,] height, width)``.
         truth, counted: bool, of the same shape.
     """
     values = probability[counted]
-    if not (values >= 0).all() or not (values <= 1).all():
-        return {}
-    tally = Tally.of(values, truth[counted])
-    return {"brier": tally.brier, "ece": tally.ece}
+    return Tally.of(values, truth[counted]) if (values >= 0).all() and (values <= 1).all() else None
+
+
+Tallies = dict[str, list[tuple[Tally, Tally]]]
+"""Of one case: each class's, everywhere and near the boundary, a pair for each reader."""
+
+
+def of_cases(cases: Sequence[Tallies]) -> dict[str, dict[str, Any]]:
+    """The `figures` of each class over the pixels of all cases, the readers of a case counting together as one.
+
+    Classes that lack probabilities in some case are left out.
+    """
+    out = {}
+    for name in dict.fromkeys(name for case in cases for name in case):
+        if all(name in case for case in cases):
+            pairs = [(pair, 1 / len(case[name])) for case in cases for pair in case[name]]
+            whole, near = (reduce(operator.add, (pair[k] * weight for pair, weight in pairs)) for k in (0, 1))
+            out[name] = figures(whole, near)
+    return out
 
 
 def figures(everywhere: Tally, band: Tally) -> dict[str, Any]:

@@ -254,7 +254,8 @@ def score(
     out = overlap(count(prediction, truth, valid))
     if probability is not None:
         out["auc"] = auc(probability, truth, valid)
-        out |= calibration.scores(probability, truth, np.ones_like(truth) if valid is None else valid)
+        tally = calibration.tally(probability, truth, np.ones_like(truth) if valid is None else valid)
+        out |= {} if tally is None else tally.scores
     if valid is not None:
         prediction, truth = prediction & valid, truth & valid
     if tubular:

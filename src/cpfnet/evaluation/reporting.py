@@ -13,6 +13,7 @@ from cpfnet.evaluation.scores import BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PRE
 from cpfnet.evaluation.tables import number, pooled_table, reader_tables, score_tables, title_of
 from cpfnet.planning import Labels
 from cpfnet.report import figures, page
+from cpfnet.report.calibration import calibration_section
 
 
 def _tiles(scores: Scores) -> page.Tiles:
@@ -82,6 +83,13 @@ def _pictures(
     return out
 
 
+def _calibration(scores: Scores) -> list[page.Section]:
+    own = {row["case"] for row in scores.rows if row["prediction"] == PREDICTION}
+    pixels = f"the pixels of {len(own)} case{'s' * (len(own) != 1)} together (the table of scores has means over cases)"
+    unit = scores.protocol["distance unit"]
+    return calibration_section({"as predicted": scores.calibration}, unit=unit, pixels=pixels)
+
+
 def sections(
     scores: Scores, items: Sequence[Item], definitions: Labels, *, window: tuple[float, float] | None = None
 ) -> list[page.Section]:
@@ -98,6 +106,7 @@ def sections(
         page.Section("Beside the other readers", reader_tables(scores)),
         *score_tables(scores),
         page.Section("Pixels of all cases pooled", pooled_table(scores)),
+        *_calibration(scores),
         page.Section("Spread over cases", _boxes(scores)),
         page.Section("Best, median and worst case", _pictures(scores, items, definitions, window)),
         page.Section("Protocol", [page.Pairs([(k.capitalize(), v) for k, v in scores.protocol.items()])]),

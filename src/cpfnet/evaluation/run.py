@@ -15,6 +15,7 @@ from cpfnet import labels
 from cpfnet.cores import cores
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation import calibration, metrics
+from cpfnet.evaluation.calibration import Tallies, Tally
 from cpfnet.evaluation.cases import Item, load_masks
 from cpfnet.evaluation.confusion import boxes, confusion, counts_of, union
 from cpfnet.evaluation.guide import guide_metrics, guide_sums
@@ -51,8 +52,9 @@ def _score_pair(
     spacing: tuple[float, ...] | None,
     tolerance: float,
     probability: np.ndarray | None,
+    tallies: Tallies,
 ) -> list[dict[str, Any]]:
-    """Rows of one prediction against one reader: background, every class, and their means."""
+    """Rows of one prediction against one reader: background, every class, and their means; ``tallies`` of probabilities are added to."""
     # What does not count is background in both from here on.
     prediction, truth = prediction * valid, truth * valid
     places = boxes(prediction), boxes(truth)
@@ -64,8 +66,13 @@ def _score_pair(
             box = union(places, member, truth.ndim)
             a, b = member[prediction[box]], member[truth[box]]
             if probability is not None:
-                values["auc"] = metrics.auc(probability[index], member[truth], valid)
-                values |= calibration.scores(probability[index], member[truth], valid)
+                plane, inside = probability[index], member[truth]
+                values["auc"] = metrics.auc(plane, inside, valid)
+                if (tally := calibration.tally(plane, inside, valid)) is not None:
+                    values |= tally.scores
+                    band = calibration.near_boundary(inside, valid, spacing)
+                    near = Tally.of(plane[band], inside[band])
+                    tallies.setdefault(definitions.classes[index].name, []).append((tally, near))
             if definitions.classes[index].tubular:
                 values |= {"cldice": cldice(a, b), "thin_recall": thin_recall(a, b)}
             values |= metrics.surface(a, b, spacing, tolerance=tolerance)
@@ -88,10 +95,11 @@ def _score_pair(
 
 @dataclass(frozen=True)
 class _Scored:
-    """One case: its rows, the guide's sums for each (reader, region), whether it has millimetres, and notes on reading it."""
+    """One case: its rows, the guide's sums for each (reader, region), tallies, whether it has millimetres, and notes on reading it."""
 
     rows: list[dict[str, Any]]
     sums: dict[tuple[str, str], np.ndarray]
+    tallies: Tallies
     has_mm: bool
     notes: tuple[str, ...]
 
@@ -110,7 +118,8 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
     head = {"case": item.case, "patient": item.patient or item.case}
     spacing = None if masks.affine is None else spacing_of(masks.affine)
     rows: list[dict[str, Any]] = []
-    sums = {}
+    sums: dict[tuple[str, str], np.ndarray] = {}
+    tallies: Tallies = {}
     for name, reader, codes, truth in pairs:
         annotated = truth != labels.IGNORED
         if name != PREDICTION:  # what a reader did not annotate counts no more than what the other did not
@@ -132,6 +141,7 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
             spacing=spacing,
             tolerance=tolerance,
             probability=masks.probability if name == PREDICTION else None,
+            tallies=tallies,
         )
         rows += [head | {"prediction": name, "reader": reader} | row for row in scored]
         if name == PREDICTION:
@@ -148,7 +158,7 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
         for label in dict.fromkeys(row["class"] for row in own):
             mean = mean_rows([row for row in own if row["class"] == label])
             rows.append(head | {"prediction": PREDICTION, "reader": ALL_READERS, "class": label} | mean)
-    return _Scored(rows, sums, masks.affine is not None, masks.notes)
+    return _Scored(rows, sums, tallies, masks.affine is not None, masks.notes)
 
 
 def evaluate(
@@ -238,6 +248,7 @@ def evaluate(
         rows=rows,
         guide=guide_metrics([scored.sums for scored in done], guide_batch),
         pooled=pooled(rows, (c.name for c in definitions.classes), ranks),
+        calibration=calibration.of_cases([scored.tallies for scored in done]),
         protocol=protocol_of(chosen, definitions, tolerance, units.pop(), guide_batch, allow_missing)
         | (protocol or {}),
         warnings=[*warnings_of(chosen, rows), *notes],

@@ -130,6 +130,7 @@ class Scores:
         guide: the practical guide's own metric, one entry a reader and region: ``reader, region, guide_dice,
             guide_iou, batch, batches, cases``.
         pooled: the pixels of all cases together, one entry a prediction, reader and class; see `cpfnet.evaluation.pooling.pooled`.
+        calibration: of each class that has probabilities in every case, over the pixels of all cases; see `cpfnet.evaluation.calibration.figures`.
         protocol: how all this was measured, in words.
         warnings: what a reader of the numbers should know.
         seed: of the bootstrap.
@@ -139,6 +140,7 @@ class Scores:
     rows: list[dict[str, Any]]
     guide: list[dict[str, Any]] = field(default_factory=list)
     pooled: list[dict[str, Any]] = field(default_factory=list)
+    calibration: dict[str, dict[str, Any]] = field(default_factory=dict)
     protocol: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     seed: int = 0
@@ -200,6 +202,7 @@ class Scores:
                 "seed": self.seed,
                 "guide": self.guide,
                 "pooled": self.pooled,
+                "calibration": self.calibration,
                 "aggregates": self.aggregates,
                 "rows": self.rows,
             }

@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say: diagrams and figures before and after the temperature, as a section of a page."""
+"""Do the probabilities mean what they say: diagrams and figures, of training before and after the temperature, as a section of a page."""
 
 from __future__ import annotations
 
@@ -20,26 +20,32 @@ _COLUMNS = {
 }
 
 
-def calibration_section(calibration: Mapping[str, Any], *, unit: str) -> list[Section]:
+def calibration_section(
+    moments: Mapping[str, Mapping[str, Mapping[str, Any]]], *, unit: str, pixels: str, remark: str = ""
+) -> list[Section]:
     """A section for `cpfnet.report.page.render`; none where nothing is known.
 
     Args:
-        calibration: from ``metrics.json`` of a Model: ``cases``, ``temperature``, and ``before`` and ``after`` it, of each class
-            the figures of `cpfnet.evaluation.calibration.figures`.
+        moments: one, or ``before`` and ``after`` the temperature: of each class the figures of `cpfnet.evaluation.calibration.figures`.
         unit: of the band around the boundary, ``"mm"`` or ``"pixels"``.
+        pixels: in words, those that were counted.
+        remark: what else a reader should know.
     """
-    if not calibration:
+    classes = list(next(iter(moments.values()), {}))
+    if not classes:
         return []
-    moments = [when for when in ("before", "after") if when in calibration]
-    classes = list(calibration["before"])
     rows = []
     for name in classes:
-        for when in moments:
-            values = [calibration[when][name][key] for key in _COLUMNS]
+        for when, figures in moments.items():
+            values = [figures[name][key] for key in _COLUMNS]
             heading = name if len(moments) == 1 else f"{name}, {when}"
             rows.append([heading, *("–" if value is None else f"{value:.4f}" for value in values)])
-    blocks: list[Block] = [Table(["Class", *_COLUMNS.values()], rows), Text([_note(calibration, unit)])]
-    if uri := reliability({name: {when: calibration[when][name]["band"] for when in moments} for name in classes}):
+    note = (
+        f"Over {pixels}; each class against all else. ECE: mean difference between probability and share of the class, "
+        f"in 15 bins. Near the boundary: at most 3 {unit} from it. {remark}"
+    )
+    blocks: list[Block] = [Table(["Class", *_COLUMNS.values()], rows), Text([note.strip()])]
+    if uri := reliability({name: {when: moments[when][name]["band"] for when in moments} for name in classes}):
         caption = (
             "Near the boundary: the share of pixels that are of the class, over the probability that they are given. On the "
             "dashed line the two agree; below it the model is too sure of the class. Bars: the share of the pixels"
@@ -51,27 +57,11 @@ def calibration_section(calibration: Mapping[str, Any], *, unit: str) -> list[Se
     return [Section("Calibration", blocks)]
 
 
-def _note(calibration: Mapping[str, Any], unit: str) -> str:
-    cases, value = calibration["cases"], calibration["temperature"]
-    said = (
-        f"Over the pixels of {cases} validation case{'s' * (cases != 1)}, on the network's grid; each class against all else. "
-        f"ECE: mean difference between probability and share of the class, in 15 bins. Near the boundary: at most 3 {unit} from it. "
-    )
-    if "after" in calibration:
-        said += (
-            f"The temperature, {value:g}, was fitted on these very cases; so that none judges what it helped to fit, each case "
-            "stands after it at the temperature that the others gave. They also chose the epoch: on other images all of it may be worse."
-        )
-    else:
-        said += "No temperature was fitted; the cases also chose the epoch: on other images this may be worse."
-    return said
-
-
 def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
     """One panel a class, one line before and after.
 
     Args:
-        panels: class → "before", "after" → `cpfnet.evaluation.calibration.Tally.diagram`.
+        panels: class → moment (one, or before and after) → `cpfnet.evaluation.calibration.Tally.diagram`.
 
     Returns:
         SVG data URI; "" where no class has pixels.

@@ -239,7 +239,7 @@ class _Second:
             for (own, counted), band in zip(readers, bands[k], strict=True):
                 for where, index in (("everywhere", np.flatnonzero(counted)), ("band", band)):
                     truth = members[own.ravel()[index]]
-                    one = Tally.of(plane.ravel()[index], truth, weight=1 / len(readers))
+                    one = Tally.of(plane.ravel()[index], truth) * (1 / len(readers))
                     earlier = self._tallies.get((when, k, where))
                     self._tallies[when, k, where] = one if earlier is None else earlier + one
 

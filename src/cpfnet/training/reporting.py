@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from cpfnet.data.dataset import Dataset
 from cpfnet.evaluation import reporting
@@ -67,6 +68,7 @@ def write_report(
         protocol = {"chosen": "validation cases"} | as_fitted([model])
         scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
         scores.warnings[:0] = warnings
+        scores.calibration = {}  # told below, before and after the temperature
         scored = reporting.sections(scores, items, model.plan.labels)
     fitted, plan = model.fitted, model.plan
     facts = [
@@ -86,7 +88,7 @@ def write_report(
     unit = "mm" if fitted.spacing_low else "pixels"
     trust = [
         page.Section("Fitted on the validation cases", [page.Pairs(fits)]),
-        *calibration_section(model.metrics["calibration"], unit=unit),
+        *calibration(model.metrics["calibration"], unit),
     ]
     curves = [section for section in run if section.title in ("Training", "Curves")]
     rest = [section for section in run if section not in curves]
@@ -97,6 +99,22 @@ def write_report(
         sections=[*curves, *scored, *trust, *rest],
         overwrite=True,
     )
+
+
+def calibration(found: Mapping[str, Any], unit: str) -> list[page.Section]:
+    """Of ``metrics.json``'s ``calibration``."""
+    moments = {when: found[when] for when in ("before", "after") if when in found}
+    if not moments:
+        return []
+    remark = "No temperature was fitted; the cases also chose the epoch: on other images this may be worse."
+    if "after" in moments:
+        remark = (
+            f"The temperature, {found['temperature']:g}, was fitted on these very cases; so that none judges what it helped to fit, each case "
+            "stands after it at the temperature that the others gave. They also chose the epoch: on other images all of it may be worse."
+        )
+    cases = f"{found['cases']} validation case{'s' * (found['cases'] != 1)}"
+    pixels = f"the pixels of {cases} together (the table of scores has means over cases), on the network's grid"
+    return calibration_section(moments, unit=unit, pixels=pixels, remark=remark)
 
 
 def _origin(plan: Plan) -> str:
