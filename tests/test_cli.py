@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cpfnet.cli import main
+from cpfnet.errors import CpfnetError
 from tests.data import make_images_dataset
 
 SMALL = [
@@ -286,3 +287,7 @@ def test_a_defect_quotes_no_values(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "ValueError: Unable to convert … to … object" in done.stderr
     assert "Erika" not in done.stdout + done.stderr
+
+
+def test_the_folder_one_stands_in_is_called_so():
+    assert str(CpfnetError("no labelled case", where=Path())) == "this folder: no labelled case"

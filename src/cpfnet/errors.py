@@ -42,7 +42,8 @@ class CpfnetError(Exception):
         super().__init__(what)  # the one positional argument: so it survives pickling between processes
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
+        place = "this folder" if self.where == "." else self.where
+        text = f"{place}: {self.what}" if place else self.what
         return f"{text}\n  → {self.mend}" if self.mend else text
 
 

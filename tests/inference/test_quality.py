@@ -106,6 +106,10 @@ class TestAssess:
         assert told.dice == pytest.approx(0.4)
         assert told.look == "less sure than 9 in 10 of 20 validation cases: confidence 0.700, theirs 0.800 or more"
 
+    def test_figures_that_are_nearly_equal_are_told_apart(self):
+        known = KNOWN.model_copy(update={"lowest": 0.99706})
+        assert "confidence 0.9969, theirs 0.9971 or more" in quality.assess((0.99692, None), [known], TWO).look
+
     def test_a_structure_that_was_always_there_is_missing(self):
         told = quality.assess((None, 0.9), [KNOWN], TWO)
         assert told.look == "no liver found, and all 20 validation cases had it"

@@ -74,7 +74,11 @@ def test_a_wild_name_is_told_all_names() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("cpfnet", {"stem_strides": 1}, "no option 'stem_strides'(.|\n)*its options are stem_stride"),
+        (
+            "cpfnet",
+            {"stem_strides": 1},
+            "no option 'stem_strides'(.|\n)*did you mean 'stem_stride'. its options are stem_stride",
+        ),
         ("resnet34-unet", {"pretrained": True}, "it has no options"),
         ("unet", {"widths": [8, 16]}, "give 5 whole numbers"),
         ("unet", {"widths": "wide"}, "widths = 'wide'"),

@@ -146,7 +146,8 @@ def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], la
     if missed:
         look = f"no {', '.join(missed)} found, and all {count} validation cases had it"
     elif confidence < lowest:
-        look = f"less sure than 9 in 10 of {count} validation cases: confidence {confidence:.3f}, theirs {lowest:.3f} or more"
+        digits = next((n for n in range(3, 9) if f"{confidence:.{n}f}" != f"{lowest:.{n}f}"), 9)
+        look = f"less sure than 9 in 10 of {count} validation cases: confidence {confidence:.{digits}f}, theirs {lowest:.{digits}f} or more"
     return Assessment(confidence, dice, error, look)
 
 

@@ -139,9 +139,11 @@ def build(
     accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "spatial_dims"]
     unknown = [option for option in options if option not in accepted]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        near = difflib.get_close_matches(unknown[0], accepted, n=1)
         raise NetworkError(
             f"{name} has no option {', '.join(map(repr, unknown))}",
-            mend=f"its options are {', '.join(accepted)}" if accepted else "it has no options",
+            mend=(f"did you mean {near[0]!r}? " if near else "")
+            + (f"its options are {', '.join(accepted)}" if accepted else "it has no options"),
         )
     known = {key: value for key, value in (hints or {}).items() if key in accepted}
     network = builder(in_channels, classes, spatial_dims=spatial_dims, **known | options)
