@@ -213,6 +213,26 @@ class TestFit:
         assert found.calibration["before"]["b"]["ece"] == pytest.approx(tally.ece)
         assert found.calibration["before"]["b"]["brier"] == pytest.approx(tally.brier)
 
+    def test_a_temperature_that_helps_background_alone_is_not_kept(self, make) -> None:
+        """Far from the boundary the network is right and too unsure of it, near it too sure: sharpened it gains over all pixels, and loses there."""
+        one = Labels(classes=[THREE.classes[0]])
+        cases = make(4, one)
+        for number, case in enumerate(cases):
+            rng = np.random.default_rng(number)
+            codes = np.zeros((1, 48, 52), np.uint8)
+            codes[0, 14:34, 15:37] = 1
+            drawn = np.roll(codes[0], rng.integers(-2, 3, 2), (0, 1))
+            margin = np.where(drawn == 1, 1.0, -1.0) * 0.8
+            np.save(case.folder / "codes.npy", codes)
+            np.save(case.folder / "image.npy", np.stack([np.zeros_like(margin), margin]).astype(np.float32))
+        found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
+        assert found.values["temperature"] == 1
+        assert "near the boundary" in found.notes["temperature"]
+        assert (
+            temperature.best(np.array([temperature.curve(softmax(c.image(), axis=0), c.codes(), one) for c in cases]))
+            < 0.6
+        )
+
     def test_the_end_of_the_range_is_called_so(self, make) -> None:
         cases = make(3, THREE)
         found = fit(lambda array: softmax(0.2 * array, axis=0), cases, plan_for(THREE))

@@ -10,8 +10,9 @@ optimistic, and only the calibration is told for each case at a temperature that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def fit(
     """
     found = Findings()
     decided = not plan.labels.exclusive or len(plan.labels.classes) == 1
-    chosen, curves, counts = [], [], []
+    chosen, curves, near, counts = [], [], [], []
     for done, case in enumerate(cases):
         advance(done, 2 * len(cases))
         probabilities, codes = segment(np.asarray(case.image())), case.codes()
@@ -76,11 +77,12 @@ def fit(
         if losses is not None:
             chosen.append(case)
             curves.append(losses)
+            near.append(temperature.curve(probabilities, _near_boundaries(case, plan), plan.labels))
             counts.append(_histograms(probabilities, codes, plan) if decided else [])
         del probabilities  # before the next case's are made
     if not chosen:
         return Findings.none("no pixel of the validation cases counts")
-    value, left_out = _temperature(np.array(curves), found)
+    value, left_out = _temperature(np.array(curves), near, found)
     thresholds = _thresholds(counts, value, plan, found) if decided else [0.5]
 
     second = _Second(plan, value, thresholds)
@@ -98,8 +100,31 @@ def _planes(probabilities: np.ndarray, plan: Plan) -> np.ndarray:
     return probabilities[1:] if plan.labels.exclusive else probabilities
 
 
-def _temperature(curves: np.ndarray, found: Findings) -> tuple[float, list[float]]:
-    """The temperature for all to come, and for each of these cases the one that the others gave."""
+def _bands(own: np.ndarray, case: Cached, plan: Plan) -> Iterator[np.ndarray]:
+    """Of each class, where one reader of a case has pixels near its boundary (`calibration.near_boundary`)."""
+    spacing = plan.spatial.spacing or case.spacing
+    for members in membership(plan.labels).T:
+        yield calibration.near_boundary(members[own], own < OUTSIDE, spacing)
+
+
+def _near_boundaries(case: Cached, plan: Plan) -> np.ndarray:
+    """Its codes, far from the boundaries of all classes `OUTSIDE`."""
+    return np.stack(
+        [
+            np.where(reduce(np.logical_or, _bands(own, case, plan)), own, OUTSIDE).astype(np.uint8)
+            for own in case.codes()
+        ]
+    )
+
+
+def _temperature(curves: np.ndarray, near: Sequence[np.ndarray | None], found: Findings) -> tuple[float, list[float]]:
+    """The temperature for all to come, and for each of these cases the one that the others gave.
+
+    Args:
+        curves: of each case.
+        near: the same over the pixels near boundaries; None where there are none.
+        found: what was chosen is noted here.
+    """
     count = len(curves)
     if count < 2:
         found.notes["temperature"] = "1: one validation case cannot show whether another fits better"
@@ -114,6 +139,11 @@ def _temperature(curves: np.ndarray, found: Findings) -> tuple[float, list[float
         found.notes["temperature"] = (
             f"1: {value:g} is not shown to be better ({said}: a gain of {gain:.2g}, give or take {error:.2g})"
         )
+        return 1.0, [1.0] * count
+    there = [(curve, own) for curve, own in zip(near, left_out, strict=True) if curve is not None]
+    gains = [temperature.loss(curve, 1.0) - temperature.loss(curve, own) for curve, own in there]
+    if gains and np.mean(gains) < 0:  # sure background gains by it; where it matters, probabilities get worse
+        found.notes["temperature"] = f"1: {value:g} would lose {-np.mean(gains):.2g} near the boundary ({said})"
         return 1.0, [1.0] * count
     found.values["temperature"] = value
     end = "" if temperature.inside(value) else "; the end of what is tried"
@@ -202,12 +232,9 @@ class _Second:
             left_out: the temperature that the other cases gave.
         """
         labels, table = self.plan.labels, membership(self.plan.labels)
-        spacing = self.plan.spatial.spacing or case.spacing
         readers = [(own, own < OUTSIDE) for own in case.codes() if (own < OUTSIDE).any()]
-        bands = [  # as indices: masks of many classes need not fit into memory
-            [np.flatnonzero(calibration.near_boundary(members[own], counted, spacing)) for own, counted in readers]
-            for members in table.T
-        ]
+        # As indices: masks of many classes need not fit into memory.
+        bands = [[np.flatnonzero(band) for band in _bands(own, case, self.plan)] for own, _ in readers]
         self._tally("before", probabilities, readers, bands)
         calibrate(probabilities, left_out, exclusive=labels.exclusive)
         self._tally("after", probabilities, readers, bands)
@@ -236,8 +263,8 @@ class _Second:
         for k, (plane, members) in enumerate(
             zip(_planes(probabilities, self.plan), membership(self.plan.labels).T, strict=True)
         ):
-            for (own, counted), band in zip(readers, bands[k], strict=True):
-                for where, index in (("everywhere", np.flatnonzero(counted)), ("band", band)):
+            for (own, counted), band in zip(readers, bands, strict=True):
+                for where, index in (("everywhere", np.flatnonzero(counted)), ("band", band[k])):
                     truth = members[own.ravel()[index]]
                     one = Tally.of(plane.ravel()[index], truth) * (1 / len(readers))
                     earlier = self._tallies.get((when, k, where))
