@@ -165,7 +165,7 @@ def _text(protocol: Protocol, groups: dict[str, list[Row]], *, references: Seque
     parts = [_markdown(head, body), _beneath(protocol, every)]
     if len(groups) > 1:
         there = [name for name in references if name in groups] or list(groups)[:1]
-        parts += [_differences(protocol, groups, reference) for reference in there]
+        parts += dict.fromkeys(_differences(protocol, groups, reference) for reference in there)
     return "\n\n".join(parts) + "\n"
 
 

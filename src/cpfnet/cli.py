@@ -348,8 +348,8 @@ def predict(
         )
     _print_first(outcomes, out)
     if unknown := [model for model in loaded if model.fitted.quality is None]:
-        why = unknown[0].metrics.get("fitting", {}).get("quality", "not known")
-        say(f"Masks are not compared with validation cases ({why})")
+        why = (unknown[0].metrics.get("fitting") or {}).get("quality", "the Model does not say why")
+        say(f"Masks are not compared with validation cases: {why.removeprefix('not known: ').removeprefix('none: ')}")
     there = sum(outcome.there for outcome in outcomes)
     more = f" ({there} of them by an earlier run, left as they were)" if there else ""
     more += f", {len(skipped)} skipped" if skipped else ""

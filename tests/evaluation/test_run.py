@@ -212,6 +212,22 @@ def test_calibration_is_of_the_pixels_of_all_cases_and_near_their_boundaries(tmp
     assert Scores.load(tmp_path / "out").calibration == scores.calibration
 
 
+def test_calibration_of_a_class_that_is_nowhere_has_no_band(tmp_path):
+    label = {"label": png(tmp_path / "t.png", np.zeros((24, 31), np.uint8))}
+    missed = Item("d", None, {"label": png(tmp_path / "u.png", mask(1))})
+    items = [
+        Item(
+            "c", Segmentation(np.zeros((24, 31), np.uint8), probabilities=np.full((1, 24, 31), 0.25, np.float32)), label
+        ),
+        missed,
+    ]
+    scores = evaluate(items, VESSEL, allow_missing=True)
+    told = scores.calibration["vessel"]
+    assert (told["cases"], told["brier"], told["brier_band"]) == (1, 0.0625, None)
+    scores.save(tmp_path / "out")
+    assert Scores.load(tmp_path / "out").calibration == scores.calibration
+
+
 def test_without_probabilities_there_is_no_calibration(tmp_path):
     assert evaluate(make_items(tmp_path), VESSEL).calibration == {}
 

@@ -203,7 +203,7 @@ class TestTable:
         made = model(quality=None)
         made.metrics["fitting"] = {"quality": "not known: 2 validation cases"}
         said = self.run(tmp_path, made, folder_of(tmp_path, good=1, unsure=0.6))
-        assert said.count("Masks are not compared with validation cases (not known: 2 validation cases)") == 1
+        assert said.count("Masks are not compared with validation cases: 2 validation cases") == 1
 
     def test_nothing_to_look_at_is_no_table(self, tmp_path):
         assert "Look at" not in self.run(tmp_path, model(), folder_of(tmp_path, good=1))

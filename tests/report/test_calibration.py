@@ -8,7 +8,7 @@ import pytest
 from cpfnet.evaluation.calibration import Tally, figures
 from cpfnet.report.calibration import calibration_section
 from cpfnet.report.page import Figure, Section, Table, Text
-from cpfnet.training.reporting import calibration as of_training
+from cpfnet.training.reporting import validation_calibration as of_training
 
 
 def told(power: float) -> dict:

@@ -14,6 +14,7 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.metrics import f1_score
 
 from cpfnet.evaluation.calibration import Tally
+from cpfnet.inference.quality import assess
 from cpfnet.labels import IGNORED, OUTSIDE
 from cpfnet.planning import LabelClass, Labels, Plan
 from cpfnet.training import choices, temperature
@@ -125,7 +126,7 @@ class TestChoices:
         assert found.truth * found.scale == 5
         # All; without the single pixel; without what does not count either; without anything.
         np.testing.assert_allclose(found.dice_without([0, 3, 6, 8]), [2 * 2 / (4 + 2), 4 / 5, 4 / 5, 0])
-        assert choices.sizes_to_try([found]) == [0]  # a quarter of the five that are there is less than two
+        assert choices.sizes_to_try([found])[0] == [0]  # a quarter of the five that are there is less than two
 
     def test_no_size_is_tried_that_would_drop_a_small_structure_whole(self) -> None:
         """Of 100 pixels or more in each case a quarter may go, however large the spurious pieces are; of a class that is nowhere nothing."""
@@ -133,15 +134,16 @@ class TestChoices:
         mask[:20, :20], truth[30:, 30:] = True, True
         found = Pieces.of(mask, truth, np.ones_like(mask), scale=1.0)
         assert found.spurious.tolist() == [400]
-        assert choices.sizes_to_try([found])[-1] == 25
+        assert choices.sizes_to_try([found])[0][-1] == 25
+        assert "none above a quarter of 100 was tried" in choices.sizes_to_try([found])[1]
         larger = Pieces.of(mask, ~mask, np.ones_like(mask), scale=1.0)
-        assert choices.sizes_to_try([larger])[-1] == 300  # of 1,200
-        assert choices.sizes_to_try([larger, found])[-1] == 25
+        assert choices.sizes_to_try([larger])[0][-1] == 300  # of 1,200
+        assert choices.sizes_to_try([larger, found])[0][-1] == 25
         none = Pieces.of(mask, np.zeros_like(mask), np.ones_like(mask), scale=1.0)
-        assert choices.sizes_to_try([none]) == [0]
-        assert choices.sizes_to_try([none, found])[-1] == 25
+        assert choices.sizes_to_try([none])[0] == [0]
+        assert choices.sizes_to_try([none, found])[0][-1] == 25
         coarse = Pieces.of(mask, truth, np.ones_like(mask), scale=4.0)
-        assert choices.sizes_to_try([coarse])[-1] == 100  # of the file's 400
+        assert choices.sizes_to_try([coarse])[0][-1] == 100  # of the file's 400
 
     def test_few_cases_choose_nothing(self) -> None:
         index, why = choices.choose(np.array([[0.5, 0.9], [0.5, 0.9]]))
@@ -216,18 +218,24 @@ class TestFit:
     def test_a_temperature_that_helps_background_alone_is_not_kept(self, make) -> None:
         """Far from the boundary the network is right and too unsure of it, near it too sure: sharpened it gains over all pixels, and loses there."""
         one = Labels(classes=[THREE.classes[0]])
-        cases = make(4, one)
+        cases, calls = make(4, one), []
         for number, case in enumerate(cases):
             rng = np.random.default_rng(number)
             codes = np.zeros((1, 48, 52), np.uint8)
             codes[0, 14:34, 15:37] = 1
-            drawn = np.roll(codes[0], rng.integers(-2, 3, 2), (0, 1))
+            drawn = np.roll(codes[0], rng.integers(-3, 4, 2), (0, 1))
             margin = np.where(drawn == 1, 1.0, -1.0) * 0.8
             np.save(case.folder / "codes.npy", codes)
             np.save(case.folder / "image.npy", np.stack([np.zeros_like(margin), margin]).astype(np.float32))
         found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
         assert found.values["temperature"] == 1
-        assert "near the boundary" in found.notes["temperature"]
+        assert found.notes["temperature"].startswith("1, since near the boundary the Brier score would go from 0.")
+        assert "after" not in found.calibration
+        unsharpened = fit(
+            lambda array: softmax(array, axis=0), cases, plan_for(one), lambda done, total: calls.append((done, total))
+        )
+        assert unsharpened.values == found.values
+        assert calls == [*((n, 8) for n in range(8)), *((n, 12) for n in range(8, 12))]
         assert (
             temperature.best(np.array([temperature.curve(softmax(c.image(), axis=0), c.codes(), one) for c in cases]))
             < 0.6
@@ -291,6 +299,26 @@ class TestFit:
         (size,) = found.values["smallest"]
         assert 2 <= size <= 30
         assert "+" in found.notes["smallest"]
+
+    def test_quality_is_that_of_the_masks_as_written(self, make) -> None:
+        """Half of the cases have nothing but a speck, which is dropped: an empty mask is nothing to look at, and scores are those without specks."""
+        one = Labels(classes=[THREE.classes[0]])
+        cases = make(12, one)
+        for number, case in enumerate(cases):
+            rng = np.random.default_rng(number)
+            codes = np.zeros((1, 48, 52), np.uint8)
+            if number % 2:
+                codes[0, 10:30, 10:30] = 1
+            found = np.roll(codes[0], rng.integers(-2, 3, 2), (0, 1)) == 1
+            found[40:43, 40:43] = True
+            margin = np.where(found, 3.0, -3.0)
+            np.save(case.folder / "codes.npy", codes)
+            np.save(case.folder / "image.npy", np.stack([np.zeros_like(margin), margin]).astype(np.float32))
+        values = fit(lambda array: softmax(array, axis=0), cases, plan_for(one)).values
+        assert values["smallest"][0] in range(10, 101)
+        quality = values["quality"]
+        assert (quality.cases, quality.found) == (6, ())
+        assert assess((None,), [quality], one).look == ""
 
     def test_quality_is_that_of_the_calibrated_network(self, make) -> None:
         one = Labels(classes=[THREE.classes[0]])

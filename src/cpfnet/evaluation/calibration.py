@@ -6,6 +6,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ BAND = 3.0
 """Half the width of the band around a boundary: mm, or pixels where there are no millimetres."""
 
 _CHUNK = 2**18  # pixels at once
+
+_TILE = {2: 512, 3: 64}
+"""Side of what `near_boundary` does at once, by the number of axes."""
 
 
 @dataclass(frozen=True)
@@ -111,22 +115,19 @@ def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, 
     out = np.zeros_like(truth)
     steps = spacing or (1.0,) * truth.ndim
     width = max(BAND, min(steps))
-    inside = truth & counted
-    (found,) = ndimage.find_objects(inside.view(np.uint8), max_label=1)
-    if found is None:
-        return out
     margins = [int(width / step) + 1 for step in steps]
-    box = tuple(slice(max(0, part.start - m), part.stop + m) for part, m in zip(found, margins, strict=True))
-    inside, outside, band = inside[box], ~truth[box] & counted[box], out[box]
-    # Part by part, each with what the band may reach beyond it: distances take 20 bytes a pixel.
-    length = max(1, 8 * _CHUNK // max(1, inside[0].size))
-    for start in range(0, len(inside), length):
-        first = max(0, start - margins[0])
-        part = slice(first, start + length + margins[0])
-        for kind, other in ((inside[part], outside[part]), (outside[part], inside[part])):
-            if other.any():
-                near = kind & (ndimage.distance_transform_edt(~other, sampling=steps) <= width)
-                band[start : start + length] |= near[start - first :][:length]
+    inside, outside = truth & counted, ~truth & counted
+    # Tile by tile, each with what the band may reach beyond it: distances take 50 bytes a pixel, and most tiles have no boundary.
+    for corner in product(*(range(0, size, _TILE[truth.ndim]) for size in truth.shape)):
+        tile = tuple(slice(start, start + _TILE[truth.ndim]) for start in corner)
+        first = [max(0, start - margin) for start, margin in zip(corner, margins, strict=True)]
+        wide = tuple(slice(f, part.stop + m) for f, part, m in zip(first, tile, margins, strict=True))
+        if not inside[wide].any() or not outside[wide].any():
+            continue
+        own = tuple(slice(part.start - f, part.stop - f) for part, f in zip(tile, first, strict=True))
+        for kind, other in ((inside, outside), (outside, inside)):
+            near = ndimage.distance_transform_edt(~other[wide], sampling=steps) <= width
+            out[tile] |= kind[tile] & near[own]
     return out
 
 
@@ -146,16 +147,14 @@ Tallies = dict[str, list[tuple[Tally, Tally]]]
 
 
 def of_cases(cases: Sequence[Tallies]) -> dict[str, dict[str, Any]]:
-    """The `figures` of each class over the pixels of all cases, the readers of a case counting together as one.
-
-    Classes that lack probabilities in some case are left out.
-    """
+    """The `figures` of each class over the pixels of all cases that have probabilities of it, with their number as ``cases``; the readers of a case count together as one."""
     out = {}
     for name in dict.fromkeys(name for case in cases for name in case):
-        if all(name in case for case in cases):
-            pairs = [(pair, 1 / len(case[name])) for case in cases for pair in case[name]]
-            whole, near = (reduce(operator.add, (pair[k] * weight for pair, weight in pairs)) for k in (0, 1))
-            out[name] = figures(whole, near)
+        own = [case[name] for case in cases if name in case]
+        whole, near = (
+            reduce(operator.add, (pair[k] * (1 / len(pairs)) for pairs in own for pair in pairs)) for k in (0, 1)
+        )
+        out[name] = figures(whole, near) | {"cases": len(own)}
     return out
 
 

@@ -84,8 +84,8 @@ def _pictures(
 
 
 def _calibration(scores: Scores) -> list[page.Section]:
-    own = {row["case"] for row in scores.rows if row["prediction"] == PREDICTION}
-    pixels = f"the pixels of {len(own)} case{'s' * (len(own) != 1)} together (the table of scores has means over cases)"
+    count = max((found["cases"] for found in scores.calibration.values()), default=0)
+    pixels = f"the pixels of {count} case{'s' * (count != 1)} together (the table of scores has means over cases)"
     unit = scores.protocol["distance unit"]
     return calibration_section({"as predicted": scores.calibration}, unit=unit, pixels=pixels)
 

@@ -130,7 +130,7 @@ class Scores:
         guide: the practical guide's own metric, one entry a reader and region: ``reader, region, guide_dice,
             guide_iou, batch, batches, cases``.
         pooled: the pixels of all cases together, one entry a prediction, reader and class; see `cpfnet.evaluation.pooling.pooled`.
-        calibration: of each class that has probabilities in every case, over the pixels of all cases; see `cpfnet.evaluation.calibration.figures`.
+        calibration: of each class that has probabilities; see `cpfnet.evaluation.calibration.of_cases`.
         protocol: how all this was measured, in words.
         warnings: what a reader of the numbers should know.
         seed: of the bootstrap.
@@ -179,7 +179,8 @@ class Scores:
         problem = _problem(data)
         if problem:
             raise FormatError(f"does not hold scores: {problem}", where=file, mend=mend)
-        return cls(**{f.name: _numbers(data[f.name]) for f in fields(cls) if f.init and f.name in data})
+        found = {f.name: data[f.name] for f in fields(cls) if f.init and f.name in data}
+        return cls(**{name: value if name == "calibration" else _numbers(value) for name, value in found.items()})
 
     @property
     def reader(self) -> str:

@@ -123,6 +123,11 @@ class Pieces:
         """Sizes of pieces that meet nothing of the class."""
         return self.size[(self.right == 0) & (self.wrong > 0)]
 
+    def known_dice(self, size: int) -> float | None:
+        """Dice when pieces below ``size`` are dropped; None where the class is neither there nor left."""
+        value = float(self.dice_without([size])[0])
+        return None if value == 1 and not self.truth else value
+
     def dice_without(self, sizes: Sequence[int]) -> np.ndarray:
         """Dice when pieces below each of these sizes are dropped."""
         dropped = np.searchsorted(self.size, sizes, side="left")
@@ -130,17 +135,24 @@ class Pieces:
         return _dice(right, wrong, self.truth)
 
 
-def sizes_to_try(cases: Sequence[Pieces]) -> list[int]:
-    """0, and up to 50 sizes from 2 to what drops all spurious pieces.
+def sizes_to_try(cases: Sequence[Pieces]) -> tuple[list[int], str]:
+    """0, and up to 50 sizes from 2 to what drops all spurious pieces; and in words what was not tried.
 
     None is above `SHARE` of the class in the case that has least of it: a limit that fits these cases must not take all that the next one has.
     """
     largest = max((case.spurious.max(initial=0) for case in cases), default=0)
-    least = min((case.truth * case.scale for case in cases if case.truth), default=0)
-    limit = min(max(2, np.floor(largest) + 1), np.floor(SHARE * least))
-    if largest == 0 or limit < 2:
-        return [0]
-    return [0, *np.unique(np.geomspace(2, limit, 50).round().astype(int)).tolist()]
+    if largest == 0:
+        return [0], ""
+    enough, least = (
+        max(2, np.floor(largest) + 1),
+        min((case.truth * case.scale for case in cases if case.truth), default=0),
+    )
+    limit = min(enough, np.floor(SHARE * least))
+    sizes = np.unique(np.geomspace(2, limit, 50).round().astype(int)).tolist() if limit >= 2 else []
+    return [
+        0,
+        *sizes,
+    ], f"none above a quarter of {least:g} was tried, of which one case has no more" if limit < enough else ""
 
 
 def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:

@@ -4,12 +4,14 @@ The cases are segmented twice, as `predict` does it, and let go of one by one: m
 first time gives the loss at a grid of temperatures (`temperature`) and the counts of probabilities (`choices.histogram`); the
 second time, calibrated and decided, the pieces and the calibration. Thresholds are those of calibrated probabilities.
 
-Nothing is kept that does not help on cases left out in turn. What chose the epoch chooses here, too: scores on the same cases are
+Nothing is kept that does not help on cases left out in turn, and no temperature that harms near boundaries, where it matters: then
+the second time is done again without it. What chose the epoch chooses here, too: scores on the same cases are
 optimistic, and only the calibration is told for each case at a temperature that the others gave.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -26,7 +28,7 @@ from cpfnet.preprocessing.decision import calibrate, decide
 from cpfnet.training import choices, temperature
 from cpfnet.training.cache import Cached
 from cpfnet.training.choices import Pieces
-from cpfnet.training.validation import Segment, dices, mean
+from cpfnet.training.validation import Segment, mean
 
 
 @dataclass
@@ -69,7 +71,7 @@ def fit(
     """
     found = Findings()
     decided = not plan.labels.exclusive or len(plan.labels.classes) == 1
-    chosen, curves, near, counts = [], [], [], []
+    chosen, curves, counts = [], [], []
     for done, case in enumerate(cases):
         advance(done, 2 * len(cases))
         probabilities, codes = segment(np.asarray(case.image())), case.codes()
@@ -77,20 +79,27 @@ def fit(
         if losses is not None:
             chosen.append(case)
             curves.append(losses)
-            near.append(temperature.curve(probabilities, _near_boundaries(case, plan), plan.labels))
             counts.append(_histograms(probabilities, codes, plan) if decided else [])
         del probabilities  # before the next case's are made
     if not chosen:
         return Findings.none("no pixel of the validation cases counts")
-    value, left_out = _temperature(np.array(curves), near, found)
-    thresholds = _thresholds(counts, value, plan, found) if decided else [0.5]
 
-    second = _Second(plan, value, thresholds)
-    for done, (case, own) in enumerate(zip(chosen, left_out, strict=True)):
-        advance(len(cases) + done, len(cases) + len(chosen))
-        second.add(segment(np.asarray(case.image())), case, own)
-    _smallest(second.pieces, plan, found)
-    found.values["quality"], found.notes["quality"] = quality.fit(second.confidences, second.dices, plan.labels)
+    def look_again(value: float, left_out: Sequence[float], before: int) -> _Second:
+        thresholds = _thresholds(counts, value, plan, found) if decided else [0.5]
+        second = _Second(plan, value, thresholds)
+        for done, (case, own) in enumerate(zip(chosen, left_out, strict=True), start=before):
+            advance(done, before + len(chosen))
+            second.add(segment(np.asarray(case.image())), case, own)
+        return second
+
+    value, left_out = _temperature(np.array(curves), found)
+    second = look_again(value, left_out, len(cases))
+    if (harm := second.harm_near_boundaries()) is not None:
+        found.values["temperature"] = 1.0
+        found.notes["temperature"] = f"1, since near the boundary {harm} (else {found.notes['temperature']})"
+        second = look_again(1.0, [1.0] * len(chosen), len(cases) + len(chosen))
+    sizes = _smallest(second.pieces, plan, found)
+    found.values["quality"], found.notes["quality"] = quality.fit(*second.as_written(sizes), plan.labels)
     found.calibration = second.calibration(len(chosen))
     return found
 
@@ -107,24 +116,8 @@ def _bands(own: np.ndarray, case: Cached, plan: Plan) -> Iterator[np.ndarray]:
         yield calibration.near_boundary(members[own], own < OUTSIDE, spacing)
 
 
-def _near_boundaries(case: Cached, plan: Plan) -> np.ndarray:
-    """Its codes, far from the boundaries of all classes `OUTSIDE`."""
-    return np.stack(
-        [
-            np.where(reduce(np.logical_or, _bands(own, case, plan)), own, OUTSIDE).astype(np.uint8)
-            for own in case.codes()
-        ]
-    )
-
-
-def _temperature(curves: np.ndarray, near: Sequence[np.ndarray | None], found: Findings) -> tuple[float, list[float]]:
-    """The temperature for all to come, and for each of these cases the one that the others gave.
-
-    Args:
-        curves: of each case.
-        near: the same over the pixels near boundaries; None where there are none.
-        found: what was chosen is noted here.
-    """
+def _temperature(curves: np.ndarray, found: Findings) -> tuple[float, list[float]]:
+    """The temperature for all to come, and for each of these cases the one that the others gave."""
     count = len(curves)
     if count < 2:
         found.notes["temperature"] = "1: one validation case cannot show whether another fits better"
@@ -139,11 +132,6 @@ def _temperature(curves: np.ndarray, near: Sequence[np.ndarray | None], found: F
         found.notes["temperature"] = (
             f"1: {value:g} is not shown to be better ({said}: a gain of {gain:.2g}, give or take {error:.2g})"
         )
-        return 1.0, [1.0] * count
-    there = [(curve, own) for curve, own in zip(near, left_out, strict=True) if curve is not None]
-    gains = [temperature.loss(curve, 1.0) - temperature.loss(curve, own) for curve, own in there]
-    if gains and np.mean(gains) < 0:  # sure background gains by it; where it matters, probabilities get worse
-        found.notes["temperature"] = f"1: {value:g} would lose {-np.mean(gains):.2g} near the boundary ({said})"
         return 1.0, [1.0] * count
     found.values["temperature"] = value
     end = "" if temperature.inside(value) else "; the end of what is tried"
@@ -172,23 +160,23 @@ def _thresholds(counts: list[list[list[np.ndarray]]], value: float, plan: Plan, 
         index, why = choices.choose(np.array(rows))
         chosen.append(choices.THRESHOLDS[index])
         whys.append(why)
-    if any(limit != choices.THRESHOLDS[0] for limit in chosen):
-        found.values["threshold"] = tuple(chosen)
+    found.values["threshold"] = tuple(chosen) if any(limit != choices.THRESHOLDS[0] for limit in chosen) else (0.5,)
     found.notes["threshold"] = _said(chosen, choices.THRESHOLDS[0], whys, plan)
     return chosen
 
 
-def _smallest(found_pieces: list[list[list[Pieces]]], plan: Plan, found: Findings) -> None:
+def _smallest(found_pieces: list[list[list[Pieces]]], plan: Plan, found: Findings) -> list[int]:
     chosen, whys = [], []
     for k in range(len(plan.labels.classes)):
-        sizes = choices.sizes_to_try([reader for case in found_pieces for reader in case[k]])
+        sizes, limit = choices.sizes_to_try([reader for case in found_pieces for reader in case[k]])
         rows = [np.mean([reader.dice_without(sizes) for reader in case[k]], axis=0) for case in found_pieces]
         index, why = choices.choose(np.array(rows))
         chosen.append(sizes[index])
-        whys.append(why)
+        whys.append(f"{why}; {limit}" if limit else why)
     if any(chosen):
         found.values["smallest"] = tuple(chosen)
     found.notes["smallest"] = _said(chosen, 0, whys, plan)
+    return chosen
 
 
 def _said(chosen: Sequence[float], neutral: float, whys: Sequence[str], plan: Plan) -> str:
@@ -212,15 +200,13 @@ class _Second:
 
     Attributes:
         pieces: of each case, of each class, of each reader.
-        confidences: of each case, of each class (`quality.confidences`).
-        dices: of each case, the mean over its classes; small pieces are still there, as they are to `quality.confidences`.
+        confidences: of each case, of each class (`quality.confidences`), small pieces included.
     """
 
     def __init__(self, plan: Plan, value: float, thresholds: Sequence[float]):
         self.plan, self.value, self.thresholds = plan, value, thresholds
         self.pieces: list[list[list[Pieces]]] = []
         self.confidences: list[tuple[float | None, ...]] = []
-        self.dices: list[float | None] = []
         self._tallies: dict[tuple[str, int, str], Tally] = {}
 
     def add(self, probabilities: np.ndarray, case: Cached, left_out: float) -> None:
@@ -241,7 +227,6 @@ class _Second:
         calibrate(probabilities, self.value / left_out, exclusive=labels.exclusive)
         classes = decide(probabilities, labels, self.thresholds)
         self.confidences.append(quality.confidences(probabilities, classes, labels))
-        self.dices.append(mean(dices(classes, case.codes(), labels)))
         scale = case.pixels / probabilities[0].size
         self.pieces.append(
             [
@@ -252,6 +237,24 @@ class _Second:
                 for k, members in enumerate(table.T)
             ]
         )
+
+    def as_written(self, sizes: Sequence[int]) -> tuple[list[tuple[float | None, ...]], list[float | None]]:
+        """Confidences and mean Dice of each case where pieces below ``sizes``, one a class, are dropped: as `predict` judges its masks."""
+        confidences, means = [], []
+        for sure, case in zip(self.confidences, self.pieces, strict=True):
+            left = [readers[0].size.max(initial=0) >= size for readers, size in zip(case, sizes, strict=True)]
+            confidences.append(tuple(value if there else None for value, there in zip(sure, left, strict=True)))
+            means.append(mean([mean([r.known_dice(size) for r in rs]) for rs, size in zip(case, sizes, strict=True)]))
+        return confidences, means
+
+    def harm_near_boundaries(self) -> str | None:
+        """How the temperature makes probabilities near the boundaries worse: surer background may be all that it gains."""
+        before, after = (
+            reduce(operator.add, bands).brier
+            for when in ("before", "after")
+            if (bands := [tally for (at, _, where), tally in self._tallies.items() if (at, where) == (when, "band")])
+        )
+        return f"the Brier score would go from {before:.4g} to {after:.4g}" if after > before else None
 
     def _tally(
         self,

@@ -68,7 +68,6 @@ def write_report(
         protocol = {"chosen": "validation cases"} | as_fitted([model])
         scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
         scores.warnings[:0] = warnings
-        scores.calibration = {}  # told below, before and after the temperature
         scored = reporting.sections(scores, items, model.plan.labels)
     fitted, plan = model.fitted, model.plan
     facts = [
@@ -88,7 +87,7 @@ def write_report(
     unit = "mm" if fitted.spacing_low else "pixels"
     trust = [
         page.Section("Fitted on the validation cases", [page.Pairs(fits)]),
-        *calibration(model.metrics["calibration"], unit),
+        *validation_calibration(model.metrics["calibration"], unit),
     ]
     curves = [section for section in run if section.title in ("Training", "Curves")]
     rest = [section for section in run if section not in curves]
@@ -96,12 +95,12 @@ def write_report(
         model.folder / "report.html",
         title=f"{plan.name}: training",
         subtitle=f"{plan.network.name}, {fitted.cases} cases",
-        sections=[*curves, *scored, *trust, *rest],
+        sections=[*curves, *(s for s in scored if s.title != trust[-1].title), *trust, *rest],
         overwrite=True,
     )
 
 
-def calibration(found: Mapping[str, Any], unit: str) -> list[page.Section]:
+def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Section]:
     """Of ``metrics.json``'s ``calibration``."""
     moments = {when: found[when] for when in ("before", "after") if when in found}
     if not moments:
