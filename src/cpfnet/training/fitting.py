@@ -94,7 +94,7 @@ def fit(
 
     value, left_out = _temperature(np.array(curves), found)
     second = look_again(value, left_out, len(cases))
-    if (harm := second.harm_near_boundaries()) is not None:
+    if value != 1 and (harm := second.harm_near_boundaries()) is not None:
         found.values["temperature"] = 1.0
         found.notes["temperature"] = f"1, since near the boundary {harm} (else {found.notes['temperature']})"
         second = look_again(1.0, [1.0] * len(chosen), len(cases) + len(chosen))
