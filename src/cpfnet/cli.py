@@ -368,7 +368,8 @@ def _print_first(outcomes: list[Any], out: Path) -> None:
     rows = []
     for outcome in first[:20]:
         quality = outcome.quality
-        dice = "not known" if quality.dice is None else f"{quality.dice:.2f}, errs by {quality.error:.2f}"
+        dice = "not known" if quality.dice is None else f"{quality.dice:.2f}"
+        dice += f", errs by {quality.error:.2f}" if quality.error is not None else ""
         rows.append([outcome.output.name, dice, quality.look])
     table("Look at these first", ["mask", "estimated Dice", "why"], rows, styles=["yellow"] * len(rows))
     if len(first) > len(rows):

@@ -75,7 +75,9 @@ def test_probabilities_bring_a_section_on_calibration(tmp_path):
     told = next(s for s in sections(evaluate(items, TWO), items, TWO) if s.title == "Calibration")
     assert [row[0] for row in told.blocks[0].rows] == ["a", "b <wide>"]
     (note,) = told.blocks[1].paragraphs
-    assert note.startswith("Over the pixels of 2 cases together (the table of scores has means over cases); each class")
+    assert note.startswith(
+        "Over the pixels of 2 cases together (the table of scores has means over cases), on the labels' own grid; each class"
+    )
     assert "temperature" not in told.blocks[2].caption
 
 

@@ -106,6 +106,10 @@ class TestAssess:
         assert told.dice == pytest.approx(0.4)
         assert told.look == "less sure than 9 in 10 of 20 validation cases: confidence 0.700, theirs 0.800 or more"
 
+    def test_one_in_ten_of_ten_or_fewer_is_less_than_all(self):
+        few = KNOWN.model_copy(update={"cases": 10})
+        assert quality.assess((0.7, None), [few], TWO).look.startswith("less sure than all 10 validation cases")
+
     def test_figures_that_are_nearly_equal_are_told_apart(self):
         known = KNOWN.model_copy(update={"lowest": 0.99706})
         assert "confidence 0.9969, theirs 0.9971 or more" in quality.assess((0.99692, None), [known], TWO).look
@@ -114,7 +118,11 @@ class TestAssess:
         told = quality.assess((None, 0.9), [KNOWN], TWO)
         assert told.look == "no liver found, and all 20 validation cases had it"
         assert (told.confidence, told.dice) == (pytest.approx(0.45), 0)
-        assert quality.assess((None, None), [KNOWN], TWO).dice == 0
+        nothing = quality.assess((None, None), [KNOWN], TWO)
+        assert (nothing.dice, nothing.error) == (
+            0,
+            None,
+        )  # by how much an estimate errs was measured where something was found
 
     def test_a_structure_that_may_be_absent_is_no_reason(self):
         assert quality.assess((0.9, None), [KNOWN], TWO).look == ""

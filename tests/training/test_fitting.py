@@ -135,7 +135,7 @@ class TestChoices:
         found = Pieces.of(mask, truth, np.ones_like(mask), scale=1.0)
         assert found.spurious.tolist() == [400]
         assert choices.sizes_to_try([found])[0][-1] == 25
-        assert "none above a quarter of 100 was tried" in choices.sizes_to_try([found])[1]
+        assert "at most 25 pixels were tried, a quarter of what one case has" in choices.sizes_to_try([found])[1]
         larger = Pieces.of(mask, ~mask, np.ones_like(mask), scale=1.0)
         assert choices.sizes_to_try([larger])[0][-1] == 300  # of 1,200
         assert choices.sizes_to_try([larger, found])[0][-1] == 25

@@ -85,7 +85,7 @@ def _pictures(
 
 def _calibration(scores: Scores) -> list[page.Section]:
     count = max((found["cases"] for found in scores.calibration.values()), default=0)
-    pixels = f"the pixels of {count} case{'s' * (count != 1)} together (the table of scores has means over cases)"
+    pixels = f"the pixels of {count} case{'s' * (count != 1)} together (the table of scores has means over cases), on the labels' own grid"
     unit = scores.protocol["distance unit"]
     return calibration_section({"as predicted": scores.calibration}, unit=unit, pixels=pixels)
 

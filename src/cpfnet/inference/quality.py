@@ -95,7 +95,7 @@ def fit(
     if count < LEAST_COMPARED:
         return (
             None,
-            f"not known: {what}; to compare predictions with takes {LEAST_COMPARED}, to estimate their Dice {LEAST_CASES}",
+            f"not known: {what}; it takes {LEAST_COMPARED} to compare predictions with, and {LEAST_CASES} to estimate their Dice",
         )
     x, y = np.array(known).T
     quality = Quality(
@@ -139,7 +139,8 @@ def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], la
     errors = [quality.error for quality in fitted if quality.error is not None]
     dice = error = None
     if len(factors) == len(errors) == len(fitted):
-        dice, error = float(_dice(float(np.mean(factors)), np.array(confidence))), float(np.mean(errors))
+        dice = float(_dice(float(np.mean(factors)), np.array(confidence)))
+        error = float(np.mean(errors)) if confidence else None  # measured where something was found
     lowest = float(np.mean([quality.lowest for quality in fitted]))
     count = min(quality.cases for quality in fitted)
     look = ""
@@ -147,7 +148,8 @@ def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], la
         look = f"no {', '.join(missed)} found, and all {count} validation cases had it"
     elif confidence < lowest:
         digits = next((n for n in range(3, 9) if f"{confidence:.{n}f}" != f"{lowest:.{n}f}"), 9)
-        look = f"less sure than 9 in 10 of {count} validation cases: confidence {confidence:.{digits}f}, theirs {lowest:.{digits}f} or more"
+        share = "all" if count <= 1 / LOW else "9 in 10 of"
+        look = f"less sure than {share} {count} validation cases: confidence {confidence:.{digits}f}, theirs {lowest:.{digits}f} or more"
     return Assessment(confidence, dice, error, look)
 
 

@@ -133,9 +133,11 @@ def _has_threshold(definitions: Labels) -> bool:
 
 
 def _lines(rule: str, above: Sequence[str], models: Sequence[Model]) -> dict[str, str]:
-    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it, and the pieces that are too small for the Models."""
+    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it, the temperature, and the pieces that are too small for the Models."""
     classes = models[0].plan.labels.classes
     sizes = np.min([np.broadcast_to(model.fitted.smallest, len(classes)) for model in models], axis=0)
     small = ", ".join(f"{c.name} below {size} pixels" for c, size in zip(classes, sizes, strict=True) if size > 1)
-    fitted = [part for part in (", ".join(above), small and f"pieces dropped: {small}") if part]
+    temperature = float(np.mean([model.fitted.temperature for model in models]))
+    softened = "" if temperature == 1 else f"temperature {temperature:.4g}"
+    fitted = [part for part in (", ".join(above), softened, small and f"pieces dropped: {small}") if part]
     return {"threshold": rule} | ({"fitted": "; ".join(fitted)} if fitted else {})

@@ -82,7 +82,7 @@ def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
             ax.plot([0, 1], [0, 1], color="#8a94a0", lw=1, ls="--")
             for colour, (when, line) in zip((COLOURS[1], COLOURS[0]), lines.items(), strict=False):
                 ax.plot(line["probability"], line["share"], color=colour, lw=1.6, marker="o", ms=3.5, label=when)
-            ax.set_title(name, loc="left")
+            ax.set_title(f"{name}, near the boundary", loc="left")
             ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="Probability", ylabel="Share of the class")
             ax.set_aspect("equal")
             if len(lines) > 1:

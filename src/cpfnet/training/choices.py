@@ -152,7 +152,7 @@ def sizes_to_try(cases: Sequence[Pieces]) -> tuple[list[int], str]:
     return [
         0,
         *sizes,
-    ], f"none above a quarter of {least:g} was tried, of which one case has no more" if limit < enough else ""
+    ], f"at most {limit:.0f} pixels were tried, a quarter of what one case has" if limit < enough else ""
 
 
 def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:

@@ -129,9 +129,8 @@ def _temperature(curves: np.ndarray, found: Findings) -> tuple[float, list[float
     gain, error = float((before - after).mean()), float((before - after).std(ddof=1)) / count**0.5
     said = f"negative log-likelihood {before.mean():.4g} → {after.mean():.4g} on {count} cases left out in turn"
     if gain <= error:  # the cases disagree
-        found.notes["temperature"] = (
-            f"1: {value:g} is not shown to be better ({said}: a gain of {gain:.2g}, give or take {error:.2g})"
-        )
+        within = f", within the standard error of {error:.2g}" if gain > 0 else ""
+        found.notes["temperature"] = f"1: {value:g} is not shown to be better ({said}{within})"
         return 1.0, [1.0] * count
     found.values["temperature"] = value
     end = "" if temperature.inside(value) else "; the end of what is tried"
