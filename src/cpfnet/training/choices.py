@@ -143,16 +143,11 @@ def sizes_to_try(cases: Sequence[Pieces]) -> tuple[list[int], str]:
     largest = max((case.spurious.max(initial=0) for case in cases), default=0)
     if largest == 0:
         return [0], ""
-    enough, least = (
-        max(2, np.floor(largest) + 1),
-        min((case.truth * case.scale for case in cases if case.truth), default=0),
-    )
-    limit = min(enough, np.floor(SHARE * least))
+    enough = max(2, np.floor(largest) + 1)
+    limit = min(enough, np.floor(SHARE * min((case.truth * case.scale for case in cases if case.truth), default=0)))
     sizes = np.unique(np.geomspace(2, limit, 50).round().astype(int)).tolist() if limit >= 2 else []
-    return [
-        0,
-        *sizes,
-    ], f"at most {limit:.0f} pixels were tried, a quarter of what one case has" if limit < enough else ""
+    left = f"at most {limit:.0f} pixels were tried, a quarter of what one case has" if limit < enough else ""
+    return [0, *sizes], left
 
 
 def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:
