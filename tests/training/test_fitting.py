@@ -184,6 +184,12 @@ def make(tmp_path: Path):
     return make
 
 
+def draw_again(case: Cached, codes: np.ndarray, margin: np.ndarray) -> None:
+    """Another truth, and how far the one class is ahead of the background in each pixel's logits."""
+    np.save(case.folder / "codes.npy", codes)
+    np.save(case.folder / "image.npy", np.stack([np.zeros_like(margin), margin]).astype(np.float32))
+
+
 def plan_for(labels: Labels) -> Plan:
     return images_plan().model_copy(update={"labels": labels})
 
@@ -225,8 +231,7 @@ class TestFit:
             codes[0, 14:34, 15:37] = 1
             drawn = np.roll(codes[0], rng.integers(-3, 4, 2), (0, 1))
             margin = np.where(drawn == 1, 1.0, -1.0) * 0.8
-            np.save(case.folder / "codes.npy", codes)
-            np.save(case.folder / "image.npy", np.stack([np.zeros_like(margin), margin]).astype(np.float32))
+            draw_again(case, codes, margin)
         found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
         assert found.values["temperature"] == 1
         assert found.notes["temperature"].startswith("1, since near the boundary the Brier score would go from 0.")
@@ -290,11 +295,10 @@ class TestFit:
             rng = np.random.default_rng(number)
             codes = np.zeros((1, 48, 52), np.uint8)
             codes[0, 10:30, 10:30] = 1
-            logits = np.stack([np.zeros((48, 52)), np.where(codes[0] == 1, 3.0, -3.0)]).astype(np.float32)
+            margin = np.where(codes[0] == 1, 3.0, -3.0)
             for row, column in rng.integers(34, 46, (12, 2)):
-                logits[1, row, column] = 2.0
-            np.save(case.folder / "codes.npy", codes)
-            np.save(case.folder / "image.npy", logits)
+                margin[row, column] = 2.0
+            draw_again(case, codes, margin)
         found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
         (size,) = found.values["smallest"]
         assert 2 <= size <= 30
@@ -312,8 +316,7 @@ class TestFit:
             found = np.roll(codes[0], rng.integers(-2, 3, 2), (0, 1)) == 1
             found[40:43, 40:43] = True
             margin = np.where(found, 3.0, -3.0)
-            np.save(case.folder / "codes.npy", codes)
-            np.save(case.folder / "image.npy", np.stack([np.zeros_like(margin), margin]).astype(np.float32))
+            draw_again(case, codes, margin)
         values = fit(lambda array: softmax(array, axis=0), cases, plan_for(one)).values
         assert values["smallest"][0] in range(10, 101)
         quality = values["quality"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -146,15 +146,17 @@ Tallies = dict[str, list[tuple[Tally, Tally]]]
 """Of one case: each class's, everywhere and near the boundary, a pair for each reader."""
 
 
+def summed(readers: Iterable[Sequence[tuple[Tally, Tally]]], where: int) -> Tally:
+    """All pairs' first (everywhere, 0) or second (near the boundary, 1) added up, the readers of a case counting together as one."""
+    return reduce(operator.add, (pair[where] * (1 / len(pairs)) for pairs in readers for pair in pairs))
+
+
 def of_cases(cases: Sequence[Tallies]) -> dict[str, dict[str, Any]]:
-    """The `figures` of each class over the pixels of all cases that have probabilities of it, with their number as ``cases``; the readers of a case count together as one."""
+    """The `figures` of each class over the pixels of all cases that have probabilities of it, with their number as ``cases``."""
     out = {}
     for name in dict.fromkeys(name for case in cases for name in case):
         own = [case[name] for case in cases if name in case]
-        whole, near = (
-            reduce(operator.add, (pair[k] * (1 / len(pairs)) for pairs in own for pair in pairs)) for k in (0, 1)
-        )
-        out[name] = figures(whole, near) | {"cases": len(own)}
+        out[name] = figures(summed(own, 0), summed(own, 1)) | {"cases": len(own)}
     return out
 
 

@@ -52,13 +52,13 @@ def _score_pair(
     spacing: tuple[float, ...] | None,
     tolerance: float,
     probability: np.ndarray | None,
-    tallies: Tallies,
-) -> list[dict[str, Any]]:
-    """Rows of one prediction against one reader: background, every class, and their means; ``tallies`` of probabilities are added to."""
+) -> tuple[list[dict[str, Any]], dict[str, tuple[Tally, Tally]]]:
+    """Rows of one prediction against one reader: background, every class, and their means; and of each class's probabilities the tallies."""
     # What does not count is background in both from here on.
     prediction, truth = prediction * valid, truth * valid
     places = boxes(prediction), boxes(truth)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    tallies = {}
     for index, member in enumerate(_members(definitions), start=-1):
         counts = counts_of(table, member)
         values = metrics.overlap(counts)
@@ -71,8 +71,7 @@ def _score_pair(
                 if (tally := calibration.tally(plane, inside, valid)) is not None:
                     values |= tally.scores
                     band = calibration.near_boundary(inside, valid, spacing)
-                    near = Tally.of(plane[band], inside[band])
-                    tallies.setdefault(definitions.classes[index].name, []).append((tally, near))
+                    tallies[definitions.classes[index].name] = tally, Tally.of(plane[band], inside[band])
             if definitions.classes[index].tubular:
                 values |= {"cldice": cldice(a, b), "thin_recall": thin_recall(a, b)}
             values |= metrics.surface(a, b, spacing, tolerance=tolerance)
@@ -90,7 +89,7 @@ def _score_pair(
     overlap = [{k: v for k, v in row.items() if k in rows[0]} for row in rows]
     rows.append({"class": MEAN} | mean_rows(rows[1:]))
     rows.append({"class": MEAN_WITH_BACKGROUND} | mean_rows(overlap))
-    return rows
+    return rows, tallies
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
                 mend="correct the region or the label, or leave the case out",
             )
         table = confusion(codes, truth, valid)
-        scored = _score_pair(
+        scored, told = _score_pair(
             codes,
             truth,
             table,
@@ -141,8 +140,9 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
             spacing=spacing,
             tolerance=tolerance,
             probability=masks.probability if name == PREDICTION else None,
-            tallies=tallies,
         )
+        for label, pair in told.items():
+            tallies.setdefault(label, []).append(pair)
         rows += [head | {"prediction": name, "reader": reader} | row for row in scored]
         if name == PREDICTION:
             if masks.probability is not None:

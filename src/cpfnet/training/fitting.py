@@ -11,16 +11,14 @@ optimistic, and only the calibration is told for each case at a temperature that
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from cpfnet.evaluation import calibration
-from cpfnet.evaluation.calibration import Tally
+from cpfnet.evaluation.calibration import Tallies, Tally
 from cpfnet.inference import quality
 from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Plan
@@ -200,13 +198,15 @@ class _Second:
     Attributes:
         pieces: of each case, of each class, of each reader.
         confidences: of each case, of each class (`quality.confidences`), small pieces included.
+        before, after: of each case, as it is and at the temperature that the others gave.
     """
 
     def __init__(self, plan: Plan, value: float, thresholds: Sequence[float]):
         self.plan, self.value, self.thresholds = plan, value, thresholds
         self.pieces: list[list[list[Pieces]]] = []
         self.confidences: list[tuple[float | None, ...]] = []
-        self._tallies: dict[tuple[str, int, str], Tally] = {}
+        self.before: list[Tallies] = []
+        self.after: list[Tallies] = []
 
     def add(self, probabilities: np.ndarray, case: Cached, left_out: float) -> None:
         """Judge one case.
@@ -220,9 +220,9 @@ class _Second:
         readers = [(own, own < OUTSIDE) for own in case.codes() if (own < OUTSIDE).any()]
         # As indices: masks of many classes need not fit into memory.
         bands = [[np.flatnonzero(band) for band in _bands(own, case, self.plan)] for own, _ in readers]
-        self._tally("before", probabilities, readers, bands)
+        self.before.append(self._tallies(probabilities, readers, bands))
         calibrate(probabilities, left_out, exclusive=labels.exclusive)
-        self._tally("after", probabilities, readers, bands)
+        self.after.append(self._tallies(probabilities, readers, bands))
         calibrate(probabilities, self.value / left_out, exclusive=labels.exclusive)
         classes = decide(probabilities, labels, self.thresholds)
         self.confidences.append(quality.confidences(probabilities, classes, labels))
@@ -249,35 +249,32 @@ class _Second:
     def harm_near_boundaries(self) -> str | None:
         """How the temperature makes probabilities near the boundaries worse: surer background may be all that it gains."""
         before, after = (
-            reduce(operator.add, bands).brier
-            for when in ("before", "after")
-            if (bands := [tally for (at, _, where), tally in self._tallies.items() if (at, where) == (when, "band")])
+            calibration.summed((pairs for case in cases for pairs in case.values()), 1).brier
+            for cases in (self.before, self.after)
         )
         return f"the Brier score would go from {before:.4g} to {after:.4g}" if after > before else None
 
-    def _tally(
+    def _tallies(
         self,
-        when: str,
         probabilities: np.ndarray,
         readers: list[tuple[np.ndarray, np.ndarray]],
         bands: list[list[np.ndarray]],
-    ) -> None:
-        for k, (plane, members) in enumerate(
-            zip(_planes(probabilities, self.plan), membership(self.plan.labels).T, strict=True)
-        ):
+    ) -> Tallies:
+        out: Tallies = {}
+        labels = self.plan.labels
+        classes = zip(labels.classes, _planes(probabilities, self.plan), membership(labels).T, strict=True)
+        for k, (label, plane, members) in enumerate(classes):
+            flat = plane.ravel()
             for (own, counted), band in zip(readers, bands, strict=True):
-                for where, index in (("everywhere", np.flatnonzero(counted)), ("band", band[k])):
-                    truth = members[own.ravel()[index]]
-                    one = Tally.of(plane.ravel()[index], truth) * (1 / len(readers))
-                    earlier = self._tallies.get((when, k, where))
-                    self._tallies[when, k, where] = one if earlier is None else earlier + one
+                truth = members[own.ravel()]
+                whole, near = (Tally.of(flat[index], truth[index]) for index in (np.flatnonzero(counted), band[k]))
+                out.setdefault(label.name, []).append((whole, near))
+        return out
 
     def calibration(self, count: int) -> dict[str, Any]:
         """Of each class before and after the temperature; without an after where the temperature is 1."""
         out: dict[str, Any] = {"cases": count, "temperature": self.value}
-        for when in ("before", "after") if self.value != 1 else ("before",):
-            out[when] = {
-                label.name: calibration.figures(self._tallies[when, k, "everywhere"], self._tallies[when, k, "band"])
-                for k, label in enumerate(self.plan.labels.classes)
-            }
+        out["before"] = calibration.of_cases(self.before)
+        if self.value != 1:
+            out["after"] = calibration.of_cases(self.after)
         return out

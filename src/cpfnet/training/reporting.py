@@ -85,17 +85,18 @@ def write_report(
     notes = model.metrics["fitting"]
     fits = [(title, notes[name]) for name, title in _FITTED.items() if name in notes]
     unit = "mm" if fitted.spacing_low else "pixels"
-    trust = [
-        page.Section("Fitted on the validation cases", [page.Pairs(fits)]),
-        *validation_calibration(model.metrics["calibration"], unit),
-    ]
+    calibration = validation_calibration(model.metrics["calibration"], unit)
+    told = {
+        section.title for section in calibration
+    }  # before and after the temperature; `evaluate` knows the latter only
+    trust = [page.Section("Fitted on the validation cases", [page.Pairs(fits)]), *calibration]
     curves = [section for section in run if section.title in ("Training", "Curves")]
     rest = [section for section in run if section not in curves]
     return page.render(
         model.folder / "report.html",
         title=f"{plan.name}: training",
         subtitle=f"{plan.network.name}, {fitted.cases} cases",
-        sections=[*curves, *(s for s in scored if s.title != trust[-1].title), *trust, *rest],
+        sections=[*curves, *(section for section in scored if section.title not in told), *trust, *rest],
         overwrite=True,
     )
 
