@@ -1,11 +1,13 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and telling their contents apart."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -72,3 +74,19 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
     finally:
         with suppress(OSError):  # its folder is no folder: then it was never made
             temporary.unlink(missing_ok=True)
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file's content, in hex; taken once unless size or time of change differ.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    status = file.stat()
+    return _sha256(file, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _sha256(file: Path, changed: int, size: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -11,6 +11,7 @@ A Model is self-contained: it moves between machines without its training data.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_validator
 
 from cpfnet.errors import CpfnetError, WeightsError, telling_what_lacks
-from cpfnet.files import replacing
+from cpfnet.files import replacing, sha256
 from cpfnet.planning import Count, Fraction, Plan, Positive, Strict, content_hash
 from cpfnet.settings import load_yaml, plain, read_yaml, write_yaml
 
@@ -212,15 +213,9 @@ class Model:
         Raises:
             OutputError: the folder cannot be written.
         """
-        from safetensors.torch import save as serialize
-
-        if self.state is None:
-            self.network()
-        assert self.state is not None  # network() has read it, or raised
         folder = Path(folder)
-        state = {key: value.detach().cpu().contiguous().clone() for key, value in self.state.items()}
         with replacing(folder / "weights.safetensors", overwrite=True) as temporary:
-            temporary.write_bytes(serialize(state, metadata={"plan": self.plan.hash}))
+            temporary.write_bytes(self._serialized())
         write_yaml(self.plan, folder / "plan.yaml")
         self.fitted = self.fitted.model_copy(update={"plan_hash": self.plan.hash})
         write_yaml(self.fitted, folder / "fitted.yaml")
@@ -230,6 +225,31 @@ class Model:
                 temporary.write_text(text, encoding="utf-8")
         self.folder = folder
         return folder
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over plan, weights and what was fitted: two Models with the same one give the same masks.
+
+        Raises:
+            WeightsError: the weights cannot be read.
+        """
+        parts = (self.plan.hash, self._weights_hash(), content_hash(self.fitted.model_dump(mode="json")))
+        return content_hash(parts)
+
+    def _weights_hash(self) -> str:
+        """SHA-256 of ``weights.safetensors``, as it lies in the folder or would be written."""
+        if self.state is None and self.folder is not None:
+            return sha256(self.folder / "weights.safetensors")
+        return hashlib.sha256(self._serialized()).hexdigest()
+
+    def _serialized(self) -> bytes:
+        from safetensors.torch import save as serialize
+
+        if self.state is None:
+            self.network()
+        assert self.state is not None  # network() has read it, or raised
+        state = {key: value.detach().cpu().contiguous().clone() for key, value in self.state.items()}
+        return serialize(state, metadata={"plan": self.plan.hash})
 
     def card(self) -> str:
         """The Model in words: what it is for, what it was fitted on, how well it did, what it is not for."""

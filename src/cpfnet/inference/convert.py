@@ -15,7 +15,7 @@ import numpy as np
 
 import cpfnet
 from cpfnet.errors import NetworkError, complaint
-from cpfnet.files import replacing
+from cpfnet.files import replacing, sha256
 from cpfnet.inference import exports
 from cpfnet.inference.exports import Record
 from cpfnet.inference.runtimes import installed, onnx_backend, openvino_backend
@@ -49,7 +49,7 @@ def prepared(model: Model) -> Path:
                 mend="run  cpfnet export MODEL --to onnx  where it is, and copy the Model folder again",
             )
         difference = write_onnx(model, graph, overwrite=True)
-        weights = exports.digest(model.folder / "weights.safetensors")  # type: ignore[operator]  # it has a folder
+        weights = sha256(model.folder / "weights.safetensors")  # type: ignore[operator]  # it has a folder
         exports.keep(model, Record(weights=weights, difference=difference))
     return graph
 

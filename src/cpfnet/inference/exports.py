@@ -10,13 +10,12 @@ All of it can be made again from the weights: it may be deleted, and is ignored 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from functools import cache
 from pathlib import Path
 
 from pydantic import Field
 
 from cpfnet.errors import CpfnetError
+from cpfnet.files import sha256
 from cpfnet.model import Model
 from cpfnet.planning import Fraction, Strict
 from cpfnet.settings import read_yaml, write_yaml
@@ -78,7 +77,7 @@ def record(model: Model) -> Record | None:
         return None
     with contextlib.suppress(CpfnetError):  # damaged, or of another version: it is made again
         found = read_yaml(Record, place / RECORD)
-        if found.weights == digest(model.folder / "weights.safetensors"):
+        if found.weights == sha256(model.folder / "weights.safetensors"):
             return found
     return None
 
@@ -90,15 +89,3 @@ def keep(model: Model, found: Record) -> None:
         OutputError: the folder cannot be written.
     """
     write_yaml(found, folder(model) / RECORD)
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file's content, taken once unless it changes."""
-    status = file.stat()
-    return _digest(file, status.st_mtime_ns, status.st_size)
-
-
-@cache
-def _digest(file: Path, changed: int, size: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
