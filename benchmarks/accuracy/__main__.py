@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from benchmarks.accuracy.kept import pack, unpack
 from benchmarks.accuracy.protocol import PROTOCOLS
 from benchmarks.accuracy.variants import ABLATION, NETWORKS, PLAIN, Variant
 from cpfnet.cli import fail
@@ -67,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="Markdown tables from the rows of all runs")
     table.add_argument("out", type=Path, nargs="?", default=OUT)
     table.add_argument("--into", type=Path, metavar="PAGE", help="put them between the marks of this page")
+    pack = commands.add_parser("pack", help="scores of all runs as one CSV and one JSON, for the repository")
+    pack.add_argument("out", type=Path, nargs="?", default=OUT)
+    pack.add_argument("--to", type=Path, required=True, metavar="NAME", help="the two files without their suffix")
+    unpack = commands.add_parser("unpack", help="lay packed runs as folders, for table and `cpfnet compare`")
+    unpack.add_argument("kept", type=Path, metavar="NAME", help="the two files without their suffix")
+    unpack.add_argument("--out", type=Path, default=OUT, help=f"a new folder (default: {OUT})")
     pictures = commands.add_parser("pictures", help="boundaries side by side, from judged runs")
     pictures.add_argument("out", type=Path, nargs="?", default=OUT)
     pictures.add_argument("--dataset", choices=PROTOCOLS, default="chestxray")
@@ -151,6 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.command == "table":
             _table(options)
+        elif options.command == "pack":
+            print(f"{pack(options.out, options.to)} runs, in {options.to}.csv and .json")
+        elif options.command == "unpack":
+            print(f"{unpack(options.kept, options.out)} runs, in {options.out}")
         elif options.command == "pictures":
             _pictures(options)
         elif _train(options):

@@ -19,7 +19,7 @@ import torch
 import cpfnet
 from benchmarks.accuracy import machine
 from benchmarks.accuracy.budget import Course, Pace
-from benchmarks.accuracy.runs import Bench, Row, judgement, row_name, write_json
+from benchmarks.accuracy.runs import Bench, Row, judgement, row_name, scores_name, write_json
 from cpfnet import labels
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError, TrainingError
@@ -66,7 +66,7 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
             "a run with another budget lies here", where=place, mend="give the budget of then, or another --out"
         )
 
-    judged = place / ("scores-mirrored" if bench.mirrored else "scores")
+    judged = place / scores_name(bench.mirrored)
     numbered, masks = judged / "numbered", judged / "predictions"
     plan = cpfnet.plan(dataset, weights="none", say=lambda message: None)  # for its mirroring and overlap alone
     began = time.monotonic()

@@ -94,7 +94,7 @@ class Bench:
             scores = cpfnet.evaluate(
                 dataset,
                 model,
-                out=place / ("scores-mirrored" if self.mirrored else "scores"),
+                out=place / scores_name(self.mirrored),
                 split="test",
                 threshold_on=self.protocol.threshold_on,
                 device=self.device,
@@ -180,7 +180,6 @@ def judgement(dataset: Path, scores: Scores) -> dict[str, Any]:
     whole = scores.as_dict()
     cases = load(dataset).cases
     names = {split: [case.id for case in cases if case.labels and case.split == split] for split in ("train", "val")}
-    reader = scores.reader
     return {
         "cases": {
             "train": len(names["train"]),
@@ -189,13 +188,23 @@ def judgement(dataset: Path, scores: Scores) -> dict[str, Any]:
         },
         "protocol": whole["protocol"],
         "warnings": whole["warnings"],
-        "scores": [a for a in whole["aggregates"] if (a["prediction"], a["reader"]) == (PREDICTION, reader)],
-        "guide": [entry for entry in whole["guide"] if entry["reader"] == reader],
+        "scores": judged_scores(scores),
+        "guide": [entry for entry in whole["guide"] if entry["reader"] == scores.reader],
     }
+
+
+def judged_scores(scores: Scores) -> list[dict[str, Any]]:
+    """The aggregates of the prediction against the reader that counts, as JSON data."""
+    whole = scores.as_dict()["aggregates"]
+    return [entry for entry in whole if (entry["prediction"], entry["reader"]) == (PREDICTION, scores.reader)]
 
 
 def row_name(mirrored: bool) -> str:
     return "row-mirrored.json" if mirrored else "row.json"
+
+
+def scores_name(mirrored: bool) -> str:
+    return "scores-mirrored" if mirrored else "scores"
 
 
 def rows(out: Path) -> list[Row]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import cpfnet
 from benchmarks.accuracy.protocol import PROTOCOLS, Protocol
-from benchmarks.accuracy.runs import Row
+from benchmarks.accuracy.runs import Row, scores_name
 from benchmarks.accuracy.variants import ABLATION, NETWORKS
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
 from cpfnet.evaluation.metrics import METRICS
@@ -216,7 +216,7 @@ def _beneath(protocol: Protocol, rows: Sequence[Row]) -> str:
 
 def _differences(protocol: Protocol, groups: dict[str, list[Row]], reference: str) -> str:
     """Paired differences to one network, by `cpfnet.compare`; why not, where that cannot be."""
-    folder = "scores-mirrored" if next(iter(groups.values()))[0]["mirrored"] else "scores"
+    folder = scores_name(next(iter(groups.values()))[0]["mirrored"])
     lacking = [
         name
         for name, group in groups.items()

@@ -18,13 +18,14 @@ from PIL import Image
 import cpfnet
 from benchmarks.accuracy import budget, nnunet
 from benchmarks.accuracy.__main__ import main
+from benchmarks.accuracy.kept import pack, unpack
 from benchmarks.accuracy.pictures import boundaries
 from benchmarks.accuracy.protocol import PROTOCOLS, STARE, evenly, parts, write_dataset
 from benchmarks.accuracy.runs import Bench, rows
 from benchmarks.accuracy.table import fill, seed_means, tables
 from benchmarks.accuracy.variants import PLAIN, Variant
 from cpfnet.data.dataset import load
-from cpfnet.errors import DatasetError, OutputError, TrainingError
+from cpfnet.errors import DatasetError, FormatError, OutputError, TrainingError
 from tests.data import make_images_dataset, shared, write_raster
 
 DRIVE = [str(n) for n in range(21, 41)]
@@ -228,10 +229,11 @@ def test_tables_stand_between_their_marks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["networks", "ablation", "nnunet"])
-def test_the_page_says_what_the_kept_rows_say(part: str) -> None:
+def test_the_page_says_what_the_kept_results_say(part: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
+    unpack(root / "benchmarks" / "accuracy" / "results" / part, tmp_path)
     page = (root / "docs" / "background" / "accuracy.md").read_text(encoding="utf-8")
-    for mark, text in tables(rows(root / "benchmarks" / "accuracy" / "results" / part)).items():
+    for mark, text in tables(rows(tmp_path)).items():
         assert f"<!-- {mark}: begin -->\n\n{text}\n<!-- {mark}: end -->" in page
 
 
@@ -296,6 +298,17 @@ def test_a_run_from_data_to_table_and_picture(tmp_path: Path) -> None:
 
     found = rows(tmp_path / "out")
     assert "| unet |" in tables(found)["ph2"]
+    assert pack(tmp_path / "out", tmp_path / "kept") == unpack(tmp_path / "kept", tmp_path / "again") == 1
+    assert tables(rows(tmp_path / "again")) == tables(found)
+    lines = (tmp_path / "kept.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(made["cases"]["judge"])
+    with pytest.raises(OutputError, match="is not empty"):
+        unpack(tmp_path / "kept", tmp_path / "again")
+    (tmp_path / "kept.csv").write_text("\n".join(lines[:1]))
+    with pytest.raises(FormatError, match="not what `pack` writes"):
+        unpack(tmp_path / "kept", tmp_path / "cut")
+    with pytest.raises(FormatError, match="cannot be read"):
+        unpack(tmp_path / "none", tmp_path / "none")
     shown = boundaries(found, ["unet"], tmp_path / "boundaries.png")
     assert set(shown) <= set(made["cases"]["judge"])
     with Image.open(tmp_path / "boundaries.png") as picture:
