@@ -232,14 +232,14 @@ def test_tables_stand_between_their_marks(tmp_path: Path) -> None:
 def test_the_page_says_what_the_kept_results_say(part: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     unpack(root / "benchmarks" / "accuracy" / "results" / part, tmp_path)
-    page = (root / "docs" / "background" / "accuracy.md").read_text(encoding="utf-8")
+    page = (root / "benchmarks" / "accuracy" / "measurements.md").read_text(encoding="utf-8")
     for mark, text in tables(rows(tmp_path)).items():
         assert f"<!-- {mark}: begin -->\n\n{text}\n<!-- {mark}: end -->" in page
 
 
 def test_docs_have_a_place_for_every_table(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text((Path(__file__).parents[2] / "docs" / "background" / "accuracy.md").read_text(encoding="utf-8"))
+    page.write_text((Path(__file__).parents[2] / "benchmarks" / "accuracy" / "measurements.md").read_text(encoding="utf-8"))
     names = [f"{name}{kind}" for name in PROTOCOLS for kind in ("", "-mirrored")]
     names += ["drive-ablation", "ph2-ablation", "boundaries"]
     assert fill(page, dict.fromkeys(names, "filled")) == names
