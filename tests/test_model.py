@@ -67,8 +67,14 @@ def test_the_card_says_what_the_model_is_not_for(model):
 
 
 def test_the_card_says_how_probabilities_become_masks(model):
-    model.fitted = model.fitted.model_copy(update={"temperature": 1.31, "threshold": (0.42,), "smallest": (120,)})
-    for line in ("- temperature: 1.31", "- threshold: 0.42", "- smallest piece, pixels of the image: 120"):
+    model.fitted = model.fitted.model_copy(
+        update={"temperature": 1.31, "threshold": (0.42,), "min_component_size": (120,)}
+    )
+    for line in (
+        "- temperature: 1.31",
+        "- threshold: 0.42",
+        "- smallest connected component kept, pixels of the network's grid: 120",
+    ):
         assert line in model.card()
 
 
@@ -93,7 +99,7 @@ def test_as_many_values_as_classes(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["temperature: 0", "temperature: -1", "threshold: 1.2", "threshold: []", "smallest: -3"]
+    "line", ["temperature: 0", "temperature: -1", "threshold: 1.2", "threshold: []", "min_component_size: -3"]
 )
 def test_values_that_cannot_be_are_refused(model, tmp_path, line):
     with_line(model.save(tmp_path) / "fitted.yaml", line)

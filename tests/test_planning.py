@@ -125,6 +125,10 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
         ({"training": {"samples": 1, "augmentation": {"channel_dropout": {"red": 0.5}}}}, "channels are"),
         ({"inference": {"mirror": ["depth"]}}, "mirroring along depth needs spatial.mode 3d"),
         ({"inference": {"overlap": 1.0}}, "less than 1"),
+        ({"inference": {"min_component_size": [1, 2, 3]}}, r"min_component_size has 3 values for \d class"),
+        ({"inference": {"min_component_size": -1}}, "greater than or equal to 0"),
+        ({"inference": {"min_component_size": []}}, "at least 1"),
+        ({"inference": {"min_component_size": "small"}}, "valid number"),
         (
             {
                 "inference": {"quarter_turns": True},
@@ -202,6 +206,8 @@ def test_single_value_needs_no_brackets() -> None:
 
 def test_settings_make_a_new_plan() -> None:
     made = plan()
+    for value, kept in (("12", (12.0,)), ("[0.5]", (0.5,)), ("null", None)):
+        assert made.with_settings([f"inference.min_component_size={value}"]).inference.min_component_size == kept
     changed = made.with_settings(["training.batch=8", "labels.classes.0.name=lesion", "inference.mirror=[width]"])
     assert (changed.training.batch, changed.labels.classes[0].name, changed.inference.mirror) == (
         8,

@@ -134,7 +134,7 @@ class Assessment:
     """What a prediction tells of itself.
 
     Attributes:
-        confidence: mean probability inside the structures found (pieces that are dropped included), averaged over the classes, 0 for one that all validation cases had; None where nothing was found.
+        confidence: mean probability inside the structures found (components that are dropped included), averaged over the classes, 0 for one that all validation cases had; None where nothing was found.
         dice: estimate of the mean Dice over the classes; None where the Model has none, or the image is darker or brighter than any it learned from.
         error: mean absolute error of that estimate on the Model's validation cases; None where nothing was found.
         look: why a person should look at this case first; empty: no reason known.

@@ -15,13 +15,13 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, field_validator
 
 from cpfnet.errors import CpfnetError, WeightsError, telling_what_lacks
 from cpfnet.files import replacing, sha256
-from cpfnet.planning import Count, Fraction, Plan, Positive, Strict, content_hash
+from cpfnet.planning import Count, Fraction, NotNegative, Plan, Positive, Strict, content_hash, one_or_several
 from cpfnet.settings import load_yaml, plain, read_yaml, write_yaml
 
 if TYPE_CHECKING:
@@ -75,16 +75,15 @@ class Fitted(Strict):
         min_length=1,
         description="probability above which the only class, or each region, is there; one for all, or one a region",
     )
-    smallest: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (0,),
+    min_component_size: tuple[NotNegative, ...] = Field(
+        (0.0,),
         min_length=1,
-        description="pieces with fewer pixels of the image are dropped; one for all classes, or one a class; 0 keeps all",
+        description="connected components below this are dropped: mm³, or pixels of the network's grid where the training images had "
+        "no mm; one for all classes, or one a class; 0 keeps all; not used where the plan says another",
     )
     quality: Quality | None = Field(None, description="what foretells how good a prediction is; null: not known")
 
-    _one = field_validator("threshold", "smallest", mode="before")(
-        lambda value: value if isinstance(value, (list, tuple)) else (value,)
-    )
+    _one = field_validator("threshold", "min_component_size", mode="before")(one_or_several)
 
 
 PARTS = ("plan.yaml", "fitted.yaml", "weights.safetensors")
@@ -153,7 +152,7 @@ class Model:
                 where=where,
                 mend="restore the file; to change settings, train again with --plan or --set",
             )
-        for name in ("threshold", "smallest"):
+        for name in ("threshold", "min_component_size"):
             given, classes = len(getattr(fitted, name)), len(plan.labels.classes)
             if given not in (1, classes):
                 raise CpfnetError(
@@ -225,6 +224,17 @@ class Model:
                 temporary.write_text(text, encoding="utf-8")
         self.folder = folder
         return folder
+
+    @property
+    def min_component_size(self) -> tuple[float, ...]:
+        """Of each class, what a connected component must have so as not to be dropped, in `component_unit`: as the Plan says, else as fitted."""
+        sizes = self.plan.inference.min_component_size or self.fitted.min_component_size
+        return sizes if len(sizes) > 1 else sizes * len(self.plan.labels.classes)
+
+    @property
+    def component_unit(self) -> str:
+        """What `min_component_size` is counted in."""
+        return "pixels of the network's grid" if self.fitted.spacing_low is None else "mm³"
 
     @property
     def digest(self) -> str:
@@ -302,6 +312,6 @@ Plan: `{plan.hash[:16]}`
             (
                 f"- temperature: {fitted.temperature:g}",
                 f"- threshold: {each(fitted.threshold) if chosen else 'none, the most probable class is taken'}",
-                f"- smallest piece, pixels of the image: {each(fitted.smallest)}",
+                f"- smallest connected component kept, {self.component_unit}: {each(self.min_component_size)}",
             )
         )

@@ -18,6 +18,7 @@ Modality = Literal["ct", "mr", "fundus", "dermoscopy", "oct", "xray", "ultrasoun
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -41,6 +42,11 @@ class Strict(BaseModel):
     """Base of all settings: unknown keys are refused, values cannot change after checking."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def one_or_several(value: Any) -> Any:
+    """A single value as a list of one."""
+    return value if value is None or isinstance(value, (list, tuple)) else (value,)
 
 
 class Code(Strict):
@@ -396,6 +402,14 @@ class InferencePlan(Strict):
         False, description="--tta turns by 90° in the plane, too: for images that have no upright"
     )
     batch: Count = Field(1, description="tiles or slices at once")
+    min_component_size: tuple[NotNegative, ...] | None = Field(
+        None,
+        min_length=1,
+        description="connected components below this are dropped: mm³, or pixels of the network's grid where images have no mm; "
+        "one for all classes, or one a class; 0 keeps all; null: as fitted",
+    )
+
+    _one = field_validator("min_component_size", mode="before")(one_or_several)
 
 
 class Folds(Strict):
@@ -455,6 +469,11 @@ class Plan(Strict):
                 )
         if self.inference.tile is not None and len(self.inference.tile) != self.spatial.dims:
             raise ValueError(f"inference.tile needs {self.spatial.dims} sizes, got {list(self.inference.tile)}")
+        sizes, classes = self.inference.min_component_size, len(self.labels.classes)
+        if sizes is not None and len(sizes) not in (1, classes):
+            raise ValueError(
+                f"inference.min_component_size has {len(sizes)} values for {classes} class{'es' * (classes != 1)}: one for all, or one each"
+            )
         return self
 
     @property

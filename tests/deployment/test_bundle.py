@@ -38,7 +38,7 @@ def random_unet(**options) -> Model:
     unet = NetworkPlan(name="unet", options={"widths": [8, 8, 8, 8, 8]}, weights="none")
     model = make_model(
         change=lambda plan: plan.model_copy(update={"network": unet}),
-        fitted={"temperature": 1.7, "threshold": 0.52, "smallest": 30},
+        fitted={"temperature": 1.7, "threshold": 0.52, "min_component_size": 30},
         **options,
     )
     torch.manual_seed(0)
@@ -139,14 +139,18 @@ class TestCommands:
         assert_same(predicted(model, photographs, tmp_path / "expected"), tmp_path / "found")
         assert files(bundle) == files(moved)
         # What was fitted matters: without it the masks are others.
-        plain = Model(model.plan, model.fitted.model_copy(update={"threshold": (0.5,), "smallest": (0,)}), model.state)
+        plain = Model(
+            model.plan, model.fitted.model_copy(update={"threshold": (0.5,), "min_component_size": (0,)}), model.state
+        )
         others = predicted(plain, photographs, tmp_path / "plain")
         assert not all(np.array_equal(pixels(file), pixels(tmp_path / "found" / file.name)) for file in others)
 
 
 class TestRun:
     def test_slices_with_their_neighbours(self, tmp_path):
-        model = make_model(mode="2.5d", neighbours=1, slices="axial", values=(1, 2, 3), fitted={"smallest": 3})
+        model = make_model(
+            mode="2.5d", neighbours=1, slices="axial", values=(1, 2, 3), fitted={"min_component_size": 3}
+        )
         bundle = write_bundle(model, tmp_path / "bundle")
         _, mask = data.phantom((9, 34, 36))
         data.write_nifti(tmp_path / "scans" / "scan.nii.gz", bright(mask, 3), spacing=(0.7, 0.8, 3.0))
@@ -158,7 +162,7 @@ class TestRun:
 
     def test_regions(self, tmp_path):
         model = make_model(
-            source="images", labels=REGIONS, fitted={"threshold": (0.4, 0.5, 0.6), "smallest": (9, 4, 1)}
+            source="images", labels=REGIONS, fitted={"threshold": (0.4, 0.5, 0.6), "min_component_size": (9, 4, 1)}
         )
         bundle = write_bundle(model, tmp_path / "bundle")
         data.write_raster(tmp_path / "images" / "a.png", bright(data.phantom((48, 40))[1], 3))

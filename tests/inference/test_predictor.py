@@ -1,11 +1,15 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
+from cpfnet import preprocessing
 from cpfnet.errors import CpfnetError, FormatError, InputRefused
 from cpfnet.image import Image, Source
 from cpfnet.inference.predictor import Predictor
-from cpfnet.planning import MinMax, Percentiles, Scale, Window, ZScore
+from cpfnet.planning import Labels, MinMax, Percentiles, Scale, Window, ZScore
 from tests import data
 from tests.inference.oracle import bright, make_model, oracle
 
@@ -184,8 +188,8 @@ class TestEnsembles:
     @pytest.mark.parametrize("spacings", [(None, None), (None, (1.0, 2.0, 0.7))], ids=["one grid", "several"])
     def test_several_models_share_what_was_fitted(self, spacings):
         fits = (
-            {"temperature": 1.5, "threshold": (0.6,), "smallest": (10**6,)},
-            {"temperature": 2.5, "threshold": 0.8, "smallest": (0,)},
+            {"temperature": 1.5, "threshold": (0.6,), "min_component_size": (10**6,)},
+            {"temperature": 2.5, "threshold": 0.8, "min_component_size": (0,)},
         )
         models = [
             self.with_probability(p, fitted=f, spacing=s) for p, f, s in zip((0.85, 0.95), fits, spacings, strict=True)
@@ -197,23 +201,15 @@ class TestEnsembles:
         models[0].fitted = models[0].fitted.model_copy(update={"threshold": (0.74,)})
         assert (Predictor(models, backend=self.constant).predict(scan).array == 0).all()
 
-    def test_small_pieces_are_counted_on_the_images_own_grid(self):
-        mask = np.zeros((10, 40, 44), np.uint8)
-        mask[2:8, 10:30, 10:30], mask[4:6, 34:38, 36:40] = 1, 1  # 2,400 voxels, and 32
-        for smallest, left in ((32, 2432), (33, 2400), (2401, 0)):
-            model = make_model(values=(1,), slices="axial", spacing=(1.0, 2.0, 2.0), fitted={"smallest": smallest})
-            result = Predictor([model], backend=oracle).predict(volume(bright(mask, 1), (1.0, 1.0, 1.0)))
-            assert (result.array == 1).sum() == left
-
     @pytest.mark.parametrize(
-        ("smallest", "look"), [(40, ""), (2401, "no class 1 found, and all 12 validation cases had it")]
+        ("least", "look"), [(40, ""), (2401, "no class 1 found, and all 12 validation cases had it")]
     )
-    def test_a_structure_whose_pieces_are_all_dropped_is_missing(self, smallest, look):
-        """What is judged is the mask, not what the network found before pieces went."""
+    def test_a_structure_whose_components_are_all_dropped_is_missing(self, least, look):
+        """What is judged is the mask, not what the network found before components went."""
         mask = np.zeros((10, 40, 44), np.uint8)
         mask[2:8, 10:30, 10:30] = 1
         known = {"cases": 12, "lowest": 0.5, "found": ["class 1"], "factor": 1.0, "error": 0.05}
-        model = make_model(values=(1,), fitted={"smallest": smallest, "quality": known})
+        model = make_model(values=(1,), fitted={"min_component_size": least, "quality": known})
         told = Predictor([model], backend=oracle).predict(volume(bright(mask, 1)))
         assert (told.array == 1).any() == (not look)
         assert told.quality.look == look
@@ -240,6 +236,125 @@ class TestEnsembles:
     def test_no_model_is_an_error(self):
         with pytest.raises(CpfnetError, match="no model"):
             Predictor([])
+
+
+def sizes(mask: np.ndarray) -> list[int]:
+    """Of connected components, corners included, counted by SciPy alone."""
+    found, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    return sorted(ndimage.sum_labels(mask, found, range(1, count + 1)).astype(int).tolist())
+
+
+def scene(height: int, width: int) -> np.ndarray:
+    """The same picture in any size: a disc, and a speck of a twentieth of its area."""
+    y, x = (
+        (np.indices((height, width)) + 0.5) / np.reshape((height, width), (2, 1, 1)) * np.reshape((72, 96), (2, 1, 1))
+    )
+    return ((y - 30) ** 2 + (x - 34) ** 2 < 18**2) | ((y - 58) ** 2 + (x - 80) ** 2 < 4**2)
+
+
+MM = {"spacing_low": (0.5, 0.5, 0.5), "spacing_high": (3.0, 3.0, 3.0)}
+
+
+class TestMinComponentSize:
+    """What is dropped is the same whatever grid a file has. Areas are those of the discs, volumes those of the boxes, by hand."""
+
+    @pytest.mark.parametrize("size", [(72, 96), (36, 48), (144, 192), (576, 768), (288, 192), (71, 97), (96, 300)])
+    @pytest.mark.parametrize("spatial", [{"longest": 96}, {"size": (72, 96)}, {"size": (40, 64)}])
+    def test_photographs_of_any_size(self, size, spatial):
+        """Pixels of the network's grid: of the disc 1,018 of 72 × 96, of the speck 50."""
+        image = Image(bright(scene(*size), 1)[None])
+        grid = preprocessing.trace(image, make_model(source="images", values=(1,), **spatial).plan).grid
+        share = np.prod(grid) / (72 * 96)
+        for least, kept in ((30, 2), (75, 1), (700, 1), (1300, 0)):
+            model = make_model(source="images", values=(1,), fitted={"min_component_size": least * share}, **spatial)
+            found = sizes(predict(model, image).array == 1)
+            assert len(found) == kept
+            areas = [pixels * np.prod(grid) / np.prod(size) for pixels in found]
+            assert areas == pytest.approx([50 * share, 1018 * share][2 - kept :], rel=0.3)
+
+    def test_photographs_that_keep_their_grid(self):
+        image = Image(bright(scene(144, 192), 1)[None])
+        speck, disc = sizes(scene(144, 192))
+        for least, kept in ((speck, 2), (speck + 1, 1), (disc, 1), (disc + 1, 0)):
+            model = make_model(source="images", values=(1,), fitted={"min_component_size": least})
+            assert len(sizes(predict(model, image).array == 1)) == kept
+
+    @pytest.mark.parametrize("mode", ["2d", "2.5d", "3d"])
+    @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0), (2.0, 0.5, 1.0), (0.25, 0.5, 0.5)])
+    @pytest.mark.parametrize("grid", [None, (1.0, 1.0, 1.0), (1.0, 1.5, 1.5)], ids=str)
+    def test_volumes_of_any_spacing(self, mode, spacing, grid):
+        """mm³: a box of 8 × 20 × 20 mm, and one of 4 × 4 × 4, cut into other voxels. A network in 2-D, too, gives components in 3-D."""
+        shape = np.int64((16, 48, 48) / np.array(spacing))
+        mask = np.zeros(shape, np.uint8)
+        for low, high in (((2, 4, 4), (10, 24, 24)), ((10, 36, 36), (14, 40, 40))):
+            first, last = np.int64(low / np.array(spacing)), np.int64(high / np.array(spacing))
+            mask[tuple(map(slice, first, last))] = 1
+        voxel = float(np.prod(spacing))
+        image = volume(bright(mask, 1), spacing)
+        more = {"slices": "axial", "spacing": grid, "mode": mode, "neighbours": int(mode == "2.5d")}
+        for least, kept in ((40, 2), (100, 1), (2000, 1), (5000, 0)):
+            model = make_model(values=(1,), fitted=MM | {"min_component_size": least}, **more)
+            found = [pixels * voxel for pixels in sizes(predict(model, image, force=True).array == 1)]
+            assert len(found) == kept
+            assert found == pytest.approx([64, 3200][2 - kept :], rel=0.35)
+
+    def test_a_size_that_is_met_up_to_rounding_is_met(self):
+        mask = np.zeros((6, 40, 40), np.uint8)
+        mask[2:4, 10:13, 10:15] = 1
+        for degrees, step in itertools.product((0, 7, 12), (0.7, 1 / 3, 1.1)):
+            turned = data.affine((step, step, 3 * step), degrees=(degrees, 0, 2 * degrees)).astype(np.float32)
+            lps = (np.diag((-1, -1, 1, 1)) @ turned.astype(float))[:, [2, 1, 0, 3]]
+            image = Image(bright(mask, 1)[None], lps)
+            for least, kept in ((30 * 3 * step**3, 1), (30.5 * 3 * step**3, 0)):
+                model = make_model(values=(1,), fitted=MM | {"min_component_size": least})
+                assert len(sizes(predict(model, image, force=True).array == 1)) == kept
+
+    def test_regions_have_a_size_each(self):
+        regions = Labels(
+            classes=[{"name": "whole", "values": [1, 2]}, {"name": "core", "values": [2]}], exclusive=False
+        )
+        mask = scene(144, 192)
+        image = Image(np.where(mask, 200, 0).astype(np.uint8)[None])
+
+        def everywhere(model):
+            return lambda x: np.repeat(np.where(x > 0.5, 9, -9), 2, axis=1).astype(np.float32)
+
+        for least, kept in (((0, 75), (2, 1)), ((75, 0), (1, 2)), ((1300, 75), (0, 1))):
+            model = make_model(source="images", labels=regions, longest=96, fitted={"min_component_size": least})
+            planes = Predictor([model], backend=everywhere).predict(image, keep_probabilities=True)
+            core = planes.array == 2
+            assert len(sizes(core)) == kept[1]
+            assert len(sizes((planes.array == 1) | core)) == max(kept)
+
+    def test_the_plan_says_it_before_what_was_fitted(self):
+        image = Image(bright(scene(144, 192), 1)[None])
+        for chosen, kept in ((None, 0), (0, 2), (75, 1), ((75,), 1)):
+            model = make_model(
+                source="images",
+                values=(1,),
+                longest=96,
+                inference={"min_component_size": chosen},
+                fitted={"min_component_size": 5000},
+            )
+            assert len(sizes(predict(model, image).array == 1)) == kept
+
+    def test_models_of_other_grids_keep_what_one_of_them_would(self):
+        """75 of 72 × 96 pixels drop the speck, 75 of 144 × 192 do not: it has 200 of them."""
+        models = [
+            make_model(source="images", values=(1,), longest=longest, fitted={"min_component_size": 75})
+            for longest in (96, 192)
+        ]
+        image = Image(bright(scene(288, 384), 1)[None])
+        assert [len(sizes(predict(model, image).array == 1)) for model in models] == [1, 2]
+        assert len(sizes(Predictor(models, backend=oracle).predict(image).array == 1)) == 2
+
+    def test_without_millimetres_no_size_in_mm3_is_applied_and_that_is_said(self):
+        mask = np.zeros((8, 40, 40), np.uint8)
+        mask[2:4, 10:13, 10:15] = 1
+        model, said = make_model(values=(1,), fitted=MM | {"min_component_size": 500}), []
+        predictor = Predictor([model], backend=oracle, say=said.append)
+        assert sizes(predictor.predict(Image(bright(mask, 1)[None]), force=True).array == 1) == [30]
+        assert "small components are kept: their least size is in mm³" in said[0]
 
 
 @pytest.mark.parametrize("options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}])

@@ -80,7 +80,7 @@ def test_runs_equal_the_whole(shape, neighbours, plane, spacing, regions, intens
         labels=REGIONS if regions else None,
         intensity=intensity,
         inference={"mirror": ("width",), "quarter_turns": spacing is None or spacing[1] == spacing[2]},
-        fitted={"temperature": 1.3, "smallest": 3},
+        fitted={"temperature": 1.3, "min_component_size": 3},
     )
     image = volume(shape, seed)
     assert_same(
@@ -184,7 +184,7 @@ from cpfnet.inference.run import predict_files
 from tests.inference.oracle import make_model
 from cpfnet.planning import Window
 model = make_model(mode="2.5d", neighbours=1, slices="axial", intensity=Window(low=-200, high=300), values=(1, 2),
-                   fitted={"channels": [{"name": "channel0", "low": -1000, "high": 500}], "smallest": 5})
+                   fitted={"channels": [{"name": "channel0", "low": -1000, "high": 500}], "min_component_size": 5})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 (outcome,) = predict_files([model], [sys.argv[1]], Path(sys.argv[2]), device="cpu", batch=4, force=True)
 assert outcome.status == "done", outcome.message

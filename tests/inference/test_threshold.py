@@ -180,8 +180,8 @@ def test_the_protocol_of_several_models_and_classes(tmp_path):
     written = cpfnet.evaluate(root, root / "masks").protocol
     assert written["threshold"] == "predictions as written"
     assert "fitted" not in written
-    picky = vessels(fitted={"threshold": 0.4, "smallest": 3, "temperature": 1.5})
-    said = "vessel above 0.4; temperature 1.5; pieces dropped: vessel below 3 pixels"
+    picky = vessels(fitted={"threshold": 0.4, "min_component_size": 3, "temperature": 1.5})
+    said = "vessel above 0.4; temperature 1.5; components dropped: vessel below 3 pixels of the network's grid"
     assert cpfnet.evaluate(root, picky, device="cpu").protocol["fitted"] == said
 
 

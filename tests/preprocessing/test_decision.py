@@ -11,7 +11,7 @@ from scipy.special import expit, softmax
 from skimage.morphology import remove_small_objects
 
 from cpfnet.planning import LabelClass, Labels
-from cpfnet.preprocessing.decision import activate, calibrate, decide, drop_small, pieces
+from cpfnet.preprocessing.decision import activate, calibrate, components, decide, drop_small
 
 logits = arrays(np.float32, (3, 4, 5), elements=st.floats(-12, 12, width=32))
 temperatures = st.floats(0.4, 10)
@@ -93,7 +93,7 @@ def test_pieces_of_a_small_structure_take_no_memory_for_the_whole_volume(exclusi
 def test_pieces_touch_at_corners_in_volumes_too():
     mask = np.zeros((4, 4, 4), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[3, 3, 3] = True
-    assert pieces(mask).max() == 2
+    assert components(mask).max() == 2
 
 
 def test_each_class_has_a_size_of_its_own():

@@ -33,6 +33,10 @@ def test_arrays_are_those_of_preprocessing(volumes: Dataset, tmp_path: Path, wor
         np.testing.assert_array_equal(found.image(), array)
         np.testing.assert_array_equal(found.codes(), codes[None])
         assert found.spacing == (2.0, 1.0, 1.0)
+        voxels = formats.read(case.images).array[0].size
+        assert found.pixel_volume * found.codes()[0].size == pytest.approx(
+            2.0 * voxels
+        )  # mm³, of voxels of 1 × 1 × 2 mm
         assert found.levels == tuple(
             levels(x, c.intensity) for x, c in zip(formats.read(case.images).array, plan.channels, strict=True)
         )

@@ -19,8 +19,8 @@ from cpfnet.labels import IGNORED, OUTSIDE
 from cpfnet.planning import LabelClass, Labels, Plan
 from cpfnet.training import choices, temperature
 from cpfnet.training.cache import Cached
-from cpfnet.training.choices import Pieces
-from cpfnet.training.fitting import fit
+from cpfnet.training.choices import Components
+from cpfnet.training.fitting import _Second, fit
 from tests.training.conftest import images_plan
 
 THREE = Labels(classes=[LabelClass(name=n, values=(k,)) for k, n in enumerate("abc", start=1)])
@@ -117,13 +117,13 @@ class TestChoices:
             counted = choices.histogram(np.full(4, probability, np.float32), nowhere)
             assert choices.dice_at_thresholds(counted, 1.0)[0] == expected
 
-    def test_pieces_by_hand(self) -> None:
+    def test_components_by_hand(self) -> None:
         mask = np.array([[1, 1, 1, 0, 1, 0, 1, 1]], bool)
         truth = np.array([[1, 1, 0, 0, 0, 0, 0, 1]], bool)
         counted = np.array([[1, 1, 1, 1, 1, 1, 0, 0]], bool)
-        found = Pieces.of(mask, truth, counted, scale=2.5)
+        found = Components.of(mask, truth, counted, pixel=2.5)
         assert found.spurious.tolist() == [2.5]
-        assert found.truth * found.scale == 5
+        assert found.truth * found.pixel == 5
         # All; without the single pixel; without what does not count either; without anything.
         np.testing.assert_allclose(found.dice_without([0, 3, 6, 8]), [2 * 2 / (4 + 2), 4 / 5, 4 / 5, 0])
         assert choices.sizes_to_try([found])[0] == [0]  # a quarter of the five that are there is less than two
@@ -132,17 +132,18 @@ class TestChoices:
         """Of 100 pixels or more in each case a quarter may go, however large the spurious pieces are; of a class that is nowhere nothing."""
         mask, truth = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
         mask[:20, :20], truth[30:, 30:] = True, True
-        found = Pieces.of(mask, truth, np.ones_like(mask), scale=1.0)
+        found = Components.of(mask, truth, np.ones_like(mask), pixel=1.0)
         assert found.spurious.tolist() == [400]
         assert choices.sizes_to_try([found])[0][-1] == 25
-        assert "at most 25 pixels were tried, a quarter of what one case has" in choices.sizes_to_try([found])[1]
-        larger = Pieces.of(mask, ~mask, np.ones_like(mask), scale=1.0)
+        assert choices.sizes_to_try([found])[1] == 25
+        assert choices.sizes_to_try([Components.of(mask, mask, np.ones_like(mask), pixel=1.0)]) == ([0], None)
+        larger = Components.of(mask, ~mask, np.ones_like(mask), pixel=1.0)
         assert choices.sizes_to_try([larger])[0][-1] == 300  # of 1,200
         assert choices.sizes_to_try([larger, found])[0][-1] == 25
-        none = Pieces.of(mask, np.zeros_like(mask), np.ones_like(mask), scale=1.0)
+        none = Components.of(mask, np.zeros_like(mask), np.ones_like(mask), pixel=1.0)
         assert choices.sizes_to_try([none])[0] == [0]
         assert choices.sizes_to_try([none, found])[0][-1] == 25
-        coarse = Pieces.of(mask, truth, np.ones_like(mask), scale=4.0)
+        coarse = Components.of(mask, truth, np.ones_like(mask), pixel=4.0)
         assert choices.sizes_to_try([coarse])[0][-1] == 100  # of the file's 400
 
     def test_few_cases_choose_nothing(self) -> None:
@@ -174,11 +175,7 @@ def make(tmp_path: Path):
             folder.mkdir()
             np.save(folder / "image.npy", true)
             np.save(folder / "codes.npy", draw(rng, true)[None])
-            cases.append(
-                Cached(
-                    f"case {number}", folder, ("reader",), (), ((0, 1),), (None,), None, int(np.prod(shape)), "digest"
-                )
-            )
+            cases.append(Cached(f"case {number}", folder, ("reader",), (), ((0, 1),), (None,), None, None, "digest"))
         return cases
 
     return make
@@ -267,7 +264,7 @@ class TestFit:
 
     def test_one_case_fits_nothing_and_says_so(self, make) -> None:
         found = fit(overconfident, make(1, THREE), plan_for(THREE))
-        assert found.values == {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,), "quality": None}
+        assert found.values == {"temperature": 1.0, "threshold": (0.5,), "min_component_size": (0,), "quality": None}
         assert found.notes["temperature"].startswith("1: one validation case")
         assert "after" not in found.calibration
 
@@ -300,9 +297,52 @@ class TestFit:
                 margin[row, column] = 2.0
             draw_again(case, codes, margin)
         found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
-        (size,) = found.values["smallest"]
+        (size,) = found.values["min_component_size"]
         assert 2 <= size <= 30
-        assert "+" in found.notes["smallest"]
+        assert "+" in found.notes["min_component_size"]
+
+    @staticmethod
+    def with_specks(cases: list[Cached], pixel_volume: list[float | None]) -> list[Cached]:
+        """A square of 400 pixels that is found, and beside it two specks of 8 mm³ that are not there."""
+        out = []
+        for case, volume in zip(cases, pixel_volume, strict=True):
+            codes = np.zeros((1, 48, 52), np.uint8)
+            codes[0, 5:25, 10:30] = 1
+            margin = np.where(codes[0] == 1, 3.0, -3.0)
+            side = round((8 / (volume or 2)) ** 0.5)
+            margin[30 : 30 + side, 5 : 5 + side] = margin[30 : 30 + side, 40 : 40 + side] = 3.0
+            draw_again(case, codes, margin)
+            out.append(replace(case, pixel_volume=volume))
+        return out
+
+    def test_the_least_component_is_in_mm3_whatever_the_spacing(self, make) -> None:
+        """Specks of 4 and of 16 pixels are the same 8 mm³."""
+        one = Labels(classes=[THREE.classes[0]])
+        cases = self.with_specks(make(4, one), [2.0, 0.5, 2.0, 0.5])
+        found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
+        (size,) = found.values["min_component_size"]
+        assert 8 < size <= 8 + 2
+        assert found.notes["min_component_size"].startswith(f"{size:g} mm³ (Dice 0.9")
+
+    def test_mixed_units_fit_no_size(self, make) -> None:
+        one = Labels(classes=[THREE.classes[0]])
+        cases = self.with_specks(make(4, one), [2.0, 2.0, 2.0, None])
+        for held_out, training in ((cases, ()), (cases[:3], cases[3:])):
+            found = fit(lambda array: softmax(array, axis=0), held_out, plan_for(one), training=training)
+            assert found.values["min_component_size"] == (0.0,)
+            assert "some cases have millimetres and some have none" in found.notes["min_component_size"]
+
+    def test_a_size_that_the_plan_says_is_not_fitted(self, make) -> None:
+        one = Labels(classes=[THREE.classes[0]])
+        cases = self.with_specks(make(4, one), [None] * 4)
+        for size, mean in ((3, 2 * 400 / (400 + 408)), (5, 1.0)):
+            plan = plan_for(one).with_settings([f"inference.min_component_size={size}"])
+            found = fit(lambda array: softmax(array, axis=0), cases, plan)
+            assert found.values["min_component_size"] == (0.0,)
+            assert "the plan says it" in found.notes["min_component_size"]
+            second = _Second(plan, 1.0, [0.5])
+            second.add(softmax(cases[0].image(), axis=0), cases[0], 1.0)
+            assert second.as_written((size,))[1] == [pytest.approx(mean)]
 
     def test_quality_is_that_of_the_masks_as_written(self, make) -> None:
         """Half of the cases have nothing but a speck, which is dropped: an empty mask is nothing to look at, and scores are those without specks."""
@@ -318,7 +358,7 @@ class TestFit:
             margin = np.where(found, 3.0, -3.0)
             draw_again(case, codes, margin)
         values = fit(lambda array: softmax(array, axis=0), cases, plan_for(one)).values
-        assert values["smallest"][0] in range(10, 101)
+        assert 9 < values["min_component_size"][0] <= 100
         quality = values["quality"]
         assert (quality.cases, quality.found) == (6, ())
         assert assess((None,), [quality], one).look == ""
@@ -333,7 +373,9 @@ class TestFit:
         assert "12" in found.notes["quality"]
 
     def test_volumes_of_overlapping_regions(self, make) -> None:
-        cases = [replace(case, spacing=(3.0, 1.0, 1.0)) for case in make(4, REGIONS, shape=(5, 24, 26))]
+        cases = [
+            replace(case, spacing=(3.0, 1.0, 1.0), pixel_volume=3.0) for case in make(4, REGIONS, shape=(5, 24, 26))
+        ]
         for case in cases:
             rng = np.random.default_rng(5)
             whole, core = rng.random((2, 5, 24, 26)) < expit(case.image())

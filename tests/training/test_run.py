@@ -51,7 +51,7 @@ def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> N
         assert loaded.network()(torch.zeros(1, 3, 50, 40)).shape == (1, 2, 50, 40)
     metrics = json.loads((out / "metrics.json").read_text())
     history, told = metrics["history"], metrics["calibration"]
-    assert set(metrics["fitting"]) == {"temperature", "threshold", "smallest", "quality"}
+    assert set(metrics["fitting"]) == {"temperature", "threshold", "min_component_size", "quality"}
     assert all(f"Fitted {name}: {note}" in said for name, note in metrics["fitting"].items())
     assert (told["cases"], told["temperature"]) == (2, model.fitted.temperature)
     if model.fitted.temperature != 1:  # kept only where it helps on cases left out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cpfnet.data.draft import Draft
+from cpfnet.rounding import above
 
 THICK = 12.0
 """Median radius, pixels, that the thinnest class must keep where images are shrunk."""
@@ -141,8 +142,8 @@ def _volume_grid(draft: Draft, entire: bool) -> None:
     small, gpu = max(size) <= 96, draft.memory.device == "cuda"
     unit = 8 if small else 32
     figures = f"volumes of about {brief(tuple(size))}, slice distance {ratio:.1f} × pixel size"
-    deep = depth >= 16 and ratio <= ANISOTROPIC
-    whole = deep and max(step) <= CUBIC * min(step) and all(max(sizes) <= WHOLE for sizes in fingerprint.sizes)
+    deep = depth >= 16 and not above(ratio, ANISOTROPIC)
+    whole = deep and not above(max(step), CUBIC * min(step)) and all(max(sizes) <= WHOLE for sizes in fingerprint.sizes)
     if deep and (gpu or (entire and whole)):
         mode, neighbours = "3d", 0
         limits = (96, 96, 96) if small else (64, 128, 128) if ratio > 1.5 else (96, 96, 96)
@@ -152,7 +153,7 @@ def _volume_grid(draft: Draft, entire: bool) -> None:
     else:
         side = 256 if min(height, width) > 96 else 96
         patch = (min(side, up(height, unit)), min(side, up(width, unit)))
-        neighbours = 1 if depth >= 8 and ratio <= ANISOTROPIC else 0
+        neighbours = 1 if depth >= 8 and not above(ratio, ANISOTROPIC) else 0
         mode = "2.5d" if neighbours else "2d"
         if neighbours:
             if gpu:

@@ -83,7 +83,7 @@ def _scores(model: Model) -> tuple[dict[str, Any], str]:
     seen = set(cases.get("train", ())) & set(cases.get("validation", ()))
     return scores, (
         f"Dice, mean over classes of the means over {f'{count} ' if count else ''}validation cases, on the network's grid, at "
-        "threshold 0.5, before temperature, threshold and smallest piece were fitted on the same cases. "
+        "threshold 0.5, before temperature, threshold and smallest component were fitted on the same cases. "
         + (f"{len(seen)} of them were trained on, too. " if seen else "")
         + "It chose the epoch, so it is optimistic; cases that training never saw tell more."
     )

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from cpfnet.rounding import above
+
 BINS = 15
 """Of equal width, from 0 to 1."""
 
@@ -126,7 +128,7 @@ def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, 
             continue
         own = tuple(slice(part.start - f, part.stop - f) for part, f in zip(tile, first, strict=True))
         for kind, other in ((inside, outside), (outside, inside)):
-            near = ndimage.distance_transform_edt(~other[wide], sampling=steps) <= width
+            near = ~above(ndimage.distance_transform_edt(~other[wide], sampling=steps), width)
             out[tile] |= kind[tile] & near[own]
     return out
 

@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 
 from cpfnet.evaluation import calibration
 from cpfnet.evaluation.tubular import cldice, flat, thin_recall
+from cpfnet.rounding import above
 
 
 class Metric(NamedTuple):
@@ -200,10 +201,10 @@ def assd(d: SurfaceDistances) -> float:
 def nsd(d: SurfaceDistances, tolerance: float) -> float:
     """Normalised surface Dice: share of both boundaries within ``tolerance`` of the other (Nikolov et al. 2021).
 
-    A boundary's size is its number of pixels, as in MONAI without subvoxels.
+    A boundary's size is its number of pixels, as in MONAI without subvoxels. A distance that is the tolerance up to rounding is within it.
     """
     both = np.concatenate(d)
-    return float((both <= tolerance).mean()) if both.size else math.nan
+    return float((~above(both, tolerance)).mean()) if both.size else math.nan
 
 
 def overlap(c: Counts) -> dict[str, float]:

@@ -25,6 +25,7 @@ from cpfnet.planning import Channel, Scale, Spatial, Window
 from cpfnet.preprocessing import Slices, Trace, run_length
 from cpfnet.preprocessing.decision import decide
 from cpfnet.preprocessing.intensity import extent
+from cpfnet.rounding import above, below
 
 RANGE_MARGIN = 0.25
 """How far an input's values may leave those of the training images, as a share of the training images' range."""
@@ -49,7 +50,7 @@ class _Member:
 class Predictor:
     """One or several Models, loaded once, for any number of images; several average their probabilities.
 
-    What was fitted (temperature, thresholds, sizes of pieces) is applied once, to the average over tiles, copies (`tta`) and
+    What was fitted (temperature, thresholds, smallest components) is applied once, to the average over tiles, copies (`tta`) and
     Models: the mean of the Models' temperatures and of their thresholds, and of the sizes the smallest, so that nothing goes
     that one of them would keep. It was fitted for one Model without copies, and averages are less sure of themselves:
     they come out too unsure rather than too sure.
@@ -92,7 +93,7 @@ class Predictor:
         self.models = list(models)
         if tta and not any(model.plan.inference.mirror or model.plan.inference.quarter_turns for model in models):
             say("--tta does nothing: inference.mirror is empty and inference.quarter_turns is false")
-        self.tta, self.overlap, self.batch = tta, overlap, batch
+        self.tta, self.overlap, self.batch, self.say = tta, overlap, batch, say
         # Models with the same preprocessing (folds of one plan) share it.
         self._groups: dict[tuple[tuple[Channel, ...], Spatial], list[_Member]] = {}
         for number, model in enumerate(models):
@@ -138,6 +139,7 @@ class Predictor:
         count = len(labels.classes)
         thresholds = np.mean([np.broadcast_to(one.threshold, count) for one in found], axis=0).tolist()
         temperature = float(np.mean([one.temperature for one in found]))
+        least = [self._min_component_pixels(model, one) for model, one in zip(self.models, traces, strict=True)]
         confidence = Confidence(labels)
         summed, way = self._sum(image, progress)
 
@@ -153,11 +155,11 @@ class Predictor:
             way,
             self.models[0].plan,
             threshold=thresholds,
-            smallest=np.min([np.broadcast_to(one.smallest, count) for one in found], axis=0).tolist(),
+            min_component_pixels=np.min(least, axis=0).tolist(),
             keep_probabilities=keep_probabilities,
             doubt=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
         )
-        # What the mask lacks was not found: small pieces are dropped from it after the network was asked.
+        # What the mask lacks was not found: small components are dropped from it after the network was asked.
         there = present(segmentation.array, labels)
         means = [mean if here else None for mean, here in zip(confidence.means, there, strict=True)]
         quality = assess(means, [one.quality for one in found], labels)
@@ -165,6 +167,16 @@ class Predictor:
             # It may be wrong there, and as sure as ever: the estimate would mislead (benchmarks/trust.md).
             quality = replace(quality, dice=None, error=None, look="; ".join(filter(None, (strange, quality.look))))
         return replace(segmentation, quality=quality, algorithm=self.algorithm)
+
+    def _min_component_pixels(self, model: Model, trace: Trace) -> list[float]:
+        """Of each class, how many of an image's own pixels a component must have, as one Model sees it."""
+        sizes = model.min_component_size
+        pixel = trace.pixel_share if model.fitted.spacing_low is None else trace.pixel_volume
+        if pixel is None:  # forced: no size is known
+            if any(sizes):
+                self.say("small components are kept: their least size is in mm³, and the image has no millimetres")
+            return [0.0] * len(sizes)
+        return [size / pixel for size in sizes]
 
     @property
     def algorithm(self) -> tuple[str, str]:
@@ -326,9 +338,9 @@ def outside(image: Image, trace: Trace, model: Model) -> list[str]:
                 least, most, flattest = min(least, 0), max(most, full), FLATTEST * span
             case _:  # adapts to each image: its scale may differ, but a CT is no MR image
                 least, most = (-SIGN_MARGIN * (high - low) if seen.low >= 0 else -np.inf), np.inf
-        apart = high < seen.low or low > seen.high
+        apart = below(high, seen.low) or above(low, seen.high)
         constant = span > 0 and stored.min() == stored.max()
-        if constant or apart or low < least or high > most or high - low < flattest:
+        if constant or apart or below(low, least) or above(high, most) or below(high - low, flattest):
             found.append(
                 f"channel {channel.name!r}: values {low:g} … {high:g} (0.5 % and 99.5 % quantiles), and the model was fitted"
                 f" for {seen.low:g} … {seen.high:g}"
@@ -341,7 +353,7 @@ def outside(image: Image, trace: Trace, model: Model) -> list[str]:
         if trace.spacing is None:
             found.append(f"no spacing in mm, and {limits}")
         elif any(
-            s < low / SPACING_FACTOR or s > high * SPACING_FACTOR
+            below(s, low / SPACING_FACTOR) or above(s, high * SPACING_FACTOR)
             for s, low, high in zip(trace.spacing, fitted.spacing_low, fitted.spacing_high, strict=True)
         ):
             found.append(f"spacing {' × '.join(f'{s:.3g}' for s in trace.spacing)} mm, and {limits}")

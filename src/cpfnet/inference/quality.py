@@ -15,6 +15,7 @@ import numpy as np
 from cpfnet.image import Assessment
 from cpfnet.model import Quality
 from cpfnet.planning import Labels
+from cpfnet.rounding import below
 
 LEAST_CASES = 10
 """Validation cases for an estimate of Dice: with fewer, its mean error is itself uncertain by more than a quarter."""
@@ -146,7 +147,7 @@ def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], la
     look = ""
     if missed:
         look = f"no {', '.join(missed)} found, and all {count} validation cases had it"
-    elif confidence < lowest:
+    elif below(confidence, lowest):
         digits = next((n for n in range(3, 9) if f"{confidence:.{n}f}" != f"{lowest:.{n}f}"), 9)
         share = "all" if count <= 1 / LOW else "9 in 10 of"
         look = f"less sure than {share} {count} validation cases: confidence {confidence:.{digits}f}, theirs {lowest:.{digits}f} or more"

@@ -87,7 +87,7 @@ def chosen_on(
 ) -> tuple[list[Model], dict[str, str]]:
     """Models with the threshold that gives the best mean Dice over cases, one a region; of several readers the mean counts.
 
-    The cases are predicted one by one, and only their Dice at each of `THRESHOLDS` is kept. Pieces that the Models drop as too small are
+    The cases are predicted one by one, and only their Dice at each of `THRESHOLDS` is kept. Components that the Models drop as too small are
     still there when the threshold is chosen.
 
     Args:
@@ -133,11 +133,12 @@ def _has_threshold(definitions: Labels) -> bool:
 
 
 def _lines(rule: str, above: Sequence[str], models: Sequence[Model]) -> dict[str, str]:
-    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it, the temperature, and the pieces that are too small for the Models."""
+    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it, the temperature, and the components that are too small for the Models."""
     classes = models[0].plan.labels.classes
-    sizes = np.min([np.broadcast_to(model.fitted.smallest, len(classes)) for model in models], axis=0)
-    small = ", ".join(f"{c.name} below {size} pixels" for c, size in zip(classes, sizes, strict=True) if size > 1)
+    sizes = np.min([model.min_component_size for model in models], axis=0).tolist()
+    unit = models[0].component_unit
+    small = ", ".join(f"{c.name} below {size:g} {unit}" for c, size in zip(classes, sizes, strict=True) if size)
     temperature = float(np.mean([model.fitted.temperature for model in models]))
     softened = "" if temperature == 1 else f"temperature {temperature:.4g}"
-    fitted = [part for part in (", ".join(above), softened, small and f"pieces dropped: {small}") if part]
+    fitted = [part for part in (", ".join(above), softened, small and f"components dropped: {small}") if part]
     return {"threshold": rule} | ({"fitted": "; ".join(fitted)} if fitted else {})

@@ -175,7 +175,7 @@ def restore(
     plan: Plan,
     *,
     threshold: float | Sequence[float] = 0.5,
-    smallest: int | Sequence[int] = 0,
+    min_component_pixels: float | Sequence[float] = 0,
     keep_probabilities: bool = False,
     doubt: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Segmentation:
@@ -189,7 +189,7 @@ def restore(
         trace: from `apply`.
         plan: the same.
         threshold: see `decision.decide`.
-        smallest: pieces of a class with fewer pixels of the source's grid are dropped (`decision.drop_small`).
+        min_component_pixels: connected components of a class with fewer pixels of the source's grid are dropped (`decision.drop_small`).
         keep_probabilities: the Segmentation carries them, on the source's grid.
         doubt: makes the Segmentation's uncertainty of probabilities ``(outputs, …)``, a run of slices at a time; default: it has none.
 
@@ -218,7 +218,9 @@ def restore(
         if unsure is not None and doubt is not None:
             trace.orient(unsure)[run] = doubt(planes)
     return Segmentation(
-        np.ascontiguousarray(labels.decode(drop_small(classes, plan.labels, smallest), plan.labels, overwrite=True)),
+        np.ascontiguousarray(
+            labels.decode(drop_small(classes, plan.labels, min_component_pixels), plan.labels, overwrite=True)
+        ),
         affine=trace.affine,
         source=trace.source,
         probabilities=kept,

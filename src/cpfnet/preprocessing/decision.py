@@ -1,4 +1,4 @@
-"""From probabilities to classes: calibrated, decided, and rid of pieces too small to be real. NumPy and SciPy only.
+"""From probabilities to classes: calibrated, decided, and rid of components too small to be real. NumPy and SciPy only.
 
 What it takes (temperature, thresholds, sizes) is found after training, on the validation cases, and kept in the Model.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from cpfnet.planning import Labels
 from cpfnet.preprocessing.slices import run_length
+from cpfnet.rounding import above, below
 
 
 def activate(logits: np.ndarray, *, exclusive: bool) -> np.ndarray:
@@ -94,38 +95,38 @@ def decide(planes: Iterable[np.ndarray], labels: Labels, threshold: float | Sequ
     return classes
 
 
-def pieces(mask: np.ndarray) -> np.ndarray:
+def components(mask: np.ndarray) -> np.ndarray:
     """Connected components, pixels that touch at a corner included: int32 of the mask's shape, 0 outside, else 1, 2, …"""
     from scipy import ndimage
 
     return ndimage.label(mask, np.ones((3,) * mask.ndim))[0]
 
 
-def drop_small(classes: np.ndarray, labels: Labels, smallest: int | Sequence[int]) -> np.ndarray:
-    """Take away the `pieces` of each class that have fewer pixels than ``smallest``.
+def drop_small(classes: np.ndarray, labels: Labels, least: float | Sequence[float]) -> np.ndarray:
+    """Take away the `components` of each class that have fewer pixels than ``least``.
 
     Args:
-        classes: as `decide` gives them; **changed in place**. A dropped piece becomes background, or is in one region less.
+        classes: as `decide` gives them; **changed in place**. A dropped component becomes background, or is in one region less.
         labels: the Plan's.
-        smallest: pixels (voxels) a piece must have; one a class, or one for all; 0 and 1 keep all.
+        least: pixels (voxels) a component must have, up to rounding; one a class, or one for all; 0 and 1 keep all.
 
     Returns:
         ``classes``.
     """
-    for index, least in enumerate(np.broadcast_to(smallest, len(labels.classes))):
-        if least <= 1:
+    for index, pixels in enumerate(np.broadcast_to(least, len(labels.classes)).tolist()):
+        if not above(pixels, 1):
             continue
         from scipy import ndimage  # a sixth of the time that a picture takes from the shell, and mostly not needed
 
         plane, value = (classes, index + 1) if labels.exclusive else (classes[index], 1)
         box = ndimage.find_objects(plane.view(np.uint8), max_label=value)[-1]
         if box is not None:
-            _drop_small(plane[box], value, int(least))
+            _drop_small(plane[box], value, pixels)
     return classes
 
 
-def _drop_small(inside: np.ndarray, value: int, least: int, run: int | None = None) -> None:
-    """The same in one box and for one class: pieces are numbered run by run of slices, and joined where they touch across, since numbering takes 12 bytes a pixel."""
+def _drop_small(inside: np.ndarray, value: int, least: float, run: int | None = None) -> None:
+    """The same in one box and for one class: components are numbered run by run of slices, and joined where they touch across, since numbering takes 12 bytes a pixel."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -134,7 +135,7 @@ def _drop_small(inside: np.ndarray, value: int, least: int, run: int | None = No
     sizes, joined = [np.zeros(1, np.int64)], [np.zeros((2, 0), np.int64)]  # 0 is what is outside
     offset, before = 0, None
     for part in runs:
-        found = pieces(inside[part] == value)
+        found = components(inside[part] == value)
         sizes.append(np.bincount(found.ravel())[1:])
         first, last = (np.where(found[at] > 0, found[at] + offset, 0) for at in (0, -1))
         if before is not None:
@@ -143,18 +144,18 @@ def _drop_small(inside: np.ndarray, value: int, least: int, run: int | None = No
     counts, (one, other) = np.concatenate(sizes), np.concatenate(joined, axis=1)
     links = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(counts),) * 2)
     _, whole = connected_components(links, directed=False)
-    small = np.bincount(whole, weights=counts)[whole] < least
+    small = below(np.bincount(whole, weights=counts)[whole], least)
     small[0] = False
     offset = 0
     for part, own in zip(runs, sizes[1:], strict=True):
-        found = pieces(inside[part] == value)
+        found = components(inside[part] == value)
         table = np.concatenate([small[:1], small[offset + 1 : offset + 1 + len(own)]])
         inside[part][table[found]] = 0
         offset += len(own)
 
 
 def _touching(before: np.ndarray, after: np.ndarray) -> Iterator[np.ndarray]:
-    """Numbers ``(2, n)`` of pieces in neighbouring slices that touch, at a corner too; 0 is outside."""
+    """Numbers ``(2, n)`` of components in neighbouring slices that touch, at a corner too; 0 is outside."""
     wide = np.pad(before, 1)
     for corner in np.ndindex(*[3] * before.ndim):
         shifted = wide[tuple(slice(at, at + n) for at, n in zip(corner, before.shape, strict=True))]

@@ -12,6 +12,7 @@ Two steps, both told by one `Trace`:
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,16 @@ class Trace:
         return depth, height, width
 
     @property
+    def pixel_volume(self) -> float | None:
+        """Of one pixel of the source, mm³; None without millimetres."""
+        return None if self.affine is None else float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def pixel_share(self) -> float:
+        """How many pixels of the network's grid one of the source is: the same part of a picture, whatever size it was saved in."""
+        return math.prod(self.grid) / math.prod(self.shape)
+
+    @property
     def grid_affine(self) -> np.ndarray | None:
         """Network indices (depth, height, width, 1) → LPS mm."""
         if self.affine is None:
@@ -122,7 +133,7 @@ def trace(image: Image, spatial: Spatial) -> Trace:
     if image.affine is not None and spatial.spacing is not None:
         spacing = spacing_of(image.affine)
         grid = tuple(
-            max(1, round(n * spacing[axis] / wanted))
+            max(1, round(round(n * spacing[axis] / wanted, 3)))  # a half is a half, whatever the last digits are
             for n, axis, wanted in zip(oriented, axes, spatial.spacing, strict=True)
         )
     return Trace(image.shape, image.affine, image.source, axes, flips, grid)

@@ -23,6 +23,7 @@ from monai.transforms.utils import create_grid, create_rotate
 from torch.nn.functional import grid_sample
 
 from cpfnet.planning import Intensity, Local, Plan, Scale, ZScore
+from cpfnet.rounding import above
 
 Cut = Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 """Pixels to go beyond the patch on both sides of each axis → that piece of image ``(channels, …)`` and code map."""
@@ -207,7 +208,7 @@ class Augmenter:
         angles = np.radians(rng.uniform(-1, 1, 3) * self.settings.rotation_degrees)
         if self.dims == 2:
             return create_rotate(2, angles[0])[:2, :2]
-        if self.spacing.max() > IN_PLANE * self.spacing.min():
+        if above(self.spacing.max(), IN_PLANE * self.spacing.min()):
             angles[np.arange(3) != np.argmax(self.spacing)] = 0
         return create_rotate(3, angles)[:3, :3]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import math
 import os
 import shutil
 import zlib
@@ -41,7 +40,7 @@ ANNOTATED = 0
 POSITIONS = 4096
 """Pixels of each code that are remembered for a reader of a case."""
 
-_LAYOUT = 4  # raise it when the content of a folder changes its meaning
+_LAYOUT = 5  # raise it when the content of a folder changes its meaning
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Cached:
         quantiles: the 0.5 % and 99.5 % quantiles of each channel of the file.
         levels: the brightness of each channel (`preprocessing.intensity.levels`).
         spacing: the file's, mm along the network's (depth, height, width), or None.
-        pixels: how many the file has, in one channel.
+        pixel_volume: of the network's grid, mm³; None without millimetres.
         digest: of image and codes; equal content has an equal digest, wherever and whenever it was made.
         notes: what was repaired or assumed while reading image and labels.
     """
@@ -69,7 +68,7 @@ class Cached:
     quantiles: tuple[tuple[float, float], ...]
     levels: tuple[tuple[float, float, float] | None, ...]
     spacing: tuple[float, float, float] | None
-    pixels: int
+    pixel_volume: float | None
     digest: str
     notes: tuple[str, ...] = ()
 
@@ -197,7 +196,7 @@ def _load(case: Case, target: Path) -> Cached:
         quantiles=tuple((low, high) for low, high in meta["quantiles"]),
         levels=tuple(None if one is None else (one[0], one[1], one[2]) for one in meta["levels"]),
         spacing=None if meta["spacing"] is None else tuple(meta["spacing"]),
-        pixels=meta["pixels"],
+        pixel_volume=meta["pixel_volume"],
         digest=meta["digest"],
         notes=tuple(meta["notes"]),
     )
@@ -226,7 +225,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         quantiles=tuple(extent(channel) for channel in image.array),
         levels=tuple(levels(x, channel.intensity) for x, channel in zip(image.array, plan.channels, strict=True)),
         spacing=trace.spacing,
-        pixels=math.prod(trace.shape),
+        pixel_volume=None if trace.pixel_volume is None else trace.pixel_volume / trace.pixel_share,
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
         notes=tuple(
             dict.fromkeys([*image.notes, *(n for one in labels for n in (*one.notes, *undrawn(one, plan.labels)))])

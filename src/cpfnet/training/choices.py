@@ -1,4 +1,4 @@
-"""Thresholds and smallest pieces: which choice gives the best mean Dice, and whether that holds on cases that did not choose.
+"""Thresholds and smallest components: which choice gives the best mean Dice, and whether that holds on cases that did not choose.
 
 A table holds the Dice of one class, a row a case and a column a choice; the first is the neutral one. A case without the class
 scores 1 where none is predicted either, else 0: a choice must not gain by cases that drop out of the mean.
@@ -6,18 +6,20 @@ scores 1 where none is predicted either, else 0: a choice must not gain by cases
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cpfnet.preprocessing.decision import pieces
+from cpfnet.preprocessing.decision import components
+from cpfnet.rounding import ROUNDING
 
 FEWEST = 3
 """Validation cases that a choice needs."""
 
 SHARE = 1 / 4
-"""The largest piece that may be dropped, as a share of what the case with least of its class has: of a structure half as large half may be found."""
+"""The largest component that may be dropped, as a share of what the case with least of its class has: of a structure half as large half may be found."""
 
 LEAST_GAIN = 0.001
 """Dice that a choice must gain on cases left out in turn."""
@@ -86,68 +88,72 @@ def dice_at_thresholds(counted: np.ndarray, temperature: float) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """The connected pieces of one class in one case, the smallest first.
+class Components:
+    """The connected components of one class in one case, on the network's grid, the smallest first.
 
     Attributes:
-        size: pixels of the source's grid.
-        right, wrong: pixels that count and are, or are not, of the class, on the network's grid.
-        truth: pixels of the class that count, on the network's grid.
-        scale: pixels of the source for one of the network's grid.
+        size: of each, in the unit of ``pixel``.
+        right, wrong: pixels that count and are, or are not, of the class.
+        truth: pixels of the class that count.
+        pixel: size of one pixel: mm³, or 1.
     """
 
     size: np.ndarray
     right: np.ndarray
     wrong: np.ndarray
     truth: int
-    scale: float
+    pixel: float
 
     @classmethod
-    def of(cls, mask: np.ndarray, truth: np.ndarray, counted: np.ndarray, scale: float) -> Pieces:
+    def of(cls, mask: np.ndarray, truth: np.ndarray, counted: np.ndarray, pixel: float) -> Components:
         """Measure.
 
         Args:
             mask, truth, counted: bool ``([depth,] height, width)``: predicted, true, and in the metrics at all.
-            scale: pixels of the source for one of the network's grid.
+            pixel: size of one pixel.
         """
-        found = pieces(mask)
+        found = components(mask)
         number = int(found.max(initial=0)) + 1
-        size = np.bincount(found.ravel(), minlength=number)[1:] * scale
+        size = np.bincount(found.ravel(), minlength=number)[1:] * pixel
         right = np.bincount(found[truth & counted], minlength=number)[1:]
         wrong = np.bincount(found[~truth & counted], minlength=number)[1:]
         order = np.argsort(size, kind="stable")
-        return cls(size[order], right[order], wrong[order], int(np.count_nonzero(truth & counted)), scale)
+        return cls(size[order], right[order], wrong[order], int(np.count_nonzero(truth & counted)), pixel)
 
     @property
     def spurious(self) -> np.ndarray:
-        """Sizes of pieces that meet nothing of the class."""
+        """Sizes of components that meet nothing of the class."""
         return self.size[(self.right == 0) & (self.wrong > 0)]
 
-    def known_dice(self, size: int) -> float | None:
-        """Dice when pieces below ``size`` are dropped; None where the class is neither there nor left."""
+    def known_dice(self, size: float) -> float | None:
+        """Dice when components below ``size`` are dropped; None where the class is neither there nor left."""
         value = float(self.dice_without([size])[0])
         return None if value == 1 and not self.truth else value
 
-    def dice_without(self, sizes: Sequence[int]) -> np.ndarray:
-        """Dice when pieces below each of these sizes are dropped."""
-        dropped = np.searchsorted(self.size, sizes, side="left")
+    def dice_without(self, sizes: Sequence[float]) -> np.ndarray:
+        """Dice when components below each of these sizes are dropped; what has a size up to rounding is kept."""
+        dropped = np.searchsorted(self.size, np.array(sizes) * (1 - ROUNDING), side="left")
         right, wrong = (np.append(n[::-1].cumsum()[::-1], 0)[dropped] for n in (self.right, self.wrong))
         return _dice(right, wrong, self.truth)
 
 
-def sizes_to_try(cases: Sequence[Pieces]) -> tuple[list[int], str]:
-    """0, and up to 50 sizes from 2 to what drops all spurious pieces; and in words what was not tried.
+def sizes_to_try(cases: Sequence[Components]) -> tuple[list[float], float | None]:
+    """0, and up to 50 sizes from two pixels to what drops all spurious components; and the largest of them where that drops not all.
 
     None is above `SHARE` of the class in the case that has least of it: a limit that fits these cases must not take all that the next one has.
     """
-    largest = max((case.spurious.max(initial=0) for case in cases), default=0)
-    if largest == 0:
-        return [0], ""
-    enough = max(2, np.floor(largest) + 1)
-    limit = min(enough, np.floor(SHARE * min((case.truth * case.scale for case in cases if case.truth), default=0)))
-    sizes = np.unique(np.geomspace(2, limit, 50).round().astype(int)).tolist() if limit >= 2 else []
-    left = f"at most {limit:.0f} pixels were tried, a quarter of what one case has" if limit < enough else ""
-    return [0, *sizes], left
+    enough = max((case.spurious.max() + case.pixel for case in cases if case.spurious.size), default=0.0)
+    limit = min(enough, SHARE * min((case.truth * case.pixel for case in cases if case.truth), default=0.0))
+    least = 2 * min((case.pixel for case in cases), default=1.0)
+    tried = np.geomspace(least, limit, 50).tolist() if limit >= least else []
+    sizes = dict.fromkeys(min(_brief(size), limit) for size in tried)
+    return [0.0, *sizes], limit if limit < enough else None
+
+
+def _brief(size: float) -> float:
+    """Rounded up to three digits, for people to read."""
+    digits = 2 - math.floor(math.log10(size))
+    return round(math.ceil(round(size * 10.0**digits, 6)) / 10.0**digits, max(digits, 0))
 
 
 def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:

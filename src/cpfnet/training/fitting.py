@@ -1,8 +1,8 @@
-"""What the validation cases tell once the weights are chosen: temperature, thresholds, smallest pieces, and how far to trust.
+"""What the validation cases tell once the weights are chosen: temperature, thresholds, smallest components, and how far to trust.
 
 The cases are segmented twice, as `predict` does it, and let go of one by one: memory holds the probabilities of one case. The
 first time gives the loss at a grid of temperatures (`temperature`) and the counts of probabilities (`choices.histogram`); the
-second time, calibrated and decided, the pieces and the calibration. Thresholds are those of calibrated probabilities.
+second time, calibrated and decided, the components and the calibration. Thresholds are those of calibrated probabilities.
 
 Nothing is kept that does not help on cases left out in turn, and no temperature that harms near boundaries, where it matters: then
 the second time is done again without it. What chose the epoch chooses here, too: scores on the same cases are
@@ -23,9 +23,10 @@ from cpfnet.inference import quality
 from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.decision import calibrate, decide
+from cpfnet.rounding import below
 from cpfnet.training import choices, temperature
 from cpfnet.training.cache import Cached
-from cpfnet.training.choices import Pieces
+from cpfnet.training.choices import Components
 from cpfnet.training.validation import Segment, mean
 
 
@@ -40,7 +41,7 @@ class Findings:
     """
 
     values: dict[str, Any] = field(
-        default_factory=lambda: {"temperature": 1.0, "threshold": (0.5,), "smallest": (0,), "quality": None}
+        default_factory=lambda: {"temperature": 1.0, "threshold": (0.5,), "min_component_size": (0.0,), "quality": None}
     )
     notes: dict[str, str] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Findings:
     @classmethod
     def none(cls, why: str) -> Findings:
         """Neutral in all, for one reason."""
-        return cls(notes=dict.fromkeys(("temperature", "threshold", "smallest", "quality"), f"none: {why}"))
+        return cls(notes=dict.fromkeys(("temperature", "threshold", "min_component_size", "quality"), f"none: {why}"))
 
 
 def fit(
@@ -56,6 +57,7 @@ def fit(
     cases: Sequence[Cached],
     plan: Plan,
     advance: Callable[[int, int], None] = lambda done, total: None,
+    training: Sequence[Cached] = (),
 ) -> Findings:
     """Fit all of it.
 
@@ -64,8 +66,9 @@ def fit(
     Args:
         segment: the network whose weights are kept.
         cases: validation cases, none of which it was trained on.
-        plan: `labels` and `spatial`.
+        plan: `labels`, `spatial` and `inference`.
         advance: called with the number of cases segmented and to be segmented; may raise to stop.
+        training: cases that it was trained on: no size of components is fitted where some of all cases have millimetres and some have none.
     """
     found = Findings()
     decided = not plan.labels.exclusive or len(plan.labels.classes) == 1
@@ -96,7 +99,7 @@ def fit(
         found.values["temperature"] = 1.0
         found.notes["temperature"] = f"1, since near the boundary {harm} (else {found.notes['temperature']})"
         second = look_again(1.0, [1.0] * len(chosen), len(cases) + len(chosen))
-    sizes = _smallest(second.pieces, plan, found)
+    sizes = _min_component_sizes(second.components, [*cases, *training], plan, found)
     found.values["quality"], found.notes["quality"] = quality.fit(*second.as_written(sizes), plan.labels)
     found.calibration = second.calibration(len(chosen))
     return found
@@ -162,48 +165,65 @@ def _thresholds(counts: list[list[list[np.ndarray]]], value: float, plan: Plan, 
     return chosen
 
 
-def _smallest(found_pieces: list[list[list[Pieces]]], plan: Plan, found: Findings) -> list[int]:
+def _min_component_sizes(
+    components: list[list[list[Components]]], cases: Sequence[Cached], plan: Plan, found: Findings
+) -> list[float]:
+    """Of each class: as the Plan says, else what is best."""
+    count, name = len(plan.labels.classes), "min_component_size"
+    if plan.inference.min_component_size is not None:
+        found.notes[name] = "not fitted: the plan says it (inference.min_component_size)"
+        return np.broadcast_to(plan.inference.min_component_size, count).tolist()
+    units = {"pixels of the network's grid" if case.pixel_volume is None else "mm³" for case in cases}
+    if len(units) > 1:
+        found.notes[name] = "0: some cases have millimetres and some have none, so no size means the same in all"
+        return [0.0] * count
+    (unit,) = units
     chosen, whys = [], []
-    for k in range(len(plan.labels.classes)):
-        sizes, limit = choices.sizes_to_try([reader for case in found_pieces for reader in case[k]])
-        rows = [np.mean([reader.dice_without(sizes) for reader in case[k]], axis=0) for case in found_pieces]
+    for k in range(count):
+        sizes, limit = choices.sizes_to_try([reader for case in components for reader in case[k]])
+        rows = [np.mean([reader.dice_without(sizes) for reader in case[k]], axis=0) for case in components]
         index, why = choices.choose(np.array(rows))
         chosen.append(sizes[index])
-        whys.append(f"{why}; {limit}" if limit else why)
+        left = "" if limit is None else f"; at most {limit:.3g} {unit} were tried, a quarter of what one case has"
+        whys.append(why + left)
     if any(chosen):
-        found.values["smallest"] = tuple(chosen)
-    found.notes["smallest"] = _said(chosen, 0, whys, plan)
+        found.values[name] = tuple(chosen)
+    found.notes[name] = _said(chosen, 0, whys, plan, unit)
     return chosen
 
 
-def _said(chosen: Sequence[float], neutral: float, whys: Sequence[str], plan: Plan) -> str:
+def _said(chosen: Sequence[float], neutral: float, whys: Sequence[str], plan: Plan, unit: str = "") -> str:
     """What was chosen for each class that has more than the neutral value, and why; of many that have it, not each reason."""
+
+    def told(value: float) -> str:
+        return f"{value:g} {unit}" if unit and value else f"{value:g}"
+
     if len(chosen) == 1:
-        return f"{chosen[0]:g} ({whys[0]})"
-    told = [
-        f"{label.name} {value:g} ({why})"
+        return f"{told(chosen[0])} ({whys[0]})"
+    others = [
+        f"{label.name} {told(value)} ({why})"
         for label, value, why in zip(plan.labels.classes, chosen, whys, strict=True)
         if value != neutral
     ]
-    rest = len(chosen) - len(told)
-    if not told:
+    rest = len(chosen) - len(others)
+    if not others:
         why = whys[0] if len(set(whys)) == 1 else "no real gain in any"
         return f"{neutral:g} for all {rest} classes ({why})"
-    return "; ".join([*told, *([f"{neutral:g} for the other {rest}"] if rest else [])])
+    return "; ".join([*others, *([f"{neutral:g} for the other {rest}"] if rest else [])])
 
 
 class _Second:
     """What the second look at each case adds up.
 
     Attributes:
-        pieces: of each case, of each class, of each reader.
-        confidences: of each case, of each class (`quality.confidences`), small pieces included.
+        components: of each case, of each class, of each reader.
+        confidences: of each case, of each class (`quality.confidences`), small components included.
         before, after: of each case, as it is and at the temperature that the others gave.
     """
 
     def __init__(self, plan: Plan, value: float, thresholds: Sequence[float]):
         self.plan, self.value, self.thresholds = plan, value, thresholds
-        self.pieces: list[list[list[Pieces]]] = []
+        self.components: list[list[list[Components]]] = []
         self.confidences: list[tuple[float | None, ...]] = []
         self.before: list[Tallies] = []
         self.after: list[Tallies] = []
@@ -226,22 +246,22 @@ class _Second:
         calibrate(probabilities, self.value / left_out, exclusive=labels.exclusive)
         classes = decide(probabilities, labels, self.thresholds)
         self.confidences.append(quality.confidences(probabilities, classes, labels))
-        scale = case.pixels / probabilities[0].size
-        self.pieces.append(
+        pixel = 1.0 if case.pixel_volume is None else case.pixel_volume
+        self.components.append(
             [
                 [
-                    Pieces.of(classes == k + 1 if labels.exclusive else classes[k], members[own], counted, scale)
+                    Components.of(classes == k + 1 if labels.exclusive else classes[k], members[own], counted, pixel)
                     for own, counted in readers
                 ]
                 for k, members in enumerate(table.T)
             ]
         )
 
-    def as_written(self, sizes: Sequence[int]) -> tuple[list[tuple[float | None, ...]], list[float | None]]:
-        """Confidences and mean Dice of each case where pieces below ``sizes``, one a class, are dropped: as `predict` judges its masks."""
+    def as_written(self, sizes: Sequence[float]) -> tuple[list[tuple[float | None, ...]], list[float | None]]:
+        """Confidences and mean Dice of each case where components below ``sizes``, one a class, are dropped: as `predict` judges its masks."""
         confidences, means = [], []
-        for sure, case in zip(self.confidences, self.pieces, strict=True):
-            left = [readers[0].size.max(initial=0) >= size for readers, size in zip(case, sizes, strict=True)]
+        for sure, case in zip(self.confidences, self.components, strict=True):
+            left = [not below(readers[0].size.max(initial=0), size) for readers, size in zip(case, sizes, strict=True)]
             confidences.append(tuple(value if there else None for value, there in zip(sure, left, strict=True)))
             means.append(mean([mean([r.known_dice(size) for r in rs]) for rs, size in zip(case, sizes, strict=True)]))
         return confidences, means

@@ -288,7 +288,13 @@ class Run:
                 shown.update(task, completed=done, total=total)
                 interruption.check()
 
-            return fit(lambda array: predict_array(backend, array, self.plan), self.validation, self.plan, advance)
+            return fit(
+                lambda array: predict_array(backend, array, self.plan),
+                self.validation,
+                self.plan,
+                advance,
+                self.patches.cases,
+            )
 
 
 def _ranges(levels: Sequence[tuple[float, float, float] | None]) -> tuple[Range, Range, Range] | None:

@@ -22,7 +22,7 @@ from cpfnet.report.training import training_sections
 _FITTED = {
     "temperature": "Temperature",
     "threshold": "Threshold",
-    "smallest": "Smallest piece, pixels",
+    "min_component_size": "Smallest connected component kept",
     "quality": "Quality of predictions",
 }
 
@@ -49,7 +49,7 @@ def write_report(
     held_out = set(model.metrics["cases"]["validation"])
     chosen = [case for case in dataset.cases if case.id in held_out]
     warnings = [
-        "The validation cases chose the epoch, the temperature, the threshold and the smallest pieces: their scores are optimistic."
+        "The validation cases chose the epoch, the temperature, the threshold and the smallest component kept: their scores are optimistic."
     ]
     if held_out <= set(model.metrics["cases"]["train"]):
         warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
