@@ -77,6 +77,20 @@ def test_the_band_lies_within_reach_of_the_other_kind(shape, spacing, width, til
     np.testing.assert_array_equal(near_boundary(truth, counted, spacing), expected.reshape(shape))
 
 
+@pytest.mark.parametrize("step", [1.0, 0.5, 1.5, 0.3, 3.0])
+@pytest.mark.parametrize("off", [3e-8, -3e-8, 2e-6])
+def test_the_band_does_not_hang_on_the_last_digits_of_the_spacing(step, off):
+    """A half space: the band is as many slices on each side as fit, by hand."""
+    truth = np.zeros((40, 40, 12), bool)
+    truth[:20] = True
+    counted = np.ones_like(truth)
+    slices = int(round(1e6 * calibration.BAND) // round(1e6 * step))
+    for spacing in ((step, 1.0, 1.0), (step * (1 + off), 1 - off, 1 + off)):
+        found = near_boundary(truth, counted, spacing)
+        assert found[20 - slices : 20 + slices].all()
+        assert found.sum() == 2 * slices * truth[0].size
+
+
 @pytest.mark.parametrize("value", [False, True])
 def test_without_a_boundary_there_is_no_band(value):
     truth = np.full((8, 9), value)

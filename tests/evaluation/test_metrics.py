@@ -17,6 +17,8 @@ from sklearn import metrics as sklearn_metrics
 
 from cpfnet.evaluation import metrics
 from cpfnet.evaluation.tubular import thin
+from cpfnet.image import spacing_of
+from tests import data
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=3, min_side=2, max_side=9)
 
@@ -108,6 +110,34 @@ def test_surface_distances_agree_with_monai(pair, tolerance):
     assert metrics.hd95(distances) == pytest.approx(hd95, abs=1e-3)  # MONAI interpolates in float32
     assert metrics.assd(distances) == pytest.approx(assd, rel=1e-5, abs=1e-6)
     assert metrics.nsd(distances, tolerance) == pytest.approx(nsd, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_shift_by_the_tolerance_is_within_it_on_any_grid(seed):
+    """Oblique, anisotropic, written as float32: MONAI on the straight grid says what is right, its own rounding apart."""
+    rng = np.random.default_rng(seed)
+    spacing = rng.choice([0.1, 0.2, 0.3, 1 / 3, 0.7, 0.9, 1.1, 2.5, 5e-5], 3) if seed % 2 else rng.uniform(0.05, 5, 3)
+    written = data.affine(
+        tuple(spacing), degrees=tuple(rng.uniform(-40, 40, 3)), origin=tuple(rng.uniform(-200, 200, 3))
+    )
+    if seed % 4 < 2:
+        written = data.affine(tuple(spacing), degrees=(12, 0, 7))
+    read = spacing_of(written.astype(np.float32).astype(float))
+    axis, steps = int(rng.integers(3)), int(rng.integers(1, 6))
+    truth = np.zeros((18, 18, 18), bool)
+    truth[tuple(slice(5, 5 + n) for n in rng.integers(2, 8, 3))] = True
+    prediction = np.roll(truth, steps, axis)
+    tolerance = steps * float(spacing[axis])
+    a, b = (torch.from_numpy(mask[None, None]) for mask in (prediction, truth))
+    options = {"include_background": True, "spacing": spacing.tolist()}
+    found = metrics.surface(prediction, truth, read, tolerance=tolerance)
+    assert found["nsd"] == 1 == compute_surface_dice(a, b, [tolerance * (1 + 1e-6)], **options).item()
+    shorter = metrics.surface(prediction, truth, read, tolerance=0.999 * tolerance)["nsd"]
+    assert shorter == pytest.approx(compute_surface_dice(a, b, [0.999 * tolerance], **options).item(), abs=1e-6)
+    hd95 = compute_hausdorff_distance(a, b, percentile=95, **options).item()
+    assd = compute_average_surface_distance(a, b, symmetric=True, **options).item()
+    assert found["hd95"] == pytest.approx(hd95, rel=1e-5)
+    assert found["assd"] == pytest.approx(assd, rel=1e-5)
 
 
 @settings(deadline=None, max_examples=40)

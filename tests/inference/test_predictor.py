@@ -99,6 +99,23 @@ class TestRefusals:
         turned = volume(self.ct, (2.5, 0.7, 0.7))
         predict(model, Image(turned.array.swapaxes(1, 3), turned.affine[:, [2, 1, 0, 3]]))
 
+    @pytest.mark.parametrize("degrees", [0, 7, 12, 33])
+    def test_limits_that_are_met_up_to_rounding_are_met(self, degrees):
+        """1.5 times what training saw is allowed, whatever an oblique affine in float32 makes of it; and values of its own range."""
+        fitted = CT | {"spacing_low": (0.6, 0.6, 0.6), "spacing_high": (1.1, 1.1, 1.1)}
+        model = self.model(fitted=fitted, slices="axial")
+        for step, refused in ((1.1 * 1.5, False), (0.4, False), (1.652, True), (0.3995, True)):
+            turned = data.affine((step, 1.0, step), degrees=(degrees, 0, degrees)).astype(np.float32).astype(float)
+            image = Image(self.ct[None], (np.diag((-1, -1, 1, 1)) @ turned)[:, [2, 1, 0, 3]])
+            if refused:
+                with pytest.raises(InputRefused, match="spacing"):
+                    predict(model, image)
+            else:
+                predict(model, image)
+        flat = {"channels": [{"name": "channel0", "low": 1 / 3, "high": 1 / 3}]}
+        values = np.full((6, 40, 40), np.float32(1 / 3))
+        predict(self.model(ZScore(), fitted=flat), volume(values))
+
     def test_no_spacing_where_training_had_one(self):
         fitted = CT | {"spacing_low": (2.0, 0.5, 0.5), "spacing_high": (3.0, 1.0, 1.0)}
         with pytest.raises(InputRefused, match="no spacing in mm"):

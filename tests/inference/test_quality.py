@@ -114,6 +114,12 @@ class TestAssess:
         known = KNOWN.model_copy(update={"lowest": 0.99706})
         assert "confidence 0.9969, theirs 0.9971 or more" in quality.assess((0.99692, None), [known], TWO).look
 
+    def test_a_case_as_unsure_as_the_least_sure_is_not_less_sure(self):
+        """The validation case itself, computed with other threads."""
+        known = Quality(cases=4, lowest=0.54282884, found=())
+        assert quality.assess((0.54282882, None), [known], TWO).look == ""
+        assert quality.assess((0.5428, None), [known], TWO).look.startswith("less sure than all 4 validation cases")
+
     def test_a_structure_that_was_always_there_is_missing(self):
         told = quality.assess((None, 0.9), [KNOWN], TWO)
         assert told.look == "no liver found, and all 20 validation cases had it"

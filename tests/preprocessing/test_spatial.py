@@ -340,3 +340,22 @@ class TestRefusals:
         _, trace = preprocessing.apply(Image(self.volume), make_plan())
         with pytest.raises(FormatError, match="4×5×7 is not its image's, 4×5×6"):
             preprocessing.apply_codes(np.zeros((4, 5, 7), np.uint8), trace)
+
+
+@pytest.mark.parametrize("degrees", [0, 3, 7, 12, 33])
+def test_a_grid_does_not_hang_on_the_last_digits_of_an_oblique_spacing(degrees):
+    """45 slices of 0.7 mm at 1.4 mm are 22.5, whether the scan is straight or not; a half goes to the even number."""
+    for step in (0.7, 1 / 3, 1.1):
+        matrix = lps(data.affine((step, step, step), degrees=(degrees, 0, degrees)).astype(np.float32).astype(float))
+        plan = make_plan(spacing=(2 * step,) * 3, slices="axial")
+        found = preprocessing.trace(Image(np.zeros((1, 45, 47, 49)), matrix), plan)
+        assert found.grid == (22, 24, 24)
+
+
+def test_size_of_a_pixel():
+    """mm³ of a sheared grid by hand: base times height. Photographs: the share of the network's grid, whatever size they were saved in."""
+    sheared = np.array([[0, 0, 2.0, 0], [1.0, 3.0, 0, 0], [4.0, 0, 0, 0], [0, 0, 0, 1]])
+    assert preprocessing.trace(Image(np.zeros((1, 5, 6, 7)), sheared), make_plan()).pixel_volume == pytest.approx(24)
+    for size in ((60, 80), (600, 800)):
+        found = preprocessing.trace(Image(np.zeros((1, *size))), make_plan("images", longest=40))
+        assert (found.pixel_volume, found.pixel_share * np.prod(size)) == (None, pytest.approx(30 * 40))
