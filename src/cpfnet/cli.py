@@ -403,7 +403,10 @@ def evaluate(
         typer.Option("-o", "--out", metavar="DIR", help="Write scores.csv, scores.json and report.html here."),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="train, val, test or all; default: labelled test cases, else all.")
+        str | None,
+        typer.Option(
+            help="train, val, test or all; default: labelled test cases, else all. Of a Model, val means the cases that validated it."
+        ),
     ] = None,
     threshold_on: Annotated[
         str | None,

@@ -466,8 +466,9 @@ def evaluate(
         dataset: as for `check`.
         predictions: a folder of label maps, each called as its case or image; or Model(s), which then predict.
         out: folder for ``scores.csv``, ``scores.json``, ``report.html`` and, with Models, ``predictions/``.
-        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; default: the labelled test cases, else all labelled ones.
-        threshold_on: a split, ``"train"`` or ``"val"``: Models take the threshold with the best mean Dice over its cases instead of their
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; default: the labelled test cases, else all labelled ones. ``"val"`` means the cases
+            that validated the Models, where they know them, whatever the dataset calls so.
+        threshold_on: a split, ``"train"`` or ``"val"`` (as for ``split``): Models take the threshold with the best mean Dice over its cases instead of their
             own; none of them may be among those scored.
         tolerance: of NSD, mm (pixels where there are no millimetres).
         guide_batch: cases pooled for the guide's own metric.
@@ -486,25 +487,29 @@ def evaluate(
 
     from cpfnet.data.dataset import load
     from cpfnet.evaluation.reporting import write_report
+    from cpfnet.evaluation.run import check_labels, check_request
     from cpfnet.evaluation.run import evaluate as run
     from cpfnet.inference import cases as sources
     from cpfnet.inference import threshold
     from cpfnet.model import is_model
 
     data = load(Path(dataset))
-    chosen, which = sources.choose(data, split)
-    protocol = {"chosen": which}
-    warnings: list[str] = []
     single = Path(predictions) if isinstance(predictions, (str, Path)) else None
     models = [] if single and not is_model(single) else _models(predictions)
+    chosen, which = sources.choose(data, split, models)
+    protocol = {"chosen": which}
+    warnings: list[str] = []
     if out is not None:
-        for name in ("scores.csv", "scores.json", "report.html"):
+        for name in ("scores.csv", "scores.json", "report.html", *(("predictions",) if models else ())):
             _free(Path(out) / name, overwrite)
     choosing: list[Case] = []
     if models:
         definitions = models[0].plan.labels
         if threshold_on is not None:
-            choosing = threshold.choosing_cases(data, threshold_on, chosen, definitions)
+            choosing = threshold.choosing_cases(data, threshold_on, chosen, models)
+        items = [sources.item_of(case, None) for case in chosen]
+        check_request(items, definitions, tolerance=tolerance, guide_batch=guide_batch)
+        check_labels([*items, *(sources.item_of(case, None) for case in choosing)], definitions, progress=progress)
         warnings += _for_others(models[0].plan, data, "Model", "what is scored are the Model's, by their label values")
     else:
         assert single is not None

@@ -73,6 +73,22 @@ def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> 
         )
 
 
+def check_on_grid(masks: CaseMasks, image: Header, item: Item) -> None:
+    """Whether masks lie on their image's grid, where its predictions will lie.
+
+    Raises:
+        DatasetError: they do not (both geometries).
+    """
+    truth = next(iter(masks.truth.values()))
+    difference = geometry_difference(truth.shape, masks.affine, image.shape, image.affine)
+    if difference:
+        raise DatasetError(
+            f"label and image do not lie on one grid: {difference}",
+            where=item.case,
+            mend="give the label in the size and geometry of the image; `cpfnet check` lists all such files",
+        )
+
+
 def load_masks(item: Item, definitions: Labels, image: Image | Header | None = None) -> CaseMasks:
     """Read an item's files onto one grid; a missing prediction is an empty one.
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from cpfnet import labels
+from cpfnet import formats, labels
 from cpfnet.cores import cores
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation import calibration, metrics
 from cpfnet.evaluation.calibration import Tallies, Tally
-from cpfnet.evaluation.cases import Item, load_masks
+from cpfnet.evaluation.cases import CaseMasks, Item, check_on_grid, load_masks
 from cpfnet.evaluation.confusion import boxes, confusion, counts_of, union
 from cpfnet.evaluation.guide import guide_metrics, guide_sums
 from cpfnet.evaluation.pooling import PooledRanks, pooled
@@ -35,6 +35,8 @@ from cpfnet.image import spacing_of
 from cpfnet.notes import gathered
 from cpfnet.planning import Labels
 from cpfnet.progress import Bar
+
+Result = TypeVar("Result")
 
 
 def _members(definitions: Labels) -> list[np.ndarray]:
@@ -103,22 +105,16 @@ class _Scored:
     notes: tuple[str, ...]
 
 
-def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool, ranks: PooledRanks) -> _Scored:
-    """Score one case, and add its probabilities to ``ranks``.
+def _pairs(item: Item, masks: CaseMasks) -> Iterator[tuple[str, str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """The prediction against each reader, and readers against each other: both names and codes, what is annotated, and what of it counts.
 
-    With ``several`` (some case has more than one reader) every case gets rows of `ALL_READERS`, those of one reader too: else the
-    headline would leave them out.
+    Raises:
+        DatasetError: no pixel counts.
     """
-    masks = load_masks(item, definitions)
     pairs = [(PREDICTION, reader, masks.prediction, codes) for reader, codes in masks.truth.items()]
     pairs += [
         (second, first, masks.truth[second], masks.truth[first]) for first, second in combinations(masks.truth, 2)
     ]
-    head = {"case": item.case, "patient": item.patient or item.case}
-    spacing = None if masks.affine is None else spacing_of(masks.affine)
-    rows: list[dict[str, Any]] = []
-    sums: dict[tuple[str, str], np.ndarray] = {}
-    tallies: Tallies = {}
     for name, reader, codes, truth in pairs:
         annotated = truth != labels.IGNORED
         if name != PREDICTION:  # what a reader did not annotate counts no more than what the other did not
@@ -130,6 +126,22 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
                 where=f"{item.case}, reader {reader}",
                 mend="correct the region or the label, or leave the case out",
             )
+        yield name, reader, codes, truth, annotated, valid
+
+
+def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool, ranks: PooledRanks) -> _Scored:
+    """Score one case, and add its probabilities to ``ranks``.
+
+    With ``several`` (some case has more than one reader) every case gets rows of `ALL_READERS`, those of one reader too: else the
+    headline would leave them out.
+    """
+    masks = load_masks(item, definitions)
+    head = {"case": item.case, "patient": item.patient or item.case}
+    spacing = None if masks.affine is None else spacing_of(masks.affine)
+    rows: list[dict[str, Any]] = []
+    sums: dict[tuple[str, str], np.ndarray] = {}
+    tallies: Tallies = {}
+    for name, reader, codes, truth, annotated, valid in _pairs(item, masks):
         table = confusion(codes, truth, valid)
         scored, told = _score_pair(
             codes,
@@ -193,25 +205,8 @@ def evaluate(
         DatasetError: cases that cannot be scored, each with what is wrong; no case; cases with and without millimetres.
     """
     chosen = list(items)
-    if not chosen:
-        raise DatasetError("there is nothing to evaluate", mend="give at least one case with a label and a prediction")
-    if not (np.isfinite(tolerance) and tolerance >= 0):
-        raise DatasetError(f"the tolerance is {tolerance}", mend="give a finite distance of 0 or more")
-    if guide_batch < 1:
-        raise DatasetError(f"the guide's batch is {guide_batch}", mend="give a number of cases, at least 1")
-    repeated = [case for case, number in Counter(item.case for item in chosen).items() if number > 1]
-    if repeated:
-        raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", mend="give every case an id of its own")
-
+    check_request(chosen, definitions, tolerance=tolerance, guide_batch=guide_batch)
     several = any(len(item.truth) > 1 for item in chosen)
-    names = [*(c.name for c in definitions.classes), *(reader for item in chosen for reader in item.truth)]
-    reserved = {BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION, ALL_READERS}.intersection(names)
-    if reserved:
-        raise DatasetError(
-            f"a class or reader is called {sorted(reserved)[0]!r}, as a row of the scores is",
-            mend="give it another name",
-        )
-
     missing = [item.case for item in chosen if not given(item)]
     if missing and not allow_missing:
         raise DatasetError(
@@ -220,28 +215,8 @@ def evaluate(
         )
 
     ranks = PooledRanks()
-
-    def run(item: Item) -> _Scored | CpfnetError:
-        try:
-            return _score_case(item, definitions, tolerance, several, ranks)
-        except CpfnetError as error:
-            return error
-
-    results = _in_parallel(run, chosen, workers, progress)
-    errors = [result for result in results if isinstance(result, CpfnetError)]
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        lines = "\n".join(f"  {error}" for error in errors[:10])
-        more = f"\n  … and {len(errors) - 10} more" if len(errors) > 10 else ""
-        raise DatasetError(f"{len(errors)} of {len(chosen)} cases cannot be scored:\n{lines}{more}")
-    done = [result for result in results if not isinstance(result, CpfnetError)]
-    units = {"mm" if scored.has_mm else "pixels" for scored in done}
-    if len(units) > 1:
-        raise DatasetError(
-            "some labels have millimetres and some have none, so their distances cannot be averaged",
-            mend="evaluate the two kinds apart",
-        )
+    done = _each(lambda item: _score_case(item, definitions, tolerance, several, ranks), chosen, workers, progress)
+    unit = _unit("mm" if scored.has_mm else "pixels" for scored in done)
     rows = [row for scored in done for row in scored.rows]
     notes = gathered((item.case, scored.notes) for item, scored in zip(chosen, done, strict=True))
     return Scores(
@@ -249,13 +224,100 @@ def evaluate(
         guide=guide_metrics([scored.sums for scored in done], guide_batch),
         pooled=pooled(rows, (c.name for c in definitions.classes), ranks),
         calibration=calibration.of_cases([scored.tallies for scored in done]),
-        protocol=protocol_of(chosen, definitions, tolerance, units.pop(), guide_batch, allow_missing)
-        | (protocol or {}),
+        protocol=protocol_of(chosen, definitions, tolerance, unit, guide_batch, allow_missing) | (protocol or {}),
         warnings=[*warnings_of(chosen, rows), *notes],
         seed=seed,
     )
 
 
-def _in_parallel(run: Callable[[Item], Any], items: list[Item], workers: int | None, progress: bool) -> list[Any]:
+def check_request(items: Sequence[Item], definitions: Labels, *, tolerance: float, guide_batch: int) -> None:
+    """What `evaluate` cannot be asked for, told from arguments and names alone.
+
+    Raises:
+        DatasetError: as `evaluate`.
+    """
+    if not items:
+        raise DatasetError("there is nothing to evaluate", mend="give at least one case with a label and a prediction")
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        raise DatasetError(f"the tolerance is {tolerance}", mend="give a finite distance of 0 or more")
+    if guide_batch < 1:
+        raise DatasetError(f"the guide's batch is {guide_batch}", mend="give a number of cases, at least 1")
+    repeated = [case for case, number in Counter(item.case for item in items).items() if number > 1]
+    if repeated:
+        raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", mend="give every case an id of its own")
+
+    names = [*(c.name for c in definitions.classes), *(reader for item in items for reader in item.truth)]
+    reserved = {BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION, ALL_READERS}.intersection(names)
+    if reserved:
+        raise DatasetError(
+            f"a class or reader is called {sorted(reserved)[0]!r}, as a row of the scores is",
+            mend="give it another name",
+        )
+
+
+def check_labels(
+    items: Sequence[Item], definitions: Labels, *, workers: int | None = None, progress: bool = False
+) -> None:
+    """Whether all labels and regions of interest can be scored, before minutes are spent on predictions.
+
+    Args:
+        items: the cases; their predictions are not asked for.
+        definitions, workers, progress: as for `evaluate`.
+
+    Raises:
+        DatasetError: each label that cannot be read, holds unknown values, is not on its image's grid or has no pixel that counts; cases
+            with and without millimetres.
+    """
+
+    def check(item: Item) -> str:
+        header = formats.read_header(item.images) if item.images else None
+        masks = load_masks(replace(item, prediction=None, probabilities=None), definitions, header)
+        if header is not None:
+            check_on_grid(masks, header, item)
+        for _ in _pairs(item, masks):
+            pass  # raises where nothing counts
+        return "pixels" if masks.affine is None else "mm"
+
+    _unit(_each(check, items, workers, progress, "Checking the labels"))
+
+
+def _unit(units: Iterable[str]) -> str:
+    """That of all cases' distances."""
+    found = set(units)
+    if len(found) > 1:
+        raise DatasetError(
+            "some labels have millimetres and some have none, so their distances cannot be averaged",
+            mend="evaluate the two kinds apart",
+        )
+    return found.pop()
+
+
+def _each(
+    run: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None,
+    progress: bool,
+    description: str = "Scoring",
+) -> list[Result]:
+    """What becomes of each case, several at a time.
+
+    Raises:
+        CpfnetError: of the cases that failed, all that is wrong.
+    """
+
+    def caught(item: Item) -> Result | CpfnetError:
+        try:
+            return run(item)
+        except CpfnetError as error:
+            return error
+
     with ThreadPoolExecutor(max(1, min(workers or cores(), len(items)))) as pool, Bar(show=progress) as bar:
-        return list(bar.track(pool.map(run, items), len(items), description="Scoring"))
+        results = list(bar.track(pool.map(caught, items), len(items), description=description))
+    errors = [result for result in results if isinstance(result, CpfnetError)]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        lines = "\n".join(f"  {error}" for error in errors[:10])
+        more = f"\n  … and {len(errors) - 10} more" if len(errors) > 10 else ""
+        raise DatasetError(f"{len(errors)} of {len(items)} cases cannot be scored:\n{lines}{more}")
+    return [result for result in results if not isinstance(result, CpfnetError)]

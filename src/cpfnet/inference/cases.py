@@ -11,6 +11,7 @@ from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.pseudonyms import digest
 from cpfnet.errors import DatasetError
 from cpfnet.evaluation.cases import Item
+from cpfnet.evaluation.protocol import some
 from cpfnet.formats.files import SERIES
 from cpfnet.image import Segmentation
 from cpfnet.inference.predictor import Predictor
@@ -18,29 +19,72 @@ from cpfnet.model import Model
 from cpfnet.progress import Bar
 
 
-def choose(dataset: Dataset, split: str | None) -> tuple[list[Case], str]:
+def choose(dataset: Dataset, split: str | None, models: Sequence[Model] = ()) -> tuple[list[Case], str]:
     """The labelled cases to evaluate, and in words which those are.
 
     Args:
         dataset: all cases.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None: the test cases where there are labelled ones, else all.
+        models: that are to be scored; see `of_split`.
 
     Raises:
-        DatasetError: no labelled case among them.
+        DatasetError: no labelled case among them, or as `of_split`.
     """
     labelled = [case for case in dataset.cases if case.labels]
-    test = [case for case in labelled if case.split == "test"]
     if split is None:
-        split = "test" if test else "all"
-    cases = labelled if split == "all" else [case for case in labelled if case.split == split]
-    if not cases:
-        known = sorted({case.split for case in labelled if case.split})
+        split = "test" if any(case.split == "test" for case in labelled) else "all"
+    if split == "all" and labelled:
+        return labelled, "all labelled cases"
+    return of_split(dataset, split, models)
+
+
+def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tuple[list[Case], str]:
+    """The labelled cases of one split, and in words which those are.
+
+    Models know which cases validated them, and ``"val"`` means these: after ``train --fold`` the dataset names none, or others, which trained
+    them. Where Models do not say, or the dataset has none of theirs, its own ``val`` counts.
+
+    Args:
+        dataset: all cases.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        models: whose validation cases are meant.
+
+    Raises:
+        DatasetError: no labelled case among them, with what else can be scored; or Models that were validated on different cases.
+    """
+    labelled = [case for case in dataset.cases if case.labels]
+    declared = [case for case in labelled if case.split == split]
+    validated = {frozenset(model.metrics.get("cases", {}).get("validation", ())) for model in models}
+    if split == "val" and len(validated) > 1:
         raise DatasetError(
-            f"no labelled case in split {split!r}: {len(labelled)} of {len(dataset.cases)} cases have labels",
-            where=dataset.root,
-            mend=f"choose --split all{''.join(f', {name}' for name in known)}" if labelled else "add labels",
+            f"the {len(models)} models were validated on different cases, as folds are: what validated one has trained another",
+            mend="evaluate each model alone with --split val, or all of them on cases that none has seen (--split test)",
         )
-    return cases, "all labelled cases" if split == "all" else f"the {split} split"
+    known = validated.pop() if len(validated) == 1 else frozenset[str]()
+    own = [case for case in labelled if case.id in known]
+    if split == "val" and own:
+        absent = sorted(known.difference(case.id for case in own))
+        said = f"{len(own)} cases that validated the model"
+        return own, said + (f", and without {some(absent)}, which this dataset has no label of" if absent else "")
+    unsaid = "the model does not say which cases validated it" if models and split == "val" and not known else ""
+    if declared:
+        return declared, f"the {split} split" + (f" ({unsaid})" if unsaid else "")
+    why = f"{len(labelled)} of {len(dataset.cases)} cases have labels"
+    if unsaid:
+        why += f", and {unsaid}"
+    elif split == "val" and models:
+        why += f", and none of them is one of the {len(known)} that validated the model ({some(sorted(known))})"
+    others = (
+        {case.split for case in labelled if case.split} | ({"val"} if own else set()) | (set() if models else {"all"})
+    )
+    if models:  # never what trained them
+        others.discard("train")
+    choice = (
+        f"choose --split {', '.join(sorted(others))}" if others else "say in dataset.yaml which are which (`split`)"
+    )
+    raise DatasetError(
+        f"no labelled case in split {split!r}: {why}", where=dataset.root, mend=choice if labelled else "add labels"
+    )
 
 
 def item_of(case: Case, prediction: Path | Segmentation | None, probabilities: Path | None = None) -> Item:

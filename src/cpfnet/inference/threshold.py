@@ -12,7 +12,7 @@ from cpfnet.data.dataset import Case, Dataset
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.cases import load_masks
 from cpfnet.evaluation.thresholds import THRESHOLDS, best_threshold, dice_curve
-from cpfnet.inference.cases import item_of
+from cpfnet.inference.cases import item_of, of_split
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.planning import Labels
@@ -32,14 +32,14 @@ def as_fitted(models: Sequence[Model]) -> dict[str, str]:
     return _lines("the model's own", above, models)
 
 
-def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], definitions: Labels) -> list[Case]:
+def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], models: Sequence[Model]) -> list[Case]:
     """The labelled cases of a split that may choose a threshold for others.
 
     Args:
         dataset: all cases.
         split: that chooses.
         scored: cases that the threshold is for.
-        definitions: the Models' labels.
+        models: which the threshold is for; ``"val"`` means the cases that validated them (`of_split`).
 
     Raises:
         CpfnetError: the labels know no threshold, or the split cannot choose.
@@ -50,18 +50,19 @@ def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], definit
             f"a threshold cannot be chosen on {split!r}: what is scored chooses nothing",
             mend=f"choose --threshold-on {' or '.join(CHOOSING)}",
         )
+    definitions = models[0].plan.labels
     if not _has_threshold(definitions):
         raise CpfnetError(
             f"of {len(definitions.classes)} exclusive classes the most probable one is taken; there is no threshold to choose",
             mend="leave out --threshold-on",
         )
-    cases = [case for case in dataset.cases if case.labels and case.split == split]
-    if not cases:
+    try:
+        cases, _ = of_split(dataset, split, models)
+    except DatasetError as error:
+        mend = "say in dataset.yaml which cases are which (`split`), or leave out --threshold-on"
         raise DatasetError(
-            f"no labelled case in split {split!r} to choose a threshold on",
-            where=dataset.root,
-            mend="say in dataset.yaml which cases are which (`split`), or leave out --threshold-on",
-        )
+            f"no threshold can be chosen on {split}: {error.what}", where=error.where, mend=mend
+        ) from None
     patients = {case.patient for case in cases}
     both = [case.id for case in scored if case.patient in patients]
     if both:
