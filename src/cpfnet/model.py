@@ -86,6 +86,9 @@ class Fitted(Strict):
     _one = field_validator("threshold", "min_component_size", mode="before")(one_or_several)
 
 
+MM3, GRID_PIXELS = "mm³", "pixels of the network's grid"
+"""Units of `Model.min_component_size`."""
+
 PARTS = ("plan.yaml", "fitted.yaml", "weights.safetensors")
 
 
@@ -234,7 +237,7 @@ class Model:
     @property
     def component_unit(self) -> str:
         """What `min_component_size` is counted in."""
-        return "pixels of the network's grid" if self.fitted.spacing_low is None else "mm³"
+        return GRID_PIXELS if self.fitted.spacing_low is None else MM3
 
     @property
     def digest(self) -> str:

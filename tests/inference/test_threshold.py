@@ -183,6 +183,10 @@ def test_the_protocol_of_several_models_and_classes(tmp_path):
     picky = vessels(fitted={"threshold": 0.4, "min_component_size": 3, "temperature": 1.5})
     said = "vessel above 0.4; temperature 1.5; components dropped: vessel below 3 pixels of the network's grid"
     assert cpfnet.evaluate(root, picky, device="cpu").protocol["fitted"] == said
+    coarse = soft(make_model(source="images", values=(255,), longest=40, fitted={"min_component_size": 9}))
+    coarse.plan = coarse.plan.model_copy(update={"labels": picky.plan.labels})
+    told = cpfnet.evaluate(root, [picky, coarse], device="cpu").protocol["fitted"]
+    assert told.endswith("components dropped: those that are too small for each of the models")
 
 
 def test_a_model_of_another_task_is_told(tmp_path):

@@ -14,7 +14,7 @@ from cpfnet.evaluation.cases import load_masks
 from cpfnet.evaluation.thresholds import THRESHOLDS, best_threshold, dice_curve
 from cpfnet.inference.cases import item_of, of_split
 from cpfnet.inference.predictor import Predictor
-from cpfnet.model import Model
+from cpfnet.model import MM3, Model
 from cpfnet.planning import Labels
 from cpfnet.progress import Bar
 
@@ -139,6 +139,8 @@ def _lines(rule: str, above: Sequence[str], models: Sequence[Model]) -> dict[str
     sizes = np.min([model.min_component_size for model in models], axis=0).tolist()
     unit = models[0].component_unit
     small = ", ".join(f"{c.name} below {size:g} {unit}" for c, size in zip(classes, sizes, strict=True) if size)
+    if small and unit != MM3 and len({model.plan.spatial for model in models}) > 1:
+        small = "those that are too small for each of the models"  # whose grids, and so whose pixels, differ
     temperature = float(np.mean([model.fitted.temperature for model in models]))
     softened = "" if temperature == 1 else f"temperature {temperature:.4g}"
     fitted = [part for part in (", ".join(above), softened, small and f"components dropped: {small}") if part]

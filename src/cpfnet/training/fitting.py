@@ -21,6 +21,7 @@ from cpfnet.evaluation import calibration
 from cpfnet.evaluation.calibration import Tallies, Tally
 from cpfnet.inference import quality
 from cpfnet.labels import OUTSIDE, membership
+from cpfnet.model import GRID_PIXELS, MM3
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.decision import calibrate, decide
 from cpfnet.rounding import below
@@ -173,7 +174,7 @@ def _min_component_sizes(
     if plan.inference.min_component_size is not None:
         found.notes[name] = "not fitted: the plan says it (inference.min_component_size)"
         return np.broadcast_to(plan.inference.min_component_size, count).tolist()
-    units = {"pixels of the network's grid" if case.pixel_volume is None else "mm³" for case in cases}
+    units = {GRID_PIXELS if case.pixel_volume is None else MM3 for case in cases}
     if len(units) > 1:
         found.notes[name] = "0: some cases have millimetres and some have none, so no size means the same in all"
         return [0.0] * count
