@@ -7,7 +7,7 @@ scores 1 where none is predicted either, else 0: a choice must not gain by cases
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,17 +143,18 @@ def sizes_to_try(cases: Sequence[Components]) -> tuple[list[float], float | None
     None is above `SHARE` of the class in the case that has least of it: a limit that fits these cases must not take all that the next one has.
     """
     enough = max((case.spurious.max() + case.pixel for case in cases if case.spurious.size), default=0.0)
-    limit = min(enough, SHARE * min((case.truth * case.pixel for case in cases if case.truth), default=0.0))
+    most = _brief(SHARE * min((case.truth * case.pixel for case in cases if case.truth), default=0.0), math.floor)
+    limit = min(enough, most)
     least = 2 * min((case.pixel for case in cases), default=1.0)
     tried = np.geomspace(least, limit, 50).tolist() if limit >= least else []
-    sizes = dict.fromkeys(min(_brief(size), limit) for size in tried)
-    return [0.0, *sizes], limit if limit < enough else None
+    sizes = dict.fromkeys(min(_brief(size, math.ceil), most) for size in tried)
+    return [0.0, *sizes], most if most < enough else None
 
 
-def _brief(size: float) -> float:
-    """Rounded up to three digits, for people to read."""
-    digits = 2 - math.floor(math.log10(size))
-    return round(math.ceil(round(size * 10.0**digits, 6)) / 10.0**digits, max(digits, 0))
+def _brief(size: float, rounding: Callable[[float], int]) -> float:
+    """Rounded up or down to three digits, for people to read."""
+    digits = 2 - math.floor(math.log10(size)) if size else 0
+    return round(rounding(round(size * 10.0**digits, 6)) / 10.0**digits, max(digits, 0))
 
 
 def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:
