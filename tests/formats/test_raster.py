@@ -262,21 +262,6 @@ def test_alpha_is_dropped_unless_it_is_the_content(tmp_path, suffix):
         formats.read_label(write_raster(tmp_path / f"c{suffix}", pixels))
 
 
-def test_orientation_tag_turns_nothing(tmp_path):
-    pixels = np.uint8([[0, 250, 250, 250]] * 2).repeat(8, 0).repeat(8, 1)
-    exif = Pillow.Exif()
-    exif[0x112] = 6
-    Pillow.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=100)
-    image = formats.read(tmp_path / "a.jpg")
-    assert image.shape == (16, 32)
-    np.testing.assert_allclose(image.array[0], pixels, atol=3)
-    tifffile.imwrite(tmp_path / "a.tif", pixels, extratags=[(274, 3, 1, 6)])
-    np.testing.assert_array_equal(formats.read(tmp_path / "a.tif").array[0], pixels)
-    Pillow.fromarray(pixels).save(tmp_path / "b.tif", compression="tiff_lzw", tiffinfo={274: 6})
-    with pytest.raises(FormatError, match="orientation tag 6"):
-        formats.read(tmp_path / "b.tif")
-
-
 def test_jpeg(tmp_path):
     pixels = np.uint8(np.add.outer(np.arange(40), 2 * np.arange(56)))
     grey = formats.read(write_raster(tmp_path / "a.jpg", pixels, quality=95))

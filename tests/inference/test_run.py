@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image as Pillow
+from PIL import ImageOps
 
 from cpfnet.errors import CpfnetError, OutputError
 from cpfnet.inference.inputs import collect
@@ -60,6 +61,23 @@ class TestOneInput:
         (outcome,) = run(images_model(), [file], tmp_path / "out")
         assert outcome.output == tmp_path / "out" / "scan.png"
         assert (read(outcome.output) == expected).mean() > 0.97
+
+    @pytest.mark.parametrize("tag", range(1, 9))
+    @pytest.mark.parametrize("suffix", [".png", ".tif"])
+    def test_masks_of_turned_photographs_lie_as_viewers_show_them(self, tmp_path, suffix, tag):
+        image, expected = picture()
+        exif = Pillow.Exif()
+        exif[274] = tag
+        Pillow.fromarray(image).save(tmp_path / f"scan{suffix}", exif=exif)
+        turned = Pillow.fromarray(expected)
+        turned.getexif()[274] = tag
+        said = []
+        (outcome,) = run(
+            images_model(), [tmp_path / f"scan{suffix}"], tmp_path / "out", probabilities=True, say=said.append
+        )
+        np.testing.assert_array_equal(read(outcome.output), np.asarray(ImageOps.exif_transpose(turned)))
+        assert tifffile.imread(tmp_path / "out" / "probabilities" / "scan.tif").shape[1:] == read(outcome.output).shape
+        assert [f"tag {tag}" in sentence for sentence in said] == [True] * (tag > 1)
 
     @pytest.mark.parametrize(("format", "name"), [("png", "scan.png"), ("tiff", "scan.tif"), ("nifti", "scan.nii.gz")])
     def test_the_format_asked_for(self, tmp_path, format, name):

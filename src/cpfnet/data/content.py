@@ -40,6 +40,7 @@ class Content:
         overlaps: names that cover the same pixels → these pixels.
         unit: of an image's values, where its format says it (DICOM).
         notes: what was repaired or assumed while reading.
+        orientation: the tag by which a picture was turned (`cpfnet.formats.orientation`).
     """
 
     path: Path
@@ -64,6 +65,7 @@ class Content:
     overlaps: dict[frozenset[str], int] = field(default_factory=dict)
     unit: str = ""
     notes: tuple[str, ...] = ()
+    orientation: int = 1
 
     @property
     def readable(self) -> bool:

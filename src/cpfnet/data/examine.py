@@ -80,6 +80,7 @@ def _common(path: Path, image: Image) -> dict[str, object]:
             out["nonfinite"] = (count, tuple(int(i) for i in first))
     if image.source is not None:
         out["notes"] = image.source.notes
+        out["orientation"] = image.source.details.get("orientation", 1)
     return out
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from cpfnet.data.content import Content, Examined
 from cpfnet.data.finding import Finding
 from cpfnet.data.mending import Mending
+from cpfnet.formats.orientation import drawn_as_stored
 from cpfnet.image import geometry_difference, spacing_of
 
 _AXES = ("depth", "height", "width")
@@ -33,6 +34,12 @@ def _off_grid(examined: Examined, first: Content, content: Content, difference: 
     kind = "size" if first.shape != content.shape else "affine"
     what = f"does not lie on the grid of {image}: {difference} (that image first)"
     mend = f"resample `{where}` onto the grid of `{image}`"
+    stored = drawn_as_stored(first.shape, first.orientation, content.shape, content.orientation)
+    if stored:
+        mend = f"turn the pixels of `{where}` as viewers show `{image}`, and save it without an orientation tag"
+        return Finding(
+            "error", "orientation", where, stored, f"{mend}; or {mending.drop(examined.case)}", examined.case.id
+        )
     copied = f"copy the affine of `{image}` into `{where}`"
     if kind == "affine":
         mend = f"if their pixels line up, {copied}, else {mend}"

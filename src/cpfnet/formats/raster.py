@@ -1,8 +1,8 @@
 """PNG, JPEG, BMP and GIF through Pillow; TIFF through `cpfnet.formats.tiff`.
 
-Pixels are read as stored: no rotation by EXIF orientation (the mask would not follow), no colour management, no gamma. Palette
-images, 1-bit images (0/255) and greys of 2 or 4 bits are read by colour, not by index. An alpha channel is dropped, unless it is all
-that the image holds. What Pillow would round to 8 bits is read whole (RGB PNG of 16 bits) or refused.
+Pixels are turned as their orientation tag says (`cpfnet.formats.orientation`); there is no colour management and no gamma. Palette
+images, 1-bit images (0/255) and greys of 2 or 4 bits are read by colour, not by index. An alpha channel is dropped, unless it is
+all that the image holds. What Pillow would round to 8 bits is read whole (RGB PNG of 16 bits) or refused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from PIL.ImageFile import ImageFile
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats import tiff
 from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels, suffix_of
+from cpfnet.formats.orientation import notes_on, tag_of, upright, upright_size
 from cpfnet.formats.pixels import COPIES, decode, layout
 from cpfnet.image import RGB, Image, Segmentation, Source
 
@@ -24,6 +25,7 @@ from cpfnet.image import RGB, Image, Segmentation, Source
 for _kind in (UserWarning, Pillow.DecompressionBombWarning):
     warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.")
 
+_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # of a PNG, where an orientation may stand
 _FILL = 2**17  # longer than any segment of a JPEG
 # A phone's JPEG may carry further pictures (MPO); the first is the photograph.
 _WRITTEN = {"JPEG": ".png", "MPO": ".png", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif"}
@@ -62,19 +64,28 @@ def read_header(path: Path) -> Header:
             return tiff.read_header(path)
         with _open(path) as picture:
             names, dtype = layout(picture)
-            return Header((picture.height, picture.width), None, names, dtype)
+            size = picture.height, picture.width
+            # Pillow decodes a PNG to see what stands behind its pixels.
+            if picture.format != "PNG" or any(word in path.read_bytes() for word in _METADATA):
+                size = upright_size(size, tag_of(picture)[0])
+            return Header(size, None, names, dtype)
 
 
 def read(path: Path) -> Image:
     """``(1 or 3, height, width)``, or as many channels as a TIFF has."""
     with decoding(path):
         if _is_tiff(path):
-            array, names = tiff.read(path)
+            array, names, tag = tiff.read(path)
+            notes = notes_on(tag)
             suffix = suffix_of(path) if suffix_of(path) in tiff.SUFFIXES else ".tif"
         else:
             with _open(path) as picture:
                 (array, names), suffix = decode(picture), _WRITTEN[picture.format or "PNG"]
-        return Image(array, channels=names, source=Source((path,), "raster", {"suffix": suffix}))
+                tag, damaged = tag_of(picture)
+            notes = (*notes_on(tag), *damaged)
+            array = np.ascontiguousarray(upright(array, tag))
+        details = {"suffix": suffix, "orientation": tag}
+        return Image(array, channels=names, source=Source((path,), "raster", details, notes))
 
 
 def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -19,6 +19,7 @@ from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.files import Header, check_expansion
+from cpfnet.formats.orientation import tag_of_page, upright, upright_size
 from cpfnet.formats.pixels import COPIES, decode, layout, without_alpha
 from cpfnet.image import GREY, RGB
 
@@ -90,19 +91,14 @@ def _has_alpha(page: Any) -> bool:
     return page.samplesperpixel in (2, 4) and len(page.extrasamples) == 1 and int(page.extrasamples[0]) in (1, 2)
 
 
-def _pillow(path: Path, page: Any) -> ImageFile:
+def _pillow(file: BinaryIO, page: Any) -> ImageFile:
     bits, kind, samples = page.bitspersample, page.sampleformat, page.samplesperpixel
     if bits > 8 and (samples > 1 or bits > 32 or (bits, kind) == (32, 1)):
         raise FormatError(
             f"holds {samples} × {bits} bits a pixel with {page.compression!r} compression, of which some would be lost",
             mend="save it again without compression, or with deflate (ZIP)",
         )
-    if page.tags.valueof("Orientation", default=1) != 1:
-        raise FormatError(  # Pillow would turn it, tifffile would not, and the mask must match
-            f"is to be turned (orientation tag {page.tags.valueof('Orientation')})",
-            mend="turn image and mask for good, and save them without the tag",
-        )
-    return Pillow.open(path, formats=("TIFF",))
+    return Pillow.open(file, formats=("TIFF",))
 
 
 def read_header(path: Path) -> Header:
@@ -112,18 +108,20 @@ def read_header(path: Path) -> Header:
         if _is_own(page):
             names, dtype = _layout(page)
         else:
-            with _pillow(path, page) as picture:
+            with path.open("rb") as file, _pillow(file, page) as picture:
                 names, dtype = layout(picture)
-        return Header((page.imagelength, page.imagewidth), None, names, dtype)
+        return Header(upright_size((page.imagelength, page.imagewidth), tag_of_page(page)), None, names, dtype)
 
 
-def read(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """``(channels, height, width)`` and the channels' names."""
+def read(path: Path) -> tuple[np.ndarray, tuple[str, ...], int]:
+    """``(channels, height, width)``, upright; the channels' names; and the orientation tag that was applied."""
     with tifffile.TiffFile(path) as tif:
         page = _page(tif)
+        tag = tag_of_page(page)
         if not _is_own(page):
-            with _pillow(path, page) as picture:
-                return decode(picture)
+            # It turns the pixels itself; not from a path, which it would map into memory in the size after turning.
+            with path.open("rb") as file, _pillow(file, page) as picture:
+                return *decode(picture), tag
         names, dtype = _layout(page)
         pixels = page.asarray()
         if page.axes == "SYX":
@@ -133,7 +131,7 @@ def read(path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
             pixels = without_alpha(pixels)
         if page.photometric == _MINISWHITE and pixels.dtype.kind == "u":
             pixels = np.iinfo(pixels.dtype).max - pixels
-        return np.ascontiguousarray(np.moveaxis(pixels, -1, 0), dtype=dtype), names
+        return np.ascontiguousarray(upright(np.moveaxis(pixels, -1, 0), tag), dtype=dtype), names, tag
 
 
 def write(array: np.ndarray, path: Path, *, colour: bool) -> None:
@@ -155,4 +153,4 @@ def write_map(array: np.ndarray, path: Path, names: tuple[str, ...]) -> None:
 def read_map(path: Path) -> np.ndarray:
     """All pages, ``(pages, height, width)``."""
     with tifffile.TiffFile(path) as tif:
-        return np.stack([page.asarray() for page in tif.pages])
+        return np.stack([upright(page.asarray(), tag_of_page(page)) for page in tif.pages])
