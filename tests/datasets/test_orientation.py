@@ -9,14 +9,13 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageOps
 
-
 from cpfnet import formats
 from cpfnet.data.check import check
 from cpfnet.data.convert import convert
 from cpfnet.data.dataset import load
 from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
-from tests.data import blobs, write_raster
+from tests.data import blobs
 
 
 def photographs(root: Path, tags: list[int], *, upright: bool = True, mask_tag: int = 1, size=(40, 56)) -> Path:

@@ -78,6 +78,9 @@ def _open(path: Path) -> Any:
             where=path,
             mend="copy or export the file again",
         )
+    surplus = size - int(image.dataobj.offset) - expected
+    if path.suffix.lower() != ".gz" and surplus > 0:  # of compressed files, the end tells
+        raise _too_long(image, f"{surplus} bytes stand behind them", path)
     sizes = np.asarray(raw["pixdim"][1 : min(len(shape), 3) + 1], dtype=float)
     if not raw["sform_code"] and (not np.isfinite(sizes).all() or (sizes <= 0).any()):
         raise FormatError(
@@ -87,13 +90,25 @@ def _open(path: Path) -> Any:
 
 
 def _stored(image: Any, path: Path) -> np.ndarray:
-    """The voxels before scaling; the checksum behind them is compared, too, which nibabel would leave unread."""
+    """The voxels before scaling; nothing may stand behind them, and the checksum there, which nibabel would leave unread, must agree."""
     proxy = image.dataobj
     spec = (image.shape, image.get_data_dtype(), proxy.offset, 1.0, 0.0)
     with _unpacked(path) as file:
         array = nibabel.arrayproxy.ArrayProxy(file, spec, mmap=False).get_unscaled()
-        file.read(_BEHIND)
+        if surplus := file.read(_BEHIND):
+            more = "" if len(surplus) < _BEHIND else " or more"
+            raise _too_long(image, f"{len(surplus)}{more} bytes stand behind them", path)
     return array
+
+
+def _too_long(image: Any, what: str, path: Path) -> FormatError:
+    """Bytes that came in between shift all voxels behind them; where they came from, at the end or inside, nobody can tell."""
+    shape, dtype = "×".join(map(str, image.shape)), image.get_data_dtype()
+    return FormatError(
+        f"is longer than its header says: {shape} voxels of {dtype}, and {what}, so that they may be shifted",
+        where=path,
+        mend="copy or export the file again; if it is whole in a viewer, save it anew from there",
+    )
 
 
 def _affine(image: Any) -> np.ndarray:

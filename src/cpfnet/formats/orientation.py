@@ -57,7 +57,9 @@ def upright_size(size: tuple[int, int], tag: int) -> tuple[int, int]:
 def notes_on(tag: int) -> tuple[str, ...]:
     """What is to be said of a picture with this tag."""
     return (
-        () if tag == 1 else (f"orientation tag {tag}: turned as viewers show it; masks are expected, and written, so",)
+        ()
+        if tag == 1
+        else (f"orientation tag {tag}: turned as viewers show it; masks are read and written that way, too",)
     )
 
 

@@ -43,8 +43,21 @@ def _check_fill(path: Path) -> None:
             raise FormatError("holds nothing but fill bytes (0xFF) from some point on", mend="copy the file again")
 
 
+def _check_length(path: Path) -> None:
+    """Refuse a BMP that is longer than it says of itself: bytes that came in between shift all pixels behind them."""
+    with path.open("rb") as file:
+        head, size = file.read(6), path.stat().st_size
+    said = int.from_bytes(head[2:6], "little")
+    if head[:2] == b"BM" and 0 < said < size and said > size // 2:  # some writers leave 0, or the size of the header
+        raise FormatError(
+            f"is {size - said} bytes longer than it says of itself ({said}): its pixels may be shifted",
+            mend="copy or export it again; if it is whole in a viewer, save it anew from there",
+        )
+
+
 def _open(path: Path) -> ImageFile:
     _check_fill(path)
+    _check_length(path)
     picture = Pillow.open(path, formats=("PNG", "JPEG", "BMP", "GIF"))
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise FormatError(

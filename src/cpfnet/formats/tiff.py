@@ -29,6 +29,16 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 SUFFIXES = (".tif", ".tiff")
 _MINISWHITE, _MINISBLACK, _COLOUR = 0, 1, 2  # photometric interpretations
 _OWN_CODECS = (1, 8, 32946, 32773)  # none, deflate (two numbers), PackBits: tifffile needs no other package
+_STANDARD = 329  # of the tags up to here none refers to further tags; behind them …
+_PLAIN = (
+    700,
+    33432,
+    33723,
+    34377,
+    34675,
+    50838,
+    50839,
+)  # … XMP, copyright, IPTC, Photoshop, ICC and ImageJ's hold all they are
 _LARGEST = 2 * (Pillow.MAX_IMAGE_PIXELS or 2**27)  # Pillow's own limit against decompression bombs
 
 
@@ -63,7 +73,23 @@ def _page(tif: tifffile.TiffFile) -> Any:
             f"is cut short: its pixels end at byte {end}, the file at {tif.filehandle.size}",
             mend="copy or export the file again",
         )
+    if page.compression == 1 and (surplus := _surplus(tif)) > 0:
+        raise FormatError(
+            f"is {surplus} bytes longer than its tags say: its pixels may be shifted",
+            mend="copy or export it again; if it is whole in a viewer, save it anew from there",
+        )
     return page
+
+
+def _surplus(tif: tifffile.TiffFile) -> int:
+    """Bytes behind the last that a tag refers to, which stand there when others came in between; 0 where tags may refer to what is not known."""
+    if not all(tag.code <= _STANDARD or tag.code in _PLAIN for page in tif.pages for tag in page.tags):
+        return 0
+    ends = [at + size for page in tif.pages for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    ends += [tag.valueoffset + tag.valuebytecount for page in tif.pages for tag in page.tags]
+    entry, last = (20, 16) if tif.is_bigtiff else (12, 6)
+    ends += [page.offset + entry * len(page.tags) + last for page in tif.pages]
+    return tif.filehandle.size - max(ends)
 
 
 def _is_own(page: Any) -> bool:
