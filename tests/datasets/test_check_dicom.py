@@ -425,3 +425,22 @@ def test_real_studies(name: str, line: str, expected: set[str], tmp_path: Path) 
         (overlap,) = (finding for finding in findings if finding.kind == "overlap")
         follow("write " + overlap.mend.partition("write ")[2].split(":  here")[0], tmp_path, declaration, tmp_path)
         assert "overlap" not in {finding.kind for finding in check(declaration)}
+
+
+@pytest.mark.parametrize("kind", ["POINT", "OPEN_PLANAR", "OPEN_NONPLANAR"])
+@pytest.mark.parametrize("declared", [False, True])
+def test_contours_that_enclose_nothing_are_the_reason(tmp_path: Path, kind: str, declared: bool) -> None:
+    for number in range(3):
+        files = scan(tmp_path / f"p{number}" / "ct", seed=number, patient=f"p{number}")
+        path = write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files)
+        if number == 1:
+            made = pydicom.dcmread(path)
+            for contour in made.ROIContourSequence[0].ContourSequence:
+                contour.ContourGeometricType = kind
+            made.save_as(path)
+    if declared:
+        (tmp_path / "dataset.yaml").write_text("labels: {GTV-1: 1}\n")
+    (found,) = [finding for finding in check(tmp_path) if finding.where == "p1/rs.dcm"]
+    assert f"nothing is drawn of GTV-1: contours of type {kind}, which enclose nothing" in found.what
+    assert found.mend.startswith("draw GTV-1 with closed contours in `p1/rs.dcm`")
+    assert "delete" not in found.mend

@@ -9,12 +9,14 @@ import textwrap
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.files import replacing
 from cpfnet.image import Segmentation
-from tests.data import write_nifti, write_raster
+from tests.data import write_nifti, write_photograph, write_raster
 
 MASK = Segmentation(np.arange(20, dtype=np.uint8).reshape(4, 5))
 
@@ -103,6 +105,31 @@ def test_upper_case_names_and_strings(tmp_path):
     assert formats.read(path).array.max() == 7
     written = formats.write(MASK, str(tmp_path / "C.PNG"))
     assert written.exists()
+
+
+@settings(max_examples=60, deadline=None)
+@given(suffix=st.sampled_from([*formats.IMAGE_SUFFIXES]), upper=st.lists(st.booleans(), min_size=7, max_size=7))
+def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
+    folder = tmp_path_factory.mktemp("capitals")
+    spelt = "".join(c.upper() if up else c for c, up in zip(suffix, upper, strict=False))
+    plain, path = folder / f"plain{suffix}", folder / f"c0{spelt}"
+    volume = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    if suffix in formats.files.NIFTI_SUFFIXES:
+        write_nifti(plain, volume)
+    elif suffix in formats.files.RASTER_SUFFIXES:
+        write_raster(plain, np.uint8(volume[0]))
+    else:
+        write_photograph(plain, np.uint8(volume[0]))
+    expected = formats.read(plain)
+    plain.rename(path)
+    image = formats.read(path)
+    np.testing.assert_array_equal(image.array, expected.array)
+    assert formats.read_header(path).shape == image.shape
+    assert (formats.stem(path), formats.suffix_of(path)) == ("c0", suffix)
+    if image.source.format != "dicom":
+        np.testing.assert_array_equal(formats.read_label(path).array, expected.array)
+        written = formats.write(Segmentation(np.uint8(image.array[0]), image.affine, image.source), folder / "mask")
+        assert written.name == "mask" + (".png" if suffix in (".jpg", ".jpeg") else suffix)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

@@ -60,7 +60,20 @@ def _empty(case: Case, content: Content, names: Sequence[str], mending: Mending)
     what = "empty label: " if every else ""
     what += f"nothing is drawn of {', '.join(names)}" if names else "it has no structure"
     mend = f"draw it in `{where}`; or {mending.drop(case)}"
+    if why := _enclosing_nothing(content, names):
+        what += f": {why}"
+        mend = (
+            f"draw {', '.join(names)} with closed contours in `{where}`, or leave points and lines out of the classes"
+        )
     return Finding("warning", "empty-label" if every else "empty-structure", where, what, mend, case.id)
+
+
+def _enclosing_nothing(content: Content, names: Sequence[str]) -> str:
+    """What reading said of structures that have contours, but none that encloses a pixel; "" where it said nothing."""
+    said = [
+        note.removeprefix(f"{name!r}: ") for name in names for note in content.notes if note.startswith(f"{name!r}: ")
+    ]
+    return "; ".join(dict.fromkeys(said))
 
 
 def _declared(pairs: Pairs, labels: Labels, mending: Mending) -> Iterator[Finding]:
@@ -226,6 +239,9 @@ def _strange(case: Case, content: Content, mending: Mending) -> Finding:
         else "empty label: it has no structure"
     )
     mend = f"draw what the others show in `{mending.shown(content.path)}`; or {mending.drop(case)}"
+    if why := _enclosing_nothing(content, content.names):
+        what += f": {why}"
+        mend = f"draw what the others show with closed contours in `{mending.shown(content.path)}`"
     return Finding("error", "empty-label", mending.shown(content.path), what, mend, case.id)
 
 

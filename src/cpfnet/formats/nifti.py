@@ -58,10 +58,10 @@ def _open(path: Path) -> Any:
             f"claims that its voxels begin at byte {raw['vox_offset']:g}; up to {_FURTHEST} is read",
             mend="save it again without header extensions",
         )
+    kind = nibabel.Nifti2Image if isinstance(raw, nibabel.Nifti2Header) else nibabel.Nifti1Image
     with np.errstate(invalid="ignore"):  # infinite positions; judged in _affine
-        image = nibabel.load(path, mmap=False)
-    if not isinstance(image, nibabel.Nifti1Pair):
-        raise FormatError(f"holds {type(image).__name__}, not NIfTI", where=path, mend="convert it to NIfTI")
+        # Not by name: nibabel looks for c0.nii where the file is c0.Nii.
+        image = kind.from_file_map({"image": nibabel.FileHolder(filename=str(path))}, mmap=False)
     shape, dtype = image.shape, image.get_data_dtype()
     if not 2 <= len(shape) <= 5 or min(shape) < 1 or (len(shape) == 5 and shape[3] != 1):
         raise FormatError(

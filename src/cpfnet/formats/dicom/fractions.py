@@ -41,19 +41,14 @@ def read_map(path: Path, image: Image | Header | None = None) -> np.ndarray:
             if image is not None:
                 match(found.header, image)
             frames = frames_of(found)
-            planes = planes_of(frames)
+            planes = planes_of(frames, image)
             grid = image or own_grid(planes)
             numbers = list(named)
-            depth = grid.shape[0] if len(grid.shape) == 3 else 1
-            out = np.zeros((len(numbers), depth, *planes.size), dtype=np.float32)
+            out = np.zeros((len(numbers), *(1, *grid.shape)[-3:]), dtype=np.float32)
             places = on_slices(planes, list(range(len(frames))), grid)
             for frame, place, array in zip(frames, places, stored_frames(frames, archives), strict=True):
-                if not 0 <= place < depth:
-                    raise FormatError(
-                        f"has a frame on slice {place}; the image has the slices 0 to {depth - 1}",
-                        mend="give the probabilities of this image",
-                    )
-                out[numbers.index(segment_of(frame, named)), place] = array / np.float32(maximum)
+                values = place.filled(array / np.float32(maximum), grid.shape)
+                out[numbers.index(segment_of(frame, named)), place.slice] = values
             return out.reshape(len(numbers), *grid.shape)
         except CpfnetError as error:
             raise type(error)(error.what, where=path, mend=error.mend) from error

@@ -12,12 +12,12 @@ import pydicom
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.enhanced import Frame, frames_of
-from cpfnet.formats.dicom.frames import on_slices, own_grid, planes_of
+from cpfnet.formats.dicom.frames import Place, on_slices, own_grid, planes_of
 from cpfnet.formats.dicom.header import text
 from cpfnet.formats.dicom.objects import Archives, DicomObject, read_object
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
 from cpfnet.formats.dicom.pixels import stored_values
-from cpfnet.formats.dicom.references import match, segments
+from cpfnet.formats.dicom.references import items, match, segments
 from cpfnet.formats.dicom.storage import check_promise, storage_of
 from cpfnet.formats.files import Header
 from cpfnet.image import Image, Source
@@ -31,7 +31,8 @@ def read(
 ) -> Image:
     """Read a segmentation, on the grid of its image or on its own.
 
-    Segments may lie on part of the slices, frames in any order, segments may cover each other.
+    Segments may lie on part of the slices, frames in any order, segments may cover each other. Frames may be cut out of the slices, pixel on
+    pixel.
 
     Args:
         found: the segmentation, whose pixels are read from its file.
@@ -44,7 +45,7 @@ def read(
         ``(1, [depth,] height, width)`` with `Image.meanings`.
 
     Raises:
-        FormatError: it refers to another image; frames are not of the image's size, or do not lie on its grid (orientation,
+        FormatError: it refers to another image; frames do not lie on the image's grid (orientation,
             spacing and corners within 1e-3 of a pixel, slices within 1 %); a segment lies beyond its slices, or has two
             frames on one; it is damaged, or of an unknown type.
         DatasetError: no segment means any class.
@@ -57,16 +58,23 @@ def read(
         )
     named = segments(header)
     names = chosen(named, labels)
-    frames = frames_of(found)
-    planes = planes_of(frames)
     notes = [*found.notes, *(match(header, image) if image is not None else ()), *repeated(names.values(), "segments")]
+    frames = _frames(found)
+    if not frames:
+        if image is None:
+            raise FormatError("holds no frame, and so has no place", mend="give the series that it was drawn on")
+        notes.append("holds no frame: all its segments are empty")
+        nothing = Painting((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
+        return nothing.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
+    planes = planes_of(frames, image)
+    notes += planes.notes
     image = image or own_grid(planes)
     shown = [None] * len(frames) if kind == "LABELMAP" else [segment_of(frame, named) for frame in frames]
     wanted = [index for index, segment in enumerate(shown) if segment is None or segment in names]
     places = on_slices(planes, wanted, image)
-    painting = Painting((image.shape[0] if len(image.shape) == 3 else 1, *planes.size), names.values())
+    painting = Painting((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
     above = _limit(header, kind, labels)
-    seen: dict[tuple[int | None, int], Frame] = {}
+    seen: dict[tuple[int | None, Place], Frame] = {}
     arrays = stored_frames([frames[index] for index in wanted], archives)
     for index, place, array in zip(wanted, places, arrays, strict=True):
         segment = shown[index]
@@ -79,14 +87,36 @@ def read(
             _refuse_strangers(array, named, header)
         for number in names if segment is None else (segment,):
             mask = array == number if segment is None else array > above
-            if mask.any() and not 0 <= place < painting.depth:
+            if mask.any() and not 0 <= place.slice < painting.depth:
                 raise FormatError(
-                    f"{names[number]!r} lies on slice {place}, too; the image has the slices 0 to {painting.depth - 1}",
+                    f"{names[number]!r} lies on slice {place.slice}, too; the image has the slices 0 to {painting.depth - 1}",
                     mend="give all slices of the series that it was drawn on",
                 )
             if mask.any():
-                painting.add(names[number], place, mask)
+                painting.add(names[number], place.slice, place.filled(mask, image.shape))
     return painting.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
+
+
+def _frames(found: DicomObject) -> list[Frame]:
+    """Its frames; none of a segmentation in which nothing was drawn.
+
+    Raises:
+        FormatError: it has no pixels; or as `enhanced.frames_of`.
+    """
+    header = found.header
+    if text(header, "NumberOfFrames") == "0" and not items(header, "PerFrameFunctionalGroupsSequence"):
+        return []
+    if not (text(header, "Rows") and text(header, "Columns")):
+        raise _without_pixels(found)
+    return frames_of(found)
+
+
+def _without_pixels(found: DicomObject) -> FormatError:
+    frames = text(found.header, "NumberOfFrames") or "its"
+    return FormatError(
+        f"describes {frames} frame{'s' * (frames != '1')} and holds no pixels: it was exported without them",
+        mend="fetch the object itself from the archive, not its description",
+    )
 
 
 def segment_of(frame: Frame, named: dict[int, str]) -> int:
@@ -132,9 +162,11 @@ def stored_frames(frames: list[Frame], archives: Archives) -> Iterator[np.ndarra
     """The stored values of frames of one object, ``(rows, columns)`` unsigned; a palette is only for display."""
     if not frames:
         return
-    storage = storage_of(frames[0])
-    check_promise(frames[0], storage)
     whole = read_object(frames[0].object.location, archives, pixels=True)
     if whole is None:
         raise FormatError("changed while it was read")
+    if not any(keyword in whole.header for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise _without_pixels(frames[0].object)
+    storage = storage_of(frames[0])
+    check_promise(frames[0], storage)
     yield from stored_values(whole.header, frames, storage)
