@@ -7,6 +7,7 @@ patient's Left, y to Posterior, z to Superior), as in DICOM. Geometry is carried
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,19 @@ def _check_affine(affine: np.ndarray | None, ndim: int) -> np.ndarray | None:
     affine = np.asarray(affine, dtype=np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.allclose(affine[3], (0, 0, 0, 1)):
         raise FormatError(f"the affine is not a finite 4×4 matrix with last row 0 0 0 1: {affine.tolist()}")
-    if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if is_flat(affine):
         raise FormatError(f"the affine is singular: {affine.tolist()}")
     return affine
+
+
+_FLATTEST = 1e-6
+"""Volume of a voxel as a share of the box with its edges; of a gantry tilt of 60° it is 0.5, of axes in one plane nothing but rounding."""
+
+
+def is_flat(affine: np.ndarray) -> bool:
+    """Have its voxels no volume? However small or large they are: a voxel of a microscope may have edges of 5e-5 mm."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return not lengths.all() or bool(abs(np.linalg.det(affine[:3, :3] / lengths)) < _FLATTEST)
 
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
@@ -209,10 +220,13 @@ def geometry_difference(
     if worst <= tolerance:
         return None
 
+    finest = min(*spacing_of(affine_a), *spacing_of(affine_b))
+    digits = 4 + max(0, -math.floor(math.log10(finest)) - 1)
+
     def brief(affine: np.ndarray) -> str:
         directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         return (
-            f"origin {np.round(affine[:3, 3], 4).tolist()} mm, spacing {np.round(spacing_of(affine), 4).tolist()} mm, "
+            f"origin {np.round(affine[:3, 3], digits).tolist()} mm, spacing {np.round(spacing_of(affine), digits).tolist()} mm, "
             f"directions {np.round(directions, 4).tolist()}"
         )
 

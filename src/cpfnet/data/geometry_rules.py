@@ -112,7 +112,7 @@ def spacings(volumes: Sequence[Examined], mending: Mending) -> Iterator[Finding]
     told = [spacing_of(e.images[0].affine)[::-1] for e in volumes if e.images[0].affine is not None]
     spacings = np.sort(told, axis=1)
     ratios = spacings / np.median(spacings, axis=0)
-    usual = Counter(tuple(np.round(s, 4)) for s in told).most_common(1)[0][0]
+    usual = Counter(tuple(float(f"{value:.4g}") for value in s) for s in told).most_common(1)[0][0]
     outlying = ((ratios > 3) | (ratios < 1 / 3)).any(axis=1)
     for one, found, far in zip(volumes, told, outlying, strict=True):
         if far:

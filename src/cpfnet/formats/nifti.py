@@ -21,7 +21,7 @@ import numpy as np
 
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels
-from cpfnet.image import RGB, Image, Segmentation, Source, geometry_difference
+from cpfnet.image import RGB, Image, Segmentation, Source, geometry_difference, is_flat
 
 # nibabel reports header repairs (a qfac of 0 …) on stderr, in the middle of progress bars, and what it then raises, too.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
@@ -115,7 +115,7 @@ def _affine(image: Any) -> np.ndarray:
     finite = np.isfinite(image.affine).all()
     affine = _swap(np.where(finite, image.affine, 0))
     affine[:3] *= _TO_MM.get(int(image.header["xyzt_units"]) & 7, 1.0)
-    if not finite or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not finite or is_flat(affine):
         raise FormatError(
             f"its affine is not finite or has no volume: {image.affine.tolist()}",
             mend="correct sform, qform and pixdim in its header",

@@ -175,7 +175,7 @@ def _pixel_spacing(frames: Sequence[Frame]) -> tuple[float, float]:
             mend="correct the attribute, or export the series again",
         )
     if (np.abs(spacing / spacing[0] - 1) > 1e-3).any():
-        places = {id(frame): tuple(np.round(s, 4).tolist()) for frame, s in zip(frames, spacing, strict=True)}
+        places = {id(f): tuple(float(f"{v:.5g}") for v in s) for f, s in zip(frames, spacing, strict=True)}
         _same(frames, lambda frame: places[id(frame)], "PixelSpacings", lambda key: f"{list(key)} mm")
     return float(spacing[0, 0]), float(spacing[0, 1])
 
