@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError, OutputError
-from cpfnet.formats import tiff
+from cpfnet.formats import jpeg, tiff
 from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels, suffix_of
 from cpfnet.formats.orientation import notes_on, tag_of, upright, upright_size
 from cpfnet.formats.pixels import COPIES, decode, layout
@@ -26,7 +26,6 @@ for _kind in (UserWarning, Pillow.DecompressionBombWarning):
     warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.")
 
 _METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # of a PNG, where an orientation may stand
-_FILL = 2**17  # longer than any segment of a JPEG
 # A phone's JPEG may carry further pictures (MPO); the first is the photograph.
 _WRITTEN = {"JPEG": ".png", "MPO": ".png", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif"}
 
@@ -34,13 +33,6 @@ _WRITTEN = {"JPEG": ".png", "MPO": ".png", "PNG": ".png", "BMP": ".bmp", "GIF": 
 def _is_tiff(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _check_fill(path: Path) -> None:
-    """Refuse a JPEG of fill bytes (erased flash memory), which Pillow would walk through one by one, for minutes."""
-    with path.open("rb") as file:
-        if file.read(2) == b"\xff\xd8" and b"\xff" * _FILL in file.read():
-            raise FormatError("holds nothing but fill bytes (0xFF) from some point on", mend="copy the file again")
 
 
 def _check_length(path: Path) -> None:
@@ -56,7 +48,9 @@ def _check_length(path: Path) -> None:
 
 
 def _open(path: Path) -> ImageFile:
-    _check_fill(path)
+    with path.open("rb") as file:
+        if file.read(2) == b"\xff\xd8":
+            jpeg.check_fill(path.read_bytes())
     _check_length(path)
     picture = Pillow.open(path, formats=("PNG", "JPEG", "BMP", "GIF"))
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
@@ -94,8 +88,10 @@ def read(path: Path) -> Image:
         else:
             with _open(path) as picture:
                 (array, names), suffix = decode(picture), _WRITTEN[picture.format or "PNG"]
-                tag, damaged = tag_of(picture)
-            notes = (*notes_on(tag), *damaged)
+                tag, said = tag_of(picture)
+            if picture.format in ("JPEG", "MPO"):
+                said += jpeg.notes_on_damage(path.read_bytes())
+            notes = (*notes_on(tag), *said)
             array = np.ascontiguousarray(upright(array, tag))
         details = {"suffix": suffix, "orientation": tag}
         return Image(array, channels=names, source=Source((path,), "raster", details, notes))
