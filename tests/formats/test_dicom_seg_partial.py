@@ -57,6 +57,13 @@ def unshared(made: pydicom.Dataset) -> None:
     del made.SharedFunctionalGroupsSequence
 
 
+def numbered(made: pydicom.Dataset) -> None:
+    """Slices of one frame each, counted through as if they were frames of one object."""
+    without(MEASURES, POSITION)(made)
+    for number, group in enumerate(made.PerFrameFunctionalGroupsSequence, start=1):
+        group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = number
+
+
 LEFT_OUT: dict[str, Edit] = {
     "no measures": without(MEASURES),
     "measures of no item": emptied,
@@ -64,6 +71,7 @@ LEFT_OUT: dict[str, Edit] = {
     "no spacing": only_thickness,
     "nothing shared": unshared,
     "no orientation": without(ORIENTATION),
+    "frames counted through": numbered,
     "only references": without(MEASURES, ORIENTATION, POSITION),
 }
 

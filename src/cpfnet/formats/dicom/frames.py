@@ -66,8 +66,10 @@ def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Plane
         missing = [k for (k, _), value in zip(_PLACE, (position, cosines, spacing), strict=True) if value is None]
         if affine is not None:
             steps = np.linalg.norm(affine[:3, 1:3], axis=0)
-            if position is None and (source := slices.get(_source_of(frame))) is not None:
-                position = source.numbers(*_PLACE[0])
+            if position is None:
+                uid, number = _source_of(frame)
+                source = slices.get((uid, number)) or slices.get((uid, 0))
+                position = None if source is None else source.numbers(*_PLACE[0])
             if cosines is None:
                 cosines = (affine[:3, 1:3] / steps)[:, ::-1].T.ravel()
             if spacing is None:
@@ -111,7 +113,10 @@ def _slices(image: Image | Header) -> list[Frame]:
 
 
 def _by_instance(image: Image | Header) -> dict[tuple[str, int], Frame]:
-    return {(text(frame.object.header, "SOPInstanceUID"), frame.number + 1): frame for frame in _slices(image)}
+    """As `_source_of` names them; the one frame of a classic object counts for whatever number it is given (0)."""
+    slices = [(text(frame.object.header, "SOPInstanceUID"), frame) for frame in _slices(image)]
+    single = {(uid, 0): frame for uid, frame in slices} if len({uid for uid, _ in slices}) == len(slices) else {}
+    return single | {(uid, frame.number + 1): frame for uid, frame in slices}
 
 
 def own_grid(planes: Planes) -> Header:
