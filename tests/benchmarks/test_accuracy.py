@@ -239,7 +239,9 @@ def test_the_page_says_what_the_kept_results_say(part: str, tmp_path: Path) -> N
 
 def test_docs_have_a_place_for_every_table(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text((Path(__file__).parents[2] / "benchmarks" / "accuracy" / "measurements.md").read_text(encoding="utf-8"))
+    page.write_text(
+        (Path(__file__).parents[2] / "benchmarks" / "accuracy" / "measurements.md").read_text(encoding="utf-8")
+    )
     names = [f"{name}{kind}" for name in PROTOCOLS for kind in ("", "-mirrored")]
     names += ["drive-ablation", "ph2-ablation", "boundaries"]
     assert fill(page, dict.fromkeys(names, "filled")) == names

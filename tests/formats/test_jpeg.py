@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from cpfnet import formats
 from cpfnet.errors import FormatError
 
-pytest.importorskip("simplejpeg", reason="there is no wheel for this platform")
+pytest.importorskip("simplejpeg")
 
 FORMS: dict[str, dict[str, object]] = {
     "plain": {},

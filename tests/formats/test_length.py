@@ -7,16 +7,18 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cpfnet import formats
 from cpfnet.errors import FormatError
-from tests.data import write_nifti
+from tests.data import write_nifti, write_photograph
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 32), dtype=np.uint8)
 VOLUME = np.random.default_rng(0).integers(0, 2000, (5, 12, 14)).astype(np.int16)
@@ -83,3 +85,39 @@ def test_a_bitmap_that_does_not_tell_its_size_is_read(tmp_path) -> None:
     raw[2:6] = bytes(4)
     (tmp_path / "a.bmp").write_bytes(raw)
     np.testing.assert_array_equal(formats.read(tmp_path / "a.bmp").array[0], PIXELS)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("empty", [False, True])
+def test_bytes_inside_the_pixels_of_a_dicom_object_are_said_or_refused(tmp_path, syntax, empty) -> None:
+    """Zeros at the end may be padding, as some archives leave it behind: said, since they may be the end of shifted pixels as well."""
+    pixels = PIXELS.copy()
+    if empty:
+        pixels[12:] = 0
+    made = pydicom.dcmread(write_photograph(tmp_path / "a.dcm", pixels))
+    if syntax == ExplicitVRBigEndian:
+        made.PixelData = pixels.tobytes()
+    made.file_meta.TransferSyntaxUID = syntax
+    pydicom.dcmwrite(
+        tmp_path / "a.dcm", made, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=syntax != ExplicitVRBigEndian, force_encoding=True
+    )  # fmt: skip
+    whole = (tmp_path / "a.dcm").read_bytes()
+    np.testing.assert_array_equal(formats.read(tmp_path / "a.dcm").array[0], pixels)
+    assert not any("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").notes)
+    outcomes = set()
+    for count in (1, 2, 6, 8, 12, 100):
+        at = len(whole) - PIXELS.nbytes + 100
+        (tmp_path / "a.dcm").write_bytes(whole[: at + count] + whole[at:])
+        try:
+            assert sum("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").notes) == 1
+            outcomes.add("said")
+        except FormatError:
+            outcomes.add("refused")
+    assert outcomes == ({"said"} if empty else {"said", "refused"})
+
+
+def test_elements_behind_the_pixels_are_in_order(tmp_path) -> None:
+    made = pydicom.dcmread(write_photograph(tmp_path / "a.dcm", PIXELS))
+    made.add_new(0xFFFCFFFC, "OB", bytes(128))  # data set trailing padding, PS3.10, 7.2
+    made.save_as(tmp_path / "a.dcm")
+    assert not any("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").notes)

@@ -269,9 +269,10 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
             _refuse_cut(header)
             if window.cut and not pixels:  # pixels are counted when they are decoded
                 raise FormatError("is cut short", where=_where(location), mend="copy or export it again")
-            return DicomObject(
-                location.path, location.member, header, complete(header, location.place, location.name), size
-            )
+            notes = complete(header, location.place, location.name)
+            if not pixels and location.member is None:
+                notes += _behind_pixels(header, stream, size)
+            return DicomObject(location.path, location.member, header, notes, size)
     except CpfnetError:
         raise
     except MemoryError:
@@ -280,6 +281,32 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
         ends = isinstance(error, (EOFError, struct.error)) or (isinstance(error, OSError) and error.errno is None)
         what = "is cut short" if ends else f"cannot be read as DICOM: {complaint(error)}"
         raise FormatError(what, where=_where(location), mend="copy or export it again") from error
+
+
+def _behind_pixels(header: pydicom.Dataset, stream: IO[bytes], size: int) -> tuple[str, ...]:
+    """A note where something stands behind the pixels that is no element: padding, or what came in between and shifts them.
+
+    Args:
+        header: read up to the pixels.
+        stream: of the file, standing at the pixels.
+        size: bytes of it.
+    """
+    implicit, little = header.original_encoding
+    if header.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian or little is None:
+        return ()
+    order, start = "<" if little else ">", stream.tell()
+    head = stream.read(12)
+    if len(head) < 12 or struct.unpack(f"{order}HH", head[:4]) != (0x7FE0, 0x0010):
+        return ()
+    (length,) = struct.unpack(f"{order}L", head[4:8] if implicit else head[8:12])
+    end = start + (8 if implicit else 12) + length
+    if length == _UNDEFINED or end >= size:
+        return ()
+    stream.seek(end)
+    follows = stream.read(4)
+    if len(follows) == 4 and struct.unpack(f"{order}HH", follows) > (0x7FE0, 0x0010):
+        return ()
+    return ("something stands behind its pixels that is no element: padding, or else they are shifted",)
 
 
 def _refuse_cut(header: pydicom.Dataset) -> None:
