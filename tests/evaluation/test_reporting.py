@@ -18,6 +18,7 @@ from cpfnet.evaluation.pictures import overlay_of
 from cpfnet.evaluation.reporting import sections, write_report
 from cpfnet.evaluation.run import evaluate
 from cpfnet.evaluation.tables import console_table
+from cpfnet.evaluation.tables import number as shown
 from cpfnet.image import Segmentation
 from cpfnet.planning import LabelClass, Labels
 from cpfnet.report import page
@@ -91,6 +92,13 @@ def test_the_table_for_the_console(tmp_path):
     assert by_name["b <wide>"]["HD95, pixels"] == "∞"
     assert by_name["b <wide>"]["missed"] == "1 of 5"
     assert by_name["guide's, whole image"]["Dice"] == f"{scores.guide[0]['guide_dice']:.3f}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5e-5, "5e−05"), (-0.0012, "−0.0012"), (0.004, "0.004"), (0.006, "0.01"), (0.0, "0.00"), (1e-17, "0.00")]
+)  # fmt: skip
+def test_distances_under_a_microscope_do_not_look_like_none(value, text):
+    assert shown(value, 2) == text
 
 
 def test_the_second_reader_stands_beside_the_prediction(tmp_path):

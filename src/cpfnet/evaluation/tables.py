@@ -25,9 +25,11 @@ _NOTE = (
 
 
 def number(value: float, digits: int = 3) -> str:
-    """With a minus sign, ∞ and – for what is not defined."""
+    """With a minus sign, ∞ and – for what is not defined. What is not 0 does not look so: distances under a microscope, in mm."""
     if math.isnan(value):
         return "–"
+    if 1e-9 < abs(value) < 0.5 * 10**-digits:  # less is rounding
+        return f"{value:.2g}".replace("-", "−")
     return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
