@@ -523,7 +523,8 @@ def evaluate(
             definitions = (labels if isinstance(labels, Plan) else Plan.load(labels)).labels
         else:
             definitions = data.labels or _propose(data, progress=progress)[0].labels
-        items = sources.found(chosen, single)
+        items, told = sources.found(data, chosen, single)
+        warnings += told
     if out is not None:
         check_writable(Path(out))
     with TemporaryDirectory(prefix="cpfnet-") as temporary:

@@ -346,20 +346,20 @@ class TestFound:
     def test_predicted_from_the_root_or_from_each_folder(self, tmp_path):
         for patient in "abc":
             self.study(tmp_path / "data" / f"pat_{patient}", patient)
-        cases = load(tmp_path / "data").cases
-        assert [case.id for case in cases] == ["pat_a", "pat_b", "pat_c"]
+        dataset = load(tmp_path / "data")
+        assert [case.id for case in dataset.cases] == ["pat_a", "pat_b", "pat_c"]
         whole = self.masks(tmp_path / "whole", tmp_path / "data")
         uids = [data.dicom_uid(patient, "study", "series") for patient in "abc"]
         expected = [f"-{digest(uid)}.seg.dcm" for uid in uids]
         assert len(list(whole.iterdir())) == 6
-        for item, end in zip(found(cases, whole), expected, strict=True):
+        for item, end in zip(found(dataset, dataset.cases, whole)[0], expected, strict=True):
             assert item.prediction.name == item.case + end
 
     def test_one_case_predicted_from_a_folder_above_it(self, tmp_path):
         files = scan(tmp_path / "data" / "pat_a" / "CT")
         write_rtstruct(tmp_path / "data" / "pat_a" / "rs.dcm", files)
-        cases = load(tmp_path / "data").cases
+        dataset = load(tmp_path / "data")
         for place in ("data", "data/pat_a", "data/pat_a/CT"):
             out = self.masks(tmp_path / place.replace("/", "_"), tmp_path / place)
-            (item,) = found(cases, out)
+            ((item,), _) = found(dataset, dataset.cases, out)
             assert item.prediction == out / f"{Path(place).name}.seg.dcm"

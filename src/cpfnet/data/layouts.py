@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -193,9 +193,15 @@ def images_and_masks(root: Path) -> Dataset | None:
         problems += trouble
     if not cases and not problems:
         return None
-    if any(n > 1 for n in Counter(case.id for case in cases).values()):  # train/001.png and test/001.png
-        cases = [replace(c, id=f"{c.split}_{c.id}", patient=f"{c.split}_{c.patient}") if c.split else c for c in cases]
-    return Dataset(root, root.resolve().name, tuple(cases), layout="images and masks", problems=tuple(problems))
+    return Dataset(root, root.resolve().name, told_apart(cases), layout="images and masks", problems=tuple(problems))
+
+
+def told_apart(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Where splits hold the same names, all ids begin with their split: no file called 001 can then be taken for either."""
+    if len({case.id for case in cases}) == len(cases):
+        return tuple(cases)
+    named = [(case, case.split or "train") for case in cases]
+    return tuple(replace(case, id=f"{name}_{case.id}", patient=f"{name}_{case.patient}") for case, name in named)
 
 
 def no_list(path: Path) -> DatasetError:

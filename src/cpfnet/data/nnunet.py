@@ -14,7 +14,16 @@ from typing import Any
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, natural, quoted, shown
-from cpfnet.data.layouts import duplicate_case, folders, identifier, image_files, match, sibling, without_image
+from cpfnet.data.layouts import (
+    duplicate_case,
+    folders,
+    identifier,
+    image_files,
+    match,
+    sibling,
+    told_apart,
+    without_image,
+)
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Labels, Modality
 from cpfnet.settings import validate
@@ -113,11 +122,10 @@ def raw(root: Path) -> Dataset | None:
     cases, problems = _collect(root, training, here["labelstr"], ending)
     if "imagests" in here:
         test, more = _collect(root, here["imagests"], here.get("labelsts"), ending)
-        taken = {case.id for case in cases}
-        cases += [replace(c, id=f"test_{c.id}" if c.id in taken else c.id, split="test") for c in test]
+        cases += [replace(c, split="test") for c in test]
         problems += more
     name = str(content.get("name") or root.resolve().name)
-    return Dataset(root, name, tuple(cases), modality, channels, labels, "nnU-Net raw", tuple(problems))
+    return Dataset(root, name, told_apart(cases), modality, channels, labels, "nnU-Net raw", tuple(problems))
 
 
 def _collect(root: Path, images: Path, labels: Path | None, ending: str) -> tuple[list[Case], list[Finding]]:

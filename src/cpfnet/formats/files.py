@@ -15,14 +15,15 @@ import numpy as np
 from cpfnet.errors import CpfnetError, FormatError, OutputError
 from cpfnet.image import Source
 
-RASTER_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".gif")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+RASTER_SUFFIXES = (".png", ".tif", ".tiff", *JPEG_SUFFIXES, ".bmp", ".gif")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SERIES = "series="
 """Begins the last component of a reference to one DICOM series among several."""
 _KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
-_NAMES = {".tif": "TIFF", ".jpg": "JPEG"}
+_NAMES = {".tif": "TIFF"} | dict.fromkeys(JPEG_SUFFIXES, "JPEG")
 
 
 @dataclass(frozen=True)

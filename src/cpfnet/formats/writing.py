@@ -11,7 +11,7 @@ import numpy as np
 from cpfnet.errors import OutputError
 from cpfnet.files import replacing
 from cpfnet.formats.families import family, writer
-from cpfnet.formats.files import DICOM_SUFFIXES, RASTER_SUFFIXES, stem, suffix_of
+from cpfnet.formats.files import DICOM_SUFFIXES, JPEG_SUFFIXES, RASTER_SUFFIXES, stem, suffix_of
 from cpfnet.image import Image, Segmentation
 
 OutputFormat = Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"]
@@ -24,7 +24,7 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
     "dicom-labelmap": (".seg.dcm",),
     "rtstruct": (".rtstruct.dcm",),
 }
-_WRITTEN_INSTEAD = {".jpg": ".png", ".jpeg": ".png"} | dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm")
+_WRITTEN_INSTEAD = dict.fromkeys(JPEG_SUFFIXES, ".png") | dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm")
 """Of suffixes that label maps do not have: JPEG would change the values, images are no segmentations."""
 
 

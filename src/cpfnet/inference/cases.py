@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset
-from cpfnet.data.pseudonyms import digest
+from cpfnet.data.finding import quoted, shown
+from cpfnet.data.unread import unread_below, unread_mend
 from cpfnet.errors import DatasetError
 from cpfnet.evaluation.cases import Item
 from cpfnet.evaluation.protocol import some
-from cpfnet.formats.files import SERIES
 from cpfnet.image import Segmentation
+from cpfnet.inference.matching import Match, Name, match, name_of, places
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.progress import Bar
@@ -100,52 +100,128 @@ def item_of(case: Case, prediction: Path | Segmentation | None, probabilities: P
     )
 
 
-def found(cases: Sequence[Case], folder: Path) -> list[Item]:
-    """Pair cases with the label maps in a folder: called as the case, as its image, or as `predict` calls its DICOM series.
+def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[Item], list[str]]:
+    """Pair cases with the label maps in a folder and below: called as the case, or as its image from any folder above it (see `match`).
 
-    A folder ``probabilities`` inside, as `predict` writes it, is used for AUC.
+    A folder ``probabilities`` inside, as `predict` writes it, is used for AUC; its folders of pictures are passed over.
+
+    Args:
+        dataset: what the cases are of: a file that is called as another of its cases is not free.
+        cases: those to score.
+        folder: of the label maps.
+
+    Returns:
+        One item a case, and what the user should know: names that repeat, files that are not used.
 
     Raises:
-        DatasetError: not a folder, no prediction at all, or two for one case.
+        DatasetError: not a folder, no prediction at all, two for one case, or one that several cases could mean.
     """
     if not folder.is_dir():
         raise DatasetError("no such folder", where=folder, mend="give the folder of predictions, or a Model")
-    masks = _by_name(folder)
+    masks = _by_name(folder, passing=("probabilities", "uncertainty", "overlays"))
     maps = _by_name(folder / "probabilities")
-    shared = Counter(place for case in cases for place in case.images[0].absolute().parents)
-    items = []
+    scored = {case.id for case in cases}
+    left_out = any(case.labels and case.id not in scored for case in dataset.cases)
+    matched = match(dataset.cases, masks, scored if left_out else ())
     for case in cases:
-        stem = formats.stem(case.images[0])
-        names = dict.fromkeys([case.id, stem, stem.removesuffix("_0000")])
-        if formats.is_dicom(case.images[0]) and not masks.keys() & names:
-            own = f"-{digest(case.images[0].name.removeprefix(SERIES))}"  # of a series beside others in its folder
-            names |= dict.fromkeys(name for name in masks if name.endswith(own))
-            names |= {place.name: None for place in case.images[0].absolute().parents if shared[place] == 1}
-        several = {name: masks[name] for name in names if name in masks}
-        files = [file for paths in several.values() for file in paths]
+        fitting = matched.several.get(case.id, [matched.files[case.id]] if case.id in matched.files else [])
+        files = [file for name in fitting for file in masks[name]]
         if len(files) > 1:
             raise DatasetError(
-                f"{len(files)} predictions fit: {', '.join(file.name for file in files)}",
+                f"{len(files)} predictions fit: {quoted(files, folder)}",
                 where=f"case {case.id}",
-                mend="leave one of them in the folder",
+                mend="leave one of them in the folder, and move the others elsewhere",
             )
-        probabilities = next((maps[name][0] for name in names if name in maps), None)
-        items.append(item_of(case, files[0] if files else None, probabilities))
-    if all(item.prediction is None for item in items):
+    alone = scored - set(matched.files)
+    unclear = {name: meant for name, meant in matched.claims.items() if alone & set(meant)}
+    if unclear:
+        raise _unclear(dataset, unclear, masks, folder)
+    if not scored & set(matched.files):
         raise DatasetError(
-            f"no file is called as a case or its image; looked for {cases[0].id}.* and {len(cases) - 1} more",
+            f"no file is called as a case or its image; looked for {cases[0].id}.*"
+            f"{f' and {len(cases) - 1} more' if len(cases) > 1 else ''} (found: {_seen(folder, masks)})",
             where=folder,
-            mend="name each prediction as its case",
+            mend=unread_mend(unread_below(folder), folder)
+            or f"name each prediction as its case, such as `{cases[0].id}.png`",
         )
-    return items
+    items = []
+    for case in cases:
+        name = matched.files.get(case.id)
+        planes = maps.get(name, []) if name else []
+        if len(planes) > 1:
+            raise DatasetError(
+                f"{len(planes)} probability maps fit: {quoted(planes, folder)}",
+                where=f"case {case.id}",
+                mend="leave one of them in the folder, and move the others elsewhere",
+            )
+        items.append(item_of(case, masks[name][0] if name else None, planes[0] if planes else None))
+    return items, _told(dataset, matched, masks, maps, folder)
 
 
-def _by_name(folder: Path) -> dict[str, list[Path]]:
-    files: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob("*")):
+def _by_name(folder: Path, passing: Sequence[str] = ()) -> dict[Name, list[Path]]:
+    """Path below the folder, without suffix → its files; nothing hidden."""
+    files: dict[Name, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if inside.parts[0] in passing or any(part.startswith(".") for part in inside.parts):
+            continue
         if formats.suffix_of(path) and path.is_file():
-            files.setdefault(formats.stem(path), []).append(path)
+            files.setdefault(name_of(inside), []).append(path)
     return files
+
+
+def _seen(folder: Path, masks: dict[Name, list[Path]]) -> str:
+    """What lies in a folder of predictions, the first few."""
+    files = [path for paths in masks.values() for path in paths] + unread_below(folder)
+    return (
+        f"{', '.join(shown(path, folder) for path in files[:5])}{' …' * (len(files) > 5)}" if files else "no image file"
+    )
+
+
+def _unclear(
+    dataset: Dataset, unclear: dict[Name, list[str]], masks: dict[Name, list[Path]], folder: Path
+) -> DatasetError:
+    """The error for files that several cases could mean: which, and a name for each that no other case has."""
+    name, meant = next(iter(unclear.items()))
+    file = masks[name][0]
+    suffix = formats.suffix_of(file)
+    others = f" (likewise {len(unclear) - 1} more)" * (len(unclear) > 1)
+    own = next(place for case in dataset.cases if case.id in meant[:1] for place in places(case))
+    count = next(
+        (n for n in range(1, len(own)) if len(match(dataset.cases, [own[-n:]]).files) == 1), 1
+    )  # folders that tell it apart
+    place = f", or by the folders of its image: `{'/'.join(own[-count:])}{suffix}` …" if count > 1 else ""
+    return DatasetError(
+        f"{shown(file, folder)} could be the prediction of {len(meant)} cases ({', '.join(meant[:5])}{' …' * (len(meant) > 5)}), "
+        f"so it counts for none{others}",
+        where=folder,
+        mend=f"call each prediction as its case: {', '.join(f'`{one}{suffix}`' for one in meant[:2])} …{place}",
+    )
+
+
+def _told(
+    dataset: Dataset,
+    matched: Match,
+    masks: dict[Name, list[Path]],
+    maps: dict[Name, list[Path]],
+    folder: Path,
+) -> list[str]:
+    """Names that were taken for one split though they repeat beyond it, and files that are not used."""
+    told = []
+    if matched.assumed:
+        name, meant = next(iter(matched.assumed.items()))
+        told.append(
+            f"{len(matched.assumed)} predictions are called as cases of other splits, too ({shown(masks[name][0], folder)}: "
+            f"{', '.join(meant[:5])}): they are taken for the split that is scored"
+        )
+    unused = [path for name in (*matched.unused, *matched.claims) for path in masks[name]]
+    unused += [path for name, paths in maps.items() if name not in masks for path in paths]
+    unused += unread_below(folder)
+    if unused:
+        what = "1 file is" if len(unused) == 1 else f"{len(unused)} files are"
+        names = f"{quoted(unused[:5], folder)}{' …' * (len(unused) > 5)}"
+        told.append(f"{what} the prediction of no case that could be told, and not used: {names}")
+    return told
 
 
 def made(

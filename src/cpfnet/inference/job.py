@@ -11,7 +11,7 @@ from typing import Literal
 from cpfnet import formats
 from cpfnet.errors import CpfnetError, InputRefused, OutputError, complaint
 from cpfnet.formats import OutputFormat
-from cpfnet.formats.files import SERIES
+from cpfnet.formats.files import JPEG_SUFFIXES, SERIES
 from cpfnet.image import Assessment, Image, Segmentation
 from cpfnet.inference.inputs import Item
 from cpfnet.inference.predictor import Predictor, refusal, unfit
@@ -196,7 +196,7 @@ SUFFIXES = {
 def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, Path, Path]:
     """Where the label map, the probabilities and the uncertainty (formats that hold floats only) and the overlay go."""
     own = ".seg.dcm" if formats.is_dicom(item.files[0]) else formats.suffix_of(item.files[0])
-    suffix = SUFFIXES[format] or {".jpg": ".png", ".jpeg": ".png"}.get(own, own)  # JPEG would change the values
+    suffix = SUFFIXES[format] or dict.fromkeys(JPEG_SUFFIXES, ".png").get(own, own)  # JPEG would change the values
     if suffix.endswith(".dcm") and own != ".seg.dcm":
         raise OutputError(
             f"is no DICOM image, which {format} would refer to", where=item.path, mend="choose --format nifti or same"

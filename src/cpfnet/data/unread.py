@@ -1,0 +1,108 @@
+"""Images and masks of formats that are not read: found by their suffix, so that nothing is skipped in silence."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from cpfnet import formats
+from cpfnet.data.finding import Finding, natural, printable, shown
+
+VOLUMES = (
+    *(".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".img.gz", ".hdr", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),
+    *(".npy", ".npz", ".mat", ".h5", ".hdf5"),
+)  # fmt: skip
+PICTURES = (
+    *(".webp", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jxl", ".jxr", ".heic", ".heif", ".avif", ".tga", ".psd", ".xcf"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".czi", ".lif", ".nd2", ".oib", ".vsi"),
+    *(".dng", ".cr2", ".nef", ".arw", ".svg", ".eps"),
+)  # fmt: skip
+KIND = "unread-format"
+_LOOKED_INTO = 10_000
+_ENDINGS = (".seg", ".label", ".labels", ".mask")
+"""Parts of a name that belong to the suffix where another follows, as in ``liver.seg.nrrd``."""
+_SECOND = {".hdr": (".img", ".img.gz")}
+"""Headers whose voxels lie beside them: the two are one image."""
+
+
+def unread_suffix(path: Path) -> str:
+    """The suffix, in lower case, of an image in a format that is not read; "" of any other file."""
+    name = path.name.lower()
+    suffix = max((s for s in (*VOLUMES, *PICTURES) if name.endswith(s) and name != s), key=len, default="")
+    bare = name.removesuffix(suffix)
+    return next((e + suffix for e in _ENDINGS if suffix and bare.endswith(e) and bare != e), suffix)
+
+
+def stem(path: Path) -> str:
+    """The name without the suffix of an image that is read or not."""
+    suffix = unread_suffix(path)
+    return path.name[: -len(suffix)] if suffix else formats.stem(path)
+
+
+def unread_in(folder: Path) -> list[Path]:
+    """Such files in a folder, in natural order."""
+    return _only_firsts(entry for entry in folder.iterdir() if _counts(entry))
+
+
+def unread_below(folder: Path) -> list[Path]:
+    """Such files in a folder or below, among its first 10,000."""
+    files = (Path(parent, name) for parent, _, names in os.walk(folder) for name in sorted(names))
+    return _only_firsts(path for path in islice(files, _LOOKED_INTO) if _counts(path, folder))
+
+
+def _counts(path: Path, below: Path | None = None) -> bool:
+    parts = path.relative_to(below).parts if below else (path.name,)
+    return bool(unread_suffix(path)) and not any(part.startswith(".") for part in parts) and path.is_file()
+
+
+def _only_firsts(paths: Iterable[Path]) -> list[Path]:
+    found = sorted(paths, key=lambda path: natural(printable(str(path))))
+    names = {path.with_name(path.name.lower()) for path in found}
+    return [
+        path
+        for path in found
+        if not any(
+            path.with_name(stem(path).lower() + voxels) in names for voxels in _SECOND.get(unread_suffix(path), ())
+        )
+    ]
+
+
+def counted(paths: Sequence[Path]) -> str:
+    """``4 files end in .seg.nrrd and 1 in .webp``."""
+    counts = Counter(map(unread_suffix, paths)).most_common()
+    (first, count), *others = counts
+    told = f"{count} file{'s end' if count > 1 else ' ends'} in {first}"
+    parts = [told, *(f"{n} in {suffix}" for suffix, n in others)]
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def unread_mend(paths: Sequence[Path], root: Path) -> str:
+    """What to do about such files, with the first one's new name; "" where there are none."""
+    if not paths:
+        return ""
+    volumes = {unread_suffix(path).endswith(VOLUMES) for path in paths}
+    to = "NIfTI (volumes) or PNG (pictures)" if len(volumes) > 1 else "NIfTI" if True in volumes else "PNG"
+    first = paths[0]
+    suffix = ".nii.gz" if unread_suffix(first).endswith(VOLUMES) else ".png"
+    what = "it" if len(paths) == 1 else "them"
+    return (
+        f"convert {what} to {to}: `{shown(first, root)}` to `{shown(first.with_name(stem(first) + suffix), root)}`"
+        + (" and so on" * (len(paths) > 1))
+    )
+
+
+def unread_finding(paths: Sequence[Path], root: Path, what: str) -> Finding:
+    """An error for a folder's files that would be images or masks.
+
+    Args:
+        paths: these files, of one folder.
+        root: of the dataset.
+        what: what they are taken for, ``"images"`` or ``"masks"``.
+    """
+    where = shown(paths[0], root) if len(paths) == 1 else shown(paths[0].parent, root)
+    text = f"{counted(paths)}, which is no format that is read: these {what} are left out"
+    files = tuple(shown(path, root) for path in paths)
+    return Finding("error", KIND, where, text, unread_mend(paths, root), files=files)
