@@ -65,7 +65,7 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
     """
     mend = mend.split("`: write `")[-1] if mend.startswith("set `labels.threshold") else mend
     mend = mend.removeprefix("if they are channels, ")
-    if not mend.startswith(("add", "delete", "remove")) and "labels:" in mend and not mend.startswith("write"):
+    if not mend.startswith(("add", "move", "remove")) and "labels:" in mend and not mend.startswith("write"):
         mend = "write `" + mend
     names = re.findall(r"`([^`]*)`", mend)
     files = [root / name for name in names]
@@ -81,7 +81,7 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
     def done(pattern: str) -> re.Match[str] | None:
         return re.match(pattern, mend)
 
-    if done("delete "):
+    if done("move "):
         for path in files:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif done("add labelled cases of "):

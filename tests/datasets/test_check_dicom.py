@@ -192,7 +192,7 @@ def test_why_a_label_is_missing_is_said_once(treated: Path, tmp_path: Path) -> N
         ("ambiguous-label", "pat_4/rs.dcm"),
     }
     assert findings["no-label", "pat_3/ct"].mend == (
-        "add a SEG or RTSTRUCT that refers to this series; or delete `pat_3/ct`"
+        "add a SEG or RTSTRUCT that refers to this series; or move `pat_3/ct` elsewhere"
     )
     assert findings["ambiguous-label", "pat_4/rs.dcm"].files == ("pat_4/rs.dcm", "pat_5/rs.dcm")
 
@@ -411,8 +411,8 @@ def test_nothing_private_is_said(treated: Path, tmp_path: Path) -> None:
     ("name", "line", "expected"),
     [
         ("LungCT", "", {"few-cases", "listing"}),
-        ("DicomSeg", "label: liver.dcm", {"few-cases", "dicom-note"}),
-        ("DicomSeg", "label: partial_overlaps.dcm", {"few-cases", "dicom-note", "overlap"}),
+        ("DicomSeg", "label: liver.dcm", {"few-cases", "dicom-note", "unread-format"}),
+        ("DicomSeg", "label: partial_overlaps.dcm", {"few-cases", "dicom-note", "overlap", "unread-format"}),
     ],
 )
 @pytest.mark.slow

@@ -321,7 +321,7 @@ def test_bad_lists_say_where_and_what(tmp_path: Path, name: str, text: str, expe
         (["images/a.png"], "neither masks/ nor labels/"),
         (["images/a.png", "mask/a.png"], "folders found: images, mask"),
         (["images/a.png", "masks/a.png", "labels/a.png"], "holds both masks/ and labels/"),
-        (["images/a.mha", "masks/a.mha"], "files ending in .mha"),
+        (["images/a.mha", "masks/a.mha"], "ends in .mha, which is no format that is read"),
         (["images/p1/a.png", "masks/p1/a.png"], "folders images/p1"),
         (["imagesTr/a_0000.nii.gz"], "no labelsTr"),
         (["images/a.png", "masks/b_mask.png", "masks/a.png", "masks/a_mask.png"], "holds no usable case"),
@@ -464,7 +464,7 @@ def test_a_split_that_names_a_case_left_out_says_why(tmp_path: Path) -> None:
     declare(tmp_path, "split: {val: [c]}")
     with pytest.raises(DatasetError, match=r"no case 'c'; .* could be the label of case c") as caught:
         load(tmp_path)
-    assert "delete" in str(caught.value.mend)
+    assert "move" in str(caught.value.mend)
     declare(tmp_path, "split: {val: [aa]}")
     with pytest.raises(DatasetError, match="no case 'aa'") as caught:
         load(tmp_path)

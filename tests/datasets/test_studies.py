@@ -243,7 +243,7 @@ def test_archive_that_cannot_be_read_is_a_finding(tmp_path: Path, harm, words: s
     (finding,) = load(tmp_path).problems
     assert (finding.severity, finding.kind, finding.where) == ("error", "unreadable", "p0.zip")
     assert words in finding.what
-    assert finding.mend.endswith("; or delete `p0.zip`")
+    assert finding.mend.endswith("; or move `p0.zip` elsewhere")
 
 
 @pytest.mark.parametrize("name", ["p1.zip", "p1/slice_000.dcm", "p1/DICOMDIR"])
@@ -377,7 +377,7 @@ def test_several_labels_of_a_series_are_refused_and_every_mend_works(tmp_path: P
     assert [finding.case for finding in found] == ["p1", "p2"]
     for number, mend in enumerate(found[0].mend.split("; or ")):
         root = shutil.copytree(tmp_path / "all", tmp_path / f"{number}")
-        if mend.startswith("delete "):
+        if mend.startswith("move "):
             (root / mend.split("`")[1]).unlink()
         else:
             assert mend.endswith("`dataset.yaml`") or mend.endswith("if each is the work of one reader")
@@ -413,7 +413,7 @@ def test_no_pattern_is_offered_that_would_drop_the_labels_of_others(tmp_path: Pa
         for part in range(number):
             write_rtstruct(tmp_path / f"p{number}" / f"RS.1.2.{number}.{part}.dcm", files, name=f"{part}")
     (finding,) = load(tmp_path).problems
-    assert finding.mend == "delete `p2/RS.1.2.2.1.dcm`; or delete `p2/RS.1.2.2.0.dcm`"
+    assert finding.mend == "move `p2/RS.1.2.2.1.dcm` elsewhere; or move `p2/RS.1.2.2.0.dcm` elsewhere"
 
 
 def test_seg_beside_rtstruct_is_chosen_by_kind(tmp_path: Path) -> None:

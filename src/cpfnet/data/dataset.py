@@ -15,7 +15,7 @@ import numpy as np
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration, Splits
-from cpfnet.data.finding import Finding, natural
+from cpfnet.data.finding import UNPAIRED, Finding, natural
 from cpfnet.data.layouts import UNDERSTOOD, images_and_masks, no_list, not_understood
 from cpfnet.data.manifest import datalist, is_datalist, missing_files, read_csv
 from cpfnet.data.nnunet import raw, read_json
@@ -60,7 +60,9 @@ def load(path: Path | str) -> Dataset:
         raise DatasetError("no such file or folder", where=path, mend=mend)
     problems = (*dataset.problems, *missing_files(dataset))
     if not dataset.cases:
-        first = f"; the first problem: {problems[0].where}: {problems[0].what}" if problems else ""
+        alike = sum(problem.kind == problems[0].kind for problem in problems[1:])
+        more = f" (and {alike} more like it)" if alike else ""
+        first = f"; the first problem: {problems[0].where}: {problems[0].what}{more}" if problems else ""
         raise DatasetError(
             f"holds no usable case (understood as: {dataset.layout}){first}",
             where=path,
@@ -191,6 +193,11 @@ def _no_case(
     return DatasetError(what, where=where, mend=mend)
 
 
+def add_labels(dataset: Dataset) -> str:
+    """What to do where no case has a label: what kept those that are there from being found, or else to add some."""
+    return next((finding.mend for finding in dataset.problems if finding.kind in UNPAIRED), "add labels")
+
+
 def by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
     """Patient → cases, both in natural order."""
     groups: dict[str, list[Case]] = defaultdict(list)
@@ -271,7 +278,7 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
         raise DatasetError(
             f"no labelled case to train on ({len(dataset.cases)} cases, {len(own)} of them for validation)",
             where=dataset.root,
-            mend="add labels; `cpfnet check` says which are missing",
+            mend=f"{add_labels(dataset)}; `cpfnet check` says which are missing",
         )
     declared = [case.id for case in pool if case.split == "val"]
     if declared and not own and fold is None:

@@ -12,6 +12,10 @@ from typing import Any, Literal
 Severity = Literal["error", "warning", "note"]
 
 
+UNPAIRED = ("unread-format", "names", "channel-number")
+"""Kinds that say why images or labels which are there were not found: nothing needs to be added or taken away."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One problem of a dataset.
@@ -66,6 +70,11 @@ def quoted(paths: Iterable[Path], root: Path) -> str:
     """`` `a`, `b` and `c` ``."""
     names = [f"`{shown(path, root)}`" for path in paths]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def elsewhere(paths: Iterable[Path], root: Path) -> str:
+    """Words for taking files out of a dataset: moved, for nobody here knows whether they are needed."""
+    return f"move {quoted(paths, root)} elsewhere"
 
 
 def natural(text: str) -> list[int | str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cpfnet import formats
 from cpfnet.cores import cores
-from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.dataset import Case, Dataset, add_labels
 from cpfnet.data.meaning import MOST_VALUES, Values, meaning_of, values_of
 from cpfnet.data.modality import Look, look_at
 from cpfnet.data.placing import placed
@@ -153,7 +153,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         raise DatasetError(
             f"none of {len(dataset.cases)} cases has a label to learn from",
             where=dataset.root,
-            mend="add labels; `cpfnet check` says which layouts are understood",
+            mend=f"{add_labels(dataset)}; `cpfnet check` says which layouts are understood",
         )
 
     def every(function: Callable[[Case], T], chosen: list[Case], what: str) -> list[T]:

@@ -60,7 +60,9 @@ def alone(label: LabelObject, root: Path) -> Finding:
     where = shown(label.path, root)
     named = f" (series {', '.join(sorted(label.series))})" if label.series else ""
     what = f"the {label.kind.upper()} belongs to no image here: what it refers to{named} is not found, nor its frame of reference"
-    return Finding("error", "no-image", where, what, f"add the image series that it was drawn on; or delete `{where}`")
+    return Finding(
+        "error", "no-image", where, what, f"add the image series that it was drawn on; or move `{where}` elsewhere"
+    )
 
 
 def elsewhere(label: LabelObject, series: Series, root: Path) -> Finding:
@@ -70,7 +72,7 @@ def elsewhere(label: LabelObject, series: Series, root: Path) -> Finding:
         f"the {label.kind.upper()} refers to another series (UID {', '.join(sorted(label.series)) or 'unknown'}); "
         f"it is taken for `{shown(series.reference, root)}`, which has the same frame of reference"
     )
-    mend = f"nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn on; or delete `{where}`"
+    mend = f"nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn on; or move `{where}` elsewhere"
     return Finding("warning", "other-series", where, what, mend)
 
 
@@ -110,8 +112,8 @@ def _few(paths: Sequence[Path], root: Path) -> str:
 
 def _keep_one(paths: Sequence[Path], root: Path) -> list[str]:
     if len(paths) > MOST_WAYS:
-        return ["keep one of them, and delete the others"]
-    return [f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths]
+        return ["keep one of them, and move the others elsewhere"]
+    return [f"move {quoted([p for p in paths if p != keep], root)} elsewhere" for keep in paths]
 
 
 def _patterns(paths: Sequence[Path], root: Path, only: bool) -> list[str]:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
-from cpfnet.data.finding import Finding, natural, printable, quoted, shown
+from cpfnet.data.finding import Finding, elsewhere, natural, printable, quoted, shown
+from cpfnet.data.suggestion import suggest
+from cpfnet.data.unread import bare, counted, unread_below, unread_finding, unread_in, unread_mend
 from cpfnet.errors import DatasetError
 from cpfnet.formats.files import is_reference, looks_like_dicom
 
@@ -105,6 +107,18 @@ def identifier(path: Path) -> str:
     return unicodedata.normalize("NFC", printable(formats.stem(place)))
 
 
+def called(path: Path) -> str:
+    """As `identifier`, of files in formats that are not read, too, and without the usual ending of a label."""
+    return _AFFIX.sub("", unicodedata.normalize("NFC", printable(bare(path))))
+
+
+def unread(folder: Path | None, there: Iterable[str], lacking: Iterable[str] = ()) -> list[Path]:
+    """What a folder holds in formats that are not read, of cases that are not ``there``; whatever is called as one that lacks it, too."""
+    own = set(there)
+    wanted = set(lacking) - own
+    return [path for path in unread_in(folder, wanted) if not {called(path), bare(path)} & own] if folder else []
+
+
 def match(
     images: Iterable[str], files: Iterable[Path], root: Path, what: str
 ) -> tuple[dict[str, Path], list[Finding], list[Path]]:
@@ -129,7 +143,7 @@ def match(
             f"ambiguous-{what}",
             shown(paths[0], root),
             f"{len(paths)} files could be the {what} of case {case}: {quoted(paths, root)}; the case is left out",
-            "; or ".join(f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths),
+            "; or ".join(elsewhere([p for p in paths if p != keep], root) for keep in paths),
             case,
         )
         for case, paths in fitting.items()
@@ -193,7 +207,32 @@ def images_and_masks(root: Path) -> Dataset | None:
         problems += trouble
     if not cases and not problems:
         return None
+    if not any(case.labels for case in cases) and (finding := _unpaired(root, parts)):
+        problems = [finding, *(one for one in problems if one.kind != "no-image")]
     return Dataset(root, root.resolve().name, told_apart(cases), layout="images and masks", problems=tuple(problems))
+
+
+def _unpaired(root: Path, parts: Sequence[tuple[str | None, Path, Path | None, Path | None]]) -> Finding | None:
+    """Masks are there, but none is called as an image: how they go together all the same, where names tell."""
+    labels = [folder for _, _, folder, _ in parts if folder]
+    suggestion = suggest(root)
+    if suggestion is None:
+        return None
+    within = [path for folder in labels for path in folders(folder).values() if image_files(path)]
+    files = [path for folder in labels for path in image_files(folder)]
+    if not files and not within:
+        return None
+    where = shown(labels[0], root)
+    if files:
+        image = next((path for _, folder, _, _ in parts for path in images_in(folder)), None)
+        what = f"no mask is called as an image: {quoted(files[:1], root)}" + (
+            f" and {quoted([image], root)}" if image else ""
+        )
+        return Finding("error", "names", where, what, suggestion.mend)
+    several = len(suggestion.labels) > 1
+    what = f"holds no mask itself, but in folders: {', '.join(f'{path.name} ({len(image_files(path))})' for path in within[:5])}"
+    mend = suggestion.mend + ("; or draw all of them into one label map a case, with a value for each" * several)
+    return Finding("error", "names", where, what, mend)
 
 
 def told_apart(cases: Sequence[Case]) -> tuple[Case, ...]:
@@ -223,17 +262,26 @@ def no_list(path: Path) -> DatasetError:
 def not_understood(root: Path) -> DatasetError:
     """Why a folder is no data set, as far as one can see."""
     parts = _parts(root)
+    aside = unread_below(root)
+    beside = f"; {counted(aside)}, which is no format that is read" if aside else ""
+    suggestion = suggest(root)
+    advice = "; or ".join(filter(None, [suggestion.mend if suggestion else "", unread_mend(aside, root)]))
     if not parts:
         names = ", ".join(printable(name) for name in sorted(folders(root))[:8])
+        count = len(image_files(root))
+        direct = f"; {count} image file{'s' * (count > 1)}" if count else ""
         return DatasetError(
-            f"cannot be understood as a dataset (folders found: {names or 'none'})", where=root, mend=UNDERSTOOD
+            f"cannot be understood as a dataset (folders found: {names or 'none'}{direct}{beside})",
+            where=root,
+            mend=advice or UNDERSTOOD,
         )
     if not any(labels for _, _, labels, _ in parts):
         others = sorted(set(folders(root)) | {name for _, images, _, _ in parts for name in folders(images.parent)})
         return DatasetError(
-            f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))})",
+            f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))}{beside})",
             where=root,
-            mend="rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
+            mend=advice
+            or "rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
         )
     inside = sorted({path.suffix for _, images, _, _ in parts for path in _entries(images) if path.is_file()})
     nested = [shown(path, root) for _, images, _, _ in parts for path in folders(images).values()]
@@ -245,9 +293,10 @@ def not_understood(root: Path) -> DatasetError:
         else "nothing"
     )
     return DatasetError(
-        f"no image to use in images/ (found: {seen})",
+        f"no image to use in images/ (found: {seen}{beside})",
         where=root,
-        mend=f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "
+        mend=advice
+        or f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "
         "`image: images/{patient}/{case}.png`",
     )
 
@@ -263,13 +312,22 @@ def _collect(
             problems.append(duplicate_case(case, [by_id[case], path], root))
         else:
             by_id[case] = path
+    aside = unread(images, by_id)
     label_of, trouble, alone = match(by_id, images_in(labels) if labels else [], root, "label")
     roi_of, roi_trouble, roi_alone = match(by_id, image_files(roi) if roi else [], root, "roi")
-    problems += [*trouble, *roi_trouble]
+    kinds = {
+        "images": aside,
+        "masks": unread(labels, label_of, by_id),
+        "regions of interest": unread(roi, roi_of, by_id),
+    }
+    told = [unread_finding(paths, root, what) for what, paths in kinds.items() if paths]
+    problems = [*told, *problems, *trouble, *roi_trouble]
+    without = {name for path in aside for name in (called(path), bare(path))}
     unusable = {finding.case for finding in (*trouble, *roi_trouble)}
     strays: dict[str, list[Path]] = defaultdict(list)
     for path in (*alone, *roi_alone):
-        strays[_AFFIX.sub("", identifier(path))].append(path)
+        if not {called(path), identifier(path)} & without:  # its image is there, unread
+            strays[called(path)].append(path)
     example = next(iter(by_id.values()), None)
     problems += [
         without_image(paths, root, [sibling(example, stem)] if example else []) for stem, paths in strays.items()
@@ -288,7 +346,7 @@ def duplicate_case(case: str, paths: list[Path], root: Path) -> Finding:
         "duplicate-case",
         shown(paths[1], root),
         f"a second file for case {case}, beside {quoted(paths[:1], root)}; it is left out",
-        "; or ".join(f"delete {quoted([path], root)}" for path in reversed(paths)),
+        "; or ".join(elsewhere([path], root) for path in reversed(paths)),
         case,
     )
 
@@ -302,4 +360,4 @@ def without_image(paths: list[Path], root: Path, images: list[Path]) -> Finding:
     """A label, its region of interest, or both lack their image; ``images`` are the files that would fit."""
     add = f"add the image {quoted(images, root)}; or " if images else ""
     what = "no image belongs to it" + (f", nor to {quoted(paths[1:], root)}" if len(paths) > 1 else "")
-    return Finding("error", "no-image", shown(paths[0], root), what, f"{add}delete {quoted(paths, root)}")
+    return Finding("error", "no-image", shown(paths[0], root), what, f"{add}{elsewhere(paths, root)}")

@@ -14,7 +14,7 @@ from cpfnet.formats.files import is_reference
 
 
 class Mending:
-    """Mends for one dataset: a listed case is removed from its list, a found one by deleting its files."""
+    """Mends for one dataset: a listed case is removed from its list, a found one by moving its files elsewhere."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
@@ -42,7 +42,7 @@ class Mending:
         # A folder takes along what lies in it.
         files = [path for path in files if not any(other in path.parents for other in files)]
         series = " (the files with this SeriesInstanceUID)" if any(is_reference(path) for path in files) else ""
-        return f"delete {self.quoted(files)}{series}"
+        return f"move {self.quoted(files)}{series} elsewhere"
 
     def declare(self, line: str) -> str:
         """Write a line (``key: value``) of dataset.yaml."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration
-from cpfnet.data.finding import Finding, printable, quoted, shown
-from cpfnet.data.layouts import holds_dicom, without_image
+from cpfnet.data.finding import Finding, elsewhere, printable, quoted, shown
+from cpfnet.data.layouts import holds_dicom
+from cpfnet.data.suggestion import in_yaml, pattern_for, suggest
+from cpfnet.data.unread import unread_below, unread_mend
 from cpfnet.errors import DatasetError
 
 Names = dict[str, str]
@@ -65,6 +67,7 @@ class _Index:
     """Files of one pattern, found again by the names of a case."""
 
     def __init__(self, root: Path, pattern: str, known: set[str]):
+        self.pattern = pattern
         self.files = list(find(root, pattern))
         self.keys = sorted(set(re.findall(r"\{(case|patient)\}", pattern)) & known)
         self.by_names: dict[tuple[str, ...], list[Path]] = defaultdict(list)
@@ -92,6 +95,10 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
     patterns |= {("roi", "roi"): declaration.roi} if declaration.roi else {}
     first = list(find(root, first_pattern))
     indices = {key: _Index(root, pattern, known) for key, pattern in patterns.items()}
+    drawn = {path for (kind, _), index in indices.items() if kind != "image" for _, path in index.files}
+    first = [
+        (names, path) for names, path in first if path not in drawn
+    ] or first  # a_mask.png is no image of {case}.png
     for (kind, _), files, pattern in [
         (("image", ""), first, first_pattern),
         *((key, index.files, patterns[key]) for key, index in indices.items()),
@@ -100,7 +107,8 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
             raise DatasetError(
                 f"{kind}: {pattern!r} finds no file in {printable(str(root))}{_nearest(root, pattern)}",
                 where=where,
-                mend="correct the pattern, or set `root` to the folder that it starts from",
+                mend=_other_patterns(root, declaration)
+                or "correct the pattern, or set `root` to the folder that it starts from",
             )
     for key, index in indices.items():
         if not index.keys:
@@ -109,7 +117,55 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
                 where=where,
                 mend="use {case} (or {patient}) in both",
             )
+    _check_telling(first_pattern, first, root, where)
+    for (kind, _), index in indices.items():
+        _check_meeting(kind, index, first, root, where)
     return _assemble(root, declaration, first, indices)
+
+
+def _other_patterns(root: Path, declaration: Declaration) -> str:
+    """What would find the files, as far as their names tell: or which of them are in a format that is not read."""
+    simple = isinstance(declaration.image, str) and not isinstance(declaration.label, dict)
+    suggestion = suggest(root) if simple else None
+    return "; or ".join(filter(None, [suggestion.mend if suggestion else "", unread_mend(unread_below(root), root)]))
+
+
+def _check_telling(pattern: str, found: list[tuple[Names, Path]], root: Path, where: Path) -> None:
+    """Refuse a pattern by which most images would be one and the same case."""
+    ids = {tuple(sorted(names.items())) for names, _ in found}
+    if 2 * len(ids) > len(found) or len(found) < 3:
+        return
+    suggestion = suggest(root)
+    shared = ", ".join(repr(names.get("case", names.get("patient"))) for names, _ in found[:2])
+    raise DatasetError(
+        f"image: {pattern!r} finds {len(found)} images, but only {len(ids)} name{'s' * (len(ids) > 1)} for them "
+        f"({quoted([path for _, path in found[:2]], root)} are called {shared})",
+        where=where,
+        mend=(f"{suggestion.mend}; or " if suggestion else "")
+        + "write {case} for the whole of what tells the images apart, without * beside it",
+    )
+
+
+def _check_meeting(kind: str, index: _Index, images: list[tuple[Names, Path]], root: Path, where: Path) -> None:
+    """Refuse a pattern whose files belong to no image at all: it is the cause, not they."""
+    if any(tuple(names[key] for key in index.keys) in index.by_names for names, _ in images):
+        return
+    names, path = index.files[0]
+    as_read = " and ".join(f"{key} {names[key]!r}" for key in index.keys)
+    wanted = ", ".join(dict.fromkeys(repr(names[key]) for names, _ in images[:3] for key in index.keys[:1]))
+    better = pattern_for([path for _, path in index.files], _ids(images), root)
+    raise DatasetError(
+        f"{kind}: {index.pattern!r} finds {len(index.files)} files, but none of an image: {quoted([path], root)} as {as_read}, "
+        f"and the images are called {wanted} …",
+        where=where,
+        mend=f"write `{kind}: {in_yaml(better)}` into it"
+        if better
+        else "correct the pattern: {case} stands for the same in both",
+    )
+
+
+def _ids(images: list[tuple[Names, Path]]) -> set[str]:
+    return {printable(names["case"]) for names, _ in images if "case" in names}
 
 
 def _nearest(root: Path, pattern: str) -> str:
@@ -148,7 +204,7 @@ def _assemble(
         for names, path in index.files:
             if path not in index.used:
                 strays[tuple(names[key] for key in index.keys)].append(path)
-    problems += [without_image(paths, root, []) for paths in strays.values()]
+    problems += [_stray(names, paths, root) for names, paths in strays.items()]
     named = isinstance(declaration.image, dict)
     return Dataset(
         root,
@@ -160,15 +216,23 @@ def _assemble(
     )
 
 
+def _stray(names: tuple[str, ...], paths: list[Path], root: Path) -> Finding:
+    """A label or region whose pattern finds it under the name of no image."""
+    beside = f", nor to {quoted(paths[1:], root)}" if len(paths) > 1 else ""
+    what = f"no image belongs to it{beside}: the pattern finds it as {' '.join(map(repr, names))}"
+    mend = f"correct the pattern, if an image with another name is meant; or add the image; or {elsewhere(paths, root)}"
+    return Finding("error", "no-image", shown(paths[0], root), printable(what), mend)
+
+
 def _trouble(
     case: str, found: dict[tuple[str, str], list[Path]], images: list[Path], root: Path, cases: dict[str, Case]
 ) -> list[Finding]:
     present = [*images, *(path for (kind, _), paths in found.items() if kind != "image" for path in paths)]
-    delete = f"delete {quoted(present, root)}"
+    aside = elsewhere(present, root)
     where = shown(images[0], root)
     if case in cases:
         other = cases[case].images[0]
-        mend = f"{delete}; or delete {quoted([other], root)}"
+        mend = f"correct the pattern, if they are two cases; or {aside}; or {elsewhere([other], root)}"
         return [
             Finding(
                 "error",
@@ -182,7 +246,7 @@ def _trouble(
     problems = []
     for (kind, name), paths in found.items():
         if len(paths) > 1:
-            mends = [f"delete {quoted([p for p in paths if p != keep], root)}" for keep in paths]
+            mends = [elsewhere([p for p in paths if p != keep], root) for keep in paths]
             text = f"{len(paths)} files could be the {kind} of case {case}: {quoted(paths, root)}; the case is left out"
             problems.append(
                 Finding("error", f"ambiguous-{kind}", shown(paths[0], root), text, "; or ".join(mends), case)
@@ -190,6 +254,6 @@ def _trouble(
         elif kind == "image" and not paths:
             text = f"case {case} lacks the channel {name}; it is left out"
             problems.append(
-                Finding("error", "missing-channel", where, text, f"add the channel {name}; or {delete}", case)
+                Finding("error", "missing-channel", where, text, f"add the channel {name}; or {aside}", case)
             )
     return problems

@@ -12,6 +12,7 @@ from cpfnet import formats
 from cpfnet.data.case import Case
 from cpfnet.data.declaration import Declaration
 from cpfnet.data.finding import Finding, shown
+from cpfnet.data.unread import KIND, counted, unread_below, unread_mend
 from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES, placeholder
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ def beside(root: Path, first: Series, cases: Sequence[Case], *, labelled: bool) 
     files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in (*NIFTI_SUFFIXES, *RASTER_SUFFIXES))
     files = [path for path in files if not any(name.startswith(".") for name in path.relative_to(root).parts)]
     volumes = [path for path in files if formats.suffix_of(path) in NIFTI_SUFFIXES]
+    aside = unread_below(root)
+    told = [_unread(aside, root, labelled=labelled)] if aside else []
     if not files:
-        return []
+        return told
     count, such = f"{len(files)} image file{'s' * (len(files) > 1)}", shown((volumes or files)[0], root)
     if labelled:
         example = next((case for case in cases if case.labels), None)
@@ -44,7 +47,17 @@ def beside(root: Path, first: Series, cases: Sequence[Case], *, labelled: bool) 
         what = f"no DICOM segmentation or structure set was found, but {count}, such as {such}"
         line = f"{shown(first.reference, root)},{such}"
         mend = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
-    return [Finding("note", "listing", root.resolve().name, what, mend)]
+    return [*told, Finding("note", "listing", root.resolve().name, what, mend)]
+
+
+def _unread(paths: Sequence[Path], root: Path, *, labelled: bool) -> Finding:
+    what = f"{counted(paths)}, which is no format that is read, among the DICOM studies: no case uses {'it' if len(paths) == 1 else 'them'}"
+    if labelled:
+        mend = f"nothing needs to be done if that is right; else {unread_mend(paths, root)}"
+    else:
+        mend = f"if these are the labels, {unread_mend(paths, root)}; then list the cases in a CSV file with the columns `image,label`"
+    files = tuple(shown(path, root) for path in paths)
+    return Finding("note" if labelled else "error", KIND, root.resolve().name, what, mend, files=files)
 
 
 def patients(root: Path, declaration: Declaration, chosen: Sequence[Series], ids: Sequence[str]) -> list[Finding]:
@@ -92,9 +105,9 @@ def damaged(root: Path, found: Scan, chosen: Sequence[Series]) -> list[Finding]:
         kind, several = placeholder(paths[0]), len(paths) > 1
         one = f"`{shown(paths[0], root)}`"
         ways = (
-            ["replace them by readable copies", "delete them"]
+            ["replace them by readable copies", "move them elsewhere"]
             if several
-            else [f"replace {one} by a readable copy", f"delete {one}"]
+            else [f"replace {one} by a readable copy", f"move {one} elsewhere"]
         )
         if kind == "lfs-pointer":
             ways.insert(0, "fetch the content with `git lfs pull`")

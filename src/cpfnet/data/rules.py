@@ -10,9 +10,10 @@ from pathlib import Path
 from cpfnet.data.case import STUDIES, Case
 from cpfnet.data.content import Content, Examined
 from cpfnet.data.dataset import by_patient
-from cpfnet.data.finding import Finding, Severity
+from cpfnet.data.finding import UNPAIRED, Finding, Severity
 from cpfnet.data.geometry_rules import fourth_axes, geometry, spacings
 from cpfnet.data.intensity_rules import intensities, units
+from cpfnet.data.layouts import called, identifier
 from cpfnet.data.mending import Mending
 from cpfnet.formats.files import is_reference
 from cpfnet.planning import Folds
@@ -91,17 +92,29 @@ def _mislaid(case: Case, mending: Mending, told: Sequence[Finding]) -> bool:
     return False
 
 
+def _unpaired(case: Case, told: Sequence[Finding]) -> bool:
+    """Is it said already why a case lacks its label: it is there, but not read, or called otherwise?"""
+    names = {case.id, identifier(case.images[0])}
+    return any(
+        finding.kind in UNPAIRED
+        and (finding.kind == "names" or finding.case in names or any(called(Path(n)) in names for n in finding.files))
+        for finding in told
+    )
+
+
 def completeness(cases: Sequence[Case], mending: Mending, *, told: Sequence[Finding] = ()) -> Iterator[Finding]:
     """Cases without label or region of interest, patients in two splits, too few for folds; ``told`` is what is found already."""
     labelled = [case for case in cases if case.labels]
     if not labelled:
+        if any(finding.kind in UNPAIRED for finding in told):
+            return
         mend = "add labels to the cases that shall train"
         yield Finding("error", "no-label", mending.dataset.name, f"none of the {len(cases)} cases has a label", mend)
         return
     with_roi = {case.split for case in cases if case.roi is not None}
     for case in cases:
         where = mending.shown(case.images[0])
-        if not case.labels and case.split != "test" and not _mislaid(case, mending, told):
+        if not case.labels and case.split != "test" and not (_mislaid(case, mending, told) or _unpaired(case, told)):
             mend = f"{mending.add_label(case)}; or {mending.drop(case)}"
             yield Finding(
                 "warning", "no-label", where, "image without label: it is left out of training", mend, case.id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -36,15 +36,19 @@ def unread_suffix(path: Path) -> str:
     return next((e + suffix for e in _ENDINGS if suffix and bare.endswith(e) and bare != e), suffix)
 
 
-def stem(path: Path) -> str:
-    """The name without the suffix of an image that is read or not."""
+def bare(path: Path) -> str:
+    """The name without the suffix of an image, whether it is read or not."""
     suffix = unread_suffix(path)
     return path.name[: -len(suffix)] if suffix else formats.stem(path)
 
 
-def unread_in(folder: Path) -> list[Path]:
-    """Such files in a folder, in natural order."""
-    return _only_firsts(entry for entry in folder.iterdir() if _counts(entry))
+def unread_in(folder: Path, stems: Collection[str] = ()) -> list[Path]:
+    """Such files in a folder, in natural order; and files of any other suffix, but an image's, that are called as one of ``stems``."""
+    return _only_firsts(
+        entry
+        for entry in folder.iterdir()
+        if _counts(entry) or (entry.stem in stems and entry.suffix and not formats.suffix_of(entry) and entry.is_file())
+    )
 
 
 def unread_below(folder: Path) -> list[Path]:
@@ -65,14 +69,14 @@ def _only_firsts(paths: Iterable[Path]) -> list[Path]:
         path
         for path in found
         if not any(
-            path.with_name(stem(path).lower() + voxels) in names for voxels in _SECOND.get(unread_suffix(path), ())
+            path.with_name(bare(path).lower() + voxels) in names for voxels in _SECOND.get(unread_suffix(path), ())
         )
     ]
 
 
 def counted(paths: Sequence[Path]) -> str:
     """``4 files end in .seg.nrrd and 1 in .webp``."""
-    counts = Counter(map(unread_suffix, paths)).most_common()
+    counts = Counter(unread_suffix(path) or path.suffix.lower() for path in paths).most_common()
     (first, count), *others = counts
     told = f"{count} file{'s end' if count > 1 else ' ends'} in {first}"
     parts = [told, *(f"{n} in {suffix}" for suffix, n in others)]
@@ -89,7 +93,7 @@ def unread_mend(paths: Sequence[Path], root: Path) -> str:
     suffix = ".nii.gz" if unread_suffix(first).endswith(VOLUMES) else ".png"
     what = "it" if len(paths) == 1 else "them"
     return (
-        f"convert {what} to {to}: `{shown(first, root)}` to `{shown(first.with_name(stem(first) + suffix), root)}`"
+        f"convert {what} to {to}: `{shown(first, root)}` to `{shown(first.with_name((bare(first) if unread_suffix(first) else first.stem) + suffix), root)}`"
         + (" and so on" * (len(paths) > 1))
     )
 
@@ -102,7 +106,9 @@ def unread_finding(paths: Sequence[Path], root: Path, what: str) -> Finding:
         root: of the dataset.
         what: what they are taken for, ``"images"`` or ``"masks"``.
     """
-    where = shown(paths[0], root) if len(paths) == 1 else shown(paths[0].parent, root)
-    text = f"{counted(paths)}, which is no format that is read: these {what} are left out"
+    alone = len(paths) == 1
+    where = shown(paths[0] if alone else paths[0].parent, root)
+    which = "it is" if alone else f"these {what} are"
+    text = f"{counted(paths)}, which is no format that is read: {which} left out"
     files = tuple(shown(path, root) for path in paths)
     return Finding("error", KIND, where, text, unread_mend(paths, root), files=files)

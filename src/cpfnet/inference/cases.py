@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.dataset import Case, Dataset, add_labels
 from cpfnet.data.finding import quoted, shown
 from cpfnet.data.unread import unread_below, unread_mend
 from cpfnet.errors import DatasetError
@@ -83,7 +83,7 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
         f"choose --split {', '.join(sorted(others))}" if others else "say in dataset.yaml which are which (`split`)"
     )
     raise DatasetError(
-        f"no labelled case in split {split!r}: {why}", where=dataset.root, mend=choice if labelled else "add labels"
+        f"no labelled case in split {split!r}: {why}", where=dataset.root, mend=choice if labelled else add_labels(dataset)
     )
 
 

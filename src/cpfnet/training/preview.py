@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet import formats, preprocessing
-from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.dataset import Case, Dataset, add_labels
 from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
 from cpfnet.files import replacing
@@ -38,7 +38,7 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
     """
     cases = [case for case in dataset.cases if case.labels and case.split != "test"]
     if not cases:
-        raise DatasetError("no case has a label to draw", where=dataset.root, mend="add labels")
+        raise DatasetError("no case has a label to draw", where=dataset.root, mend=add_labels(dataset))
     augmenter = Augmenter(plan)
     chosen = np.linspace(0, len(cases) - 1, SIDE**2).round().astype(int)
     samples = []
