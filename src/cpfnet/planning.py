@@ -27,7 +27,9 @@ COLOURS = 0x1000000
 
 
 def _label_value(value: Any) -> Any:
-    """An integer, or a lower-case colour; a colour with R = G = B is its grey value, as in the files."""
+    """An integer, quoted or not, or a lower-case colour; a colour with R = G = B is its grey value, as in the files."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,9}", value.strip()):
+        value = int(value)
     if isinstance(value, bool) or (isinstance(value, str) and not re.fullmatch(r"#[0-9a-f]{6}", value.lower())):
         raise ValueError(f"{value!r} is neither an integer nor a colour such as '#ff0000'")
     if isinstance(value, int) and not -COLOURS <= value < COLOURS:

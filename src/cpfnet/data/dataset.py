@@ -16,9 +16,10 @@ import numpy as np
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration, Splits
 from cpfnet.data.finding import UNPAIRED, Finding, natural
-from cpfnet.data.layouts import UNDERSTOOD, images_and_masks, no_list, not_understood
+from cpfnet.data.layouts import images_and_masks
 from cpfnet.data.manifest import datalist, is_datalist, missing_files, read_csv
 from cpfnet.data.nnunet import raw, read_json
+from cpfnet.data.not_understood import UNDERSTOOD, no_list, not_understood
 from cpfnet.data.patients import together
 from cpfnet.data.patterns import by_patterns
 from cpfnet.data.studies import studies
@@ -94,7 +95,7 @@ def _folder(root: Path, declaration: Declaration) -> Dataset:
 
 def _listed(path: Path) -> Dataset:
     suffix = path.suffix.lower()
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         return read_csv(path)
     if suffix != ".json":
         raise no_list(path)

@@ -78,6 +78,8 @@ def full_labels(value: Any) -> Any:
     """
     if not isinstance(value, dict) or "classes" in value:
         return value
+    if value and all(_is_number(key) and isinstance(name, str) and not _is_number(name) for key, name in value.items()):
+        value = _by_name(value)
     settings = {key: value[key] for key in _SETTINGS if key in value}
     tubular = value.get("tubular", [])
     tubular = [tubular] if isinstance(tubular, str) else tubular
@@ -100,13 +102,26 @@ def full_labels(value: Any) -> Any:
     return {**settings, "classes": classes}
 
 
+def _is_number(value: Any) -> bool:
+    """An integer, quoted or not."""
+    return re.fullmatch(r"[+-]?[0-9]{1,9}", str(value).strip()) is not None
+
+
+def _by_name(names: dict[Any, str]) -> dict[str, list[int]]:
+    """``{1: tumour, 2: tumour}``, the other way round, as in older lists → ``{tumour: [1, 2]}``."""
+    values: dict[str, list[int]] = {}
+    for value, name in names.items():
+        values.setdefault(name, []).append(int(value))
+    return values
+
+
 def _items(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def _meaning(value: Any) -> dict[str, Any]:
-    """A short form's values and names: what is no integer and looks like no colour is the name of a structure."""
-    names = [v for v in _items(value) if isinstance(v, str) and not v.startswith("#")]
+    """A short form's values and names: what is no integer, quoted or not, and looks like no colour is the name of a structure."""
+    names = [v for v in _items(value) if isinstance(v, str) and not v.startswith("#") and not _is_number(v)]
     values = [v for v in _items(value) if v not in names]
     return {**({"values": values} if values or not names else {}), **({"names": names} if names else {})}
 

@@ -15,7 +15,7 @@ from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, elsewhere, natural, printable, quoted, shown
 from cpfnet.data.suggestion import suggest
-from cpfnet.data.unread import bare, counted, unread_below, unread_finding, unread_in, unread_mend
+from cpfnet.data.unread import bare, unread_finding, unread_in
 from cpfnet.errors import DatasetError
 from cpfnet.formats.files import is_reference, looks_like_dicom
 
@@ -37,28 +37,22 @@ _AFFIX = re.compile(
     re.IGNORECASE,
 )
 
-UNDERSTOOD = (
-    "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), DICOM studies with SEG or RTSTRUCT, nnU-Net raw (imagesTr, labelsTr, "
-    "dataset.json), a datalist JSON, a CSV manifest (case,image,label); for any other order of files put a dataset.yaml "
-    "beside them, such as `image: scans/{case}.png` and `label: manual/{case}_mask.png`"
-)
-
 
 def folders(path: Path) -> dict[str, Path]:
     """Sub-folders by lower-case name; hidden ones do not count."""
-    return {entry.name.lower(): entry for entry in _entries(path) if entry.is_dir()}
+    return {entry.name.lower(): entry for entry in entries(path) if entry.is_dir()}
 
 
 def image_files(path: Path) -> list[Path]:
     """Files of a known image format (links that lead nowhere, too), in natural order; hidden files do not count."""
-    return [entry for entry in _entries(path) if not entry.is_dir() and known(entry)]
+    return [entry for entry in entries(path) if not entry.is_dir() and known(entry)]
 
 
 def images_in(path: Path) -> list[Path]:
     """As `image_files`, and the sub-folders that hold DICOM objects: a series each. Among other images a ZIP archive is none."""
     found = [
         entry
-        for entry in _entries(path)
+        for entry in entries(path)
         if (holds_dicom(entry) if entry.is_dir() and entry.name.lower() not in SPLITS else known(entry))
     ]
     if all(formats.is_dicom(entry) for entry in found):
@@ -74,10 +68,10 @@ def holds_dicom(folder: Path) -> bool:
             below.sort()
             yield from (Path(parent, name) for name in sorted(names))
 
-    return any(_begins_as_dicom(file) for file in islice(files(), LOOKED_INTO))
+    return any(begins_as_dicom(file) for file in islice(files(), LOOKED_INTO))
 
 
-def _begins_as_dicom(path: Path) -> bool:
+def begins_as_dicom(path: Path) -> bool:
     try:
         if not path.is_file():  # opening a pipe would wait for ever
             return False
@@ -91,7 +85,7 @@ def known(path: Path) -> bool:
     return bool(formats.suffix_of(path))
 
 
-def _entries(path: Path) -> list[Path]:
+def entries(path: Path) -> list[Path]:
     try:
         entries = [entry for entry in path.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
     except OSError as error:
@@ -163,7 +157,7 @@ def _only(parts: dict[str, Path], names: tuple[str, ...], where: Path) -> Path |
     return found[0] if found else None
 
 
-def _parts(root: Path) -> list[tuple[str | None, Path, Path | None, Path | None]]:
+def parts_of(root: Path) -> list[tuple[str | None, Path, Path | None, Path | None]]:
     """(split, images, labels, roi) folders, or none where this is another layout."""
     here = folders(root)
     if "images" in here:
@@ -194,7 +188,7 @@ def _parts(root: Path) -> list[tuple[str | None, Path, Path | None, Path | None]
 
 def images_and_masks(root: Path) -> Dataset | None:
     """Understand the plain layout; None where there is no ``images`` folder with an image in it, or neither masks nor labels."""
-    parts = _parts(root)
+    parts = parts_of(root)
     if not parts:
         return None
     if not any(labels for _, _, labels, _ in parts):
@@ -241,64 +235,6 @@ def told_apart(cases: Sequence[Case]) -> tuple[Case, ...]:
         return tuple(cases)
     named = [(case, case.split or "train") for case in cases]
     return tuple(replace(case, id=f"{name}_{case.id}", patient=f"{name}_{case.patient}") for case, name in named)
-
-
-def no_list(path: Path) -> DatasetError:
-    """Why a file is no list of cases: mostly it is one of those that the folder to give holds."""
-    folder = printable(str(path.parent))
-    if formats.suffix_of(path) == ".zip":
-        return DatasetError(
-            "a ZIP archive is no DATASET", where=path, mend=f"unpack it, or give the folder that holds it: `{folder}`"
-        )
-    if known(path) or _begins_as_dicom(path):
-        return DatasetError(
-            "one file of it is no DATASET", where=path, mend=f"give the folder that holds it: `{folder}`"
-        )
-    return DatasetError(
-        f"a file ending in {path.suffix.lower() or 'nothing'} is no DATASET", where=path, mend=UNDERSTOOD
-    )
-
-
-def not_understood(root: Path) -> DatasetError:
-    """Why a folder is no data set, as far as one can see."""
-    parts = _parts(root)
-    aside = unread_below(root)
-    beside = f"; {counted(aside)}, which is no format that is read" if aside else ""
-    suggestion = suggest(root)
-    advice = "; or ".join(filter(None, [suggestion.mend if suggestion else "", unread_mend(aside, root)]))
-    if not parts:
-        names = ", ".join(printable(name) for name in sorted(folders(root))[:8])
-        count = len(image_files(root))
-        direct = f"; {count} image file{'s' * (count > 1)}" if count else ""
-        return DatasetError(
-            f"cannot be understood as a dataset (folders found: {names or 'none'}{direct}{beside})",
-            where=root,
-            mend=advice or UNDERSTOOD,
-        )
-    if not any(labels for _, _, labels, _ in parts):
-        others = sorted(set(folders(root)) | {name for _, images, _, _ in parts for name in folders(images.parent)})
-        return DatasetError(
-            f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))}{beside})",
-            where=root,
-            mend=advice
-            or "rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
-        )
-    inside = sorted({path.suffix for _, images, _, _ in parts for path in _entries(images) if path.is_file()})
-    nested = [shown(path, root) for _, images, _, _ in parts for path in folders(images).values()]
-    seen = (
-        f"files ending in {', '.join(inside)}"
-        if inside
-        else f"folders {', '.join(nested[:5])}"
-        if nested
-        else "nothing"
-    )
-    return DatasetError(
-        f"no image to use in images/ (found: {seen}{beside})",
-        where=root,
-        mend=advice
-        or f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "
-        "`image: images/{patient}/{case}.png`",
-    )
 
 
 def _collect(

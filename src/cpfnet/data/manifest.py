@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
+from cpfnet.data.columns import ALSO, HEADER, only, places, role
+from cpfnet.data.encodings import texts
 from cpfnet.data.finding import Finding, printable, shown
 from cpfnet.data.layouts import SPLITS, identifier
 from cpfnet.data.nnunet import declared, read_json
 from cpfnet.errors import DatasetError
-
-_COLUMNS = ("case", "image", "label", "roi", "patient", "split", "fold")
-_COLUMNS_AT_MOST = 1000
-_HEADER = "the first line names the columns: case,image,label,roi,patient,split (image alone is needed)"
 
 
 def _split(value: str, where: str) -> str | None:
@@ -72,75 +70,97 @@ def read_csv(path: Path) -> Dataset:
 
     Several channel files of one image are parted by ``;`` in ``image``; several readers have columns ``label_<reader>``;
     ``fold`` is the fold that a case validates. Relative paths start at the manifest's folder; further columns are ignored.
+    Text that is not UTF-8 (nor UTF-16 with its mark) is read as that encoding by which most of the images exist.
 
     Raises:
         DatasetError: unreadable, without ``image``, or a value that cannot be, with its line.
     """
+    read: list[tuple[int, str, tuple[Case, ...], list[Finding]]] = []
+    failure: DatasetError | None = None
+    for encoding, text in texts(path):
+        try:
+            cases, notes = _cases(text, path)
+        except DatasetError as error:
+            failure = failure or error
+            continue
+        read.append((sum(_there(case.images[0]) for case in cases), encoding, cases, notes))
+    if not read:
+        assert failure is not None
+        raise failure
+    _, encoding, cases, notes = max(read, key=lambda one: one[0])  # the first of the best
+    kept, problems = unique(cases, path)
+    if encoding:
+        what = f"is not UTF-8: read as {encoding}"
+        mend = "nothing needs to be done if names look right; else save it as CSV UTF-8"
+        notes = [Finding("note", "encoding", printable(path.name), what, mend), *notes]
+    return Dataset(path.parent, path.stem, kept, layout="CSV manifest", problems=(*notes, *problems), manifest=path)
+
+
+def _there(path: Path) -> bool:
+    return os.path.lexists(path) or formats.exists(path)
+
+
+def _path(folder: Path, name: str) -> Path:
+    """A listed file, also where the list was made on Windows."""
+    path = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not _there(path) else path
+
+
+def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
+    hint = re.match(r"sep=(.)\r?\n", text)  # a spreadsheet's own first line
+    first = text[hint.end() if hint else 0 :].splitlines()[:1]
+    delimiter = hint[1] if hint else max(",;\t", key="".join(first).count)
     try:
-        # Names on disk need not be UTF-8; surrogates give their bytes back when the file is opened.
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DatasetError(
-            f"cannot be read: {error.strerror}", where=path, mend="give the path of a CSV manifest"
-        ) from None
-    if "\0" in text:
-        raise DatasetError("is no plain text, or UTF-16", where=path, mend="save it as CSV UTF-8 (comma delimited)")
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", strict=True)
-        rows = [(reader.line_num, row) for row in reader]
+        reader = csv.reader(
+            io.StringIO(text[hint.end() if hint else 0 :], newline=""), delimiter=delimiter, strict=True
+        )
+        lines = [(reader.line_num + bool(hint), line) for line in reader]
     except csv.Error as error:
         raise DatasetError(
             f"not valid CSV: {error}", where=path, mend="quote values that contain commas or quotes"
         ) from None
-    columns = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    readers = {"label": "label", **{name: name.removeprefix("label_") for name in columns if name.startswith("label_")}}
-    _check_columns(columns, set(readers), path)
+    columns = [name.strip() for name in lines[0][1]] if lines else []
+    used = places(columns, path)
     cases = []
-    for number, raw in rows:
+    for number, line in lines[1:]:
         where = f"{path}, line {number}"
-        row = {str(key).strip(): (value or "").strip() for key, value in raw.items() if isinstance(value, str | None)}
-        if not any(row.values()):
+        values = [value.strip() for value in line]
+        if not any(values):
             continue
-        images = tuple(path.parent / name.strip() for name in row["image"].split(";") if name.strip())
+        row = {name: values[index] for name, index in used.items() if index < len(values) and values[index]}
+        images = tuple(_path(path.parent, name.strip()) for name in row.get("image", "").split(";") if name.strip())
         if not images:
             raise DatasetError("no image named", where=where, mend="fill in `image`, or remove the line")
         case = _file_name(row.get("case", "")) or identifier(images[0])
-        labels = {readers[name]: path.parent / row[name] for name in readers if row.get(name)}
         cases.append(
             Case(
                 case,
                 printable(row.get("patient", "")) or case,
                 images,
-                labels,
-                path.parent / row["roi"] if row.get("roi") else None,
+                {
+                    name.removeprefix("label_"): _path(path.parent, file)
+                    for name, file in row.items()
+                    if name == "label" or name.startswith("label_")
+                },
+                _path(path.parent, row["roi"]) if "roi" in row else None,
                 _split(row.get("split", ""), where),
                 _fold(row.get("fold"), where),
             )
         )
     if not cases:
-        raise DatasetError("lists no case", where=path, mend=f"add one line a case; {_HEADER}")
-    kept, problems = unique(cases, path)
-    return Dataset(path.parent, path.stem, kept, layout="CSV manifest", problems=tuple(problems), manifest=path)
-
-
-def _check_columns(columns: list[str], labels: set[str], path: Path) -> None:
-    if len(columns) > _COLUMNS_AT_MOST:
-        raise DatasetError(f"has {len(columns)} columns; at most {_COLUMNS_AT_MOST} are read", where=path, mend=_HEADER)
-    if "image" not in columns:
-        near = difflib.get_close_matches("image", columns, n=1)
-        mend = f"rename the column {near[0]!r} to 'image'" if near else _HEADER
-        raise DatasetError(f"no column 'image' (found: {printable(', '.join(columns))})", where=path, mend=mend)
-    for name in set(columns) - set(_COLUMNS) - labels:
-        near = difflib.get_close_matches(name.lower(), _COLUMNS, n=1, cutoff=0.8)
-        if near and near[0] not in columns:
-            raise DatasetError(
-                f"unknown column {printable(name)!r}", where=path, mend=f"did you mean {near[0]!r}? rename the column"
-            )
-    repeated = {name for name in columns if columns.count(name) > 1 and name}
-    if repeated:
-        raise DatasetError(f"columns repeat: {', '.join(sorted(repeated))}", where=path, mend="keep one of each")
+        raise DatasetError("lists no case", where=path, mend=f"add one line a case; {HEADER}")
+    taken = {name: columns[index] for name, index in used.items() if name in ALSO and columns[index] != name}
+    notes = [
+        Finding(
+            "note",
+            "column",
+            printable(path.name),
+            f"the column {printable(column)!r} is taken for `{name}`",
+            "nothing needs to be done if that is right; else rename it",
+        )
+        for name, column in taken.items()
+    ]
+    return tuple(cases), notes
 
 
 _LISTS = {"training": None, "train": None, "validation": "val", "val": "val", "test": "test", "testing": "test"}
@@ -151,10 +171,10 @@ def is_datalist(content: dict[str, Any], root: Path) -> bool:
     entries = content.get("training") or content.get("train")
     if not isinstance(entries, list) or not entries or not isinstance(entries[0], dict):
         return False
-    image = entries[0].get("image")
+    image = next((value for key, value in entries[0].items() if role(key) == "image"), None)
     first = image[0] if isinstance(image, list) and image else image
     return isinstance(first, str) and (
-        os.path.exists(root / first)  # noqa: PTH110 (a name too long is none)
+        os.path.exists(_path(root, first))  # noqa: PTH110 (a name too long is none)
         or not (root / "imagesTr").is_dir()
     )
 
@@ -197,17 +217,17 @@ def datalist(path: Path) -> Dataset:
 def _entry(entry: Any, split: str | None, path: Path, where: str) -> Case:
     if isinstance(entry, (str, list)):
         entry = {"image": entry}
-    image = entry.get("image") if isinstance(entry, dict) else None
+    entry = entry if isinstance(entry, dict) else {}
+    image, *others = (entry.get(only(entry, known, where)) for known in ALSO)
     names = [image] if isinstance(image, str) else image
-    others = [entry.get(key) for key in ("label", "roi")] if isinstance(entry, dict) else []
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
         raise DatasetError("names no image file", where=where, mend='write {"image": "…", "label": "…"}')
     if not all(other is None or isinstance(other, str) for other in others):
         raise DatasetError(
             "`label` and `roi` must be file names", where=where, mend='write {"image": "…", "label": "…"}'
         )
-    label, roi = (path.parent / other if other else None for other in others)
-    images = tuple(path.parent / name for name in names)
+    label, roi = (_path(path.parent, other) if other else None for other in others)
+    images = tuple(_path(path.parent, name) for name in names)
     case = _file_name(str(entry.get("case") or entry.get("id") or identifier(images[0])))
     return Case(
         case,
@@ -234,5 +254,5 @@ def missing_files(dataset: Dataset) -> list[Finding]:
         )
         for case in dataset.cases
         for path in case.files
-        if not (os.path.lexists(path) or formats.exists(path))
+        if not _there(path)
     ]

@@ -43,7 +43,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DatasetError: not there, not text, not JSON (with the line), or not an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_bytes())  # UTF-8 or UTF-16, with or without its mark
     except OSError as error:
         raise DatasetError(
             f"cannot be read: {error.strerror}", where=path, mend="give the path of a JSON file"
@@ -54,7 +54,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DatasetError("not valid JSON: nested too deeply", where=path, mend="correct the file") from None
     except ValueError as error:  # not JSON, or a number of thousands of digits
         line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DatasetError(f"not valid JSON: {line}", where=path, mend="correct the line") from None
+        mend = "write paths with / in place of \\" if "escape" in line else "correct the line"
+        raise DatasetError(f"not valid JSON: {line}", where=path, mend=mend) from None
     if not isinstance(content, dict):
         raise DatasetError(
             f"holds a JSON {type(content).__name__}, expected an object", where=path, mend=f"see {_FORMAT}"

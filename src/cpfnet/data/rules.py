@@ -109,6 +109,8 @@ def completeness(cases: Sequence[Case], mending: Mending, *, told: Sequence[Find
         if any(finding.kind in UNPAIRED for finding in told):
             return
         mend = "add labels to the cases that shall train"
+        if mending.list and not mending.list.endswith(".json"):
+            mend = f"add a column `label` to `{mending.list}`, with the mask of each case"
         yield Finding("error", "no-label", mending.dataset.name, f"none of the {len(cases)} cases has a label", mend)
         return
     with_roi = {case.split for case in cases if case.roi is not None}
