@@ -222,14 +222,10 @@ def test_a_pattern_that_finds_no_case_is_the_cause(tmp_path: Path, ids: list[str
 
 
 def test_an_image_pattern_that_tells_nothing_apart(tmp_path: Path) -> None:
-    root = make(
-        tmp_path,
-        "images/{}x.png",
-        "masks/{}x.png",
-        dataset_yaml="image: 'images/*{case}.png'\nlabel: 'masks/{case}.png'\n",
-    )
+    text = "image: 'images/*_{case}.png'\nlabel: 'masks/{case}.png'\n"
+    root = make(tmp_path, "images/{}_x.png", "masks/{}_x.png", dataset_yaml=text)
     what, mend = told(root)
-    assert "image: 'images/*{case}.png' finds 5 images, but only 1 name for them" in what
+    assert "image: 'images/*_{case}.png' finds 5 images, but only 1 name for them" in what
     *lines, _ = backticked(mend.split("; or ")[0])
     (root / "dataset.yaml").write_text("\n".join(lines))
     assert right(root)
@@ -326,3 +322,39 @@ def test_channel_names_either_way_round(tmp_path: Path, named: object, expected:
     with pytest.raises(DatasetError, match="does not number the channels") as caught:
         load(root)
     assert '"channel_names": {"0": "T1"' in str(caught.value.mend)
+
+
+def test_a_star_beside_a_name_takes_no_part_of_it(tmp_path: Path) -> None:
+    """fov_21 is none of case 1, whose own is not there."""
+    text = "image: 'images/{case}.png'\nlabel: 'masks/{case}.png'\nroi: 'fov/*{case}.png'\n"
+    root = make(tmp_path, "images/{}.png", "masks/{}.png", "fov/f_{}.png", ids=["1", "2", "21"], dataset_yaml=text)
+    assert [case.roi for case in load(root).cases] == [root / f"fov/f_{n}.png" for n in (1, 2, 21)]
+    (root / "fov/f_1.png").unlink()
+    (root / "images/21.png").unlink()
+    (root / "masks/21.png").unlink()
+    dataset = load(root)
+    assert [case.roi for case in dataset.cases] == [None, root / "fov/f_2.png"]
+    assert [f.where for f in dataset.problems] == ["fov/f_21.png"]
+
+
+@pytest.mark.parametrize("listed", ["pattern", "list"])
+def test_unread_files_that_are_named(tmp_path: Path, listed: str) -> None:
+    root = make(tmp_path, "images/{}.nii.gz", "masks/{}.seg.nrrd")
+    if listed == "pattern":
+        (root / "dataset.yaml").write_text("image: 'images/{case}.nii.gz'\nlabel: 'masks/{case}.seg.nrrd'\n")
+    else:
+        lines = [f"images/c{n}.nii.gz,masks/c{n}.seg.nrrd" for n in range(COUNT)]
+        (root / "dataset.yaml").write_text("manifest: cases.csv\n")
+        (root / "cases.csv").write_text("\n".join(["image,label", *lines]))
+    what, mend = told(root)
+    assert "masks/c0.seg.nrrd: .seg.nrrd is no format that is read" in what
+    assert mend.startswith("convert it to NIfTI: `masks/c0.seg.nrrd` to `masks/c0.nii.gz`, and name that in ")
+
+
+def test_masks_that_no_name_pairs(tmp_path: Path) -> None:
+    root = make(tmp_path, "images/{}.png")
+    for number in range(COUNT):
+        put(root / f"masks/{'vwxyz'[number]}.png", number, label=True)
+    what, mend = told(root)
+    assert "masks: no mask is called as an image: `masks/v.png` and `images/c0.png`" in what
+    assert mend.startswith("give each mask the name of its image")

@@ -201,7 +201,8 @@ def images_and_masks(root: Path) -> Dataset | None:
         problems += trouble
     if not cases and not problems:
         return None
-    if not any(case.labels for case in cases) and (finding := _unpaired(root, parts)):
+    lost = not any(case.labels for case in cases) and not any(one.kind == "ambiguous-label" for one in problems)
+    if lost and (finding := _unpaired(root, parts)):
         problems = [finding, *(one for one in problems if one.kind != "no-image")]
     return Dataset(root, root.resolve().name, told_apart(cases), layout="images and masks", problems=tuple(problems))
 
@@ -209,24 +210,23 @@ def images_and_masks(root: Path) -> Dataset | None:
 def _unpaired(root: Path, parts: Sequence[tuple[str | None, Path, Path | None, Path | None]]) -> Finding | None:
     """Masks are there, but none is called as an image: how they go together all the same, where names tell."""
     labels = [folder for _, _, folder, _ in parts if folder]
-    suggestion = suggest(root)
-    if suggestion is None:
-        return None
+    images = [path for _, folder, _, _ in parts for path in images_in(folder)]
     within = [path for folder in labels for path in folders(folder).values() if image_files(path)]
     files = [path for folder in labels for path in image_files(folder)]
-    if not files and not within:
+    if not images or not (files or within):
         return None
-    where = shown(labels[0], root)
+    suggestion = suggest(root)
     if files:
-        image = next((path for _, folder, _, _ in parts for path in images_in(folder)), None)
-        what = f"no mask is called as an image: {quoted(files[:1], root)}" + (
-            f" and {quoted([image], root)}" if image else ""
-        )
-        return Finding("error", "names", where, what, suggestion.mend)
-    several = len(suggestion.labels) > 1
-    what = f"holds no mask itself, but in folders: {', '.join(f'{path.name} ({len(image_files(path))})' for path in within[:5])}"
-    mend = suggestion.mend + ("; or draw all of them into one label map a case, with a value for each" * several)
-    return Finding("error", "names", where, what, mend)
+        what = f"no mask is called as an image: {quoted(files[:1], root)} and {quoted(images[:1], root)}"
+        mend = "give each mask the name of its image; or say how they are called, in a dataset.yaml: `image: …`, `label: …`"
+    else:
+        folders_found = ", ".join(f"{printable(path.name)} ({len(image_files(path))})" for path in within[:5])
+        what = f"holds no mask itself, but in folders: {folders_found}{' …' * (len(within) > 5)}"
+        mend = "move the masks to learn from out of these folders, called as their images; or say where they lie, in a dataset.yaml"
+    if suggestion is not None:
+        several = not files and len(suggestion.labels) > 1
+        mend = suggestion.mend + "; or draw all of them into one label map a case, with a value for each" * several
+    return Finding("error", "names", shown(labels[0], root), what, mend)
 
 
 def told_apart(cases: Sequence[Case]) -> tuple[Case, ...]:

@@ -23,10 +23,13 @@ Names = dict[str, str]
 @cache
 def _expression(segment: str) -> re.Pattern[str]:
     out, seen = "", set()
-    for part in re.split(r"(\{case\}|\{patient\}|\*|\?)", segment):
+    parts = [part for part in re.split(r"(\{case\}|\{patient\}|\*|\?)", segment) if part]
+    for before, part, after in zip(["", *parts], parts, [*parts[1:], ""], strict=False):
         if part in ("{case}", "{patient}"):
             name = part[1:-1]
-            out += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
+            named = f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)"
+            # Beside a * it is a whole word, lest fov_21 be taken for case 1.
+            out += r"(?<![^\W_])" * (before == "*") + named + r"(?![^\W_])" * (after == "*")
             seen.add(name)
         else:
             out += {"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part))

@@ -15,6 +15,7 @@ from cpfnet.data.geometry_rules import fourth_axes, geometry, spacings
 from cpfnet.data.intensity_rules import intensities, units
 from cpfnet.data.layouts import called, identifier
 from cpfnet.data.mending import Mending
+from cpfnet.data.unread import KIND, unread_mend, unread_suffix
 from cpfnet.formats.files import is_reference
 from cpfnet.planning import Folds
 
@@ -38,6 +39,9 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
     for content in examined.contents:
         where = mending.shown(content.path)
         if content.failure is not None:
+            if unread_suffix(content.path):
+                yield _unread(case, content.path, mending)
+                continue
             what, advice = map(mending.relative, content.failure)
             # A DICOM label is rarely damaged: it does not fit. And other errors are mended otherwise.
             copied = _AGAIN.match(advice) and not content.names
@@ -67,6 +71,14 @@ def files(examined: Examined, mending: Mending) -> Iterator[Finding]:
         what = f"region of interest with {examined.roi.distinct} different values: every pixel that is not 0 counts"
         mend = f"export `{where}` again, without loss, with 0 outside and one value inside; or {drop}"
         yield Finding("warning", "soft-roi", where, what, mend, case.id)
+
+
+def _unread(case: Case, path: Path, mending: Mending) -> Finding:
+    """A file that is named by a list or a pattern, in a format that is not read."""
+    place = mending.list or (mending.dataset.declaration and mending.shown(mending.dataset.declaration))
+    mend = unread_mend([path], mending.root) + (f", and name that in `{place}`" if place else "")
+    what = f"{unread_suffix(path)} is no format that is read"
+    return Finding("error", KIND, mending.shown(path), what, mend, case.id)
 
 
 _MISLAID = ("ambiguous-image", "ambiguous-label", "no-image", "other-series", "unreadable", "lfs-pointer", "html-page")
