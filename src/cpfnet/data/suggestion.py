@@ -25,6 +25,7 @@ _ROLES = {
 }
 """What words in names say that a file is; the first role that is named counts: ``image_mask.png`` is a label."""
 _WORDS = {role: set(words.split()) for role, words in _ROLES.items()}
+_WORD = re.compile("|".join(word for words in _WORDS.values() for word in words))
 _SEPARATOR = "[-_. ]"
 
 Ids = frozenset[tuple[str, ...]]
@@ -66,7 +67,9 @@ class Suggestion:
         for label in self.labels:
             keys = {"image": self.image, "label": label} | ({"roi": self.roi} if self.roi else {})
             *first, last = (f"`{key}: {in_yaml(pattern)}`" for key, pattern in keys.items())
-            ways.append(f"write {', '.join(first)} and {last} into `dataset.yaml`")
+            place = re.sub(r"/?[^/]*$", "", label) or label
+            choice = f" if what is to be learned lies in '{place}'" if len(self.labels) > 1 else ""
+            ways.append(f"write {', '.join(first)} and {last} into `dataset.yaml`{choice}")
         return "; or ".join(ways)
 
 
@@ -78,6 +81,7 @@ def suggest(root: Path) -> Suggestion | None:
     """
     files = _files(root)
     groups = [group for group in _groups(files) if len(group.ids) > 1 or len(files) <= 4]
+    groups = [group for group in groups if not any(_WORD.fullmatch(one[-1].lower()) for one in group.ids)]
     best: tuple[tuple[int, int, int], _Group] | None = None
     fitting: dict[str, list[tuple[tuple[int, int, int], _Group]]] = defaultdict(list)
     for image in groups:
