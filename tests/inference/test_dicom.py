@@ -15,6 +15,7 @@ import cpfnet
 from cpfnet import formats
 from cpfnet.cli import app
 from cpfnet.data.dataset import load
+from cpfnet.errors import DatasetError
 from cpfnet.inference.cases import found
 from cpfnet.inference.inputs import Item, collect
 from cpfnet.inference.run import Outcome, predict_files
@@ -363,3 +364,45 @@ class TestFound:
             out = self.masks(tmp_path / place.replace("/", "_"), tmp_path / place)
             ((item,), _) = found(dataset, dataset.cases, out)
             assert item.prediction == out / f"{Path(place).name}.seg.dcm"
+
+    @pytest.mark.parametrize(
+        ("names", "shared"),
+        [
+            (["{p}/CT-{d}.seg.dcm"], True),
+            (["data/{p}/CT-{d}.nii.gz"], True),
+            (["CT-{d}.seg.dcm"], True),
+            (["any-{d}.nii.gz"], True),
+            (["{p}.seg.dcm"], True),
+            (["{p}/CT.seg.dcm"], False),
+            (["data/{p}/CT.seg.dcm"], False),
+            (["{p}.rtstruct.dcm"], False),
+        ],
+    )
+    def test_masks_by_the_folders_of_their_series(self, tmp_path, names, shared):
+        """With the digest of its series where that shares its folder, from whatever folder above."""
+        for patient in "abc":
+            place = tmp_path / "data" / f"pat_{patient}"
+            if shared:
+                self.study(place, patient)
+            else:
+                write_rtstruct(place / "rs.dcm", scan(place / "CT", patient=patient))
+        dataset = load(tmp_path / "data")
+        wanted = {}
+        for patient in "abc":
+            own = {"p": f"pat_{patient}", "d": digest(data.dicom_uid(patient, "study", "series"))}
+            wanted[f"pat_{patient}"] = tmp_path / "out" / names[0].format(**own)
+            wanted[f"pat_{patient}"].parent.mkdir(parents=True, exist_ok=True)
+            wanted[f"pat_{patient}"].touch()
+        items, told = found(dataset, dataset.cases, tmp_path / "out")
+        assert {item.case: item.prediction for item in items} == wanted
+        assert told == []
+
+    def test_one_folder_name_of_several_patients_is_nobodys(self, tmp_path):
+        for patient in "ab":
+            place = tmp_path / "data" / f"pat_{patient}"
+            write_rtstruct(place / "rs.dcm", scan(place / "CT", patient=patient))
+        dataset = load(tmp_path / "data")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "CT.seg.dcm").touch()
+        with pytest.raises(DatasetError, match=r"CT.seg.dcm could be the prediction of 2 cases \(pat_a, pat_b\)"):
+            found(dataset, dataset.cases, tmp_path / "out")
