@@ -79,7 +79,23 @@ def right(root: Path, ids: list[str] | None = None) -> bool:
     return True
 
 
-UNREAD = (".nrrd", ".seg.nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".img", ".npy", ".webp", ".jp2", ".heic", ".NRRD")
+UNREAD = (
+    ".nii.bz2",
+    ".nrrd.gz",
+    ".gipl",
+    ".nrrd",
+    ".seg.nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".mgz",
+    ".img",
+    ".npy",
+    ".webp",
+    ".jp2",
+    ".heic",
+    ".NRRD",
+)
 
 
 @pytest.mark.parametrize("suffix", UNREAD)
@@ -122,7 +138,7 @@ def test_voxels_beside_their_header_count_once(tmp_path: Path) -> None:
 def test_annotations_in_place_of_masks(tmp_path: Path) -> None:
     what, mend = told(make(tmp_path, "images/{}.png & images/{}.txt", "masks/{}.json"))
     assert f"{COUNT} files end in .json" in what
-    assert "`masks/c0.json` to `masks/c0.png`" in mend
+    assert mend.startswith("convert them to NIfTI (volumes) or PNG (pictures): `masks/c0.json` to `masks/c0.png`")
 
 
 @pytest.mark.parametrize("pattern", ["{0}/image.nrrd & {0}/mask.nrrd", "{0}.mha", "scans/{0}_0000.mhd"])

@@ -340,7 +340,7 @@ class TestFound:
     def masks(self, out: Path, *inputs: Path) -> Path:
         for item in collect(inputs, channels=1, modality="ct"):
             if item.modality == "ct":
-                (out / f"{item.name}.seg.dcm").parent.mkdir(exist_ok=True)
+                (out / f"{item.name}.seg.dcm").parent.mkdir(parents=True, exist_ok=True)
                 (out / f"{item.name}.seg.dcm").touch()
         return out
 
@@ -352,9 +352,10 @@ class TestFound:
         whole = self.masks(tmp_path / "whole", tmp_path / "data")
         uids = [data.dicom_uid(patient, "study", "series") for patient in "abc"]
         expected = [f"-{digest(uid)}.seg.dcm" for uid in uids]
-        assert len(list(whole.iterdir())) == 6
+        assert len(list(whole.rglob("*.seg.dcm"))) == 6
         for item, end in zip(found(dataset, dataset.cases, whole)[0], expected, strict=True):
-            assert item.prediction.name == item.case + end
+            assert item.prediction.name.endswith(end)
+            assert item.prediction.relative_to(whole).as_posix().startswith(item.case)
 
     def test_one_case_predicted_from_a_folder_above_it(self, tmp_path):
         files = scan(tmp_path / "data" / "pat_a" / "CT")
@@ -363,7 +364,7 @@ class TestFound:
         for place in ("data", "data/pat_a", "data/pat_a/CT"):
             out = self.masks(tmp_path / place.replace("/", "_"), tmp_path / place)
             ((item,), _) = found(dataset, dataset.cases, out)
-            assert item.prediction == out / f"{Path(place).name}.seg.dcm"
+            assert [item.prediction] == list(out.rglob("*.seg.dcm"))
 
     @pytest.mark.parametrize(
         ("names", "shared"),

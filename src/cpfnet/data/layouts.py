@@ -248,8 +248,8 @@ def _collect(
             problems.append(duplicate_case(case, [by_id[case], path], root))
         else:
             by_id[case] = path
-    aside = unread(images, by_id)
     label_of, trouble, alone = match(by_id, images_in(labels) if labels else [], root, "label")
+    aside = unread(images, by_id, map(called, alone))
     roi_of, roi_trouble, roi_alone = match(by_id, image_files(roi) if roi else [], root, "roi")
     kinds = {
         "images": aside,

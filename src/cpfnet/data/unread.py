@@ -10,9 +10,10 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.finding import Finding, natural, printable, shown
+from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES
 
 VOLUMES = (
-    *(".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".img.gz", ".hdr", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),
+    *(".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),
     *(".npy", ".npz", ".mat", ".h5", ".hdf5"),
 )  # fmt: skip
 PICTURES = (
@@ -25,15 +26,27 @@ _LOOKED_INTO = 10_000
 _ENDINGS = (".seg", ".label", ".labels", ".mask")
 """Parts of a name that belong to the suffix where another follows, as in ``liver.seg.nrrd``."""
 _SECOND = {".hdr": (".img", ".img.gz")}
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Headers whose voxels lie beside them: the two are one image."""
 
 
 def unread_suffix(path: Path) -> str:
-    """The suffix, in lower case, of an image in a format that is not read; "" of any other file."""
+    """The suffix, in lower case, of an image in a format that is not read, compressed or not; "" of any other file."""
     name = path.name.lower()
-    suffix = max((s for s in (*VOLUMES, *PICTURES) if name.endswith(s) and name != s), key=len, default="")
-    bare = name.removesuffix(suffix)
-    return next((e + suffix for e in _ENDINGS if suffix and bare.endswith(e) and bare != e), suffix)
+    if formats.suffix_of(name):
+        return ""
+    packed = next((ending for ending in _PACKED if name.endswith(ending)), "")
+    inner = name.removesuffix(packed)
+    images = (*VOLUMES, *PICTURES, *((*NIFTI_SUFFIXES, *RASTER_SUFFIXES) if packed else ()))
+    suffix = max((s for s in images if inner.endswith(s) and inner != s), key=len, default="")
+    before = inner.removesuffix(suffix)
+    ending = next((e for e in _ENDINGS if suffix and before.endswith(e) and before != e), "")
+    return ending + suffix + packed if suffix else ""
+
+
+def _is_volume(path: Path) -> bool:
+    suffix = unread_suffix(path)
+    return any(part in suffix for part in (*VOLUMES, ".nii"))
 
 
 def bare(path: Path) -> str:
@@ -87,15 +100,13 @@ def unread_mend(paths: Sequence[Path], root: Path) -> str:
     """What to do about such files, with the first one's new name; "" where there are none."""
     if not paths:
         return ""
-    volumes = {unread_suffix(path).endswith(VOLUMES) for path in paths}
-    to = "NIfTI (volumes) or PNG (pictures)" if len(volumes) > 1 else "NIfTI" if True in volumes else "PNG"
+    kinds = {_is_volume(path) if unread_suffix(path) else None for path in paths}
+    to = "NIfTI" if kinds == {True} else "PNG" if kinds == {False} else "NIfTI (volumes) or PNG (pictures)"
     first = paths[0]
-    suffix = ".nii.gz" if unread_suffix(first).endswith(VOLUMES) else ".png"
-    what = "it" if len(paths) == 1 else "them"
-    return (
-        f"convert {what} to {to}: `{shown(first, root)}` to `{shown(first.with_name((bare(first) if unread_suffix(first) else first.stem) + suffix), root)}`"
-        + (" and so on" * (len(paths) > 1))
-    )
+    name = bare(first) if unread_suffix(first) else first.stem
+    new = first.with_name(name + (".nii.gz" if _is_volume(first) else ".png"))
+    what, more = ("it", "") if len(paths) == 1 else ("them", " and so on")
+    return f"convert {what} to {to}: `{shown(first, root)}` to `{shown(new, root)}`{more}"
 
 
 def unread_finding(paths: Sequence[Path], root: Path, what: str) -> Finding:
