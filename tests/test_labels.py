@@ -99,7 +99,9 @@ def test_written_predictions_read_back(labels: Labels, data: st.DataObject) -> N
     shape = data.draw(arrays.array_shapes(min_dims=2, max_dims=3, max_side=6))
     predicted = data.draw(arrays.arrays(np.int64, shape, elements=st.integers(0, len(labels.classes))))
     file = lb.decode(predicted, labels)
-    assert set(np.unique(file)) <= {lb._number(v) for v in (labels.background[0], *(c.written for c in labels.classes))}
+    assert set(np.unique(file)) <= {
+        lb.number_of(v) for v in (labels.background[0], *(c.written for c in labels.classes))
+    }
     assert lb.present(file, labels) == tuple((predicted == k + 1).any() for k in range(len(labels.classes)))
     if file.max() < COLOURS:
         np.testing.assert_array_equal(lb.encode_prediction(Image(file[None]), labels), predicted)
@@ -270,7 +272,7 @@ def test_empty_slice() -> None:
 @given(st.integers(-COLOURS, COLOURS - 1) | COLOUR)
 def test_packed_values_name_themselves(value: int | str) -> None:
     plain = _plain(value)
-    assert lb.value_of(lb._number(plain)) == plain
+    assert lb.value_of(lb.number_of(plain)) == plain
 
 
 def test_a_prediction_in_other_values_is_told_which_to_write() -> None:

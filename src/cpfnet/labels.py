@@ -19,8 +19,14 @@ IGNORED = 255
 OUTSIDE = 254
 """Code of pixels outside the region of interest where the picture is empty: background to the loss, in no metric."""
 
+_ROUNDING, _SCALING = 1e-3, 2e-5
+"""How far a value may be from the integer that it means: of itself, and as a share of it."""
 
-def _number(value: int | str) -> int:
+_NEAR = 0.05
+"""A fraction nearer than this to a whole number was most likely one."""
+
+
+def number_of(value: int | str) -> int:
     """An integer, or a colour as `COLOURS` + 0xRRGGBB (the Plan holds grey colours as integers)."""
     return COLOURS + int(value[1:], 16) if isinstance(value, str) else value
 
@@ -28,6 +34,20 @@ def _number(value: int | str) -> int:
 def value_of(number: int) -> int | str:
     """A packed value as a Plan writes it: an integer, or ``'#rrggbb'``."""
     return f"#{number - COLOURS:06x}" if number >= COLOURS else number
+
+
+def near(value: float) -> int | None:
+    """The whole number that a fraction most likely was; None where it is none, or far from any."""
+    whole = round(value) if abs(value) < COLOURS else 0
+    return whole if 0 < abs(value - whole) < _NEAR else None
+
+
+def printed(value: float) -> str:
+    """A value as messages show it: an integer, a colour, or a fraction and what it is near to."""
+    if float(value).is_integer():
+        return str(value_of(int(value)))
+    meant = near(value)
+    return f"{value:g}" if meant is None else f"{value:g} (near {meant})"
 
 
 def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
@@ -54,8 +74,8 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
                 mend="replace NaN and infinities, renumber larger labels",
             )
         if plane.dtype.kind == "f":
-            whole = np.rint(plane)
-            return whole.astype(np.int64) if np.array_equal(whole, plane) else plane
+            whole = integers(plane)
+            return plane if whole is None else whole
         return plane if plane.dtype.name in ("uint8", "uint16", "int16") else plane.astype(np.int64)
     if len(array) not in (3, 4) or array.dtype != np.uint8:
         raise DatasetError(
@@ -68,12 +88,29 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
     return np.where((red == green) & (green == blue), red, colour)
 
 
+def integers(array: np.ndarray) -> np.ndarray | None:
+    """Floats that are whole numbers up to rounding, as int64; None where one is not, or is too large for a label.
+
+    Files that hold integers by a scale (NIfTI) give 1.0000153 and 0.99999994 for 1; of large numbers the scale's own rounding is larger.
+    """
+    out = np.empty(array.shape, dtype=np.int64)
+    planes = (part.reshape(-1, *array.shape[-2:]) for part in (array, out))
+    for plane, numbers in zip(*planes, strict=True):  # plane by plane, for the memory
+        with np.errstate(invalid="ignore"):  # NaN and infinities are no whole numbers
+            whole = np.rint(plane)
+            close = np.abs(plane - whole) <= np.maximum(_ROUNDING, _SCALING * np.abs(whole))
+        if not close.all() or (np.abs(whole) >= COLOURS).any():
+            return None
+        numbers[...] = whole
+    return out
+
+
 def codes_of(labels: Labels) -> list[tuple[tuple[int, ...], frozenset[int]]]:
     """For each code from 1: the (packed) file values that mean it, and the indices of the classes it belongs to."""
     owners: dict[int, set[int]] = {}
     for index, label_class in enumerate(labels.classes):
         for value in label_class.values:
-            owners.setdefault(_number(value), set()).add(index)
+            owners.setdefault(number_of(value), set()).add(index)
     groups: dict[frozenset[int], list[int]] = {}
     for value, indices in owners.items():
         groups.setdefault(frozenset(indices), []).append(value)
@@ -110,41 +147,61 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
         return _encode_structures(label.array[0], label.meanings, labels, where)
     packed = pack(label.array, where=where)
     if labels.threshold is not None:
+        if packed.size and packed.max() >= COLOURS:
+            raise DatasetError(
+                f"colours, such as {value_of(int(packed.max()))}, where `labels.threshold` takes greys",
+                where=where,
+                mend="convert it to grey, or declare its colours as the `values` of a class, without `threshold`",
+            )
         codes = (packed > labels.threshold).astype(np.uint8)
         for value in labels.ignore:
-            codes[packed == _number(value)] = IGNORED
+            codes[packed == number_of(value)] = IGNORED
         return codes
-    table = {_number(value): 0 for value in labels.background}
-    table |= {_number(value): IGNORED for value in labels.ignore}
+    table = {number_of(value): 0 for value in labels.background}
+    table |= {number_of(value): IGNORED for value in labels.ignore}
     for code, (values, _) in enumerate(codes_of(labels), start=1):
         table |= dict.fromkeys(values, code)
-    # Counting is far faster than sorting, and grey labels are small numbers.
-    small = packed.size > 0 and packed.dtype.kind in "iu" and packed.min() >= 0 and packed.max() < 2**16
-    found = _numbers(packed) if small else np.unique(packed)
+    found = distinct(packed)
     alien = [value for value in found.tolist() if value not in table]
     if alien:
         share = float(np.isin(packed, alien).mean())
-        shown = ", ".join(str(value_of(int(v))) if float(v).is_integer() else f"{v:g}" for v in alien[:8])
+        shown = ", ".join(map(printed, alien[:8]))
         known = ", ".join(str(value_of(v)) for v in sorted(table))
+        mend = "add them to a class, to `background` or to `ignore` under `labels`, or correct the file; for soft edges set `labels.threshold`"
+        if all(near(value) is not None for value in alien):
+            mend = "round the values to whole numbers, and save the file as integers"
+        elif len(alien) > 8 and alien[-1] >= COLOURS:
+            mend = "export the file again without smoothing and without loss, one value or colour for each class"
         raise DatasetError(
             f"unexpected label values {shown}{' …' if len(alien) > 8 else ''} on {share:.2%} of the pixels; known are {known}",
             where=where,
-            mend="add them to a class, to `background` or to `ignore` under `labels`, or correct the file; for soft edges set `labels.threshold`",
+            mend=mend,
         )
-    codes = np.array([table[value] for value in found.tolist()], dtype=np.uint8)
-    if not small:
-        return codes[np.searchsorted(found, packed)]
-    lookup = np.zeros(int(found[-1]) + 1, dtype=np.uint8)
+    return replaced(packed, found, np.array([table[value] for value in found.tolist()], dtype=np.uint8))
+
+
+def distinct(packed: np.ndarray) -> np.ndarray:
+    """Distinct values, in order."""
+    if not _small(packed):
+        return np.unique(packed)
+    there = np.zeros(int(packed.max()) + 1, dtype=bool)
+    for plane in packed:  # slice by slice, since counting takes 8 bytes a pixel on its way
+        there |= np.bincount(plane.ravel(), minlength=len(there)) > 0
+    return np.flatnonzero(there)
+
+
+def replaced(packed: np.ndarray, found: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """``codes[i]`` wherever ``packed`` holds the value ``found[i]``, of all that `distinct` found."""
+    if not _small(packed):
+        return np.asarray(codes[np.searchsorted(found, packed)])
+    lookup = np.zeros(int(found[-1]) + 1, dtype=codes.dtype)
     lookup[found] = codes
     return look_up(lookup, packed)
 
 
-def _numbers(packed: np.ndarray) -> np.ndarray:
-    """Distinct small numbers, in order; counted slice by slice, since counting takes 8 bytes a pixel on its way."""
-    there = np.zeros(int(packed.max()) + 1, dtype=bool)
-    for plane in packed:
-        there |= np.bincount(plane.ravel(), minlength=len(there)) > 0
-    return np.flatnonzero(there)
+def _small(packed: np.ndarray) -> bool:
+    """Numbers that can be counted, which is far faster than sorting; grey labels are."""
+    return bool(packed.size and packed.dtype.kind in "iu" and packed.min() >= 0 and packed.max() < 2**16)
 
 
 def _encode_structures(
@@ -230,8 +287,8 @@ def decode(classes: np.ndarray, labels: Labels, *, overwrite: bool = False) -> n
         ``([depth,] height, width)``, uint8 where all values fit, else uint16 or int32; colours packed as
         0x1000000 + 0xRRGGBB in int32 (the raster writer turns them back).
     """
-    background = _number(labels.background[0]) if labels.background else 0
-    written = [_number(label_class.written) for label_class in labels.classes]
+    background = number_of(labels.background[0]) if labels.background else 0
+    written = [number_of(label_class.written) for label_class in labels.classes]
     shared = [] if labels.exclusive else _shared(labels, written)
     values = [background, *written, *(value for value, _ in shared)]
     low, high = min(values), max(values)
@@ -254,7 +311,7 @@ def present(array: np.ndarray, labels: Labels) -> tuple[bool, ...]:
 
     def there(value: int | str) -> bool:
         # Slice by slice: no mask of a whole volume.
-        return any(bool((plane == _number(value)).any()) for plane in array)
+        return any(bool((plane == number_of(value)).any()) for plane in array)
 
     return tuple(any(map(there, (c.written,) if labels.exclusive else c.values)) for c in labels.classes)
 

@@ -121,6 +121,10 @@ class Labels(Strict):
         None,
         description="exclusive classes drawn over each other in DICOM labels: which of them, in the order of `classes`, has the pixel; null refuses",
     )
+    interpolate_contours: bool = Field(
+        False,
+        description="true: slices that a structure skips between two others are filled by shape; false: they are background, and `check` names them",
+    )
 
     _values = field_validator("background", "ignore", mode="before")(
         lambda v: tuple(map(_label_value, v)) if isinstance(v, (list, tuple)) else (_label_value(v),)

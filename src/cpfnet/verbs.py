@@ -109,7 +109,7 @@ def plan(
     data = load(Path(dataset))
     for remark in remarks(data):
         say(remark)
-    proposed, reasons = _propose(data, modality=modality, network=network, weights=weights, progress=progress)
+    proposed, reasons = _propose(data, modality=modality, network=network, weights=weights, progress=progress, say=say)
     if settings:
         from cpfnet.training.first import check_buildable
 
@@ -675,11 +675,15 @@ def _propose(
     network: str | None = None,
     weights: str | None = None,
     progress: bool = False,
+    say: Say | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     from cpfnet.data.fingerprint import fingerprint
     from cpfnet.data.proposal import propose
 
     found = fingerprint(data, progress=progress)
+    if say is not None:
+        for note in found.notes:
+            say(note)
     return propose(found, data, modality=modality, network=network, weights=weights)
 
 

@@ -17,6 +17,7 @@ from cpfnet.data.examine import examine
 from cpfnet.data.finding import Finding, natural
 from cpfnet.data.label_rules import labels
 from cpfnet.data.mending import Mending
+from cpfnet.data.plan_rules import gaps, refused
 from cpfnet.data.rules import completeness, consistency, duplicates, files, notes
 from cpfnet.data.structure_rules import structures
 from cpfnet.progress import Bar
@@ -50,7 +51,8 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
         findings += files(one, mending)
     findings += completeness(data.cases, mending, told=tuple(findings))
     findings += [*consistency(examined, mending), *duplicates(examined, mending)]
-    findings += [*labels(examined, mending), *structures(examined, mending), *notes(examined, mending)]
+    findings += [*labels(examined, mending), *structures(examined, mending)]
+    findings += [*refused(examined, mending, findings), *gaps(examined, mending), *notes(examined, mending)]
     return sorted(_condensed(findings), key=lambda f: (_SEVERITIES.index(f.severity), f.kind, natural(f.where), f.what))
 
 

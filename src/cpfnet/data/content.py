@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cpfnet.contour_gaps import Gap
 from cpfnet.data.case import Case
 
 Value = int | str | float
@@ -22,8 +23,8 @@ class Content:
     Attributes:
         path: the file.
         failure: why it cannot be read: what, and the reader's advice; all else is then empty.
-        kind: of failure, where it is a known one: ``"lfs-pointer"``, ``"html-page"``, ``"other-series"`` (a DICOM label of another
-            image).
+        kind: of failure, where it is a known one: ``"lfs-pointer"``, ``"html-page"``, ``"lossy-label"``, ``"other-series"`` (a DICOM
+            label of another image).
         shape, affine, channels, dtype: as read.
         digest: of the pixels.
         nonfinite: count of NaN and infinities, and where the first is.
@@ -35,6 +36,8 @@ class Content:
         values: label value → pixels; all, or of more than `KEPT_VALUES` the lowest, the highest and the most frequent.
         distinct: number of different label values.
         soft: label values spread between two poles along the edges (a lossy or interpolated mask).
+        main: colours (or greys) between which all other values lie, along the edges, where these are no two greys.
+        gaps: structures that skip slices.
         structures: of a label that names what it holds (DICOM): name → pixels, of all structures that were read; else None.
         names: of all its structures, read or not.
         overlaps: names that cover the same pixels → these pixels.
@@ -60,6 +63,8 @@ class Content:
     values: dict[Value, int] = field(default_factory=dict)
     distinct: int = 0
     soft: bool = False
+    main: tuple[int | str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     structures: dict[str, int] | None = None
     names: tuple[str, ...] = ()
     overlaps: dict[frozenset[str], int] = field(default_factory=dict)

@@ -62,7 +62,7 @@ LABEL_KINDS = ("seg", "rtstruct")
 """Values of `label` that choose the label objects of DICOM studies by what they are."""
 
 
-_SETTINGS = ("background", "ignore", "exclusive", "threshold", "fraction", "overlap")
+_SETTINGS = ("background", "ignore", "exclusive", "threshold", "fraction", "overlap", "interpolate_contours")
 """Keys of `Labels` beside its classes."""
 
 _TAKEN = (*_SETTINGS, "tubular", "classes")
@@ -73,7 +73,7 @@ def full_labels(value: Any) -> Any:
     """The short form of labels → the plan's: ``{background: 0, vessel: 255, tubular: [vessel]}``.
 
     Every key but the settings' own (``background``, ``ignore``, ``exclusive``, ``threshold``, ``fraction``, ``overlap``,
-    ``tubular``) names a class; its value is a file value, a colour, the name or pattern of a DICOM structure, a list of these,
+    ``interpolate_contours``, ``tubular``) names a class; its value is a file value, a colour, the name or pattern of a DICOM structure, a list of these,
     or a mapping as in the plan. A class with names alone takes the next free value, from 1.
     """
     if not isinstance(value, dict) or "classes" in value:
@@ -161,6 +161,7 @@ def short_labels(labels: Labels) -> str:
     parts += [] if labels.threshold is None else [f"threshold: {labels.threshold:g}"]
     parts += [] if labels.fraction == 0.5 else [f"fraction: {labels.fraction:g}"]
     parts += [] if labels.overlap is None else [f"overlap: {labels.overlap}"]
+    parts += ["interpolate_contours: true"] if labels.interpolate_contours else []
     tubular = [name(c.name) for c in labels.classes if c.tubular and not long]
     parts += [f"tubular: [{', '.join(tubular)}]"] if tubular else []
     return "{" + ", ".join(parts) + "}"

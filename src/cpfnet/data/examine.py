@@ -6,17 +6,21 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cpfnet import formats
+from cpfnet.contour_gaps import gaps
 from cpfnet.data.case import Case
 from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.errors import CpfnetError
 from cpfnet.formats.files import is_reference, placeholder
+from cpfnet.formats.lossy import LossyLabelError
 from cpfnet.image import GREY, RGB, Image, geometry_difference
+from cpfnet.label_values import black_and_white, main_values
 from cpfnet.labels import pack, value_of
 from cpfnet.planning import COLOURS, Labels
 
@@ -50,7 +54,7 @@ def examine(case: Case, labels: Labels | None = None) -> Examined:
             if _there(path)
             and (first is not None or not formats.is_dicom(path))  # those have no place without their image
         },
-        _label(case.roi, first, None) if case.roi is not None and _there(case.roi) else None,
+        _region(case.roi, first) if case.roi is not None and _there(case.roi) else None,
     )
 
 
@@ -127,12 +131,13 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
         image = formats.read_label(path, labelled, labels)
         common = _common(path, image)
         if image.meanings is not None:
-            return Content(**common, names=names, **_structures(image))  # type: ignore[arg-type]
+            return Content(**common, names=names, gaps=gaps(image), **_structures(image))  # type: ignore[arg-type]
         if "nonfinite" in common:
             return Content(**common)  # type: ignore[arg-type]
         packed = pack(image.array, where=str(path))
     except CpfnetError as error:
-        kind = "other-series" if _foreign(path, labelled) else placeholder(path)
+        lossy = isinstance(error, LossyLabelError)
+        kind = "lossy-label" if lossy else "other-series" if _foreign(path, labelled) else placeholder(path)
         return _failure(path, error, kind, names)
     numbers, counts = count_values(packed)
     kept: Iterable[int] = range(len(numbers))
@@ -141,13 +146,33 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
     values: dict[Value, int] = {
         (value_of(int(numbers[i])) if packed.dtype.kind in "iu" else float(numbers[i])): int(counts[i]) for i in kept
     }
+    soft = is_soft(packed, numbers, counts)
     return Content(
         **common,  # type: ignore[arg-type]
         values=values,
         distinct=len(numbers),
-        soft=is_soft(packed, numbers, counts),
+        soft=soft,
+        main=() if soft else tuple(map(value_of, blurred(packed, numbers, counts))),
+        gaps=gaps(image, labels),
         outside=(0, 0) if labelled is None else _outside(packed, image.affine, labelled),
     )
+
+
+def _region(path: Path, labelled: formats.Header | None) -> Content:
+    """Of a region of interest in two colours, nearly black and white, the values that they mean."""
+    content = _label(path, labelled, None)
+    values = content.values
+    if len(values) > 2 or 0 in values or content.dtype != "uint8" or not content.readable:
+        return content
+    found = black_and_white(formats.read_label(path, labelled).array)
+    if found is None:
+        return content
+    *shades, bright = found
+    said = zip(shades, ("nearly black ({}) taken as outside", "nearly white ({}) taken as inside"), strict=True)
+    notes = [note.format(value_of(shade)) for shade, note in said if shade not in (None, 255)]
+    pixels = int(np.count_nonzero(bright))
+    numbers: dict[Value, int] = {value: count for value, count in ((0, bright.size - pixels), (255, pixels)) if count}
+    return replace(content, values=numbers, notes=(*content.notes, *notes))
 
 
 def _structures(label: Image) -> dict[str, dict[str, int] | dict[frozenset[str], int]]:
@@ -216,6 +241,16 @@ def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         numbers = np.flatnonzero(counts)
         return numbers, counts[numbers]
     return np.unique(packed, return_counts=True)
+
+
+def blurred(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
+    """The main colours of a mask whose other values lie between them and along the edges, as smoothing leaves them; else empty."""
+    main = main_values(numbers, counts)
+    if not main:
+        return ()
+    between = ~np.isin(packed, main)
+    flat = between[..., 1:] & (packed[..., 1:] == packed[..., :-1])
+    return main if np.count_nonzero(flat) < np.count_nonzero(between) / 2 else ()
 
 
 def is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool:

@@ -21,6 +21,7 @@ from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
 from cpfnet.image import GREY, RGB, Image, spacing_of
 from cpfnet.labels import IGNORED, encode, membership, value_of
+from cpfnet.notes import gathered
 from cpfnet.planning import LabelClass, Labels, Modality, Strict
 from cpfnet.progress import Bar
 
@@ -91,6 +92,7 @@ class Fingerprint(Strict):
         look: what tells modalities apart.
         readers: most readers that a case has.
         roi: cases with a region of interest.
+        notes: what was repaired while reading labels, and which structures skip slices, with the cases.
     """
 
     cases: int
@@ -108,6 +110,7 @@ class Fingerprint(Strict):
     look: Look
     readers: int
     roi: int
+    notes: tuple[str, ...] = ()
 
     @property
     def median_size(self) -> tuple[int, ...]:
@@ -206,6 +209,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         look=Look.median([one.look for one in pixels]),
         readers=max(len(case.labels) for case in cases),
         roi=sum(case.roi is not None for case in cases),
+        notes=tuple(gathered((case.id, one.notes) for case, one in zip(cases, values, strict=True))),
     )
 
 

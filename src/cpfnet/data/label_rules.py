@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from cpfnet.data.case import Case
 from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.declaration import short_labels
 from cpfnet.data.finding import Finding
+from cpfnet.data.meaning import MOST_VALUES, meaning_of, shaded, soft_edges, threshold_between, values_in
 from cpfnet.data.mending import Mending
 from cpfnet.data.rules import FOLDS
+from cpfnet.label_values import shade
+from cpfnet.labels import near, number_of, printed
 from cpfnet.planning import LabelClass, Labels
-
-MOST_CLASSES = 128
-"""More distinct values than these, undeclared, are an image and no label."""
 
 FEWEST = 3
 """Patients that a class needs: one to train, one to validate, one to test on."""
@@ -38,16 +39,35 @@ def labels(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
         soft = [(case, content) for case, content in pairs if content.soft]
         if soft:
             yield from _soft(soft, pairs, mending)
-        pairs = [(case, content) for case, content in pairs if not content.soft]
-    if not pairs:
-        return
-    yield from _declared(pairs, declared, mending) if declared else _undeclared(pairs, mending)
+        blurred = [pair for pair in pairs if pair[1].main and not _known(pair[1], declared)]
+        for case, content in blurred:
+            yield _blurred(case, content, mending)
+        pairs = [pair for pair in pairs if not pair[1].soft and pair not in blurred]
+    if pairs and declared:
+        yield from _declared(pairs, declared, mending)
+    elif pairs:
+        yield from _undeclared(pairs, mending)
+
+
+def _known(content: Content, labels: Labels | None) -> bool:
+    """Are all values declared?"""
+    return labels is not None and set(content.values) <= {
+        *labels.background, *labels.ignore, *(v for c in labels.classes for v in c.values)
+    }  # fmt: skip
+
+
+def _blurred(case: Case, content: Content, mending: Mending) -> Finding:
+    what, mend = soft_edges(content.main, content.distinct)
+    where = mending.shown(content.path)
+    return Finding(
+        "error", "soft-label", where, what, f"{mend.replace('it', f'`{where}`', 1)}; or {mending.drop(case)}", case.id
+    )
 
 
 def _soft(soft: list[tuple[Case, Content]], pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator[Finding]:
     declared = mending.dataset.labels
     low, high = _poles([content for _, content in soft])
-    threshold = 0.5 if high <= 1 else (low + high) // 2
+    threshold = threshold_between(low, high)
     hard = {v for _, content in pairs if not content.soft for v in content.values} - {0}
     # A threshold also acts on the labels without soft edges: their one structure must lie above it.
     one_class = len(declared.classes) == 1 if declared else len(hard) < 2
@@ -77,9 +97,13 @@ def _poles(contents: Sequence[Content]) -> tuple[float, float]:
 def _nonsense(content: Content, mending: Mending, case: Case) -> Finding | None:
     """Too many values, or fractions: an image in place of a label."""
     fractions = [v for v in content.values if isinstance(v, float) and not v.is_integer()]
-    if not fractions and content.distinct <= (KEPT_VALUES if mending.dataset.labels else MOST_CLASSES):
+    if not fractions and content.distinct <= (KEPT_VALUES if mending.dataset.labels else MOST_VALUES):
         return None
     where = mending.shown(content.path)
+    if fractions and all(near(v) is not None for v in fractions):
+        what = f"holds {', '.join(map(printed, fractions[:4]))}: farther from whole numbers than rounding leaves"
+        mend = f"round the values in `{where}` to whole numbers, and save it as integers; or {mending.drop(case)}"
+        return Finding("error", "label-values", where, what, mend, case.id)
     what = f"holds {content.distinct} different values" + (f", such as {fractions[0]:g}" if fractions else "")
     lossy = content.path.suffix.lower() in (".jpg", ".jpeg")
     what += ": classes do not survive a lossy format (JPEG)" if lossy else ": an image, not a label?"
@@ -218,8 +242,13 @@ def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator
             yield nonsense
         else:
             sound.append((case, content))
+    held = [values_in(content) for _, content in sound]
+    if shaded(held):
+        _, what = meaning_of(mending.dataset, held)
+        yield Finding("note", "label-values", mending.dataset.name, what, "nothing needs to be done if that is right")
+        sound = [(case, replace(content, values=_in_black_and_white(content))) for case, content in sound]
     holding = Counter(_whole(value) for _, content in sound for value in content.values)
-    if not holding:
+    if not holding or len(holding) > MOST_VALUES:  # the latter is told by `plan_rules`
         return
     background = 0 if 0 in holding else min((v for v in holding if isinstance(v, int)), default=0)
     limit = max(1, int(_RARE * len(sound)))
@@ -246,6 +275,10 @@ def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator
     yield from codings
     if usual and not codings:
         yield from _rare(sound, _proposed(background, usual), mending)
+
+
+def _in_black_and_white(content: Content) -> dict[Value, int]:
+    return {shade(number_of(v) if isinstance(v, str) else v) or 0: pixels for v, pixels in content.values.items()}
 
 
 def _whole(value: Value) -> int | str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cpfnet import formats
+from cpfnet.contour_gaps import gaps
+from cpfnet.data.content import Content
 from cpfnet.data.dataset import Case, Dataset
-from cpfnet.data.examine import count_values, is_soft
+from cpfnet.data.examine import blurred, count_values, is_soft
 from cpfnet.data.names import classes_of
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
-from cpfnet.labels import pack, value_of
+from cpfnet.label_values import shade, two_shades
+from cpfnet.labels import near, number_of, pack, printed, value_of
 from cpfnet.planning import LabelClass, Labels
 
 MOST_VALUES = 64
@@ -24,17 +28,27 @@ class Values:
 
     Attributes:
         numbers: value → pixels, over all readers.
+        distinct: different values, of which `numbers` holds `MOST_VALUES` at most, and the highest.
         soft: some reader's label has soft edges.
-        single: the only value beside the lowest, where there is one.
+        main: of a label with soft edges between other values than two greys, these.
+        shades: the label of every reader holds two values, nearly black and nearly white (or one of them).
         structures: name → pixels likewise, of labels that name what they hold.
         overlaps: names that cover the same pixels → these pixels.
+        notes: what was repaired while reading, and which structures skip slices.
     """
 
     numbers: dict[int | float, int]
+    distinct: int
     soft: bool
-    single: int | None
+    main: tuple[int | str, ...]
+    shades: bool
     structures: dict[str, int]
     overlaps: dict[frozenset[str], int]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def single(self) -> int | None:
+        return int(max(self.numbers)) if len(self.numbers) == 2 else None
 
 
 def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
@@ -42,9 +56,12 @@ def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
     total: Counter[int | float] = Counter()
     structures: Counter[str] = Counter()
     overlaps: Counter[frozenset[str]] = Counter()
-    soft = False
+    soft, shades = False, True
+    main: tuple[int | str, ...] = ()
+    notes: list[str] = []
     for path in case.labels.values():
         label = formats.read_label(path, image, labels)
+        notes += [*label.notes, *map(str, gaps(label, labels))]
         if label.meanings is not None:
             numbers, counts = count_values(label.array)
             for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -55,11 +72,44 @@ def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
         packed = pack(label.array, where=str(path))
         numbers, counts = count_values(packed)
         total.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        soft = soft or is_soft(packed, numbers, counts)
-    if len(total) > MOST_VALUES:  # an image or a soft mask: its extremes will do
+        if is_soft(packed, numbers, counts):
+            soft = True
+        else:
+            main = main or tuple(map(value_of, blurred(packed, numbers, counts)))
+        shades = shades and two_shades(numbers[:3].tolist())
+    distinct = len(total)
+    if distinct > MOST_VALUES:  # an image or a soft mask: its extremes will do
         total = Counter({v: total[v] for v in (min(total), *sorted(total)[1:MOST_VALUES], max(total))})
-    single = int(max(total)) if len(total) == 2 else None
-    return Values(dict(total), soft, single, dict(structures), dict(overlaps))
+    return Values(
+        dict(total), distinct, soft, main, shades, dict(structures), dict(overlaps), tuple(dict.fromkeys(notes))
+    )
+
+
+def values_in(content: Content) -> Values:
+    """The same of one label that `check` has read."""
+    numbers = {number_of(v) if isinstance(v, str) else v: n for v, n in content.values.items()}
+    structures = content.structures or {}
+    shades = two_shades(numbers)
+    return Values(numbers, content.distinct, content.soft, content.main, shades, structures, content.overlaps)
+
+
+def threshold_between(low: float, high: float) -> float:
+    """Where the class of a soft mask begins: halfway; of probabilities at 0.5, whatever their highest is."""
+    if low >= 0 and high <= 1:
+        return 0.5
+    return float((low + high) // 2 if high - low > 2 else (low + high) / 2)
+
+
+def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str]:
+    """What is wrong with a label whose edges are smooth between its main values, and how to save it instead."""
+    what = (
+        f"soft edges: {distinct} different values, most of them between the main ones {', '.join(map(str, main))}, as smoothing "
+        "(anti-aliasing) or JPEG leaves them"
+    )
+    mend = "export it again without smoothing and without loss, one value or colour for each class"
+    if len(main) == 2:
+        mend += ", or convert it to grey: soft edges between two greys are read, with `labels.threshold`"
+    return what, mend
 
 
 def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
@@ -82,21 +132,32 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         return classes_of([one.structures for one in values], [one.overlaps for one in values], dataset.root)
     found = sorted({number for one in values for number in one.numbers})
     low, high = found[0], found[-1]
+    if smooth := [one for one in values if one.main]:
+        what, mend = soft_edges(smooth[0].main, smooth[0].distinct)
+        raise DatasetError(f"{len(smooth)} of {len(values)} labels have {what}", where=dataset.root, mend=mend)
     soft = sum(one.soft for one in values)
     if soft and high > low:
-        threshold = float((low + high) // 2 if high - low > 2 else (low + high) / 2)
+        threshold = threshold_between(low, high)
         _refuse_erasing(dataset, values, low, high, threshold)
-        foreground = LabelClass(name="foreground", values=(int(high),))
+        foreground = LabelClass(name="foreground", values=(max(1, int(high)),))
         return (
             Labels(background=(int(low),), classes=(foreground,), threshold=threshold),
             f"soft edges in {soft} of {len(values)} labels (values {low:g} to {high:g}): above the threshold is the class",
         )
-    if len(found) > MOST_VALUES or any(not float(v).is_integer() for v in found):
-        raise DatasetError(
-            f"the labels hold {f'more than {MOST_VALUES}' if len(found) > MOST_VALUES else len(found)} different values, "
-            f"from {_shown(low)} to {_shown(high)}",
-            where=dataset.root,
-            mend="declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`",
+    fractions = [v for v in found if not float(v).is_integer()]
+    if len(found) > MOST_VALUES or fractions:
+        several = f"more than {MOST_VALUES}" if len(found) > MOST_VALUES else len(found)
+        what = f"the labels hold {several} different values, from {printed(low)} to {printed(high)}"
+        mend = "declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`"
+        if fractions and all(near(v) is not None for v in fractions):
+            what = f"the labels hold {', '.join(map(printed, fractions[:4]))}, farther from whole numbers than rounding leaves"
+            mend = "round the values to whole numbers, and save the labels as integers"
+        raise DatasetError(what, where=dataset.root, mend=mend)
+    if shaded(values):
+        dark = [v for v in found if v not in (0, 255)]
+        return (
+            Labels(classes=(LabelClass(name="foreground", values=(255,)),)),
+            f"all labels hold two values, nearly black and nearly white ({', '.join(map(printed, dark))}): background and class",
         )
     numbers = [int(v) for v in found]
     background = 0 if 0 in numbers else numbers[0]
@@ -131,8 +192,11 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     return Labels(background=back, classes=classes, ignore=ignore), why
 
 
-def _shown(number: float) -> str:
-    return str(value_of(int(number))) if float(number).is_integer() else f"{number:g}"
+def shaded(values: Sequence[Values]) -> bool:
+    """Do all labels hold two values, nearly black and nearly white, and not all the same, of which the lower is 0?"""
+    found = {v for one in values for v in one.numbers}
+    plain = len(found) < 2 or (len(found) == 2 and 0 in found)
+    return all(one.shades for one in values) and not plain and {shade(v) for v in found} == {0, 255}
 
 
 def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: float, threshold: float) -> None:

@@ -16,7 +16,7 @@ from cpfnet.data.intensity_rules import intensities, units
 from cpfnet.data.layouts import called, identifier
 from cpfnet.data.mending import Mending
 from cpfnet.data.unread import KIND, unread_mend, unread_suffix
-from cpfnet.formats.files import is_reference
+from cpfnet.formats.files import is_dicom, is_reference
 from cpfnet.planning import Folds
 
 _VARYING = re.compile(r"""^(['"]).*?\1|[0-9.]+""")
@@ -279,7 +279,8 @@ def notes(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
     for one in examined:
         for content in one.contents:
             empty = [repr(name) for name, pixels in (content.structures or {}).items() if not pixels]
-            severity: Severity = "note" if content in one.images else "warning"  # what concerns a mask wants a look
+            # What concerns a mask of structures wants a look.
+            severity: Severity = "warning" if content.structures is not None else "note"
             for note in content.notes:
                 if not note.startswith(tuple(empty)):  # told already
                     said[severity, _VARYING.sub("", note)].append((one.case, content, note))
@@ -291,4 +292,5 @@ def notes(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
         what = note if len({note for *_, note in group}) == 1 else f"{note} (the first; others likewise)"
         mend = "nothing needs to be done if that is right"
         mend += "; `--html` shows a picture" if severity == "warning" else ""
-        yield Finding(severity, "dicom-note", where, what, mend, case.id if alone else None, () if alone else names)
+        kind = "dicom-note" if is_dicom(group[0][1].path) else "reading-note"
+        yield Finding(severity, kind, where, what, mend, case.id if alone else None, () if alone else names)

@@ -16,7 +16,9 @@ from cpfnet.data.listings import Entry, Target
 from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image, Segmentation
-from cpfnet.labels import IGNORED, codes_of, empty, encode, undrawn
+from cpfnet.label_values import inside
+from cpfnet.labels import IGNORED, codes_of, empty, encode
+from cpfnet.notes import of_label
 from cpfnet.planning import Folds, Labels
 
 
@@ -99,7 +101,7 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
         )
     labels = {reader: placed(path, image, form.labels) for reader, path in case.labels.items()}
     codes = {reader: encode(label, form.labels, where=str(case.labels[reader])) for reader, label in labels.items()}
-    roi = None if case.roi is None else np.asarray(placed(case.roi, image).array.any(axis=0))
+    roi = None if case.roi is None else inside(placed(case.roi, image))
     if roi is not None and form.to == "nnunet":  # which knows no regions; but that nothing is where no picture is
         blank = empty(image.array, roi)
         for plane in codes.values():
@@ -125,6 +127,5 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
         formats.write_image(channel, folder / path)
     for path, mask in masks.items():
         formats.write(Segmentation(mask, image.affine), folder / path)
-    notes = dict.fromkeys(note for read in (image, *labels.values()) for note in read.notes)
-    notes |= dict.fromkeys(note for label in labels.values() for note in undrawn(label, form.labels))
+    notes = dict.fromkeys([*image.notes, *(n for label in labels.values() for n in of_label(label, form.labels))])
     return Entry(case.id, case.patient, name, tuple(images), files, region, case.split, fold), tuple(notes)

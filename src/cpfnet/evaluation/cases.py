@@ -11,6 +11,8 @@ from cpfnet import formats, labels
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
 from cpfnet.image import Image, Segmentation, geometry_difference
+from cpfnet.label_values import inside
+from cpfnet.notes import of_label
 from cpfnet.planning import Labels
 
 
@@ -112,6 +114,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
 
     found = item.prediction
     absent = found is None or (isinstance(found, Path) and not found.exists())
+    predicted = None
     if found is None or absent:
         codes = np.zeros(reference.shape, dtype=np.uint8)
     else:
@@ -119,7 +122,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         predicted = (
             Image(found.array[None], found.affine)
             if isinstance(found, Segmentation)
-            else formats.read_label(found, image, definitions)
+            else formats.read_label(found, image, definitions.model_copy(update={"interpolate_contours": False}))
         )
         _agree("prediction", predicted, reference, name, item.case)
         codes = labels.encode_prediction(predicted, definitions, where=source)
@@ -128,7 +131,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
     if item.roi is not None:
         region = formats.read_label(item.roi, image)
         _agree("region of interest", region, reference, name, item.case)
-        roi = np.asarray(region.array.any(axis=0))
+        roi = inside(region)
     planes = None
     if item.probabilities is not None:
         planes = formats.read_map(item.probabilities, image)
@@ -146,6 +149,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         planes = planes[-count:]
     notes = (
         *(image.source.notes if image and image.source else ()),
-        *(n for label in read.values() for n in (*label.notes, *labels.undrawn(label, definitions))),
+        *(n for label in read.values() for n in of_label(label, definitions)),
+        *(f"prediction: {note}" for note in (predicted.notes if predicted else ())),
     )
     return CaseMasks(codes, truth, roi, planes, reference.affine, tuple(dict.fromkeys(notes)))

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from cpfnet.contour_gaps import interpolated
 from cpfnet.errors import FormatError
 from cpfnet.formats.families import family
 from cpfnet.formats.files import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
+from cpfnet.formats.lossy import refuse_numbers
 from cpfnet.formats.turning import turned
 from cpfnet.image import RGB, Image, Source, geometry_difference
+from cpfnet.label_values import settled
 from cpfnet.planning import Labels
 
 Paths = Path | str | Sequence[Path | str]
@@ -102,17 +105,18 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
             comes on its own grid. For DICOM images the axes of labels in other formats are turned to theirs, where both have the
             same voxels; other formats do not look at it.
         labels: DICOM: read only structures that mean one of its classes; its `fraction` is the threshold of
-            fractional segmentations.
+            fractional segmentations. Other formats: two colours nearly black and white are taken as the values that it names. All:
+            with `interpolate_contours` the slices that a structure skips are filled.
 
     Raises:
-        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel.
+        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel, or class numbers in JPEG.
     """
     path = Path(path)
     if is_dicom(path):
         from cpfnet.formats.dicom import labels as dicom_labels
 
         check_dicom(path)
-        return dicom_labels.read_label(path, image, labels)
+        return interpolated(dicom_labels.read_label(path, image, labels), labels)
     label = read(path)
     if label.channels != RGB and len(label.array) != 1:
         raise FormatError(
@@ -120,9 +124,11 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
             where=path,
             mend="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
         )
+    refuse_numbers(label, path)
+    label = settled(label, labels)
     if image is not None and image.source is not None and image.source.format == "dicom":
-        return turned(label, image)
-    return label
+        label = turned(label, image)
+    return interpolated(label, labels)
 
 
 def read_header(paths: Paths) -> Header:

@@ -29,7 +29,9 @@ from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case
 from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError, OutputError, TrainingError
-from cpfnet.labels import IGNORED, OUTSIDE, empty, encode, undrawn
+from cpfnet.label_values import inside
+from cpfnet.labels import IGNORED, OUTSIDE, empty, encode
+from cpfnet.notes import of_label
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import extent, levels
 from cpfnet.training.interruption import leave_signals
@@ -211,8 +213,8 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
     )
     codes = np.stack([preprocessing.apply_codes(code_map, trace) for code_map in encoded])
     if case.roi is not None:
-        inside = (placed(case.roi, image).array != 0).any(axis=0)
-        region = preprocessing.apply_codes(np.where(inside, 1, 2 * empty(image.array, inside)).astype(np.uint8), trace)
+        counts = inside(placed(case.roi, image))
+        region = preprocessing.apply_codes(np.where(counts, 1, 2 * empty(image.array, counts)).astype(np.uint8), trace)
         blank = (region == 2) & (codes == 0).all(axis=0)
         codes[:, region != 1] = IGNORED
         codes[:, blank] = OUTSIDE
@@ -227,9 +229,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         spacing=trace.spacing,
         pixel_volume=None if trace.pixel_volume is None else trace.pixel_volume / trace.pixel_share,
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
-        notes=tuple(
-            dict.fromkeys([*image.notes, *(n for one in labels for n in (*one.notes, *undrawn(one, plan.labels)))])
-        ),
+        notes=tuple(dict.fromkeys([*image.notes, *(n for one in labels for n in of_label(one, plan.labels))])),
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:

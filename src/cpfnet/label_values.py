@@ -1,0 +1,160 @@
+"""Values of label files that are not quite what was meant: integers off by rounding, nearly black and white, soft edges."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from cpfnet.image import Image
+from cpfnet.labels import integers, number_of, pack, value_of
+from cpfnet.planning import COLOURS, Labels
+
+_SHADE = 32
+"""Of 255: how far each channel of a nearly black or white pixel is from black or white; and how near colours are one."""
+
+_MAIN = 0.01
+"""Share of the pixels that a main colour has."""
+
+_MOST_MAIN = 8
+"""More main colours than these are an image."""
+
+_BETWEEN, _ASTRAY = 0.25, 0.02
+"""Shares of the pixels: of all other colours at most, and of those that lie off the lines between main ones (JPEG blurs colours)."""
+
+_FEWEST_BETWEEN = 8
+"""Fewer different values than these between the main ones are classes, not edges."""
+
+
+def settled(label: Image, labels: Labels | None = None) -> Image:
+    """The same label with the values that were meant, and a note on what was changed.
+
+    Values within a thousandth of whole numbers are these. Where `labels` name 0 and 255, and not the two colours (or greys) of the file,
+    nearly black is 0 and nearly white 255.
+    """
+    notes = []
+    array = label.array
+    if array.dtype.kind == "f" and (whole := integers(array)) is not None:
+        if off := float(np.abs(array - whole).max(initial=0)):
+            notes.append(f"values off whole numbers by up to {off:.1g}, as rounding leaves them: taken as integers")
+            array = whole
+    elif labels is not None and (found := black_and_white(array)):
+        black, white, bright = found
+        named = {
+            number_of(v) for v in (*labels.background, *labels.ignore, *(v for c in labels.classes for v in c.values))
+        }
+        for value, meant, where in ((black, 0, ~bright), (white, 255, bright)):
+            if value not in (None, meant) and value not in named and meant in named:
+                array = np.where(where, np.uint8(meant), array)
+                notes.append(f"nearly {'white' if meant else 'black'} ({value_of(value)}) taken as {meant}")
+    if not notes:
+        return label
+    source = None if label.source is None else dataclasses.replace(label.source, notes=(*label.source.notes, *notes))
+    return dataclasses.replace(label, array=array, source=source)
+
+
+def black_and_white(array: np.ndarray) -> tuple[int | None, int | None, np.ndarray] | None:
+    """The two values of a mask that are nearly black and nearly white, packed, and where it is white; None of other masks.
+
+    One of the two may be missing, where the other is a colour: a single grey may be the number of a class.
+
+    Args:
+        array: ``(1 or 3, …)`` uint8.
+    """
+    if array.dtype != np.uint8 or len(array) not in (1, 3) or not array.size:
+        return None
+    bright = np.asarray(array.min(axis=0) >= 255 - _SHADE)
+    dark = np.asarray(array.max(axis=0) <= _SHADE)
+    if not (bright | dark).all():
+        return None
+    values = []
+    for where in (dark, bright):
+        pixels = array[:, where]
+        if pixels.size and (pixels != pixels[:, :1]).any():
+            return None
+        values.append(int(pack(pixels[:, :1])[0]) if pixels.size else None)
+    black, white = values
+    if None in values and all(value is None or value < COLOURS for value in values):
+        return None
+    return black, white, bright
+
+
+def two_shades(values: Iterable[float]) -> bool:
+    """Are the packed values of one mask nearly black and nearly white, as in `black_and_white`, or exactly 0 and 255?"""
+    numbers = list(values)
+    shades = {shade(number) for number in numbers}
+    alone = len(numbers) == 1 and (numbers[0] in (0, 255) or numbers[0] >= COLOURS)
+    return None not in shades and len(numbers) == len(shades) and (len(numbers) == 2 or alone)
+
+
+def shade(value: float) -> int | None:
+    """0 for a (packed) value that is nearly black, 255 for nearly white."""
+    number = int(value)
+    parts = [number >> shift & 255 for shift in (16, 8, 0)] if number >= COLOURS else [number]
+    if not float(value).is_integer():
+        return None
+    return (
+        0
+        if min(parts) >= 0 and max(parts) <= _SHADE
+        else 255
+        if min(parts) >= 255 - _SHADE and max(parts) <= 255
+        else None
+    )
+
+
+def inside(region: Image) -> np.ndarray:
+    """Where a region of interest is: not 0; of two colours that are nearly black and white, where it is white.
+
+    Args:
+        region: as `formats.read_label` gives it.
+
+    Returns:
+        bool, without the channels.
+    """
+    found = black_and_white(region.array)
+    return found[2] if found else np.asarray(region.array.any(axis=0))
+
+
+def main_values(numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
+    """The few colours (or greys) of a mask between which all others lie, in small numbers: soft edges. Empty: it has none.
+
+    Args:
+        numbers: distinct packed values.
+        counts: pixels of each.
+    """
+    if numbers.dtype.kind not in "iu" or len(numbers) < _FEWEST_BETWEEN or numbers[0] < 0:
+        return ()
+    colours = _colours(numbers)
+    share = counts / counts.sum()
+    main: list[int] = []
+    for index in np.argsort(-counts, kind="stable").tolist():
+        if share[index] < _MAIN or len(main) > _MOST_MAIN:
+            break
+        if all(np.abs(colours[index] - colours[other]).max() > _SHADE for other in main):
+            main.append(index)
+    if not 2 <= len(main) <= _MOST_MAIN:
+        return ()
+    others = np.setdiff1d(np.arange(len(numbers)), main)
+    away = np.full(len(others), np.inf)
+    for place, first in enumerate(main):
+        for second in main[place + 1 :]:
+            start, line = colours[first], colours[second] - colours[first]
+            along = np.clip((colours[others] - start) @ line / (line @ line), 0, 1)
+            away = np.minimum(away, np.linalg.norm(colours[others] - start - along[:, None] * line, axis=1))
+    if (
+        len(others) < _FEWEST_BETWEEN
+        or share[others].sum() > _BETWEEN
+        or share[others][away > 2 * _SHADE].sum() > _ASTRAY
+    ):
+        return ()
+    return tuple(int(numbers[index]) for index in sorted(main))
+
+
+def _colours(numbers: np.ndarray) -> np.ndarray:
+    """``(n, 3)`` red, green and blue; greys of more than 8 bits shrunk to 0 … 255."""
+    coloured = numbers >= COLOURS
+    greys = numbers[~coloured]
+    shrink = 255 / greys.max() if greys.size and greys.max() > 255 else 1.0
+    parts = np.stack([numbers >> 16 & 255, numbers >> 8 & 255, numbers & 255], axis=1)
+    return np.where(coloured[:, None], parts, numbers[:, None] * shrink).astype(float)
