@@ -164,7 +164,11 @@ def test_nearly_black_and_white_are_what_is_declared(
     for labels in (VESSEL, VESSEL.model_copy(update={"threshold": 127.0})):
         label = formats.read_label(path, labels=labels)
         np.testing.assert_array_equal(encode(label, labels), truth)
-        assert len(label.notes) == (black != (0, 0, 0)) + (white != (255, 255, 255))
+        told = [
+            shade for shade, plain in (("black", black == (0, 0, 0)), ("white", white == (255, 255, 255))) if not plain
+        ]
+        (note,) = label.notes
+        assert [shade for shade in ("black", "white") if f"nearly {shade}" in note] == told
     np.testing.assert_array_equal(inside(formats.read_label(path)), truth)  # as a region of interest
 
 

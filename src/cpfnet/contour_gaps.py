@@ -57,8 +57,9 @@ class Gap:
     def __str__(self) -> str:
         along = f" along the {('depth', 'height', 'width')[self.axis]} axis" if self.axis else ""
         shown = ", ".join(map(str, self.slices[:_SHOWN])) + " …" * (len(self.slices) > _SHOWN)
+        verb = "has" if len(self.slices) == 1 else "have"
         return (
-            f"{self.name!r}: {len(self.slices)} of {self.length} slices between first and last{along} have no contour "
+            f"{self.name!r}: {len(self.slices)} of {self.length} slices between first and last{along} {verb} no contour "
             f"({shown}, counted from 0), though what is drawn on both sides overlaps"
         )
 

@@ -44,10 +44,12 @@ def settled(label: Image, labels: Labels | None = None) -> Image:
         named = {
             number_of(v) for v in (*labels.background, *labels.ignore, *(v for c in labels.classes for v in c.values))
         }
+        taken = []
         for value, meant, where in ((black, 0, ~bright), (white, 255, bright)):
-            if value not in (None, meant) and value not in named and meant in named:
+            if value is not None and value != meant and value not in named and meant in named:
                 array = np.where(where, np.uint8(meant), array)
-                notes.append(f"nearly {'white' if meant else 'black'} ({value_of(value)}) taken as {meant}")
+                taken.append(f"nearly {'white' if meant else 'black'} ({value_of(value)}) taken as {meant}")
+        notes += [" and ".join(taken)] * bool(taken)
     if not notes:
         return label
     source = None if label.source is None else dataclasses.replace(label.source, notes=(*label.source.notes, *notes))
