@@ -76,13 +76,16 @@ def test_within_a_thousandth(number: int, share: float, kind: type) -> None:
     near = np.full((1, 2, 3), number + share * 0.00099, kind)
     whole = integers(near)
     assert whole is not None
-    np.testing.assert_array_equal(whole, number)
+    np.testing.assert_array_equal(whole[0], number)
+    assert whole[1] == pytest.approx(abs(share) * 0.00099, abs=1e-4)
     assert pack(near).dtype.kind == "i"
     assert integers(near + kind(0.03)) is None
 
 
 def test_negative_zero_infinities_and_nan() -> None:
-    np.testing.assert_array_equal(integers(np.array([[-0.0, -1e-7, 1.0]])), [[0, 0, 1]])
+    found = integers(np.array([[-0.0, -1e-7, 1.0]]))
+    assert found is not None
+    np.testing.assert_array_equal(found[0], [[0, 0, 1]])
     for bad in (np.nan, np.inf, 3e38):
         assert integers(np.array([[0.0, bad]])) is None
 
@@ -188,10 +191,13 @@ def test_values_that_are_declared_stay_and_others_are_refused(tmp_path: Path) ->
         Pillow.fromarray(mask.astype(np.uint8)).save(tmp_path / "other.png")
         with pytest.raises(DatasetError, match="unexpected label values"):
             encode(formats.read_label(tmp_path / "other.png", labels=labels), labels)
-    red = gif(tmp_path / "red.gif", truth, (0, 0, 0), (255, 0, 0))
+
+
+@pytest.mark.parametrize("shade", [0, 64, 120, 127, 128, 200, 255])
+def test_of_colours_a_threshold_takes_the_brightest_channel(shade: int) -> None:
+    picture = Image(np.array([[[shade, 3]], [[9, 0]], [[0, 0]]], np.uint8))
     soft = VESSEL.model_copy(update={"threshold": 127.0})
-    with pytest.raises(DatasetError, match="takes greys"):
-        encode(formats.read_label(red, labels=soft), soft)
+    assert encode(picture, soft).tolist() == [[int(shade > 127), 0]]
 
 
 def test_an_empty_mask_in_a_colour_is_background(tmp_path: Path) -> None:
@@ -261,13 +267,30 @@ def test_soft_edges_between_main_colours_are_named_by_all(tmp_path: Path, name: 
     errors = [f for f in check(root) if f.severity == "error"]
     assert len(errors) == 6
     for finding in errors:
-        assert (finding.kind, finding.mend[:6]) == ("soft-label", "export")
+        assert (finding.kind, finding.mend[:5]) == ("soft-label", "write" if name == "green" else "expor")
         assert "soft edges" in finding.what
         assert all(value in finding.what for value in shown)
-        assert ("convert it to grey" in finding.mend) == (len(colours) == 2)
+        assert ("convert it to grey" in finding.mend) == (len(colours) == 2 and name != "green")
     with pytest.raises(DatasetError) as error:
         cpfnet.plan(root, say=lambda _: None)
     assert ("unexpected label values" if declared else "soft edges") in error.value.what
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_one_colour_on_black_is_read_as_the_mend_says(tmp_path: Path, declared: bool) -> None:
+    root = make_images_dataset(tmp_path / "set", cases=6, size=(96, 112))
+    for path in (root / "masks").iterdir():
+        smoothed(path, COLOURS["green"])
+    if declared:
+        (root / "dataset.yaml").write_text("labels: {tumour: '#00ff40'}\n")
+    line = check(root)[0].mend.split("`")[1]
+    assert line == f"labels: {{{'tumour' if declared else 'foreground'}: 255, threshold: 127}}"
+    (root / "dataset.yaml").write_text(line)
+    assert check(root) == []
+    labels = fingerprint(load(root)).labels
+    for path in (root / "masks").iterdir():
+        green = np.array(Pillow.open(path))[..., 1]
+        np.testing.assert_array_equal(encode(formats.read_label(path, labels=labels), labels), green > 127)
 
 
 @pytest.mark.parametrize("name", ["green", "yellow on purple"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -79,6 +80,13 @@ class _Drawn:
     names: tuple[str, ...]
     table: np.ndarray
     own: bool
+
+    @cached_property
+    def window(self) -> tuple[slice, ...]:
+        """The part in which anything is drawn."""
+        there = self.array != 0
+        ends = (np.flatnonzero(there.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3))
+        return tuple(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0) for found in ends)
 
 
 def gaps(label: Image, labels: Labels | None = None) -> tuple[Gap, ...]:
@@ -197,7 +205,9 @@ def _left_right(affine: np.ndarray) -> int:
 
 
 def _along(drawn: _Drawn, axis: int, *, paired: bool) -> Iterator[Gap]:
-    planes = np.moveaxis(drawn.array, axis, 0)
+    window = list(drawn.window)
+    window[axis] = slice(None)
+    planes = np.moveaxis(drawn.array[tuple(window)], axis, 0)
     count = len(drawn.table)
     there = np.array([np.bincount(plane.ravel(), minlength=count) > 0 for plane in planes]) @ drawn.table
     for name, member, shown in zip(drawn.names, drawn.table.T, there.T, strict=True):

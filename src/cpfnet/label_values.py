@@ -11,7 +11,7 @@ from cpfnet.image import Image
 from cpfnet.labels import integers, number_of, pack, value_of
 from cpfnet.planning import COLOURS, Labels
 
-_SHADE = 32
+DARK = 32
 """Of 255: how far each channel of a nearly black or white pixel is from black or white; and how near colours are one."""
 
 _MAIN = 0.01
@@ -36,9 +36,10 @@ def settled(label: Image, labels: Labels | None = None) -> Image:
     notes = []
     array = label.array
     if array.dtype.kind == "f" and (whole := integers(array)) is not None:
-        if off := float(np.abs(array - whole).max(initial=0)):
+        numbers, off = whole
+        if off:
             notes.append(f"values off whole numbers by up to {off:.1g}, as rounding leaves them: taken as integers")
-            array = whole
+            array = numbers
     elif labels is not None and (found := black_and_white(array)):
         black, white, bright = found
         named = {
@@ -66,8 +67,8 @@ def black_and_white(array: np.ndarray) -> tuple[int | None, int | None, np.ndarr
     """
     if array.dtype != np.uint8 or len(array) not in (1, 3) or not array.size:
         return None
-    bright = np.asarray(array.min(axis=0) >= 255 - _SHADE)
-    dark = np.asarray(array.max(axis=0) <= _SHADE)
+    bright = np.asarray(array.min(axis=0) >= 255 - DARK)
+    dark = np.asarray(array.max(axis=0) <= DARK)
     if not (bright | dark).all():
         return None
     values = []
@@ -97,11 +98,7 @@ def shade(value: float) -> int | None:
     if not float(value).is_integer():
         return None
     return (
-        0
-        if min(parts) >= 0 and max(parts) <= _SHADE
-        else 255
-        if min(parts) >= 255 - _SHADE and max(parts) <= 255
-        else None
+        0 if min(parts) >= 0 and max(parts) <= DARK else 255 if min(parts) >= 255 - DARK and max(parts) <= 255 else None
     )
 
 
@@ -133,7 +130,7 @@ def main_values(numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
     for index in np.argsort(-counts, kind="stable").tolist():
         if share[index] < _MAIN or len(main) > _MOST_MAIN:
             break
-        if all(np.abs(colours[index] - colours[other]).max() > _SHADE for other in main):
+        if all(np.abs(colours[index] - colours[other]).max() > DARK for other in main):
             main.append(index)
     if not 2 <= len(main) <= _MOST_MAIN:
         return ()
@@ -147,7 +144,7 @@ def main_values(numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
     if (
         len(others) < _FEWEST_BETWEEN
         or share[others].sum() > _BETWEEN
-        or share[others][away > 2 * _SHADE].sum() > _ASTRAY
+        or share[others][away > 2 * DARK].sum() > _ASTRAY
     ):
         return ()
     return tuple(int(numbers[index]) for index in sorted(main))

@@ -36,6 +36,14 @@ def value_of(number: int) -> int | str:
     return f"#{number - COLOURS:06x}" if number >= COLOURS else number
 
 
+def brightness(packed: np.ndarray) -> np.ndarray:
+    """What a threshold is compared with: greys themselves, of colours the brightest channel."""
+    if not packed.size or packed.max() < COLOURS:
+        return packed
+    brightest = np.max([packed >> shift & 255 for shift in (16, 8, 0)], axis=0)
+    return np.where(packed >= COLOURS, brightest, packed)
+
+
 def near(value: float) -> int | None:
     """The whole number that a fraction most likely was; None where it is none, or far from any."""
     whole = round(value) if abs(value) < COLOURS else 0
@@ -58,7 +66,7 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
         where: the file, for the message.
 
     Returns:
-        ``(…)`` integers, of up to 16 bits as they are, else int64 (float only where a label file holds fractions, which `encode`
+        ``(…)`` integers, of up to 16 bits as they are, else int64 or, of floats, int32 (float only where a label file holds fractions, which `encode`
         refuses without a threshold).
 
     Raises:
@@ -75,7 +83,7 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
             )
         if plane.dtype.kind == "f":
             whole = integers(plane)
-            return plane if whole is None else whole
+            return plane if whole is None else whole[0]
         return plane if plane.dtype.name in ("uint8", "uint16", "int16") else plane.astype(np.int64)
     if len(array) not in (3, 4) or array.dtype != np.uint8:
         raise DatasetError(
@@ -88,21 +96,24 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
     return np.where((red == green) & (green == blue), red, colour)
 
 
-def integers(array: np.ndarray) -> np.ndarray | None:
-    """Floats that are whole numbers up to rounding, as int64; None where one is not, or is too large for a label.
+def integers(array: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Floats that are whole numbers up to rounding, as int32, and how far off they were; None where one is not, or is too large for a label.
 
     Files that hold integers by a scale (NIfTI) give 1.0000153 and 0.99999994 for 1; of large numbers the scale's own rounding is larger.
     """
-    out = np.empty(array.shape, dtype=np.int64)
+    out, furthest = np.empty(array.shape, dtype=np.int32), 0.0
     planes = (part.reshape(-1, *array.shape[-2:]) for part in (array, out))
     for plane, numbers in zip(*planes, strict=True):  # plane by plane, for the memory
-        with np.errstate(invalid="ignore"):  # NaN and infinities are no whole numbers
-            whole = np.rint(plane)
-            close = np.abs(plane - whole) <= np.maximum(_ROUNDING, _SCALING * np.abs(whole))
-        if not close.all() or (np.abs(whole) >= COLOURS).any():
+        if not (np.abs(plane) < COLOURS).all():  # also NaN, which compares as False
+            return None
+        whole = np.rint(plane)
+        off = np.abs(plane - whole)
+        worst = float(off.max(initial=0))
+        if worst > _ROUNDING and (off > np.maximum(_ROUNDING, _SCALING * np.abs(whole))).any():
             return None
         numbers[...] = whole
-    return out
+        furthest = max(furthest, worst)
+    return out, furthest
 
 
 def codes_of(labels: Labels) -> list[tuple[tuple[int, ...], frozenset[int]]]:
@@ -147,13 +158,7 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
         return _encode_structures(label.array[0], label.meanings, labels, where)
     packed = pack(label.array, where=where)
     if labels.threshold is not None:
-        if packed.size and packed.max() >= COLOURS:
-            raise DatasetError(
-                f"colours, such as {value_of(int(packed.max()))}, where `labels.threshold` takes greys",
-                where=where,
-                mend="convert it to grey, or declare its colours as the `values` of a class, without `threshold`",
-            )
-        codes = (packed > labels.threshold).astype(np.uint8)
+        codes = (brightness(packed) > labels.threshold).astype(np.uint8)
         for value in labels.ignore:
             codes[packed == number_of(value)] = IGNORED
         return codes

@@ -113,7 +113,10 @@ class Labels(Strict):
     ignore: tuple[int | str, ...] = Field(
         (), description="file values for 'not annotated': in neither loss nor metrics"
     )
-    threshold: float | None = Field(None, description="for soft masks of one class: file values above it are the class")
+    threshold: float | None = Field(
+        None,
+        description="for soft masks of one class: file values (of colours the brightest channel) above it are the class",
+    )
     fraction: Fraction = Field(
         0.5, description="DICOM segmentations with fractions: a pixel belongs to a segment above this"
     )

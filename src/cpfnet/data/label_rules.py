@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from cpfnet.data.case import Case
 from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.declaration import short_labels
 from cpfnet.data.finding import Finding
-from cpfnet.data.meaning import MOST_VALUES, meaning_of, shaded, soft_edges, threshold_between, values_in
+from cpfnet.data.meaning import MOST_VALUES, meaning_of, shaded, values_in
 from cpfnet.data.mending import Mending
 from cpfnet.data.rules import FOLDS
+from cpfnet.data.soft_rules import between_colours, between_greys
 from cpfnet.label_values import shade
-from cpfnet.labels import near, number_of, printed
+from cpfnet.labels import brightness, near, number_of, printed
 from cpfnet.planning import LabelClass, Labels
 
 FEWEST = 3
@@ -38,11 +41,10 @@ def labels(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
     if declared is None or declared.threshold is None:
         soft = [(case, content) for case, content in pairs if content.soft]
         if soft:
-            yield from _soft(soft, pairs, mending)
+            yield from between_greys(soft, pairs, mending)
         blurred = [pair for pair in pairs if pair[1].main and not _known(pair[1], declared)]
-        for case, content in blurred:
-            yield _blurred(case, content, mending)
         pairs = [pair for pair in pairs if not pair[1].soft and pair not in blurred]
+        yield from between_colours(blurred, pairs, mending)
     if pairs and declared:
         yield from _declared(pairs, declared, mending)
     elif pairs:
@@ -54,44 +56,6 @@ def _known(content: Content, labels: Labels | None) -> bool:
     return labels is not None and set(content.values) <= {
         *labels.background, *labels.ignore, *(v for c in labels.classes for v in c.values)
     }  # fmt: skip
-
-
-def _blurred(case: Case, content: Content, mending: Mending) -> Finding:
-    what, mend = soft_edges(content.main, content.distinct)
-    where = mending.shown(content.path)
-    return Finding(
-        "error", "soft-label", where, what, f"{mend.replace('it', f'`{where}`', 1)}; or {mending.drop(case)}", case.id
-    )
-
-
-def _soft(soft: list[tuple[Case, Content]], pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator[Finding]:
-    declared = mending.dataset.labels
-    low, high = _poles([content for _, content in soft])
-    threshold = threshold_between(low, high)
-    hard = {v for _, content in pairs if not content.soft for v in content.values} - {0}
-    # A threshold also acts on the labels without soft edges: their one structure must lie above it.
-    one_class = len(declared.classes) == 1 if declared else len(hard) < 2
-    if one_class and all(not isinstance(v, str) and v > threshold for v in hard):
-        base = declared or Labels(classes=(LabelClass(name="foreground", values=(max(1, int(high)),)),))
-        mend = mending.declare(f"labels: {short_labels(base.model_copy(update={'threshold': threshold}))}")
-        first = soft[0][1]
-        names = tuple(mending.shown(content.path) for _, content in soft)
-        where = names[0] if len(names) == 1 else f"{len(names)} labels: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
-        what = f"soft edges: {first.distinct} different values from {low:g} to {high:g}, as a lossy format (JPEG) leaves them"
-        mend = f"set `labels.threshold: {threshold:g}`: {mend}"
-        # Undeclared, the plan proposes the threshold by itself; declared labels would be refused in training.
-        yield Finding("error" if declared else "warning", "soft-label", where, what, mend, files=names)
-        return
-    for case, content in soft:
-        where = mending.shown(content.path)
-        what = f"soft edges: {content.distinct} different values, where classes need one value each"
-        mend = f"export `{where}` again, without loss and without interpolation; or {mending.drop(case)}"
-        yield Finding("error", "soft-label", where, what, mend, case.id)
-
-
-def _poles(contents: Sequence[Content]) -> tuple[float, float]:
-    numbers = [float(v) for content in contents for v in content.values if not isinstance(v, str)]
-    return min(numbers), max(numbers)
 
 
 def _nonsense(content: Content, mending: Mending, case: Case) -> Finding | None:
@@ -125,7 +89,7 @@ def _empty(case: Case, content: Content, mending: Mending) -> Finding:
 
 def _below(case: Case, content: Content, drawn: list[Value], labels: Labels, mending: Mending) -> Finding:
     """Something is drawn, such as 1 on 0, where a threshold for 0 … 255 makes background of both."""
-    where, values = mending.shown(content.path), sorted(drawn, key=float)
+    where, values = mending.shown(content.path), sorted(drawn, key=_number)
     what = f"the values {_values(values)} all lie below the threshold {labels.threshold:g}: the label counts as empty"
     mend = (
         f"replace the values {_values(values[1:])} by {labels.classes[0].written} in `{where}`; or {mending.drop(case)}"
@@ -145,7 +109,8 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mendin
         seen |= set(content.values)
         if labels.threshold is not None:
             drawn = [v for v in content.values if v not in labels.ignore]
-            if all(not isinstance(v, str) and v <= labels.threshold for v in drawn):
+            numbers = np.array([_number(v) for v in drawn])
+            if (brightness(numbers) <= labels.threshold).all():
                 below = len(drawn) > 1
                 yield _below(case, content, drawn, labels, mending) if below else _empty(case, content, mending)
             continue
@@ -278,7 +243,11 @@ def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator
 
 
 def _in_black_and_white(content: Content) -> dict[Value, int]:
-    return {shade(number_of(v) if isinstance(v, str) else v) or 0: pixels for v, pixels in content.values.items()}
+    return {shade(_number(v)) or 0: pixels for v, pixels in content.values.items()}
+
+
+def _number(value: Value) -> float:
+    return number_of(value) if isinstance(value, str) else value
 
 
 def _whole(value: Value) -> int | str:

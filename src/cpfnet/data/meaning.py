@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from cpfnet import formats
 from cpfnet.contour_gaps import gaps
 from cpfnet.data.content import Content
 from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.declaration import short_labels
 from cpfnet.data.examine import blurred, count_values, is_soft
 from cpfnet.data.names import classes_of
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
-from cpfnet.label_values import shade, two_shades
-from cpfnet.labels import near, number_of, pack, printed, value_of
+from cpfnet.label_values import DARK, shade, two_shades
+from cpfnet.labels import brightness, near, number_of, pack, printed, value_of
 from cpfnet.planning import LabelClass, Labels
 
 MOST_VALUES = 64
@@ -100,16 +103,27 @@ def threshold_between(low: float, high: float) -> float:
     return float((low + high) // 2 if high - low > 2 else (low + high) / 2)
 
 
-def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str]:
-    """What is wrong with a label whose edges are smooth between its main values, and how to save it instead."""
+def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str, Labels | None]:
+    """What is wrong with a label whose edges are smooth between its main values; how to save it instead; and labels that read it as it is.
+
+    The last where it holds one colour on black: a threshold is compared with the brightest channel.
+    """
     what = (
         f"soft edges: {distinct} different values, most of them between the main ones {', '.join(map(str, main))}, as smoothing "
         "(anti-aliasing) or JPEG leaves them"
     )
     mend = "export it again without smoothing and without loss, one value or colour for each class"
-    if len(main) == 2:
-        mend += ", or convert it to grey: soft edges between two greys are read, with `labels.threshold`"
-    return what, mend
+    if len(main) != 2:
+        return what, mend, None
+    dark, bright = sorted(brightness(np.array([number_of(v) for v in main])).tolist())
+    if dark > DARK or bright < 4 * DARK:
+        return (
+            what,
+            f"{mend}, or convert it to grey: soft edges between two greys are read, with `labels.threshold`",
+            None,
+        )
+    foreground = LabelClass(name="foreground", values=(255,))
+    return what, mend, Labels(classes=(foreground,), threshold=float((dark + bright) // 2))
 
 
 def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
@@ -133,7 +147,9 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     found = sorted({number for one in values for number in one.numbers})
     low, high = found[0], found[-1]
     if smooth := [one for one in values if one.main]:
-        what, mend = soft_edges(smooth[0].main, smooth[0].distinct)
+        what, mend, labels = soft_edges(smooth[0].main, smooth[0].distinct)
+        if labels is not None:
+            mend = f"write `labels: {short_labels(labels)}` into dataset.yaml; or {mend}"
         raise DatasetError(f"{len(smooth)} of {len(values)} labels have {what}", where=dataset.root, mend=mend)
     soft = sum(one.soft for one in values)
     if soft and high > low:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import tifffile
 
 from cpfnet.errors import FormatError
 from cpfnet.image import Image
@@ -53,6 +52,8 @@ def _is_lossy(path: Path) -> bool:
         return True
     if start not in _TIFF:
         return False
+    import tifffile
+
     with tifffile.TiffFile(path) as tif:
         return any(page.aspage().compression in _JPEG_IN_TIFF for page in tif.pages)
 
