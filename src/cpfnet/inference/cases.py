@@ -83,7 +83,9 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
         f"choose --split {', '.join(sorted(others))}" if others else "say in dataset.yaml which are which (`split`)"
     )
     raise DatasetError(
-        f"no labelled case in split {split!r}: {why}", where=dataset.root, mend=choice if labelled else add_labels(dataset)
+        f"no labelled case in split {split!r}: {why}",
+        where=dataset.root,
+        mend=choice if labelled else add_labels(dataset),
     )
 
 
