@@ -524,6 +524,9 @@ def evaluate(
         else:
             definitions = data.labels or _propose(data, progress=progress)[0].labels
         items, told = sources.found(data, chosen, single)
+        if not allow_missing and any(item.prediction is None for item in items):
+            for line in told:  # the scores, which would carry it, will not come about
+                say(line)
         warnings += told
     if out is not None:
         check_writable(Path(out))

@@ -1,4 +1,4 @@
-"""Lists of cases as people and spreadsheets write them: columns, separators, back slashes, encodings, label values in quotes."""
+"""Lists of cases as people and spreadsheets write them: columns, back slashes, encodings, values in quotes."""
 
 from __future__ import annotations
 
@@ -58,8 +58,11 @@ NAMES = ["a", "b", "c"]
 @pytest.mark.parametrize("image", ["image", "Image", "images", "img", "image_path", "Image File"])
 @pytest.mark.parametrize(
     "label",
-    ["label", "mask", "Mask", "masks", "seg", "segmentation", "annotation", "ground_truth", "Ground Truth", "gt", "mask_path", "label_file", "groundtruth"],
-)  # fmt: skip
+    [
+        *("label", "mask", "Mask", "masks", "seg", "segmentation", "annotation", "ground_truth", "Ground Truth", "gt"),
+        *("mask_path", "label_file", "groundtruth"),
+    ],
+)
 def test_columns_called_otherwise(tmp_path: Path, image: str, label: str) -> None:
     listing = tmp_path / "cases.csv"
     listing.write_text(table([image, label], pairs(tmp_path, NAMES)))

@@ -1,4 +1,4 @@
-"""Images and masks that are there, but unread or called otherwise: what is said about them is the cause, and doing it helps."""
+"""Images and masks that are there, but unread or called otherwise: what is said is the cause, and doing it helps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def put(path: Path, number: int, label: bool) -> None:
 
 
 def make(root: Path, images: str, *labels: str, ids: list[str] | None = None, **texts: str) -> Path:
-    """``images`` (parted by &) and ``labels`` hold {} for the id; ``texts``: files of their own, ``dataset_yaml`` for dataset.yaml."""
+    """``images`` (parted by &) and ``labels`` hold {} for the id; ``texts``: ``dataset_yaml`` is dataset.yaml."""
     for number, name in enumerate(ids or [f"c{n}" for n in range(COUNT)]):
         for pattern in images.split(" & "):
             put(root / pattern.format(name), number, label=False)

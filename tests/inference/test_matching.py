@@ -1,4 +1,4 @@
-"""Which prediction belongs to which case: the rule, stated again in the slowest words, and folders whose right pairs are known."""
+"""Which prediction belongs to which case: the rule in the slowest words, and folders whose right pairs are known."""
 
 from __future__ import annotations
 
@@ -166,8 +166,11 @@ def test_a_case_without_prediction_takes_no_neighbours(tmp_path: Path) -> None:
     manifest = listed(tmp_path / "set", PERMUTED)
     out = predicted(tmp_path / "out", {f"c{(n + 1) % 4}.png": n for n in range(3)})  # of the last, c0, none
     assert dice(manifest, out, allow_missing=True) == {"c0": 0, "c1": 1, "c2": 1, "c3": 1}
+    predicted(out, {"C_0.png": 3})
+    said: list[str] = []
     with pytest.raises(CpfnetError, match="c0"):
-        dice(manifest, out)
+        cpfnet.evaluate(manifest, out, say=said.append)
+    assert "not used: `C_0.png`" in said[0]
 
 
 def test_a_file_of_a_case_that_is_not_scored_is_not_free(tmp_path: Path) -> None:

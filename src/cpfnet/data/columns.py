@@ -16,14 +16,15 @@ HEADER = "the first line names the columns: case,image,label,roi,patient,split (
 
 ALSO = {
     "image": "image images img imgs scan scans picture photo input",
-    "label": "label labels mask masks seg segs segmentation segmentations annotation annotations groundtruth gt truth target",
+    "label": "label labels mask masks seg segs segmentation segmentations annotation annotations groundtruth gt truth "
+    "target",
     "roi": "roi fov",
 }
 """What lists call their columns besides."""
 
 
 def role(name: str) -> str:
-    """The column, or key of a datalist, that is meant: ``"Ground Truth"``, ``"mask_path"`` → ``"label"``; "" if none of these."""
+    """The column or key that is meant: ``"Ground Truth"``, ``"mask_path"`` → ``"label"``; "" if none of these."""
     word = re.sub(r"[-_ .]", "", name.lower())
     bare = re.sub(r"(path|file|filename)s?$", "", word) or word
     return next((known for known, words in ALSO.items() if bare in words.split()), "")

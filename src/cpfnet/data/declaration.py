@@ -185,8 +185,9 @@ class Splits(Strict):
 class Declaration(Strict):
     """The keys of a ``dataset.yaml``; all may be missing: then the layout is understood by itself.
 
-    Patterns are relative to ``root``. ``{case}`` and ``{patient}`` each stand for one name (anything but '/'); ``*`` and
-    ``?`` match as in file names; beside a ``*`` a name is made of whole words (``*{case}.png`` finds fov_21.png as 21). What a pattern for labels or regions finds belongs to the image with the same names, and is no image itself.
+    Patterns are relative to ``root``. ``{case}`` and ``{patient}`` each stand for one name (anything but '/'); ``*``
+    and ``?`` match as in file names; beside a ``*`` a name is made of whole words (``*{case}.png`` finds fov_21.png as 21).
+    What a pattern for labels or regions finds belongs to the image with the same names, and is no image itself.
     """
 
     name: str | None = Field(None, description="of the data set, for plans and reports; default: its folder's")

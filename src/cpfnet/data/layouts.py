@@ -107,7 +107,7 @@ def called(path: Path) -> str:
 
 
 def unread(folder: Path | None, there: Iterable[str], lacking: Iterable[str] = ()) -> list[Path]:
-    """What a folder holds in formats that are not read, of cases that are not ``there``; whatever is called as one that lacks it, too."""
+    """Files in formats that are not read, of cases that are not ``there``; and what is called as one that lacks it."""
     own = set(there)
     wanted = set(lacking) - own
     return [path for path in unread_in(folder, wanted) if not {called(path), bare(path)} & own] if folder else []
@@ -218,11 +218,11 @@ def _unpaired(root: Path, parts: Sequence[tuple[str | None, Path, Path | None, P
     suggestion = suggest(root)
     if files:
         what = f"no mask is called as an image: {quoted(files[:1], root)} and {quoted(images[:1], root)}"
-        mend = "give each mask the name of its image; or say how they are called, in a dataset.yaml: `image: …`, `label: …`"
+        mend = "give each mask the name of its image; or say their names in a dataset.yaml: `image: …`, `label: …`"
     else:
         folders_found = ", ".join(f"{printable(path.name)} ({len(image_files(path))})" for path in within[:5])
         what = f"holds no mask itself, but in folders: {folders_found}{' …' * (len(within) > 5)}"
-        mend = "move the masks to learn from out of these folders, called as their images; or say where they lie, in a dataset.yaml"
+        mend = "move the masks out of these folders, called as their images; or say where they lie, in a dataset.yaml"
     if suggestion is not None:
         several = not files and len(suggestion.labels) > 1
         mend = suggestion.mend + "; or draw all of them into one label map a case, with a value for each" * several
@@ -230,7 +230,7 @@ def _unpaired(root: Path, parts: Sequence[tuple[str | None, Path, Path | None, P
 
 
 def told_apart(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """Where splits hold the same names, all ids begin with their split: no file called 001 can then be taken for either."""
+    """Where splits hold the same names, all ids begin with their split, so that none is called 001 alone."""
     if len({case.id for case in cases}) == len(cases):
         return tuple(cases)
     named = [(case, case.split or "train") for case in cases]

@@ -167,7 +167,8 @@ def _check_ending(folder: Path, pictures: list[Path], ending: str, where: Path) 
     if pictures and not any(path.name.lower().endswith(ending) for path in pictures):
         suffix = formats.suffix_of(pictures[0])
         raise DatasetError(
-            f"file_ending is {ending!r}, but none of the {len(pictures)} images in {folder.name}/ ends so: {printable(pictures[0].name)}",
+            f"file_ending is {ending!r}, but none of the {len(pictures)} images in {folder.name}/ ends so: "
+            f"{printable(pictures[0].name)}",
             where=where,
             mend=f'write "file_ending": "{suffix}" into it',
         )
@@ -245,7 +246,7 @@ def _other_ending(paths: list[Path], ending: str, root: Path) -> Finding:
         else f"{len(paths)} files: {', '.join(shown(p, root) for p in paths[:3])}{' …' * (len(paths) > 3)}"
     )
     what = f"not ending in {ending}, as `file_ending` in dataset.json says: left out"
-    mend = "nothing needs to be done if they are no images to learn from; or correct `file_ending` in `dataset.json`, and export all images alike"
+    mend = "nothing needs to be done if they are no images to learn from; or export all images alike, as `file_ending` says"
     return Finding("warning", "file-ending", where, what, mend, files=tuple(shown(path, root) for path in paths))
 
 

@@ -158,8 +158,8 @@ def _check_meeting(kind: str, index: _Index, images: list[tuple[Names, Path]], r
     wanted = ", ".join(dict.fromkeys(repr(names[key]) for names, _ in images[:3] for key in index.keys[:1]))
     better = pattern_for([path for _, path in index.files], _ids(images), root)
     raise DatasetError(
-        f"{kind}: {index.pattern!r} finds {len(index.files)} files, but none of an image: {quoted([path], root)} as {as_read}, "
-        f"and the images are called {wanted} …",
+        f"{kind}: {index.pattern!r} finds {len(index.files)} files, but none of an image: "
+        f"{quoted([path], root)} as {as_read}, and the images are called {wanted} …",
         where=where,
         mend=f"write `{kind}: {in_yaml(better)}` into it"
         if better

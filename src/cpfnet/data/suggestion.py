@@ -18,10 +18,11 @@ _CASES_TRIED = 100
 _MOST = 3
 """Patterns for labels among which the user may have to choose."""
 _ROLES = {
-    "label": "mask masks seg segm segs segmentation segmentations label labels lbl lbls gt gts groundtruth truth annotation "
-    "annotations annot manual target targets",
+    "label": "mask masks seg segm segs segmentation segmentations label labels lbl lbls gt gts groundtruth truth "
+    "annotation annotations annot manual target targets",
     "roi": "roi rois fov",
-    "image": "image images img imgs im scan scans photo photos original originals orig input inputs raw picture pictures",
+    "image": "image images img imgs im scan scans photo photos original originals orig input inputs raw picture "
+    "pictures",
 }
 """What words in names say that a file is; the first role that is named counts: ``image_mask.png`` is a label."""
 _WORDS = {role: set(words.split()) for role, words in _ROLES.items()}
@@ -54,7 +55,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Patterns that pair files: of the images, of what may be the labels (best first), and of regions of interest or ""."""
+    """Patterns that pair files: the images', those that may be the labels' (best first), and regions' of interest or ""."""
 
     image: str
     labels: tuple[str, ...]
@@ -76,8 +77,8 @@ class Suggestion:
 def suggest(root: Path) -> Suggestion | None:
     """Patterns that pair images with labels below a folder; None where names tell nothing.
 
-    Names may begin or end with words that all share (``case1_image.png``, ``mask_7.png``), be the same in a folder a case
-    (``case1/image.png``), or be numbered anew for each patient.
+    Names may begin or end with words that all share (``case1_image.png``, ``mask_7.png``), be the same in a folder a
+    case (``case1/image.png``), or be numbered anew for each patient.
     """
     files = _files(root)
     groups = [group for group in _groups(files) if len(group.ids) > 1 or len(files) <= 4]
@@ -173,7 +174,7 @@ def _groups(files: Iterable[tuple[str, ...]]) -> Iterator[_Group]:
 
 
 def _affixes(stems: list[str]) -> list[tuple[str, str]]:
-    """Beginnings and ends, in whole words, that all names share; the least first. Of one name: those that say what it is."""
+    """Beginnings and ends, in whole words, that all names share, the least first; of one name: what says what it is."""
     start, end = _start(stems), _start([stem[::-1] for stem in stems])[::-1]
     found = re.match(rf".*{_SEPARATOR}|[^\W\d_]+(?=\d*$)", start), re.search(rf"{_SEPARATOR}.*$", end)
     if len(stems) == 1:

@@ -17,9 +17,9 @@ VOLUMES = (
     *(".npy", ".npz", ".mat", ".h5", ".hdf5"),
 )  # fmt: skip
 PICTURES = (
-    *(".webp", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jxl", ".jxr", ".heic", ".heif", ".avif", ".tga", ".psd", ".xcf"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".czi", ".lif", ".nd2", ".oib", ".vsi"),
-    *(".dng", ".cr2", ".nef", ".arw", ".svg", ".eps"),
+    *(".webp", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jxl", ".jxr", ".heic", ".heif", ".avif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd", ".xcf", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
+    *(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".czi", ".lif", ".nd2", ".oib", ".vsi"),
 )  # fmt: skip
 KIND = "unread-format"
 _LOOKED_INTO = 10_000
@@ -56,7 +56,7 @@ def bare(path: Path) -> str:
 
 
 def unread_in(folder: Path, stems: Collection[str] = ()) -> list[Path]:
-    """Such files in a folder, in natural order; and files of any other suffix, but an image's, that are called as one of ``stems``."""
+    """Such files in a folder, in natural order; and others that are no images, called as one of ``stems``."""
     return _only_firsts(
         entry
         for entry in folder.iterdir()

@@ -103,7 +103,7 @@ def item_of(case: Case, prediction: Path | Segmentation | None, probabilities: P
 
 
 def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[Item], list[str]]:
-    """Pair cases with the label maps in a folder and below: called as the case, or as its image from any folder above it (see `match`).
+    """Pair cases with the label maps in a folder and below, called as the case or as its image (see `match`).
 
     A folder ``probabilities`` inside, as `predict` writes it, is used for AUC; its folders of pictures are passed over.
 
@@ -175,9 +175,7 @@ def _by_name(folder: Path, passing: Sequence[str] = ()) -> dict[Name, list[Path]
 def _seen(folder: Path, masks: dict[Name, list[Path]]) -> str:
     """What lies in a folder of predictions, the first few."""
     files = [path for paths in masks.values() for path in paths] + unread_below(folder)
-    return (
-        f"{', '.join(shown(path, folder) for path in files[:5])}{' …' * (len(files) > 5)}" if files else "no image file"
-    )
+    return f"{', '.join(shown(path, folder) for path in files[:5])}{' …' * (len(files) > 5)}" if files else "no image"
 
 
 def _unclear(

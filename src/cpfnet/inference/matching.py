@@ -45,10 +45,10 @@ class Match:
 def match(cases: Sequence[Case], files: Collection[Name], scored: Collection[str] = ()) -> Match:
     """Give each file to one case at most, and each case one file at most.
 
-    A file means the cases that it is called as: (1) exactly as the id; (2) as the id but for capitals, or folders in place of
-    underscores; (3) exactly as the image, with as many of its folders as the file has; (4) likewise but for capitals; (5) as a folder
-    above a DICOM series. The first of these that is true of any case decides. A file that means several cases counts for none; a case
-    takes the file that means it most exactly.
+    A file means the cases that it is called as: (1) exactly as the id; (2) as the id but for capitals, or with folders in
+    place of underscores; (3) exactly as the image, with as many of its folders as the file has; (4) likewise but for
+    capitals; (5) as a folder above a DICOM series. The first of these that is true of any case decides. A file that means
+    several cases counts for none; a case takes the file that means it most exactly.
 
     Args:
         cases: all of the dataset, not only those to be scored: a file that means another case is not free.
@@ -93,7 +93,7 @@ def name_of(inside: Path) -> Name:
 
 
 def places(case: Case) -> Iterator[Name]:
-    """The parts of the path that a case's prediction may be called after, the whole path; a series among others has its digest."""
+    """Paths that a case's prediction may be called after the end of, in parts; a series among others has its digest."""
     image = case.images[0].absolute()
     if is_reference(image):
         folder = image.parent
