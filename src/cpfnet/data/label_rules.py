@@ -16,6 +16,7 @@ from cpfnet.data.meaning import MOST_VALUES, meaning_of, shaded, values_in
 from cpfnet.data.mending import Mending
 from cpfnet.data.rules import FOLDS
 from cpfnet.data.soft_rules import between_colours, between_greys
+from cpfnet.formats.files import JPEG_SUFFIXES
 from cpfnet.label_values import shade
 from cpfnet.labels import brightness, near, number_of, printed
 from cpfnet.planning import LabelClass, Labels
@@ -69,7 +70,7 @@ def _nonsense(content: Content, mending: Mending, case: Case) -> Finding | None:
         mend = f"round the values in `{where}` to whole numbers, and save it as integers; or {mending.drop(case)}"
         return Finding("error", "label-values", where, what, mend, case.id)
     what = f"holds {content.distinct} different values" + (f", such as {fractions[0]:g}" if fractions else "")
-    lossy = content.path.suffix.lower() in (".jpg", ".jpeg")
+    lossy = content.path.suffix.lower() in JPEG_SUFFIXES
     what += ": classes do not survive a lossy format (JPEG)" if lossy else ": an image, not a label?"
     kind = "without loss, " if lossy else ""
     mend = f"export `{where}` again, {kind}with one integer for each class; or {mending.drop(case)}"
