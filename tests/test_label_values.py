@@ -22,7 +22,7 @@ from cpfnet.image import Image
 from cpfnet.label_values import black_and_white, inside, main_values, settled
 from cpfnet.labels import encode, integers, pack
 from cpfnet.planning import LabelClass, Labels
-from tests.data import blobs, make_images_dataset, make_volumes_dataset
+from tests.data import blobs, make_images_dataset, make_volumes_dataset, write_raster
 
 VESSEL = Labels(classes=(LabelClass(name="vessel", values=(255,)),))
 
@@ -365,3 +365,26 @@ def test_nothing_drawn_at_all_is_an_error_of_both(tmp_path: Path) -> None:
 def test_an_image_without_source_is_settled_too() -> None:
     label = settled(Image(np.array([[[0.99999994, 2.0]]], np.float32)))
     np.testing.assert_array_equal(label.array, [[[1, 2]]])
+
+
+def test_a_region_of_interest_in_two_colours(tmp_path: Path) -> None:
+    plain = make_images_dataset(tmp_path / "plain", cases=5, size=(32, 36), roi=True)
+    root = make_images_dataset(tmp_path / "set", cases=5, size=(32, 36), roi=True)
+    for path in (root / "roi").iterdir():
+        gif(path.with_suffix(".gif"), np.array(Pillow.open(path)) > 0, (4, 2, 4), (252, 254, 252))
+        path.unlink()
+    findings = check(root)
+    assert {f.severity for f in findings} == {"note"}
+    assert "taken as outside" in findings[0].what
+    for path in (plain / "masks").iterdir():
+        moved = np.roll(np.array(Pillow.open(path)), 5, axis=1)
+        write_raster(tmp_path / "predictions" / path.name, moved)
+    found, expected = (
+        [row["dice"] for row in cpfnet.evaluate(one, tmp_path / "predictions", say=lambda _: None).rows]
+        for one in (root, plain)
+    )
+    assert found == expected
+    cpfnet.convert(root, tmp_path / "raw", to="csv", say=lambda _: None)
+    for path in sorted((tmp_path / "raw/roi").iterdir()):
+        (original,) = (plain / "roi").glob(f"{path.name.split('.')[0]}.*")
+        np.testing.assert_array_equal(np.array(Pillow.open(path)) > 0, np.array(Pillow.open(original)) > 0)
