@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpfnet.errors import WeightsError
-from cpfnet.network import zoo
+from cpfnet.errors import CpfnetError, WeightsError
+from cpfnet.network import store, zoo
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.weights import fit_stem, import_official, load_imagenet, read_state_dict
+from cpfnet.training import checkpoint
 
 State = dict[str, torch.Tensor]
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.num_batches_tracked": torch.tensor(7)}
@@ -58,7 +61,7 @@ def test_wrapping_and_prefix_are_taken_off(write: Callable, prefix: str, wrapped
         (b"\n  <html>login</html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b"just some text, long enough to look at", "no weight file"),
-        (b"\x80\x02 broken pickle", "damaged or cut off"),
+        (b"\x80\x02 broken pickle", "more than tensors, or is damaged"),
         (b"PK\x03\x04 broken zip", "damaged or cut off"),
         (b"\xff\x00\x00\x00\x00\x00\x00\x00{broken", "damaged or cut off"),
     ],
@@ -91,11 +94,37 @@ def test_what_is_not_there_is_an_error(tmp_path: Path) -> None:
         read_state_dict(tmp_path)
 
 
-@pytest.mark.parametrize("write", [torch.save, write_old])
-def test_code_in_a_file_is_not_run(write: Callable, tmp_path: Path) -> None:
-    write({"state_dict": TENSORS, "args": Namespace(lr=0.1)}, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match="more than tensors"):
-        read_state_dict(tmp_path / "w.pth")
+class Evil:
+    """Unpickled, it makes a folder."""
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("evil",)
+
+
+def plain_pickle(content: object, path: Path, protocol: int = 2) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+@pytest.mark.parametrize(
+    "write", [torch.save, write_old, *(partial(plain_pickle, protocol=protocol) for protocol in range(6))]
+)
+@pytest.mark.parametrize(
+    "content", [Evil(), {"a": Evil()}, {"state_dict": TENSORS, "args": Namespace(lr=0.1)}, torch.nn.Linear(2, 2)]
+)
+def test_code_in_a_file_is_not_run_nor_is_it_recommended(
+    write: Callable, content: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "w.pth"
+    write(content, path)
+    for read in (read_state_dict, store.import_file, partial(load_imagenet, CPFNet(3, 2)), checkpoint.load):
+        with pytest.raises(
+            CpfnetError, match=r"w\.pth: (is no checkpoint of cpfnet: )?(holds more than|is no weight)"
+        ) as caught:
+            read(path)
+        said = str(caught.value) + "".join(str(one.message) for one in recwarn)
+        assert not re.search("weights.only|succeed|arbitrary|WeightsUnpickler", said, re.IGNORECASE)
+    assert not (tmp_path / "evil").exists()
 
 
 @pytest.mark.parametrize(

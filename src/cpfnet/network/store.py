@@ -223,7 +223,11 @@ def import_file(path: Path | str) -> Path:
         mend = f"give a file that ends in {', '.join(SUFFIXES)}"
         raise WeightsError(f"unknown kind of weight file {source.suffix!r}", where=source, mend=mend)
     if problem := _problem(source):
-        raise WeightsError(problem, where=source, mend=f"give the file from {DEFAULT.url}, as it was fetched")
+        raise WeightsError(
+            problem,
+            where=source,
+            mend=f"give the file from {DEFAULT.url}, as it was fetched, or the tensors alone as .safetensors",
+        )
     digest = f"-{sha256(source)[:8]}"
     target = cache_folder() / f"{source.stem.removesuffix(digest)}{digest}{source.suffix}"
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from cpfnet.errors import WeightsError
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import WIDTH, ResNet34Encoder
+from cpfnet.network.unpickle import load_tensors
 
 State = dict[str, Tensor]
 
@@ -53,18 +53,10 @@ def read_state_dict(path: Path | str) -> State:
         else:
             if kind == "torch ZIP file":
                 _refuse_compressed(path, size)
-            with path.open("rb") as file, warnings.catch_warnings():  # given a path, torch goes by its suffix
-                warnings.simplefilter("ignore")  # of pickle protocols; what matters is raised
-                content = torch.load(file, map_location="cpu", weights_only=True)
+            content = load_tensors(path)
     except WeightsError:
         raise
     except Exception as error:  # damaged bytes raise nearly anything
-        if "Unsupported global" in str(error):
-            raise WeightsError(
-                "holds more than tensors; reading it would run code from the file",
-                where=path,
-                mend="if you trust its source, load it where it was made and save `model.state_dict()` alone",
-            ) from None
         raise WeightsError(
             f"damaged or cut off ({size:,} bytes, {kind}): {_first_line(error)}", where=path, mend="fetch it again"
         ) from None
