@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cpfnet.errors import CpfnetError, OutputError, WeightsError
+from cpfnet.files import sha256
 from cpfnet.model import Fitted, FittedChannel, Model, untrained
 from cpfnet.network import zoo
 from cpfnet.planning import (
@@ -151,6 +152,16 @@ def test_a_missing_part_is_named(model, tmp_path, name):
 def test_damaged_weights_are_refused(model, tmp_path, damage):
     file = model.save(tmp_path) / "weights.safetensors"
     file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(WeightsError, match=r"weights\.safetensors: are damaged"):
+        Model.load(tmp_path)
+
+
+def test_what_is_no_weight_file_is_refused_even_if_its_hash_fits(model, tmp_path):
+    file = model.save(tmp_path) / "weights.safetensors"
+    old = sha256(file)
+    file.write_bytes(b"<html>")
+    fitted = tmp_path / "fitted.yaml"
+    fitted.write_text(fitted.read_text().replace(old, sha256(file)))
     with pytest.raises(WeightsError, match=r"weights\.safetensors: cannot be read"):
         Model.load(tmp_path).network()
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cpfnet.telemetry import switch_off
+
+switch_off()  # before anything imports a runtime
+
 __version__ = "0.1.0"
 
 _HOME = {

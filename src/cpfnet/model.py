@@ -2,27 +2,33 @@
 
     plan.yaml            as approved before training
     weights.safetensors  no code runs when it loads
-    fitted.yaml          what training found: the data it was fitted for, temperature, threshold …
+    fitted.yaml          what training found: the data it was fitted for, temperature, threshold …; and the hashes of both others
     metrics.json         validation scores
     card.md              the same for people
+    .new/                only where saving was cut short: the whole new Model, of which some files were moved already
 
-A Model is self-contained: it moves between machines without its training data.
+A Model is self-contained: it moves between machines without its training data. What belongs to another Model is refused.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
+import shutil
+import stat
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
-from cpfnet.errors import CpfnetError, WeightsError, telling_what_lacks
+from cpfnet.errors import CpfnetError, OutputError, WeightsError, telling_what_lacks
 from cpfnet.files import replacing, sha256
 from cpfnet.planning import Count, Fraction, NotNegative, Plan, Positive, Strict, content_hash, one_or_several
-from cpfnet.settings import load_yaml, plain, read_yaml, write_yaml
+from cpfnet.settings import load_yaml, plain, read_yaml, validate, write_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -63,12 +69,15 @@ class Fitted(Strict):
     """What training found; `predict` refuses inputs outside it."""
 
     plan_hash: str = Field(description="of the plan.yaml beside this file")
+    weights_hash: str = Field("", description="SHA-256 of the weights.safetensors beside this file")
     cases: Count = Field(description="training cases")
     epochs: int = Field(ge=0, description="epochs behind these weights")
     channels: tuple[FittedChannel, ...]
     spacing_low: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
     spacing_high: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
-    validation_dice: float | None = Field(None, description="mean over validation cases and classes, at threshold 0.5")
+    validation_dice: Fraction | None = Field(
+        None, description="mean over validation cases and classes, at threshold 0.5"
+    )
     temperature: Positive = Field(1.0, description="probabilities are those of the logits divided by this")
     threshold: tuple[Fraction, ...] = Field(
         (0.5,),
@@ -89,7 +98,50 @@ class Fitted(Strict):
 MM3, GRID_PIXELS = "mm³", "pixels of the network's grid"
 """Units of `Model.min_component_size`."""
 
-PARTS = ("plan.yaml", "fitted.yaml", "weights.safetensors")
+
+class _Scored(BaseModel):
+    """Of the best epoch."""
+
+    model_config = ConfigDict(strict=True)
+
+    dice: FiniteFloat | None = None
+    classes: dict[str, FiniteFloat | None] = {}
+    cases: dict[str, Any] = {}
+
+
+class _Cases(BaseModel):
+    """Their ids."""
+
+    model_config = ConfigDict(strict=True)
+
+    train: list[str] = []
+    validation: list[str] = []
+
+
+class _Metrics(BaseModel):
+    """What ``metrics.json`` must be like where it is used; more may stand in it."""
+
+    model_config = ConfigDict(strict=True)
+
+    validation: _Scored = _Scored()
+    cases: _Cases = _Cases()
+    history: list[dict[str, float | None]] = []
+    fitting: dict[str, str] = {}
+    calibration: dict[str, Any] = {}
+
+
+PLAN, FITTED, WEIGHTS, METRICS, CARD = "plan.yaml", "fitted.yaml", "weights.safetensors", "metrics.json", "card.md"
+PARTS = (PLAN, FITTED, WEIGHTS)
+_NEW = ".new"
+_LARGEST = 2**26  # bytes of metrics.json: a hundred thousand cases and a thousand epochs take a third of it
+_DEEPEST = 32  # lists and mappings within one another, in metrics.json
+_AGAIN = "copy the Model folder again, all files of one training"
+
+
+def _part(folder: Path, name: str) -> Path:
+    """Where a part of the Model in a folder lies: what saving was about to move counts before what it was to replace."""
+    new = folder / _NEW / name
+    return new if new.is_file() else folder / name
 
 
 def untrained(plan: Plan) -> torch.nn.Module:
@@ -110,7 +162,7 @@ def untrained(plan: Plan) -> torch.nn.Module:
 
 def is_model(folder: Path) -> bool:
     """Does this look like a Model folder, whole or not? `Model.load` says what is missing."""
-    return any((folder / name).is_file() for name in PARTS[1:])
+    return any(_part(folder, name).is_file() for name in PARTS[1:])
 
 
 @dataclass
@@ -120,7 +172,7 @@ class Model:
     Attributes:
         plan: as approved.
         fitted: what training found.
-        state: the network's state dict; None until `network` reads it from ``folder``.
+        state: the network's state dict; None: that in ``folder``.
         metrics: validation scores, any JSON.
         folder: where it was loaded from or saved to.
     """
@@ -133,21 +185,26 @@ class Model:
 
     @classmethod
     def load(cls, folder: Path | str) -> Model:
-        """Read a Model folder; the weights are read when `network` is called.
+        """Read a Model folder; the weights are compared with their hash, and read when `network` is called.
 
         Raises:
-            CpfnetError: not a Model folder, or its plan was edited after training.
+            CpfnetError: not a Model folder; its plan was edited after training; a file is damaged or holds what cannot be.
+            WeightsError: the weights are damaged, or those of another training.
         """
         folder = Path(folder)
-        missing = [name for name in PARTS if not (folder / name).is_file()]
+        try:
+            missing = [name for name in PARTS if not _part(folder, name).is_file()]
+        except OSError as error:
+            mend = "give the path of a Model folder that you may read"
+            raise CpfnetError(f"cannot be read: {error.strerror}", where=folder, mend=mend) from None
         if missing:
             raise CpfnetError(
                 f"is not a Model folder: {', '.join(missing)} missing" if folder.is_dir() else "no such folder",
                 where=folder,
                 mend="give the folder that `cpfnet train … -o MODEL` wrote",
             )
-        where = folder / "plan.yaml"
-        plan, fitted = Plan.load(where), read_yaml(Fitted, folder / "fitted.yaml")
+        where = _part(folder, PLAN)
+        plan, fitted = Plan.load(where), read_yaml(Fitted, _part(folder, FITTED))
         # Of what the file says, not of the Plan: a later version may know more keys, with defaults.
         if content_hash(plain(load_yaml(where), where)) != fitted.plan_hash:
             raise CpfnetError(
@@ -155,22 +212,10 @@ class Model:
                 where=where,
                 mend="restore the file; to change settings, train again with --plan or --set",
             )
-        for name in ("threshold", "min_component_size"):
-            given, classes = len(getattr(fitted, name)), len(plan.labels.classes)
-            if given not in (1, classes):
-                raise CpfnetError(
-                    f"{given} values for {name}, and the plan has {classes} class{'es' * (classes != 1)}: one for all, or one each",
-                    where=folder / "fitted.yaml",
-                    mend="restore the file",
-                )
-        metrics = folder / "metrics.json"
-        try:
-            scores = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
-        except (ValueError, RecursionError) as error:
-            raise CpfnetError(
-                f"is not valid JSON: {error}", where=metrics, mend="restore the file, or delete it"
-            ) from None
-        return cls(plan, fitted, metrics=scores, folder=folder)
+        _check_fitted(fitted, plan, _part(folder, FITTED))
+        model = cls(plan, fitted, metrics=_read_metrics(_part(folder, METRICS)), folder=folder)
+        model._check_weights()
+        return model
 
     @telling_what_lacks()
     def network(self) -> torch.nn.Module:
@@ -182,18 +227,14 @@ class Model:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        network = untrained(self.plan)
-        where = None if self.folder is None else self.folder / "weights.safetensors"
-        if self.state is None:
-            if where is None:
-                raise WeightsError("this Model has neither weights nor a folder to read them from")
+        network, given = untrained(self.plan), self.state
+        if given is None:
+            self._check_weights()  # another training may have ended in this folder since
             try:
-                self.state = load_file(where)
+                given = load_file(self.weights)
             except (SafetensorError, OSError) as error:
-                raise WeightsError(
-                    f"cannot be read: {error}", where=where, mend="copy the Model folder again"
-                ) from None
-        own, given = network.state_dict(), self.state
+                raise WeightsError(f"cannot be read: {error}", where=self.weights, mend=_AGAIN) from None
+        own = network.state_dict()
         wrong = sorted(k for k in {*own, *given} if k not in own or k not in given or own[k].shape != given[k].shape)
         if wrong:
             shown = ", ".join(f"{key:.80}" for key in wrong[:3]) + (
@@ -202,30 +243,44 @@ class Model:
             raise WeightsError(
                 f"do not fit network {self.plan.network.name!r} of the plan beside them: missing, alien or of another "
                 f"shape are {shown}",
-                where=where,
-                mend="copy the Model folder again, all files of one training",
+                where=self.weights if self.state is None else None,
+                mend=_AGAIN,
             )
         network.load_state_dict(given)
         return network.eval()
 
     @telling_what_lacks()
     def save(self, folder: Path | str) -> Path:
-        """Write the Model, each file whole or not at all; an earlier Model in ``folder`` is replaced.
+        """Write the Model; an earlier one in ``folder`` is replaced.
+
+        At whatever moment it is stopped, the folder holds the earlier Model or this one, whole.
 
         Raises:
-            OutputError: the folder cannot be written.
+            OutputError: the folder cannot be written; what was in it is still there.
         """
         folder = Path(folder)
-        with replacing(folder / "weights.safetensors", overwrite=True) as temporary:
-            temporary.write_bytes(self._serialized())
-        write_yaml(self.plan, folder / "plan.yaml")
-        self.fitted = self.fitted.model_copy(update={"plan_hash": self.plan.hash})
-        write_yaml(self.fitted, folder / "fitted.yaml")
-        metrics = json.dumps(self.metrics, indent=1, ensure_ascii=False) + "\n"
-        for name, text in (("metrics.json", metrics), ("card.md", self.card())):
-            with replacing(folder / name, overwrite=True) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        self.folder = folder
+        weights = self._serialized()
+        hashes = {"plan_hash": self.plan.hash, "weights_hash": hashlib.sha256(weights).hexdigest()}
+        fitted = self.fitted.model_copy(update=hashes)
+        texts = {METRICS: json.dumps(self.metrics, indent=1, ensure_ascii=False) + "\n", CARD: self.card()}
+        saving = folder / f".saving-{uuid.uuid4().hex[:8]}"
+        try:
+            with replacing(saving / WEIGHTS) as temporary:
+                temporary.write_bytes(weights)
+            write_yaml(self.plan, saving / PLAN)
+            write_yaml(fitted, saving / FITTED)
+            for name, text in texts.items():
+                with replacing(saving / name) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
+            _settle(folder)  # what an earlier saving, cut short, left
+            saving.rename(folder / _NEW)  # from here on the folder holds this Model
+            _settle(folder)
+        except (OSError, OutputError) as error:
+            what = error.what if isinstance(error, OutputError) else f"cannot be written: {error.strerror or error}"
+            raise OutputError(what, where=folder, mend="choose a folder you may write to, with free space") from None
+        finally:
+            shutil.rmtree(saving, ignore_errors=True)
+        self.fitted, self.folder = fitted, folder
         return folder
 
     @property
@@ -243,26 +298,61 @@ class Model:
     def digest(self) -> str:
         """SHA-256 over plan, weights and what was fitted: two Models with the same one give the same masks.
 
+        The same in memory and in whatever folder it is saved to.
+
         Raises:
             WeightsError: the weights cannot be read.
         """
-        parts = (self.plan.hash, self._weights_hash(), content_hash(self.fitted.model_dump(mode="json")))
-        return content_hash(parts)
+        fitted = self.fitted.model_dump(mode="json", exclude={"plan_hash", "weights_hash"})  # known once it is saved
+        return content_hash((self.plan.hash, self.weights_hash, content_hash(fitted)))
 
-    def _weights_hash(self) -> str:
-        """SHA-256 of ``weights.safetensors``, as it lies in the folder or would be written."""
-        if self.state is None and self.folder is not None:
-            return sha256(self.folder / "weights.safetensors")
-        return hashlib.sha256(self._serialized()).hexdigest()
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of ``weights.safetensors``, as it lies in the folder or would be written.
+
+        Raises:
+            WeightsError: the file cannot be read.
+        """
+        if self.state is not None:
+            return hashlib.sha256(self._serialized()).hexdigest()
+        try:
+            return sha256(self.weights)
+        except OSError as error:
+            raise WeightsError(f"cannot be read: {error.strerror}", where=self.weights, mend=_AGAIN) from None
+
+    @property
+    def weights(self) -> Path:
+        """The file with the weights.
+
+        Raises:
+            WeightsError: the Model lies in no folder.
+        """
+        if self.folder is None:
+            raise WeightsError("this Model has neither weights nor a folder to read them from")
+        return _part(self.folder, WEIGHTS)
+
+    def _check_weights(self) -> None:
+        """Make sure that the file holds the weights that all else was fitted with.
+
+        Raises:
+            WeightsError: it does not.
+        """
+        if self.weights_hash == self.fitted.weights_hash:
+            return
+        what = "are damaged, or those of another training: fitted.yaml beside them says that their SHA-256 begins with "
+        what += f"{self.fitted.weights_hash[:8]}, and it is {self.weights_hash[:8]}"
+        if not self.fitted.weights_hash:
+            what = "may be of any training: fitted.yaml beside them has no weights_hash, as an earlier version wrote it"
+        raise WeightsError(what, where=self.weights, mend=f"{_AGAIN}; or train again")
 
     def _serialized(self) -> bytes:
+        """``weights.safetensors``, byte for byte the same however often it is read and written."""
+        if self.state is None:
+            self._check_weights()
+            return self.weights.read_bytes()
         from safetensors.torch import save as serialize
 
-        if self.state is None:
-            self.network()
-        assert self.state is not None  # network() has read it, or raised
-        state = {key: value.detach().cpu().contiguous().clone() for key, value in self.state.items()}
-        return serialize(state, metadata={"plan": self.plan.hash})
+        return serialize({key: value.detach().cpu().contiguous().clone() for key, value in self.state.items()})
 
     def card(self) -> str:
         """The Model in words: what it is for, what it was fitted on, how well it did, what it is not for."""
@@ -318,3 +408,64 @@ Plan: `{plan.hash[:16]}`
                 f"- smallest connected component kept, {self.component_unit}: {each(self.min_component_size)}",
             )
         )
+
+
+def _check_fitted(fitted: Fitted, plan: Plan, where: Path) -> None:
+    """Refuse what was fitted for another plan.
+
+    Raises:
+        CpfnetError: not as many values as the plan has classes, or other channels.
+    """
+    for name in ("threshold", "min_component_size"):
+        given, classes = len(getattr(fitted, name)), len(plan.labels.classes)
+        if given not in (1, classes):
+            raise CpfnetError(
+                f"{given} values for {name}, and the plan has {classes} class{'es' * (classes != 1)}: one for all, or one each",
+                where=where,
+                mend="restore the file",
+            )
+    names, planned = ([channel.name for channel in channels] for channels in (fitted.channels, plan.channels))
+    if names != planned:
+        raise CpfnetError(
+            f"channels {', '.join(names) or 'none'}, and the plan has {', '.join(planned)}",
+            where=where,
+            mend="restore the file",
+        )
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    """``metrics.json``, empty where there is none.
+
+    Raises:
+        CpfnetError: not JSON, far too large, or what is used of it has other types.
+    """
+    mend = "restore the file from the training's folder; masks do not depend on it"
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CpfnetError("is no file", where=path, mend=mend)
+        if status.st_size > _LARGEST:
+            raise CpfnetError(f"holds {status.st_size} bytes; scores take up to {_LARGEST}", where=path, mend=mend)
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise CpfnetError(f"cannot be read: {error.strerror}", where=path, mend=mend) from None
+    except (ValueError, RecursionError) as error:
+        raise CpfnetError(f"is not valid JSON: {error}", where=path, mend=mend) from None
+    brackets = re.sub(r'"(?:[^"\\]|\\.)*"|[^][{}"]+', "", text)
+    if max(itertools.accumulate(1 if one in "[{" else -1 for one in brackets), default=0) > _DEEPEST:
+        raise CpfnetError(f"is nested more than {_DEEPEST} deep", where=path, mend=mend)
+    validate(_Metrics, found, where=str(path))
+    return found
+
+
+def _settle(folder: Path) -> None:
+    """Move the files of a Model that was saved into their places."""
+    new = folder / _NEW
+    if new.is_dir():
+        for file in list(new.iterdir()):
+            file.replace(folder / file.name)
+        new.rmdir()

@@ -20,6 +20,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=2**16)]
 
 
 COLOURS = 0x1000000
@@ -267,10 +268,10 @@ class Spatial(Strict):
     spacing: tuple[Positive, Positive, Positive] | None = Field(
         None, description="mm (depth, height, width) to resample to; null keeps the grid"
     )
-    size: tuple[Count, Count] | None = Field(
+    size: tuple[Pixels, Pixels] | None = Field(
         None, description="images without mm: (height, width) to resize to; null keeps the grid"
     )
-    longest: Count | None = Field(
+    longest: Pixels | None = Field(
         None,
         description="images without mm: pixels that the longer side gets, the other in proportion; or size, or neither",
     )

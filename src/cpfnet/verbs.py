@@ -424,11 +424,13 @@ def export(
     match to:
         case "onnx":
             if place is None:
-                return convert.prepared(one)
+                return convert.prepared(one, say=say)
             convert.write_onnx(one, place, overwrite=overwrite)
             return place
         case "openvino":
-            return convert.write_openvino(one, place or exports.folder(one) / "network.xml", overwrite=overwrite)
+            return convert.write_openvino(
+                one, place or exports.folder(one) / "network.xml", overwrite=overwrite, say=say
+            )
         case "openvino-int8":
             from cpfnet.data.dataset import load
             from cpfnet.inference.quantise import quantise

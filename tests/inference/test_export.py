@@ -82,6 +82,19 @@ def image(model, *size, seed=0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(size[0], model.plan.in_channels, *size[1:])).astype(np.float32)
 
 
+def other_graph(graph) -> bytes:
+    """The same graph with other weights, which every runtime runs."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(graph)
+    for tensor in model.graph.initializer:
+        value = numpy_helper.to_array(tensor)
+        if value.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(-2 * value, tensor.name))
+    return model.SerializeToString()
+
+
 @pytest.mark.slow
 class TestGraph:
     @pytest.mark.parametrize("name", ["onnx", "openvino"])
@@ -175,14 +188,50 @@ class TestGraph:
         expected = torch_backend(tiny, "cpu")(x)
         assert np.abs(found - expected).max() < 1e-4 * np.ptp(expected)
 
-    def test_a_damaged_graph_is_named(self, tiny, tmp_path):
+    @pytest.mark.parametrize("way", ["cut", "other weights", "renamed", "missing", "a folder"])
+    @pytest.mark.parametrize("torch", [True, False], ids=["with torch", "without torch"])
+    def test_a_graph_that_is_not_what_was_written_is_never_run(self, tiny, tmp_path, monkeypatch, way, torch):
+        """Made again, and said so, where torch is there; refused where it is not."""
         folder = shutil.copytree(tiny.folder, tmp_path / "model")
-        graph = folder / "exports" / "network.onnx"
-        graph.write_bytes(graph.read_bytes()[:1000])
-        for name in ("onnx", "openvino"):
+        model, graph = Model.load(folder), folder / "exports" / "network.onnx"
+        choice.remember(model, exports.Choice(setting="another", backend="onnx", on="1 × 32×32 pixels", judged=()))
+        if way == "cut":
+            graph.write_bytes(graph.read_bytes()[:1000])
+        elif way == "other weights":
+            graph.write_bytes(other_graph(graph))
+        else:
+            graph.unlink() if way != "renamed" else graph.rename(graph.with_suffix(".bak"))
+            if way == "a folder":
+                graph.mkdir()
+        x = image(model, 1, 64, 64)
+        expected = torch_backend(model, "cpu")(x)
+        find_spec = convert.find_spec
+        if not torch:
+            monkeypatch.setattr(convert, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+        for name in ("onnx", "openvino") if way == "other weights" else ("onnx",):
+            said = []
+            if not torch or way == "a folder":
+                with pytest.raises(CpfnetError, match=r"is not the graph that was written|is a folder") as caught:
+                    backend_of(model, name, device="cpu", say=said.append)
+                assert str(graph) in str(caught.value)
+                continue
+            damaged = graph.read_bytes() if graph.exists() else b""
+            assert np.abs(backend_of(model, name, device="cpu", say=said.append)(x) - expected).max() < 1e-4 * np.ptp(
+                expected
+            )
+            assert graph.read_bytes() != damaged
+            assert [str(graph) in text and "made again from the weights" in text for text in said] == [True]
+            assert backend_of(model, name, device="cpu", say=pytest.fail)  # once
+            graph.write_bytes(damaged)
+        if torch and way != "a folder":
+            assert len(exports.written(model).choices) == 1  # the judgements of all machines stay
+
+    def test_a_graph_that_no_runtime_reads_is_named(self, tmp_path):
+        (tmp_path / "network.onnx").write_bytes(b"no graph")
+        for runtime in (convert.onnx_backend, convert.openvino_backend):
             with pytest.raises(NetworkError, match="cannot be run") as caught:
-                backend_of(Model.load(folder), name)
-            assert str(graph) in str(caught.value)
+                runtime(tmp_path / "network.onnx")
+            assert str(tmp_path / "network.onnx") in str(caught.value)
 
 
 def test_a_network_that_cannot_be_exported_says_so_and_leaves_nothing(tmp_path):

@@ -76,6 +76,21 @@ def test_what_is_not_good_enough_is_refused_with_the_figures_and_not_kept(spotti
     assert sorted(p.name for p in (spotting.folder / "exports").iterdir()) == ["network.onnx", "record.yaml"]
 
 
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_graph_that_is_not_what_was_written_is_not_run(spotting, tmp_path, suffix):
+    path = cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"), say=lambda text: None)
+    damaged, whole = path.with_suffix(suffix), path.with_suffix(suffix).read_bytes()
+    damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(NetworkError, match=rf"network-int8\{suffix} is not what was written") as caught:
+        backend_of(spotting, "openvino-int8")
+    assert "--to openvino-int8 --data" in caught.value.mend
+    assert "openvino-int8" not in choice.candidates(spotting)
+    damaged.write_bytes(whole)
+    assert "openvino-int8" in choice.candidates(spotting)
+    damaged.unlink()
+    assert "openvino-int8" not in choice.candidates(spotting)
+
+
 def test_the_graph_of_other_weights_is_not_run(spotting, tmp_path):
     cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"), say=lambda text: None)
     network = spotting.network()

@@ -107,7 +107,8 @@ class TestClaim:
         claim(folder, resume=True)  # killed before its first checkpoint
         images_plan().save(folder.plan)
         (tmp_path / "weights.safetensors").touch()  # its first Model comes before its first checkpoint
-        (tmp_path / ".4711-0123abcd-weights.safetensors").touch()  # half written when the power went
+        (tmp_path / ".saving-0123abcd").mkdir()  # half written when the power went
+        (tmp_path / ".saving-0123abcd" / "weights.safetensors").touch()
         claim(folder, resume=True)
         assert {p.name for p in tmp_path.iterdir()} == {".work", "weights.safetensors"}
         with pytest.raises(OutputError, match="--resume"):

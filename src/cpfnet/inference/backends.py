@@ -59,21 +59,24 @@ def backend_of(
         )
     match name:
         case "onnx":
-            return onnx_backend(prepared(model))
+            return onnx_backend(prepared(model, say=say))
         case "openvino":
-            return openvino_backend(prepared(model))
+            return openvino_backend(prepared(model, say=say))
         case "openvino-bf16":
-            graph = prepared(model)
+            graph = prepared(model, say=say)
             if not computes_bf16():
                 raise NetworkError("this CPU has no units for bf16", mend="choose --backend openvino")
             return openvino_backend(graph, "bf16")
         case "openvino-int8":
-            graph = prepared(model).with_name(exports.INT8)
+            graph = prepared(model, say=say).with_name(exports.INT8)
             found = exports.record(model)
             if found is None or found.int8 is None:  # a graph that lies there may be of earlier weights
+                damaged = " and ".join(exports.unlike(model))
                 raise NetworkError(
-                    "the network was not quantised",
-                    where=model.folder,
+                    f"{damaged} is not what was written: damaged, changed or missing"
+                    if damaged
+                    else "the network was not quantised",
+                    where=exports.folder(model) if damaged else model.folder,
                     mend="cpfnet export MODEL --to openvino-int8 --data DATASET makes it, from training cases",
                 )
             return openvino_backend(graph, "bf16" if computes_bf16() else "f32")
@@ -93,10 +96,15 @@ def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
         raise NetworkError(
             "neither OpenVINO nor ONNX Runtime nor PyTorch is installed", mend='pip install "cpfnet[runtime]"'
         )
-    if exports.record(model) is None:
+    damaged = exports.unlike(model)
+    if exports.GRAPH not in damaged and exports.record(model) is None:
         say(f"Preparing {model.folder} for this machine, once …")
     try:
-        prepared(model)
+        prepared(model, say=say)
+        if others := [name for name in damaged if name != exports.GRAPH]:
+            say(f"int8 is left out: {' and '.join(others)} in {exports.folder(model)} is not what was written")
+        if (name := known(model)) is not None:  # made again, the graph decides as it did
+            return make(name)
     except (NetworkError, OutputError) as error:
         if not has_torch:
             raise
@@ -106,7 +114,7 @@ def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
 
 
 def _small(model: Model) -> bool:
-    return model.folder is not None and (model.folder / "weights.safetensors").stat().st_size < SMALL
+    return model.weights.stat().st_size < SMALL
 
 
 def _may_have_cuda() -> bool:

@@ -153,7 +153,7 @@ def overlap(mask: np.ndarray, other: np.ndarray) -> float:
 
 def remember(model: Model, choice: Choice) -> None:
     """Keep a choice beside the Model; where that cannot be written, the next run chooses again."""
-    found = exports.record(model)
+    found = exports.written(model)
     if found is None:
         return
     others = tuple(one for one in found.choices if one.setting != choice.setting)

@@ -55,11 +55,13 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         CpfnetError: there is none, or it is of another version.
     """
-    # Read when Ray is imported: no usage statistics; none of its messages among ours; seconds, not minutes, to find that nobody is there.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Read when Ray is imported: none of its messages among ours; seconds, not minutes, to find that nobody is there.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "5")
+    if address is None and not os.environ.get("RAY_ADDRESS"):
+        # A cluster started here has one machine: without this, which is Ray's default elsewhere than on Linux, all of it listens to the network.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():  # by whoever called us

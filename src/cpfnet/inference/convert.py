@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 
 import cpfnet
 from cpfnet.errors import NetworkError, complaint
-from cpfnet.files import replacing, sha256
+from cpfnet.files import replacing
 from cpfnet.inference import exports
 from cpfnet.inference.exports import Record
 from cpfnet.inference.runtimes import installed, onnx_backend, openvino_backend
@@ -32,25 +32,36 @@ TOLERANCE = 1e-4
 """How far a graph's logits may lie from torch's, as a share of their range."""
 
 
-def prepared(model: Model) -> Path:
-    """The Model's graph, made beside it unless it is there.
+def prepared(model: Model, *, say: Callable[[str], None] = print) -> Path:
+    """The Model's graph, made beside it unless it is there and what was written.
+
+    Args:
+        model: in a folder.
+        say: told where a graph is not what was written.
 
     Raises:
         CpfnetError: the Model lies in no folder.
         OutputError: its folder cannot be written.
-        NetworkError: as `write_onnx`.
+        NetworkError: as `write_onnx`; it would have to be made, and PyTorch is not installed.
     """
     graph = exports.folder(model) / exports.GRAPH
     if exports.record(model) is None:
+        damaged = exports.GRAPH in exports.unlike(model)
+        what = "is not the graph that was written beside its Model: damaged, changed or missing"
         if find_spec("torch") is None:
             raise NetworkError(
-                "its network was not exported yet, and PyTorch, which that takes, is not installed",
-                where=model.folder,
+                f"{what if damaged else 'its network was not exported yet'}; and PyTorch, which making it takes, is not installed",
+                where=graph if damaged else model.folder,
                 mend="run  cpfnet export MODEL --to onnx  where it is, and copy the Model folder again",
             )
+        if damaged:
+            say(f"{graph} {what}; it is made again from the weights")
         difference = write_onnx(model, graph, overwrite=True)
-        weights = sha256(model.folder / "weights.safetensors")  # type: ignore[operator]  # it has a folder
-        exports.keep(model, Record(weights=weights, difference=difference))
+        digest = exports.hashes(model, exports.GRAPH)
+        found = exports.written(model)
+        if found is None:
+            found = Record(weights=model.weights_hash, graphs=digest, difference=difference)
+        exports.keep(model, found.model_copy(update={"graphs": found.graphs | digest, "difference": difference}))
     return graph
 
 
@@ -105,7 +116,7 @@ def write_onnx(model: Model, path: Path, *, overwrite: bool = False) -> float:
         return _difference(network, temporary, plan.in_channels, dims)
 
 
-def write_openvino(model: Model, path: Path, *, overwrite: bool = False) -> Path:
+def write_openvino(model: Model, path: Path, *, overwrite: bool = False, say: Callable[[str], None] = print) -> Path:
     """OpenVINO's own files, ``path`` (.xml) and the .bin beside it, float32; metadata as in `write_onnx`, under ``cpfnet``.
 
     Raises:
@@ -114,7 +125,7 @@ def write_openvino(model: Model, path: Path, *, overwrite: bool = False) -> Path
     """
     import openvino
 
-    graph = openvino.Core().read_model(prepared(model))
+    graph = openvino.Core().read_model(prepared(model, say=say))
     for key, value in described(model).items():
         graph.set_rt_info(value, ["cpfnet", key])
     return save_openvino(graph, path, overwrite=overwrite)

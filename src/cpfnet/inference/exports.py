@@ -2,15 +2,17 @@
 
     MODEL/exports/network.onnx       the fused network in float32, for any batch and size (`convert`)
     MODEL/exports/network-int8.xml   and .bin: the same in int8, for OpenVINO (`quantise`)
-    MODEL/exports/record.yaml        of which weights these are, and which backend was found fastest on which machine (`choice`)
+    MODEL/exports/record.yaml        of which weights these are, their hashes, and which backend was found fastest on which machine (`choice`)
 
-All of it can be made again from the weights: it may be deleted, and is ignored once the weights are others.
+All of it can be made again from the weights: it may be deleted, and is ignored once the weights are others. A graph that is not, byte for
+byte, what was written is never run.
 """
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -23,6 +25,7 @@ from cpfnet.settings import read_yaml, write_yaml
 FOLDER = "exports"
 GRAPH = "network.onnx"
 INT8 = "network-int8.xml"
+INT8_WEIGHTS = "network-int8.bin"
 RECORD = "record.yaml"
 
 
@@ -48,6 +51,9 @@ class Choice(Strict):
 
 class Record(Strict):
     weights: str = Field(description="SHA-256 of the weights.safetensors behind the graphs")
+    graphs: dict[Literal["network.onnx", "network-int8.xml", "network-int8.bin"], str] = Field(
+        description="file → SHA-256 of it"
+    )
     difference: float = Field(
         ge=0, description="largest difference of the graph's logits from torch's, as a share of their range"
     )
@@ -69,16 +75,48 @@ def folder(model: Model) -> Path:
 
 
 def record(model: Model) -> Record | None:
-    """What is known of the graphs beside the Model; None where there are none of its present weights."""
-    if model.folder is None:
+    """What is known of the graphs beside the Model that can be run: None without one of its present weights, ``int8`` None without that."""
+    found, damaged = written(model), unlike(model)
+    if found is None or GRAPH in damaged:
         return None
-    place = folder(model)
-    if not ((place / RECORD).is_file() and (place / GRAPH).is_file()):
+    whole = {INT8, INT8_WEIGHTS} <= found.graphs.keys() - set(damaged)
+    return found if whole else found.model_copy(update={"int8": None})
+
+
+def unlike(model: Model) -> list[str]:
+    """Files of the Model's present weights that are not what was written: damaged, changed or missing."""
+    found = written(model)
+    return (
+        []
+        if found is None
+        else [name for name, digest in found.graphs.items() if _hash(folder(model) / name) != digest]
+    )
+
+
+def written(model: Model) -> Record | None:
+    """The record as it stands; None where it is damaged, or of other weights."""
+    if model.folder is None or not (folder(model) / RECORD).is_file():
         return None
     with contextlib.suppress(CpfnetError):  # damaged, or of another version: it is made again
-        found = read_yaml(Record, place / RECORD)
-        if found.weights == sha256(model.folder / "weights.safetensors"):
+        found = read_yaml(Record, folder(model) / RECORD)
+        if found.weights == model.weights_hash and GRAPH in found.graphs:
             return found
+    return None
+
+
+def hashes(model: Model, *names: str) -> dict[str, str]:
+    """SHA-256 of files among the Model's exports, for the record.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    return {name: sha256(folder(model) / name) for name in names}
+
+
+def _hash(file: Path) -> str | None:
+    """None where it is no file that can be read."""
+    with contextlib.suppress(OSError):
+        return sha256(file) if file.is_file() else None
     return None
 
 

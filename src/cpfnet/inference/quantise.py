@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-import os
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
@@ -67,7 +66,7 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
     """
     nncf, openvino = _libraries()
     training, validation = (_named(dataset, model, part) for part in ("train", "validation"))
-    graph = prepared(model)
+    graph = prepared(model, say=say)
     exact = openvino_backend(graph)
     pieces = _pieces(exact, model, training, progress=progress)
     network = openvino.Core().read_model(graph)
@@ -118,11 +117,12 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
                 for suffix in (".bin", ".xml"):
                     with replacing(path.with_suffix(suffix), overwrite=True) as temporary:
                         temporary.write_bytes(trial.with_suffix(suffix).read_bytes())
-                found = exports.record(model)
+                found = exports.written(model)
                 assert found is not None  # prepared() wrote it
-                exports.keep(
-                    model, found.model_copy(update={"int8": judged, "choices": ()})
-                )  # each machine chooses anew
+                graphs = found.graphs | exports.hashes(model, exports.INT8, exports.INT8_WEIGHTS)
+                exports.keep(  # each machine chooses anew
+                    model, found.model_copy(update={"graphs": graphs, "int8": judged, "choices": ()})
+                )
                 return path
     raise NetworkError(
         f"int8 is not good enough for this Model: {figures}", where=model.folder, mend="predict with --backend auto"
@@ -130,7 +130,6 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
 
 
 def _libraries() -> tuple[Any, Any]:
-    os.environ.setdefault("NNCF_CI", "1")  # else NNCF tells its makers of every use, unasked
     try:
         import nncf
         import openvino

@@ -82,4 +82,4 @@ def _missing(name: str, extra: str) -> NetworkError:
 
 
 def _damaged(graph: Path, error: Exception) -> NetworkError:
-    return NetworkError(f"cannot be run: {error}", where=graph, mend="delete it: it is made again from the weights")
+    return NetworkError(f"cannot be run: {error}", where=graph, mend="make it again: cpfnet export MODEL --to onnx")

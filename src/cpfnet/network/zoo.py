@@ -23,7 +23,7 @@ from monai.networks.nets.flexible_unet import FlexibleUNet
 from monai.networks.nets.segresnet import SegResNet
 from torch import Tensor, nn
 
-from cpfnet.errors import NetworkError
+from cpfnet.errors import CpfnetError, NetworkError, complaint
 from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments
 from cpfnet.network.blocks import at_size
 from cpfnet.network.cpfnet import CPFNet
@@ -146,7 +146,13 @@ def build(
             + (f"its options are {', '.join(accepted)}" if accepted else "it has no options"),
         )
     known = {key: value for key, value in (hints or {}).items() if key in accepted}
-    network = builder(in_channels, classes, spatial_dims=spatial_dims, **known | options)
+    try:
+        network = builder(in_channels, classes, spatial_dims=spatial_dims, **known | options)
+    except (CpfnetError, ImportError):
+        raise
+    except Exception as error:  # whatever a library says to values that cannot be
+        said = f"{name} cannot be built with its options: {complaint(error)}"
+        raise NetworkError(said, mend="correct network.options") from error
     for attribute, value in (("in_channels", in_channels), ("classes", classes), ("spatial_dims", spatial_dims)):
         setattr(network, attribute, value)  # a user's own need not know them
     return network

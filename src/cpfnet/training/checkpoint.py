@@ -10,12 +10,14 @@ out/                  the best Model so far
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cpfnet.errors import OutputError, TrainingError
+from cpfnet.errors import OutputError, TrainingError, WeightsError
+from cpfnet.network.unpickle import MORE, load_tensors
 from cpfnet.planning import Plan
 from cpfnet.settings import validate
 from cpfnet.training.cache import disk_error
@@ -65,8 +67,8 @@ class RunFolder:
             OutputError: it cannot be made or written.
         """
         try:
-            for half in self.out.glob(".*-weights.safetensors"):  # of a Model that was being written at a sudden end
-                half.unlink()
+            for half in self.out.glob(".saving-*"):  # a Model that was being written at a sudden end
+                shutil.rmtree(half)
             self.work.mkdir(parents=True, exist_ok=True)
             (self.work / ".writable").touch()
             (self.work / ".writable").unlink()
@@ -104,13 +106,13 @@ def load(path: Path) -> dict[str, Any]:
         TrainingError: damaged, or another version's.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except OSError as error:
         raise TrainingError(f"cannot be read: {error.strerror}", where=path, mend="make it readable") from None
-    except Exception as error:  # damaged bytes make torch's reader raise anything
-        raise TrainingError(
-            f"is damaged, or no checkpoint ({type(error).__name__})", where=path, mend="start again in another folder"
-        ) from None
+    except WeightsError as error:
+        what = "is damaged, or no checkpoint of cpfnet" if error.what != MORE else f"is no checkpoint of cpfnet: {MORE}"
+        mend = "put back the file that the run wrote, or start again in another folder"
+        raise TrainingError(what, where=path, mend=mend) from None
     if not isinstance(state, dict) or state.get("layout") != LAYOUT:
         raise TrainingError(
             "is not a checkpoint of this version of cpfnet",

@@ -1,0 +1,24 @@
+"""No dependency tells its makers of anything, or leaves their identifiers on this machine: scans are patients' data, and so is what is done with them.
+
+`cpfnet` calls this before it imports anything else, in every process: commands, their children, Ray's workers, MONAI bundles.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_SWITCHES = {
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime: uploads, a device id and a database below ~/.cache/Microsoft
+    "NNCF_CI": "1",  # NNCF: Google Analytics
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Environment variables, which the libraries read when they are imported and child processes inherit."""
+
+
+def switch_off() -> None:
+    """Switch off the telemetry of OpenVINO, ONNX Runtime, NNCF and Ray for this process and those it starts."""
+    os.environ.update(_SWITCHES)
+    # OpenVINO sends an event to Google Analytics when it is imported, unless this package is not there; it has no other switch.
+    if "openvino_telemetry" not in sys.modules:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
