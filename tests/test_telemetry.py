@@ -1,0 +1,157 @@
+"""No command, and nothing that it loads, tells anybody of anything, or writes where nobody looks: seen from below, by the calls to the kernel.
+
+A guard inside Python would not see what compiled libraries do; and some are silent where the variable CI is set, so it is not, here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.inference.test_quantise import bright_spots, spotting  # noqa: F401 (a fixture)
+
+TRACED = "connect,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")]
+
+COMMANDS = """
+import json, sys
+from cpfnet.cli import main
+from cpfnet.network import zoo
+from tests.inference.test_export import Tiny
+
+zoo.register("tiny", Tiny)
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["cpfnet", *command]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, command
+"""
+
+
+BUNDLE = """
+from monai.bundle import run
+import tests.inference.test_export as networks
+
+networks.zoo.register("tiny", networks.Tiny)
+run(config_file="bundle/configs/inference.json", bundle_root="bundle", dataset_dir="data/images/1.png")
+"""
+"""MONAI is loaded before cpfnet."""
+
+
+class Trace:
+    """What a child and its children did.
+
+    Attributes:
+        connections: lines of the trace with a peer that is not a socket of this machine.
+        written: files and folders that were made, or opened to be written.
+    """
+
+    def __init__(self, log: Path, work: Path):
+        lines = log.read_text(errors="replace").splitlines()
+        peers = [line for line in lines if re.search(r"sa_family=AF_(?!UNIX|NETLINK|UNSPEC)", line)]
+        own = re.compile(r'sin_addr=inet_addr\("127\.|inet_pton\(AF_INET6, "(::1|::ffff:127\.[\d.]+)"')
+        self.connections = [
+            line for line in peers if not own.search(line) or re.search(r"sin6?_port=htons\(53\)", line)
+        ]
+        # A call that others interrupt stands on two lines, and the first has no result.
+        made = [line for line in lines if not re.search(r"= -1 E\w+", line)]
+        made = [line for line in made if re.search(r" (mkdir|rename|link|symlink|creat)|O_WRONLY|O_RDWR|O_CREAT", line)]
+        names = [re.findall(r'"((?:[^"\\]|\\.)*)"', line)[-1] for line in made if '"' in line]
+        self.written = {Path(os.path.normpath(work / name)) for name in names}
+
+    def outside(self, *folders: Path) -> set[str]:
+        return {str(path) for path in self.written if not any(path.is_relative_to(folder) for folder in folders)}
+
+
+def traced(root: Path, *program: str) -> Trace:
+    """Run Python in ``root/work``, with an empty home and folder of temporary files, and without the variable that silences."""
+    for name in ("home", "tmp", "work"):
+        (root / name).mkdir(exist_ok=True)
+    unset = (
+        "CI",
+        "ORT_DISABLE_TELEMETRY",
+        "NNCF_CI",
+        "NNCF_DEV",
+        "PYTEST_CURRENT_TEST",
+        "XDG_CACHE_HOME",
+        "MPLCONFIGDIR",
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in unset and not name.startswith("RAY_")
+    }
+    environment |= {"HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-s", "4096", "-e", "signal=none", "-e", f"trace={TRACED}"]
+    command = [*strace, "-o", str(root / "log"), sys.executable, *program]
+    done = subprocess.run(command, cwd=root / "work", env=environment, capture_output=True, text=True)
+    if "ptrace" in done.stderr and "not permitted" in done.stderr:
+        pytest.skip("this machine lets nobody trace")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Trace(root / "log", root / "work")
+
+
+@pytest.fixture
+def root(tmp_path: Path, spotting) -> Path:  # noqa: F811
+    """A dataset and a Model, in the folder where commands run."""
+    (tmp_path / "work").mkdir()
+    bright_spots(tmp_path / "work" / "data")
+    shutil.move(spotting.folder, tmp_path / "work" / "model")
+    return tmp_path
+
+
+def test_the_commands_connect_to_nobody_and_write_only_where_they_should(root: Path) -> None:
+    options = [
+        "network.name=unet",
+        "network.options={widths: [4, 4, 8, 8, 8]}",
+        "network.weights=none",
+        "training.epochs=1",
+    ]
+    options += ["training.samples=4", "training.batch=2", "training.workers=1", "training.warmup=0"]
+    settings = [part for value in options for part in ("--set", value)]
+    backends = ("torch", "torch-bf16", "onnx", "openvino", "openvino-int8", "auto")
+    commands = [
+        ["doctor"],
+        ["check", "data"],
+        ["plan", "data", "-o", "plan.yaml", *settings],
+        ["train", "data", "-o", "trained", "--plan", "plan.yaml", "--device", "cpu"],
+        ["export", "model", "--to", "onnx"],
+        ["export", "model", "--to", "openvino", "-o", "vessels.xml"],
+        ["export", "model", "--to", "openvino-int8", "--data", "data"],
+        ["export", "model", "--to", "bundle", "-o", "bundle"],
+        *(["predict", "model", "data/images/0.png", "-o", name, "--backend", name, "--force"] for name in backends),
+        ["evaluate", "data", "model", "-o", "scores"],
+        ["evaluate", "data", "model", "-o", "others"],
+        ["compare", "scores", "others", "-o", "comparison"],
+        ["convert", "data", "-o", "converted", "--to", "nnunet"],
+        ["weights", "list"],
+        ["weights", "verify"],
+    ]
+    trace, bundle = traced(root, "-c", COMMANDS, json.dumps(commands)), traced(root, "-c", BUNDLE)
+    assert (trace.connections, bundle.connections) == ([], [])
+    fonts = [root / "home" / ".cache" / "matplotlib", root / "home" / ".config" / "matplotlib"]
+    for one in (trace, bundle):
+        outside = one.outside(root / "work", root / "tmp", Path("/dev"), Path("/proc"), *fonts)
+        assert outside <= {str(fonts[0].parent), str(fonts[1].parent)}
+    assert root / "work" / "openvino-int8" / "0.png" in trace.written  # it does see what is written
+    assert root / "work" / "bundle" / "masks" / "1.png" in bundle.written
+
+
+def test_the_trace_would_show_a_connection(tmp_path: Path) -> None:
+    """To a machine that does not exist, a resolver, and this one; and a file at home."""
+    program = """
+import os, pathlib, socket
+for address in (("192.0.2.1", 80), ("127.0.0.53", 53), ("127.0.0.1", 9)):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(address)
+pathlib.Path.home().joinpath("id").write_text("x")
+"""
+    trace = traced(tmp_path, "-c", program)
+    assert [re.findall(r'inet_addr\("([\d.]+)"', line) for line in trace.connections] == [["192.0.2.1"], ["127.0.0.53"]]
+    assert trace.outside(tmp_path / "work", tmp_path / "tmp") == {str(tmp_path / "home" / "id")}
