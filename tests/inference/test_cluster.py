@@ -1,5 +1,6 @@
 """Inputs spread over a Ray cluster: what comes out is what one process makes, whatever workers and machines are lost on the way."""
 
+import contextlib
 import os
 import re
 import signal
@@ -108,6 +109,52 @@ def test_a_killed_worker_and_a_killed_machine_lose_nothing(folder, cluster, tmp_
     assert "ray" not in (said + errors).lower().replace(str(folder), "").replace(str(out), "")
     assert {file: file.stat().st_mtime_ns for file in before} == before  # nothing was done twice
     check_same_as_one(folder, out)
+
+
+def listening(process: psutil.Process) -> dict[str, set[str]]:
+    """Process → addresses that it and its children listen on."""
+    found: dict[str, set[str]] = {}
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it ended
+            of_one = {socket.laddr.ip for socket in one.net_connections("inet") if socket.status == psutil.CONN_LISTEN}
+            found[" ".join(one.cmdline()[:1]).rpartition("/")[2]] = of_one
+    return found
+
+
+@pytest.mark.slow
+def test_a_cluster_that_the_command_starts_listens_to_this_machine_alone(folder, tmp_path):
+    with tempfile.TemporaryDirectory(prefix="ray") as short:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "cpfnet",
+                "predict",
+                "model",
+                "in",
+                "-o",
+                tmp_path / "out",
+                "--backend",
+                "onnx",
+                "--engine",
+                "ray",
+            ],
+            cwd=folder,
+            env=environment | {"RAY_TMPDIR": short},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        found: dict[str, set[str]] = {}
+        while process.poll() is None:
+            for name, addresses in listening(psutil.Process(process.pid)).items():
+                found.setdefault(name, set()).update(addresses)
+            time.sleep(0.1)
+        assert f"{COUNT} of {COUNT + 2} done" in process.stderr.read()
+    assert {"gcs_server", "raylet"} <= {name for name, addresses in found.items() if addresses}
+    assert any(name.startswith("ray::Worker") and addresses for name, addresses in found.items())
+    assert set.union(*found.values()) <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, found
 
 
 @pytest.mark.slow

@@ -59,8 +59,8 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "5")
-    if address is None and not os.environ.get("RAY_ADDRESS"):
-        # A cluster started here has one machine: without this, which is Ray's default elsewhere than on Linux, all of it listens to the network.
+    alone = address is None and not os.environ.get("RAY_ADDRESS")
+    if alone:  # what is started here listens to this machine only, as Ray does by itself elsewhere than on Linux; on Linux to the network
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
@@ -68,7 +68,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        with _quiet():
+        with _quiet(), _asking_nobody() if alone else contextlib.nullcontext():
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise CpfnetError(
@@ -81,6 +81,22 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _asking_nobody() -> Iterator[None]:
+    """What is started asks no cloud whether it runs there; Ray wants to know that for statistics, even where they are off."""
+    variables = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}  # nobody listens there
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
