@@ -77,16 +77,16 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 of a file's content, in hex; taken once unless size or time of change differ.
+    """SHA-256 of a file's content, in hex; taken once unless it was changed or replaced.
 
     Raises:
         OSError: it cannot be read.
     """
     status = file.stat()
-    return _sha256(file, status.st_mtime_ns, status.st_size)
+    return _sha256(file.absolute(), status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 @cache
-def _sha256(file: Path, changed: int, size: int) -> str:
+def _sha256(file: Path, changed: int, size: int, inode: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
 import struct
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,15 @@ def _model(folder: Path, **changed: bytes | None) -> Path:
 
 def _model_with(name: str, data: bytes | None, folder: Path) -> Path:
     return _model(folder, **{name: data})
+
+
+def _model_of(weights: bytes, folder: Path) -> Path:
+    """A Model that names the hash of these weights."""
+    own, other = (
+        hashlib.sha256(data).hexdigest().encode() for data in (_model_files()["weights.safetensors"], weights)
+    )
+    fitted = _model_files()["fitted.yaml"].replace(own, other)
+    return _model(folder, **{"weights.safetensors": weights, "fitted.yaml": fitted})
 
 
 def container(header: Any, data: bytes = bytes(16), *, length: int | None = None) -> bytes:
@@ -200,16 +211,17 @@ def mutants(seed: int) -> Iterator[Mutant]:
         yield Mutant("torch", words, file("model.pth", data), "weights", _REFUSED)
     for name in ("weights.safetensors", "plan.yaml", "fitted.yaml"):
         text = not name.startswith("weights")
-        yield from harmed("Model", name, f"model/{name}", _model, seed, use="model", text=text)
+        for mutant in harmed("Model", name, f"model/{name}", _model, seed, use="model", text=text):
+            yield mutant if text else replace(mutant, may=_REFUSED)  # their hash is another
     for words, data, _ in _crafted():
-        yield Mutant("Model", f"weights: {words}", partial(_model_with, "weights.safetensors", data), "model", _REFUSED)
+        yield Mutant("Model", f"weights: {words}", partial(_model_of, data), "model", _REFUSED)
     for name in _model_files():
-        needed = name in ("plan.yaml", "fitted.yaml", "weights.safetensors")
+        needed, read = name in ("plan.yaml", "fitted.yaml", "weights.safetensors"), name != "card.md"
         yield Mutant(
             "Model", f"{name} missing", partial(_model_with, name, None), "model", _REFUSED if needed else _READ, _model
         )
         yield Mutant(
-            "Model", f"{name} empty", partial(_model_with, name, b""), "model", _REFUSED if needed else ANY, _model
+            "Model", f"{name} empty", partial(_model_with, name, b""), "model", _REFUSED if read else _READ, _model
         )
     for words, data in (
         ("deep", b"[" * 100_000),
@@ -217,4 +229,4 @@ def mutants(seed: int) -> Iterator[Mutant]:
         ("Latin-1", b'{"\xe4": 1}'),
         ("a list", b"[1]"),
     ):
-        yield Mutant("Model", f"metrics.json {words}", partial(_model_with, "metrics.json", data), "model", ANY, _model)
+        yield Mutant("Model", f"metrics.json {words}", partial(_model_with, "metrics.json", data), "model", _REFUSED)
