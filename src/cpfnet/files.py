@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 from cpfnet.errors import OutputError
+
+_TEMPORARY = re.compile(r"\.(\d+)-([0-9a-f]{8})-")
+"""Begins a temporary name: the process that writes it, and its machine."""
 
 
 def check_writable(folder: Path) -> None:
@@ -38,6 +45,8 @@ def check_writable(folder: Path) -> None:
 def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = ()) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; it becomes ``path`` in one step, or leaves nothing behind.
 
+    Afterwards it survives a power cut: content first, then the name, then the folders that were made for it.
+
     Args:
         path: the file to make; its folder is made too.
         overwrite: replace an existing file.
@@ -47,7 +56,7 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
         OutputError: it exists, or cannot be written (permission, full disk, not a folder).
     """
     # The suffix must stay, since writers choose compression by it; and no name may grow beyond what file systems take.
-    temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name[-64:]}")
+    temporary = path.with_name(f"{temporary_prefix()}{uuid.uuid4().hex[:8]}-{path.name[-64:]}")
     try:
         if path.is_dir():
             raise OutputError("is a folder", where=path, mend="give the name of a file")
@@ -60,9 +69,13 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
                 raise OutputError(
                     "exists already", where=path, mend="write to another folder, or allow overwriting (--overwrite)"
                 )
+        made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _sync(temporary)
         temporary.replace(path)
+        for folder in dict.fromkeys((path.parent, *(folder.parent for folder in made))):
+            _sync(folder)
     except OSError as error:
         raise OutputError(
             f"cannot be written: {error.strerror or error}",
@@ -74,6 +87,58 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
     finally:
         with suppress(OSError):  # its folder is no folder: then it was never made
             temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have what a file holds, or which names a folder holds, survive a power cut.
+
+    Raises:
+        OSError: the disk is full or failing. Folders that cannot be opened or synced (Windows, some network file systems) are let be.
+    """
+    try:
+        number = os.open(path, os.O_RDWR if os.name == "nt" and path.is_file() else os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT) or not path.is_dir():
+            raise
+
+
+@cache
+def _machine() -> str:
+    """Tells apart machines, and containers, whose processes are numbered by themselves, on one network file system."""
+    space = Path("/proc/self/ns/pid")
+    known = f"{socket.gethostname()} {space.readlink() if space.is_symlink() else ''}"
+    return hashlib.sha256(known.encode()).hexdigest()[:8]
+
+
+def temporary_prefix() -> str:
+    """Begins the names of files that `sweep` takes away once this process is gone."""
+    return f".{os.getpid()}-{_machine()}-"
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this machine left in a folder; those of others may still be at work.
+
+    Args:
+        folder: looked at without what lies deeper; need not exist.
+    """
+    import psutil
+
+    with suppress(OSError):  # another process may sweep, too
+        for name in os.listdir(folder):  # noqa: PTH208 (names only: there may be a million)
+            found = _TEMPORARY.match(name)
+            if found is None or found[2] != _machine():
+                continue
+            if int(found[1]) == os.getpid() or not psutil.pid_exists(int(found[1])):
+                (folder / name).unlink(missing_ok=True)
+
+
+def sha256_of(stream: IO[bytes]) -> str:
+    """SHA-256 of what is left of a stream, in hex."""
+    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def sha256(file: Path) -> str:
@@ -89,4 +154,4 @@ def sha256(file: Path) -> str:
 @cache
 def _sha256(file: Path, changed: int, size: int, inode: int) -> str:
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(stream)

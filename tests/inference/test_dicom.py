@@ -22,6 +22,7 @@ from cpfnet.inference.run import Outcome, predict_files
 from tests import data
 from tests.datasets.studies import scan, write_rtstruct
 from tests.inference.oracle import bright, make_model
+from tests.inference.test_run import tree
 
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 EMPTY = np.zeros((3, 8, 9), np.uint16)
@@ -71,14 +72,15 @@ class TestCollect:
                 folder = tmp_path / f"pat_{patient}" / "CT" / f"s{series}"
                 data.write_series(folder, EMPTY, patient=patient, series=series)
         data.write_series(tmp_path / "pat_c" / "deep" / "down", EMPTY, patient="c")
-        expected = ["pat_a_s1", "pat_a_s2", "pat_b_s1", "pat_b_s2", "pat_c"]
+        expected = [*(f"pat_{patient}/CT/s{number}" for patient in "ab" for number in "12"), "pat_c/deep/down"]
         assert self.names(tmp_path) == expected
-        assert self.names(*sorted(tmp_path.iterdir())) == expected  # as a shell would pass them
-        assert self.names(tmp_path / "*") == expected
-        assert self.names(tmp_path / "pat_c") == ["pat_c"]
-        assert self.names(tmp_path / "pat_c", tmp_path / "pat_a" / "CT") == ["pat_c", "s1", "s2"]
+        shell = [*expected[:4], "deep/down"]  # where names repeat, the folders that tell them apart are kept
+        assert self.names(*sorted(tmp_path.iterdir())) == shell  # as a shell would pass them
+        assert self.names(tmp_path / "*") == shell
+        assert self.names(tmp_path / "pat_c" / "deep" / "down") == ["down"]
+        assert self.names(tmp_path / "pat_c", tmp_path / "pat_a" / "CT") == ["deep/down", "s1", "s2"]
         data.write_series(tmp_path / "pat_c" / "mr", EMPTY, patient="c", series="mr", modality="MR")
-        assert self.names(tmp_path / "pat_c") == ["pat_c", "pat_c-MR"]
+        assert self.names(tmp_path / "pat_c") == ["deep/down", "mr-MR"]
 
     def test_links_are_called_as_the_user_calls_them(self, tmp_path):
         for number in "12":
@@ -94,16 +96,18 @@ class TestCollect:
         uids = [data.dicom_uid("P-0815", "study", series) for series in "12"]
         assert sorted(self.names(tmp_path / "pat")) == sorted(f"pat-{digest(uid)}" for uid in uids)
         one = tmp_path / "pat" / f"series={uids[1]}"
-        assert self.names(one) == ["pat"]
-        assert self.names(one.with_name(f"series={uids[1][-9:]}")) == ["pat"]
+        assert self.names(one) == [f"pat-{digest(uids[1])}"]
+        assert self.names(one.with_name(f"series={uids[1][-9:]}")) == [f"pat-{digest(uids[1])}"]
 
     def test_series_of_other_modalities_do_not_change_the_names(self, tmp_path):
         for patient in "ab":
-            data.write_series(tmp_path / patient / "1", EMPTY, patient=patient)
-            data.write_series(tmp_path / patient / "2", EMPTY, patient=patient, series="mr", modality="MR")
+            data.write_series(tmp_path / patient, EMPTY, patient=patient)
+            data.write_series(tmp_path / patient, EMPTY, patient=patient, series="mr", modality="MR", names="mr_{}")
         items = {item.name: item.modality for item in collect([tmp_path], channels=1, modality="ct")}
         assert items == {"a": "ct", "b": "ct", "a-MR": "mr", "b-MR": "mr"}
-        assert sorted(self.names(tmp_path, modality="other")) == ["a_1", "a_2", "b_1", "b_2"]
+        uids = [data.dicom_uid(patient, "study", series) for patient in "ab" for series in ("series", "mr")]
+        expected = sorted(f"{patient}-{digest(uid)}" for patient, uid in zip("aabb", uids, strict=True))
+        assert sorted(self.names(tmp_path, modality="other")) == expected
 
     def test_lone_files_of_one_series_come_together_whatever_lies_between(self, tmp_path):
         files = data.write_series(tmp_path / "pat", EMPTY, names="{}")
@@ -239,7 +243,7 @@ class TestPredict:
         messages = {o.path.name: o.message for o in outcomes}
         assert "modality mr, and the model was fitted for ct" in messages["mr"]
         assert "slice_003.dcm" in messages["b"]  # the slices beside the gap
-        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.seg.dcm"]
+        assert tree(tmp_path / "out") == ["a/ct.seg.dcm"]
 
     def test_another_modality_beside_a_series_that_fits_is_skipped(self, tmp_path):
         """The rest of a study is no failure; what was named, or is all of a study, is."""
@@ -277,7 +281,7 @@ class TestPredict:
         given = zipped(tmp_path / "zips" / "pat_1.zip", place) if zipping else place
         outcomes = run([given], tmp_path / "out")
         assert [o.status for o in outcomes] == ["done", "skipped", "skipped"]
-        assert [p.name for p in (tmp_path / "out").iterdir()] == ["pat_1.seg.dcm"]
+        assert tree(tmp_path / "out") == ["pat_1.seg.dcm" if zipping else "ct.seg.dcm"]
         messages = " ".join(o.message for o in outcomes)
         assert "in colours, and the model was fitted for 1 channel; another series of its study fits" in messages
         assert "a picture without position, and the model was fitted for volumes; another" in messages

@@ -11,8 +11,6 @@ import contextlib
 import logging
 import os
 import queue
-import signal
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,8 +22,10 @@ from typing import Any
 
 import cpfnet
 from cpfnet.errors import CpfnetError, complaint
+from cpfnet.files import temporary_prefix
 from cpfnet.inference import exports
 from cpfnet.inference.job import Job, Order, look, place, read
+from cpfnet.inference.signals import Ended, telling
 from cpfnet.inference.worker import AHEAD, Setting, Worker
 from cpfnet.model import Model
 
@@ -146,37 +146,18 @@ def spread(
 
     Raises:
         CpfnetError: no machine can work, with the reason of one of them.
-        KeyboardInterrupt: what the workers had was finished, where that took no longer than `GRACE`.
+        Ended: what the workers had was finished, where that took no longer than `GRACE`.
     """
     order.out.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=order.out, prefix=".seen-from-all-") as mark:
+    with NamedTemporaryFile(dir=order.out, prefix=temporary_prefix()) as mark:
         folders = tuple(exports.folder(model).parent for model in models)
         setting = Setting(folders, dict(options), order, Path.cwd(), Path(mark.name))
         crew = _Crew(setting, jobs, lambda job: job.do(look, order, models[0].plan, inputs), say, show)
         try:
-            with _heard(lambda: crew.answers.put(None)):
+            with telling(crew.answers.put):
                 crew.work()
         finally:
             crew.dismiss()
-
-
-@contextlib.contextmanager
-def _heard(tell: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C is told rather than raised amid anything, where an answer could be lost; the second one is raised."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def first(*_: object) -> None:
-        signal.signal(signal.SIGINT, before)
-        tell()
-
-    signal.signal(signal.SIGINT, first)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(eq=False)
@@ -219,7 +200,7 @@ class _Crew:
         )  # workers lost in a place, since one of them did anything there
         self.dropped: dict[tuple[str, int], CpfnetError] = {}
         self.members: dict[tuple[str, int], _Member] = {}
-        self.answers: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]] | None] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]] | int] = queue.SimpleQueue()
         self.ended = 0
         self.said: set[str] = set()
 
@@ -302,8 +283,8 @@ class _Crew:
             answer = self.answers.get(timeout=seconds)
         except queue.Empty:
             return
-        if answer is None:
-            raise KeyboardInterrupt
+        if isinstance(answer, int):
+            raise Ended(answer)
         member, number, future = answer
         error = future.exception()
         if number is not None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpfnet import formats
+from cpfnet.data.finding import printable
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.files import is_reference, looks_like_dicom
+from cpfnet.inference.aliens import aliens, counted, is_alien
+from cpfnet.inference.names import Name, below, distinct
 
 IMAGES = ("images", "imagesTs")
 """Folders of a data set that hold the images to segment."""
@@ -59,21 +61,22 @@ def collect(
     modality: str = "other",
     source: str = "",
     out: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[Item]:
     """Look up files, folders, patterns, and lists of these.
 
     A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in the
     ``images/`` of its subfolders, else in all subfolders but label folders; and every DICOM series in it or below. Channel files
     ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several channels, unless the first alone has them all; DICOM files
-    of one series make one image (see `series_items`). Results are called as their inputs; where two inputs share a name,
-    all keep their folders below the inputs' common one. A list is a text file with one of them a line, relative to its own folder; empty lines and those that begin
-    with # do not count.
+    of one series make one image (see `series_items`). Results are called as their inputs (see `names`). A list is a text file with one of them a line,
+    relative to its own folder; empty lines and those that begin with # do not count.
 
     Args:
         inputs: as a shell would pass them, patterns too.
         channels, modality: of the Model.
         source: ``"images"`` or ``"volumes"``, what it was fitted for; "": unknown.
         out: not looked into.
+        say: told which files lie in folders, or match patterns, and are of kinds that are not read.
 
     Returns:
         Pictures and NIfTI in the order given, each file once, then DICOM series; what led nowhere comes last, with its error.
@@ -81,42 +84,72 @@ def collect(
     Raises:
         CpfnetError: a list cannot be read.
     """
-    files: dict[Path, None] = {}  # an ordered set
-    dicom: dict[Path, None] = {}
+    files: dict[Path, Path] = {}  # file → the folder that stands for what was given
+    dicom: dict[Path, None] = {}  # an ordered set
     errors: list[Item] = []
     folders: list[Path] = []  # without pictures: perhaps with DICOM
+    alien: list[Path] = []
     for given in _unlisted(inputs):
         path = Path(given)
         found = [path]
         if not path.exists() and glob.has_magic(given):
-            found = [Path(match) for match in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 (absolute ones too)
-            found = [match for match in found if match.is_dir() or _is_image(match) or _is_dicom(match)]
+            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 (absolute ones too)
+            found = [match for match in matches if match.is_dir() or _is_image(match) or _is_dicom(match)]
+            alien += [match for match in matches if match not in found and is_alien(match)]
             if not found:
                 error = FormatError("no image file matches", where=given, mend="quote the pattern; check the folder")
                 errors.append(Item((path,), path.name, error))
         for match in found:
             if match.is_dir():
-                inside = _images_in(match, out)
-                files |= dict.fromkeys(inside)
+                root, inside = _images_in(match, out)
+                for file in inside:
+                    files.setdefault(file, root)
                 dicom[match] = None
                 folders += [] if inside else [match]
+                alien += aliens(match, out, NO_IMAGES)
             elif _is_dicom(match):
                 dicom[match] = None
             else:
-                files[match] = None
-    series: list[Item] = []
+                files.setdefault(match, match.parent)
+    named = _grouped(files, channels)
     if dicom:
         from cpfnet.inference.series import series_items
 
-        for item in series_items(list(dicom), channels, modality, source):
-            (series if item.error is None else errors).append(item)
+        series, damaged = series_items(list(dicom), channels, modality, source)
+        named += series
+        errors += damaged
+    taken = [item.path for item, _ in named] + [item.path for item in errors]
     for folder in folders:
-        if not any(folder in (item.path, *item.path.parents) for item in (*series, *errors)):
+        if not any(folder in (path, *path.parents) for path in taken):
+            there = [path for path in alien if folder in path.parents]
             error = FormatError(
-                "holds no image file", where=folder, mend=f"known are DICOM and {' '.join(formats.IMAGE_SUFFIXES)}"
+                f"holds no image file{f', only {counted(there)}' if there else ''}",
+                where=folder,
+                mend=f"known are DICOM and {' '.join(formats.IMAGE_SUFFIXES)}",
             )
             errors.append(Item((folder,), folder.name, error))
-    return _distinct(_named(_grouped(list(files), channels)) + series) + errors
+            alien = [path for path in alien if path not in there]
+    if alien := list(dict.fromkeys(alien)):
+        say(f"Not read, since of a kind that is not known: {counted(alien)} (such as {printable(str(alien[0]))})")
+    return _called(named) + errors
+
+
+def _called(named: list[tuple[Item, Name]]) -> list[Item]:
+    """The inputs with the names of their results. Those that nothing tells apart are refused, all of them."""
+    names = distinct([name for _, name in named], [formats.suffix_of(item.files[0]) for item, _ in named])
+    often = Counter(names)
+    items = []
+    for (item, _), name in zip(named, names, strict=True):
+        error = None
+        if often[name] > 1:
+            other = next(o for (o, _), n in zip(named, names, strict=True) if n == name and o is not item)
+            error = FormatError(
+                f"its result would be called {name}, and so would that of {other.path}",
+                where=item.path,
+                mend="rename one of them, or predict them one after the other into folders of their own (-o)",
+            )
+        items.append(replace(item, name=name, error=error))
+    return items
 
 
 def _unlisted(inputs: Sequence[str | Path]) -> Iterator[str]:
@@ -140,11 +173,11 @@ def _unlisted(inputs: Sequence[str | Path]) -> Iterator[str]:
             yield str(path.parent / line)
 
 
-def _images_in(folder: Path, out: Path | None) -> list[Path]:
-    """Image files of a folder, in natural order; those of subfolders only where it has none itself."""
+def _images_in(folder: Path, out: Path | None) -> tuple[Path, list[Path]]:
+    """Image files of a folder, in natural order; those of subfolders only where it has none itself. Before them the folder that stands for it."""
     direct = sorted((p for p in folder.iterdir() if _is_image(p)), key=_natural)
     if direct:
-        return direct
+        return folder, direct
     for name in IMAGES:
         if (folder / name).is_dir():
             return _images_in(folder / name, out)
@@ -152,7 +185,7 @@ def _images_in(folder: Path, out: Path | None) -> list[Path]:
     below = [p for p in below if set(IMAGES) & set(p.relative_to(folder).parts[:-1])] or below
     if out is not None:
         below = [p for p in below if not p.resolve().is_relative_to(out.resolve())]
-    return sorted(below, key=_natural)
+    return folder, sorted(below, key=_natural)
 
 
 def _is_image(path: Path) -> bool:
@@ -175,7 +208,7 @@ def _natural(path: Path) -> list[str | int]:
     return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r"(\d+)", str(path)))]
 
 
-def _grouped(files: list[Path], channels: int) -> list[Item]:
+def _grouped(files: Mapping[Path, Path], channels: int) -> list[tuple[Item, Name]]:
     """Put channel files together: ``NAME_0000`` … without gaps, where the first alone has too few channels."""
     groups: dict[tuple[Path, str, str], dict[int, Path]] = {}
     for file in files:
@@ -188,7 +221,8 @@ def _grouped(files: list[Path], channels: int) -> list[Item]:
             continue  # numbered images, each whole
         item = Item(tuple(members[index] for index in range(count)), name)
         items |= dict.fromkeys(members.values(), item)
-    return list(dict.fromkeys(items.get(file, Item((file,), formats.stem(file))) for file in files))
+    grouped = dict.fromkeys(items.get(file, Item((file,), formats.stem(file))) for file in files)
+    return [(item, below(files[item.files[0]], item.files[0].parent, item.name)) for item in grouped]
 
 
 def _lacks_channels(file: Path, channels: int) -> bool:
@@ -196,26 +230,3 @@ def _lacks_channels(file: Path, channels: int) -> bool:
         return len(formats.read_header(file).channels) < channels
     except CpfnetError:  # said when the image is read
         return channels > 1
-
-
-def _named(items: list[Item]) -> list[Item]:
-    """Names without collisions, where folders tell the files apart."""
-    if len({item.name for item in items}) < len(items):
-        parents = [item.files[0].resolve().parent for item in items]
-        root = os.path.commonpath(parents)
-        items = [
-            replace(item, name=(parent.relative_to(root) / item.name).as_posix())
-            for item, parent in zip(items, parents, strict=True)
-        ]
-    return items
-
-
-def _distinct(items: list[Item]) -> list[Item]:
-    """Names without collisions between formats."""
-    names = Counter(item.name for item in items)
-    return [
-        replace(item, name=item.name + formats.suffix_of(item.files[0]).replace(".", "_"))
-        if names[item.name] > 1
-        else item
-        for item in items
-    ]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cpfnet import formats
-from cpfnet.errors import CpfnetError, InputRefused, OutputError, complaint
+from cpfnet.data.finding import printable
+from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, complaint
 from cpfnet.formats import OutputFormat
 from cpfnet.formats.files import JPEG_SUFFIXES, SERIES
 from cpfnet.image import Assessment, Image, Segmentation
+from cpfnet.inference import records
 from cpfnet.inference.inputs import Item
 from cpfnet.inference.predictor import Predictor, refusal, unfit
+from cpfnet.inference.records import Content, Recipe, Record
 from cpfnet.planning import Plan
 
 LIGHT = 128 * 2**20
@@ -35,8 +38,9 @@ class Outcome:
         output: the label map written.
         seconds: reading, predicting and writing.
         notes: what was repaired or assumed while reading.
-        quality: what the prediction tells of itself, and why to look at it first; None unless done in this run.
-        there: an earlier run had done it, with whatever options; its results are as they were.
+        quality: what the prediction tells of itself, and why to look at it first; None unless done.
+        there: an earlier run had done it, from the same input in the same way; its results are as they were.
+        again: why it was made again though an earlier run had made something under this name; else empty.
     """
 
     path: Path
@@ -47,11 +51,12 @@ class Outcome:
     notes: tuple[str, ...] = ()
     quality: Assessment | None = None
     there: bool = False
+    again: str = ""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of every input: see `cpfnet.inference.run.predict_files`."""
+    """What is to be made of every input: see `cpfnet.inference.run.predict_files`. The recipe is what the records tell of it."""
 
     out: Path
     format: OutputFormat = "same"
@@ -61,6 +66,7 @@ class Order:
     force: bool = False
     overwrite: bool = False
     resume: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
 
 
 class Job:
@@ -70,17 +76,19 @@ class Job:
         self.item = item
         self.status: Status | None = None
         self.message, self.seconds = "", 0.0
-        self.targets: tuple[Path, ...] = ()
+        self.wanted: dict[str, Path] = {}
+        self.content: Content | None = None
         self.image: Image | None = None
         self.segmentation: Segmentation | None = None
         self.output: Path | None = None
         self.notes: tuple[str, ...] = ()
         self.quality: Assessment | None = None
-        self.there = False
+        self.there = self.forced = False
+        self.again = ""
 
     def end(self, status: Status, message: str = "") -> None:
         self.status, self.message = status, message
-        self.image = self.segmentation = None
+        self.image = self.segmentation = self.content = None
 
     def do(self, step: Callable[..., None], *more: object) -> None:
         """Take a step, unless all is said already."""
@@ -105,12 +113,20 @@ class Job:
         done = self.status == "done"
         output = self.output if done else None
         return Outcome(
-            self.item.path, self.status, self.message, output, self.seconds, self.notes, self.quality, self.there
+            path=self.item.path,
+            status=self.status,
+            message=self.message,
+            output=output,
+            seconds=self.seconds,
+            notes=self.notes,
+            quality=self.quality if done else None,
+            there=self.there,
+            again=self.again if done else "",
         )
 
 
 def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
-    """Find out what can be known without reading: what the Model is not for, what is done already, what is in the way.
+    """Find out what can be known without reading: what the Model is not for, and what is in the way.
 
     Args:
         job: begun here.
@@ -129,20 +145,25 @@ def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
         raise item.error
     if (reason := unfit(item.modality, plan.modality)) and not order.force:  # before hundreds of slices are read
         raise refusal([reason], item.path)
-    job.targets = _targets(item, order.out, order.format)
-    asked = zip(job.targets, (True, order.probabilities, order.uncertainty, order.overlays), strict=True)
-    wanted = [path for path, one in asked if one]
-    if order.resume and all(path.exists() for path in wanted):
-        job.output, job.there = wanted[0], True
-        job.end("done")
-        return
-    for path in wanted:
+    patterns = zip(
+        _patterns(item, order.format), (True, order.probabilities, order.uncertainty, order.overlays), strict=True
+    )
+    job.wanted = {pattern: order.out / pattern.replace("*", item.name, 1) for pattern, asked in patterns if asked}
+    for path in job.wanted.values():
         _check_free(path, inputs, order.overwrite or order.resume)  # before the long work, not after it
 
 
 def read(job: Job) -> None:
+    """Raises: FormatError: it cannot be read, or changed meanwhile, so that no record could tell what was read."""
     files = job.item.files
+    content = job.content or records.content_of(files)
     job.image = formats.read(files if len(files) > 1 else files[0])
+    paths = job.image.source.paths if job.image.source is not None else ()
+    if content.changed or not content.stamps.keys() >= set(paths):
+        raise FormatError(
+            "changed while it was read", where=job.item.path, mend="once it is copied whole, go on with --resume"
+        )
+    job.content = content
 
 
 def segment(
@@ -151,35 +172,93 @@ def segment(
     assert job.image is not None  # read before
     job.notes = job.image.notes
     for note in job.notes:
-        say(f"{job.item.name}: {note}")
-    job.segmentation = predictor.predict(
-        job.image,
-        force=order.force,
-        keep_probabilities=order.probabilities,
-        uncertainty=order.uncertainty,
-        progress=progress,
-    )
+        say(f"{printable(job.item.name)}: {note}")
+    kept = {"keep_probabilities": order.probabilities, "uncertainty": order.uncertainty}
+    try:
+        job.segmentation = predictor.predict(job.image, progress=progress, **kept)
+    except InputRefused:
+        if not order.force:
+            raise
+        job.segmentation = predictor.predict(job.image, progress=progress, force=True, **kept)
+        job.forced = True
     if not order.overlays:
         job.image = None
 
 
 def write(job: Job, order: Order, plan: Plan) -> None:
-    """Each file whole or not at all; the job is done then."""
-    segmentation, replace = job.segmentation, order.overwrite or order.resume
-    assert segmentation is not None  # made before
-    mask, maps, doubt, picture = job.targets
-    job.output = formats.write(segmentation, mask, format=order.format, overwrite=replace)
-    if segmentation.probabilities is not None:
-        names = segmentation.classes
-        formats.write_map(segmentation.probabilities, segmentation, maps, names=names, overwrite=replace)
-    if segmentation.uncertainty is not None:
-        formats.write_map(segmentation.uncertainty, segmentation, doubt, names=["uncertainty"], overwrite=replace)
-    if job.image is not None:
-        from cpfnet.inference.overlay import write_overlay
+    """Each file whole or not at all, then the record that says so; the job is done then.
 
-        write_overlay(job.image, segmentation, plan, picture, overwrite=replace)
-    job.quality = segmentation.quality
+    A record that says that files are being replaced comes first: whoever resumes knows then whose they are.
+    """
+    segmentation, out, name = job.segmentation, order.out, job.item.name
+    assert segmentation is not None  # made before
+    assert job.content is not None
+    try:
+        before = records.find(out, name)
+    except ValueError:
+        before = None
+    record = Record(
+        input=job.content.digest,
+        models=order.recipe.models,
+        options=dict(order.recipe.options),
+        forced=job.forced,
+        writing=True,
+        files={} if before is None else before.files,
+        notes=tuple(map(printable, job.notes)),
+        quality=segmentation.quality,
+    )
+    records.keep(out, name, record)
+    _write_results(job, order, plan)
+    others = _others(job, order, record, before)
+    for _ in range(3):  # another process that makes the same may replace a file in between
+        stamps = [path.stat() for path in job.wanted.values()]
+        files = {pattern: records.sha256_now(path) for pattern, path in job.wanted.items()}
+        records.keep(out, name, record.model_copy(update={"writing": False, "files": files | others}))
+        if all(path.stat().st_ino == stamp.st_ino for path, stamp in zip(job.wanted.values(), stamps, strict=True)):
+            break
+    job.output, job.quality = next(iter(job.wanted.values())), segmentation.quality
     job.end("done")
+
+
+def _write_results(job: Job, order: Order, plan: Plan) -> None:
+    segmentation, replace = job.segmentation, order.overwrite or order.resume
+    assert segmentation is not None
+    for pattern, path in job.wanted.items():
+        match pattern.partition("/")[0]:
+            case "probabilities":
+                assert segmentation.probabilities is not None  # asked for
+                names = segmentation.classes
+                formats.write_map(segmentation.probabilities, segmentation, path, names=names, overwrite=replace)
+            case "uncertainty":
+                assert segmentation.uncertainty is not None
+                formats.write_map(
+                    segmentation.uncertainty, segmentation, path, names=["uncertainty"], overwrite=replace
+                )
+            case "overlays":
+                from cpfnet.inference.overlay import write_overlay
+
+                assert job.image is not None  # kept for this
+                write_overlay(job.image, segmentation, plan, path, overwrite=replace)
+            case _:
+                formats.write(segmentation, path, format=order.format, overwrite=replace)
+
+
+def _others(job: Job, order: Order, record: Record, before: Record | None) -> dict[str, str]:
+    """What else an earlier run made under this name: kept where it was made alike, else taken away, unless somebody changed it.
+
+    A map of another image beside the new mask would be taken for the mask's own.
+    """
+    kept = {}
+    for pattern, digest in {} if before is None else before.files.items():
+        path = order.out / pattern.replace("*", job.item.name, 1)
+        if pattern in job.wanted or not path.is_file() or records.sha256_now(path) != digest:
+            continue
+        alike = before is not None and not before.writing and not before.differences(record.input, order.recipe, True)
+        if alike:
+            kept[pattern] = digest
+        else:
+            path.unlink()
+    return kept
 
 
 SUFFIXES = {
@@ -193,8 +272,8 @@ SUFFIXES = {
 }
 
 
-def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, Path, Path]:
-    """Where the label map, the probabilities and the uncertainty (formats that hold floats only) and the overlay go."""
+def _patterns(item: Item, format: OutputFormat) -> tuple[str, str, str, str]:
+    """Where the label map, the probabilities and the uncertainty (formats that hold floats only) and the overlay go: * is the item's name."""
     own = ".seg.dcm" if formats.is_dicom(item.files[0]) else formats.suffix_of(item.files[0])
     suffix = SUFFIXES[format] or dict.fromkeys(JPEG_SUFFIXES, ".png").get(own, own)  # JPEG would change the values
     if suffix.endswith(".dcm") and own != ".seg.dcm":
@@ -203,13 +282,9 @@ def _targets(item: Item, out: Path, format: OutputFormat) -> tuple[Path, Path, P
         )
     floats = {".rtstruct.dcm": ".seg.dcm"}.get(suffix, suffix)
     floats = floats if floats in (".nii", ".nii.gz", ".tif", ".tiff", ".seg.dcm") else ".tif"
-    return (
-        out / (item.name + suffix),
-        out / "probabilities" / (item.name + floats),
-        # DICOM has no object for it that viewers show: fractional segments are probabilities of classes.
-        out / "uncertainty" / (item.name + (".nii.gz" if floats == ".seg.dcm" else floats)),
-        out / "overlays" / (item.name + ".png"),
-    )
+    # DICOM has no object for the uncertainty that viewers show: fractional segments are probabilities of classes.
+    doubt = ".nii.gz" if floats == ".seg.dcm" else floats
+    return f"*{suffix}", f"probabilities/*{floats}", f"uncertainty/*{doubt}", "overlays/*.png"
 
 
 def place(path: Path) -> Path:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cpfnet.data.finding import printable
 from cpfnet.errors import CpfnetError, OutputError
-from cpfnet.files import check_writable
+from cpfnet.files import check_writable, sweep
 from cpfnet.formats import OutputFormat
+from cpfnet.inference import records
 from cpfnet.inference.inputs import collect
 from cpfnet.inference.job import SUFFIXES, Job, Order, Outcome, is_light, look, read, segment, write
+from cpfnet.inference.names import BESIDE_MASKS
 from cpfnet.inference.predictor import Predictor
+from cpfnet.inference.records import Option, Recipe
+from cpfnet.inference.resume import recall
 from cpfnet.inference.sharding import Shard
+from cpfnet.inference.signals import Ended, ending, telling
 from cpfnet.inference.triage import read_list, write_list
 from cpfnet.model import Model
 
@@ -64,46 +70,54 @@ def predict_files(
         tta, overlap, batch, backend, device: see `Predictor`.
         force: go on with inputs outside what a Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
-        resume: go on with an interrupted run: an input all of whose results are there is done, and where only some are, they are made again.
+        resume: go on with an interrupted run: what an earlier run made from the same content with the same Models and options, and is still as it
+            was made, is done; what differs or is damaged is made again, and said. What somebody else made or changed is refused, unless ``overwrite``.
         shard: do this part of the inputs only.
         engine: ``"local"``: this process; ``"ray"``: workers on all machines of a cluster (`cluster`).
         address: of the cluster.
         progress: show a bar.
         say: told what the user should know.
 
-    Where a Model knows how its validation cases did or how bright its training images were, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at
-    first on top (`triage`); rows of earlier runs stay. A part of a job writes a list of its own, ``quality-i-of-n.csv``.
+    What each result was made from stands in ``out/.cpfnet/records`` (`records`). Where a Model knows how its validation cases did or how bright its
+    training images were, or with ``uncertainty``, ``out/quality.csv`` lists all label maps of this and other runs, those to look at first on top (`triage`).
+    SIGTERM and SIGHUP end the run as Ctrl-C does: what is done is listed and said.
 
     Returns:
         One Outcome an image, in order.
 
     Raises:
-        CpfnetError: no input at all, Models that do not belong together, no such cluster, or ``out`` cannot be written.
+        CpfnetError: no input at all, Models that do not belong together, no such cluster, or ``out`` cannot be written; all is done, and only
+            ``quality.csv`` cannot be written.
+        Ended: a signal came.
     """
     if format not in SUFFIXES:
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(SUFFIXES)}")
-    order = Order(out, format, probabilities, uncertainty, overlays, force, overwrite, resume)
     options = {"device": device, "backend": backend, "tta": tta, "overlap": overlap, "batch": batch}
-    with _engine(engine, address, models, options, say) as work:
+    with ending(), _engine(engine, address, models, options, say) as work:
         plan = models[0].plan
-        items = collect(inputs, channels=len(plan.channels), modality=plan.modality, source=plan.source, out=out)
+        items = collect(
+            inputs, channels=len(plan.channels), modality=plan.modality, source=plan.source, out=out, say=say
+        )
         if not items:
             raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
         check_writable(out)
+        recipe = Recipe(tuple(sorted(model.digest for model in models)), _that_count(format, options))
+        order = Order(out, format, probabilities, uncertainty, overlays, force, overwrite, resume, recipe)
         compares = any(model.fitted.quality or any(c.levels for c in model.fitted.channels) for model in models)
-        if shard is not None:
-            items = shard.of(items)
-        listed = out / f"quality{f'-{shard}' if shard else ''}.csv" if uncertainty or compares else None
+        listed = out / "quality.csv" if uncertainty or compares else None
         if listed is not None:
             read_list(listed)  # before the long work, not after it
         inputs_taken = {file.resolve() for item in items for file in item.files}
-        jobs = [Job(item) for item in items]
+        jobs = [Job(item) for item in (items if shard is None else shard.of(items))]
+        if resume or overwrite:
+            _sweep(out, jobs)
 
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
         from cpfnet.progress import Bar
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        finish = partial(_finish, jobs, listed, say)
         try:
             with Bar(*columns, show=progress) as bar:
                 task = bar.add_task("predict", total=len(jobs))
@@ -111,15 +125,71 @@ def predict_files(
                     jobs,
                     order,
                     inputs_taken,
-                    lambda name, count: bar.update(task, description=name, completed=count),
+                    lambda name, count: bar.update(task, description=printable(name), completed=count),
                 )
-        finally:  # what was done before an interruption is listed, too
-            judged = {
-                job.output.name: job.quality for job in jobs if job.output is not None and job.quality is not None
-            }
-            if listed is not None and judged:
-                write_list(listed, judged)
-    return [job.outcome for job in jobs]
+        except BaseException as error:  # what was done before an interruption is listed, too
+            if (unlisted := finish()) is not None:
+                say(str(unlisted))
+            if isinstance(error, KeyboardInterrupt):
+                done = sum(job.status == "done" for job in jobs)
+                say(f"Stopped: {done} of {len(jobs)} done, in {out}; the same command with --resume goes on")
+            raise
+        unlisted = finish()
+    outcomes = [job.outcome for job in jobs]
+    if unlisted is not None and all(outcome.status in ("done", "skipped") for outcome in outcomes):
+        raise unlisted
+    if unlisted is not None:  # it must not hide which inputs failed
+        say(str(unlisted))
+    return outcomes
+
+
+def _finish(jobs: Sequence[Job], listed: Path | None, say: Callable[[str], None]) -> CpfnetError | None:
+    """Tell what was made again, and list what is done, whatever signal comes meanwhile; why the list cannot be written."""
+    unlisted: CpfnetError | None = None
+    signals: list[int] = []
+    with telling(signals.append):
+        _say_again(jobs, say)
+        try:
+            if listed is not None:
+                write_list(listed)
+        except CpfnetError as error:
+            unlisted = error
+    if signals:
+        raise Ended(signals[0])
+    return unlisted
+
+
+_EXACT = ("auto", "torch", "onnx", "openvino")
+"""Backends that decide as float32 does: the same masks, whichever runs."""
+
+
+def _that_count(format: str, options: Mapping[str, Any]) -> dict[str, Option]:
+    """The options that change what is written, as records tell them."""
+    backend = options["backend"] if isinstance(options["backend"], str) else "given"
+    return {
+        "format": format,
+        "backend": "float32" if backend in _EXACT else backend,
+        "tta": options["tta"],
+        "overlap": options["overlap"],
+    }
+
+
+def _sweep(out: Path, jobs: Sequence[Job]) -> None:
+    """Take away what killed processes left of files that they were writing."""
+    names = {Path(job.item.name).parent for job in jobs if job.item.error is None}
+    for place in (".", records.FOLDER, *BESIDE_MASKS):
+        for folder in names:
+            sweep(out / place / folder)
+
+
+def _say_again(jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """What was made again, a line a reason: of thousands it is mostly the same one."""
+    reasons: dict[str, list[str]] = {}
+    for job in jobs:
+        if job.status == "done" and job.again:
+            reasons.setdefault(job.again, []).append(printable(job.item.name))
+    for reason, names in reasons.items():
+        say(f"Made again: {', '.join(names[:6])}{f' and {len(names) - 6} more' if len(names) > 6 else ''}: {reason}")
 
 
 @contextmanager
@@ -155,6 +225,7 @@ def _here(
 
     def begin(job: Job) -> None:
         job.do(look, order, plan, inputs)
+        job.do(recall, order)
         job.do(read)
 
     ahead: Future[None] | None = None

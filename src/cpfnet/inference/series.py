@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cpfnet.data.pseudonyms import case_ids
+from cpfnet import formats
+from cpfnet.data.pseudonyms import digest
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom import Scan, Series, is_archive, is_reference, modality_of, one_series, read_header, scan
 from cpfnet.formats.dicom.objects import Archives
 from cpfnet.formats.dicom.summary import Summary, look
 from cpfnet.inference.inputs import Item
+from cpfnet.inference.names import Name, below
 from cpfnet.inference.predictor import unfit
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A series, what `formats.read` shall be given, and the input that it lies in."""
+    """A series, what `formats.read` shall be given, the input that it lies in, and whether it was named by its UID."""
 
     series: Series
     files: tuple[Path, ...]
     given: Path
+    by_uid: bool = False
+
+    @property
+    def is_file(self) -> bool:
+        """Is it all of one file, which is no archive?"""
+        return len(self.files) == 1 and self.files[0].is_file() and not self.series.folder.is_file()
+
+    @property
+    def name(self) -> Name:
+        given = self.given if self.given.is_dir() else self.given.parent
+        if self.is_file:
+            return below(given, self.files[0].parent, formats.stem(self.files[0]))
+        folder = self.series.folder
+        return below(given, folder.parent, formats.stem(folder)) if folder.is_file() else below(given, folder)
 
     @property
     def modality(self) -> str | None:
@@ -45,12 +61,14 @@ class _Found:
         return ""
 
 
-def series_items(places: Sequence[Path], channels: int, modality: str, source: str) -> list[Item]:
+def series_items(
+    places: Sequence[Path], channels: int, modality: str, source: str
+) -> tuple[list[tuple[Item, Name]], list[Item]]:
     """Every image series that lies in folders (and the archives in them), archives and lone files, or that is named.
 
-    The only series of a patient's folder or archive is called after it; others after those of their folders that tell them apart, as
-    cases of a data set are (`case_ids`), and after their own name where they are single files. Among lone files those of one
-    series come together, and objects that are no images do not count.
+    A series is called after the folder, the archive or the single file that it is, below what was given (`names`); series that share a
+    folder or an archive, and those named by their UID, have a digest of it in addition. Among lone files those of one series come
+    together, and objects that are no images do not count.
 
     Args:
         places: folders, ZIP archives, DICOM files, ``FOLDER/series=UID``.
@@ -58,7 +76,7 @@ def series_items(places: Sequence[Path], channels: int, modality: str, source: s
             skipped beside one of their study that fits, unless a place is theirs alone.
 
     Returns:
-        Series first, then what cannot be read, with its error. Folders without DICOM give nothing.
+        Series with their names, and what cannot be read, with its error. Folders without DICOM give nothing.
     """
     found: dict[frozenset[str], _Found] = {}
     errors: list[Item] = []
@@ -70,7 +88,7 @@ def series_items(places: Sequence[Path], channels: int, modality: str, source: s
             try:
                 if is_reference(part):
                     one = one_series([part])[0]
-                    found.setdefault(one.instances, _Found(one, (part,), part.parent))
+                    found.setdefault(one.instances, _Found(one, (part,), part.parent, by_uid=True))
                     continue
                 inside = scan(part)
                 for one in inside.series:
@@ -89,7 +107,7 @@ def series_items(places: Sequence[Path], channels: int, modality: str, source: s
         if not inside.series:  # reading says what they are
             errors += [Item((path,), path.stem) for path in lone if path not in inside.unreadable]
     misfits = [one.misfit(channels, modality, source) for one in found.values()]
-    return _named(list(found.values()), misfits, set(places)) + errors
+    return _named(list(found.values()), misfits, set(places)), errors
 
 
 def _archives_in(folder: Path) -> list[Path]:
@@ -109,57 +127,25 @@ def _damaged(inside: Scan, own: set[Path]) -> list[Item]:
     ]
 
 
-def _named(found: list[_Found], misfits: list[str], places: set[Path]) -> list[Item]:
-    patients: dict[Path, set[str]] = {}
-    for one in found:
-        patients.setdefault(one.given, set()).add(one.series.patient or one.series.study)
-    fitting = [(one, why) for one, why in zip(found, misfits, strict=True) if not why]
-    others = [(one, why) for one, why in zip(found, misfits, strict=True) if why]
-    studies = {one.series.study for one, _ in fitting}
-    items = []
-    for group in (fitting, others):
-        for (one, why), name in zip(group, _names([one for one, _ in group], patients), strict=True):
-            beside = one.series.study in studies and places.isdisjoint(one.files)
-            items.append(
-                Item(
-                    one.files,
-                    f"{name}-{one.series.modality}" if why else name,
-                    place=one.series.folder if len(one.files) > 1 else one.files[0],
-                    modality=one.modality,
-                    skipped=why if beside else "",
-                )
-            )
-    return items
-
-
-def _names(found: list[_Found], patients: dict[Path, set[str]]) -> list[str]:
-    """Of each input on its own; where these repeat, of all in the folder that is common to the inputs."""
-    names: dict[int, str] = {}
-    for given in dict.fromkeys(one.given for one in found):
-        members = [index for index, one in enumerate(found) if one.given == given]
-        if len(members) == len(patients[given]) == 1:
-            name = given.stem if given.is_file() else _folder(given).name
-            names |= {members[0]: case_ids([()], [""], name)[0]}
-        else:
-            names |= zip(members, _of_folder(_folder(given), [found[index] for index in members]), strict=True)
-    if len(set(names.values())) < len(names):
-        return _of_folder(Path(os.path.commonpath([_folder(one.given) for one in found])), found)
-    return [names[index] for index in range(len(found))]
-
-
-def _folder(given: Path) -> Path:
-    """The folder that an input is or lies in, as the user called it: links are not followed."""
-    return Path(os.path.abspath(given if given.is_dir() else given.parent))  # noqa: PTH100 (resolve() follows links)
-
-
-def _of_folder(root: Path, found: list[_Found]) -> list[str]:
-    """After the folders in ``root`` that tell series apart; an archive counts as one, and so does a file that is a series."""
-    folders = []
-    for one in found:
-        parts = Path(os.path.abspath(one.series.folder)).relative_to(root).parts  # noqa: PTH100
-        if one.series.folder.is_file():
-            parts = (*parts[:-1], one.series.folder.stem)
-        elif len(one.files) == 1 and one.files[0].is_file():
-            parts = (*parts, one.files[0].stem)
-        folders.append(parts)
-    return case_ids(folders, [one.series.uid for one in found], root.name)
+def _named(found: list[_Found], misfits: list[str], places: set[Path]) -> list[tuple[Item, Name]]:
+    """Series that share a folder or an archive are told apart by their UIDs; those that the Model is not for have no part in it."""
+    studies = {one.series.study for one, why in zip(found, misfits, strict=True) if not why}
+    sharing = Counter(
+        (one.series.folder, bool(why)) for one, why in zip(found, misfits, strict=True) if not one.is_file
+    )
+    named = []
+    for one, why in zip(found, misfits, strict=True):
+        shares = not one.is_file and sharing[one.series.folder, bool(why)] > 1
+        name = one.name
+        last = f"{name.parts[-1]}{f'-{digest(one.series.uid)}' if shares or one.by_uid else ''}"
+        last += f"-{one.series.modality}" if why else ""
+        beside = one.series.study in studies and places.isdisjoint(one.files)
+        item = Item(
+            one.files,
+            last,
+            place=one.series.folder if len(one.files) > 1 else one.files[0],
+            modality=one.modality,
+            skipped=why if beside else "",
+        )
+        named.append((item, replace(name, parts=(*name.parts[:-1], last))))
+    return [one for _, one in sorted(zip(misfits, named, strict=True), key=lambda pair: bool(pair[0]))]

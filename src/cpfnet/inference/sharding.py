@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Shard:
         return [
             item
             for item in items
-            if int(hashlib.sha256(item.name.encode()).hexdigest(), 16) % self.count == self.number - 1
+            if int(hashlib.sha256(os.fsencode(item.name)).hexdigest(), 16) % self.count == self.number - 1
         ]
 
     def __str__(self) -> str:

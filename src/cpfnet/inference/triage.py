@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
+
+from cpfnet.data.finding import printable
 from cpfnet.errors import OutputError
 from cpfnet.files import replacing
 from cpfnet.image import Assessment
+from cpfnet.inference import records
 
 COLUMNS = ("mask", "look", "estimated_dice", "estimate_error", "confidence")
 
@@ -41,24 +46,44 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
     )
 
 
-def write_list(path: Path, judged: Mapping[str, Assessment]) -> None:
-    """Write one row a mask, what to look at first on top; rows of other masks from an earlier list stay.
+def write_list(path: Path) -> None:
+    """Write one row a mask that is there, what to look at first on top, from the records beside it; nothing where there is none.
 
     Args:
-        path: ``quality.csv`` in the folder of the masks.
-        judged: by the name of the mask.
+        path: ``quality.csv`` in the folder of the masks. Several processes may write it at once: the last one sees all records.
 
     Raises:
         OutputError: another file is in the way, or it cannot be written.
     """
-    rows = read_list(path) | {name: _row(name, quality) for name, quality in judged.items()}
-    with (
-        replacing(path, overwrite=True) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(sorted(rows.values(), key=_order))
+    with _one_at_a_time(path.parent):
+        rows = []
+        for name, record in records.each(path.parent):
+            mask = next(pattern for pattern in record.files if "/" not in pattern).replace("*", name, 1)
+            if record.quality is not None and (path.parent / mask).exists():
+                rows.append(_row(printable(mask), record.quality))
+        if not read_list(path) and not rows:
+            return
+        with (
+            replacing(path, overwrite=True) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(sorted(rows, key=_order))
+
+
+@contextmanager
+def _one_at_a_time(out: Path) -> Iterator[None]:
+    """Nobody writes an older list over a newer one, where the file system has locks."""
+    place = out / ".cpfnet" / "quality.lock"
+    lock = FileLock(place, timeout=60)
+    if place.parent.is_dir():  # else there is no record
+        with suppress(OSError, NotImplementedError):  # Timeout, too: one that was stopped holds it
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _row(name: str, quality: Assessment) -> dict[str, str]:

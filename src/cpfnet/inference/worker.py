@@ -14,15 +14,13 @@ from typing import Any
 import cpfnet
 from cpfnet.errors import CpfnetError
 from cpfnet.files import check_writable
-from cpfnet.image import Assessment
-from cpfnet.inference.job import Job, Order, is_light, look, place, read, segment, write
+from cpfnet.inference.job import Job, Order, is_light, place, read, segment, write
 from cpfnet.inference.predictor import Predictor
+from cpfnet.inference.resume import recall
 from cpfnet.model import Model
 
 AHEAD = 2
 """Jobs that a worker has at a time: it reads or writes one while its network has the other."""
-
-LOST = "written by a worker that was lost before it could say how sure it was"
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ class Worker:
         """Take a job to its end; called in several threads.
 
         Args:
-            job: that nothing stands in the way of.
-            again: another worker was lost over it: what that one wrote is left alone.
+            job: that nothing stands in the way of, as far as can be told without reading.
+            again: another worker was lost over it: what that one had done is left alone, and what it had begun is made again.
 
         Returns:
             The job without its pixels, and what is to be said; or what cannot be seen from here.
@@ -83,9 +81,7 @@ class Worker:
         order = self.order
         if again and not order.overwrite:
             order = replace(order, resume=True)
-            job.do(look, order, plan, ())
-            if job.status == "done":
-                job.quality = Assessment(None, look=LOST)
+        job.do(recall, order)
         network = (segment, order, self.predictor, self.said.append, None)
         if is_light(job.item):
             job.do(read)

@@ -22,6 +22,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cpfnet.errors import CpfnetError, FormatError, complaint
+from cpfnet.files import sha256_of
 from cpfnet.formats.dicom.header import complete, printable, quiet, text
 from cpfnet.formats.files import looks_like_dicom
 
@@ -242,6 +243,16 @@ def _opened(location: Location, archives: Archives) -> Iterator[tuple[IO[bytes],
     _refuse_bomb(info.file_size, info.compress_size, location)
     with archives[location.path].open(info) as member:
         yield member, info.file_size
+
+
+def sha256_at(location: Location, archives: Archives) -> str:
+    """SHA-256 of the bytes at ``location``, in hex.
+
+    Raises:
+        OSError, FormatError: they cannot be read.
+    """
+    with _opened(location, archives) as (stream, _):
+        return sha256_of(stream)
 
 
 def read_object(location: Location, archives: Archives, *, pixels: bool = False) -> DicomObject | None:

@@ -1,0 +1,89 @@
+"""Termination and a closed terminal end a run as Ctrl-C does: what is done is listed first."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked for the end.
+
+    Args:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    for other in _ENDING:  # shells and batch systems send them more than once
+        if signal.getsignal(other) is _end:
+            signal.signal(other, signal.SIG_IGN)
+    if number != signal.SIGTERM:
+        _leave_terminal()
+    raise Ended(number)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Raise `Ended` where SIGTERM or SIGHUP would end the process at once.
+
+    Where they are ignored (``nohup``) or somebody else hears them, and outside the main thread, all stays as it is.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in _ENDING}
+        before = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
+        for number in before:
+            signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def telling(tell: Callable[[int], None]) -> Iterator[None]:
+    """The first such signal, Ctrl-C included, is told rather than raised amid anything; the second one is raised."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)}
+        before = {n: handler for n, handler in before.items() if handler in (_end, signal.default_int_handler)}
+
+    def first(number: int, frame: FrameType | None) -> None:
+        for other, handler in before.items():
+            signal.signal(other, handler)
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            _leave_terminal()
+        tell(number)
+
+    for number in before:
+        signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_terminal() -> None:
+    """Let messages go nowhere where the terminal or pipe that they went to is closed: writing there is an error from then on."""
+    for stream in (1, 2):
+        poll = select.poll()
+        poll.register(stream, 0)
+        if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream)
+            os.close(nowhere)
