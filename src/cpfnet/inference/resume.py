@@ -9,7 +9,7 @@ from cpfnet.errors import OutputError
 from cpfnet.inference import records
 from cpfnet.inference.job import Job, Order
 
-_HOW = "to have it made again, add --overwrite to the same command; to keep it, write to another folder (-o)"
+_HOW = "it was kept: write to another folder (-o), or have it replaced by adding --overwrite to the same command"
 
 
 def recall(job: Job, order: Order) -> None:
