@@ -25,7 +25,7 @@ from cpfnet.errors import CpfnetError, complaint
 from cpfnet.files import temporary_prefix
 from cpfnet.inference import exports
 from cpfnet.inference.job import Job, Order, look, place, read
-from cpfnet.inference.signals import Ended, telling
+from cpfnet.inference.signals import Ended, end, telling
 from cpfnet.inference.worker import AHEAD, Setting, Worker
 from cpfnet.model import Model
 
@@ -146,7 +146,7 @@ def spread(
 
     Raises:
         CpfnetError: no machine can work, with the reason of one of them.
-        Ended: what the workers had was finished, where that took no longer than `GRACE`.
+        KeyboardInterrupt, Ended: what the workers had was finished, where that took no longer than `GRACE`.
     """
     order.out.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=order.out, prefix=temporary_prefix()) as mark:
@@ -225,7 +225,7 @@ class _Crew:
                         f"no machine of the cluster has been left for {PATIENCE:g} s",
                         mend="start one (ray start --address …), and go on with --resume",
                     )
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Ended):
             self.say(f"Stopping; what the workers have may take {GRACE:g} s more")
             self.waiting.clear()
             end = time.monotonic() + GRACE
@@ -284,7 +284,7 @@ class _Crew:
         except queue.Empty:
             return
         if isinstance(answer, int):
-            raise Ended(answer)
+            end(answer)
         member, number, future = answer
         error = future.exception()
         if number is not None:

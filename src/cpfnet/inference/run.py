@@ -21,7 +21,7 @@ from cpfnet.inference.predictor import Predictor
 from cpfnet.inference.records import Option, Recipe
 from cpfnet.inference.resume import recall
 from cpfnet.inference.sharding import Shard
-from cpfnet.inference.signals import Ended, ending, telling
+from cpfnet.inference.signals import Ended, end, ending, telling
 from cpfnet.inference.triage import read_list, write_list
 from cpfnet.model import Model
 
@@ -88,7 +88,7 @@ def predict_files(
     Raises:
         CpfnetError: no input at all, Models that do not belong together, no such cluster, or ``out`` cannot be written; all is done, and only
             ``quality.csv`` cannot be written.
-        Ended: a signal came.
+        KeyboardInterrupt, Ended: a signal came.
     """
     if format not in SUFFIXES:
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(SUFFIXES)}")
@@ -130,7 +130,7 @@ def predict_files(
         except BaseException as error:  # what was done before an interruption is listed, too
             if (unlisted := finish()) is not None:
                 say(str(unlisted))
-            if isinstance(error, KeyboardInterrupt):
+            if isinstance(error, (KeyboardInterrupt, Ended)):
                 done = sum(job.status == "done" for job in jobs)
                 say(f"Stopped: {done} of {len(jobs)} done, in {out}; the same command with --resume goes on")
             raise
@@ -155,7 +155,7 @@ def _finish(jobs: Sequence[Job], listed: Path | None, say: Callable[[str], None]
         except CpfnetError as error:
             unlisted = error
     if signals:
-        raise Ended(signals[0])
+        end(signals[0])
     return unlisted
 
 

@@ -9,30 +9,32 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
-class Ended(KeyboardInterrupt):
-    """A signal asked for the end.
+class Ended(SystemExit):
+    """A signal asked for the end; the exit code is 128 + its number, as shells have it."""
 
-    Args:
-        number: the signal's.
+
+def end(number: int) -> NoReturn:
+    """End as a signal asks for.
+
+    Raises:
+        KeyboardInterrupt: for SIGINT.
+        Ended: for others.
     """
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
+    raise KeyboardInterrupt if number == signal.SIGINT else Ended(128 + number)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _raise(number: int, frame: FrameType | None) -> None:
     for other in _ENDING:  # shells and batch systems send them more than once
-        if signal.getsignal(other) is _end:
+        if signal.getsignal(other) is _raise:
             signal.signal(other, signal.SIG_IGN)
     if number != signal.SIGTERM:
         _leave_terminal()
-    raise Ended(number)
+    end(number)
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def ending() -> Iterator[None]:
         before = {number: signal.getsignal(number) for number in _ENDING}
         before = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
         for number in before:
-            signal.signal(number, _end)
+            signal.signal(number, _raise)
     try:
         yield
     finally:
@@ -60,7 +62,7 @@ def telling(tell: Callable[[int], None]) -> Iterator[None]:
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)}
-        before = {n: handler for n, handler in before.items() if handler in (_end, signal.default_int_handler)}
+        before = {n: handler for n, handler in before.items() if handler in (_raise, signal.default_int_handler)}
 
     def first(number: int, frame: FrameType | None) -> None:
         for other, handler in before.items():
