@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 import cpfnet
 from cpfnet.errors import CpfnetError
+from cpfnet.inference import records
 from cpfnet.inference.cluster import connected, spread
 from cpfnet.inference.convert import prepared
 from cpfnet.inference.inputs import Item
@@ -68,8 +70,13 @@ def check_same_as_one(folder: Path, out: Path) -> None:
     for file in (folder / "one").glob("*.png"):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
     rows, expected = (read_list(place / "quality.csv") for place in (out, folder / "one"))
-
     assert rows == expected
+
+
+def done(out: Path) -> dict[Path, int]:
+    """The masks that records say are whole, and when each was written."""
+    masks = [out / f"{name}.png" for name, _ in records.each(out)]
+    return {mask: mask.stat().st_mtime_ns for mask in masks}
 
 
 def start(folder: Path, out: Path, address: str, **more) -> subprocess.Popen:
@@ -98,7 +105,8 @@ def test_a_killed_worker_and_a_killed_machine_lose_nothing(folder, cluster, tmp_
     worker.kill()
     wait_for(12, out, process)
     cluster.remove_node(second, allow_graceful=False)
-    before = {file: file.stat().st_mtime_ns for file in out.glob("[0-9]*.png")}
+    before = done(out)
+    assert len(before) > 8
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 1  # two of the inputs are bad
     assert f"{COUNT} of {COUNT + 2} done" in errors
@@ -157,16 +165,19 @@ def test_a_cluster_that_the_command_starts_listens_to_this_machine_alone(folder,
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_cleanly_and_goes_on(folder, cluster, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_cleanly_and_goes_on(folder, cluster, tmp_path, number):
     out = tmp_path / "out"
     process = start(folder, out, cluster.address)
     wait_for(5, out, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     said, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, said + errors
+    assert process.returncode == 128 + number, said + errors
+    assert "Stopped: " in errors
     assert "Traceback" not in said + errors
     made = {file: file.stat().st_mtime_ns for file in out.glob("[0-9]*.png")}
     assert len(made) < COUNT
+    assert made == done(out)
     assert sorted(tree(out)) == sorted([*(file.name for file in made), "quality.csv"])  # nothing is half there
     files = [folder / "in" / f"{number}.png" for number in range(COUNT)]
     outcomes = predict(folder, files, out, cluster, resume=True)
@@ -193,6 +204,31 @@ def test_every_outcome_is_that_of_one_process(folder, cluster, tmp_path):
         assert other.output is None or other.output.read_bytes() == one.output.read_bytes()
     again = predict(folder, inputs[:1], tmp_path / "there", cluster)
     assert "exists already" in again[0].message
+
+
+def test_workers_look_at_what_is_done_as_one_process_does(folder, cluster, tmp_path):
+    names, said = ("one", "same", "other", "empty", "edited"), []
+    for name in names:
+        shutil.copy(folder / "in" / "3.png", tmp_path / f"{name}.png")
+    inputs, out = [tmp_path / f"{name}.png" for name in names], tmp_path / "out"
+    assert {o.status for o in predict(folder, inputs, out, cluster)} == {"done"}
+    shutil.copy(folder / "in" / "4.png", tmp_path / "other.png")
+    (out / "empty.png").write_bytes(b"")
+    shutil.copy(folder / "one" / "5.png", out / "edited.png")
+    records.path_of(out, "one").write_text("{}")
+    again = predict(folder, inputs, out, cluster, resume=True, say=said.append)
+    assert [(o.status, o.there, o.again) for o in again] == [
+        ("done", False, "the record of how it was made was damaged"),
+        ("done", True, ""),
+        ("done", False, "its input was another one"),
+        ("done", False, "its mask was empty"),
+        ("failed", False, ""),
+    ]
+    assert "was changed after it was made" in again[4].message
+    assert "Made again: other: its input was another one" in said
+    assert (out / "other.png").read_bytes() == (folder / "one" / "4.png").read_bytes()
+    assert (out / "edited.png").read_bytes() == (folder / "one" / "5.png").read_bytes()
+    assert (out / "empty.png").read_bytes() == (folder / "one" / "3.png").read_bytes()
 
 
 class Deadly(PosixPath):

@@ -25,7 +25,7 @@ from cpfnet.errors import CpfnetError, complaint
 from cpfnet.files import temporary_prefix
 from cpfnet.inference import exports
 from cpfnet.inference.job import Job, Order, look, place, read
-from cpfnet.inference.signals import Ended, end, telling
+from cpfnet.inference.signals import Ended, end, keeping, telling
 from cpfnet.inference.worker import AHEAD, Setting, Worker
 from cpfnet.model import Model
 
@@ -68,7 +68,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        with _quiet(), _asking_nobody() if alone else contextlib.nullcontext():
+        with _quiet(), keeping(), _asking_nobody() if alone else contextlib.nullcontext():
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise CpfnetError(

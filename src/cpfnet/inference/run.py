@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def predict_files(
     if format not in SUFFIXES:
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(SUFFIXES)}")
     options = {"device": device, "backend": backend, "tta": tta, "overlap": overlap, "batch": batch}
-    with ending(), _engine(engine, address, models, options, say) as work:
+    with ending(), ExitStack() as cleanup, _engine(engine, address, models, options, say) as work:
         plan = models[0].plan
         items = collect(
             inputs, channels=len(plan.channels), modality=plan.modality, source=plan.source, out=out, say=say
@@ -117,6 +117,8 @@ def predict_files(
         from cpfnet.progress import Bar
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        if engine != "local":  # a worker that was lost may have been in the middle of a file
+            cleanup.callback(_sweep, out, jobs)
         finish = partial(_finish, jobs, listed, say)
         try:
             with Bar(*columns, show=progress) as bar:

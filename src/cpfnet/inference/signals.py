@@ -57,6 +57,19 @@ def ending() -> Iterator[None]:
 
 
 @contextmanager
+def keeping() -> Iterator[None]:
+    """What a library makes of signals in between is undone."""
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_ENDING)} if main else {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None: not from Python
+                signal.signal(number, handler)
+
+
+@contextmanager
 def telling(tell: Callable[[int], None]) -> Iterator[None]:
     """The first such signal, Ctrl-C included, is told rather than raised amid anything; the second one is raised."""
     before: dict[int, Any] = {}
