@@ -69,12 +69,15 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
                 raise OutputError(
                     "exists already", where=path, mend="write to another folder, or allow overwriting (--overwrite)"
                 )
-        made = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        holders = [path.parent]  # whose names must survive, too
+        while not holders[-1].exists():
+            holders.append(holders[-1].parent)
+        if len(holders) > 1:
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        for folder in dict.fromkeys((path.parent, *(folder.parent for folder in made))):
+        for folder in holders:
             _sync(folder)
     except OSError as error:
         raise OutputError(

@@ -322,7 +322,7 @@ def predict_files(
         models: Model(s) or their folders; several average their probabilities.
         inputs: files, folders, ZIP archives or patterns, as a shell would pass them; DICOM series one by one as
             ``FOLDER/series=UID``; a text file (``.txt``) that lists such inputs, one a line.
-        out: folder for the label maps, called as their inputs; made if need be.
+        out: folder for the label maps, called by the path of their input below what was given, without suffix; made if need be.
         format: of the label maps: ``"same"`` as the input (for DICOM ``"dicom-seg"``), ``"nifti"``, ``"png"``, ``"tiff"``,
             ``"dicom-seg"``, ``"dicom-labelmap"`` or ``"rtstruct"``.
         probabilities: write them to ``out/probabilities``, too.
@@ -333,7 +333,8 @@ def predict_files(
         batch: tiles or slices given to the network at once; default: the plan's.
         force: go on where an input lies outside what the Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
-        resume: go on with an interrupted run into ``out``: inputs all of whose results are there are left alone.
+        resume: go on with an interrupted run into ``out``: what was made from the same content with the same models and options, and is still as
+            it was made, is left alone; what differs or is damaged is made again, and said; what somebody else made or changed is refused, unless ``overwrite``.
         shard: ``"i/n"``, i from 1: do this part of the inputs only; n runs with the same inputs, on any machines, do all of them, each once.
         engine: ``"local"``: this process; ``"ray"``: the machines of a Ray cluster, which all see inputs, models and ``out`` under the same paths.
         address: ``host:port`` of the cluster's head; default: the one that this machine, or the variable ``RAY_ADDRESS``, belongs to, else one of this machine alone.
@@ -342,10 +343,12 @@ def predict_files(
 
     Returns:
         One Outcome for each input (done, skipped, refused or failed), with what was written or what is wrong. Where a model knows how
-        its validation cases did, or with ``uncertainty``, ``out/quality.csv`` lists the label maps, those to look at first on top.
+        its validation cases did, or with ``uncertainty``, ``out/quality.csv`` lists all label maps in ``out``, those to look at first on top.
+        SIGTERM and SIGHUP end it as Ctrl-C does, with what is done listed.
 
     Raises:
-        CpfnetError: no input at all, the models do not belong together, no such cluster, or ``out`` cannot be written.
+        CpfnetError: no input at all, the models do not belong together, no such cluster, or ``out`` cannot be written; all is done, and only
+            ``quality.csv`` cannot be written.
     """
     from cpfnet.inference.run import predict_files as run
     from cpfnet.inference.sharding import Shard

@@ -130,7 +130,10 @@ def collect(
             errors.append(Item((folder,), folder.name, error))
             alien = [path for path in alien if path not in there]
     if alien := list(dict.fromkeys(alien)):
-        say(f"Not read, since of a kind that is not known: {counted(alien)} (such as {printable(str(alien[0]))})")
+        say(
+            f"Not read, since of a kind that is not known: {counted(alien)} (such as {printable(str(alien[0]))})\n"
+            "  → if these are images, convert them to NIfTI or PNG"
+        )
     return _called(named) + errors
 
 

@@ -156,8 +156,11 @@ def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
 def read(job: Job) -> None:
     """Raises: FormatError: it cannot be read, or changed meanwhile, so that no record could tell what was read."""
     files = job.item.files
-    content = job.content or records.content_of(files)
+    content = job.content
+    if content is None and not formats.is_dicom(files[0]):
+        content = records.content_of(files)
     job.image = formats.read(files if len(files) > 1 else files[0])
+    content = content or records.content_of(files, job.image)
     paths = job.image.source.paths if job.image.source is not None else ()
     if content.changed or not content.stamps.keys() >= set(paths):
         raise FormatError(

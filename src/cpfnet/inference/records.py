@@ -17,7 +17,7 @@ from cpfnet import formats
 from cpfnet.errors import CpfnetError
 from cpfnet.files import replacing, sha256_of
 from cpfnet.formats.files import check_dicom, check_readable
-from cpfnet.image import Assessment
+from cpfnet.image import Assessment, Image
 from cpfnet.planning import Strict, content_hash
 
 FOLDER = Path(".cpfnet", "records")
@@ -129,11 +129,11 @@ class Content:
 
     Attributes:
         digest: SHA-256 over it, whatever the files are called and whatever lies beside them.
-        stamps: of each file inode, size and time of change.
+        stamps: of each file size and time of change, as they were before it was read.
     """
 
     digest: str
-    stamps: Mapping[Path, tuple[int, int, int]]
+    stamps: Mapping[Path, tuple[int, int]]
 
     @property
     def changed(self) -> bool:
@@ -144,11 +144,12 @@ class Content:
             return True
 
 
-def content_of(files: Sequence[Path]) -> Content:
+def content_of(files: Sequence[Path], image: Image | None = None) -> Content:
     """The content of an input: of its files, in their order; of a DICOM series of its own files, in any order.
 
     Args:
         files: as of an `Item`.
+        image: what was read from them, where it was: of DICOM it knows which files are the series', and is not looked for again.
 
     Raises:
         CpfnetError, OSError: they cannot be read.
@@ -159,19 +160,23 @@ def content_of(files: Sequence[Path]) -> Content:
         stamps = {path: _stamp(path) for path in files}
         return Content(content_hash([sha256_now(path) for path in files]), stamps)
     from cpfnet.formats.dicom import one_series
-    from cpfnet.formats.dicom.objects import Archives, sha256_at
+    from cpfnet.formats.dicom.objects import Archives, Location, sha256_at
 
-    for path in files:
-        check_dicom(path)
-    series, _ = one_series(files)
-    stamps = {location.path: _stamp(location.path) for location in series.locations}
+    locations: Sequence[Location]
+    if image is not None and image.source is not None:
+        locations = image.source.details["locations"]
+    else:
+        for path in files:
+            check_dicom(path)
+        locations = one_series(files)[0].locations
     with Archives() as archives:
-        return Content(content_hash(sorted(sha256_at(location, archives) for location in series.locations)), stamps)
+        digest = content_hash(sorted(sha256_at(location, archives) for location in locations))
+    return Content(digest, {location.path: location.stamp for location in locations})
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, int]:
     status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def sha256_now(path: Path) -> str:

@@ -73,6 +73,7 @@ def _source(series: Series, stack: Stack, unit: str, notes: Sequence[str]) -> So
             "frames": [frame.number for frame in stack.frames],
             "unit": unit,
             "reference": series.reference,
+            "locations": series.locations,
         },
         notes=tuple(notes),
     )
