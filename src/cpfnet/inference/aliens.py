@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from cpfnet import formats
+from cpfnet.data.unread import unread_suffix
 from cpfnet.formats.files import looks_like_dicom
 
 _NO_IMAGES = frozenset(
@@ -76,7 +76,8 @@ _NO_IMAGES = frozenset(
 )
 """What stands beside images as a rule, and is none."""
 
-_SUFFIX = re.compile(r"((?:\.seg|\.nii|\.[a-z0-9]{1,4}(?=\.(?:gz|bz2|xz|zst)$))?\.[a-z][a-z0-9_]{0,9})$", re.IGNORECASE)
+_LETTERS = re.compile(r"\.[a-z][a-z0-9_]{0,9}", re.IGNORECASE)
+"""A suffix that tells of a format; DICOM files often end in a number."""
 
 
 def aliens(folder: Path, out: Path | None, label_folders: Collection[str]) -> list[Path]:
@@ -95,8 +96,10 @@ def aliens(folder: Path, out: Path | None, label_folders: Collection[str]) -> li
 
 def is_alien(path: Path) -> bool:
     """May it be an image, by its suffix, that is not read, by its name and its first bytes?"""
-    suffix = suffix_of(path)
-    if not suffix or suffix in _NO_IMAGES or path.name.startswith(".") or formats.suffix_of(path):
+    if path.name.startswith(".") or formats.suffix_of(path):
+        return False
+    known = unread_suffix(path) or (_LETTERS.fullmatch(path.suffix) and path.suffix.lower() not in _NO_IMAGES)
+    if not known:
         return False
     if not path.is_file():  # opening a pipe would wait for ever
         return False
@@ -105,14 +108,3 @@ def is_alien(path: Path) -> bool:
             return not looks_like_dicom(file.read(144))
     except OSError:
         return False
-
-
-def suffix_of(path: Path) -> str:
-    """As people call it: ``.seg.nrrd``, ``.nii.bz2``; "" where the name ends in none, or in a number, as DICOM files do."""
-    match = _SUFFIX.search(path.name)
-    return match[1].lower() if match and match.start() else ""
-
-
-def counted(paths: Iterable[Path]) -> str:
-    """``3 .nrrd, 1 .mha``."""
-    return ", ".join(f"{count} {suffix}" for suffix, count in Counter(map(suffix_of, paths)).most_common())

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.data.finding import printable
+from cpfnet.data.unread import counted, unread_mend
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.files import is_reference, looks_like_dicom
-from cpfnet.inference.aliens import aliens, counted, is_alien
+from cpfnet.inference.aliens import aliens, is_alien
 from cpfnet.inference.names import Name, below, distinct
 
 IMAGES = ("images", "imagesTs")
@@ -123,7 +123,7 @@ def collect(
         if not any(folder in (path, *path.parents) for path in taken):
             there = [path for path in alien if folder in path.parents]
             error = FormatError(
-                f"holds no image file{f', only {counted(there)}' if there else ''}",
+                f"holds no image file{f'; {counted(there)}' if there else ''}",
                 where=folder,
                 mend=f"known are DICOM and {' '.join(formats.IMAGE_SUFFIXES)}",
             )
@@ -131,8 +131,8 @@ def collect(
             alien = [path for path in alien if path not in there]
     if alien := list(dict.fromkeys(alien)):
         say(
-            f"Not read, since of a kind that is not known: {counted(alien)} (such as {printable(str(alien[0]))})\n"
-            "  → if these are images, convert them to NIfTI or PNG"
+            f"Left out: {counted(alien)}, which is no format that is read\n"
+            f"  → if these are images, {unread_mend(alien, Path())}"
         )
     return _called(named) + errors
 
