@@ -183,6 +183,20 @@ def test_a_segmentation_without_its_pixels_says_so(tmp_path: Path) -> None:
             assert "archive" in (raised.value.mend or "")
 
 
+@pytest.mark.parametrize("attribute", ["Rows", "Columns", "NumberOfFrames"])
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_a_damaged_size_is_not_taken_for_frames_that_were_cut_out(tmp_path: Path, attribute: str, value: int) -> None:
+    path = write_seg(
+        tmp_path / "s.dcm",
+        series(tmp_path),
+        NAMES,
+        masks(1, 2).astype(np.uint8),
+        edit=lambda made: made.update({attribute: value}),
+    )
+    with pytest.raises(FormatError):
+        formats.read_label(path, formats.read_header(tmp_path / "ct"))
+
+
 def test_a_segmentation_in_which_nothing_was_drawn_is_an_empty_label(tmp_path: Path) -> None:
     def nothing(made: pydicom.Dataset) -> None:
         made.NumberOfFrames = 0

@@ -18,7 +18,7 @@ from cpfnet.formats.dicom.objects import Archives, DicomObject, read_object
 from cpfnet.formats.dicom.painting import Painting, chosen, repeated
 from cpfnet.formats.dicom.pixels import stored_values
 from cpfnet.formats.dicom.references import items, match, segments
-from cpfnet.formats.dicom.storage import check_promise, storage_of
+from cpfnet.formats.dicom.storage import check_promise, refuse_surplus, storage_of
 from cpfnet.formats.files import Header
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
@@ -106,7 +106,7 @@ def _frames(found: DicomObject) -> list[Frame]:
     header = found.header
     if text(header, "NumberOfFrames") == "0" and not items(header, "PerFrameFunctionalGroupsSequence"):
         return []
-    if not (text(header, "Rows") and text(header, "Columns")):
+    if {text(header, "Rows"), text(header, "Columns")} & {"", "0"}:
         raise _without_pixels(found)
     return frames_of(found)
 
@@ -169,4 +169,5 @@ def stored_frames(frames: list[Frame], archives: Archives) -> Iterator[np.ndarra
         raise _without_pixels(frames[0].object)
     storage = storage_of(frames[0])
     check_promise(frames[0], storage)
+    refuse_surplus(frames[0], storage, len(whole.header.get("PixelData", b"")))  # frames may be small, but not smaller
     yield from stored_values(whole.header, frames, storage)
