@@ -1,8 +1,11 @@
 """A Model folder: self-contained, whole, and honest about what was changed in it."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from markdown_it import MarkdownIt
 
 from cpfnet.errors import CpfnetError, OutputError, WeightsError
 from cpfnet.files import sha256
@@ -65,6 +68,23 @@ def test_the_card_says_what_the_model_is_not_for(model):
     card = model.card()
     for part in ("lesion (written as 255)", "3 training cases", "grey: 3 … 250", "0.5000", "Not a medical device"):
         assert part in card
+
+
+def test_no_name_acts_in_the_card(model):
+    evil = "<script>alert(1)</script> [a](javascript:b) \x1b[2J\n\n# c | `d`"
+    labels = model.plan.labels.model_copy(
+        update={"classes": (LabelClass(name=evil, values=(1,)), LabelClass(name="b", values=(2,)))}
+    )
+    channel = model.fitted.channels[0].model_copy(update={"name": evil})
+    plan = model.plan.model_copy(update={"name": evil, "labels": labels})
+    fitted = model.fitted.model_copy(update={"channels": (channel,), "smallest": (4, 5)})
+    card = Model(plan, fitted, model.state).card()
+    html = MarkdownIt("commonmark", {"html": True}).render(card)
+    assert set(re.findall(r"<(\w+)", html)) == {"h1", "h2", "p", "ul", "li", "code"}  # what the card is made of
+    assert html.count("<h1>") == 1
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; [a](javascript:b) \\x1b[2J\\n\\n# c | `d`") == 4
+    assert "\x1b" not in card
+    assert "<script" not in card
 
 
 def test_the_card_says_how_probabilities_become_masks(model):

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import cpfnet
 from cpfnet import cli_compare, cli_export, cli_weights
-from cpfnet.console import output, say, table
+from cpfnet.console import complain, line, put_json, say, set_up_streams, table
 from cpfnet.errors import CpfnetError, complaint, telling_what_lacks
+from cpfnet.text import printable
+
+
+class Commands(TyperGroup):
+    """Usage errors repeat what was typed, or what a pattern of the shell found."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if hasattr(error, "format_message"):  # typer's; the class differs from version to version
+                error.message = printable(error.message)  # type: ignore[attr-defined]
+            raise
+
 
 app = typer.Typer(
     name="cpfnet",
+    cls=Commands,
     help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
     "In order: doctor, check, plan, train, predict, evaluate, compare, export. `cpfnet COMMAND --help` shows examples.",
     no_args_is_help=True,
@@ -72,7 +87,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     checks = run()
     if as_json:
-        print(json.dumps([check.as_dict() for check in checks], indent=1))
+        put_json([check.as_dict() for check in checks])
         return
     colours = {"ok": "", "lacks": "yellow", "missing": "red"}
     rows = [[c.name, c.status, c.detail + (f"\n→ {c.mend}" if c.mend else "")] for c in checks]
@@ -103,7 +118,7 @@ def check(
 
     findings = verbs.check(dataset, html=html, workers=workers, progress=not as_json, overwrite=overwrite)
     if as_json:
-        print(json.dumps([finding.as_dict() for finding in findings], indent=1, ensure_ascii=False))
+        put_json([finding.as_dict() for finding in findings])
     else:
         _print_findings(findings)
     if html is not None and not as_json:
@@ -113,23 +128,20 @@ def check(
 
 
 def _print_findings(findings: list[Any]) -> None:
-    from rich.text import Text
-
-    console = output()
     colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
     for severity, colour in colours.items():
         group = [finding for finding in findings if finding.severity == severity]
         if group:
-            console.print(f"{len(group)} {severity}{'s' if len(group) > 1 else ''}", style=colour)
+            line(f"{len(group)} {severity}{'s' if len(group) > 1 else ''}", colour)
         for finding in group:
             lines = [f"  {finding.where}: {finding.what}"]
             lines += [
                 f"    {name}: {len(cases)} case{'s' * (len(cases) > 1)} ({', '.join(cases[:6])}{' …' * (len(cases) > 6)})"
                 for name, cases in finding.variants.items()
             ]
-            console.print(Text("\n".join([*lines, f"    → {finding.mend}"])), soft_wrap=True)
+            line("\n".join([*lines, f"    → {finding.mend}"]))
     if not findings:
-        console.print("Nothing found: the dataset is fine.", style="green")
+        line("Nothing found: the dataset is fine.", "green")
 
 
 @app.command()
@@ -521,15 +533,13 @@ def demo(
 
 def fail(error: CpfnetError) -> NoReturn:
     """Print what is wrong, where and how to mend it, and end with exit code 1."""
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True).print(Text("error: ", style="bold red") + Text(str(error)), soft_wrap=True)
+    complain(str(error))
     sys.exit(1)
 
 
 def main() -> None:
     """Entry point: every foreseeable failure ends in one message, never in a traceback."""
+    set_up_streams()
     try:
         with telling_what_lacks():
             app()

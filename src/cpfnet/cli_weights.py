@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cpfnet.console import say
+from cpfnet.console import put, say
 from cpfnet.errors import CpfnetError
 
 app = typer.Typer(no_args_is_help=True, help="ImageNet weights for the encoder: list, import, verify, download, path.")
@@ -25,11 +25,11 @@ def weights_list() -> None:
 
     found = store.list_found()
     for entry in store.ENTRIES.values():
-        print(f"{entry.name}: {entry.about}\n  {entry.url}")
+        put(f"{entry.name}: {entry.about}\n  {entry.url}")
     if found:
-        print("On this machine, in the order they are tried:")
+        put("On this machine, in the order they are tried:")
     for item in found:
-        print(f"  {item.path} ({item.place})")
+        put(f"  {item.path} ({item.place})")
     if not found:
         say("None on this machine yet: cpfnet weights download, or cpfnet weights import FILE")
 
@@ -44,7 +44,7 @@ def weights_import(file: Annotated[Path, typer.Argument(metavar="FILE", show_def
     """
     from cpfnet.network import store
 
-    print(store.import_file(file))
+    put(str(store.import_file(file)))
 
 
 @app.command("verify")
@@ -63,7 +63,7 @@ def weights_verify(
     if not found:
         say("No weight file on this machine: cpfnet weights download, or cpfnet weights import FILE")
     for item in found:
-        print(f"{item.path}: {item.problem or 'good'}")
+        put(f"{item.path}: {item.problem or 'good'}")
     if any(item.problem for item in found):
         raise typer.Exit(1)
 
@@ -83,7 +83,7 @@ def weights_download(
     """
     from cpfnet.network import store
 
-    print(store.download(name or store.DEFAULT.name))
+    put(str(store.download(name or store.DEFAULT.name)))
 
 
 @app.command("path")
@@ -103,4 +103,4 @@ def weights_path() -> None:
             where=store.cache_folder(),
             mend="cpfnet weights download, or cpfnet weights import FILE",
         )
-    print(good[0])
+    put(str(good[0]))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 
+from cpfnet.text import printable
+
 _TRAINING = 'pip install "cpfnet[train]"'
 _LIBRARIES = {
     "torch": ("PyTorch", _TRAINING),
@@ -42,7 +44,7 @@ class CpfnetError(Exception):
         super().__init__(what)  # the one positional argument: so it survives pickling between processes
 
     def __str__(self) -> str:
-        place = "this folder" if self.where == "." else self.where
+        place = "this folder" if self.where == "." else printable(self.where or "")
         text = f"{place}: {self.what}" if place else self.what
         return f"{text}\n  → {self.mend}" if self.mend else text
 

@@ -29,6 +29,7 @@ from cpfnet.errors import CpfnetError, OutputError, WeightsError, telling_what_l
 from cpfnet.files import replacing, sha256
 from cpfnet.planning import Count, Fraction, NotNegative, Plan, Positive, Strict, content_hash, one_or_several
 from cpfnet.settings import load_yaml, plain, read_yaml, validate, write_yaml
+from cpfnet.text import markdown, to_json
 
 if TYPE_CHECKING:
     import torch
@@ -262,7 +263,7 @@ class Model:
         weights = self._serialized()
         hashes = {"plan_hash": self.plan.hash, "weights_hash": hashlib.sha256(weights).hexdigest()}
         fitted = self.fitted.model_copy(update=hashes)
-        texts = {METRICS: json.dumps(self.metrics, indent=1, ensure_ascii=False) + "\n", CARD: self.card()}
+        texts = {METRICS: to_json(self.metrics) + "\n", CARD: self.card()}
         saving = folder / f".saving-{uuid.uuid4().hex[:8]}"
         try:
             with replacing(saving / WEIGHTS) as temporary:
@@ -357,16 +358,16 @@ class Model:
     def card(self) -> str:
         """The Model in words: what it is for, what it was fitted on, how well it did, what it is not for."""
         plan, fitted = self.plan, self.fitted
-        classes = ", ".join(f"{c.name} (written as {c.written})" for c in plan.labels.classes)
-        ranges = "\n".join(f"- {c.name}: {c.low:g} … {c.high:g}" for c in fitted.channels)
+        classes = ", ".join(f"{markdown(c.name)} (written as {markdown(str(c.written))})" for c in plan.labels.classes)
+        ranges = "\n".join(f"- {markdown(c.name)}: {c.low:g} … {c.high:g}" for c in fitted.channels)
         dice = "not measured" if fitted.validation_dice is None else f"{fitted.validation_dice:.4f}"
         spacing = ""
         if fitted.spacing_low and fitted.spacing_high:
             pairs = zip(fitted.spacing_low, fitted.spacing_high, strict=True)
             spacing = f"\nSpacing (depth, height, width), mm: {', '.join(f'{a:g} … {b:g}' for a, b in pairs)}\n"
-        return f"""# {plan.name}
+        return f"""# {markdown(plan.name)}
 
-Segments {classes} in {plan.modality} {plan.source} with network `{plan.network.name}` ({plan.spatial.mode}).
+Segments {classes} in {plan.modality} {plan.source} with network {markdown(plan.network.name)} ({plan.spatial.mode}).
 
 ## Fitted on
 
@@ -393,7 +394,7 @@ Plan: `{plan.hash[:16]}`
     def _decisions(self) -> str:
         """How probabilities become masks, a line each."""
         fitted, labels = self.fitted, self.plan.labels
-        names = [c.name for c in labels.classes]
+        names = [markdown(c.name) for c in labels.classes]
 
         def each(values: tuple[float, ...]) -> str:
             several = values if len(values) > 1 else values * len(names)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.markup import escape
+from rich.progress import Progress, ProgressColumn, TaskID
+
+from cpfnet.text import printable
 
 
 class Bar(Progress):
     """rich's progress bar, which vanishes when done and writes nothing at all into files and pipes.
+
+    Descriptions are shown as they are: they name files and cases.
 
     Args:
         columns: default: description, bar, percentage and time left.
@@ -17,6 +24,13 @@ class Bar(Progress):
     def __init__(self, *columns: ProgressColumn | str, show: bool):
         console = Console(stderr=True)
         super().__init__(*columns, console=console, disable=not (show and console.is_terminal), transient=True)
+
+    def add_task(self, description: str, *args: Any, **options: Any) -> TaskID:
+        return super().add_task(escape(printable(description)), *args, **options)
+
+    def update(self, task_id: TaskID, *, description: str | None = None, **changes: Any) -> None:
+        shown = None if description is None else escape(printable(description))
+        super().update(task_id, description=shown, **changes)
 
     def stop(self) -> None:
         if not self.disable:  # off a terminal rich ends even a disabled bar with an empty line

@@ -440,10 +440,19 @@ def test_ids_that_are_no_file_names(tmp_path: Path) -> None:
             write_raster(root / f"{number}.png", np.uint8(255 * image))
             write_raster(root / f"{number}_mask.png", 255 * mask)
             writer.writerow([case, f"scans/{number}.png", f"scans/{number}_mask.png", f"p{number}"])
+    table = list(csv.reader((tmp_path / "cases.csv").open()))
+    table[1][3], table[2][0], table[2][3] = "=cmd", "-left: eye", "-0.5"
+    with (tmp_path / "cases.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(table)
     for to in ("csv", "monai"):
         cpfnet.convert(tmp_path / "cases.csv", tmp_path / to, to=to, say=silent)
+        assert {c.patient for c in load(tmp_path / to).cases} == {"=cmd", "-0.5", "p2", "p3"}
         assert {c.id for c in load(tmp_path / to).cases} == {c.id for c in load(tmp_path / "cases.csv").cases}
         assert {path.parent.name for path in tmp_path.glob(f"{to}/**/*.png")} == {"images", "labels"}
+    written = list(csv.DictReader((tmp_path / "csv/cases.csv").open()))
+    assert {row["case"] for row in written} >= {"'-left: eye"}  # no spreadsheet computes it
+    assert {row["patient"] for row in written} == {"'=cmd", "-0.5", "p2", "p3"}
+    assert all((tmp_path / "csv" / row[column]).is_file() for row in written for column in ("image", "label"))
     said: list[str] = []
     cpfnet.convert(tmp_path / "cases.csv", tmp_path / "nnunet", to="nnunet", say=said.append)
     assert any("another name" in line for line in said)

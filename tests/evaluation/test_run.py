@@ -296,6 +296,18 @@ def test_files(tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"scores.csv", "scores.json"}
 
 
+def test_no_text_in_the_table_is_a_formula(tmp_path):
+    names = ["=HYPERLINK(0)", "-c", "-0.5", "c\x1b"]
+    items = [replace(item, case=name) for item, name in zip(make_items(tmp_path, 4), names, strict=True)]
+    table, everything = evaluate(items, VESSEL).save(tmp_path / "out")
+    rows = list(csv.DictReader(table.open(newline="", encoding="utf-8")))
+    assert list(dict.fromkeys(row["case"] for row in rows)) == ["'=HYPERLINK(0)", "'-c", "-0.5", "c\\x1b"]
+    mcc = {row["mcc"] for row in rows} - {""}
+    assert all(float(value) <= 1 for value in mcc)  # numbers stay numbers
+    assert "\x1b" not in everything.read_text()
+    assert {row["case"] for row in Scores.load(tmp_path / "out").rows} == set(names)
+
+
 def test_a_missing_prediction_is_an_error_unless_allowed(tmp_path):
     items = make_items(tmp_path, 2)
     items.append(Item("gone", tmp_path / "gone.png", items[0].truth))

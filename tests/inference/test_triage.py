@@ -147,6 +147,18 @@ class TestList:
         run([model()], inputs / "b.png", tmp_path / "out", overwrite=True)
         assert [row["look"] for row in rows(tmp_path / "out/quality.csv")] == ["", ""]
 
+    def test_no_name_is_a_formula_and_earlier_rows_are_found_again(self, tmp_path):
+        evil = "=cmd|' !A0"
+        inputs = folder_of(tmp_path, **{evil: 1, "-2": 0.6, "+x\x1b": 1, "'=y": 1})
+        run([model()], inputs, tmp_path / "out")
+        expected = {"'=cmd|' !A0.png", "'-2.png", "'+x\\x1b.png", "''=y.png"}
+        assert {row["mask"] for row in rows(tmp_path / "out/quality.csv")} == expected
+        run([model()], inputs, tmp_path / "out", overwrite=True)
+        listed = rows(tmp_path / "out/quality.csv")
+        assert next(row["mask"] for row in listed) == "'-2.png"
+        assert {row["mask"] for row in listed} == expected
+        assert len(listed) == 4
+
     @pytest.mark.parametrize(
         "content",
         [

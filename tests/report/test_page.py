@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 import struct
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -64,6 +66,39 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
     assert "<pre>a:\n  b: &lt;c&gt;</pre>" in html
     assert html.count("<section") == 1
     assert "@media print" in html
+
+
+EVIL = "x</script><script>alert(1)</script>\x1b[2J\x9b\u202e\u2028\udc80-->$a$"
+
+
+def test_no_name_acts_in_a_page(tmp_path):
+    blocks = [
+        page.Text([EVIL]),
+        page.Notice([EVIL]),
+        page.Tiles([page.Tile(EVIL, EVIL, EVIL)]),
+        page.Table([EVIL, EVIL], [[EVIL, page.Cell(EVIL, EVIL)]], EVIL),
+        page.Pairs([(EVIL, EVIL)]),
+        page.Figure("data:,", EVIL, EVIL),
+        page.Code(EVIL),
+        page.Cards([page.Card(EVIL, EVIL, f"`{EVIL}`", [EVIL, EVIL], [EVIL, EVIL], "data:,", EVIL, EVIL)]),
+    ]
+    text = page.render(
+        tmp_path / "page.html", title=EVIL, subtitle=EVIL, sections=[page.Section(EVIL, blocks)]
+    ).read_text(encoding="utf-8")
+    assert not set(text) & set("\x1b\x9b\u202e\u2028\udc80")
+    assert "<script" not in text
+    title = re.search(r"<title>(.*)</title>", text)[1]
+    assert html.unescape(title) == "x</script><script>alert(1)</script>\\x1b[2J\\x9b\\u202e\\u2028\\x80-->$a$"
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_no_name_breaks_a_figure():
+    uri = figures.box_plots(
+        {"Dice": {EVIL.replace("\udc80", ""): [0.1, 0.2], "$\\frac$": [0.3, 0.4]}}, unit_range=["Dice"]
+    )
+    drawn = base64.b64decode(uri.partition(",")[2])
+    assert b"alert" in drawn  # in a comment
+    assert ElementTree.fromstring(drawn).tag.endswith("svg")  # it is whole XML, which no control character is
 
 
 def test_files_are_not_replaced_unasked_and_nothing_is_left_behind(tmp_path):

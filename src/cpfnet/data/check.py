@@ -14,13 +14,14 @@ from cpfnet.data.case import Dataset
 from cpfnet.data.content import Examined
 from cpfnet.data.dataset import load
 from cpfnet.data.examine import examine
-from cpfnet.data.finding import Finding, natural
+from cpfnet.data.finding import Finding
 from cpfnet.data.label_rules import labels
 from cpfnet.data.mending import Mending
 from cpfnet.data.plan_rules import gaps, refused
 from cpfnet.data.rules import completeness, consistency, duplicates, files, notes
 from cpfnet.data.structure_rules import structures
 from cpfnet.progress import Bar
+from cpfnet.text import natural
 
 __all__ = ["Finding", "check"]
 

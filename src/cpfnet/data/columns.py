@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cpfnet.data.finding import printable
 from cpfnet.errors import DatasetError
+from cpfnet.text import printable
 
 COLUMNS = ("case", "image", "label", "roi", "patient", "split", "fold")
 _AT_MOST = 1000

@@ -20,7 +20,6 @@ import numpy as np
 
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset, folds, remarks
-from cpfnet.data.finding import printable
 from cpfnet.data.listings import LISTS, MADE, About, Entry, Target, check_names
 from cpfnet.data.meaning import Values, meaning_of, values_of
 from cpfnet.data.transcription import Form, file_names, numbered, transcribe
@@ -30,6 +29,7 @@ from cpfnet.image import GREY, RGB
 from cpfnet.notes import gathered
 from cpfnet.planning import Folds, Labels, Modality, Plan
 from cpfnet.progress import Bar
+from cpfnet.text import printable
 
 _WRITTEN = re.compile(r"(images|labels|roi)(T[rs])?(_.+)?|dataset\.(json|yaml)|splits_final\.json|cases\.csv")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration, Splits
-from cpfnet.data.finding import UNPAIRED, Finding, natural
+from cpfnet.data.finding import UNPAIRED, Finding
 from cpfnet.data.layouts import images_and_masks
 from cpfnet.data.manifest import datalist, is_datalist, missing_files, read_csv
 from cpfnet.data.nnunet import raw, read_json
@@ -26,6 +26,7 @@ from cpfnet.data.studies import studies
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Plan
 from cpfnet.settings import read_yaml
+from cpfnet.text import natural
 
 __all__ = ["Case", "Dataset", "folds", "load", "remarks", "split"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from cpfnet.text import printable
 
 Severity = Literal["error", "warning", "note"]
 
@@ -46,21 +46,6 @@ class Finding:
         return asdict(self)
 
 
-def printable(name: str) -> str:
-    """A file name that any terminal, YAML or JSON takes: control characters and bytes that are not UTF-8 become ``\\xNN``."""
-    if name.isprintable():
-        return name
-    return "".join(_escaped(c) if unicodedata.category(c) in _UNPRINTABLE else c for c in name)
-
-
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control, surrogates, line ends
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode()
-
-
 def shown(path: Path, root: Path) -> str:
     """A path as findings print it: relative to the dataset's root where it lies below it."""
     return printable(path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path))
@@ -75,8 +60,3 @@ def quoted(paths: Iterable[Path], root: Path) -> str:
 def elsewhere(paths: Iterable[Path], root: Path) -> str:
     """Words for taking files out of a dataset: moved, for nobody here knows whether they are needed."""
     return f"move {quoted(paths, root)} elsewhere"
-
-
-def natural(text: str) -> list[int | str]:
-    """Sort key that puts case_9 before case_10."""
-    return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", text))]

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
-from cpfnet.data.finding import Finding, elsewhere, natural, printable, quoted, shown
+from cpfnet.data.finding import Finding, elsewhere, quoted, shown
 from cpfnet.data.suggestion import suggest
 from cpfnet.data.unread import bare, unread_finding, unread_in
 from cpfnet.errors import DatasetError
 from cpfnet.formats.files import is_reference, looks_like_dicom
+from cpfnet.text import natural, printable
 
 SPLITS = {
     "train": "train",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from ruamel.yaml import YAML
 
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Labels, Modality
+from cpfnet.text import to_csv_cell, to_json
 
 Target = Literal["nnunet", "monai", "csv"]
 
@@ -141,10 +141,10 @@ def manifest(entries: Sequence[Entry], about: About) -> dict[str, str]:
     columns = {reader: "label" if reader == "label" else f"label_{reader}" for reader in readers}
     rows = [
         {
-            "case": entry.id,
+            "case": to_csv_cell(entry.id),
             "image": ";".join(entry.images),
             **{columns[reader]: file for reader, file in entry.labels.items()},
-            "patient": entry.patient,
+            "patient": to_csv_cell(entry.patient),
             **_given(roi=entry.roi, split=entry.split, fold=entry.fold),
         }
         for entry in entries
@@ -205,4 +205,4 @@ def _regions(labels: Labels) -> dict[str, Any]:
 
 
 def _json(content: Any) -> str:
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return to_json(content) + "\n"

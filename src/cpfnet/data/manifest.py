@@ -14,10 +14,11 @@ from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.columns import ALSO, HEADER, only, places, role
 from cpfnet.data.encodings import texts
-from cpfnet.data.finding import Finding, printable, shown
+from cpfnet.data.finding import Finding, shown
 from cpfnet.data.layouts import SPLITS, identifier
 from cpfnet.data.nnunet import declared, read_json
 from cpfnet.errors import DatasetError
+from cpfnet.text import from_csv_cell, printable
 
 
 def _split(value: str, where: str) -> str | None:
@@ -131,11 +132,11 @@ def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
         images = tuple(_path(path.parent, name.strip()) for name in row.get("image", "").split(";") if name.strip())
         if not images:
             raise DatasetError("no image named", where=where, mend="fill in `image`, or remove the line")
-        case = _file_name(row.get("case", "")) or identifier(images[0])
+        case = _file_name(from_csv_cell(row.get("case", ""))) or identifier(images[0])
         cases.append(
             Case(
                 case,
-                printable(row.get("patient", "")) or case,
+                printable(from_csv_cell(row.get("patient", ""))) or case,
                 images,
                 {
                     name.removeprefix("label_"): _path(path.parent, file)

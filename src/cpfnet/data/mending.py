@@ -9,8 +9,9 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.case import STUDIES, Case, Dataset
-from cpfnet.data.finding import printable, quoted, shown
+from cpfnet.data.finding import quoted, shown
 from cpfnet.formats.files import is_reference
+from cpfnet.text import printable
 
 
 class Mending:

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cpfnet.data.declaration import short_labels
-from cpfnet.data.finding import natural
 from cpfnet.errors import DatasetError
 from cpfnet.planning import LabelClass, Labels
+from cpfnet.text import natural
 
 MOST_NAMES = 64
 """More structures than these need a declaration: nobody wants to learn all of them."""

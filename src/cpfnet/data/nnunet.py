@@ -14,7 +14,7 @@ from typing import Any
 
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
-from cpfnet.data.finding import Finding, elsewhere, printable, quoted, shown
+from cpfnet.data.finding import Finding, elsewhere, quoted, shown
 from cpfnet.data.layouts import (
     called,
     duplicate_case,
@@ -31,6 +31,7 @@ from cpfnet.data.unread import bare, unread_finding, unread_in
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Labels, Modality
 from cpfnet.settings import validate
+from cpfnet.text import printable
 
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
 _MR = re.compile(r"^(mri?\b|t1|t2|flair|dwi|adc|pd\b|swi|bold)", re.IGNORECASE)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.data.finding import printable, shown
+from cpfnet.data.finding import shown
 from cpfnet.data.layouts import begins_as_dicom, entries, folders, image_files, known, parts_of
 from cpfnet.data.suggestion import suggest
 from cpfnet.data.unread import counted, unread_below, unread_mend
 from cpfnet.errors import DatasetError
+from cpfnet.text import printable
 
 UNDERSTOOD = (
     "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), DICOM studies with SEG or RTSTRUCT, nnU-Net raw (imagesTr, labelsTr, "

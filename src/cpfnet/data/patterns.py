@@ -11,11 +11,12 @@ from pathlib import Path
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.declaration import Declaration
-from cpfnet.data.finding import Finding, elsewhere, printable, quoted, shown
+from cpfnet.data.finding import Finding, elsewhere, quoted, shown
 from cpfnet.data.layouts import holds_dicom
 from cpfnet.data.suggestion import in_yaml, pattern_for, suggest
 from cpfnet.data.unread import unread_below, unread_mend
 from cpfnet.errors import DatasetError
+from cpfnet.text import printable
 
 Names = dict[str, str]
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from cpfnet.data.finding import printable
+from cpfnet.text import printable
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+){4,}")
 

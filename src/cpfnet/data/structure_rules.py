@@ -10,13 +10,14 @@ from pathlib import Path
 from cpfnet.data.case import Case
 from cpfnet.data.content import Content, Examined
 from cpfnet.data.declaration import short_labels
-from cpfnet.data.finding import Finding, natural
+from cpfnet.data.finding import Finding
 from cpfnet.data.label_rules import rare
 from cpfnet.data.mending import Mending
 from cpfnet.data.names import MOST_NAMES, alike, classes_of, normal, pattern
 from cpfnet.errors import DatasetError
 from cpfnet.labels import conflict
 from cpfnet.planning import LabelClass, Labels
+from cpfnet.text import natural
 
 Pairs = Sequence[tuple[Case, Content]]
 

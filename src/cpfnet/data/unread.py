@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.data.finding import Finding, natural, printable, shown
+from cpfnet.data.finding import Finding, shown
 from cpfnet.formats.files import NIFTI_SUFFIXES, RASTER_SUFFIXES
+from cpfnet.text import natural, printable
 
 VOLUMES = (
     *(".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),

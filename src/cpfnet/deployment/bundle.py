@@ -21,6 +21,7 @@ from cpfnet.deployment.metadata import describe
 from cpfnet.errors import OutputError
 from cpfnet.files import check_writable
 from cpfnet.model import Model, is_model
+from cpfnet.text import markdown
 
 INFERENCE: dict[str, Any] = {
     "bundle_root": ".",
@@ -104,7 +105,7 @@ def _readme(model: Model, name: str) -> str:
         model.plan.network.weights == "imagenet"
     )
     return f"""{model.card()}
-# The bundle {name}
+# The bundle {markdown(name)}
 
 A MONAI bundle. It needs `pip install "cpfnet[train]" fire jsonschema`; run these in its folder, or add `--bundle_root FOLDER`:
 

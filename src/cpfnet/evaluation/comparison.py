@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from cpfnet.evaluation.metrics import METRICS
 from cpfnet.evaluation.paired import Paired
 from cpfnet.evaluation.scores import csv_cell, strict_json
 from cpfnet.files import replacing
+from cpfnet.text import to_json
 
 Verdict = Literal["better", "worse", "no difference shown"]
 
@@ -109,10 +109,10 @@ class Comparison:
         """
         table, everything = Path(folder) / "comparison.csv", Path(folder) / "comparison.json"
         rows = [d.as_dict() for d in self.differences]
-        text = json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        text = to_json(self.as_dict()) + "\n"
         with replacing(table, overwrite=overwrite) as first, replacing(everything, overwrite=overwrite) as second:
             with first.open("w", encoding="utf-8", newline="") as file:
-                lines = [["reference", *rows[0]], *([self.reference, *map(csv_cell, row.values())] for row in rows)]
+                lines = [["reference", *rows[0]], *(map(csv_cell, (self.reference, *row.values())) for row in rows)]
                 csv.writer(file, lineterminator="\n").writerows(lines)
             second.write_text(text, encoding="utf-8")
         return [table, everything]

@@ -15,6 +15,7 @@ from cpfnet.errors import FormatError, complaint
 from cpfnet.evaluation.metrics import METRICS
 from cpfnet.evaluation.statistics import RESAMPLES, summarise
 from cpfnet.files import replacing
+from cpfnet.text import to_csv_cell, to_json
 
 BACKGROUND = "(background)"
 """The class of all pixels in none of the classes."""
@@ -83,8 +84,8 @@ def strict_json(value: Any) -> Any:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for CSV: what is not defined is an empty field."""
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+    """A value for CSV: what is not defined is an empty field, and no text is a spreadsheet's formula."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else to_csv_cell(value)
 
 
 def _numbers(value: Any) -> Any:
@@ -212,7 +213,8 @@ class Scores:
     def save(self, folder: Path | str, *, overwrite: bool = False) -> list[Path]:
         """Write ``scores.csv`` (the rows) and ``scores.json`` (everything).
 
-        In the CSV an empty field is "not defined" or "does not apply", ``inf`` is infinity.
+        In the CSV an empty field is "not defined" or "does not apply", ``inf`` is infinity; text that a spreadsheet would take for a formula
+        has an apostrophe in front (`cpfnet.text.to_csv_cell`).
 
         Raises:
             OutputError: the folder cannot be written, or holds scores already and ``overwrite`` is False.
@@ -221,7 +223,7 @@ class Scores:
         head = ["case", "patient", "prediction", "reader", "class"]
         columns = [*head, *(name for name in METRICS if any(name in row for row in self.rows)), *_COUNTS, *_PIXELS]
         rows = [[csv_cell(row.get(name)) for name in columns] for row in self.rows]
-        text = json.dumps(self.as_dict(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        text = to_json(self.as_dict()) + "\n"
         with replacing(table, overwrite=overwrite) as first, replacing(everything, overwrite=overwrite) as second:
             with first.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file, lineterminator="\n").writerows([columns, *rows])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from cpfnet import formats
-from cpfnet.data.finding import printable
 from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, complaint
 from cpfnet.formats import OutputFormat
 from cpfnet.formats.files import JPEG_SUFFIXES, SERIES
@@ -19,6 +18,7 @@ from cpfnet.inference.inputs import Item
 from cpfnet.inference.predictor import Predictor, refusal, unfit
 from cpfnet.inference.records import Content, Recipe, Record
 from cpfnet.planning import Plan
+from cpfnet.text import printable
 
 LIGHT = 128 * 2**20
 """Bytes on disk up to which an input may lie in memory beside others."""

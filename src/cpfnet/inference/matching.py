@@ -11,9 +11,9 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.case import Case
-from cpfnet.data.finding import printable
 from cpfnet.data.pseudonyms import digest
 from cpfnet.formats.files import SERIES, is_reference
+from cpfnet.text import printable
 
 Name = tuple[str, ...]
 """A path below a folder, in parts, without the suffix of its file."""

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cpfnet.data.finding import printable
 from cpfnet.errors import CpfnetError, OutputError
 from cpfnet.files import check_writable, sweep
 from cpfnet.formats import OutputFormat
@@ -24,6 +23,7 @@ from cpfnet.inference.sharding import Shard
 from cpfnet.inference.signals import Ended, end, ending, telling
 from cpfnet.inference.triage import read_list, write_list
 from cpfnet.model import Model
+from cpfnet.text import printable
 
 Engine = Callable[[Sequence[Job], Order, Collection[Path], "Show"], None]
 """Takes every job to its end, and shows how far it is; resolved files of all inputs are given, too."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from cpfnet.data.finding import printable
 from cpfnet.errors import OutputError
 from cpfnet.files import replacing
 from cpfnet.image import Assessment
 from cpfnet.inference import records
+from cpfnet.text import from_csv_cell, printable, to_csv_cell
 
 COLUMNS = ("mask", "look", "estimated_dice", "estimate_error", "confidence")
 
@@ -36,9 +36,9 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            rows = {row["mask"]: row for row in reader}
-            if tuple(reader.fieldnames or ()) == COLUMNS and all(map(_whole, rows.values())):
-                return rows
+            rows = [*reader]
+            if tuple(reader.fieldnames or ()) == COLUMNS and all(map(_whole, rows)):
+                return {from_csv_cell(row["mask"]): {k: from_csv_cell(v) for k, v in row.items()} for row in rows}
     except (OSError, ValueError, csv.Error, KeyError):
         pass
     raise OutputError(
@@ -69,7 +69,7 @@ def write_list(path: Path) -> None:
         ):
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
-            writer.writerows(sorted(rows, key=_order))
+            writer.writerows({k: to_csv_cell(v) for k, v in row.items()} for row in sorted(rows, key=_order))
 
 
 @contextmanager

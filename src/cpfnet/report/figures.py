@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cpfnet.text import printable
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -63,6 +65,7 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.color": "#e6eaef",
     "svg.hashsalt": "cpfnet",
+    "text.parse_math": False,  # a $ in a name is a $
 }
 """Of every figure, for `matplotlib.rc_context`."""
 
@@ -78,7 +81,10 @@ def data_uri(figure: Figure, kind: str = "svg") -> str:
     buffer = io.BytesIO()
     if kind == "svg":
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+        drawn = printable(
+            buffer.getvalue().decode(), keep="\n"
+        )  # comments repeat the names, and XML holds no control characters
+        return "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
     # Full chroma resolution, or thin coloured lines turn grey.
     figure.savefig(buffer, format="jpg", dpi=180, pil_kwargs={"quality": 88, "subsampling": 0})
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cpfnet.files import replacing
+from cpfnet.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -159,6 +160,11 @@ def installed(*packages: str) -> list[tuple[str, str]]:
     return found
 
 
+def _shown(value: Any) -> Any:
+    """A value without control characters; HTML that the template made itself holds none any more."""
+    return printable(value, keep="\n") if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 @cache
 def _template() -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -166,6 +172,7 @@ def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("cpfnet.report", "."),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

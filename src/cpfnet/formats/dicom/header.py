@@ -13,6 +13,8 @@ from pathlib import Path
 import pydicom
 from pydicom.charset import convert_encodings, python_encoding
 
+from cpfnet.text import printable
+
 
 def text(header: pydicom.Dataset, keyword: str) -> str:
     """An attribute as text, "" where it is absent, empty or cannot be understood."""
@@ -21,13 +23,6 @@ def text(header: pydicom.Dataset, keyword: str) -> str:
     except Exception:  # pydicom decodes on access, and raises anything on damaged values
         return ""
     return "" if value is None else printable(str(value)).strip()
-
-
-def printable(name: str) -> str:
-    """A name without control characters and halves of characters, for messages and terminals."""
-    if name.isprintable():
-        return name
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def is_localizer(header: pydicom.Dataset) -> bool:

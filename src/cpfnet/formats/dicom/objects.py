@@ -23,8 +23,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cpfnet.errors import CpfnetError, FormatError, complaint
 from cpfnet.files import sha256_of
-from cpfnet.formats.dicom.header import complete, printable, quiet, text
+from cpfnet.formats.dicom.header import complete, quiet, text
 from cpfnet.formats.files import looks_like_dicom
+from cpfnet.text import printable
 
 _HEAD = 144  # preamble, "DICM" and the group length of the file meta
 _BOMB_SIZE = 64 * 2**20  # what expands to more than this …

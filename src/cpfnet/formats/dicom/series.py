@@ -15,10 +15,10 @@ from itertools import groupby
 from pathlib import Path
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom.header import printable
 from cpfnet.formats.dicom.objects import Archives, Location, locations, stamp_of
 from cpfnet.formats.dicom.summary import LabelObject, Summary, look
 from cpfnet.formats.files import SERIES, check_readable, is_reference
+from cpfnet.text import printable
 
 _MODALITIES = {
     "CT": "ct",

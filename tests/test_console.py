@@ -1,0 +1,162 @@
+"""What reaches a terminal, a pipe and a file: on a real pseudo-terminal, and in encodings that lack our signs."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data import make_images_dataset, write_raster
+
+EVIL = "x\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp\u2028\udc80[bold]y"
+"""Would set a terminal's title, clear it, colour it, turn the writing direction, and be markup."""
+RAW = re.compile(r"\x1b\]0;owned|\x1b\[2J|\x9b|\u202e|\u2028|\x07")
+
+
+def on_terminal(*arguments: str, **settings: str) -> str:
+    """Both streams of a Python program that runs on a terminal of its own."""
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "300", "PYTHONIOENCODING": "utf-8", **settings}
+    with subprocess.Popen(
+        [sys.executable, *arguments], stdin=follower, stdout=follower, stderr=follower, env=environment
+    ) as child:
+        os.close(follower)
+        chunks = []
+        while True:
+            try:
+                chunks.append(os.read(leader, 65536))
+            except OSError:  # the end of a terminal
+                break
+            if not chunks[-1]:
+                break
+        os.close(leader)
+        child.wait(60)
+    return b"".join(chunks).decode("utf-8", "backslashreplace")
+
+
+def test_no_name_commands_a_terminal() -> None:
+    program = f"""
+import logging, warnings
+from cpfnet import console
+from cpfnet.errors import CpfnetError
+from cpfnet.progress import Bar
+console.set_up_streams()
+evil = {EVIL!r}
+console.say("SAY " + evil)
+console.complain("COMPLAIN " + evil)
+console.complain(str(CpfnetError("ERROR", where=evil + "\\nerror: forged")))
+console.line("LINE " + evil, "green")
+console.put("PUT " + evil)
+console.table("TITLE " + evil, ["COLUMN " + evil, ""], [["CELL " + evil, "b"]], styles=["red"])
+warnings.warn("WARNING " + evil)
+logging.getLogger("other").warning("LOG " + evil)
+with Bar(show=True) as bar:
+    task = bar.add_task("TASK " + evil, total=2)
+    bar.refresh()
+    bar.update(task, description="UPDATE " + evil, completed=1)
+    bar.refresh()
+"""
+    printed = on_terminal("-c", program)
+    assert not RAW.search(printed)
+    for word in ["SAY", "COMPLAIN", "LINE", "PUT", "TITLE", "COLUMN", "CELL", "WARNING", "LOG", "TASK", "UPDATE"]:
+        assert re.search(rf"{word} x\\x1b\]0;owned\\x07\\x1b\[2J\\x9b31m\\u202egnp\\u2028\\x80", printed), word
+        assert printed.count("[bold]y") >= 11  # names are no markup
+    assert "\nerror: forged" not in printed.replace("\r", "")
+    assert "\x1b[31m" in printed  # our own colours are there
+
+
+def test_a_command_names_evil_files_in_plain_text(tmp_path: Path) -> None:
+    make_images_dataset(tmp_path / "data", cases=3, size=(32, 32))
+    evil = "c\x1b]0;owned\x07\x1b[2J\u202ed"
+    write_raster(tmp_path / "data/images" / f"{evil}.png", np.zeros((32, 32), np.uint8))
+    (tmp_path / "data/images" / f"{evil}2.png").write_bytes(b"no picture")
+    main = "from cpfnet.cli import main; main()"
+    printed = on_terminal("-c", main, "check", str(tmp_path / "data"))
+    assert not RAW.search(printed)
+    assert r"c\x1b]0;owned\x07\x1b[2J\u202ed" in printed
+    printed = on_terminal("-c", main, "check", str(tmp_path / evil))
+    assert "error:" in printed
+    assert not RAW.search(printed)
+    printed = on_terminal("-c", main, "check", "data", evil, evil)  # as a pattern of the shell would pass them
+    assert "unexpected" in printed
+    assert not RAW.search(printed)
+
+
+def test_what_programs_take_is_not_changed(tmp_path: Path) -> None:
+    program = f"from cpfnet.console import put; put({str(tmp_path / 'a b')!r} + '\\x1b')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.decode() == str(tmp_path / "a b") + "\x1b\n"
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with names and classes beyond ASCII, and predictions: the labels themselves."""
+    root = tmp_path_factory.mktemp("scored")
+    make_images_dataset(root / "data", cases=3, size=(32, 32))
+    for folder in ("images", "masks"):
+        for number, file in enumerate(sorted((root / "data" / folder).iterdir())):
+            file.rename(file.with_name(f"größe肝{number}{file.suffix}"))
+    (root / "data/dataset.yaml").write_text(
+        "name: größe肝\nimage: 'images/{case}.png'\nlabel: 'masks/{case}.png'\nlabels: {肝—α: 255}\n", encoding="utf-8"
+    )
+    return root
+
+
+ENCODINGS = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+RUN = """
+import json, sys
+from cpfnet.cli import main
+for command in json.loads(sys.argv[1]):
+    sys.argv[1:] = command
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    print("code", code, flush=True)
+"""
+"""Commands one after the other: libraries load once."""
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_no_encoding_stops_a_command(scored: Path, encoding: str) -> None:
+    data, scores = str(scored / "data/dataset.yaml"), f"scores-{encoding}"
+    inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "PYTHONUTF8", "LC_ALL", "LANG")}
+    commands = [["--help"], ["predict", "--help"], ["doctor"], ["doctor", "--json"]]
+    if encoding != "C":  # where names on disk are bytes, too
+        commands += [["check", data, "--json"], ["check", data], ["plan", data, "-o", f"{encoding}.yaml"]]
+        commands += [["evaluate", data, "data/masks", "-o", scores], ["compare", scores, f"größe={scores}"]]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(commands)],
+        capture_output=True,
+        cwd=scored,
+        env={**inherited, "COLUMNS": "100", **ENCODINGS[encoding]},
+        timeout=300,
+    )
+    taken = "ascii" if encoding == "C" else encoding
+    said, shown = done.stderr.decode(taken), done.stdout.decode(taken)  # every byte is one of this encoding
+    assert done.returncode == 0, said
+    for word in ("Traceback", "Encode", "defect", "Logging error"):
+        assert word not in said
+    *parts, rest = re.split(r"code (\d+)\n", shown)
+    assert rest == ""
+    results = dict(zip(map(" ".join, commands), zip(parts[::2], map(int, parts[1::2]), strict=True), strict=True))
+    assert [code for _, code in results.values()] == [0, 0, 0, 0, 0, 0, 0, 0, 1][: len(commands)], said
+    assert json.loads(results["doctor --json"][0])[0]["name"] == "Python"
+    if encoding != "C":
+        assert json.loads(results[f"check {data} --json"][0])[0]["kind"] == "few-cases"
+        table = results[f"evaluate {data} data/masks -o {scores}"][0]
+        assert "1.000" in table
+        assert r"\u809d" in table  # the class is told from others all the same
+        assert r"gr\xf6\xdfe" in said if encoding == "ascii" else "größe" in said
