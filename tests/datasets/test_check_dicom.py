@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -444,3 +445,63 @@ def test_contours_that_enclose_nothing_are_the_reason(tmp_path: Path, kind: str,
     assert f"nothing is drawn of GTV-1: contours of type {kind}, which enclose nothing" in found.what
     assert found.mend.startswith("draw GTV-1 with closed contours in `p1/rs.dcm`")
     assert "delete" not in found.mend
+
+
+PERSONAL = [
+    "Muster GTV",
+    "GTV_muster",
+    "ERIKA",
+    "HausGTV",
+    "Smith^John",
+    "SMITH^J GTV".replace("J ", "Jo "),
+    "Müller, Anna",
+    "Meyer, A. B.",
+    "SMITH, JOHN",
+]
+PERSONAL += ["contour by Dr. Weber", "Dr_Weber", "王小東"]
+USUAL = [
+    "Lung, Left",
+    "Kidney, Right",
+    "Mustergan",
+    "GTV, Boost",
+    "Left Lung",
+    "Optic Chiasm",
+    "Femur_Head_L",
+    "Brain^Stem",
+    "lung^left",
+]
+USUAL += ["PTV 60Gy", "MR GTV", "Glioma, Residual", "ring, 1 cm", "Bladder, Rectum", "Hausfrau", "ROI-1", "A, B"]
+
+
+@pytest.mark.parametrize("name", PERSONAL)
+def test_a_structure_called_as_a_person_is_told_without_its_name(treated: Path, tmp_path: Path, name: str) -> None:
+    root = shutil.copytree(treated, tmp_path / "data")
+    _edit(*_files(root, "pat_2"), PatientName="Muster^Erika=王^小東", SpecificCharacterSet="ISO_IR 192")
+    write_rtstruct(root / "pat_2/rs.dcm", _files(root, "pat_2"), {"Lung": LUNG, "GTV": GTV})
+    label = pydicom.dcmread(root / "pat_2/rs.dcm")
+    label.SpecificCharacterSet, label.StructureSetROISequence[1].ROIName = "ISO_IR 192", name
+    label.save_as(root / "pat_2/rs.dcm")
+    (found,) = [f for f in check(root) if f.kind == "personal-name"]
+    assert (found.severity, found.where, found.case) == ("warning", "pat_2/rs.dcm", "pat_2")
+    assert f"number 2 ({name[0]}…)" in found.what
+    words = [word for word in re.findall(r"\w{4,}", name) if word not in ("contour",)]
+    assert not [word for word in words if word.casefold() in f"{found.what} {found.mend}".casefold()]
+
+
+def test_the_usual_names_of_structures_are_no_persons(treated: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(treated, tmp_path / "data")
+    _edit(*_files(root, "pat_2"), PatientName="Muster^Erika^Brain")
+    write_rtstruct(root / "pat_2/rs.dcm", _files(root, "pat_2"), dict.fromkeys([*USUAL, "Brain", "Lung"], GTV))
+    _edit(*_files(root, "pat_3"), PatientName="LUNG1-001^Boxes")  # a pseudonym
+    write_rtstruct(root / "pat_3/rs.dcm", _files(root, "pat_3"), {"lung1": LUNG, "Boxes": GTV})
+    assert "personal-name" not in {f.kind for f in check(root)}
+
+
+@pytest.mark.parametrize(("said", "told"), [("YES", True), ("yes ", True), ("NO", False), ("", False)])
+def test_words_in_the_pixels_are_remarked(treated: Path, tmp_path: Path, said: str, told: bool) -> None:
+    root = shutil.copytree(treated, tmp_path / "data")
+    with pydicom.config.disable_value_validation():
+        _edit(_files(root, "pat_4")[1], BurnedInAnnotation=said)
+    found = [f for f in check(root) if f.kind == "burned-in"]
+    assert [(f.severity, f.case) for f in found] == [("note", "pat_4")] * told
+    assert all("BurnedInAnnotation is YES" in f.what for f in found)

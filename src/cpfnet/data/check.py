@@ -18,6 +18,7 @@ from cpfnet.data.finding import Finding
 from cpfnet.data.label_rules import labels
 from cpfnet.data.mending import Mending
 from cpfnet.data.plan_rules import gaps, refused
+from cpfnet.data.privacy_rules import privacy
 from cpfnet.data.rules import completeness, consistency, duplicates, files, notes
 from cpfnet.data.structure_rules import structures
 from cpfnet.progress import Bar
@@ -54,6 +55,7 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
     findings += [*consistency(examined, mending), *duplicates(examined, mending)]
     findings += [*labels(examined, mending), *structures(examined, mending)]
     findings += [*refused(examined, mending, findings), *gaps(examined, mending), *notes(examined, mending)]
+    findings += privacy(examined, mending)
     return sorted(_condensed(findings), key=lambda f: (_SEVERITIES.index(f.severity), f.kind, natural(f.where), f.what))
 
 

@@ -42,6 +42,8 @@ class Content:
         names: of all its structures, read or not.
         overlaps: names that cover the same pixels → these pixels.
         unit: of an image's values, where its format says it (DICOM).
+        burned_in: an image says that words stand in its pixels (DICOM).
+        personal: which of ``names``, counted from 1, may be persons' names.
         notes: what was repaired or assumed while reading.
         orientation: the tag by which a picture was turned (`cpfnet.formats.orientation`).
     """
@@ -69,6 +71,8 @@ class Content:
     names: tuple[str, ...] = ()
     overlaps: dict[frozenset[str], int] = field(default_factory=dict)
     unit: str = ""
+    burned_in: bool = False
+    personal: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     orientation: int = 1
 

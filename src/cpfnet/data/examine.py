@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def examine(case: Case, labels: Labels | None = None) -> Examined:
         case,
         tuple(images),
         {
-            reader: _label(path, first, labels)
+            reader: _with_persons(_label(path, first, labels), first)
             for reader, path in case.labels.items()
             if _there(path)
             and (first is not None or not formats.is_dicom(path))  # those have no place without their image
@@ -106,6 +106,7 @@ def _image(path: Path) -> tuple[Content, formats.Header | None]:
         picture=image.channels in (GREY, RGB),
         fourth=source.format == "nifti" and len(image.array) > 1 and image.channels != RGB,
         unit=source.details.get("unit", ""),
+        burned_in=_burned_in(source.details.get("headers", ())),
     )
     header = formats.Header(image.shape, image.affine, image.channels, image.array.dtype, image.modality, source)
     return content, header
@@ -173,6 +174,25 @@ def _region(path: Path, labelled: formats.Header | None) -> Content:
     pixels = int(np.count_nonzero(bright))
     numbers: dict[Value, int] = {value: count for value, count in ((0, bright.size - pixels), (255, pixels)) if count}
     return replace(content, values=numbers, notes=(*content.notes, *notes))
+
+
+def _burned_in(headers: Iterable[Any]) -> bool:
+    """Do headers say that words stand in the pixels (DICOM)?"""
+    from cpfnet.formats.dicom.header import text
+
+    return any(text(header, "BurnedInAnnotation").upper() == "YES" for header in headers)
+
+
+def _with_persons(content: Content, labelled: formats.Header | None) -> Content:
+    """With those of its structures' names that may be persons', by its own headers and the first of its image."""
+    if not content.names:
+        return content
+    from cpfnet.formats.dicom.persons import personal, persons
+
+    label = _object(content.path)
+    source = None if labelled is None else labelled.source
+    known = frozenset[str]().union(*map(persons, source.details.get("headers", ())[:1] if source else ()))
+    return replace(content, personal=personal(content.names, known | (label.persons if label else frozenset())))
 
 
 def _structures(label: Image) -> dict[str, dict[str, int] | dict[frozenset[str], int]]:

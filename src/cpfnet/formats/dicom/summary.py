@@ -10,6 +10,7 @@ import pydicom
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.header import is_localizer, patient_digest, quiet, text
 from cpfnet.formats.dicom.objects import Archives, DicomObject, Location, read_object
+from cpfnet.formats.dicom.persons import persons
 from cpfnet.formats.dicom.references import KINDS, references, structure_names
 from cpfnet.formats.files import DICOM_SUFFIXES, SERIES, check_dicom, suffix_of
 
@@ -34,6 +35,7 @@ class LabelObject:
         frame_of_reference: UID of the one that it is drawn in, or "".
         series, instances: UIDs of the image series and SOP instances that it refers to.
         names: of its structures.
+        persons: words of the names of persons in its header; to compare, never to show.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class LabelObject:
     series: frozenset[str]
     instances: frozenset[str] = field(repr=False)
     names: tuple[str, ...]
+    persons: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def _label(header: pydicom.Dataset, location: Location) -> LabelObject:
         series=referred.series,
         instances=referred.instances,
         names=structure_names(header),
+        persons=persons(header),
     )
 
 
