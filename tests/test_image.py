@@ -6,7 +6,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
 from cpfnet.errors import FormatError
-from cpfnet.image import Image, Segmentation, geometry_difference, spacing_of
+from cpfnet.image import Assessment, Image, Segmentation, geometry_difference, spacing_of
+from cpfnet.planning import LabelClass, Labels
 
 
 def affine_of(rotation_vector, spacing, origin):
@@ -74,3 +75,15 @@ def test_parts_that_do_not_fit_are_refused(array, affine, channels):
 def test_a_segmentation_needs_fitting_probabilities():
     with pytest.raises(FormatError, match=r"probabilities of shape \(2, 4, 5\)"):
         Segmentation(np.zeros((4, 4), np.uint8), probabilities=np.zeros((2, 4, 5)))
+
+
+def test_each_is_one_line():
+    affine = np.diag([5, 0.7, 0.7, 1])
+    image = Image(np.zeros((2, 30, 512, 512), np.int16), affine, ("T1", "T2\n"), "mr")
+    assert repr(image) == r"Image(30×512×512 int16, 5 × 0.7 × 0.7 mm, 2 channels (T1, T2\n), mr)"
+    assert repr(Image(np.zeros((1, 4, 5)))) == "Image(4×5 float64, 1 channel (channel0))"
+    labels = Labels(classes=(LabelClass(name="liver", values=(1,)), LabelClass(name="tumour", values=(2,))))
+    mask = np.zeros((4, 5), np.uint8)
+    full = Segmentation(mask, probabilities=np.zeros((2, 4, 5)), quality=Assessment(0.9, 0.834), labels=labels)
+    assert repr(full) == "Segmentation(4×5 uint8, liver 1, tumour 2, with probabilities, estimated Dice 0.83)"
+    assert repr(Segmentation(mask)) == "Segmentation(4×5 uint8)"

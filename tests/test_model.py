@@ -70,6 +70,24 @@ def test_the_card_says_what_the_model_is_not_for(model):
         assert part in card
 
 
+def test_model_and_plan_are_one_line(model, tmp_path):
+    plan = model.plan.model_copy(update={"name": "ti\nny"})
+    assert (
+        repr(plan)
+        == str(plan)
+        == (
+            rf"Plan(ti\nny: 1 class (lesion) in other images, 2d 32×32, unet, {plan.training.epochs} epochs, {plan.hash[:8]})"
+        )
+    )
+    start = "Model(tiny: 1 class (lesion) in other images, 2d 32×32, unet, 3 training cases, validation Dice 0.500"
+    assert repr(model) == f"{start})"
+    model.save(tmp_path / "model")
+    assert repr(Model.load(tmp_path / "model")) == f"{start}, in {tmp_path / 'model'})"
+    many = tuple(LabelClass(name=f"c{i}", values=(i,)) for i in range(1, 200))
+    large = model.plan.model_copy(update={"labels": Labels(classes=many)})
+    assert "199 classes (c1, c2, c3, c4 and 195 more)" in repr(large)
+
+
 def test_no_name_acts_in_the_card(model):
     evil = "<script>alert(1)</script> [a](javascript:b) \x1b[2J\n\n# c | `d`"
     labels = model.plan.labels.model_copy(

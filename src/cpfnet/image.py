@@ -16,6 +16,7 @@ import numpy as np
 
 from cpfnet.errors import FormatError
 from cpfnet.planning import Labels
+from cpfnet.text import brief, counted
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,17 @@ class Image:
             raise FormatError(f"{len(names)} channel names ({', '.join(names)}) for {len(self.array)} channels")
         object.__setattr__(self, "channels", tuple(names))
 
+    def __repr__(self) -> str:
+        names = counted(len(self.channels), "channel") + f" ({brief(self.channels)})"
+        modality = f", {self.modality}" if self.modality else ""
+        return f"Image({_size(self.shape, self.array.dtype, self.affine)}, {names}{modality})"
+
+    def _repr_html_(self) -> str:
+        """A picture for notebooks: of a volume the middle slice."""
+        from cpfnet.report.notebook import html_of_image
+
+        return html_of_image(self)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Spatial shape, ([depth,] height, width)."""
@@ -191,6 +203,30 @@ class Segmentation:
         for name, extra in (("probabilities", self.probabilities), ("uncertainty", self.uncertainty)):
             if extra is not None and extra.shape[-self.array.ndim :] != self.array.shape:
                 raise FormatError(f"{name} of shape {extra.shape} do not fit a label map of shape {self.array.shape}")
+
+    def __repr__(self) -> str:
+        parts = [_size(self.array.shape, self.array.dtype, self.affine)]
+        if self.labels is not None:
+            parts.append(brief(f"{c.name} {c.written}" for c in self.labels.classes))
+        parts += [
+            f"with {name}"
+            for name, there in (("probabilities", self.probabilities), ("uncertainty", self.uncertainty))
+            if there is not None
+        ]
+        if self.quality is not None and self.quality.dice is not None:
+            parts.append(f"estimated Dice {self.quality.dice:.2f}")
+        return f"Segmentation({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """A picture for notebooks: of a volume the slice with most of what is labelled."""
+        from cpfnet.report.notebook import html_of_segmentation
+
+        return html_of_segmentation(self)
+
+
+def _size(shape: tuple[int, ...], dtype: np.dtype, affine: np.ndarray | None) -> str:
+    spacing = "" if affine is None else f", {' × '.join(f'{s:.3g}' for s in spacing_of(affine))} mm"
+    return f"{'×'.join(map(str, shape))} {dtype.name}{spacing}"
 
 
 def geometry_difference(

@@ -29,7 +29,7 @@ from cpfnet.errors import CpfnetError, OutputError, WeightsError, telling_what_l
 from cpfnet.files import replacing, sha256
 from cpfnet.planning import Count, Fraction, NotNegative, Plan, Positive, Strict, content_hash, one_or_several
 from cpfnet.settings import load_yaml, plain, read_yaml, validate, write_yaml
-from cpfnet.text import markdown, to_json
+from cpfnet.text import counted, markdown, printable, to_json
 
 if TYPE_CHECKING:
     import torch
@@ -183,6 +183,12 @@ class Model:
     state: dict[str, torch.Tensor] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    def __repr__(self) -> str:
+        dice = self.fitted.validation_dice
+        scored = "" if dice is None else f", validation Dice {dice:.3f}"
+        place = "" if self.folder is None else f", in {printable(str(self.folder))}"
+        return f"Model({self.plan.in_short}, {counted(self.fitted.cases, 'training case')}{scored}{place})"
 
     @classmethod
     def load(cls, folder: Path | str) -> Model:

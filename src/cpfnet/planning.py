@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cpfnet.text import brief, counted, printable
+
 Modality = Literal["ct", "mr", "fundus", "dermoscopy", "oct", "xray", "ultrasound", "other"]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -485,6 +487,21 @@ class Plan(Strict):
                 f"inference.min_component_size has {len(sizes)} values for {classes} class{'es' * (classes != 1)}: one for all, or one each"
             )
         return self
+
+    def __repr__(self) -> str:
+        return f"Plan({self.in_short}, {counted(self.training.epochs, 'epoch')}, {self.hash[:8]})"
+
+    __str__ = __repr__
+
+    @property
+    def in_short(self) -> str:
+        """Name, classes, what they are seen in and by which network, on one line."""
+        classes = counted(len(self.labels.classes), "class", "classes")
+        patch = "×".join(map(str, self.spatial.patch))
+        return (
+            f"{printable(self.name)}: {classes} ({brief(c.name for c in self.labels.classes)}) in {self.modality} {self.source}, "
+            f"{self.spatial.mode} {patch}, {printable(self.network.name)}"
+        )
 
     @property
     def in_channels(self) -> int:

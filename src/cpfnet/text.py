@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -72,6 +73,17 @@ def from_csv_cell(text: str) -> str:
 
 def _is_formula(text: str) -> bool:
     return _FORMULA.match(text) is not None and _NUMBER.fullmatch(text) is None
+
+
+def brief(names: Iterable[object], most: int = 4) -> str:
+    """``a, b, c, d and 3 more``, on one line."""
+    shown = [printable(str(name))[:40] for name in names]
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")
+
+
+def counted(number: int, name: str, plural: str = "") -> str:
+    """``1 class``, ``2 classes``."""
+    return f"{number} {name if number == 1 else plural or name + 's'}"
 
 
 def natural(text: str) -> list[int | str]:

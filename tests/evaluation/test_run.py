@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -294,6 +295,15 @@ def test_files(tmp_path):
         scores.save(tmp_path / "out")
     scores.save(tmp_path / "out", overwrite=True)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"scores.csv", "scores.json"}
+
+
+def test_scores_are_one_line(tmp_path):
+    scores = evaluate(make_items(tmp_path, 3), VESSEL)
+    mean = float(np.mean([row(scores, f"c{i}", "vessel")["dice"] for i in range(3)]))
+    assert re.fullmatch(
+        rf"Scores\(3 cases, 1 class \(vessel\), mean Dice {mean:.3f} \(0\.\d+ … 0\.\d+\)\)", repr(scores)
+    )
+    assert repr(Scores([])) == "Scores(0 cases, 0 classes ())"
 
 
 def test_no_text_in_the_table_is_a_formula(tmp_path):

@@ -15,7 +15,7 @@ from cpfnet.errors import FormatError, complaint
 from cpfnet.evaluation.metrics import METRICS
 from cpfnet.evaluation.statistics import RESAMPLES, summarise
 from cpfnet.files import replacing
-from cpfnet.text import to_csv_cell, to_json
+from cpfnet.text import brief, counted, to_csv_cell, to_json
 
 BACKGROUND = "(background)"
 """The class of all pixels in none of the classes."""
@@ -152,6 +152,14 @@ class Scores:
         self.protocol = self.protocol | {
             "interval": f"95 %, percentile bootstrap of the mean, {RESAMPLES} resamples of patients, seed {self.seed}",
         }
+
+    def __repr__(self) -> str:
+        own = [row for row in self.rows if row["prediction"] == PREDICTION]
+        classes = dict.fromkeys(r["class"] for r in own if r["class"] not in (BACKGROUND, MEAN, MEAN_WITH_BACKGROUND))
+        cases = counted(len({row["case"] for row in own}), "case")
+        dice = self.of("dice") if own else None
+        mean = "" if dice is None else f", mean Dice {dice['mean']:.3f} ({dice['low']:.3f} … {dice['high']:.3f})"
+        return f"Scores({cases}, {counted(len(classes), 'class', 'classes')} ({brief(classes)}){mean})"
 
     @classmethod
     def load(cls, path: Path | str) -> Scores:
