@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cpfnet as cpfnet_package
 from cpfnet.cli import main
 from cpfnet.errors import CpfnetError
 from tests.data import make_images_dataset
@@ -292,3 +293,53 @@ def test_a_defect_quotes_no_values(tmp_path):
 
 def test_the_folder_one_stands_in_is_called_so():
     assert str(CpfnetError("no labelled case", where=Path())) == "this folder: no labelled case"
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("pred", {"predict"}),
+        ("predict --over", {"--overlays", "--overlap", "--overwrite"}),
+        ("predict --format dicom", {"dicom-seg", "dicom-labelmap"}),
+        ("weights im", {"import"}),
+    ],
+)
+def test_bash_completes_commands_and_options(tmp_path, typed, expected):
+    command = Path(sys.executable).with_name("cpfnet")
+    script = f"""
+        eval "$('{command}' --show-completion bash)"
+        COMP_WORDS=(cpfnet {typed}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()
+        _cpfnet_completion '{command}'
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == expected
+
+
+def test_the_help_of_long_commands_is_in_groups():
+    done = cpfnet("predict", "--help", env={"COLUMNS": "80", "TERM": "dumb"})
+    groups = {}
+    for line in done.stdout.splitlines():
+        assert len(line) <= 80
+        if line.startswith("╭─"):
+            groups[line.strip("╭╮─ ")] = options = set()
+        elif "--" in line and line.startswith("│ "):
+            options.update(word for word in line.split() if word.startswith("--"))
+    assert groups["Options"] == {"--out", "--help"}
+    assert groups["What is written"] == {"--format", "--probabilities", "--uncertainty", "--overlays"}
+    assert {"--overwrite", "--resume"} == groups["What was done before"]
+    assert {"--device", "--backend", "--shard"} <= groups["Where it runs"]
+    assert {"--tta", "--overlap", "--batch"} <= groups["How it is predicted"]
+    assert "default: same" in done.stdout
+
+
+def test_a_plan_in_python_takes_settings_by_name(work):
+    made = cpfnet_package.plan(
+        work / "data", settings={"training.epochs": 3, "training": {"batch": 2}}, say=pytest.fail
+    )
+    assert (made.training.epochs, made.training.batch) == (3, 2)
+    with pytest.raises(CpfnetError, match="did you mean 'epochs'"):
+        cpfnet_package.train(work / "data", work / "none", settings={"training.epoch": 3})

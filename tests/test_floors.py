@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import cpfnet
+
 HEAVY = {"torch", "monai", "lightning_fabric"}
 
 
@@ -44,3 +46,33 @@ def test_help_and_version_load_neither_torch_nor_numpy(option):
 def test_predicting_a_picture_waits_for_no_library_that_it_does_not_need():
     loaded = loaded_by("import cpfnet.cli, cpfnet.inference.run")
     assert not loaded & {*HEAVY, "scipy", "skimage", "nibabel", "pydicom", "highdicom", "matplotlib", "onnxruntime"}
+
+
+def test_a_shell_that_completes_waits_for_nothing_heavy():
+    asked = {"_CPFNET_COMPLETE": "complete_bash", "COMP_WORDS": "cpfnet predict --o", "COMP_CWORD": "2"}
+    loaded = loaded_by(
+        f"import os\nos.environ.update({asked})\nsys.argv = ['cpfnet']\nfrom cpfnet.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass"
+    )
+    assert "typer" in loaded
+    assert not loaded & (HEAVY | {"numpy", "scipy", "rich"})
+
+
+def test_the_package_lists_its_public_names_alone():
+    public = {
+        "check",
+        "plan",
+        "train",
+        "predict",
+        "read",
+        "write",
+        "Image",
+        "Segmentation",
+        "Plan",
+        "Model",
+        "__version__",
+    }
+    assert public <= {*dir(cpfnet)}
+    assert {name for name in dir(cpfnet) if name.startswith("_")} == {"__version__"}
+    assert not {"Any", "TYPE_CHECKING", "annotations", "import_module", "verbs"} & {*dir(cpfnet)}
+    assert all(hasattr(cpfnet, name) for name in dir(cpfnet))

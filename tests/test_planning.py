@@ -215,7 +215,9 @@ def test_settings_make_a_new_plan() -> None:
         ("width",),
     )
     assert made.training.batch == 4
-    assert made.with_settings([]) == made
+    assert made.with_settings([]) == made.with_settings({}) == made
+    named = {"training.batch": 8, "labels.classes.0.name": "lesion", "inference": {"mirror": ("width",)}}
+    assert made.with_settings(named) == changed
 
 
 def test_keys_that_a_plan_may_have_pass() -> None:

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from cpfnet.errors import PlanError
 from cpfnet.planning import Plan
-from cpfnet.settings import assign, check_keys, read_yaml, write_yaml
+from cpfnet.settings import assign, changes, check_keys, read_yaml, write_yaml
 
 
 class Strict(BaseModel):
@@ -195,7 +196,7 @@ def test_an_unwritable_place_leaves_what_was_there(tmp_path: Path) -> None:
 )
 def test_assign(setting: str, expected: dict) -> None:
     data = {"a": {"b": 0}, "list": [{"x": 1}]}
-    assign(data, setting)
+    assign(data, *changes([setting])[0])
     assert data == expected
 
 
@@ -220,7 +221,7 @@ def test_assign(setting: str, expected: dict) -> None:
 def test_assign_refuses(setting: str, says: str) -> None:
     data = {"a": {"b": 0}, "list": [{"x": 1}]}
     with pytest.raises(PlanError) as caught:
-        assign(data, setting)
+        assign(data, *changes([setting])[0])
     assert says in str(caught.value)
     assert data == {"a": {"b": 0}, "list": [{"x": 1}]}
 
@@ -243,11 +244,46 @@ def test_keys_that_no_plan_has_are_refused_before_there_is_one(setting: str, say
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"training.epochs": 3}, [("training.epochs", 3)]),
+        ({"training": {"epochs": 3, "augmentation": {"flips": ("width",)}}}, [("training.epochs", 3), ("training.augmentation.flips", ["width"])]),
+        ({"network": {"name": "unet", "options": {"widths": (4, 8)}}}, [("network.name", "unet"), ("network.options", {"widths": [4, 8]})]),
+        ({"channels.0.intensity": {"kind": "window", "low": 0}}, [("channels.0.intensity", {"kind": "window", "low": 0})]),
+        ({"inference.tile": None, "spatial.patch": np.array([64, 32]), "training.batch": np.int64(2)}, [("inference.tile", None), ("spatial.patch", [64, 32]), ("training.batch", 2)]),
+        ({"network.weights": "3"}, [("network.weights", "3")]),  # text stays text
+        ({"network.options": {}}, [("network.options", {})]),
+        (["training.epochs=3", ("training.batch", 2)], [("training.epochs", 3), ("training.batch", 2)]),
+        ((), []),
+    ],
+)  # fmt: skip
+def test_settings_in_python(given: object, expected: list[tuple[str, object]]) -> None:
+    assert changes(given) == expected
+    check_keys(Plan, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("training.epochs=3", "give several"),
+        ({3: 4}, "3 is no name of a setting"),
+        ({"": 4}, "'' is no name of a setting"),
+        ({"training": {"bach": 8}}, "did you mean 'batch'?"),
+        ({"trainig.batch": 8}, "did you mean 'training'?"),
+    ],
+)
+def test_settings_in_python_that_cannot_be(given: object, says: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        check_keys(Plan, given)
+    assert says in str(caught.value)
+
+
 def test_another_kind_starts_its_section_anew() -> None:
     data = {"shape": {"kind": "circle", "radius": 3}}
-    assign(data, "shape.kind=circle")
+    assign(data, "shape.kind", "circle")
     assert data == {"shape": {"kind": "circle", "radius": 3}}
-    assign(data, "shape.kind=square")
+    assign(data, "shape.kind", "square")
     assert data == {"shape": {"kind": "square"}}
 
 

@@ -35,7 +35,6 @@ app = typer.Typer(
     help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
     "In order: doctor, check, plan, train, predict, evaluate, compare, export. `cpfnet COMMAND --help` shows examples.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -45,18 +44,28 @@ DATASET = typer.Argument(
     metavar="DATASET", help="Folder, dataset.yaml, CSV manifest or datalist JSON.", show_default=False
 )
 Dataset = Annotated[Path, DATASET]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+PLAN, PLACE, EARLIER = "What is planned", "Where it runs", "What was done before"
+WRITTEN, HOW = "What is written", "How it is predicted"
+SCORED, MODELS = "What is scored, and how", "Where Models predict"
+"""Groups of options in the help."""
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=PLACE)]
 Backend = Annotated[
     str,
     typer.Option(
-        help="What runs the network: auto (the fastest that decides as float32 does), torch, torch-bf16, onnx, openvino, openvino-bf16 or openvino-int8."
+        rich_help_panel=PLACE,
+        help="What runs the network: auto (the fastest that decides as float32 does), torch, torch-bf16, onnx, openvino, openvino-bf16 or openvino-int8.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting of the plan, e.g. training.batch=8; may repeat."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the plan, e.g. training.batch=8; may repeat.",
+        rich_help_panel=PLAN,
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=EARLIER)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -150,10 +159,15 @@ def plan(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to write the plan.")] = None,
     modality: Annotated[
         str | None,
-        typer.Option(help="ct mr fundus dermoscopy oct xray ultrasound other; default: declared or guessed."),
+        typer.Option(
+            help="ct mr fundus dermoscopy oct xray ultrasound other; default: declared or guessed.",
+            rich_help_panel=PLAN,
+        ),
     ] = None,
-    network: Annotated[str | None, typer.Option(help="Plan for this network.")] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
+    network: Annotated[str | None, typer.Option(help="Plan for this network.", rich_help_panel=PLAN)] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, none (from scratch), or a file.", rich_help_panel=PLAN)
+    ] = None,
     settings: Settings = None,
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
@@ -198,19 +212,34 @@ def train(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="MODEL", help="The Model folder to write.", show_default=False)
     ],
-    plan: Annotated[Path | None, typer.Option(help="plan.yaml; default: what `cpfnet plan` proposes.")] = None,
-    fold: Annotated[int | None, typer.Option(min=0, help="Fold to validate on, from 0.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="plan.yaml; default: what `cpfnet plan` proposes.", rich_help_panel=PLAN)
+    ] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="Fold to validate on, from 0.", rich_help_panel=PLAN)] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the plan's.", rich_help_panel=PLAN)] = None,
     settings: Settings = None,
-    network: Annotated[str | None, typer.Option(help="cpfnet, cpfnet-hr, unet, …")] = None,
-    weights: Annotated[str | None, typer.Option(help="imagenet, none (from scratch), or a file.")] = None,
+    network: Annotated[str | None, typer.Option(help="cpfnet, cpfnet-hr, unet, …", rich_help_panel=PLAN)] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="imagenet, none (from scratch), or a file.", rich_help_panel=PLAN)
+    ] = None,
     device: Device = "auto",
     devices: Annotated[
-        int, typer.Option(min=1, help="GPUs of each machine that share every batch; with --device cpu: processes.")
+        int,
+        typer.Option(
+            min=1,
+            help="GPUs of each machine that share every batch; with --device cpu: processes.",
+            rich_help_panel=PLACE,
+        ),
     ] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines; start it by torchrun or srun.")] = 1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    init: Annotated[Path | None, typer.Option(metavar="MODEL", help="Fine-tune from this Model.")] = None,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; start it by torchrun or srun.", rich_help_panel=PLACE)
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.", rich_help_panel=EARLIER)
+    ] = False,
+    init: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="Fine-tune from this Model.", rich_help_panel=EARLIER)
+    ] = None,
 ) -> None:
     """Train a Model and write a report beside it.
 
@@ -258,37 +287,63 @@ def predict(
     ],
     format: Annotated[
         Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"],
-        typer.Option(help="Of the masks; same: as the input (dicom-seg for DICOM)."),
+        typer.Option(
+            metavar="FORMAT",
+            help="Of the masks: same (as the input; dicom-seg for DICOM), nifti, png, tiff, dicom-seg, dicom-labelmap or rtstruct.",
+            rich_help_panel=WRITTEN,
+        ),
     ] = "same",
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write the probabilities, too.")] = False,
-    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Write maps of the uncertainty, too.")] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the probabilities, too.", rich_help_panel=WRITTEN)
+    ] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write maps of the uncertainty, too.", rich_help_panel=WRITTEN)
+    ] = False,
     overlays: Annotated[
-        bool, typer.Option("--overlays", help="Write a picture with the outlines for each input.")
+        bool,
+        typer.Option("--overlays", help="Write a picture with the outlines for each input.", rich_help_panel=WRITTEN),
     ] = False,
     tta: Annotated[
-        bool, typer.Option("--tta", help="Average over mirrored and turned copies (slower, a little better).")
+        bool,
+        typer.Option(
+            "--tta", help="Average over mirrored and turned copies (slower, a little better).", rich_help_panel=HOW
+        ),
     ] = False,
     overlap: Annotated[
-        float | None, typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.")
+        float | None, typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.", rich_help_panel=HOW)
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Tiles or slices at once; default: the plan's.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Tiles or slices at once; default: the plan's.", rich_help_panel=HOW)
+    ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on where an input lies outside what the Model was fitted for.")
+        bool,
+        typer.Option(
+            "--force", help="Go on where an input lies outside what the Model was fitted for.", rich_help_panel=HOW
+        ),
     ] = False,
     overwrite: Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run: leave alone what is done already.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with an interrupted run: leave alone what is done already.", rich_help_panel=EARLIER
+        ),
     ] = False,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Do this part of the inputs only, such as 3/8, for job arrays.")
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Do this part of the inputs only, such as 3/8, for job arrays.", rich_help_panel=PLACE
+        ),
     ] = None,
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Where: this process, or the machines of a Ray cluster.")
+        Literal["local", "ray"],
+        typer.Option(help="Where: this process, or the machines of a Ray cluster.", rich_help_panel=PLACE),
     ] = "local",
     address: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Of the cluster's head; default: the cluster that this machine is part of."
+            metavar="HOST:PORT",
+            help="Of the cluster's head; default: the cluster that this machine is part of.",
+            rich_help_panel=PLACE,
         ),
     ] = None,
     backend: Backend = "auto",
@@ -417,27 +472,44 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="train, val, test or all; default: labelled test cases, else all. Of a Model, val means the cases that validated it."
+            help="train, val, test or all; default: labelled test cases, else all. Of a Model, val means the cases that validated it.",
+            rich_help_panel=SCORED,
         ),
     ] = None,
     threshold_on: Annotated[
         str | None,
         typer.Option(
-            help="Models: take the threshold with the best mean Dice over this split (train or val); default: as fitted."
+            help="Take the threshold with the best mean Dice over this split (train or val); default: as fitted.",
+            rich_help_panel=MODELS,
         ),
     ] = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Of NSD: mm, or pixels where there are no mm.")] = 1.0,
-    guide_batch: Annotated[int, typer.Option(min=1, help="Cases pooled for the guide's own metric.")] = 4,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Of NSD: mm, or pixels where there are no mm.", rich_help_panel=SCORED)
+    ] = 1.0,
+    guide_batch: Annotated[
+        int, typer.Option(min=1, help="Cases pooled for the guide's own metric.", rich_help_panel=SCORED)
+    ] = 4,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Count a case without prediction as predicted empty.")
+        bool,
+        typer.Option(
+            "--allow-missing", help="Count a case without prediction as predicted empty.", rich_help_panel=SCORED
+        ),
     ] = False,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="PLAN", help="plan.yaml with the labels of a folder of masks; default: the dataset's."),
+        typer.Option(
+            metavar="PLAN",
+            help="plan.yaml with the labels of a folder of masks; default: the dataset's.",
+            rich_help_panel=SCORED,
+        ),
     ] = None,
-    device: Device = "auto",
-    tta: Annotated[bool, typer.Option("--tta", help="Models: average over mirrored and turned copies.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Models: go on outside what they were fitted for.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=MODELS)] = "auto",
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Average over mirrored and turned copies.", rich_help_panel=MODELS)
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on outside what they were fitted for.", rich_help_panel=MODELS)
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Score masks against labels: per case and class, with intervals and counts, and a report.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -513,20 +514,24 @@ class Plan(Strict):
         """SHA-256 over the content, whatever the file's comments and order."""
         return content_hash(self.model_dump(mode="json"))
 
-    def with_settings(self, settings: list[str]) -> Plan:
-        """A new Plan with ``section.key=value`` applied (values are YAML).
+    def with_settings(self, settings: Mapping[str, Any] | Iterable[str | tuple[str, Any]]) -> Plan:
+        """A new Plan with some settings changed.
+
+        Args:
+            settings: ``{"training.epochs": 3}``, ``{"training": {"epochs": 3}}`` or, as on the command line, ``["training.epochs=3"]``
+                (values are YAML).
 
         Another `network.name` has none of the old one's `network.options`, but for those that ``settings`` give.
 
         Raises:
             PlanError: no such key, or a value that cannot be.
         """
-        from cpfnet.settings import assign, validate
+        from cpfnet.settings import assign, changes, validate
 
         data = self.model_dump(mode="json")
         options = data["network"]["options"]
-        for setting in settings:
-            assign(data, setting)
+        for dotted, value in changes(settings):
+            assign(data, dotted, value)
         network = data["network"]
         other = isinstance(network, dict) and network.get("name") != self.network.name
         if other and network.get("options") is options and options == self.network.options:

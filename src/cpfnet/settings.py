@@ -10,7 +10,7 @@ import stat
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +24,8 @@ from cpfnet.errors import CpfnetError, PlanError
 from cpfnet.files import replacing
 
 M = TypeVar("M", bound=BaseModel)
+Changes = Mapping[str, Any] | Iterable[str | tuple[str, Any]]
+"""Dotted key → value; or ``section.key=value`` each, the value being YAML, or such pairs."""
 
 _LARGEST = 2**18  # bytes of a settings file: some thousand times what is usual, and a few seconds to parse
 _MOST = 50_000  # values in it, each counted as often as aliases repeat it
@@ -307,14 +309,39 @@ def _parted(setting: str) -> tuple[str, Any]:
         ) from None
 
 
-def check_keys(model: type[BaseModel], settings: Iterable[str]) -> None:
-    """Refuse ``section.key=value`` whose key no settings of this kind can have; what only `assign` can tell is left to it.
+def changes(settings: Changes) -> list[tuple[str, Any]]:
+    """Settings as dotted keys and plain values; a mapping inside one changes what it names, not the whole section.
+
+    Raises:
+        PlanError: a text is no ``section.key=value``, or a key no text.
+    """
+    if isinstance(settings, str):
+        mend = 'give several, such as {"training.epochs": 3} or ["training.epochs=3"]'
+        raise PlanError(f"settings are one text, {settings!r}", where="settings", mend=mend)
+    if not isinstance(settings, Mapping):
+        return [_parted(setting) if isinstance(setting, str) else setting for setting in settings]
+    return [pair for key, value in settings.items() for pair in _flat(key, value)]
+
+
+def _flat(key: Any, value: Any) -> list[tuple[str, Any]]:
+    if not isinstance(key, str) or not key.strip():
+        raise PlanError(f"{key!r} is no name of a setting", where="settings", mend="write it as in training.epochs")
+    # Another `kind` is another section, and options are a network's own: both are given whole.
+    if isinstance(value, Mapping) and value and "kind" not in value and key.strip().rpartition(".")[2] != "options":
+        return [pair for inner, one in value.items() for pair in _flat(f"{key}.{inner}", one)]
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    return [(key.strip(), _plain(value.tolist() if hasattr(value, "tolist") else value))]
+
+
+def check_keys(model: type[BaseModel], settings: Changes) -> None:
+    """Refuse settings whose key nothing of this kind can have; what only `assign` can tell is left to it.
 
     Raises:
         PlanError: no '=', no YAML value, or an unknown key.
     """
-    for setting in settings:
-        path = [int(key) if key.isdecimal() else key for key in _parted(setting)[0].split(".")]
+    for dotted, _ in changes(settings):
+        path = [int(key) if key.isdecimal() else key for key in dotted.split(".")]
         models = [model]
         for depth, key in enumerate(path):
             if isinstance(key, int):
@@ -329,21 +356,21 @@ def check_keys(model: type[BaseModel], settings: Iterable[str]) -> None:
             models = [inner for m in having for inner in _models(m.model_fields[key].annotation)]
 
 
-def asked(key: str, settings: Iterable[str]) -> bool:
-    """Does one of ``section.key=value`` set this key, the section it stands in, or a part of it?"""
-    dotted = [setting.partition("=")[0].strip() for setting in settings]
+def asked(key: str, settings: Changes) -> bool:
+    """Does one of the settings set this key, the section it stands in, or a part of it?"""
+    dotted = [one for one, _ in changes(settings)]
     return any(one == key or one.startswith(f"{key}.") or key.startswith(f"{one}.") for one in dotted)
 
 
-def assign(data: dict[str, Any], setting: str) -> None:
-    """Apply ``section.key=value`` (the value is YAML) to plain settings, in place.
+def assign(data: dict[str, Any], dotted: str, value: Any) -> None:
+    """Apply one of `changes` to plain settings, in place.
 
     Another ``kind`` starts its section anew, because the other keys belong to the old kind.
 
     Raises:
-        PlanError: no '=' or a path that leads nowhere. An unknown last key is left for `validate` to name.
+        PlanError: a path that leads nowhere. An unknown last key is left for `validate` to name.
     """
-    dotted, value = _parted(setting)
+    setting = f"{dotted}={value}"
     *path, last = dotted.split(".")
     current: Any = data
     for depth, key in enumerate(path):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cpfnet.errors import CpfnetError, OutputError, telling_what_lacks
 from cpfnet.files import check_writable
@@ -73,7 +72,7 @@ def plan(
     modality: str | None = None,
     network: str | None = None,
     weights: str | None = None,
-    settings: Sequence[str] = (),
+    settings: Mapping[str, Any] | Sequence[str] = (),
     preview: PathLike | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -86,7 +85,7 @@ def plan(
         out: write the plan here, with the reason beside each choice.
         modality: what the images are; default: declared by the dataset, else guessed.
         network, weights: to plan for; default: what suits the data, from ImageNet weights where the network takes them.
-        settings: ``section.key=value`` to change in the proposal.
+        settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command line.
         preview: write a picture of 16 augmented samples here.
         overwrite: replace an existing ``out`` or ``preview``.
         progress: show a bar.
@@ -113,7 +112,7 @@ def plan(
     if settings:
         from cpfnet.training.first import check_buildable
 
-        proposed = proposed.with_settings(list(settings))
+        proposed = proposed.with_settings(settings)
         check_buildable(proposed)
         reasons = {key: "as asked for" if asked(key, settings) else why for key, why in reasons.items()}
     if out is not None:
@@ -133,7 +132,7 @@ def train(
     plan: Plan | PathLike | None = None,
     fold: int | None = None,
     epochs: int | None = None,
-    settings: Sequence[str] = (),
+    settings: Mapping[str, Any] | Sequence[str] = (),
     network: str | None = None,
     weights: str | None = None,
     device: str = "auto",
@@ -152,7 +151,7 @@ def train(
         plan: default: what `plan` proposes; with ``resume``, what the run began with.
         fold: validate on this fold (from 0) of the plan's cross-validation; default: the dataset's own ``val`` split,
             else fold 0.
-        epochs, settings, network, weights: changes to the plan (``section.key=value``; ``weights``: ``"imagenet"``,
+        epochs, settings, network, weights: changes to the plan (``settings`` as for `plan`; ``weights``: ``"imagenet"``,
             ``"none"`` or a file).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         devices: GPUs, or processes on a CPU, of each machine that share every batch; the result is that of one, up to rounding.
@@ -169,7 +168,7 @@ def train(
     from functools import partial
 
     from cpfnet.data.dataset import load
-    from cpfnet.settings import check_keys
+    from cpfnet.settings import changes, check_keys
     from cpfnet.training.team import found, joined
 
     # What is cheap to find wrong comes first: loading the libraries that train takes seconds.
@@ -203,12 +202,9 @@ def train(
             name, source = (network, weights) if same is None else (same.name, weights or same.weights)
             given = _propose(data, network=name, weights=source, progress=progress)[0]
             if same is not None:
-                given = given.with_settings([f"network.options={json.dumps(same.options)}"])
-        changes = [*settings]
-        changes += [] if epochs is None else [f"training.epochs={epochs}"]
-        changes += [] if network is None else [f"network.name={network}"]
-        changes += [] if weights is None else [f"network.weights={weights}"]
-        changed = given.with_settings(changes)
+                given = given.with_settings([("network.options", same.options)])
+        named = {"training.epochs": epochs, "network.name": network, "network.weights": weights}
+        changed = given.with_settings([*changes(settings), *((k, v) for k, v in named.items() if v is not None)])
         if (changed.network.weights == "none") != (given.network.weights == "none"):
             say(
                 f"network.weights is {changed.network.weights!r} now; training.learning_rate ({changed.training.learning_rate:g}), network.options and the channels' "
