@@ -343,3 +343,22 @@ def test_a_plan_in_python_takes_settings_by_name(work):
     assert (made.training.epochs, made.training.batch) == (3, 2)
     with pytest.raises(CpfnetError, match="did you mean 'epochs'"):
         cpfnet_package.train(work / "data", work / "none", settings={"training.epoch": 3})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.parametrize("kib", [300_000, 600_000, 900_000, 1_200_000])
+def test_too_little_memory_is_called_so(work, kib, tmp_path):
+    program = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({kib * 1024},) * 2)\nfrom cpfnet.cli import main; main()"
+    model, picture = work / "model", next((work / "data/images").iterdir())
+    done = subprocess.run(
+        [sys.executable, "-c", program, "predict", model, picture, "-o", tmp_path / "out", "--backend", "torch"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    assert "defect" not in said
+    assert done.returncode == 0 or "memory" in said  # the loader of libraries itself may give up, and says so
+    assert done.returncode == 0 or not list((tmp_path / "out").glob("*.png"))

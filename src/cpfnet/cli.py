@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 import cpfnet
 from cpfnet import cli_compare, cli_export, cli_weights
 from cpfnet.console import complain, line, put_json, say, set_up_streams, table
-from cpfnet.errors import CpfnetError, complaint, telling_what_lacks
+from cpfnet.errors import CpfnetError, complaint, lacks_memory, telling_what_lacks
 from cpfnet.text import printable
 
 
@@ -272,6 +273,15 @@ def train(
     )
 
 
+def _sizes(text: str) -> int | tuple[int, ...]:
+    """``512``, ``512x384``, ``64,128,128``."""
+    parts = re.split("[xX×,]", text)
+    if not all(part.strip().isdecimal() for part in parts):
+        raise CpfnetError(f"{text!r} is no size", where="--tile", mend="write it as 512, or 512x384 (height, width)")
+    sizes = tuple(map(int, parts))
+    return sizes if len(sizes) > 1 else sizes[0]
+
+
 @app.command(no_args_is_help=True)
 def predict(
     paths: Annotated[
@@ -312,8 +322,19 @@ def predict(
     overlap: Annotated[
         float | None, typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.", rich_help_panel=HOW)
     ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Largest piece given to the network, such as 512 or 512x384 (3-D: 64x128x128); default: the plan's.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Tiles or slices at once; default: the plan's.", rich_help_panel=HOW)
+        int | None,
+        typer.Option(
+            min=1, help="Tiles or slices at once; default: the plan's, of larger ones fewer.", rich_help_panel=HOW
+        ),
     ] = None,
     force: Annotated[
         bool,
@@ -392,6 +413,7 @@ def predict(
         overlays=overlays,
         tta=tta,
         overlap=overlap,
+        tile=None if tile is None else _sizes(tile),
         batch=batch,
         force=force,
         overwrite=overwrite,
@@ -605,7 +627,10 @@ def demo(
 
 def fail(error: CpfnetError) -> NoReturn:
     """Print what is wrong, where and how to mend it, and end with exit code 1."""
-    complain(str(error))
+    try:
+        complain(str(error))
+    except (MemoryError, ImportError, OSError):  # where memory is short, rich may not load either
+        print(f"error: {printable(str(error), keep=chr(10))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -623,20 +648,27 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:
-        fail(
-            CpfnetError(
-                error.strerror or str(error),
-                where=error.filename,
-                mend="free some space, or check the path and its permissions",
-            )
-        )
     except Exception as error:
-        if os.environ.get("CPFNET_DEBUG"):
-            raise
-        fail(
-            CpfnetError(
-                f"{type(error).__name__}: {complaint(error)}",
-                mend="this is a defect of cpfnet: run again with CPFNET_DEBUG=1 and report what it prints",
-            )
+        fail(_told(error))
+
+
+def _told(error: Exception) -> CpfnetError:
+    """What a library or the system raised, for whoever reads only this."""
+    if lacks_memory(error):
+        return CpfnetError(
+            f"the memory does not suffice: {complaint(error)}",
+            mend="close other programs, allow this one more (ulimit -v, the scheduler's --mem), or give it less at once "
+            "(predict --tile and --batch, train --set training.batch=1)",
         )
+    if isinstance(error, OSError):
+        return CpfnetError(
+            error.strerror or str(error),
+            where=error.filename,
+            mend="free some space, or check the path and its permissions",
+        )
+    if os.environ.get("CPFNET_DEBUG"):
+        raise error
+    return CpfnetError(
+        f"{type(error).__name__}: {complaint(error)}",
+        mend="this is a defect of cpfnet: run again with CPFNET_DEBUG=1 and report what it prints",
+    )

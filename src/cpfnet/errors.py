@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +97,24 @@ def telling_what_lacks() -> Iterator[None]:
             raise
         name, mend = found
         raise CpfnetError(f"this takes {name}, which is not installed", mend=mend) from None
+
+
+_MEMORY = re.compile(
+    r"can't allocate memory|[Cc]annot allocate memory|not enough memory|std::bad_alloc|MemoryError|bad allocation|[Ff]ailed to allocate"
+    r"|could not (create|execute) a primitive(?! desc)|could not create a memory|CUDA error: out of memory|_STATUS_ALLOC_FAILED"
+    r"|was unable to find an engine|failed to map segment|can't start new thread"
+)
+"""Words of PyTorch's allocators on Linux, on Windows, of C++, of an error that came from another process, of oneDNN, of CUDA, cuBLAS and cuDNN,
+of ONNX Runtime and OpenVINO, and of the loader of libraries."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Does an error say that the machine's memory, or what a process may take of it, does not suffice?"""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    # The errors of ONNX Runtime have no class in common.
+    says = isinstance(error, (RuntimeError, ImportError)) or type(error).__module__.startswith("onnxruntime")
+    return says and _MEMORY.search(str(error)) is not None
 
 
 def complaint(error: Exception) -> str:

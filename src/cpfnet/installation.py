@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from cpfnet.errors import lacks_memory
+
 GIB = 2**30
 
 
@@ -48,6 +50,8 @@ def doctor() -> list[Check]:
         except Exception as error:  # a broken library raises anything, and is what this command is for
             module = getattr(error, "name", None) if isinstance(error, ImportError) else None
             mend = _install(module.split(".")[0]) if module else "install cpfnet again, into a new virtual environment"
+            if lacks_memory(error):
+                mend = "close other programs, or allow this one more memory (ulimit -v)"
             checks.append(Check(name, "missing", f"{type(error).__name__}: {error}", mend))
     return checks
 

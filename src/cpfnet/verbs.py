@@ -300,6 +300,7 @@ def predict_files(
     overlays: bool = False,
     tta: bool = False,
     overlap: float | None = None,
+    tile: int | Sequence[int] | None = None,
     batch: int | None = None,
     force: bool = False,
     overwrite: bool = False,
@@ -326,7 +327,8 @@ def predict_files(
         overlays: write pictures with the outlines to ``out/overlays``, too.
         tta: average over mirrored and turned copies, too (``inference.mirror`` and ``quarter_turns`` of the plan).
         overlap: of tiles, 0 … <1; default: the plan's.
-        batch: tiles or slices given to the network at once; default: the plan's.
+        tile: largest piece given to the network at once, one size an axis or one for all; default: the plan's.
+        batch: tiles or slices given to the network at once; default: the plan's, of larger ones than it was planned for fewer.
         force: go on where an input lies outside what the Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
         resume: go on with an interrupted run into ``out``: what was made from the same content with the same models and options, and is still as
@@ -359,6 +361,7 @@ def predict_files(
         overlays=overlays,
         tta=tta,
         overlap=overlap,
+        tile=tile,
         batch=batch,
         force=force,
         overwrite=overwrite,

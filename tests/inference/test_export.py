@@ -1,6 +1,7 @@
 """Exported networks: the same logits, in any runtime, for any batch and size; and what is chosen among them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -377,3 +378,50 @@ print(done[0].status, *{{"torch", "monai", "scipy", "skimage"}} & set(sys.module
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "done", done.stderr
+
+
+_LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from cpfnet.errors import NetworkError
+from cpfnet.inference.backends import backend_of
+from cpfnet.model import Model
+
+backend_name, folder, mib = sys.argv[1], sys.argv[2], int(sys.argv[3])
+said = []
+backend = backend_of(Model.load(folder), backend_name, device="cpu", say=said.append)
+x = np.random.default_rng(0).random((16, 3, 256, 256), dtype=np.float32)
+expected = np.concatenate([backend(x[i : i + 1]) for i in range(16)])
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limits = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + mib * 2**20, limits[1]))
+try:
+    found = backend(x)
+except (NetworkError, MemoryError) as error:
+    assert isinstance(error, MemoryError) or "does not fit into the memory of cpu" in str(error), error
+    print("refused", *said)
+else:
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-4
+    print("whole", *said)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_runtimes_halve_a_batch_that_does_not_fit(tiny, backend):
+    """For real, with a limit on the address space; where little is left, runtimes raise, or give back nothing at all."""
+    results = []
+    for mib in (40, 70, 100, 130):
+        done = subprocess.run(
+            [sys.executable, "-c", _LIMITED, backend, str(tiny.folder), str(mib)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(done.stdout)
+    assert any(result.startswith("whole cpu is out of memory: going on with batches of 8") for result in results), (
+        results
+    )

@@ -380,6 +380,33 @@ def test_impossible_options_are_refused(options):
         Predictor([make_model()], backend=oracle, **options)
 
 
+@pytest.mark.parametrize(
+    ("model", "tile", "words"),
+    [
+        ({}, 16, "too small"),
+        ({}, (512, 8), "too small"),
+        ({}, (64, 64, 64), "height and width"),
+        ({"mode": "3d"}, (64, 64), "depth, height and width"),
+    ],
+)
+def test_tiles_that_a_network_cannot_have_are_refused(model, tile, words):
+    with pytest.raises(CpfnetError, match=words):
+        Predictor([make_model(**model)], backend=oracle, tile=tile)
+
+
+def test_one_size_is_for_all_axes_and_a_small_tile_is_said():
+    said = []
+    _, mask = data.phantom((40, 60, 50))
+    for model in (make_model(mode="3d"), make_model(slices="axial")):
+        found = Predictor([model], backend=oracle, tile=48, say=said.append).predict(
+            Image(bright(mask, 3)[None], np.eye(4))
+        )
+        np.testing.assert_array_equal(found.array, mask)
+    assert said == []
+    Predictor([make_model(patch=(64, 96))], backend=oracle, tile=64, say=said.append)
+    assert said == ["The tile is smaller than the patches of training (64×96): expect worse masks"]
+
+
 def test_values_of_the_data_set_come_out():
     _, mask = data.phantom((60, 50))
     model = make_model(source="images", values=(255, "#ff0000", 40))

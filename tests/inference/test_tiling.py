@@ -267,3 +267,55 @@ def test_nan_from_the_network_is_never_written():
     plan = make_model(source="images").plan
     with pytest.raises(NetworkError, match="NaN"):
         predict_array(lambda x: pointwise(plan)(x) * np.nan, np.zeros((1, 40, 40), np.float32), plan)
+
+
+def seen_by(plan, array, **options):
+    """Shapes of the batches that a network is given."""
+    seen = []
+
+    def backend(x):
+        seen.append(x.shape)
+        return pointwise(plan)(x)
+
+    predict_array(backend, array, plan, **options)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("spatial", "inference", "shape"),
+    [
+        ({"patch": (32, 32)}, {"batch": 32}, (300, 200)),
+        ({"patch": (96, 96)}, {"batch": 32}, (3000, 2500)),  # a photograph, by a plan for thumbnails
+        ({"patch": (64, 32)}, {"batch": 7, "tile": (64, 64)}, (300, 200)),
+        ({"patch": (32, 32)}, {"batch": 4, "tile": (256, 256)}, (300, 200)),
+    ],
+)
+def test_no_more_pixels_at_once_than_planned(spatial, inference, shape):
+    plan = make_model(source="images", inference=inference, **spatial).plan
+    planned = inference["batch"] * np.prod(inference.get("tile", spatial["patch"]))
+    seen = seen_by(plan, RNG.random((1, *shape), dtype=np.float32))
+    one = max(np.prod(batch[2:]) for batch in seen)
+    assert max(batch[0] * np.prod(batch[2:]) for batch in seen) <= max(planned, one)
+
+
+def test_pieces_as_planned_go_in_the_batches_that_were_planned():
+    plan = make_model(slices="axial", inference={"batch": 8}).plan
+    assert [batch[0] for batch in seen_by(plan, RNG.random((1, 20, 32, 32), dtype=np.float32))] == [8, 8, 4]
+    assert [batch[0] for batch in seen_by(plan, RNG.random((1, 9, 64, 64), dtype=np.float32))] == [2, 2, 2, 2, 1]
+    large = RNG.random((1, 9, 128, 128), dtype=np.float32)
+    assert [batch[0] for batch in seen_by(plan, large)] == [1] * 9
+    assert [batch[0] for batch in seen_by(plan, large, batch=4)] == [4, 4, 1]  # whoever says so
+    grid = make_model(source="images", size=(64, 64), inference={"batch": 8, "tile": None}).plan
+    assert tiling.batch_size(grid, (64, 64)) == 8  # it was planned for what images are resized to
+
+
+@pytest.mark.parametrize(
+    ("tile", "pieces"), [((32, 32), {(32, 32)}), ((64, 48), {(64, 48)}), ((500, 500), {(100, 90)})]
+)
+def test_a_tile_that_is_asked_for(tile, pieces):
+    plan = make_model(source="images", inference={"batch": 3, "tile": (96, 96)}).plan
+    array = RNG.random((1, 100, 90), dtype=np.float32)
+    assert {batch[2:] for batch in seen_by(plan, array, tile=tile)} == pieces
+    np.testing.assert_allclose(
+        predict_array(pointwise(plan), array, plan, tile=tile), predict_array(pointwise(plan), array, plan), atol=1e-5
+    )

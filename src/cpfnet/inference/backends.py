@@ -32,6 +32,9 @@ SMALL = 4 * 2**20
 """Bytes of weights below which another runtime gains nothing that would make up for preparing it."""
 
 
+_SMALLER = "predict with a smaller --tile; or close other programs"
+
+
 def backend_of(
     model: Model, name: str = "auto", *, device: str = "auto", say: Callable[[str], None] = print
 ) -> Backend:
@@ -59,14 +62,14 @@ def backend_of(
         )
     match name:
         case "onnx":
-            return onnx_backend(prepared(model, say=say))
+            return portioned(onnx_backend(prepared(model, say=say)), None, say=say, mend=_SMALLER)
         case "openvino":
-            return openvino_backend(prepared(model, say=say))
+            return portioned(openvino_backend(prepared(model, say=say)), None, say=say, mend=_SMALLER)
         case "openvino-bf16":
             graph = prepared(model, say=say)
             if not computes_bf16():
                 raise NetworkError("this CPU has no units for bf16", mend="choose --backend openvino")
-            return openvino_backend(graph, "bf16")
+            return portioned(openvino_backend(graph, "bf16"), None, say=say, mend=_SMALLER)
         case "openvino-int8":
             graph = prepared(model, say=say).with_name(exports.INT8)
             found = exports.record(model)
@@ -79,7 +82,8 @@ def backend_of(
                     where=exports.folder(model) if damaged else model.folder,
                     mend="cpfnet export MODEL --to openvino-int8 --data DATASET makes it, from training cases",
                 )
-            return openvino_backend(graph, "bf16" if computes_bf16() else "f32")
+            backend = openvino_backend(graph, "bf16" if computes_bf16() else "f32")
+            return portioned(backend, None, say=say, mend=_SMALLER)
     raise NetworkError(f"unknown backend {name!r}", mend=f"choose one of {', '.join(get_args(Name))}")
 
 
@@ -192,5 +196,5 @@ def torch_backend(
         forward,
         place,
         say=say,
-        mend="predict with --device cpu, or train with a smaller inference.tile (or patch)",
+        mend=_SMALLER if place.type == "cpu" else f"predict with --device cpu; or {_SMALLER}",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cpfnet import formats
-from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, complaint
+from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, complaint, lacks_memory
 from cpfnet.formats import OutputFormat
 from cpfnet.formats.files import JPEG_SUFFIXES, SERIES
 from cpfnet.image import Assessment, Image, Segmentation
@@ -99,12 +99,12 @@ class Job:
             step(self, *more)
         except CpfnetError as error:
             self.end("refused" if isinstance(error, InputRefused) else "failed", str(error))
-        except MemoryError:
-            self.end(
-                "failed", f"{self.item.path}: does not fit into memory\n  → free memory, or cut the image into parts"
-            )
-        except Exception as error:  # whatever is wrong with this one, the others are still to be done
-            self.end("failed", f"{self.item.path}: unexpected {type(error).__name__}: {complaint(error)}")
+        except Exception as error:
+            # Whatever is wrong with this one, the others are still to be done.
+            what = f"unexpected {type(error).__name__}: {complaint(error)}"
+            if lacks_memory(error):
+                what = "does not fit into memory\n  → close other programs, or predict with a smaller --tile or --batch"
+            self.end("failed", f"{self.item.path}: {what}")
         self.seconds += time.perf_counter() - start
 
     @property

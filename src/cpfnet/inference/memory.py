@@ -11,26 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpfnet.errors import NetworkError
+from cpfnet.errors import NetworkError, lacks_memory
 from cpfnet.inference.tiling import Backend
 
 if TYPE_CHECKING:
     import torch
 
-_SAID = re.compile(
-    r"can't allocate memory|not enough memory|std::bad_alloc|MemoryError|could not (create|execute) a primitive(?! desc)"
-    r"|CUDA error: out of memory|_STATUS_ALLOC_FAILED|was unable to find an engine"
-)
-"""Words of PyTorch's allocators on Linux, on Windows, of C++, of an error that came from another process, of oneDNN, and of CUDA, cuBLAS and cuDNN."""
-
 
 def exhausted(error: BaseException) -> bool:
     """Whether it says that memory, of the device or of the machine, does not suffice."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and _SAID.search(str(error)) is not None
+    torch = sys.modules.get("torch")  # what was not loaded has raised nothing
+    return lacks_memory(error) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def cause(error: BaseException) -> str:
@@ -39,12 +30,12 @@ def cause(error: BaseException) -> str:
     return re.sub(r"^\[enforce fail[^]]*\]\s*(err == 0\.\s*)?", "", lines[0])
 
 
-def release(place: torch.device) -> None:
+def release(place: torch.device | None) -> None:
     """Give back what a failed attempt held; call it outside the handler of its error, which holds on to everything."""
-    import torch
-
     gc.collect()
-    if place.type == "cuda":
+    if place is not None and place.type == "cuda":
+        import torch
+
         torch.cuda.empty_cache()
         return
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -52,18 +43,19 @@ def release(place: torch.device) -> None:
         library.malloc_trim(0)
 
 
-def portioned(forward: Backend, place: torch.device, *, say: Callable[[str], None], mend: str) -> Backend:
+def portioned(forward: Backend, place: torch.device | None, *, say: Callable[[str], None], mend: str) -> Backend:
     """``forward`` with smaller batches from then on where one does not fit.
 
     Args:
         forward: the network on ``place``.
-        place: where its memory is.
+        place: where its memory is; None: this machine's.
         say: told when a batch is halved.
         mend: what to do where a single piece does not fit.
 
     Raises:
         NetworkError: when called: not even one piece fits.
     """
+    name = place or "cpu"
     fits: int | None = None  # the batch that memory was found to hold
 
     def backend(batch: np.ndarray) -> np.ndarray:
@@ -73,18 +65,21 @@ def portioned(forward: Backend, place: torch.device, *, say: Callable[[str], Non
         count = 0
         while count < len(batch):
             try:
-                done.append(forward(batch[count : count + size]))
-                count += size
-                continue
-            except (RuntimeError, MemoryError) as error:
+                part = forward(batch[count : count + size])
+                if len(part):
+                    done.append(part)
+                    count += size
+                    continue
+                # OpenVINO gives back nothing, without an error, where memory did not suffice.
+            except Exception as error:
                 if not exhausted(error):
                     raise
             release(place)
             if size == 1:
                 shape = "×".join(map(str, batch.shape[2:]))
-                raise NetworkError(f"a single piece of {shape} does not fit into the memory of {place}", mend=mend)
+                raise NetworkError(f"a single piece of {shape} does not fit into the memory of {name}", mend=mend)
             fits = size = size // 2
-            say(f"{place} is out of memory: going on with batches of {size}")
+            say(f"{name} is out of memory: going on with batches of {size}")
         return done[0] if len(done) == 1 else np.concatenate(done)
 
     return backend

@@ -17,7 +17,7 @@ from cpfnet.image import Image, Segmentation
 from cpfnet.inference.backends import backend_of
 from cpfnet.inference.brightness import unusual
 from cpfnet.inference.quality import Confidence, assess
-from cpfnet.inference.tiling import Backend, predict_array
+from cpfnet.inference.tiling import Backend, batch_size, predict_array, tile_size
 from cpfnet.inference.uncertainty import uncertainty as entropy
 from cpfnet.labels import present
 from cpfnet.model import Model
@@ -33,6 +33,9 @@ RANGE_MARGIN = 0.25
 SIGN_MARGIN = 0.02
 """How far below 0 an input's values may go, as a share of their own range, where the training images never did."""
 
+SMALLEST = 32
+"""Pixels along each axis of a tile, below which networks see nothing at their deepest level."""
+
 FLATTEST = 1 / 8
 """An input's values must spread over at least this share of the training images' range."""
 
@@ -45,6 +48,11 @@ class _Member:
     number: int
     model: Model
     backend: Backend
+    tile: tuple[int, ...] | None
+
+    def batch(self, size: tuple[int, ...]) -> int:
+        """Pieces at once of an image of this size, if nobody says how many."""
+        return batch_size(self.model.plan, tile_size(self.model.plan, size[-self.model.plan.spatial.dims :], self.tile))
 
 
 class Predictor:
@@ -61,11 +69,12 @@ class Predictor:
         backend: what runs a Model: a name for `backends.backend_of`, or what makes a backend of a Model.
         tta: average over mirrored and turned copies, too (``plan.inference.mirror``, ``quarter_turns``).
         overlap: of tiles; default: each Plan's.
-        batch: pieces at once; default: each Plan's.
+        tile: largest piece given to a network, one size an axis or one for all; default: each Plan's.
+        batch: pieces at once; default: each Plan's, of pieces larger than it was planned for fewer.
         say: told what the user should know, such as a batch that had to be halved.
 
     Raises:
-        CpfnetError: no Model, or Models that do not belong together.
+        CpfnetError: no Model, Models that do not belong together, or a tile that one of them cannot have.
         WeightsError, NetworkError: see `backends.backend_of`.
     """
 
@@ -77,6 +86,7 @@ class Predictor:
         backend: str | Callable[[Model], Backend] = "torch",
         tta: bool = False,
         overlap: float | None = None,
+        tile: int | Sequence[int] | None = None,
         batch: int | None = None,
         say: Callable[[str], None] = print,
     ):
@@ -94,11 +104,15 @@ class Predictor:
         if tta and not any(model.plan.inference.mirror or model.plan.inference.quarter_turns for model in models):
             say("--tta does nothing: inference.mirror is empty and inference.quarter_turns is false")
         self.tta, self.overlap, self.batch, self.say = tta, overlap, batch, say
+        tiles = [None if tile is None else _tile(tile, model) for model in models]
+        if small := [m for m, own in zip(models, tiles, strict=True) if own and _is_smaller(own, m.plan.spatial.patch)]:
+            patch = "×".join(map(str, small[0].plan.spatial.patch))
+            say(f"The tile is smaller than the patches of training ({patch}): expect worse masks")
         # Models with the same preprocessing (folds of one plan) share it.
         self._groups: dict[tuple[tuple[Channel, ...], Spatial], list[_Member]] = {}
         for number, model in enumerate(models):
             key = (model.plan.channels, model.plan.spatial)
-            self._groups.setdefault(key, []).append(_Member(number, model, make(model)))
+            self._groups.setdefault(key, []).append(_Member(number, model, make(model), tiles[number]))
 
     def predict(
         self,
@@ -225,7 +239,7 @@ class Predictor:
         way = preprocessing.trace(image, plan)
         count, block, beside = way.grid[0], None, 0
         if len(way.grid) > plan.spatial.dims:  # what sees one slice after another need not hold all
-            batch = max(member.model.plan.inference.batch if self.batch is None else self.batch for member in members)
+            batch = self.batch or max(member.batch(way.grid) for member in members)
             block = batch * math.ceil(run_length(plan.labels.outputs, way.grid) / batch)
             beside = plan.spatial.neighbours
         pixels, way = preprocessing.prepare(image, plan, block=block)
@@ -245,6 +259,7 @@ class Predictor:
                     member.model.plan,
                     overlap=self.overlap,
                     tta=self.tta,
+                    tile=member.tile,
                     batch=self.batch,
                     run=slice(start - first, stop - first),
                     progress=done,
@@ -257,6 +272,31 @@ class Predictor:
             return total
 
         return Slices(make, count, block), way
+
+
+def _tile(tile: int | Sequence[int], model: Model) -> tuple[int, ...]:
+    """The largest piece that a Model's network is given.
+
+    Raises:
+        CpfnetError: of another number of axes, or too small for a network.
+    """
+    dims = model.plan.spatial.dims
+    sizes = (tile,) * dims if isinstance(tile, int) else tuple(tile)
+    given = "×".join(map(str, sizes))
+    if len(sizes) != dims:
+        axes = "depth, height and width" if dims == 3 else "height and width"
+        raise CpfnetError(
+            f"a tile of {given}, and the network sees {axes}",
+            where=model.folder,
+            mend=f"give {dims} sizes, such as {'×'.join(map(str, model.plan.spatial.patch))}, or one for all axes",
+        )
+    if min(sizes) < SMALLEST:
+        raise CpfnetError(f"a tile of {given} is too small", mend=f"give sizes of at least {SMALLEST} pixels")
+    return sizes
+
+
+def _is_smaller(tile: tuple[int, ...], patch: tuple[int, ...]) -> bool:
+    return any(own < learnt for own, learnt in zip(tile, patch, strict=True))
 
 
 def _check_same(first: Model, other: Model) -> None:

@@ -43,6 +43,7 @@ def predict_files(
     overlays: bool = False,
     tta: bool = False,
     overlap: float | None = None,
+    tile: int | Sequence[int] | None = None,
     batch: int | None = None,
     force: bool = False,
     overwrite: bool = False,
@@ -67,7 +68,7 @@ def predict_files(
         probabilities: write them to ``out/probabilities``, too.
         uncertainty: write maps of it to ``out/uncertainty``, too.
         overlays: write pictures with boundary lines to ``out/overlays``, too.
-        tta, overlap, batch, backend, device: see `Predictor`.
+        tta, overlap, tile, batch, backend, device: see `Predictor`.
         force: go on with inputs outside what a Model was fitted for.
         overwrite: replace existing results; inputs are never replaced.
         resume: go on with an interrupted run: what an earlier run made from the same content with the same Models and options, and is still as it
@@ -92,7 +93,7 @@ def predict_files(
     """
     if format not in SUFFIXES:
         raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(SUFFIXES)}")
-    options = {"device": device, "backend": backend, "tta": tta, "overlap": overlap, "batch": batch}
+    options = {"device": device, "backend": backend, "tta": tta, "overlap": overlap, "tile": tile, "batch": batch}
     with ending(), ExitStack() as cleanup, _engine(engine, address, models, options, say) as work:
         plan = models[0].plan
         items = collect(
@@ -168,11 +169,16 @@ _EXACT = ("auto", "torch", "onnx", "openvino")
 def _that_count(format: str, options: Mapping[str, Any]) -> dict[str, Option]:
     """The options that change what is written, as records tell them."""
     backend = options["backend"] if isinstance(options["backend"], str) else "given"
+    tile = options["tile"]
+    sizes = (
+        (tile,) if tile is None or isinstance(tile, int) else tuple(dict.fromkeys(tile) if len({*tile}) == 1 else tile)
+    )
     return {
         "format": format,
         "backend": "float32" if backend in _EXACT else backend,
         "tta": options["tta"],
         "overlap": options["overlap"],
+        "tile": None if tile is None else "x".join(map(str, sizes)),
     }
 
 

@@ -35,10 +35,10 @@ def onnx_backend(graph: Path) -> Backend:
     """
     try:
         import onnxruntime
-    except ImportError:
+    except ModuleNotFoundError:
         raise _missing("ONNX Runtime", "onnxruntime") from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and told by whoever asked
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class
@@ -53,7 +53,7 @@ def openvino_backend(graph: Path, precision: Literal["f32", "bf16"] = "f32") -> 
     """
     try:
         import openvino
-    except ImportError:
+    except ModuleNotFoundError:
         raise _missing("OpenVINO", "runtime") from None
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     try:

@@ -7,6 +7,7 @@ Pieces overlap and are blended with Gaussian weights, since a network knows leas
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -32,6 +33,7 @@ def predict_array(
     *,
     overlap: float | None = None,
     tta: bool = False,
+    tile: tuple[int, ...] | None = None,
     batch: int | None = None,
     run: slice = slice(None),
     progress: Callable[[float], None] | None = None,
@@ -49,7 +51,8 @@ def predict_array(
         overlap: share of a tile that its neighbour covers too, 0 … <1; default: the Plan's.
         tta: average over copies mirrored along every combination of ``plan.inference.mirror``, each with its quarter turns where
             ``plan.inference.quarter_turns`` says so: of a plane that is mirrored both ways the eight symmetries of the square.
-        batch: pieces given to the network at once; default: the Plan's.
+        tile: largest piece given to the network; default: the Plan's.
+        batch: pieces given to the network at once; default: `batch_size`.
         run: slices to predict, where a volume goes through a 2-D network; the others are only neighbours to them.
         progress: called with the share of the work done, 0…1.
 
@@ -61,7 +64,8 @@ def predict_array(
         NetworkError: the network gives another shape than the Plan says, or values that are no numbers.
     """
     copies = _copies(plan, array.ndim - 1) if tta else [((), 0)]
-    tile = tile_size(plan, array.shape[-plan.spatial.dims :])
+    tile = tile_size(plan, array.shape[-plan.spatial.dims :], tile)
+    batch = batch_size(plan, tile) if batch is None else batch
     total: np.ndarray | None = None
     for number, (axes, turns) in enumerate(copies):
 
@@ -75,7 +79,7 @@ def predict_array(
             plan,
             (*tile[:-2], tile[-1], tile[-2]) if turns % 2 else tile,
             plan.inference.overlap if overlap is None else overlap,
-            plan.inference.batch if batch is None else batch,
+            batch,
             run,
             report,
         )
@@ -138,14 +142,28 @@ def _predict_once(
     return np.minimum(out, 1, out=out)  # shares of tiles add up to 1 only up to rounding
 
 
-def tile_size(plan: Plan, size: tuple[int, ...]) -> tuple[int, ...]:
-    """What the network is given at once, for an image of ``size``.
+def tile_size(plan: Plan, size: tuple[int, ...], largest: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """The piece that the network is given, for an image of ``size``; ``largest`` is in place of the Plan's.
 
     Smaller images are padded to the patch, as in training: a network that has only seen patches of 64×64 reads a bare image of
     49×35, whose edges lie elsewhere in its deep levels, far worse (Dice 0.19 against 0.86 on one such case).
     """
-    largest = plan.inference.tile or (plan.spatial.patch if plan.spatial.dims == 3 else (WHOLE_SLICE, WHOLE_SLICE))
+    whole = plan.spatial.patch if plan.spatial.dims == 3 else (WHOLE_SLICE, WHOLE_SLICE)
+    largest = largest or plan.inference.tile or whole
     return tuple(min(most, max(n, patch)) for most, n, patch in zip(largest, size, plan.spatial.patch, strict=True))
+
+
+def batch_size(plan: Plan, tile: tuple[int, ...]) -> int:
+    """How many pieces of this size the network is given at once: the Plan's batch, or fewer.
+
+    A batch is planned for pieces of one size. Of larger ones only as many are taken as hold no more pixels, else a batch for
+    thumbnails would be one of photographs. A piece that alone holds more goes alone.
+    """
+    spatial = plan.spatial
+    longest = None if spatial.longest is None else (spatial.longest, spatial.longest)
+    planned = plan.inference.tile or spatial.size or longest or spatial.patch
+    pixels = plan.inference.batch * math.prod(planned)
+    return max(1, min(plan.inference.batch, pixels // math.prod(tile)))
 
 
 def tile_windows(size: tuple[int, ...], tile: tuple[int, ...], overlap: float) -> Iterator[tuple[slice, ...]]:
