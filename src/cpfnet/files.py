@@ -75,10 +75,10 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
         if len(holders) > 1:
             path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
         for folder in holders:
-            _sync(folder)
+            sync(folder)
     except OSError as error:
         raise OutputError(
             f"cannot be written: {error.strerror or error}",
@@ -92,7 +92,7 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
             temporary.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have what a file holds, or which names a folder holds, survive a power cut.
 
     Raises:

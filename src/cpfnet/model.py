@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from cpfnet.errors import CpfnetError, OutputError, WeightsError, telling_what_lacks
-from cpfnet.files import replacing, sha256
+from cpfnet.files import replacing, sha256, sync
 from cpfnet.planning import Count, Fraction, NotNegative, Plan, Positive, Strict, content_hash, one_or_several
 from cpfnet.settings import load_yaml, plain, read_yaml, validate, write_yaml
 from cpfnet.text import counted, markdown, printable, to_json
@@ -281,6 +281,7 @@ class Model:
                     temporary.write_text(text, encoding="utf-8")
             _settle(folder)  # what an earlier saving, cut short, left
             saving.rename(folder / _NEW)  # from here on the folder holds this Model
+            sync(folder)
             _settle(folder)
         except (OSError, OutputError) as error:
             what = error.what if isinstance(error, OutputError) else f"cannot be written: {error.strerror or error}"
@@ -475,4 +476,5 @@ def _settle(folder: Path) -> None:
     if new.is_dir():
         for file in list(new.iterdir()):
             file.replace(folder / file.name)
+        sync(folder)
         new.rmdir()
