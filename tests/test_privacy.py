@@ -146,4 +146,4 @@ def test_nothing_private_is_said_or_written(
             required = {PRIVATE[name].casefold() for name in ("StudyDate", "StudyTime", "AccessionNumber")}
             required |= {part.casefold() for part in PRIVATE["ReferringPhysicianName"].split("^")}
             assert leaks(said) <= required | {PRIVATE["ReferringPhysicianName"].casefold()}, path
-    assert (work / "masks_same" / "case0.seg.dcm").is_file()
+    assert (work / "masks_same" / "case0" / "ct.seg.dcm").is_file()

@@ -49,7 +49,8 @@ def random_unet(**options) -> Model:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    own = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in own if path.parts[0] != ".cpfnet")
 
 
 def command(*words: object, where: Path) -> subprocess.CompletedProcess:
