@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -254,23 +255,26 @@ def train(
     """
     from cpfnet import verbs
 
-    verbs.train(
-        dataset,
-        out,
-        plan=plan,
-        fold=fold,
-        epochs=epochs,
-        settings=settings or [],
-        network=network,
-        weights=weights,
-        device=device,
-        devices=devices,
-        nodes=nodes,
-        resume=resume,
-        init=init,
-        progress=True,
-        say=say,
-    )
+    try:
+        verbs.train(
+            dataset,
+            out,
+            plan=plan,
+            fold=fold,
+            epochs=epochs,
+            settings=settings or [],
+            network=network,
+            weights=weights,
+            device=device,
+            devices=devices,
+            nodes=nodes,
+            resume=resume,
+            init=init,
+            progress=True,
+            say=say,
+        )
+    except KeyboardInterrupt as stop:  # typer would make all of them 130
+        raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None
 
 
 def _sizes(text: str) -> int | tuple[int, ...]:

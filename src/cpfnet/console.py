@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import logging
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,17 @@ class _Printable(logging.Formatter):
 
 
 def say(text: str) -> None:
-    """A message, on stderr."""
+    """A message, on stderr; where nobody can read any more (a closed connection, a full disk) the work goes on without."""
     from rich.console import Console
 
-    Console(stderr=True).print(_text(text), soft_wrap=True)
+    console = Console(stderr=True)
+    with console.capture() as written:  # rich itself ends the process where a pipe is closed
+        console.print(_text(text), soft_wrap=True)
+    try:
+        sys.stderr.write(written.get())
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def complain(text: str) -> None:

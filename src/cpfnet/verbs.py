@@ -165,6 +165,7 @@ def train(
     Raises:
         CpfnetError: the data, plan, weights, devices or ``out`` do not allow it; a process was killed.
     """
+    from contextlib import ExitStack
     from functools import partial
 
     from cpfnet.data.dataset import load
@@ -187,10 +188,16 @@ def train(
         from cpfnet.training.checkpoint import RunFolder
         from cpfnet.training.first import check_buildable
         from cpfnet.training.loading import check_shares
+        from cpfnet.training.lock import locked
         from cpfnet.training.run import plan_of_run
         from cpfnet.training.team import check_devices
 
-        RunFolder(out).check(resume=resume)  # before all images are read for a plan
+        folder = RunFolder(out)
+        folder.check(
+            resume=True
+        )  # before anything is written into what is not ours, and all images are read for a plan
+        holding.enter_context(locked(folder.work, say))
+        folder.check(resume=resume)
         if devices > 1:
             check_devices(device, devices)
         if given is None and resume:
@@ -214,7 +221,7 @@ def train(
         check_shares(changed.training, max(team.size, devices))
         return data, changed
 
-    with joined(team, device):
+    with ExitStack() as holding, joined(team, device):
         data, chosen = team.share(prepared)
 
         from cpfnet.training.reporting import write_report

@@ -102,10 +102,11 @@ class TestClaim:
     def test_an_interrupted_run_is_only_resumed(self, tmp_path: Path) -> None:
         folder = RunFolder(tmp_path)
         claim(folder, resume=False)
-        with pytest.raises(OutputError, match="exists already"):
-            claim(folder, resume=False)
-        claim(folder, resume=True)  # killed before its first checkpoint
+        claim(folder, resume=False)  # killed before anything was begun
+        claim(folder, resume=True)
         images_plan().save(folder.plan)
+        with pytest.raises(OutputError, match=r"exists already and holds \.work.*\n.*--resume"):
+            claim(folder, resume=False)
         (tmp_path / "weights.safetensors").touch()  # its first Model comes before its first checkpoint
         (tmp_path / ".saving-0123abcd").mkdir()  # half written when the power went
         (tmp_path / ".saving-0123abcd" / "weights.safetensors").touch()

@@ -146,7 +146,9 @@ def disk_error(error: OSError, where: Path) -> OutputError:
     while not place.exists():
         place = place.parent
     what, mend = f"cannot be written: {error.strerror or error}", "choose an output folder that you may write to"
-    if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+    if error.errno == errno.ENOENT:  # a file or folder that was there when the work began
+        mend = "something removed it meanwhile: keep other programs away from this folder, and go on with --resume"
+    elif error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         what += f" ({shutil.disk_usage(place).free / 2**30:.1f} GiB free)"
         mend = "free some space and go on with --resume, or choose an output folder on another disk"
     return OutputError(what, where=error.filename or where, mend=mend)

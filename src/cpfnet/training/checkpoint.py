@@ -2,6 +2,7 @@
 
 out/.work/last.ckpt   the state, always whole: written under another name, flushed to the disk, then renamed
 out/.work/plan.yaml   the plan of the run
+out/.work/lock        held while a process trains here (`lock`)
 out/.work/cache/      preprocessed cases, until the run has ended
 out/logs/             TensorBoard and CSV
 out/                  the best Model so far
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from cpfnet.errors import OutputError, TrainingError, WeightsError
+from cpfnet.files import sweep
 from cpfnet.network.unpickle import MORE, load_tensors
 from cpfnet.planning import Plan
 from cpfnet.settings import validate
@@ -46,9 +48,10 @@ class RunFolder:
             OutputError: something is here that no interrupted run left.
         """
         try:
-            found = sorted(p.name for p in self.out.iterdir()) if self.out.exists() else []
-            mine = self.plan.is_file() or set(found) <= {".work"}
-            if found and not (mine and resume):
+            found = sorted({p.name for p in self.out.iterdir()} - {".work"}) if self.out.exists() else []
+            mine = self.plan.is_file()
+            if (mine or found) and not (mine and resume):
+                found += [".work"] * mine
                 shown = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
                 raise OutputError(
                     f"exists already and holds {shown}",
@@ -61,7 +64,7 @@ class RunFolder:
             raise disk_error(error, self.out) from None
 
     def make(self) -> None:
-        """Make the folder, and clear away what a sudden end left half-written.
+        """Make the folder, and clear away what a sudden end left half-written; only who holds it (`lock`) may.
 
         Raises:
             OutputError: it cannot be made or written.
@@ -69,6 +72,11 @@ class RunFolder:
         try:
             for half in self.out.glob(".saving-*"):  # a Model that was being written at a sudden end
                 shutil.rmtree(half)
+            for place in (self.out, self.work, self.logs):
+                sweep(place)
+            self.checkpoint.with_name(self.checkpoint.name + ".tmp").unlink(missing_ok=True)
+            for half in self.cache.glob(".*"):
+                shutil.rmtree(half, ignore_errors=True)
             self.work.mkdir(parents=True, exist_ok=True)
             (self.work / ".writable").touch()
             (self.work / ".writable").unlink()

@@ -1,9 +1,10 @@
-"""Ctrl-C and termination, heard at a moment when nothing is half done."""
+"""Ctrl-C, termination and the loss of the terminal, heard at a moment when nothing is half done."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -13,19 +14,34 @@ from multiprocessing.process import BaseProcess
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any
 
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal, or the connection to it, was closed; there is no such signal on Windows."""
 
-class Stopped(KeyboardInterrupt):
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by a signal: Ctrl-C, termination or hang-up.
+
+    Args:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int = signal.SIGINT):
+        super().__init__(number)
+        self.number = number
+
+
+class Stopped(Interrupted):
     """Stopped where it was safe."""
 
 
 class Interruption:
-    """As a context: the first SIGINT or SIGTERM is only noted, the second one interrupts at once.
+    """As a context: the first SIGINT, SIGTERM or SIGHUP is only noted, the second one interrupts at once.
 
-    Outside the main thread no signal can be caught, and nothing is.
+    Where SIGHUP is ignored, as under nohup, it stays so. Outside the main thread no signal can be caught, and nothing is.
 
     Args:
         say: where messages go.
-        flag: where it is noted (``value``), so that other processes see it.
+        flag: where its number is noted (``value``), so that other processes see it.
         listen: False: another process hears the signals, and notes them in ``flag``.
     """
 
@@ -36,19 +52,26 @@ class Interruption:
         self._before: dict[int, Any] = {}
 
     @property
-    def asked(self) -> bool:
-        """A signal came; whoever works should stop where it is safe."""
-        return bool(self._flag.value)
+    def asked(self) -> int:
+        """The number of the signal that came, else 0; whoever works should stop where it is safe."""
+        return int(self._flag.value)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self._flag.value = 1
+        if number == HANGUP:
+            leave_terminal()
+            if self.asked:  # shells and terminals send it more than once, and nobody is there to be in a hurry
+                return
+        elif self.asked:
+            raise Interrupted(number)
+        self._flag.value = number
         self._say("Stopping after this step … (once more: at once; what was learned since the last checkpoint is lost)")
 
     def __enter__(self) -> Interruption:
         if self._listen and threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            heard = [int(signal.SIGINT), int(signal.SIGTERM)]
+            if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+                heard.append(HANGUP)
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(
@@ -64,16 +87,27 @@ class Interruption:
             Stopped: a signal came.
         """
         if self.asked:
-            raise Stopped
+            raise Stopped(self.asked)
+
+
+def leave_terminal() -> None:
+    """Let messages go nowhere where the terminal or pipe that they went to is closed: writing there is an error from then on."""
+    for stream in (1, 2):
+        poll = select.poll()
+        poll.register(stream, 0)
+        if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def leave_signals() -> None:
-    """In a helping process: Ctrl-C and termination are the parent's business, and its end is the helper's.
+    """In a helping process: Ctrl-C, termination and hang-up are the parent's business, and its end is the helper's.
 
     Terminals, `timeout` and batch systems send signals to whole groups of processes; helpers that died of them would take
     the parent's last step, and its checkpoint, with them. What the parent itself sends still ends a helper.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:

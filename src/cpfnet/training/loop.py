@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -122,8 +123,8 @@ class Run:
             display = ending.enter_context(Display(course, start=self.number, dice=dice, bar=bar, say=self.say))
             while True:
                 try:
-                    if self.team.any(interruption.asked):
-                        raise Stopped
+                    if self.team.any(bool(interruption.asked)):
+                        raise Stopped(interruption.asked or signal.SIGTERM)  # one of the others was asked
                     if len(self.history) < self.number // training.samples:
                         self._end_epoch(display, logger, interruption)
                         if self.number >= course.samples or time.monotonic() - saved >= min(FRESH, checkpoint_every):

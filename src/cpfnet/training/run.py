@@ -71,7 +71,7 @@ def train(
 
     Raises:
         CpfnetError: data, plan, weights, device or ``out`` do not allow it; the loss diverged; the disk is full.
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, once a checkpoint is written.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, once a checkpoint is written.
     """
     if not team.first:
         progress, say = False, _silent
