@@ -162,7 +162,7 @@ def plan(
     modality: Annotated[
         str | None,
         typer.Option(
-            help="ct mr fundus dermoscopy oct xray ultrasound other; default: declared or guessed.",
+            help="ct mr pet fundus dermoscopy endoscopy microscopy oct xray ultrasound other; default: declared or guessed.",
             rich_help_panel=PLAN,
         ),
     ] = None,

@@ -368,13 +368,14 @@ class Model:
         classes = ", ".join(f"{markdown(c.name)} (written as {markdown(str(c.written))})" for c in plan.labels.classes)
         ranges = "\n".join(f"- {markdown(c.name)}: {c.low:g} … {c.high:g}" for c in fitted.channels)
         dice = "not measured" if fitted.validation_dice is None else f"{fitted.validation_dice:.4f}"
+        kind = "" if plan.modality == "other" else f"{plan.modality} "
         spacing = ""
         if fitted.spacing_low and fitted.spacing_high:
             pairs = zip(fitted.spacing_low, fitted.spacing_high, strict=True)
             spacing = f"\nSpacing (depth, height, width), mm: {', '.join(f'{a:g} … {b:g}' for a, b in pairs)}\n"
         return f"""# {markdown(plan.name)}
 
-Segments {classes} in {plan.modality} {plan.source} with network {markdown(plan.network.name)} ({plan.spatial.mode}).
+Segments {classes} in {kind}{plan.source} with network {markdown(plan.network.name)} ({plan.spatial.mode}).
 
 ## Fitted on
 

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cpfnet.text import brief, counted, printable
 
-Modality = Literal["ct", "mr", "fundus", "dermoscopy", "oct", "xray", "ultrasound", "other"]
+Modality = Literal[
+    "ct", "mr", "pet", "fundus", "dermoscopy", "endoscopy", "microscopy", "oct", "xray", "ultrasound", "other"
+]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

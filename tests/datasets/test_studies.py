@@ -323,7 +323,7 @@ def test_ambiguous_frame_of_reference_is_settled_by_modality(tmp_path: Path) -> 
     write_rtstruct(tmp_path / "p" / "rs.dcm", files, refer=False)
     (finding,) = load(tmp_path).problems
     assert finding.kind == "ambiguous-image"
-    assert finding.mend == "write `modality: ct` into `dataset.yaml`; or write `modality: other` into `dataset.yaml`"
+    assert finding.mend == "write `modality: ct` into `dataset.yaml`; or write `modality: pet` into `dataset.yaml`"
     declare(tmp_path, "modality: ct")
     dataset = load(tmp_path)
     assert not dataset.problems

@@ -10,10 +10,12 @@ from scipy import ndimage
 
 from cpfnet.data.dataset import load
 from cpfnet.data.fingerprint import fingerprint
-from cpfnet.data.modality import guess, look_at
+from cpfnet.data.modality import Look, guess, look_at
 from cpfnet.data.structure import measure
 from cpfnet.errors import DatasetError
 from tests import data
+from tests.fingerprint.pictures import KINDS
+from tests.fingerprint.shapes import COMPACT, LONG
 
 
 def disc(size: int, radius: float) -> np.ndarray:
@@ -196,6 +198,7 @@ def test_structures_in_3d() -> None:
     assert measure(np.zeros((8, 8, 8), bool)) is None
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_pixel_is_a_structure() -> None:
     mask = np.zeros((32, 32), bool)
     mask[3, 4] = True
@@ -204,35 +207,93 @@ def test_one_pixel_is_a_structure() -> None:
     assert (found.pixels, found.tubular((32, 32))) == (1, False)
 
 
-def picture(kind: str) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    grey = ndimage.gaussian_filter(rng.random((300, 400)), 6)
-    grey = (grey - grey.min()) / (grey.max() - grey.min())
-    rows, columns = np.indices(grey.shape)
-    if kind == "fundus":
-        inside = (rows - 150) ** 2 + (columns - 200) ** 2 < 145**2
-        return np.stack([c * (0.7 + 0.3 * grey) * inside for c in (220, 110, 50)])
-    if kind == "dermoscopy":
-        lesion = (rows - 150) ** 2 + (columns - 200) ** 2 < 80**2
-        return np.stack([c * (0.8 + 0.2 * grey) * np.where(lesion, 0.4, 1) for c in (230, 180, 150)])
-    if kind == "ultrasound":
-        sector = (np.abs(columns - 200) < rows * 0.8) & (np.hypot(rows, columns - 200) < 290)
-        return (200 * grey * sector)[None]
-    if kind == "oct":
-        return (40 + 60 * grey + 120 * np.exp(-(((rows - 150) / 30) ** 2)))[None]
-    return (60 + 150 * grey)[None]  # x-ray
+@pytest.mark.parametrize("name", LONG)
+def test_vessels_nerves_and_roads_are_tubes(name: str) -> None:
+    masks = [LONG[name](np.random.default_rng(seed)) for seed in range(8)]
+    found = [one.tubular(mask.shape) for mask in masks if (one := measure(mask))]
+    assert found == [True] * 8
 
 
-@pytest.mark.parametrize("kind", ["fundus", "dermoscopy", "ultrasound", "oct", "xray"])
-def test_modality_of_images(kind: str) -> None:
-    assert guess(look_at(picture(kind)), volumes=False, low=0, high=255)[0] == kind
+@pytest.mark.parametrize("name", COMPACT)
+def test_tumours_of_any_shape_are_no_tubes(name: str) -> None:
+    masks = [COMPACT[name](np.random.default_rng(seed)) for seed in range(8)]
+    found = [one.tubular(mask.shape) for mask in masks if (one := measure(mask))]
+    assert found == [False] * 8
+
+
+def test_shells_and_spiked_balls_are_no_tubes() -> None:
+    grid = np.indices((96, 96, 96)) - 48
+    away = np.sqrt((grid**2).sum(axis=0))
+    spikes = (np.sort(np.abs(grid), axis=0)[:2] <= 1).all(axis=0) & (away < 40)
+    for mask in ((away > 28) & (away < 30), (away < 10) | spikes):
+        found = measure(mask)
+        assert found is not None
+        assert not found.tubular((512, 512, 512))
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "kind"), [(-1024, 3071, "ct"), (0, 2252, "mr"), (0, 1, "other"), (-3, 4, "other")]
+    ("name", "tubular"), [("DRIVE/training/1st_manual", True), ("STARE_10/masks", True), ("PH2/masks", False)]
+)
+def test_tubes_in_real_labels(name: str, tubular: bool) -> None:
+    from PIL import Image
+
+    files = sorted(data.shared(name.split("/")[0]).parent.joinpath(name).iterdir())[:10]
+    masks = [np.asarray(Image.open(file).convert("L")) > 127 for file in files]
+    found = [one.tubular(mask.shape) for mask in masks if (one := measure(mask))]
+    assert (sum(found) > len(found) / 2) == tubular
+
+
+RECOGNISED = {
+    "skin": "dermoscopy",
+    "fundus": "fundus",
+    "ultrasound": "ultrasound",
+    "oct": "oct",
+    "chest": "xray",
+}
+"""All other `KINDS` could well be something else."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_modality_of_images(kind: str) -> None:
+    looks = [look_at(KINDS[kind](np.random.default_rng(seed))) for seed in range(12)]
+    thin = kind == "fundus"
+
+    def guessed(look: Look) -> str:
+        return guess(look, volumes=False, low=0, high=255, thin=thin)[0]
+
+    truth = RECOGNISED.get(kind, "other")
+    assert guessed(Look.median(looks)) == truth
+    assert {guessed(look) for look in looks} <= {truth, "other"}
+
+
+@pytest.mark.parametrize("kind", ["polyp", "polyp_dark_corners", "polyp_cut_corners", "polyp_round", "fundus"])
+def test_a_round_picture_without_vessels_is_not_known(kind: str) -> None:
+    for seed in range(12):
+        look = look_at(KINDS[kind](np.random.default_rng(seed)))
+        assert guess(look, volumes=False, low=0, high=255)[0] == "other"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind"),
+    [
+        (-1024, 3071, "ct"),
+        (-3024, 3071, "ct"),
+        (-4096, 4094, "other"),
+        (0, 2252, "mr"),
+        (0, 1, "other"),
+        (-3, 4, "other"),
+    ],
 )
 def test_modality_of_volumes(low: float, high: float, kind: str) -> None:
-    assert guess(look_at(picture("xray")), volumes=True, low=low, high=high)[0] == kind
+    look = look_at(KINDS["body_slice"](np.random.default_rng(0)))
+    assert guess(look, volumes=True, low=low, high=high)[0] == kind
+
+
+def test_volumes_that_are_no_mr() -> None:
+    """Without negative numbers as MR, but PET of standardised uptake values × 1000, and CT counted from 0."""
+    look = look_at(KINDS["body_slice"](np.random.default_rng(0)))
+    for body in ((400.0, 500.0, 900.0, 4000.0, 15000.0), (78.0, 89.0, 1020.0, 1213.0, 1744.0)):
+        assert guess(look, volumes=True, low=0, high=body[-1], body=body)[0] == "other"
 
 
 @pytest.mark.parametrize(
@@ -246,4 +307,4 @@ def test_modality_of_real_data(name: str, kind: str) -> None:
     volumes = found[0].ndim == 4
     looks = [look_at(a[:, a.shape[1] // 2] if volumes else a) for a in found]
     low, high = min(float(a.min()) for a in found), max(float(a.max()) for a in found)
-    assert guess(type(looks[0]).median(looks), volumes=volumes, low=low, high=high)[0] == kind
+    assert guess(Look.median(looks), volumes=volumes, low=low, high=high, thin=kind == "fundus")[0] == kind

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,11 +17,29 @@ from cpfnet.data.fingerprint import ChannelFingerprint, ClassFingerprint, Finger
 from cpfnet.data.modality import Look
 from cpfnet.data.proposal import propose
 from cpfnet.errors import PlanError
-from cpfnet.planning import LabelClass, Labels, Plan
+from cpfnet.planning import LabelClass, Labels, Modality, Plan
 from tests import data
+from tests.fingerprint.pictures import KINDS
+from tests.fingerprint.shapes import spiculated
 
 CPU, GPU = Memory(16 * GIB, "cpu"), Memory(24 * GIB, "cuda")
-GREY = Look(colour=0, red=1 / 3, corners=0.5, centre=0.5, black=0, layers=0, aspect=1, longest=512)
+GREY = Look(
+    colour=0,
+    red=1 / 3,
+    green=1 / 3,
+    warm=0,
+    highlights=0,
+    disc=0,
+    rim=0.5,
+    centre=0.5,
+    black=0,
+    fan=0,
+    layers=0,
+    top=0.5,
+    mirror=0,
+    spine=1,
+    aspect=1,
+)
 
 
 def found(
@@ -85,7 +104,7 @@ def _proposed(fingerprint: Fingerprint, memory: Memory, **options: Any) -> tuple
     frequency=st.floats(0, 1),
     memory=st.integers(0, 200),
     device=st.sampled_from(["cpu", "cuda"]),
-    modality=st.sampled_from([None, "ct", "mr", "fundus", "dermoscopy", "oct", "xray", "ultrasound", "other"]),
+    modality=st.sampled_from([None, *get_args(Modality)]),
     network=st.sampled_from([None, "unet", "cpfnet-guide"]),
 )
 def test_any_data_gets_a_valid_plan_with_reasons(
@@ -484,3 +503,26 @@ def test_cases_that_validate_are_not_counted_as_learned_from(tmp_path: Path) -> 
     reasons = propose(fingerprint, Dataset(tmp_path, "set", ()), memory=CPU)[1]
     assert "each of 16 cases that train is seen about 250 times" in reasons["training.epochs"]
     assert "without it the data set's own split validates" in reasons["folds.count"]
+
+
+def test_polyps_are_neither_a_fundus_nor_thin_and_long(tmp_path: Path) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        picture = KINDS["polyp_round"](rng).clip(0, 255).astype(np.uint8)
+        mask = spiculated(rng)[: picture.shape[1], : picture.shape[2]]
+        picture = picture[:, : mask.shape[0], : mask.shape[1]]
+        data.write_raster(tmp_path / "images" / f"{seed}.png", picture.transpose(1, 2, 0))
+        data.write_raster(tmp_path / "masks" / f"{seed}.png", mask.astype(np.uint8) * 255)
+    dataset = load(tmp_path)
+    found, reasons = propose(fingerprint(dataset), dataset, memory=CPU)
+    assert (found.modality, found.labels.classes[0].tubular) == ("other", False)
+    assert reasons["modality"].startswith("not recognised: colour")
+    assert "if you know what they are, plan again with --modality" in reasons["modality"]
+    assert "thin and long" not in reasons["labels"]
+    declared = propose(fingerprint(dataset), dataset, memory=CPU, modality="endoscopy")[0]
+    assert declared.training.augmentation.flips == ("height", "width")
+
+
+def test_pet_is_scaled_inside_the_body() -> None:
+    volumes = found(((60, 128, 128),), spacing=(3, 3, 3), low=0, high=30000)
+    assert plan(volumes, modality="pet").channels[0].intensity.kind == "zscore"

@@ -16,7 +16,7 @@ import pytest
 
 from cpfnet import formats
 from cpfnet.errors import FormatError
-from cpfnet.formats.dicom import scan
+from cpfnet.formats.dicom import modality_of, scan
 from tests.data import PRIVATE, dicom_uid, write_photograph, write_raster, write_series
 from tests.formats.dicom_labels import write_rtstruct
 
@@ -342,3 +342,11 @@ def test_damaged_bytes_give_an_image_or_a_format_error(tmp_path):
             outcomes.add("refused" if error.where else "refused without saying where")
     assert outcomes >= {(1, 4, 5), "refused"}
     assert "refused without saying where" not in outcomes
+
+
+@pytest.mark.parametrize(
+    ("word", "modality"),
+    [("CT", "ct"), ("PT", "pet"), ("SM", "microscopy"), ("ES", "endoscopy"), ("OP", "fundus"), ("NM", "other")],
+)
+def test_modalities_have_the_plans_words(word: str, modality: str) -> None:
+    assert modality_of(word) == modality

@@ -96,7 +96,14 @@ def propose(
             f"unknown modality {modality!r}", where="--modality", mend=f"one of {', '.join(get_args(Modality))}"
         )
     first = fingerprint.channels[0]
-    kind, why = guess(fingerprint.look, volumes=fingerprint.volumes, low=first.low, high=first.high)
+    kind, why = guess(
+        fingerprint.look,
+        volumes=fingerprint.volumes,
+        low=first.low,
+        high=first.high,
+        body=first.body,
+        thin=any(c.tubular for c in fingerprint.classes),
+    )
     if modality is not None:
         kind, why = modality, "as asked for"  # type: ignore[assignment]  # validated with the plan
     elif dataset.modality is not None:
@@ -104,7 +111,11 @@ def propose(
     elif fingerprint.modality is not None:
         kind, why = fingerprint.modality, "as the DICOM headers say"
     else:
-        why += "; if wrong, plan again with --modality"
+        why += (
+            "; if you know what they are, plan again with --modality"
+            if kind == "other"
+            else "; if wrong, plan again with --modality"
+        )
     memory = memory or Memory.found()
     fine = bool(_fine(fingerprint))
     brisk = fine and memory.device == "cpu" and not fingerprint.volumes
@@ -224,8 +235,9 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
     middle = f"{channel.low:g} … {channel.high:g}, half below {channel.body[2]:g} in the body"
     if draft.modality == "ct":
         intensity, why = _ct(channel)
-    elif draft.modality == "mr":
-        intensity, why = {"kind": "zscore"}, "MR has no fixed scale: mean 0 and SD 1 inside the body"
+    elif draft.modality in ("mr", "pet"):
+        intensity = {"kind": "zscore"}
+        why = f"{draft.modality.upper()} has no fixed scale: mean 0 and SD 1 inside the body"
     elif not fingerprint.volumes and _thin(fingerprint):
         intensity = {"kind": "local"}
         why = "thin structures: contrast against their own surroundings, whatever the light and the camera"
@@ -332,7 +344,7 @@ def _augmentation(draft: Draft) -> dict[str, Any]:
         augmentation["colour"] = 0.3
         draft.because(
             "training.augmentation.colour",
-            "cameras differ in colour" if draft.modality == "fundus" else "cameras and skin differ in colour",
+            "cameras, stains and skin differ in colour",
         )
         if draft.modality == "fundus" and _thin(draft.fingerprint):
             red, _, blue = (channel.name for channel in draft.fingerprint.channels)
@@ -367,7 +379,7 @@ def _flips(draft: Draft) -> tuple[list[str], str]:
     plane, dims = draft.data["spatial"].get("slices"), len(draft.data["spatial"]["patch"])
     if sided:
         return [], f"none: {', '.join(sided[:3])} would change its name in a mirror"
-    if draft.modality in ("fundus", "dermoscopy"):
+    if draft.modality in ("fundus", "dermoscopy", "endoscopy", "microscopy"):
         return ["height", "width"], "either side, either way up: all of them occur"
     if draft.modality in ("oct", "ultrasound"):
         return ["width"], "left and right occur both; depth has a direction"

@@ -21,7 +21,7 @@ PAPER = (
 )
 
 _PACKAGES = {"monai": "monai", "pytorch": "torch", "numpy": "numpy"}
-_MODALITIES = {"ct": "CT", "mr": "MR", "ultrasound": "US", "other": "n/a"}
+_MODALITIES = {"ct": "CT", "mr": "MR", "pet": "PT", "ultrasound": "US", "other": "n/a"}
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -329,7 +329,7 @@ def refusal(reasons: Sequence[str], where: Path | None) -> InputRefused:
 def suits(modality: str | None, wanted: str) -> bool:
     """May an image of this modality, None where it is unknown, be one of those that a Model is for?
 
-    What DICOM calls anything else (PET, a photograph) is neither CT nor MR; it may be a scanned film or a microscope's picture.
+    What DICOM calls anything else (nuclear medicine, a photograph) is neither CT nor MR; it may be a scanned film or a microscope's picture.
     """
     if modality is None or "other" in (modality, wanted):
         return modality is None or wanted not in ("ct", "mr")

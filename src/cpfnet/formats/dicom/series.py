@@ -23,8 +23,12 @@ from cpfnet.text import printable
 _MODALITIES = {
     "CT": "ct",
     "MR": "mr",
+    "PT": "pet",
     "US": "ultrasound",
     "IVUS": "ultrasound",
+    "ES": "endoscopy",
+    "SM": "microscopy",
+    "GM": "microscopy",
     "OP": "fundus",
     "OPT": "oct",
     "OCT": "oct",
