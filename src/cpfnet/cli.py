@@ -453,20 +453,27 @@ def predict(
 
 def _print_first(outcomes: list[Any], out: Path) -> None:
     """The predictions to look at first, if there are such."""
-    from cpfnet.inference.triage import urgency
+    from cpfnet.inference.triage import summary
 
-    first = sorted((o for o in outcomes if o.quality and o.quality.look), key=lambda o: urgency(o.quality))
-    if not first:
+    judged = {o.output.name: o.quality for o in outcomes if o.quality}
+    rows = summary(judged)
+    if not rows:
         return
-    rows = []
-    for outcome in first[:20]:
-        quality = outcome.quality
-        dice = "not known" if quality.dice is None else f"{quality.dice:.2f}"
-        dice += f", errs by {quality.error:.2f}" if quality.error is not None else ""
-        rows.append([outcome.output.name, dice, quality.look])
-    table("Look at these first", ["mask", "estimated Dice", "why"], rows, styles=["yellow"] * len(rows))
-    if len(first) > len(rows):
-        say(f"… and {len(first) - len(rows)} more, in {out / 'quality.csv'}")
+    shown = rows[:20]
+    table(
+        "Look at these first",
+        ["mask", "estimated Dice", "why"],
+        [list(row) for row in shown],
+        styles=["yellow"] * len(shown),
+    )
+    looked_at = sum(bool(quality.look) for quality in judged.values())
+    if looked_at > len(rows) or len(rows) > len(shown):
+        say(f"Each of the {looked_at}, with its figures: {out / 'quality.csv'}")
+    if 2 * looked_at > len(judged) > 3:
+        say(
+            f"{looked_at} of {len(judged)} is more than half: these images may differ from those that the Model was trained on, or it had too few to "
+            "compare with."
+        )
 
 
 def _model_near(path: Path) -> Path | None:

@@ -247,7 +247,7 @@ def train(
             model = Model.load(out)
         else:
             model = work(team=team)
-        team.share(lambda: say(f"Report: {write_report(model, data, device=device, progress=progress, say=say)}"))
+        team.share(lambda: write_report(model, data, device=device, progress=progress, say=say))
     return model
 
 

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 import cpfnet
 from cpfnet.cli import app
 from cpfnet.errors import OutputError
+from cpfnet.image import Assessment
 from cpfnet.inference.run import predict_files
+from cpfnet.inference.triage import summary
 from tests import data
 from tests.inference.oracle import FULL, bright, make_model
 from tests.inference.test_run import tree
@@ -221,6 +223,36 @@ class TestTable:
     def test_nothing_to_look_at_is_no_table(self, tmp_path):
         assert "Look at" not in self.run(tmp_path, model(), folder_of(tmp_path, good=1))
 
-    def test_many_are_cut_and_counted(self, tmp_path):
-        inputs = folder_of(tmp_path, **{f"case{k:02}": 0.6 for k in range(23)})
-        assert "… and 3 more" in self.run(tmp_path, model(), inputs)
+    def test_one_line_for_a_reason_that_many_share(self, tmp_path):
+        levels = {f"case{k:02}": 0.55 + 0.005 * k for k in range(9)}
+        said = self.run(tmp_path, model(), folder_of(tmp_path, good=1, empty=0.2, **levels))
+        (line,) = [line for line in said.splitlines() if "case" in line and "masks:" in line]
+        assert line.startswith("case00.png, case01.png, case02.png and 6 more")
+        assert "9 masks: less sure than" in line
+        assert "confidence 0." not in line
+        low, high = (self.estimate(tmp_path, name) for name in ("case00.png", "case08.png"))
+        assert f"{low:.2f} … {high:.2f}, errs by 0.05" in line
+        assert [line.split()[0] for line in said.splitlines() if line.startswith("empty")] == ["empty.png"]
+        assert "Each of the 10, with its figures:" in said
+        assert "10 of 11 is more than half" in said
+
+    def estimate(self, tmp_path, mask):
+        return next(float(row["estimated_dice"]) for row in rows(tmp_path / "out/quality.csv") if row["mask"] == mask)
+
+    def test_different_reasons_are_told_apart(self):
+        judged = {
+            f"dark{k}": Assessment(0.9, look=f"channel 'red': darkest parts darker: 0.5 % quantile {k}")
+            for k in range(5)
+        }
+        judged |= {f"bright{k}": Assessment(0.9, look=f"channel 'red': brighter: median {k}") for k in range(4)}
+        judged |= {
+            f"both{k}": Assessment(0.9, look=f"channel 'red': brighter: median {k}; nothing was found")
+            for k in range(2)
+        }
+        found = summary(judged | {"fine": Assessment(0.9)})
+        assert [(row[0], row[2].split(":")[0]) for row in found if " and " in row[0]] == [
+            ("dark0, dark1, dark2 and 2 more", "5 masks"),
+            ("bright0, bright1, bright2 and 1 more", "4 masks"),
+        ]
+        assert [row[0] for row in found if " and " not in row[0]] == ["both0", "both1"]
+        assert "fine" not in str(found)

@@ -20,7 +20,7 @@ from cpfnet.planning import LabelClass, Labels, Plan
 from cpfnet.training import choices, temperature
 from cpfnet.training.cache import Cached
 from cpfnet.training.choices import Components
-from cpfnet.training.fitting import _Second, fit
+from cpfnet.training.fitting import Findings, _Second, fit
 from tests.training.conftest import images_plan
 
 THREE = Labels(classes=[LabelClass(name=n, values=(k,)) for k, n in enumerate("abc", start=1)])
@@ -403,3 +403,20 @@ class TestFit:
 
         with pytest.raises(KeyboardInterrupt):
             fit(overconfident, make(2, THREE), plan_for(THREE), stop)
+
+
+def test_what_was_fitted_is_one_line() -> None:
+    notes = {
+        "temperature": "1, since near the boundary the Brier score would go from 0.166 to 0.1946 (else 0.4: … on 4 cases left out in turn)",
+        "threshold": "liver 0.69 (Dice 0.9095 → 0.9204; +0.0083 on cases left out in turn); 0.5 for the other 2",
+        "smallest_thing": "0 (nothing is better)",
+        "quality": "no estimate of Dice: 4 validation cases, and it takes 10; predictions are compared with them",
+    }
+    assert Findings(notes=notes).brief() == (
+        "Fitted temperature 1; threshold liver 0.69, 0.5 for the other 2; smallest thing 0; quality no estimate of Dice (why: report.html)"
+    )
+    many = {"threshold": "; ".join(f"structure{k} 0.{k} (Dice 0.1 → 0.2)" for k in range(1, 9)), "quality": "none: x"}
+    assert len(Findings(notes=many).brief()) < 140
+    assert Findings.none("the validation cases are the training cases").brief() == (
+        "Fitted nothing: the validation cases are the training cases"
+    )

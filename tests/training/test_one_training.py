@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -106,8 +107,14 @@ def test_a_closed_terminal_ends_it_with_a_checkpoint(start: Start, out: Path) ->
     assert state["number"] > 0
     assert not (out / ".work" / "holder.json").exists()
     again = start("--resume", "--epochs", str(len(state["history"]) + 1))
-    assert b"Going on after step" in again.communicate(timeout=120)[0]
+    said = again.communicate(timeout=120)[0].decode()
     assert again.returncode == 0
+    assert "Going on after step" in said
+    # The last Dice on screen is the report's.
+    dice = re.search(r"^Report: .*report\.html; Dice (\d\.\d{3}), the mean of 2 validation cases", said, re.MULTILINE)
+    assert dice is not None
+    assert "Dice" not in said[dice.end() :]
+    assert re.search(rf">\s*{re.escape(dice[1])}\s*<", (out / "report.html").read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,6 +23,46 @@ def urgency(quality: Assessment) -> tuple[bool, float]:
     """Sorts what to look at first to the front: what has a reason, then by the estimate of Dice, else by confidence."""
     level = quality.confidence if quality.dice is None else quality.dice
     return not quality.look, -math.inf if level is None else level
+
+
+FEW = 3
+"""As many masks with one reason have a line each; more of them share one."""
+
+
+def summary(judged: Mapping[str, Assessment]) -> list[tuple[str, str, str]]:
+    """What to look at first, the most urgent on top: masks, their estimated Dice, and why; one line for a reason that many share.
+
+    Args:
+        judged: by the name of the mask.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in sorted(judged, key=lambda name: urgency(judged[name])):
+        if judged[name].look:
+            groups.setdefault(_reason(judged[name].look), []).append(name)
+    rows = []
+    for reason, names in groups.items():
+        if len(names) <= FEW:
+            rows += [(name, _estimate([judged[name]]), judged[name].look) for name in names]
+        else:
+            shown = f"{', '.join(names[:FEW])} and {len(names) - FEW} more"
+            rows.append(
+                (shown, _estimate([judged[name] for name in names]), f"{len(names)} masks: {'; '.join(reason)}")
+            )
+    return rows
+
+
+def _reason(look: str) -> tuple[str, ...]:
+    """Why to look, without the figures of the one mask."""
+    return tuple(part.rpartition(": ")[0] or part for part in look.split("; "))
+
+
+def _estimate(several: Sequence[Assessment]) -> str:
+    known = sorted(quality.dice for quality in several if quality.dice is not None)
+    if not known:
+        return "not known"
+    dice = f"{known[0]:.2f}" if len(several) == 1 else f"{known[0]:.2f} … {known[-1]:.2f}"
+    error = next((quality.error for quality in several if quality.error is not None), None)
+    return dice if error is None else f"{dice}, errs by {error:.2f}"
 
 
 def read_list(path: Path) -> dict[str, dict[str, str]]:

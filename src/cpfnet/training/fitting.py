@@ -11,6 +11,8 @@ optimistic, and only the calibration is told for each case at a temperature that
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +48,13 @@ class Findings:
     )
     notes: dict[str, str] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+
+    def brief(self) -> str:
+        """What was chosen, in one line; the report has each reason."""
+        if len(whys := set(self.notes.values())) == 1:
+            return f"Fitted nothing: {whys.pop().removeprefix('none: ')}"
+        told = (f"{name.replace('_', ' ')} {_shortened(note)}" for name, note in self.notes.items())
+        return f"Fitted {'; '.join(told)} (why: report.html)"
 
     @classmethod
     def none(cls, why: str) -> Findings:
@@ -104,6 +113,12 @@ def fit(
     found.values["quality"], found.notes["quality"] = quality.fit(*second.as_written(sizes), plan.labels)
     found.calibration = second.calibration(len(chosen))
     return found
+
+
+def _shortened(note: str) -> str:
+    """The value alone, without the figures that speak for it."""
+    value = re.split(r": |, since ", re.sub(r" \([^()]*\)", "", note), maxsplit=1)[0]
+    return textwrap.shorten(value.replace(";", ","), 60, placeholder=" …")
 
 
 def _planes(probabilities: np.ndarray, plan: Plan) -> np.ndarray:

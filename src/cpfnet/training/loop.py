@@ -269,13 +269,10 @@ class Run:
         model.metrics |= {"history": self.history, "fitting": found.notes, "calibration": found.calibration}
         model.save(self.folder.out)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
-        dice = model.fitted.validation_dice
-        said = (
-            "no class was there to be found in the validation cases" if dice is None else f"validation Dice {dice:.4f}"
-        )
-        for name, note in found.notes.items():
-            self.say(f"Fitted {name}: {note}")
-        self.say(f"Done: the best Model, of epoch {model.fitted.epochs} ({said}), is in {self.folder.out}")
+        self.say(found.brief())
+        none = model.fitted.validation_dice is None
+        said = " (no class was there to be found in the validation cases)" * none
+        self.say(f"Done: the best Model, of epoch {model.fitted.epochs}{said}, is in {self.folder.out}")
         return model
 
     def _fit(self, model: Model, interruption: Interruption, bar: bool) -> Findings:

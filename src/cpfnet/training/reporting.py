@@ -10,6 +10,7 @@ from typing import Any
 from cpfnet.data.dataset import Dataset
 from cpfnet.evaluation import reporting
 from cpfnet.evaluation.run import evaluate
+from cpfnet.evaluation.tables import number
 from cpfnet.inference import cases
 from cpfnet.inference.threshold import as_fitted
 from cpfnet.model import Model
@@ -35,7 +36,7 @@ def write_report(
     progress: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Write ``report.html`` into the Model's folder, replacing that of an earlier run in it.
+    """Write ``report.html`` into the Model's folder, replacing that of an earlier run in it, and say its headline.
 
     Args:
         model: as `train` returned it.
@@ -92,13 +93,17 @@ def write_report(
     trust = [page.Section("Fitted on the validation cases", [page.Pairs(fits)]), *calibration]
     curves = [section for section in run if section.title in ("Training", "Curves")]
     rest = [section for section in run if section not in curves]
-    return page.render(
+    written = page.render(
         model.folder / "report.html",
         title=f"{plan.name}: training",
         subtitle=f"{plan.network.name}, {fitted.cases} cases",
         sections=[*curves, *(section for section in scored if section.title not in told), *trust, *rest],
         overwrite=True,
     )
+    dice = scores.of("dice")
+    headline = f"; Dice {number(dice['mean'])}, the mean of {_cases(dice['count'])}" if dice and dice["count"] else ""
+    say(f"Report: {written}{headline}, on the files' grid" if headline else f"Report: {written}")
+    return written
 
 
 def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Section]:
@@ -112,9 +117,12 @@ def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Sec
             f"The temperature, {found['temperature']:g}, was fitted on these very cases; so that none judges what it helped to fit, each case "
             "stands after it at the temperature that the others gave. They also chose the epoch: on other images all of it may be worse."
         )
-    cases = f"{found['cases']} validation case{'s' * (found['cases'] != 1)}"
-    pixels = f"the pixels of {cases} together (the table of scores has means over cases), on the network's grid"
+    pixels = f"the pixels of {_cases(found['cases'])} together (the table of scores has means over cases), on the network's grid"
     return calibration_section(moments, unit=unit, pixels=pixels, remark=remark)
+
+
+def _cases(count: int) -> str:
+    return f"{count} validation case{'s' * (count != 1)}"
 
 
 def _origin(plan: Plan) -> str:
