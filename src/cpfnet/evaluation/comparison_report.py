@@ -10,7 +10,8 @@ from cpfnet.evaluation.comparison import Comparison, Difference
 from cpfnet.evaluation.metrics import METRICS
 from cpfnet.evaluation.scores import MEAN
 from cpfnet.report import page
-from cpfnet.report.differences import Row, differences
+from cpfnet.report.differences import Row, differences, row_names
+from cpfnet.report.lettering import lettering
 
 _SHOWN = {"better": 1, "worse": -1, "no difference shown": 0}
 
@@ -182,7 +183,7 @@ def _figures(comparison: Comparison) -> list[page.Section]:
                 page.Figure(
                     differences(strips, falling=falling),
                     f"Differences of each case: {', '.join(strips)}",
-                    dots + note.format(middle),
+                    f"{dots}{note.format(middle)} {lettering(row_names(strips)).key}".strip(),
                 )
             ],
         )
@@ -191,7 +192,7 @@ def _figures(comparison: Comparison) -> list[page.Section]:
         picture = page.Figure(
             differences(forest, falling=falling),
             f"Forest plot of differences: {', '.join(forest)}",
-            note.format(middle),
+            f"{note.format(middle)} {lettering(row_names(forest)).key}".strip(),
         )
         out.append(page.Section("All differences", [picture]))
     return out

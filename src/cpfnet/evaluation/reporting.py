@@ -14,6 +14,7 @@ from cpfnet.evaluation.tables import number, pooled_table, reader_tables, score_
 from cpfnet.planning import Labels
 from cpfnet.report import figures, page
 from cpfnet.report.calibration import calibration_section
+from cpfnet.report.lettering import lettering
 
 
 def _tiles(scores: Scores) -> page.Tiles:
@@ -57,6 +58,7 @@ def _boxes(scores: Scores) -> list[page.Block]:
     note = (
         "One dot a case; box: quartiles and median; whiskers: up to 1.5 boxes; n × ∞: cases with an infinite distance."
     )
+    note = f"{note} {lettering(figures.rows_of(panels)).key}".strip()
     return [page.Figure(uri, "Box plots per class: " + ", ".join(panels), note)]
 
 
@@ -79,7 +81,9 @@ def _pictures(
         if picture is not None:
             title = name if len(ranked) > 1 else "The case"
             caption = f"{title}: {picture.caption}, Dice {number(ranked[place]['dice'])}"
-            out.append(page.Figure(figures.overlay(picture), f"Boundaries on the image of {caption}", caption))
+            key = lettering(picture.classes).key
+            written = f"{caption}. {key}" if key else caption
+            out.append(page.Figure(figures.overlay(picture), f"Boundaries on the image of {caption}", written))
     return out
 
 

@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cpfnet.report.figures import COLOURS, STYLE, data_uri, panel_grid
+from cpfnet.report.figures import COLOURS, data_uri, panel_grid
+from cpfnet.report.lettering import lettering, style
 from cpfnet.report.page import Block, Figure, Section, Table, Text
+
+Panels = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
+"""Class → moment → diagram."""
 
 _DRAWN = 6
 """Classes in the figure; the table has them all."""
@@ -45,7 +49,8 @@ def calibration_section(
         f"in 15 bins. Near the boundary: at most 3 {unit} from it. {remark}"
     )
     blocks: list[Block] = [Table(["Class", *_COLUMNS.values()], rows), Text([note.strip()])]
-    if uri := reliability({name: {when: moments[when][name]["band"] for when in moments} for name in classes}):
+    panels = {name: {when: moments[when][name]["band"] for when in moments} for name in classes}
+    if uri := reliability(panels):
         caption = (
             "Near the boundary: the share of pixels that are of the class, over the probability that they are given. On the "
             "dashed line the two agree; below it the model is too sure of the class. Bars: the share of the pixels"
@@ -53,11 +58,17 @@ def calibration_section(
         )
         if len(classes) > _DRAWN:
             caption += f" The first {_DRAWN} of {len(classes)} classes."
+        caption = f"{caption} {lettering(_drawn(panels)).key}".strip()
         blocks.append(Figure(uri, "Reliability diagrams: " + ", ".join(classes[:_DRAWN]), caption))
     return [Section("Calibration", blocks)]
 
 
-def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> str:
+def _drawn(panels: Panels) -> Panels:
+    shown = {name: lines for name, lines in panels.items() if any(line["pixels"] for line in lines.values())}
+    return dict(list(shown.items())[:_DRAWN])
+
+
+def reliability(panels: Panels) -> str:
     """One panel a class, one line before and after.
 
     Args:
@@ -66,14 +77,14 @@ def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
     Returns:
         SVG data URI; "" where no class has pixels.
     """
-    shown = {name: lines for name, lines in panels.items() if any(line["pixels"] for line in lines.values())}
-    shown = dict(list(shown.items())[:_DRAWN])
+    shown = _drawn(panels)
     if not shown:
         return ""
 
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
+        written = lettering(shown).shown
         figure, axes = panel_grid(len(shown), 3, 3.4)
         for ax, (name, lines) in zip(axes, shown.items(), strict=True):
             last = list(lines.values())[-1]
@@ -82,7 +93,7 @@ def reliability(panels: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]
             ax.plot([0, 1], [0, 1], color="#8a94a0", lw=1, ls="--")
             for colour, (when, line) in zip((COLOURS[1], COLOURS[0]), lines.items(), strict=False):
                 ax.plot(line["probability"], line["share"], color=colour, lw=1.6, marker="o", ms=3.5, label=when)
-            ax.set_title(f"{name}, near the boundary", loc="left")
+            ax.set_title(f"{written[name]}, near the boundary", loc="left")
             ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="Probability", ylabel="Share of the class")
             ax.set_aspect("equal")
             if len(lines) > 1:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cpfnet.report.figures import COLOURS, STYLE, data_uri, panel_grid
+from cpfnet.report.figures import COLOURS, data_uri, panel_grid
+from cpfnet.report.lettering import lettering, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,8 +50,9 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context(STYLE):
-        names = list(dict.fromkeys(row.name for rows in panels.values() for row in rows))
+    with matplotlib.rc_context(style()):
+        names = row_names(panels)
+        written = list(lettering(names).shown.values())
         dots = any(row.cases.size for rows in panels.values() for row in rows)
         columns = 2 if len(panels) in (2, 4) else 3
         figure, axes = panel_grid(len(panels), columns, 0.9 + (0.75 if dots else 0.32) * max(len(names), 1.5))
@@ -67,9 +69,14 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
             ax.set_title(title, loc="left")
             ax.set_xlabel("← worse      better →", color="#39424e")
             ax.set_ylim(len(names) - 0.5, -0.5)
-            ax.set_yticks(range(len(names)), names if number % columns == 0 else [""] * len(names))
+            ax.set_yticks(range(len(names)), written if number % columns == 0 else [""] * len(names))
             ax.tick_params(axis="y", length=0)
         return data_uri(figure)
+
+
+def row_names(panels: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Of all panels, each once."""
+    return list(dict.fromkeys(row.name for rows in panels.values() for row in rows))
 
 
 def _cases(ax: Axes, place: int, row: Row, sign: int) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cpfnet.report.lettering import lettering, style
 from cpfnet.text import printable
 
 if TYPE_CHECKING:
@@ -53,23 +54,6 @@ def legend_columns(names: Sequence[str], width: float, size: float) -> int:
     return max(1, min(len(names), int(width / (0.0085 * size * max(map(len, names), default=1) + 0.05 * size))))
 
 
-STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Liberation Sans", "Arial", "Helvetica", "DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#8a94a0",
-    "axes.grid": True,
-    "grid.color": "#e6eaef",
-    "svg.hashsalt": "cpfnet",
-    "text.parse_math": False,  # a $ in a name is a $
-}
-"""Of every figure, for `matplotlib.rc_context`."""
-
-
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
@@ -81,9 +65,8 @@ def data_uri(figure: Figure, kind: str = "svg") -> str:
     buffer = io.BytesIO()
     if kind == "svg":
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-        drawn = printable(
-            buffer.getvalue().decode(), keep="\n"
-        )  # comments repeat the names, and XML holds no control characters
+        # Comments repeat the names, and XML holds no control characters.
+        drawn = printable(buffer.getvalue().decode(), keep="\n")
         return "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
     # Full chroma resolution, or thin coloured lines turn grey.
     figure.savefig(buffer, format="jpg", dpi=180, pil_kwargs={"quality": 88, "subsampling": 0})
@@ -124,14 +107,23 @@ def curves(
     import matplotlib
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(style()):
+        shown = lettering(rows_of(panels)).shown
         figure, axes = panel_grid(len(panels), 2, 2.7)
         for ax, (title, lines) in zip(axes, panels.items(), strict=True):
             for colour, (name, values) in zip(_repeat(COLOURS), lines.items(), strict=False):
                 y = _floats(values)
                 kept = np.isfinite(y)
                 few = kept.sum() <= 30
-                ax.plot(np.asarray(x)[kept], y[kept], color=colour, lw=1.6, label=name, marker="o" if few else "", ms=3)
+                ax.plot(
+                    np.asarray(x)[kept],
+                    y[kept],
+                    color=colour,
+                    lw=1.6,
+                    label=shown[name],
+                    marker="o" if few else "",
+                    ms=3,
+                )
             ax.set_title(title, loc="left")
             ax.set_xlabel(x_label)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # epochs and steps are whole
@@ -139,6 +131,11 @@ def curves(
             if len(lines) > 1:
                 ax.legend(frameon=False, fontsize=8)
         return data_uri(figure)
+
+
+def rows_of(panels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names in all panels, each once: of lines or of classes."""
+    return list(dict.fromkeys(name for groups in panels.values() for name in groups))
 
 
 def _repeat(colours: Sequence[str]) -> Any:
@@ -161,8 +158,9 @@ def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range
     """
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
-        names = list(dict.fromkeys(name for groups in panels.values() for name in groups))
+    with matplotlib.rc_context(style()):
+        names = rows_of(panels)
+        shown = list(lettering(names).shown.values())
         figure, axes = panel_grid(len(panels), 3, 0.75 + 0.34 * max(len(names), 2))
         for number, (ax, (title, groups)) in enumerate(zip(axes, panels.items(), strict=True)):
             ax.grid(visible=False, axis="y")
@@ -183,7 +181,7 @@ def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range
                 ax.set_xlim(low, high + 0.2 * (high - low))  # room for the count of infinite values
             ax.set_title(title, loc="left")
             ax.set_ylim(len(names) - 0.5, -0.5)
-            ax.set_yticks(range(len(names)), names if number % 3 == 0 else [""] * len(names))
+            ax.set_yticks(range(len(names)), shown if number % 3 == 0 else [""] * len(names))
             ax.tick_params(axis="y", length=0)
         return data_uri(figure)
 
@@ -250,15 +248,17 @@ def overlay(picture: Overlay) -> str:
     single = len(picture.classes) == 1
     panels = 2 if single else 3
     tall = min(max(shape, whole, 0.4), 1.5)
-    style = STYLE | {"axes.grid": False}
-    with matplotlib.rc_context(style):
+    drawn_as = style() | {"axes.grid": False}
+    with matplotlib.rc_context(drawn_as):
+        written = lettering(picture.classes).shown
         if single:
-            names = {f"{picture.classes[0]}: truth": LINES[0], "prediction": LINES[1]}
+            names = {f"{written[picture.classes[0]]}: truth": LINES[0], "prediction": LINES[1]}
         else:
             colours = zip(picture.classes, line_colours(len(picture.classes)), strict=True)
             drawn = (picture.truth | picture.prediction).any(axis=(1, 2))
             names = {name: colour for (name, colour), there in zip(colours, drawn, strict=True) if there}
-        columns = legend_columns(list(names), 10, 9)
+        texts = [written.get(name, name) for name in names]
+        columns = legend_columns(texts, 10, 9)
         figure = _figure(10.4, 10.4 / panels * tall + 0.35 + 0.2 * max(1, math.ceil(len(names) / columns)))
         axes = figure.subplots(1, panels)
         for ax in axes:
@@ -289,7 +289,7 @@ def overlay(picture: Overlay) -> str:
             axes[2].set_title("Prediction", loc="left")
         handles = [Line2D([], [], color=colour, lw=3) for colour in names.values()]
         if handles:
-            legend = figure.legend(handles, list(names), loc="outside upper right", ncols=columns, fontsize=9)
+            legend = figure.legend(handles, texts, loc="outside upper right", ncols=columns, fontsize=9)
             legend.get_frame().set(facecolor="#39424e", edgecolor="none")
             for text in legend.get_texts():
                 text.set_color("white")

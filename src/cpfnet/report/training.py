@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpfnet.report import figures
+from cpfnet.report.lettering import lettering
 from cpfnet.report.page import Block, Code, Figure, Notice, Pairs, Section
 
 _PANELS = {
@@ -58,7 +59,7 @@ def training_sections(
         x = [float(row.get(axis, index)) for index, row in enumerate(history)]
         uri = figures.curves(x, panels, x_label=axis.capitalize())
         alt = "Curves over the " + axis + ": " + ", ".join(panels)
-        sections.append(Section("Curves", [Figure(uri, alt)]))
+        sections.append(Section("Curves", [Figure(uri, alt, lettering(figures.rows_of(panels)).key)]))
     if plan:
         sections.append(Section("Plan", [Code(plan)]))
     if versions:

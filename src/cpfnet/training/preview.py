@@ -18,6 +18,7 @@ from cpfnet.label_values import inside
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Plan
 from cpfnet.report.figures import legend_columns, line_colours
+from cpfnet.report.lettering import lettering, style
 from cpfnet.training.augment import Augmenter, Cut
 from cpfnet.training.loading import corner, cut
 
@@ -92,22 +93,30 @@ def _picture(image: np.ndarray, codes: np.ndarray, plan: Plan) -> tuple[np.ndarr
 
 
 def _draw(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: Path) -> Path:
+    import matplotlib
+
+    with matplotlib.rc_context({"font.family": style()["font.family"]}):
+        return _draw_lettered(samples, plan, path)
+
+
+def _draw_lettered(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     height, width = plan.spatial.patch[-2:]
-    panel, title, gap, head = 3.0, 0.2, 0.06, 0.45  # inches
+    panel, title_height, gap, head = 3.0, 0.2, 0.06, 0.45  # inches
     across = SIDE * panel + (SIDE + 1) * gap
     legend = {
         c.name: colour for c, colour in zip(plan.labels.classes, line_colours(len(plan.labels.classes)), strict=True)
     }
-    handles = [Line2D([], [], color=colour, lw=2.5, label=name) for name, colour in legend.items()]
+    written = lettering([*legend, *(name for name, _, _ in samples), plan.name]).shown
+    handles = [Line2D([], [], color=colour, lw=2.5, label=written[name]) for name, colour in legend.items()]
     if any((codes == IGNORED).any() for _, _, codes in samples):
         handles.append(Line2D([], [], color="#9a9a9a", lw=7, label="not counted"))
     columns = legend_columns([*legend, "not counted"], across - 0.5, 10)
     foot = 0.3 + 0.21 * math.ceil(len(handles) / columns)
-    row = panel * height / width + title
+    row = panel * height / width + title_height
     along = SIDE * row + head + foot
     figure = Figure(figsize=(across, along), dpi=110, facecolor="white")
     grid = figure.subplots(SIDE, SIDE)
@@ -115,9 +124,9 @@ def _draw(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: P
         left=gap / across,
         right=1 - gap / across,
         bottom=foot / along,
-        top=1 - (head + title) / along,
+        top=1 - (head + title_height) / along,
         wspace=gap / panel,
-        hspace=title / (row - title),
+        hspace=title_height / (row - title_height),
     )
     FigureCanvasAgg(figure)
     member = membership(plan.labels)
@@ -132,10 +141,11 @@ def _draw(samples: list[tuple[str, np.ndarray, np.ndarray]], plan: Plan, path: P
                 ax.contour(
                     mask.astype(float), [0.5], colors=[colour], linewidths=0.7 if max(codes.shape) > 128 else 1.5
                 )
-        ax.set_title(name if len(name) <= 32 else f"{name[:31]}…", fontsize=7.5, color="#445566", pad=2)
+        title = written[name]
+        ax.set_title(title if len(title) <= 32 else f"{title[:31]}…", fontsize=7.5, color="#445566", pad=2)
         ax.set_axis_off()
     figure.suptitle(
-        f"{plan.name}: augmented samples, {'×'.join(map(str, plan.spatial.patch))}",
+        f"{written[plan.name]}: augmented samples, {'×'.join(map(str, plan.spatial.patch))}",
         fontsize=13,
         y=1 - 0.12 / along,
         va="top",
