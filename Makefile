@@ -3,15 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# One line that changes, of which package pip is at, instead of hundreds; its errors go past this, and its failure is kept.
+SHOW_PIP := /^ *(Collecting|Obtaining|Processing) / { printf "\r\033[K    %d %s", ++n, $$2; fflush() } \
+	/^Installing collected/ { printf "\r\033[K    installing what %d packages need\n", n; fflush() } \
+	/^pip-failed$$/ { bad = 1 } \
+	END { if (bad) print ""; exit bad }
+
 .PHONY: install demo test lint docs clean
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"cpfnet needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[train,demo,dev,dicom,docs]"
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"cpfnet needs Python 3.11 or newer, this is {sys.version.split()[0]}: make PYTHON=python3.11 …")'
+	@echo "1/3 an environment of its own: $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "2/3 packages: some 130, PyTorch the largest; minutes, most of them for downloads"
+	@{ $(BIN)/python -m pip install --no-color --disable-pip-version-check --constraint constraints.txt --editable ".[train,demo,dev,dicom,docs]" || echo pip-failed; } | awk '$(SHOW_PIP)'
+	@touch $@
+	@echo "3/3 done: $(BIN)/cpfnet --help, or make demo"
 
 demo: install
 	$(BIN)/cpfnet demo --overwrite

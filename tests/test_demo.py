@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import sys
@@ -107,5 +108,18 @@ def test_the_whole_way_with_little_training(tmp_path: Path, monkeypatch: pytest.
     for path in ("evaluation/report.html", "predictions/slab4.nii.gz", "model/weights.safetensors", "plan.yaml"):
         assert (out / path).is_file()
     assert said[0] == demonstration.HONESTY
+    steps = [line for line in said if re.match(r"\d/5 ", line)]
+    assert [line.split()[0] for line in steps] == [f"{k}/5" for k in (1, 1, 2, 2, 3, 3, 4, 4, 5, 5)]
+    assert all(re.fullmatch(r"\d/5 \w+ took \d+ s", line) for line in steps[1::2])
     assert "Mean Dice of 2 held-out slabs" in said[-1]
     assert str(out / "evaluation" / "report.html") in said[-1]
+
+
+def test_how_long_it_will_take_is_measured_in_its_first_epoch() -> None:
+    clock = iter([0.0, 100.0, 130.0])  # it begins, has prepared its cases, and has finished an epoch
+    said: list[str] = []
+    pass_on = demonstration._estimating(8, said.append, lambda: next(clock))
+    for line in ("Training cpfnet (1 weights)", "epoch 1/8  loss 1", "epoch 2/8  loss 1"):
+        pass_on(line)
+    assert said[2] == "The first epoch took 30 s: the other 7 end in about 3.5 minutes."
+    assert len(said) == 4

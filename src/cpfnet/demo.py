@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,31 +142,71 @@ def demo(
     dataset = build_dataset(out / "dataset")
     cases = load(dataset).cases
     held_out = [case for case in cases if case.split == "test"]
-    say(f"1/5 check    {dataset}: {len(cases)} slabs, {len(held_out)} of them for the test")
-    findings = verbs.check(dataset, progress=progress)
-    for finding in findings:
-        say(f"{finding.severity}: {finding.where}: {finding.what}")
-    if any(finding.severity == "error" for finding in findings):
-        mend = 'install the package again: pip install --force-reinstall "nilearn>=0.11"'
-        raise CpfnetError("the template that nilearn ships is damaged", where=dataset, mend=mend)
-    say(f"2/5 plan     {out / 'plan.yaml'}")
-    plan = verbs.plan(dataset, out=out / "plan.yaml", settings=SETTINGS, progress=progress)
-    say(f"3/5 train    {out / 'model'}: a few minutes on two cores")
-    model = verbs.train(dataset, out / "model", plan=plan, device=device, progress=progress, say=say)
-    say(f"4/5 predict  {out / 'predictions'}")
-    inputs = [path for case in held_out for path in case.images]
-    outcomes = verbs.predict_files(
-        model, inputs, out / "predictions", overlays=True, device=device, progress=progress, say=say
-    )
-    for outcome in outcomes:
-        if outcome.status != "done":
-            raise CpfnetError(f"not segmented: {outcome.message}", where=outcome.path)
-    say(f"5/5 evaluate {out / 'evaluation'}")
-    scores = verbs.evaluate(
-        dataset, out / "predictions", out=out / "evaluation", split="test", progress=progress, say=say
-    )
+    with _step(f"1/5 check    {dataset}: {len(cases)} slabs, {len(held_out)} of them for the test", say):
+        findings = verbs.check(dataset, progress=progress)
+        for finding in findings:
+            say(f"{finding.severity}: {finding.where}: {finding.what}")
+        if any(finding.severity == "error" for finding in findings):
+            mend = 'install the package again: pip install --force-reinstall "nilearn>=0.11"'
+            raise CpfnetError("the template that nilearn ships is damaged", where=dataset, mend=mend)
+    with _step(f"2/5 plan     {out / 'plan.yaml'}", say):
+        plan = verbs.plan(dataset, out=out / "plan.yaml", settings=SETTINGS, progress=progress)
+    with _step(f"3/5 train    {out / 'model'}: nearly all of the time; the first epoch shows how long", say):
+        model = verbs.train(
+            dataset,
+            out / "model",
+            plan=plan,
+            device=device,
+            progress=progress,
+            say=_estimating(plan.training.epochs, say),
+        )
+    with _step(f"4/5 predict  {out / 'predictions'}", say):
+        inputs = [path for case in held_out for path in case.images]
+        outcomes = verbs.predict_files(
+            model, inputs, out / "predictions", overlays=True, device=device, progress=progress, say=say
+        )
+        for outcome in outcomes:
+            if outcome.status != "done":
+                raise CpfnetError(f"not segmented: {outcome.message}", where=outcome.path)
+    with _step(f"5/5 evaluate {out / 'evaluation'}", say):
+        scores = verbs.evaluate(
+            dataset, out / "predictions", out=out / "evaluation", split="test", progress=progress, say=say
+        )
     say(_summary(scores, out, time.monotonic() - began))
     return scores
+
+
+@contextmanager
+def _step(title: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Say what begins, and how long it took."""
+    say(title)
+    began = time.monotonic()
+    yield
+    say(f"{title[:12].rstrip()} took {_duration(time.monotonic() - began)}")
+
+
+def _estimating(
+    epochs: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Callable[[str], None]:
+    """Pass messages of a training on; after its first epoch say how long the others will take."""
+    began = clock()
+
+    def pass_on(line: str) -> None:
+        nonlocal began
+        say(line)
+        if line.startswith("Training "):
+            began = clock()
+        elif line.startswith("epoch 1/") and epochs > 1:
+            first = clock() - began
+            say(
+                f"The first epoch took {_duration(first)}: the other {epochs - 1} end in about {_duration((epochs - 1) * first)}."
+            )
+
+    return pass_on
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} minutes"
 
 
 def _clear(out: Path, overwrite: bool) -> None:
@@ -185,7 +226,7 @@ def _clear(out: Path, overwrite: bool) -> None:
 
 def _summary(scores: Scores, out: Path, seconds: float) -> str:
     cases = {row["case"] for row in scores.rows}
-    lines = [f"Done in {seconds / 60:.1f} minutes. Mean Dice of {len(cases)} held-out slabs:"]
+    lines = [f"Done in {_duration(seconds)}. Mean Dice of {len(cases)} held-out slabs:"]
     for label in ("grey matter", "white matter"):
         found = scores.of("dice", label)
         lines.append(f"  {label:14}{found['mean']:.3f}" if found else f"  {label:14}not defined")
