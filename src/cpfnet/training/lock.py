@@ -112,8 +112,8 @@ def locked(work: Path, say: Callable[[str], None]) -> Iterator[None]:
             with suppress(OSError):
                 record.unlink(missing_ok=True)
     finally:
-        if made and not [entry for entry in work.iterdir() if entry.name != "lock"]:
-            with suppress(OSError):
+        with suppress(OSError):  # somebody may have removed it
+            if made and {entry.name for entry in work.iterdir()} <= {"lock"}:
                 (work / "lock").unlink(missing_ok=True)
                 for folder in made:
                     folder.rmdir()
