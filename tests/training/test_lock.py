@@ -77,7 +77,7 @@ def test_of_many_that_start_at_once_one_trains(start: Starter, tmp_path: Path) -
         assert f"out: is being trained by process {holder.pid} on this machine, since " in refused
         assert f"→ wait until it ends, stop it (kill {holder.pid}: it leaves a checkpoint)" in refused
     holder.communicate("")
-    assert not (tmp_path / "out").exists()  # nothing was begun
+    assert not (tmp_path / "out" / ".work").exists()  # nothing was begun
     next_one = start()
     assert line(next_one) == "held"
 

@@ -97,7 +97,7 @@ def locked(work: Path, say: Callable[[str], None]) -> Iterator[None]:
         OutputError: another training holds it, or did on a machine that cannot be asked; or it cannot be written.
     """
     lock, record = FileLock(work / "lock"), work / "holder.json"
-    made = [folder for folder in (work, *work.parents) if not folder.exists()]
+    made = [folder for folder in work.parents if not folder.exists()]
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -113,9 +113,9 @@ def locked(work: Path, say: Callable[[str], None]) -> Iterator[None]:
                 record.unlink(missing_ok=True)
     finally:
         with suppress(OSError):  # somebody may have removed it
-            if made and {entry.name for entry in work.iterdir()} <= {"lock"}:
+            if {entry.name for entry in work.iterdir()} <= {"lock"}:
                 (work / "lock").unlink(missing_ok=True)
-                for folder in made:
+                for folder in (work, *made):
                     folder.rmdir()
         lock.release()
 
@@ -135,6 +135,8 @@ def _acquire(lock: FileLock, record: Path, out: Path, say: Callable[[str], None]
                 time.sleep(0.1)  # it writes who it is in a moment; or the helpers of a killed one are about to end
                 continue
             raise _held(holder, out) from None
+        except FileNotFoundError:  # whoever held it has just cleared up behind itself
+            record.parent.mkdir(parents=True, exist_ok=True)
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise disk_error(error, out) from None
