@@ -95,7 +95,7 @@ def test_no_name_acts_in_the_card(model):
     )
     channel = model.fitted.channels[0].model_copy(update={"name": evil})
     plan = model.plan.model_copy(update={"name": evil, "labels": labels})
-    fitted = model.fitted.model_copy(update={"channels": (channel,), "smallest": (4, 5)})
+    fitted = model.fitted.model_copy(update={"channels": (channel,), "min_component_size": (4, 5)})
     card = Model(plan, fitted, model.state).card()
     html = MarkdownIt("commonmark", {"html": True}).render(card)
     assert set(re.findall(r"<(\w+)", html)) == {"h1", "h2", "p", "ul", "li", "code"}  # what the card is made of

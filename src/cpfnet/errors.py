@@ -100,7 +100,7 @@ def telling_what_lacks() -> Iterator[None]:
 
 
 _MEMORY = re.compile(
-    r"can't allocate memory|[Cc]annot allocate memory|not enough memory|std::bad_alloc|MemoryError|bad allocation|[Ff]ailed to allocate"
+    r"can't alloc|[Cc]annot allocate memory|not enough memory|std::bad_alloc|MemoryError|bad allocation|[Ff]ailed to allocate"
     r"|could not (create|execute) a primitive(?! desc)|could not create a memory|CUDA error: out of memory|_STATUS_ALLOC_FAILED"
     r"|was unable to find an engine|failed to map segment|can't start new thread"
 )

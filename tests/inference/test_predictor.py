@@ -399,7 +399,7 @@ def test_one_size_is_for_all_axes_and_a_small_tile_is_said():
     _, mask = data.phantom((40, 60, 50))
     for model in (make_model(mode="3d"), make_model(slices="axial")):
         found = Predictor([model], backend=oracle, tile=48, say=said.append).predict(
-            Image(bright(mask, 3)[None], np.eye(4))
+            Image(bright(mask, 3)[None], np.eye(4)), force=True
         )
         np.testing.assert_array_equal(found.array, mask)
     assert said == []
