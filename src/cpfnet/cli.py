@@ -646,7 +646,16 @@ def fail(error: CpfnetError) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point: every foreseeable failure ends in one message, never in a traceback."""
+    """Entry point; where memory does not even suffice to say so at length, it is said briefly."""
+    try:
+        _main()
+    except MemoryError:
+        os.write(2, b"error: the memory does not suffice\n")
+        sys.exit(1)
+
+
+def _main() -> None:
+    """Every foreseeable failure ends in one message, never in a traceback."""
     set_up_streams()
     try:
         with telling_what_lacks():

@@ -424,5 +424,3 @@ def test_runtimes_halve_a_batch_that_does_not_fit(tiny, backend):
         results.append(done.stdout)
     assert any("cpu is out of memory: going on with batches of 16" in result for result in results), results
     assert any(result.startswith("whole") for result in results), results
-        results
-    )
