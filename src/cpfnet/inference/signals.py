@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
+
+from cpfnet.terminal import leave_terminal
 
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -33,7 +33,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
         if signal.getsignal(other) is _raise:
             signal.signal(other, signal.SIG_IGN)
     if number != signal.SIGTERM:
-        _leave_terminal()
+        leave_terminal()
     end(number)
 
 
@@ -81,7 +81,7 @@ def telling(tell: Callable[[int], None]) -> Iterator[None]:
         for other, handler in before.items():
             signal.signal(other, handler)
         if number not in (signal.SIGINT, signal.SIGTERM):
-            _leave_terminal()
+            leave_terminal()
         tell(number)
 
     for number in before:
@@ -91,14 +91,3 @@ def telling(tell: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _leave_terminal() -> None:
-    """Let messages go nowhere where the terminal or pipe that they went to is closed: writing there is an error from then on."""
-    for stream in (1, 2):
-        poll = select.poll()
-        poll.register(stream, 0)
-        if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream)
-            os.close(nowhere)

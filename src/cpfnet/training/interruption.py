@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import select
 import signal
 import sys
 import threading
@@ -13,6 +12,8 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any
+
+from cpfnet.terminal import leave_terminal
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The terminal, or the connection to it, was closed; there is no such signal on Windows."""
@@ -88,15 +89,6 @@ class Interruption:
         """
         if self.asked:
             raise Stopped(self.asked)
-
-
-def leave_terminal() -> None:
-    """Let messages go nowhere where the terminal or pipe that they went to is closed: writing there is an error from then on."""
-    for stream in (1, 2):
-        poll = select.poll()
-        poll.register(stream, 0)
-        if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def leave_signals() -> None:
