@@ -146,7 +146,7 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
             {"channels": [{"name": "a", "intensity": {"kind": "percentiles", "low": 50, "high": 20}}]},
             "must be below high",
         ),
-        ({"modality": "pet"}, "modality"),
+        ({"modality": "petscan"}, "modality"),
         ({"folds": {"count": 1}}, "greater than or equal to 2"),
         ({"colour": 1}, "Extra inputs"),
     ],

@@ -76,6 +76,11 @@ class Trace:
         return {str(path) for path in self.written - inside - above}
 
 
+def path_with_tests() -> str:
+    """Child processes import the network of these tests, wherever they run."""
+    return os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def traced(root: Path, *program: str, **variables: str) -> Trace:
     """Run Python in ``root/work``, with an empty home and folder of temporary files, and without the variable that silences."""
     for name in ("home", "tmp", "work"):
@@ -92,7 +97,8 @@ def traced(root: Path, *program: str, **variables: str) -> Trace:
     environment = {
         name: value for name, value in os.environ.items() if name not in unset and not name.startswith("RAY_")
     }
-    environment |= {"HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"} | variables
+    environment |= {"HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"PYTHONPATH": path_with_tests()} | variables
     strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-s", "4096", "-e", "signal=none", "-e", f"trace={TRACED}"]
     command = [*strace, "-o", str(root / "log"), sys.executable, *program]
     done = subprocess.run(command, cwd=root / "work", env=environment, capture_output=True, text=True)
@@ -158,6 +164,7 @@ def test_a_cluster_on_this_machine_connects_to_nobody_else(root: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", COMMANDS, json.dumps([["export", "model", "--to", "onnx"]])],
         cwd=root / "work",
+        env=os.environ | {"PYTHONPATH": path_with_tests()},
         check=True,
     )
     with TemporaryDirectory(prefix="ray") as short:  # sockets lie in it, whose names may not be long

@@ -109,7 +109,7 @@ def test_slope_and_intercept_of_every_slice(tmp_path):
     expected = array * np.array(slopes)[:, None, None] - np.arange(3)[:, None, None]
     np.testing.assert_allclose(image.array[0], expected, rtol=1e-6)
     assert image.array.dtype == np.float32 == formats.read_header(tmp_path).dtype
-    assert (image.modality, image.source.details["unit"]) == ("other", "BQML")
+    assert (image.modality, image.source.details["unit"]) == ("pet", "BQML")
     for number in range(3):
         np.testing.assert_allclose(
             image.array[0, number], _simpleitk(tmp_path / f"slice_{number:03d}.dcm")[0], rtol=1e-6
