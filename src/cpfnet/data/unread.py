@@ -27,8 +27,8 @@ _LOOKED_INTO = 10_000
 _ENDINGS = (".seg", ".label", ".labels", ".mask")
 """Parts of a name that belong to the suffix where another follows, as in ``liver.seg.nrrd``."""
 _SECOND = {".hdr": (".img", ".img.gz")}
-_PACKED = (".gz", ".bz2", ".xz", ".zst")
 """Headers whose voxels lie beside them: the two are one image."""
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def unread_suffix(path: Path) -> str:
