@@ -436,7 +436,7 @@ def predict(
         table(
             "Not done",
             ["input", "", "why"],
-            [[str(o.path), o.status, o.message.removeprefix(f"{o.path}: ")] for o in left],
+            [[name := printable(str(o.path)), o.status, o.message.removeprefix(f"{name}: ")] for o in left],
             styles=["yellow" if o in skipped else "red" for o in left],
         )
     _print_first(outcomes, out)
@@ -455,7 +455,7 @@ def _print_first(outcomes: list[Any], out: Path) -> None:
     """The predictions to look at first, if there are such."""
     from cpfnet.inference.triage import summary
 
-    judged = {o.output.name: o.quality for o in outcomes if o.quality}
+    judged = {printable(o.output.relative_to(out).as_posix()): o.quality for o in outcomes if o.quality}
     rows = summary(judged)
     if not rows:
         return

@@ -210,6 +210,16 @@ class TestTable:
         assert "good.png" not in said
         assert said.count("errs by 0.05") == 1  # not of the empty mask
 
+    def test_masks_of_one_name_in_several_folders_are_all_there(self, tmp_path):
+        said = self.run(tmp_path, model(), folder_of(tmp_path, **{"p1/scan": 0.6, "p2/scan": 0.5, "p3/scan": 1}))
+        named = [line.split()[0] for line in said.splitlines() if "scan.png" in line]
+        assert named == ["p2/scan.png", "p1/scan.png"]
+
+    def test_no_name_begins_a_line_of_its_own(self, tmp_path):
+        said = self.run(tmp_path, model(), folder_of(tmp_path, **{"a\n9 of 9 done": 0.6}))
+        assert "a\\n9 of 9 done.png" in said
+        assert not [line for line in said.splitlines() if line.startswith("9 of 9")]
+
     def test_an_estimate_that_is_not_known_is_called_so(self, tmp_path):
         few = QUALITY | {"cases": 5, "factor": None, "error": None}
         assert "not known" in self.run(tmp_path, model(quality=few), folder_of(tmp_path, unsure=0.6))
