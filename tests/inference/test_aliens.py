@@ -86,3 +86,18 @@ def test_dicom_under_any_suffix_is_read_and_not_named(tmp_path):
     data.write_series(tmp_path / "in" / "pat", EMPTY, names="slice_{}.mri")
     (outcome,) = run(model(), [tmp_path / "in"], tmp_path / "out", force=True)
     assert outcome.status == "done"
+
+
+def test_images_below_a_folder_with_images_of_its_own_are_named(tmp_path):
+    for name in ("top", "p1/scan", "p2/scan", "p2/masks/scan", ".ipynb_checkpoints/top"):
+        data.write_raster(tmp_path / "in" / f"{name}.png", picture()[0])
+    said: list[str] = []
+    (outcome,) = run(images_model(), [tmp_path / "in"], tmp_path / "in" / "out", say=said.append)
+    assert outcome.path.name == "top.png"
+    assert [text.partition(":")[0] for text in said] == ["Left out"]
+    assert "2 images" in said[0]
+    assert str(tmp_path / "in/p1/scan.png") in said[0]
+    said.clear()
+    everything = [tmp_path / "in", tmp_path / "in/p1", tmp_path / "in/p2"]
+    assert len(run(images_model(), everything, tmp_path / "in" / "out", overwrite=True, say=said.append)) == 3
+    assert said == []

@@ -15,6 +15,7 @@ from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.files import is_reference, looks_like_dicom
 from cpfnet.inference.aliens import aliens, is_alien
 from cpfnet.inference.names import Name, below, distinct
+from cpfnet.text import printable
 
 IMAGES = ("images", "imagesTs")
 """Folders of a data set that hold the images to segment."""
@@ -76,7 +77,8 @@ def collect(
         channels, modality: of the Model.
         source: ``"images"`` or ``"volumes"``, what it was fitted for; "": unknown.
         out: not looked into.
-        say: told which files lie in folders, or match patterns, and are of kinds that are not read.
+        say: told which files lie in folders, or match patterns, and are of kinds that are not read; and which images lie
+            below a folder that has some of its own.
 
     Returns:
         Pictures and NIfTI in the order given, each file once, then DICOM series; what led nowhere comes last, with its error.
@@ -89,6 +91,7 @@ def collect(
     errors: list[Item] = []
     folders: list[Path] = []  # without pictures: perhaps with DICOM
     alien: list[Path] = []
+    deeper: list[tuple[Path, Path]] = []  # images below a folder that has some of its own
     for given in _unlisted(inputs):
         path = Path(given)
         found = [path]
@@ -106,11 +109,20 @@ def collect(
                     files.setdefault(file, root)
                 dicom[match] = None
                 folders += [] if inside else [match]
+                if inside and inside[0].parent == root:
+                    deeper += [(root, file) for file in _below(root, out) if file.parent != root]
                 alien += aliens(match, out, NO_IMAGES)
             elif _is_dicom(match):
                 dicom[match] = None
             else:
                 files.setdefault(match, match.parent)
+    if deeper := [(folder, file) for folder, file in deeper if file not in files]:
+        folder, file = deeper[0]
+        many = f"{len(deeper)} images" if len(deeper) > 1 else "1 image"
+        say(
+            f"Left out: {many} in folders below, such as {printable(str(file))}, since {printable(str(folder))} has images of its own\n"
+            "  → if these are to be predicted, too, give their folders as further inputs"
+        )
     named = _grouped(files, channels)
     if dicom:
         from cpfnet.inference.series import series_items
@@ -184,11 +196,21 @@ def _images_in(folder: Path, out: Path | None) -> tuple[Path, list[Path]]:
     for name in IMAGES:
         if (folder / name).is_dir():
             return _images_in(folder / name, out)
-    below = [p for p in folder.rglob("*") if _is_image(p) and not NO_IMAGES & set(p.relative_to(folder).parts[:-1])]
-    below = [p for p in below if set(IMAGES) & set(p.relative_to(folder).parts[:-1])] or below
+    deeper = _below(folder, out)
+    return folder, [p for p in deeper if set(IMAGES) & set(p.relative_to(folder).parts[:-1])] or deeper
+
+
+def _below(folder: Path, out: Path | None) -> list[Path]:
+    """Image files in a folder and its subfolders, in natural order, but for those in label folders, in hidden ones and in ``out``."""
+    found = [p for p in folder.rglob("*") if _is_image(p) and not _set_aside(p.relative_to(folder).parent)]
     if out is not None:
-        below = [p for p in below if not p.resolve().is_relative_to(out.resolve())]
-    return folder, sorted(below, key=_natural)
+        found = [p for p in found if not p.resolve().is_relative_to(out.resolve())]
+    return sorted(found, key=_natural)
+
+
+def _set_aside(inside: Path) -> bool:
+    """Is a folder, or one that it lies in, for labels or hidden, as those of notebooks and of records are?"""
+    return any(part in NO_IMAGES or part.startswith(".") for part in inside.parts)
 
 
 def _is_image(path: Path) -> bool:
