@@ -16,11 +16,9 @@ import numpy as np
 
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image, spacing_of
+from cpfnet.label_values import MOST_VALUES
 from cpfnet.labels import codes_of, distinct, pack, replaced, value_of
 from cpfnet.planning import Labels
-
-_MOST_VALUES = 64
-"""A label with more values is soft, or an image."""
 
 _THICK = 1.2
 """Slices are stacked along the axis whose spacing is this many times that of the others."""
@@ -165,7 +163,7 @@ def _drawn(label: Image, labels: Labels | None) -> _Drawn | None:
         (only,) = labels.classes
         return _Drawn((packed > labels.threshold).astype(np.uint8), (only.name,), np.eye(2, 1, -1, bool), own=False)
     found = distinct(packed)
-    if len(found) > _MOST_VALUES or found.dtype.kind == "f":
+    if len(found) > MOST_VALUES or found.dtype.kind == "f":
         return None
     nothing, groups = _groups(found, labels)
     lookup = np.array([0 if v in nothing else groups.get(v, ("", 1))[1] for v in found.tolist()], dtype=np.uint8)

@@ -11,6 +11,9 @@ from cpfnet.image import Image
 from cpfnet.labels import integers, number_of, pack, value_of
 from cpfnet.planning import COLOURS, Labels
 
+MOST_VALUES = 64
+"""More different values than these make no label of classes, unless it is declared: an image, or a mask with soft edges."""
+
 DARK = 32
 """Of 255: how far each channel of a nearly black or white pixel is from black or white; and how near colours are one."""
 

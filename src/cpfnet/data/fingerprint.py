@@ -13,13 +13,14 @@ import numpy as np
 from cpfnet import formats
 from cpfnet.cores import cores
 from cpfnet.data.dataset import Case, Dataset, add_labels
-from cpfnet.data.meaning import MOST_VALUES, Values, meaning_of, values_of
+from cpfnet.data.meaning import Values, meaning_of, values_of
 from cpfnet.data.modality import Look, look_at
 from cpfnet.data.placing import placed
 from cpfnet.data.structure import Structure, measure
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
 from cpfnet.image import GREY, RGB, Image, spacing_of
+from cpfnet.label_values import MOST_VALUES
 from cpfnet.labels import IGNORED, encode, membership, value_of
 from cpfnet.notes import gathered
 from cpfnet.planning import LabelClass, Labels, Modality, Strict

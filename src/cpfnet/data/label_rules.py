@@ -12,12 +12,12 @@ from cpfnet.data.case import Case
 from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.declaration import short_labels
 from cpfnet.data.finding import Finding
-from cpfnet.data.meaning import MOST_VALUES, meaning_of, shaded, values_in
+from cpfnet.data.meaning import meaning_of, shaded, values_in
 from cpfnet.data.mending import Mending
 from cpfnet.data.rules import FOLDS
 from cpfnet.data.soft_rules import between_colours, between_greys
 from cpfnet.formats.files import JPEG_SUFFIXES
-from cpfnet.label_values import shade
+from cpfnet.label_values import MOST_VALUES, shade
 from cpfnet.labels import brightness, near, number_of, printed
 from cpfnet.planning import LabelClass, Labels
 

@@ -17,12 +17,9 @@ from cpfnet.data.examine import blurred, count_values, is_soft
 from cpfnet.data.names import classes_of
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
-from cpfnet.label_values import DARK, shade, two_shades
+from cpfnet.label_values import DARK, MOST_VALUES, shade, two_shades
 from cpfnet.labels import brightness, near, number_of, pack, printed, value_of
 from cpfnet.planning import LabelClass, Labels
-
-MOST_VALUES = 64
-"""More label values than these need a declaration: nobody can guess what they mean."""
 
 
 @dataclass(frozen=True)
