@@ -499,7 +499,7 @@ def evaluate(
     """
     from tempfile import TemporaryDirectory
 
-    from cpfnet.data.dataset import load
+    from cpfnet.data.dataset import left_out, load
     from cpfnet.evaluation.reporting import write_report
     from cpfnet.evaluation.run import check_labels, check_request
     from cpfnet.evaluation.run import evaluate as run
@@ -512,7 +512,7 @@ def evaluate(
     models = [] if single and not is_model(single) else _models(predictions)
     chosen, which = sources.choose(data, split, models)
     protocol = {"chosen": which}
-    warnings: list[str] = []
+    warnings = left_out(data)
     if out is not None:
         for name in ("scores.csv", "scores.json", "report.html", *(("predictions",) if models else ())):
             _free(Path(out) / name, overwrite)

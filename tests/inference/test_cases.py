@@ -161,3 +161,19 @@ class TestLabelsFirst:
         (root.parent / "out" / "predictions").mkdir(parents=True)
         with pytest.raises(CpfnetError, match=r"predictions: exists already"):
             cpfnet.evaluate(root, trained(root, None), out=root.parent / "out", device="cpu")
+
+
+def test_what_an_error_of_the_dataset_left_out_is_said_with_the_scores(tmp_path: Path) -> None:
+    """Two rows of one id: the second is left out, and the mean is not that of all rows."""
+    lines = ["image,label"]
+    for number in range(2):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[8:16, 8:16] = 255
+        data.write_raster(tmp_path / f"case{number}" / "image.png", mask)
+        data.write_raster(tmp_path / f"case{number}" / "label.png", mask)
+        lines.append(f"case{number}/image.png,case{number}/label.png")
+    data.write_raster(tmp_path / "out" / "image.png", mask)
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    scores = cpfnet.evaluate(tmp_path / "cases.csv", tmp_path / "out", split="all")
+    assert {row["case"] for row in scores.rows} == {"image"}
+    assert any("cases.csv: case image is listed twice" in line for line in scores.warnings)

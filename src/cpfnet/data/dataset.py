@@ -260,6 +260,11 @@ def remarks(dataset: Dataset) -> list[str]:
     return [*([f"{count}{told}{named}"] if problems else []), *notes]
 
 
+def left_out(dataset: Dataset) -> list[str]:
+    """What scores over the dataset should say: the errors, each of which may have cost a case; nothing where there are none."""
+    return remarks(replace(dataset, cases=(), problems=tuple(f for f in dataset.problems if f.severity == "error")))
+
+
 def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[Case], list[Case], list[str]]:
     """Cases to train on, cases to validate on, and what the user should be told about it.
 
