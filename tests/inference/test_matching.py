@@ -250,3 +250,37 @@ def test_what_predict_wrote_is_found_from_any_folder_above(tmp_path: Path, given
     assert told == []
     assert [(item.prediction is not None, item.probabilities is not None) for item in items] == [(True, True)] * 3
     assert dice(root, out) == {"case0": 1.0, "case1": 1.0, "case2": 1.0}
+
+
+RECORDED = {
+    "ids that are the names of other images": {"b": "a.png", "c": "b.png", "a": "c.png"},
+    "an id that is the name of another image": {"b": "a.png", "c": "b.png", "d": "c.png"},
+    "images that differ in their suffix": {"x": "a.png", "y": "a.tif"},
+    "numbers like those of channels": {"x": "a.png", "y": "a_0000.png", "z": "a_0001.png"},
+    "underscores and folders": {"p": "a_1.png", "q": "a/1.png", "r": "A/1.png"},
+}
+
+
+@pytest.mark.parametrize("images", RECORDED.values(), ids=RECORDED)
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_what_predict_wrote_belongs_to_the_case_whose_image_it_was_made_from(
+    tmp_path: Path, images: dict[str, str], one_by_one: bool
+) -> None:
+    """Perfect predictions, but for the one case whose label was drawn elsewhere: its Dice, of two boxes that meet in half, is 1/2."""
+    lines = ["case,image,label"]
+    for number, (case, name) in enumerate(images.items()):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[8:16, 4 * number : 4 * number + 8] = 1
+        data.write_raster(tmp_path / "images" / name, bright(mask, 1))
+        if number == 0:
+            mask = np.roll(mask, 4, axis=0)
+        data.write_raster(tmp_path / "labels" / f"{number}.png", mask)
+        lines.append(f"{case},images/{name},labels/{number}.png")
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    files = [tmp_path / "images" / name for name in images.values()]
+    given = files if one_by_one else sorted({file.parent for file in files})
+    outcomes = cpfnet.predict_files(make_model(source="images", values=(1,)), given, out=tmp_path / "out", device="cpu")
+    assert [outcome.message for outcome in outcomes] == [""] * len(images)
+    scores = cpfnet.evaluate(tmp_path / "cases.csv", tmp_path / "out", split="all")
+    dice = {row["case"]: row["dice"] for row in scores.rows if row["class"] == "(mean)"}
+    assert dice == pytest.approx(dict.fromkeys(images, 1.0) | {next(iter(images)): 0.5})

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.dataset import Case, Dataset, add_labels
 from cpfnet.data.finding import quoted, shown
 from cpfnet.data.unread import unread_below, unread_mend
-from cpfnet.errors import DatasetError
+from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.cases import Item
 from cpfnet.evaluation.protocol import some
 from cpfnet.image import Segmentation
-from cpfnet.inference.matching import Match, Name, match, name_of, places
+from cpfnet.inference import records
+from cpfnet.inference.matching import Match, Name, doubtful, match, name_of, places
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.progress import Bar
@@ -105,7 +107,8 @@ def item_of(case: Case, prediction: Path | Segmentation | None, probabilities: P
 def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[Item], list[str]]:
     """Pair cases with the label maps in a folder and below, called as the case or as its image (see `match`).
 
-    A folder ``probabilities`` inside, as `predict` writes it, is used for AUC; its folders of pictures are passed over.
+    Where names leave a doubt, the records of `predict` decide, which tell the image that a mask was made from. A folder
+    ``probabilities`` inside, as `predict` writes it, is used for AUC; its folders of pictures are passed over.
 
     Args:
         dataset: what the cases are of: a file that is called as another of its cases is not free.
@@ -124,7 +127,7 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
     maps = _by_name(folder / "probabilities")
     scored = {case.id for case in cases}
     left_out = any(case.labels and case.id not in scored for case in dataset.cases)
-    matched = match(dataset.cases, masks, scored if left_out else ())
+    matched = match(dataset.cases, masks, scored if left_out else (), _recorded(dataset, masks, folder))
     for case in cases:
         fitting = matched.several.get(case.id, [matched.files[case.id]] if case.id in matched.files else [])
         files = [file for name in fitting for file in masks[name]]
@@ -158,6 +161,26 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
             )
         items.append(item_of(case, masks[name][0] if name else None, planes[0] if planes else None))
     return items, _told(dataset, matched, masks, maps, folder)
+
+
+def _recorded(dataset: Dataset, masks: Collection[Name], folder: Path) -> dict[Name, str]:
+    """Label maps that `predict` made from the very image of one case → this case; images are read only where names leave a doubt."""
+    inputs = {
+        name: record.input
+        for called, record in records.each(folder)
+        if (mask := record.mask) and (name := name_of(Path(mask.replace("*", called, 1)))) in masks
+    }
+    if not doubtful(dataset.cases, inputs):
+        return {}
+    contents: dict[str, str] = {}
+    for case in dataset.cases:
+        try:
+            contents[case.id] = records.content_of(case.images).digest
+        except (CpfnetError, OSError):  # nothing is known of it; what is wrong with it is said where it is used
+            continue
+    often = Counter(contents.values())
+    case_of = {content: case for case, content in contents.items() if often[content] == 1}
+    return {name: case_of[content] for name, content in inputs.items() if content in case_of}
 
 
 def _by_name(folder: Path, passing: Sequence[str] = ()) -> dict[Name, list[Path]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,7 +42,12 @@ class Match:
     unused: list[Name] = field(default_factory=list)
 
 
-def match(cases: Sequence[Case], files: Collection[Name], scored: Collection[str] = ()) -> Match:
+def match(
+    cases: Sequence[Case],
+    files: Collection[Name],
+    scored: Collection[str] = (),
+    made: Mapping[Name, str] | None = None,
+) -> Match:
     """Give each file to one case at most, and each case one file at most.
 
     A file means the cases that it is called as: (1) exactly as the id; (2) as the id but for capitals, or with folders in
@@ -54,19 +59,18 @@ def match(cases: Sequence[Case], files: Collection[Name], scored: Collection[str
         cases: all of the dataset, not only those to be scored: a file that means another case is not free.
         files: where they lie.
         scored: cases of one part of the dataset, the only ones meant where names repeat beyond it.
+        made: of files that are known to be made from the image of a case, this case: they mean no other, whatever they are called.
     """
-    by_key = [defaultdict[Hashable, list[str]](list) for _ in range(RANKS)]
-    for case in cases:
-        for rank, keys in enumerate(_keys_of_case(case)):
-            for key in keys:
-                by_key[rank][key].append(case.id)
+    by_key = _by_key(cases)
     out = Match()
     owned: dict[str, dict[int, list[Name]]] = defaultdict(lambda: defaultdict(list))
     for file in files:
-        for rank, keys in enumerate(_keys_of_file(file)):
-            meant = list(dict.fromkeys(case for key in keys for case in by_key[rank].get(key, ())))
-            if meant:
-                break
+        calls = _meant(file, by_key)
+        if made is not None and file in made:
+            own = made[file]
+            owned[own][next((rank for rank, meant in enumerate(calls) if own in meant), RANKS)].append(file)
+            continue
+        rank, meant = next(((rank, meant) for rank, meant in enumerate(calls) if meant), (RANKS, []))
         only = [case for case in meant if case in scored]
         if len(meant) > 1 and rank > 1 and len(only) == 1:
             out.assumed[file] = meant
@@ -85,6 +89,29 @@ def match(cases: Sequence[Case], files: Collection[Name], scored: Collection[str
             out.several[case_id] = best
         out.unused.extend(file for more in others for file in more)
     return out
+
+
+def doubtful(cases: Sequence[Case], files: Collection[Name]) -> list[Name]:
+    """Files whose name alone does not tell the case: it fits no case, or several in one way or another."""
+    by_key = _by_key(cases)
+    return [file for file in files if len({case for meant in _meant(file, by_key) for case in meant}) != 1]
+
+
+def _by_key(cases: Sequence[Case]) -> list[defaultdict[Hashable, list[str]]]:
+    by_key = [defaultdict[Hashable, list[str]](list) for _ in range(RANKS)]
+    for case in cases:
+        for rank, keys in enumerate(_keys_of_case(case)):
+            for key in keys:
+                by_key[rank][key].append(case.id)
+    return by_key
+
+
+def _meant(file: Name, by_key: Sequence[Mapping[Hashable, list[str]]]) -> list[list[str]]:
+    """The cases that a file is called as, one list a rank."""
+    return [
+        list(dict.fromkeys(case for key in keys for case in by_key[rank].get(key, ())))
+        for rank, keys in enumerate(_keys_of_file(file))
+    ]
 
 
 def name_of(inside: Path) -> Name:

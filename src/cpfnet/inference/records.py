@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 
@@ -24,6 +25,8 @@ FOLDER = Path(".cpfnet", "records")
 _SUFFIX = ".json"
 
 Option = str | float | bool | None
+Pattern = Annotated[str, Field(pattern=r"^([a-z]+/)?\*(\.[a-z]+)+$")]
+"""A result below the output folder, * for its name: a record leads nowhere else, whoever wrote it."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,14 @@ class Record(Strict):
     options: dict[str, Option] = Field(description="that change what is written")
     forced: bool = Field(False, description="the input lies outside what the Models were fitted for")
     writing: bool = Field(False, description="files are being replaced: they are those below, or new ones")
-    files: dict[str, str] = Field(description="results below the output folder, * for NAME → their SHA-256")
+    files: dict[Pattern, str] = Field(description="results below the output folder, * for NAME → their SHA-256")
     notes: tuple[str, ...] = Field((), description="what was repaired or assumed while reading")
     quality: Assessment | None = Field(None, description="what the prediction told of itself")
+
+    @property
+    def mask(self) -> str | None:
+        """Which result is the label map: the first one."""
+        return next((pattern for pattern in self.files if "/" not in pattern), None)
 
     def differences(self, input: str, recipe: Recipe, force: bool) -> list[str]:
         """Why this is not what the recipe would make of an input; empty where it is."""

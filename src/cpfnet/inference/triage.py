@@ -98,8 +98,10 @@ def write_list(path: Path) -> None:
     with _one_at_a_time(path.parent):
         rows = []
         for name, record in records.each(path.parent):
-            mask = next(pattern for pattern in record.files if "/" not in pattern).replace("*", name, 1)
-            if record.quality is not None and (path.parent / mask).exists():
+            if record.mask is None or record.quality is None:
+                continue
+            mask = record.mask.replace("*", name, 1)
+            if (path.parent / mask).exists():
                 rows.append(_row(printable(mask), record.quality))
         if not read_list(path) and not rows:
             return
