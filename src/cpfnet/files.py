@@ -83,7 +83,9 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
         raise OutputError(
             f"cannot be written: {error.strerror or error}",
             where=path,
-            mend="choose a folder you may write to, with free space",
+            mend="give the input, or the file, a shorter name"
+            if error.errno == errno.ENAMETOOLONG
+            else "choose a folder you may write to, with free space",
         ) from error
     except MemoryError as error:
         raise OutputError("does not fit into memory", where=path, mend="free memory") from error

@@ -337,6 +337,66 @@ def test_maps_of_an_earlier_input_do_not_stay_beside_the_new_mask(tmp_path):
     assert [o.there for o in kind.run(probabilities=True)] == [False, True]
 
 
+class TestWithoutOverwriting:
+    """A run that is to replace nothing takes nothing away."""
+
+    def test_masks_of_another_format_stay(self, tmp_path):
+        kind = Kind(images_model(), write_photo, ".png", tmp_path)
+        kind.put("a")
+        kind.run(resume=False)
+        kind.run(resume=False, format="tiff", probabilities=True)
+        kind.run(format="nifti")
+        assert tree(tmp_path / "out") == ["a.nii.gz", "a.png", "a.tif", "probabilities/a.tif"]
+        kind.check()
+
+    @pytest.mark.parametrize("change", ["input", "model"])
+    def test_what_would_be_taken_away_is_refused(self, tmp_path, change):
+        kind = Kind(images_model(), write_photo, ".png", tmp_path)
+        kind.put("a")
+        kind.run(resume=False)
+        mask = found(kind.mask("a"))
+        other = images_model(values=(1, 2, 3)) if change == "model" else kind.model
+        kind.put("a", 0 if change == "model" else 5)
+        (outcome,) = kind.run(resume=False, format="tiff", model=other)
+        assert (outcome.status, tree(tmp_path / "out")) == ("failed", ["a.png"])
+        assert "cannot stay beside the new result" in outcome.message
+        np.testing.assert_array_equal(found(kind.mask("a")), mask)
+        (outcome,) = kind.run(resume=False, overwrite=True, format="tiff", model=other)
+        assert (outcome.status, tree(tmp_path / "out")) == ("done", ["a.tif"])
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": False, "overwrite": True}])
+def test_a_folder_where_a_result_belongs(tmp_path, options):
+    kind = Kind(images_model(), write_photo, ".png", tmp_path)
+    kind.put("a")
+    kind.put("b")
+    kind.run()
+    kind.mask("a").unlink()
+    data.write_raster(kind.mask("a") / "mine.png", np.zeros((4, 4), np.uint8))
+    a, b = kind.run(**options)
+    assert (a.status, b.status) == ("failed", "done")
+    assert a.message.startswith(f"{kind.mask('a')}: is a folder")
+    assert (kind.mask("a") / "mine.png").exists()
+
+
+@pytest.mark.parametrize("files", [{}, {"overlays/*.png": "0"}, {"../../mine*": None}, {"*.png/../../mine": None}])
+def test_a_record_that_somebody_wrote_leads_nowhere_else(tmp_path, files):
+    kind = Kind(images_model(), write_photo, ".png", tmp_path)
+    kind.put("a")
+    kind.run()
+    for name in ("mine", "minea"):
+        (tmp_path / name).write_bytes(b"mine")
+    digest = records.sha256_now(tmp_path / "mine")
+    path = records.path_of(tmp_path / "out", "a")
+    files = {pattern: digest if value is None else value for pattern, value in files.items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"input": "0", "files": files, "quality": {}}))
+    kind.put("b")
+    kind.run(overwrite=True, uncertainty=True)
+    kind.check()
+    assert (tmp_path / "mine").exists()
+    assert (tmp_path / "minea").exists()
+
+
 class TestSeries:
     @pytest.fixture
     def kind(self, tmp_path) -> Kind:

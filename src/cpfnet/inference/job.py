@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -173,6 +173,13 @@ def segment(
     job: Job, order: Order, predictor: Predictor, say: Callable[[str], None], progress: Callable[[float], None] | None
 ) -> None:
     assert job.image is not None  # read before
+    _, stale = _others(job, order, _before(job, order))
+    if stale and not (order.overwrite or order.resume):
+        raise OutputError(
+            f"was made from another image, by another Model or in another way, so it cannot stay beside the new result of {job.item.path}",
+            where=stale[0],
+            mend="write to another folder (-o), or have it replaced by adding --overwrite",
+        )
     job.notes = job.image.notes
     for note in job.notes:
         say(f"{printable(job.item.name)}: {note}")
@@ -196,10 +203,8 @@ def write(job: Job, order: Order, plan: Plan) -> None:
     segmentation, out, name = job.segmentation, order.out, job.item.name
     assert segmentation is not None  # made before
     assert job.content is not None
-    try:
-        before = records.find(out, name)
-    except ValueError:
-        before = None
+    before = _before(job, order)
+    others, stale = _others(job, order, before)
     record = Record(
         input=job.content.digest,
         models=order.recipe.models,
@@ -212,7 +217,8 @@ def write(job: Job, order: Order, plan: Plan) -> None:
     )
     records.keep(out, name, record)
     _write_results(job, order, plan)
-    others = _others(job, order, record, before)
+    for path in stale:
+        path.unlink()
     for _ in range(3):  # another process that makes the same may replace a file in between
         stamps = [path.stat() for path in job.wanted.values()]
         files = {pattern: records.sha256_now(path) for pattern, path in job.wanted.items()}
@@ -224,44 +230,56 @@ def write(job: Job, order: Order, plan: Plan) -> None:
 
 
 def _write_results(job: Job, order: Order, plan: Plan) -> None:
-    segmentation, replace = job.segmentation, order.overwrite or order.resume
+    segmentation, overwrite = job.segmentation, order.overwrite or order.resume
     assert segmentation is not None
     for pattern, path in job.wanted.items():
         match pattern.partition("/")[0]:
             case "probabilities":
                 assert segmentation.probabilities is not None  # asked for
                 names = segmentation.classes
-                formats.write_map(segmentation.probabilities, segmentation, path, names=names, overwrite=replace)
+                formats.write_map(segmentation.probabilities, segmentation, path, names=names, overwrite=overwrite)
             case "uncertainty":
                 assert segmentation.uncertainty is not None
                 formats.write_map(
-                    segmentation.uncertainty, segmentation, path, names=["uncertainty"], overwrite=replace
+                    segmentation.uncertainty, segmentation, path, names=["uncertainty"], overwrite=overwrite
                 )
             case "overlays":
                 from cpfnet.inference.overlay import write_overlay
 
                 assert job.image is not None  # kept for this
-                write_overlay(job.image, segmentation, plan, path, overwrite=replace)
+                write_overlay(job.image, segmentation, plan, path, overwrite=overwrite)
             case _:
-                formats.write(segmentation, path, format=order.format, overwrite=replace)
+                formats.write(segmentation, path, format=order.format, overwrite=overwrite)
 
 
-def _others(job: Job, order: Order, record: Record, before: Record | None) -> dict[str, str]:
-    """What else an earlier run made under this name: kept where it was made alike, else taken away, unless somebody changed it.
-
-    A map of another image beside the new mask would be taken for the mask's own.
+def _others(job: Job, order: Order, before: Record | None) -> tuple[dict[str, str], list[Path]]:
+    """What else an earlier run made under this name, and nobody changed: what tells of the same input and Models, in another format, too,
+    and what does not: a map of another image beside the new mask would be taken for the mask's own.
     """
-    kept = {}
-    for pattern, digest in {} if before is None else before.files.items():
+    kept: dict[str, str] = {}
+    stale: list[Path] = []
+    if before is None:
+        return kept, stale
+    assert job.content is not None  # known before it is segmented
+    options = {**order.recipe.options, "format": before.options.get("format")}
+    recipe = replace(order.recipe, options=options)
+    alike = not before.writing and not before.differences(job.content.digest, recipe, force=True)
+    for pattern, digest in before.files.items():
         path = order.out / pattern.replace("*", job.item.name, 1)
         if pattern in job.wanted or not path.is_file() or records.sha256_now(path) != digest:
             continue
-        alike = before is not None and not before.writing and not before.differences(record.input, order.recipe, True)
         if alike:
             kept[pattern] = digest
         else:
-            path.unlink()
-    return kept
+            stale.append(path)
+    return kept, stale
+
+
+def _before(job: Job, order: Order) -> Record | None:
+    try:
+        return records.find(order.out, job.item.name)
+    except ValueError:  # damaged: what it told of is nobody's
+        return None
 
 
 SUFFIXES = {
@@ -311,5 +329,11 @@ def is_light(item: Item) -> bool:
 def _check_free(path: Path, inputs: Collection[Path], overwrite: bool) -> None:
     if path.resolve() in inputs:
         raise OutputError("would replace an input", where=path, mend="write to another folder (-o)")
+    if path.is_dir():
+        raise OutputError(
+            "is a folder, where a result is to be written",
+            where=path,
+            mend="move it elsewhere, or write to another folder (-o)",
+        )
     if path.exists() and not overwrite:
         raise OutputError("exists already", where=path, mend="write to another folder (-o), or pass --overwrite")
