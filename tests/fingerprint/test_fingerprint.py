@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from scipy import ndimage
 
+import cpfnet
 from cpfnet.data.dataset import load
 from cpfnet.data.fingerprint import fingerprint
 from cpfnet.data.modality import Look, guess, look_at
@@ -294,6 +296,16 @@ def test_volumes_that_are_no_mr() -> None:
     look = look_at(KINDS["body_slice"](np.random.default_rng(0)))
     for body in ((400.0, 500.0, 900.0, 4000.0, 15000.0), (78.0, 89.0, 1020.0, 1213.0, 1744.0)):
         assert guess(look, volumes=True, low=0, high=body[-1], body=body)[0] == "other"
+
+
+def test_volumes_of_mr_may_differ_in_scale(tmp_path: Path) -> None:
+    """Units of several scanners: over all volumes together, few values are far brighter than the rest, and in none."""
+    root = data.make_volumes_dataset(tmp_path, cases=6, shape=(20, 18, 8))
+    for number, path in enumerate(sorted((root / "images").iterdir())):
+        volume = nibabel.load(path)
+        array = np.abs(np.asarray(volume.dataobj, dtype=np.float32)) * (5000 if number == 5 else 1)
+        nibabel.save(nibabel.Nifti1Image(array + array.max() / 2, volume.affine), path)
+    assert cpfnet.plan(root, say=lambda _: None).modality == "mr"
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,13 @@ def found(
             "spacings": [spacing or (1, 1, 1)] * len(sizes) if volumes else [],
             "channels": [
                 ChannelFingerprint(
-                    name=f"c{i}", low=low, high=high, image=five, body=five, labels=(inside[0], *five[1:4], inside[1])
+                    name=f"c{i}",
+                    low=low,
+                    high=high,
+                    image=five,
+                    body=five,
+                    labels=(inside[0], *five[1:4], inside[1]),
+                    typical=tuple(value / max(abs(high), 1e-9) for value in five),
                 )
                 for i in range(channels)
             ],

@@ -47,6 +47,8 @@ class ChannelFingerprint(Strict):
         low, high: smallest and largest value met.
         image, body, labels: `PERCENTILES` of all pixels, of the body (what is not background) and inside labels (None
             where nothing is labelled).
+        typical: medians over the images of their own percentiles of the body, as shares of the highest of these: volumes of
+            MR differ in scale a thousandfold.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ChannelFingerprint(Strict):
     image: tuple[float, ...]
     body: tuple[float, ...]
     labels: tuple[float, ...] | None
+    typical: tuple[float, ...]
 
 
 class ClassFingerprint(Strict):
@@ -321,9 +324,15 @@ def _channels(names: tuple[str, ...], pixels: list[_Pixels]) -> tuple[ChannelFin
                 image=image,
                 body=body,
                 labels=percentiles([one.labels for one in pixels], channel),
+                typical=tuple(map(float, np.median([_shares(one.body[channel]) for one in pixels], axis=0))),
             )
         )
     return tuple(out)
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    found = np.percentile(values, PERCENTILES)
+    return np.asarray(found / max(abs(float(found[-1])), 1e-9))
 
 
 def _class(index: int, label_class: LabelClass, pixels: list[_Pixels]) -> ClassFingerprint:

@@ -202,7 +202,7 @@ def guess(
         look: of the pictures.
         volumes: they have depth.
         low, high: smallest and largest value in the files.
-        body: of volumes, the percentiles 0.5, 5, 50, 95 and 99.5 inside the body, where known.
+        body: of volumes, the percentiles 0.5, 5, 50, 95 and 99.5 inside the body of a typical one, where known.
         thin: a class is thin and long.
     """
     figures = f"values {low:g} … {high:g}"

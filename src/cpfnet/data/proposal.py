@@ -101,7 +101,7 @@ def propose(
         volumes=fingerprint.volumes,
         low=first.low,
         high=first.high,
-        body=first.body,
+        body=first.typical,
         thin=any(c.tubular for c in fingerprint.classes),
     )
     if modality is not None:
