@@ -80,6 +80,14 @@ def test_round_pieces_above_each_other_are_pieces() -> None:
     assert gaps(along(0, cone(ball) | cone(other))) == ()
 
 
+@pytest.mark.parametrize("kept", [(2, 14), (3, 8, 13), (2, 14, 3)])
+def test_slices_drawn_far_apart_are_one_structure(kept: tuple[int, ...]) -> None:
+    """However far: single slices are no pieces. Two neighbours are one; then the gap may be no longer than what is drawn."""
+    found = gaps(along(0, without(cone(np.full(17, 9.0)), *(k for k in range(17) if k not in kept))))
+    missing = tuple(k for k in range(min(kept), max(kept)) if k not in kept)
+    assert [gap.slices for gap in found] == ([] if 3 in kept and 2 in kept else [missing])
+
+
 def test_another_structure_in_the_place_is_no_gap() -> None:
     label = cone().astype(np.uint8)
     label[8] *= 2  # a core that fills the whole of one slice

@@ -93,7 +93,7 @@ def gaps(label: Image, labels: Labels | None = None) -> tuple[Gap, ...]:
     Named structures (DICOM) are looked at along their slices, other labels along the axis of thick slices; where voxels are as long as
     wide, nothing says how they were drawn: then along the axis with most gaps, but for a single one from left to right, since so
     lie the halves of a paired organ. In a label of values, where a class may have many pieces, the two sides overlap by half and do not taper towards each
-    other, a gap is no longer than what is drawn, and nothing else is drawn there.
+    other, a gap is no longer than what is drawn (but between single slices, which are no pieces), and nothing else is drawn there.
 
     Args:
         label: as read, ``(1, depth, height, width)``; others have no gaps.
@@ -217,7 +217,7 @@ def _along(drawn: _Drawn, axis: int, *, paired: bool) -> Iterator[Gap]:
 
 
 def _is_hole(planes: np.ndarray, member: np.ndarray, low: int, high: int, longest: int | None) -> bool:
-    """Is a contour missing between two slices? ``longest``: slices that a hole in values may have; None: contours, any."""
+    """Is a contour missing between two slices? ``longest``: slices that a hole in values may have, but between single slices; None: contours, any."""
     if high - low < 2:
         return False
     before, after = member[planes[low]], member[planes[high]]
@@ -225,9 +225,11 @@ def _is_hole(planes: np.ndarray, member: np.ndarray, low: int, high: int, longes
     common = np.count_nonzero(both)
     if longest is None or not common:
         return bool(common)
-    if high - low - 1 > longest or common < _COMMON * min(np.count_nonzero(before), np.count_nonzero(after)):
+    if common < _COMMON * min(np.count_nonzero(before), np.count_nonzero(after)):
         return False
-    if _narrowing(planes, member, low, -1) * _narrowing(planes, member, high, 1) < _TAPERING:
+    ends = _narrowing(planes, member, low, -1), _narrowing(planes, member, high, 1)
+    single = np.isinf(ends).all()  # slices drawn far apart, of which those between are left to be filled
+    if ends[0] * ends[1] < _TAPERING or (high - low - 1 > longest and not single):
         return False
     # What most of the place is given to in every slice between is drawn there instead.
     return any(np.count_nonzero(plane[both]) <= common / 2 for plane in planes[low + 1 : high])
