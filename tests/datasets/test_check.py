@@ -381,7 +381,9 @@ def test_labels_declared_with_the_wrong_value(good: dict[str, Path], tmp_path: P
     _declared_wrongly(root / "cases.csv")
     (finding,) = check(root / "dataset.yaml")
     assert (finding.severity, finding.kind, len(finding.files)) == ("error", "label-values", 16)
-    way = finding.mend.split("; or ")[1].split(" (this is for the first")[0]
+    for way in finding.mend.split(" (this is for the first")[0].split("; or "):
+        assert not way.startswith(("replace", "delete"))  # all that is drawn would be lost
+    way = finding.mend.split("; or ")[0]
     assert check(follow(way, root, root / "dataset.yaml", good["listed"])) == []
 
 

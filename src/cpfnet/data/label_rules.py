@@ -122,7 +122,11 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mendin
         where = mending.shown(content.path)
         if alien:
             what = f"unexpected label values {_values(alien)} on {sum(content.values[v] for v in alien)} pixels; declared are {_values(sorted(known, key=str))}"
-            mend = f"replace the values {_values(alien)} by {labels.background[0] if labels.background else 0} in `{where}`; or {mending.declare(f'labels: {short_labels(extended)}')}"
+            declare = mending.declare(f"labels: {short_labels(extended)}")
+            if set(alien) <= set(extended.ignore):  # a slip of the pen
+                mend = f"replace the values {_values(alien)} by {labels.background[0] if labels.background else 0} in `{where}`; or {declare}"
+            else:  # what most labels hold is what was drawn
+                mend = f"{declare}; or export `{where}` again, with the values that are declared"
             yield Finding("error", "label-values", where, what, mend, case.id)
         elif set(content.values) <= set(labels.ignore):
             mend = f"annotate `{where}`; or {mending.drop(case)}"
