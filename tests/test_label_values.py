@@ -388,3 +388,25 @@ def test_a_region_of_interest_in_two_colours(tmp_path: Path) -> None:
     for path in sorted((tmp_path / "raw/roi").iterdir()):
         (original,) = (plain / "roi").glob(f"{path.name.split('.')[0]}.*")
         np.testing.assert_array_equal(np.array(Pillow.open(path)) > 0, np.array(Pillow.open(original)) > 0)
+
+
+@pytest.mark.parametrize("highest", [1, 2, 3])
+def test_noise_around_integers_moves_no_threshold_into_the_background(tmp_path: Path, highest: int) -> None:
+    """One class is read above half of it; what lies between several is no edge, and refused by check and plan."""
+    root = make_volumes_dataset(tmp_path, cases=5, shape=(40, 36, 12), classes=2 if highest == 2 else 1)
+    truths = {}
+    for number, path in enumerate(sorted((root / "labels").iterdir())):
+        volume = nibabel.load(path)
+        truth = np.asarray(volume.dataobj) * (3 if highest == 3 else 1)
+        noise = np.random.default_rng(number).normal(0, 3e-3, truth.shape)
+        truths[path] = np.transpose(truth)
+        nibabel.save(nibabel.Nifti1Image((truth + noise).astype(np.float32), volume.affine), path)
+    if highest == 2:
+        assert "error" in {f.severity for f in check(root)}
+        with pytest.raises(DatasetError):
+            cpfnet.plan(root, say=lambda _: None)
+        return
+    assert "error" not in {f.severity for f in check(root)}
+    labels = cpfnet.plan(root, say=lambda _: None).labels
+    for path, truth in truths.items():
+        np.testing.assert_array_equal(encode(formats.read_label(path, labels=labels), labels), truth > 0)

@@ -87,6 +87,41 @@ def test_check_plan_and_evaluate_say_it(tmp_path: Path) -> None:
         cpfnet.plan(root, say=lambda _: None)
 
 
+def jpegs(root: Path, values: tuple[int, ...], quality: int) -> Path:
+    make_images_dataset(root, cases=5, size=(192, 224), classes=len(values) - 1)
+    for path in sorted((root / "masks").iterdir()):
+        label = np.unique(np.array(Pillow.open(path)), return_inverse=True)[1].reshape(192, 224)
+        Pillow.fromarray(np.array(values, np.uint8)[label]).save(path.with_suffix(".jpg"), quality=quality)
+        path.unlink()
+    return root
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("quality", [97, 98, 99, 100])
+def test_the_best_jpeg_of_a_mask_holds_one_class(tmp_path: Path, quality: int, again: bool) -> None:
+    """It leaves 1 and 254 beside 0 and 255, scattered along the edges: no classes; nor are they after conversion to PNG."""
+    root = jpegs(tmp_path, (0, 255), quality)
+    for path in sorted((root / "masks").iterdir()):
+        values = np.unique(np.array(Pillow.open(path)))
+        assert len(values) > 3
+        assert np.minimum(values, 255 - values).max() < 16
+        if again:
+            Pillow.open(path).save(path.with_suffix(".png"))
+            path.unlink()
+    assert [f.kind for f in check(root)] == ["soft-label"]
+    labels = cpfnet.plan(root, say=lambda _: None).labels
+    assert (len(labels.classes), labels.threshold) == (1, 127)
+
+
+@pytest.mark.parametrize("quality", [60, 90, 100])
+@pytest.mark.parametrize("values", [(0, 127, 255), (0, 60, 120, 180, 240), (0, 100, 200)])
+def test_classes_in_jpeg_are_not_merged_by_a_threshold(tmp_path: Path, values: tuple[int, ...], quality: int) -> None:
+    root = jpegs(tmp_path, values, quality)
+    assert {f.severity for f in check(root) if f.kind in ("soft-label", "label-values", "lossy-label")} == {"error"}
+    with pytest.raises(CpfnetError, match=r"several classes in JPEG|class numbers"):
+        cpfnet.plan(root, say=lambda _: None)
+
+
 def test_masks_of_radiographs_are_soft() -> None:
     for path in sorted((shared("ChestXray") / "masks").iterdir()):
         formats.read_label(path)

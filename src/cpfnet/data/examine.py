@@ -290,7 +290,28 @@ def is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool
     if at_low + at_high < 0.75 * packed.size or at_high < 0.25 * (at_high + between):
         return False
     if between == 0:
-        return len(numbers) > 8
+        return len(numbers) > 8 or _is_noise(packed, numbers, counts, (low + high) / 2)
     middle = (packed > low + edge) & (packed < high - edge)
+    patches = _in_patches(packed, 5, edge) | _in_patches(packed, 3, edge / 4)
+    if np.count_nonzero(middle & patches) > between / 8:  # classes that noise or JPEG has changed a little
+        return False
     flat = middle[..., 1:] & (packed[..., 1:] == packed[..., :-1])
     return bool(np.count_nonzero(flat) < between / 2)
+
+
+def _is_noise(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray, half: float) -> bool:
+    """Are all values but the commonest dark and the commonest bright one scattered, as the best JPEG leaves 1 and 254? Classes lie in patches."""
+    dark, bright = (int(numbers[side][counts[side].argmax()]) for side in (numbers < half, numbers >= half))
+    others = (packed != dark) & (packed != bright)
+    flat = others[..., 1:] & (packed[..., 1:] == packed[..., :-1])
+    return bool(
+        np.count_nonzero(flat) < np.count_nonzero(others) / 4 and not (others & _in_patches(packed, 5, 0)).any()
+    )
+
+
+def _in_patches(packed: np.ndarray, side: int, step: float) -> np.ndarray:
+    """Where the pixels of a square in the plane around it differ by ``step`` at most."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    size = (*(1,) * (packed.ndim - 2), side, side)
+    return np.asarray(maximum_filter(packed, size) - minimum_filter(packed, size) <= step)

@@ -97,7 +97,8 @@ def threshold_between(low: float, high: float) -> float:
     """Where the class of a soft mask begins: halfway; of probabilities at 0.5, whatever their highest is."""
     if low >= 0 and high <= 1:
         return 0.5
-    return float((low + high) // 2 if high - low > 2 else (low + high) / 2)
+    whole = float(low).is_integer() and float(high).is_integer() and high - low > 2
+    return float((low + high) // 2 if whole else (low + high) / 2)
 
 
 def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str, Labels | None]:
@@ -213,9 +214,15 @@ def shaded(values: Sequence[Values]) -> bool:
 
 
 def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: float, threshold: float) -> None:
-    """A threshold made for soft masks must not turn the structures of hard ones into background."""
+    """A threshold made for soft masks must not turn the structures of others into background."""
     edge = (high - low) / 10
     for one in values:
+        if not one.soft and one.distinct > MOST_VALUES:
+            raise DatasetError(
+                f"some labels have soft edges from {low:g} to {high:g}, and others hold {one.distinct} values that are no soft edges",
+                where=dataset.root,
+                mend="export the labels again with one integer for each class; `cpfnet check` names them",
+            )
         drawn = [v for v in one.numbers if v != low]
         erased = [v for v in drawn if low + edge < v < high - edge or max(drawn) <= threshold]
         if erased and not one.soft:

@@ -109,7 +109,7 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
             with `interpolate_contours` the slices that a structure skips are filled.
 
     Raises:
-        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel, or class numbers in JPEG.
+        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel, or classes in JPEG.
     """
     path = Path(path)
     if is_dicom(path):
@@ -124,7 +124,7 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
             where=path,
             mend="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
         )
-    refuse_numbers(label, path)
+    refuse_numbers(label, path, labels)
     label = settled(label, labels)
     if image is not None and image.source is not None and image.source.format == "dicom":
         label = turned(label, image)
