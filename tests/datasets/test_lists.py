@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import os
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -231,3 +233,48 @@ def test_masks_of_a_quoted_value_are_right(tmp_path: Path) -> None:
     data.make_images_dataset(tmp_path, cases=6)
     (tmp_path / "dataset.yaml").write_text('labels: {lesion: "255"}\n')
     assert [f for f in check(tmp_path) if f.severity == "error"] == []
+
+
+def test_a_bare_list_is_a_datalist(tmp_path: Path) -> None:
+    rows = pairs(tmp_path, [f"c{k}" for k in range(6)])
+    (tmp_path / "list.json").write_text(json.dumps([{"image": image, "seg": label} for image, label in rows]))
+    found = load(tmp_path / "list.json").cases
+    assert [(case.images[0], case.labels["label"]) for case in found] == [
+        (tmp_path / image, tmp_path / label) for image, label in rows
+    ]
+
+
+@POSIX
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_letters_parted_from_their_accents(tmp_path: Path, suffix: str, form: Literal["NFC", "NFD"]) -> None:
+    other: Literal["NFC", "NFD"] = "NFC" if form == "NFD" else "NFD"
+    rows = pairs(tmp_path, [unicodedata.normalize(other, f"Größe {k}") for k in range(6)])
+    listed = [tuple(unicodedata.normalize(form, name) for name in row) for row in rows]
+    path = tmp_path / f"list{suffix}"
+    if suffix == ".csv":
+        path.write_text(table(["image", "label"], listed), encoding="utf-8")
+    else:
+        path.write_text(json.dumps({"training": [{"image": a, "label": b} for a, b in listed]}), encoding="utf-8")
+    assert [case.images[0] for case in load(path).cases] == [tmp_path / image for image, _ in rows]
+    assert "missing-file" not in {f.kind for f in check(path)}
+
+
+@pytest.mark.parametrize("before", ["D:\\data\\", "C:/Users/me/", "/home/me/data/"])
+def test_paths_of_another_computer_are_named_as_such(tmp_path: Path, before: str) -> None:
+    rows = pairs(tmp_path, [f"c{k}" for k in range(6)])
+    back = "\\" in before
+    listed = [tuple(before + (name.replace("/", "\\") if back else name) for name in row) for row in rows]
+    (tmp_path / "list.csv").write_text(table(["image", "label"], listed))
+    found = [f for f in check(tmp_path / "list.csv") if f.kind == "missing-file"]
+    assert found
+    assert all("another computer" in f.what for f in found)
+    assert found[0].mend.startswith(f"write `drawn/c0.png` in place of `{before.replace(chr(92), '/')}drawn/c0.png`")
+
+
+def test_a_label_that_is_a_diagnosis_is_no_mask(tmp_path: Path) -> None:
+    rows = [(image, mask, "benign") for image, mask in pairs(tmp_path, [f"c{k}" for k in range(6)])]
+    (tmp_path / "list.csv").write_text(table(["image", "mask", "label"], rows))
+    dataset = load(tmp_path / "list.csv")
+    assert [case.labels["label"] for case in dataset.cases] == [tmp_path / mask for _, mask, _ in rows]
+    assert ["'mask' is taken for `label`" in f.what for f in dataset.problems] == [True]

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,13 @@ def _there(path: Path) -> bool:
 
 
 def _path(folder: Path, name: str) -> Path:
-    """A listed file, also where the list was made on Windows."""
+    """A listed file, also where the list was made on Windows, or on macOS, which parts letters from their accents."""
     path = folder / name
-    return folder / name.replace("\\", "/") if "\\" in name and not _there(path) else path
+    if _there(path) or (name.isascii() and "\\" not in name):
+        return path
+    plain = name.replace("\\", "/")
+    ways = [folder / unicodedata.normalize(form, plain) for form in ("NFC", "NFD")]
+    return next((way for way in ways if _there(way)), folder / plain)
 
 
 def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
@@ -122,6 +127,7 @@ def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
         ) from None
     columns = [name.strip() for name in lines[0][1]] if lines else []
     used = places(columns, path)
+    _follow_files(used, columns, lines[1:], path.parent)
     cases = []
     for number, line in lines[1:]:
         where = f"{path}, line {number}"
@@ -162,6 +168,19 @@ def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
         for name, column in taken.items()
     ]
     return tuple(cases), notes
+
+
+def _follow_files(used: dict[str, int], columns: list[str], lines: list[tuple[int, list[str]]], folder: Path) -> None:
+    """Where the column `label` names no file (but a diagnosis), and one that is called so besides names some, take that one."""
+
+    def names_files(index: int) -> bool:
+        values = (line[index].strip() for _, line in lines if index < len(line))
+        return any(_there(_path(folder, value)) for value in values if value)
+
+    others = [index for index, name in enumerate(columns) if role(name) == "label" and index != used.get("label")]
+    if "label" in used and others and not names_files(used["label"]):
+        found = [index for index in others if names_files(index)]
+        used.update({"label": found[0]} if len(found) == 1 else {})
 
 
 _LISTS = {"training": None, "train": None, "validation": "val", "val": "val", "test": "test", "testing": "test"}
@@ -244,16 +263,25 @@ def _entry(entry: Any, split: str | None, path: Path, where: str) -> Case:
 def missing_files(dataset: Dataset) -> list[Finding]:
     """Listed files that do not exist."""
     source = printable(dataset.manifest.name) if dataset.manifest else "the list"
-    return [
-        Finding(
-            "error",
-            "missing-file",
-            shown(path, dataset.root),
-            f"case {case.id} names this file, which does not exist",
-            f"add the file `{shown(path, dataset.root)}`; or remove the entry of case `{case.id}` from `{source}`",
-            case.id,
-        )
-        for case in dataset.cases
-        for path in case.files
-        if not _there(path)
-    ]
+    missing = [(case, path) for case in dataset.cases for path in case.files if not _there(path)]
+    found = []
+    for case, path in missing:
+        name = shown(path, dataset.root)
+        what = f"case {case.id} names this file, which does not exist"
+        mend = f"add the file `{name}`"
+        if here := _here(path, dataset.root):
+            what += f": a path of another computer; `{here}` is beside the list"
+            mend = f"write `{here}` in place of `{name}` into `{source}`, and the others likewise"
+        mend += f"; or remove the entry of case `{case.id}` from `{source}`"
+        found.append(Finding("error", "missing-file", name, what, mend, case.id))
+    return found
+
+
+def _here(path: Path, root: Path) -> str | None:
+    """The end of a whole path of another computer (``D:\\…``, ``/home/…``) that exists beside the list."""
+    name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    if not re.match(r"[A-Za-z]:/|/", name):
+        return None
+    parts = [part for part in name.split("/") if part]
+    ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+    return next((shown(root / end, root) for end in ends if _there(root / end)), None)

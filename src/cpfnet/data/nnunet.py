@@ -38,7 +38,7 @@ _MR = re.compile(r"^(mri?\b|t1|t2|flair|dwi|adc|pd\b|swi|bold)", re.IGNORECASE)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """A JSON object; a bare list of entries is a datalist's training part.
 
     Raises:
         DatasetError: not there, not text, not JSON (with the line), or not an object.
@@ -57,6 +57,8 @@ def read_json(path: Path) -> dict[str, Any]:
         line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         mend = "write paths with / in place of \\" if "escape" in line else "correct the line"
         raise DatasetError(f"not valid JSON: {line}", where=path, mend=mend) from None
+    if isinstance(content, list) and content and all(isinstance(entry, dict) for entry in content):
+        return {"training": content}
     if not isinstance(content, dict):
         raise DatasetError(
             f"holds a JSON {type(content).__name__}, expected an object", where=path, mend=f"see {_FORMAT}"
