@@ -410,3 +410,24 @@ def test_noise_around_integers_moves_no_threshold_into_the_background(tmp_path: 
     labels = cpfnet.plan(root, say=lambda _: None).labels
     for path, truth in truths.items():
         np.testing.assert_array_equal(encode(formats.read_label(path, labels=labels), labels), truth > 0)
+
+
+@pytest.mark.parametrize(
+    "colours", [("#010001", "#040204", "#feffff"), ("#000000", "#fefefe", "#fafbfc"), ("#000000", "#020102", "#fcfefc")]
+)
+def test_more_than_two_nearly_black_or_white_are_asked_about(tmp_path: Path, colours: tuple[str, ...]) -> None:
+    root = make_images_dataset(tmp_path / "set", cases=6, size=(96, 112), classes=2)
+    table = np.array([tuple(bytes.fromhex(colour[1:])) for colour in colours], np.uint8)
+    truths = {}
+    for path in sorted((root / "masks").iterdir()):
+        picture = table[np.unique(np.array(Pillow.open(path)), return_inverse=True)[1].reshape(96, 112)]
+        truths[path] = picture[..., 0] > 127
+        Pillow.fromarray(picture).save(path)
+    (finding,) = check(root)
+    assert (finding.severity, finding.kind) == ("warning", "label-values")
+    assert "nearly black or nearly white" in finding.what
+    (root / "dataset.yaml").write_text(finding.mend.split("`")[1])
+    assert check(root) == []
+    labels = fingerprint(load(root)).labels
+    for path, truth in truths.items():
+        np.testing.assert_array_equal(encode(formats.read_label(path, labels=labels), labels), truth)

@@ -15,7 +15,7 @@ from cpfnet.data.finding import Finding
 from cpfnet.data.meaning import meaning_of, shaded, values_in
 from cpfnet.data.mending import Mending
 from cpfnet.data.rules import FOLDS
-from cpfnet.data.soft_rules import between_colours, between_greys
+from cpfnet.data.soft_rules import between_colours, between_greys, several_shades
 from cpfnet.formats.files import JPEG_SUFFIXES
 from cpfnet.label_values import MOST_VALUES, shade
 from cpfnet.labels import brightness, near, number_of, printed
@@ -220,6 +220,7 @@ def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator
     holding = Counter(_whole(value) for _, content in sound for value in content.values)
     if not holding or len(holding) > MOST_VALUES:  # the latter is told by `plan_rules`
         return
+    yield from several_shades(holding, mending)
     background = 0 if 0 in holding else min((v for v in holding if isinstance(v, int)), default=0)
     limit = max(1, int(_RARE * len(sound)))
     rare = {v for v, n in holding.items() if n <= limit and v != background} if len(sound) >= 4 else set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cpfnet.data.case import Case
 from cpfnet.data.content import Content
@@ -10,6 +10,8 @@ from cpfnet.data.declaration import short_labels
 from cpfnet.data.finding import Finding
 from cpfnet.data.meaning import soft_edges, threshold_between
 from cpfnet.data.mending import Mending
+from cpfnet.label_values import shade
+from cpfnet.labels import number_of
 from cpfnet.planning import LabelClass, Labels
 
 Pairs = list[tuple[Case, Content]]
@@ -58,6 +60,18 @@ def between_greys(soft: Pairs, pairs: Pairs, mending: Mending) -> Iterator[Findi
         what = f"soft edges: {content.distinct} different values, where classes need one value each"
         mend = f"export `{where}` again, without loss and without interpolation; or {mending.drop(case)}"
         yield Finding("error", "soft-label", where, what, mend, case.id)
+
+
+def several_shades(values: Iterable[int | str], mending: Mending) -> Iterator[Finding]:
+    """Undeclared colours that are all nearly black or nearly white, more than one of a kind: each would be a class that nobody drew."""
+    shades = {value: shade(number_of(value)) for value in values}
+    dark, bright = (tuple(sorted((v for v, s in shades.items() if s == pole), key=str)) for pole in (0, 255))
+    if set(shades.values()) != {0, 255} or len(shades) == 2 or not any(isinstance(v, str) for v in shades):
+        return
+    meant = Labels(background=dark, classes=(LabelClass(name="foreground", values=bright),))
+    what = f"all labels together hold {len(shades)} colours, all nearly black or nearly white ({', '.join(map(str, (*dark, *bright)))}): each is a class"
+    mend = f"{mending.declare(f'labels: {short_labels(meant)}')} if only two are meant; or declare what each means"
+    yield Finding("warning", "label-values", mending.dataset.name, what, mend)
 
 
 def _poles(contents: Sequence[Content]) -> tuple[float, float]:
