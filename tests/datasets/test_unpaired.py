@@ -130,6 +130,16 @@ def test_only_what_lacks_is_told(tmp_path: Path) -> None:
     assert mend == "convert it to PNG: `images/c9.webp` to `images/c9.png`"
 
 
+@pytest.mark.parametrize(("suffix", "words"), [("", "no suffix"), (".png.bak", ".bak"), (".nii.gz.tmp", ".tmp")])
+def test_masks_without_suffix_or_with_another_behind_it(tmp_path: Path, suffix: str, words: str) -> None:
+    make(tmp_path, "images/{}.png", "masks/{}.png")
+    for path in sorted((tmp_path / "masks").iterdir()):
+        path.rename(path.with_name(path.stem + suffix))
+    what, mend = told(tmp_path)
+    assert f"masks: {COUNT} files end in {words}, which is no format that is read" in what
+    assert f"`masks/c0{suffix}` to `masks/c0.png`" in mend
+
+
 def test_voxels_beside_their_header_count_once(tmp_path: Path) -> None:
     what, _ = told(make(tmp_path, "images/{}.hdr & images/{}.img", "masks/{}.nii.gz"))
     assert f"{COUNT} files end in .img, which" in what

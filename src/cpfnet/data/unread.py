@@ -59,10 +59,15 @@ def bare(path: Path) -> str:
 def unread_in(folder: Path, stems: Collection[str] = ()) -> list[Path]:
     """Such files in a folder, in natural order; and others that are no images, called as one of ``stems``."""
     return _only_firsts(
-        entry
-        for entry in folder.iterdir()
-        if _counts(entry) or (entry.stem in stems and entry.suffix and not formats.suffix_of(entry) and entry.is_file())
+        entry for entry in folder.iterdir() if _counts(entry) or (_is_called(entry, stems) and entry.is_file())
     )
+
+
+def _is_called(path: Path, stems: Collection[str]) -> bool:
+    """Has it one of these names, before a suffix or suffixes that are none of an image, or without one?"""
+    name = path.name
+    ends = [index for index, letter in enumerate(name) if letter == "."] + [len(name)]
+    return not formats.suffix_of(path) and any(name[:end] in stems for end in ends)
 
 
 def unread_below(folder: Path) -> list[Path]:
@@ -90,7 +95,7 @@ def _only_firsts(paths: Iterable[Path]) -> list[Path]:
 
 def counted(paths: Sequence[Path]) -> str:
     """``4 files end in .seg.nrrd and 1 in .webp``."""
-    counts = Counter(unread_suffix(path) or path.suffix.lower() for path in paths).most_common()
+    counts = Counter(unread_suffix(path) or path.suffix.lower() or "no suffix" for path in paths).most_common()
     (first, count), *others = counts
     told = f"{count} file{'s end' if count > 1 else ' ends'} in {first}"
     parts = [told, *(f"{n} in {suffix}" for suffix, n in others)]
@@ -104,7 +109,7 @@ def unread_mend(paths: Sequence[Path], root: Path) -> str:
     kinds = {_is_volume(path) if unread_suffix(path) else None for path in paths}
     to = "NIfTI" if kinds == {True} else "PNG" if kinds == {False} else "NIfTI (volumes) or PNG (pictures)"
     first = paths[0]
-    name = bare(first) if unread_suffix(first) else first.stem
+    name = bare(first) if unread_suffix(first) else formats.stem(Path(first.stem))
     new = first.with_name(name + (".nii.gz" if _is_volume(first) else ".png"))
     what, more = ("it", "") if len(paths) == 1 else ("them", " and so on")
     return f"convert {what} to {to}: `{shown(first, root)}` to `{shown(new, root)}`{more}"
