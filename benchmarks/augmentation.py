@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import interleaved, save
-from cpfnet.training.augment import elastic_field, elastic_rms, resampled
+from cpfnet.training.samples.augment import elastic_field, elastic_rms, resampled
 
 ALPHA, SIGMA = 1000.0, 30.0
 SIDES = 256, 512

@@ -1,7 +1,7 @@
 """How often images are flagged for their brightness: python benchmarks/brightness.py DATA
 
 DATA holds PH2, DRIVE/training, STARE_10 and ChestXray (of which every second image is taken). Some images stand for training images, at random, 40 times; the share of the
-others that `cpfnet.inference.brightness` flags, as they are and darker or brighter, is the mean. No network is involved.
+others that `cpfnet.inference.quality.brightness` flags, as they are and darker or brighter, is the mean. No network is involved.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet import formats
-from cpfnet.inference.brightness import QUANTILES, departure
+from cpfnet.inference.quality.brightness import QUANTILES, departure
 from cpfnet.planning import Scale
 from cpfnet.preprocessing.intensity import levels
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from cpfnet.cores import counted
 
-_CHECK = "import resource, sys; from cpfnet.cli import main; sys.argv = ['cpfnet', 'check', {!r}]\ntry: main()\nfinally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+_CHECK = "import resource, sys; from cpfnet.cli.app import main; sys.argv = ['cpfnet', 'check', {!r}]\ntry: main()\nfinally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
 
 def make(root: Path, count: int, side: int) -> None:

@@ -16,17 +16,17 @@ import torch
 import cpfnet
 from benchmarks.accuracy.machine import hardware, versions
 from benchmarks.check import make
-from cpfnet.cli import fail
+from cpfnet.cli.app import fail
 from cpfnet.data.dataset import load
 from cpfnet.errors import NetworkError
-from cpfnet.inference.backends import pick_device
+from cpfnet.inference.backends.select import pick_device
 from cpfnet.planning import Plan
-from cpfnet.training import cache
-from cpfnet.training.augment import Augmenter
-from cpfnet.training.device import choose_precision, fabric_for
-from cpfnet.training.first import first_network
-from cpfnet.training.loading import Patches, batches
-from cpfnet.training.task import Task
+from cpfnet.training.hardware.precision import choose_precision, fabric_for
+from cpfnet.training.initial_weights import first_network
+from cpfnet.training.samples import cache
+from cpfnet.training.samples.augment import Augmenter
+from cpfnet.training.samples.patches import Patches, batches
+from cpfnet.training.train_step import Task
 
 WARMING = 10
 

@@ -154,7 +154,7 @@ def exported(folder: Path, *, volumes: bool = False, classes: int = 2) -> Path:
 
 def predictions(folder: Path, rounds: int) -> list[Curve]:
     from benchmarks.predict import make_images
-    from tests.data import write_nifti
+    from tests.synthetic import write_nifti
 
     models = {classes: exported(folder / f"model-{classes}", classes=classes) for classes in CLASSES}
     images = {side: make_images(folder / f"images-{side}", 1, side) / "0000.png" for side in SIDES}

@@ -47,7 +47,7 @@ def ways(folder: Path, *, restricted: bool) -> dict[str, Callable[[], object]]:
 
     from benchmarks.published import published
     from cpfnet import CPFNet
-    from cpfnet.inference.runtimes import computes_bf16, onnx_backend, openvino_backend
+    from cpfnet.inference.backends.runtimes import computes_bf16, onnx_backend, openvino_backend
     from cpfnet.network.fuse import fuse
 
     bf16_units = computes_bf16() and not restricted

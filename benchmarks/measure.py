@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cpfnet.inference.choice import processor
+from cpfnet.inference.backends.autotune import processor
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("cpfnet", "torch", "onnxruntime", "openvino", "nncf", "monai", "numpy", "pydicom", "highdicom")

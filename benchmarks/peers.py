@@ -39,7 +39,7 @@ def networks(folder: Path, rounds: int) -> list[Row]:
     from torch.utils.flop_counter import FlopCounterMode
 
     from cpfnet import CPFNet
-    from cpfnet.inference.runtimes import computes_bf16, openvino_backend
+    from cpfnet.inference.backends.runtimes import computes_bf16, openvino_backend
     from cpfnet.network import zoo
     from cpfnet.network.fuse import fuse
 
@@ -86,7 +86,7 @@ class Peer:
     """nnU-Net with a 2-D network that it trained for one epoch of one step."""
 
     def __init__(self, folder: Path) -> None:
-        from tests.data import write_nifti
+        from tests.synthetic import write_nifti
 
         self.folder = folder
         raw = folder / "raw" / "Dataset001_organ"
@@ -130,7 +130,7 @@ class Peer:
 
 def volumes(folder: Path, peer: Peer, *, count: int, mirrored: bool, rounds: int) -> list[Row]:
     """Shell to file."""
-    from tests.data import write_nifti
+    from tests.synthetic import write_nifti
 
     source, series, out = folder / f"nifti-{count}", folder / f"series-{count}", folder / "out"
     if not series.exists():

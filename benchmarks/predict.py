@@ -108,18 +108,18 @@ def make_model(folder: Path, *, volumes: bool, structures: int = 1, patch: int =
 
 def export(folder: Path) -> None:
     """The Model's graphs, in int8 too: with all layers, and for its speed alone, as if it had passed its check."""
-    from cpfnet.inference import exports
-    from cpfnet.inference.convert import prepared
-    from cpfnet.inference.exports import Judged
+    from cpfnet.inference.backends import exported_files
+    from cpfnet.inference.backends.exported_files import Judged
+    from cpfnet.inference.torch_backend.onnx_graph import prepared
     from cpfnet.model import Model
 
     model = Model.load(folder)
     graph = prepared(model)
-    quantise(graph, graph.with_name(exports.INT8), channels=len(model.plan.channels))
+    quantise(graph, graph.with_name(exported_files.INT8), channels=len(model.plan.channels))
     passed = Judged(backend="openvino-int8", seconds=0, agreement=1, dice=1, passed=True)
-    found = exports.record(model)
+    found = exported_files.record(model)
     assert found is not None  # prepared() wrote it
-    exports.keep(model, found.model_copy(update={"int8": passed}))
+    exported_files.keep(model, found.model_copy(update={"int8": passed}))
 
 
 def make_images(folder: Path, count: int, side: int = 512) -> Path:
@@ -137,7 +137,7 @@ def make_images(folder: Path, count: int, side: int = 512) -> Path:
 
 
 def make_series(folder: Path, count: int) -> Path:
-    from tests.data import write_series
+    from tests.synthetic import write_series
 
     rng = np.random.default_rng(0)
     rows, columns = np.ogrid[:512, :512]

@@ -22,7 +22,7 @@ from benchmarks.measure import interleaved, save
 from benchmarks.predict import make_images, make_model
 
 ROOT = Path(__file__).parents[1]
-LOAD = "import cpfnet.cli, cpfnet.verbs, cpfnet.inference.run, cpfnet.model, openvino"
+LOAD = "import cpfnet.cli.app, cpfnet.api, cpfnet.inference.batch.run, cpfnet.model, openvino"
 COMPILE = f"""{LOAD}
 from cpfnet.inference.predictor import Predictor
 Predictor([cpfnet.model.Model.load({{!r}})], backend="auto")"""

@@ -2,7 +2,7 @@
 
 Segments the cases of DATASET that MODEL was not trained on, as they are and shifted (blurred, darker, brighter, noisy, at a quarter of
 their resolution, volumes at half); then judges what the probabilities tell. Half of the cases as they are (at random, 50 times) stand
-for validation cases: `cpfnet.inference.quality.fit` sees them alone, and the figures of estimates and looks are of the other half. The
+for validation cases: `cpfnet.inference.quality.estimate.fit` sees them alone, and the figures of estimates and looks are of the other half. The
 Model's own temperature and threshold are applied.
 """
 
@@ -20,15 +20,15 @@ from scipy.stats import spearmanr
 from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case, load
 from cpfnet.errors import CpfnetError
-from cpfnet.evaluation import metrics
-from cpfnet.inference import quality
-from cpfnet.inference.backends import torch_backend
+from cpfnet.evaluation.metrics import binary as metrics
+from cpfnet.inference.backends.select import torch_backend
+from cpfnet.inference.quality import estimate as quality
+from cpfnet.inference.quality.entropy import uncertainty
 from cpfnet.inference.tiling import predict_array
-from cpfnet.inference.uncertainty import uncertainty
 from cpfnet.labels import OUTSIDE, encode, membership
 from cpfnet.model import Model
 from cpfnet.planning import Plan
-from cpfnet.preprocessing.decision import calibrate, decide
+from cpfnet.preprocessing.postprocess import calibrate, decide
 
 SPLITS = 50
 SCORES = ("confidence", "promised Dice", "boundary certainty")

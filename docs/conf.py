@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from cpfnet import __version__, planning
-from cpfnet.data.declaration import Declaration
+from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.settings import choices
 
 project = "cpfnet"
@@ -42,7 +42,7 @@ def _commands() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from cpfnet.cli import app
+    from cpfnet.cli.app import app
 
     command = typer.main.get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="cpfnet", title="Commands")

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 import cpfnet as cpfnet_package
-from cpfnet.cli import main
+from cpfnet.cli.app import main
 from cpfnet.errors import CpfnetError
-from tests.data import make_images_dataset
-from tests.inference.test_run import tree
+from tests.inference.batch.test_run import tree
+from tests.synthetic import make_images_dataset
 
 SMALL = [
     "--set",
@@ -40,7 +40,7 @@ SHORT = [
 
 def cpfnet(*arguments, cwd=None, env=None):
     return subprocess.run(
-        [sys.executable, "-c", "from cpfnet.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", "from cpfnet.cli.app import main; main()", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -234,7 +234,7 @@ def test_check_speaks_json(work):
 
 
 def test_a_defect_of_ours_is_reported_without_a_traceback(tmp_path):
-    code = "import cpfnet.verbs, cpfnet.cli, sys\ncpfnet.verbs.check = lambda *a, **k: 1 / 0\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.main()"
+    code = "import cpfnet.api, cpfnet.cli.app, sys\ncpfnet.verbs.check = lambda *a, **k: 1 / 0\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.app.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
@@ -282,9 +282,9 @@ def test_a_notebook_can_do_what_the_commands_do(work, tmp_path):
 
 def test_a_defect_quotes_no_values(tmp_path):
     code = (
-        "import cpfnet.verbs, cpfnet.cli, sys\n"
+        "import cpfnet.api, cpfnet.cli.app, sys\n"
         "def check(*a, **k): raise ValueError(\"Unable to convert 'Muster^Erika' to 'DA' object\")\n"
-        "cpfnet.verbs.check = check\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.main()"
+        "cpfnet.api.check = check\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.app.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert "ValueError: Unable to convert … to … object" in done.stderr
@@ -348,7 +348,7 @@ def test_a_plan_in_python_takes_settings_by_name(work):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 @pytest.mark.parametrize("kib", [300_000, 600_000, 900_000, 1_200_000])
 def test_too_little_memory_is_called_so(work, kib, tmp_path):
-    program = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({kib * 1024},) * 2)\nfrom cpfnet.cli import main; main()"
+    program = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({kib * 1024},) * 2)\nfrom cpfnet.cli.app import main; main()"
     model, picture = work / "model", next((work / "data/images").iterdir())
     done = subprocess.run(
         [sys.executable, "-c", program, "predict", model, picture, "-o", tmp_path / "out", "--backend", "torch"],

@@ -12,10 +12,10 @@ from PIL import Image as Pillow
 
 import cpfnet
 from cpfnet.data.dataset import load
-from cpfnet.data.fingerprint import fingerprint
 from cpfnet.errors import DatasetError, InputRefused
 from cpfnet.image import GREY, RGB, Image
-from tests import data
+from cpfnet.planner.fingerprint import fingerprint
+from tests import synthetic
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
     """The same grey pictures: all stored in red, green and blue, and half of them in grey."""
     coloured, mixed = tmp_path / "a" / "set", tmp_path / "b" / "set"
     for root in (coloured, mixed):
-        data.make_images_dataset(root, cases=6, channels=1)
+        synthetic.make_images_dataset(root, cases=6, channels=1)
         for number, file in enumerate(sorted((root / "images").iterdir())):
             if root is coloured or number % 2:
                 Pillow.open(file).convert("RGB").save(file)
@@ -69,7 +69,7 @@ def test_it_is_converted_as_if_all_were_coloured(sets: tuple[Path, Path], tmp_pa
 
 
 def test_a_grey_picture_among_photographs_in_colour_is_another_kind_of_image(tmp_path: Path) -> None:
-    root = data.make_images_dataset(tmp_path / "set", cases=4)
+    root = synthetic.make_images_dataset(tmp_path / "set", cases=4)
     settings = ["network.name=unet", "network.options={widths: [4, 4, 4, 4, 8]}", "spatial.patch=[32, 32]"]
     settings += ["training.epochs=1", "training.samples=4", "training.batch=2"]
     model = cpfnet.train(root, tmp_path / "m", settings=settings, device="cpu", say=lambda text: None)
@@ -83,7 +83,7 @@ def test_a_grey_picture_among_photographs_in_colour_is_another_kind_of_image(tmp
 
 
 def test_a_grey_picture_among_channels_that_are_no_colours_is_an_error(tmp_path: Path) -> None:
-    data.make_images_dataset(tmp_path, cases=4, channels=1)
+    synthetic.make_images_dataset(tmp_path, cases=4, channels=1)
     (tmp_path / "dataset.yaml").write_text("channels: [first, second, third]\n")
     for file in sorted((tmp_path / "images").iterdir())[1:]:
         Pillow.open(file).convert("RGB").save(file)
@@ -108,7 +108,7 @@ def test_training_and_prediction_take_both(sets: tuple[Path, Path], tmp_path: Pa
 
 
 def test_a_grey_model_takes_grey_stored_in_three_channels_and_no_colours(tmp_path: Path) -> None:
-    data.make_images_dataset(tmp_path / "set", cases=4, channels=1)
+    synthetic.make_images_dataset(tmp_path / "set", cases=4, channels=1)
     settings = ["network.name=unet", "network.options={widths: [4, 4, 4, 4, 8]}", "spatial.patch=[32, 32]"]
     settings += ["training.epochs=1", "training.samples=4", "training.batch=2"]
     model = cpfnet.train(tmp_path / "set", tmp_path / "m", settings=settings, device="cpu", say=lambda text: None)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data import make_images_dataset, write_raster
+from tests.synthetic import make_images_dataset, write_raster
 
 EVIL = "x\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp\u2028\udc80[bold]y"
 """Would set a terminal's title, clear it, colour it, turn the writing direction, and be markup."""
@@ -75,7 +75,7 @@ def test_a_command_names_evil_files_in_plain_text(tmp_path: Path) -> None:
     evil = "c\x1b]0;owned\x07\x1b[2J\u202ed"
     write_raster(tmp_path / "data/images" / f"{evil}.png", np.zeros((32, 32), np.uint8))
     (tmp_path / "data/images" / f"{evil}2.png").write_bytes(b"no picture")
-    main = "from cpfnet.cli import main; main()"
+    main = "from cpfnet.cli.app import main; main()"
     printed = on_terminal("-c", main, "check", str(tmp_path / "data"))
     assert not RAW.search(printed)
     assert r"c\x1b]0;owned\x07\x1b[2J\u202ed" in printed
@@ -88,7 +88,7 @@ def test_a_command_names_evil_files_in_plain_text(tmp_path: Path) -> None:
 
 
 def test_what_programs_take_is_not_changed(tmp_path: Path) -> None:
-    program = f"from cpfnet.console import put; put({str(tmp_path / 'a b')!r} + '\\x1b')"
+    program = f"from cpfnet.cli.console import put; put({str(tmp_path / 'a b')!r} + '\\x1b')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout.decode() == str(tmp_path / "a b") + "\x1b\n"
 
@@ -117,7 +117,7 @@ ENCODINGS = {
 
 RUN = """
 import json, sys
-from cpfnet.cli import main
+from cpfnet.cli.app import main
 for command in json.loads(sys.argv[1]):
     sys.argv[1:] = command
     try:

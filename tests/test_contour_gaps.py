@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 import cpfnet
 from cpfnet import formats
 from cpfnet.contour_gaps import Gap, gaps, interpolated
-from cpfnet.data.check import check
+from cpfnet.data.checks.check import check
 from cpfnet.image import Image
 from cpfnet.planning import LabelClass, Labels
-from tests.data import affine, blobs, make_volumes_dataset, write_nifti, write_series
-from tests.formats.dicom_labels import write_rtstruct, write_seg
-from tests.formats.test_dicom_seg import AXIAL, of
+from tests.formats.dicom.seg.test_read_seg import AXIAL, of
+from tests.formats.dicom.written_labels import write_rtstruct, write_seg
+from tests.synthetic import affine, blobs, make_volumes_dataset, write_nifti, write_series
 
 FILL = Labels(classes=(LabelClass(name="tumour", values=(1,)),), interpolate_contours=True)
 CENTRE = 16.3, 17.4

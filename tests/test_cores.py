@@ -10,11 +10,11 @@ import pytest
 
 from cpfnet.cores import cores, counted
 from cpfnet.data.dataset import load
-from cpfnet.inference.choice import processor
-from cpfnet.training import cache
-from cpfnet.training.augment import Augmenter
-from cpfnet.training.loading import Patches, batches
-from tests.data import make_images_dataset
+from cpfnet.inference.backends.autotune import processor
+from cpfnet.training.samples import cache
+from cpfnet.training.samples.augment import Augmenter
+from cpfnet.training.samples.patches import Patches, batches
+from tests.synthetic import make_images_dataset
 from tests.training.conftest import images_plan
 
 

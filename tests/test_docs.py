@@ -10,8 +10,8 @@ import pytest
 import typer
 from ruamel.yaml import YAML
 
-from cpfnet.cli import app
-from cpfnet.data.declaration import Declaration
+from cpfnet.cli.app import app
+from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.errors import PlanError
 from cpfnet.planning import Plan
 from cpfnet.settings import validate

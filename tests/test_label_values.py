@@ -14,15 +14,15 @@ from PIL import Image as Pillow
 
 import cpfnet
 from cpfnet import formats
-from cpfnet.data.check import check
+from cpfnet.data.checks.check import check
 from cpfnet.data.dataset import load
-from cpfnet.data.fingerprint import fingerprint
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image
 from cpfnet.label_values import black_and_white, inside, main_values, settled
 from cpfnet.labels import encode, integers, pack
+from cpfnet.planner.fingerprint import fingerprint
 from cpfnet.planning import LabelClass, Labels
-from tests.data import blobs, make_images_dataset, make_volumes_dataset, write_raster
+from tests.synthetic import blobs, make_images_dataset, make_volumes_dataset, write_raster
 
 VESSEL = Labels(classes=(LabelClass(name="vessel", values=(255,)),))
 
@@ -312,7 +312,7 @@ def test_classes_have_no_main_colours(count: int, seed: int) -> None:
     counts = rng.integers(1, 10**4, count)
     counts[0] = 10**5
     numbers = np.sort(rng.choice(256, count, replace=False))
-    from cpfnet.data.examine import blurred
+    from cpfnet.data.checks.file_summary import blurred
 
     packed = np.repeat(numbers, counts)[None]
     assert blurred(packed, numbers, counts) == ()

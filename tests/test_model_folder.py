@@ -20,11 +20,11 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from cpfnet.deployment.metadata import describe
 from cpfnet.errors import CpfnetError, NetworkError, OutputError, WeightsError
 from cpfnet.image import Image
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model, Quality, untrained
+from cpfnet.monai_bundle.metadata import describe
 from cpfnet.planning import NetworkPlan, content_hash
 from tests.inference.oracle import make_model
 

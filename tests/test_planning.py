@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from cpfnet.data.declaration import Declaration
+from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.errors import OutputError, PlanError
 from cpfnet.planning import Labels, LossPlan, NetworkPlan, Plan
 from cpfnet.settings import _models, check_keys, choices

@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from cpfnet.cli import main
-from tests.data import PRIVATE, write_photograph
-from tests.datasets.studies import scan, write_rtstruct, write_seg
+from cpfnet.cli.app import main
+from tests.data.dicom_studies import scan, write_rtstruct, write_seg
+from tests.synthetic import PRIVATE, write_photograph
 
 INVALID = "19.3.1947"
 """A birth date against the rules: decoders like to quote what they refuse."""

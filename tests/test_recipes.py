@@ -12,9 +12,9 @@ import pytest
 from PIL import Image as Pillow
 
 import cpfnet
-from cpfnet.data.check import check
+from cpfnet.data.checks.check import check
 from cpfnet.data.dataset import load
-from tests import data
+from tests import synthetic
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SIZE = (48, 44)
@@ -25,7 +25,7 @@ def fundus(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(number)
     y, x = np.indices(SIZE)
     field = np.hypot(y - 23.5, x - 21.5) < 21
-    grey, vessels = data.blobs(rng, SIZE)
+    grey, vessels = synthetic.blobs(rng, SIZE)
     vessels = vessels.astype(bool) & field
     photograph = np.stack([200 * grey, 120 * grey, 60 * grey], axis=-1) * field[..., None]
     return photograph.astype(np.uint8), vessels * np.uint8(255), field * np.uint8(255)
@@ -36,9 +36,9 @@ def drive(root: Path, *parts: str) -> None:
         for number in range(first, first + 20) if part in parts else ():
             name = f"{number:02d}"
             photograph, vessels, field = fundus(number)
-            data.write_raster(root / part / f"images/{name}_{part}.tif", photograph)
-            data.write_raster(root / part / f"1st_manual/{name}_manual1.gif", vessels)
-            data.write_raster(root / part / f"mask/{name}_{part}_mask.gif", field)
+            synthetic.write_raster(root / part / f"images/{name}_{part}.tif", photograph)
+            synthetic.write_raster(root / part / f"1st_manual/{name}_manual1.gif", vessels)
+            synthetic.write_raster(root / part / f"mask/{name}_{part}_mask.gif", field)
             if part == "test":
                 second = Pillow.fromarray((np.roll(vessels, 1, axis=1) > 0).astype(np.uint8), "P")
                 second.putpalette([4, 2, 4, 252, 254, 252])  # as DRIVE's own: nearly black and nearly white
@@ -49,19 +49,19 @@ def drive(root: Path, *parts: str) -> None:
 def stare(root: Path) -> None:
     for number in (1, 2, 44, 139):
         photograph, vessels, _ = fundus(number)
-        data.write_raster(root / f"stare-images/im{number:04d}.png", photograph)
+        synthetic.write_raster(root / f"stare-images/im{number:04d}.png", photograph)
         for reader, shift in (("ah", 0), ("vk", 1)):
             label = np.repeat(
                 np.roll(vessels, shift, axis=0)[..., None], 3, axis=-1
             )  # from a PPM: grey, in three channels
-            data.write_raster(root / f"labels-{reader}/im{number:04d}.{reader}.png", label)
+            synthetic.write_raster(root / f"labels-{reader}/im{number:04d}.{reader}.png", label)
 
 
 def chestxray(root: Path) -> None:
     for number in range(4):
-        grey, lungs = data.blobs(np.random.default_rng(number), SIZE)
-        data.write_raster(root / f"images/CHNCXR_{number:04d}_0.jpg", np.uint8(255 * grey))
-        data.write_raster(root / f"masks/CHNCXR_{number:04d}_0.jpg", lungs * np.uint8(255))
+        grey, lungs = synthetic.blobs(np.random.default_rng(number), SIZE)
+        synthetic.write_raster(root / f"images/CHNCXR_{number:04d}_0.jpg", np.uint8(255 * grey))
+        synthetic.write_raster(root / f"masks/CHNCXR_{number:04d}_0.jpg", lungs * np.uint8(255))
 
 
 def used(name: str, root: Path, make: Callable[..., None], *options: str) -> Path:
@@ -107,7 +107,7 @@ def test_drive_whole_has_both_readers_of_the_test_photographs_alone(tmp_path):
 def test_drive_tested_beside_the_second_reader(tmp_path):
     root = used("drive-test", tmp_path / "DRIVE", drive, "training", "test")
     for number in range(1, 21):
-        data.write_raster(tmp_path / f"masks/{number:02d}.png", np.roll(fundus(number)[1], 2, axis=1))
+        synthetic.write_raster(tmp_path / f"masks/{number:02d}.png", np.roll(fundus(number)[1], 2, axis=1))
     scores = cpfnet.evaluate(root, tmp_path / "masks")
     assert scores.protocol["chosen"] == "the test split"
     assert scores.protocol["cases"] == "20, of 20 patients"

@@ -15,8 +15,8 @@ from PIL import Image as Pillow
 
 import cpfnet
 from cpfnet.model import Model
-from tests.data import blobs, make_images_dataset, write_nifti, write_raster
-from tests.inference.test_export import trained
+from tests.inference.torch_backend.test_onnx_graph import trained
+from tests.synthetic import blobs, make_images_dataset, write_nifti, write_raster
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.inference.test_quantise import bright_spots, spotting  # noqa: F401 (a fixture)
+from tests.inference.torch_backend.test_quantise_int8 import bright_spots, spotting  # noqa: F401 (a fixture)
 
 TRACED = "connect,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("strace") is Non
 
 COMMANDS = """
 import json, sys
-from cpfnet.cli import main
+from cpfnet.cli.app import main
 from cpfnet.network import zoo
 from tests.inference.test_export import Tiny
 
@@ -40,7 +40,7 @@ for command in json.loads(sys.argv[1]):
 
 BUNDLE = """
 from monai.bundle import run
-import tests.inference.test_export as networks
+import tests.inference.torch_backend.test_onnx_graph as networks
 
 networks.zoo.register("tiny", networks.Tiny)
 run(config_file="bundle/configs/inference.json", bundle_root="bundle", dataset_dir="data/images/1.png")

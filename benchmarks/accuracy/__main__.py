@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.accuracy.kept import pack, unpack
 from benchmarks.accuracy.protocol import PROTOCOLS
 from benchmarks.accuracy.variants import ABLATION, NETWORKS, PLAIN, Variant
-from cpfnet.cli import fail
+from cpfnet.cli.app import fail
 from cpfnet.errors import CpfnetError
 
 OUT = Path("runs/accuracy")

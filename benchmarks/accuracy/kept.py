@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.accuracy.protocol import PROTOCOLS
 from benchmarks.accuracy.runs import Row, judged_scores, row_name, rows, scores_name, write_json
 from cpfnet.errors import FormatError, OutputError
-from cpfnet.evaluation.metrics import METRICS
+from cpfnet.evaluation.metrics.binary import METRICS
 from cpfnet.evaluation.scores import BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION, Scores, mean_rows
 from cpfnet.files import replacing
 

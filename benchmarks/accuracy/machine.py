@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cpfnet.inference.choice import processor
+from cpfnet.inference.backends.autotune import processor
 
 
 def hardware(device: str) -> str:

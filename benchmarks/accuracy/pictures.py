@@ -17,7 +17,7 @@ from benchmarks.accuracy.runs import Row
 from cpfnet import formats, labels
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError
-from cpfnet.evaluation.cases import Item, load_masks
+from cpfnet.evaluation.case_masks import Item, load_masks
 from cpfnet.evaluation.scores import MEAN, PREDICTION, Scores
 from cpfnet.files import replacing
 from cpfnet.planning import Labels

@@ -14,7 +14,7 @@ from benchmarks.accuracy.protocol import PROTOCOLS, Protocol
 from benchmarks.accuracy.runs import Row, scores_name
 from benchmarks.accuracy.variants import ABLATION, NETWORKS
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
-from cpfnet.evaluation.metrics import METRICS
+from cpfnet.evaluation.metrics.binary import METRICS
 from cpfnet.evaluation.scores import BACKGROUND, MEAN, MEAN_WITH_BACKGROUND
 from cpfnet.files import replacing
 

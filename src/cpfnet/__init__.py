@@ -16,15 +16,15 @@ switch_off()  # before anything imports a runtime
 __version__ = "0.1.0"
 
 _HOME = {
-    "check": "verbs",
-    "plan": "verbs",
-    "train": "verbs",
-    "predict": "verbs",
-    "predict_files": "verbs",
-    "evaluate": "verbs",
-    "compare": "verbs",
-    "convert": "verbs",
-    "export": "verbs",
+    "check": "api",
+    "plan": "api",
+    "train": "api",
+    "predict": "api",
+    "predict_files": "api",
+    "evaluate": "api",
+    "compare": "api",
+    "convert": "api",
+    "export": "api",
     "doctor": "installation",
     "read": "formats",
     "write": "formats",
@@ -40,6 +40,15 @@ _HOME = {
 __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
+    from cpfnet.api import check as check
+    from cpfnet.api import compare as compare
+    from cpfnet.api import convert as convert
+    from cpfnet.api import evaluate as evaluate
+    from cpfnet.api import export as export
+    from cpfnet.api import plan as plan
+    from cpfnet.api import predict as predict
+    from cpfnet.api import predict_files as predict_files
+    from cpfnet.api import train as train
     from cpfnet.errors import CpfnetError as CpfnetError
     from cpfnet.formats import read as read
     from cpfnet.formats import write as write
@@ -50,15 +59,6 @@ if TYPE_CHECKING:
     from cpfnet.network.cpfnet import CPFNet as CPFNet
     from cpfnet.network.guide import GuideCPFNet as GuideCPFNet
     from cpfnet.planning import Plan as Plan
-    from cpfnet.verbs import check as check
-    from cpfnet.verbs import compare as compare
-    from cpfnet.verbs import convert as convert
-    from cpfnet.verbs import evaluate as evaluate
-    from cpfnet.verbs import export as export
-    from cpfnet.verbs import plan as plan
-    from cpfnet.verbs import predict as predict
-    from cpfnet.verbs import predict_files as predict_files
-    from cpfnet.verbs import train as train
 
 
 def __getattr__(name: str) -> Any:

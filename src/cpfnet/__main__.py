@@ -1,6 +1,6 @@
 """`python -m cpfnet` is `cpfnet`."""
 
-from cpfnet.cli import main
+from cpfnet.cli.app import main
 
 if __name__ == "__main__":
     main()

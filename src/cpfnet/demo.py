@@ -132,7 +132,7 @@ def demo(
     Raises:
         CpfnetError: nilearn is not installed, the template is not what it was, or ``out`` is in the way.
     """
-    from cpfnet import verbs
+    from cpfnet import api
     from cpfnet.data.dataset import load
 
     began = time.monotonic()
@@ -143,16 +143,16 @@ def demo(
     cases = load(dataset).cases
     held_out = [case for case in cases if case.split == "test"]
     with _step(f"1/5 check    {dataset}: {len(cases)} slabs, {len(held_out)} of them for the test", say):
-        findings = verbs.check(dataset, progress=progress)
+        findings = api.check(dataset, progress=progress)
         for finding in findings:
             say(f"{finding.severity}: {finding.where}: {finding.what}")
         if any(finding.severity == "error" for finding in findings):
             mend = 'install the package again: pip install --force-reinstall "nilearn>=0.11"'
             raise CpfnetError("the template that nilearn ships is damaged", where=dataset, mend=mend)
     with _step(f"2/5 plan     {out / 'plan.yaml'}", say):
-        plan = verbs.plan(dataset, out=out / "plan.yaml", settings=SETTINGS, progress=progress)
+        plan = api.plan(dataset, out=out / "plan.yaml", settings=SETTINGS, progress=progress)
     with _step(f"3/5 train    {out / 'model'}: nearly all of the time; the first epoch shows how long", say):
-        model = verbs.train(
+        model = api.train(
             dataset,
             out / "model",
             plan=plan,
@@ -162,14 +162,14 @@ def demo(
         )
     with _step(f"4/5 predict  {out / 'predictions'}", say):
         inputs = [path for case in held_out for path in case.images]
-        outcomes = verbs.predict_files(
+        outcomes = api.predict_files(
             model, inputs, out / "predictions", overlays=True, device=device, progress=progress, say=say
         )
         for outcome in outcomes:
             if outcome.status != "done":
                 raise CpfnetError(f"not segmented: {outcome.message}", where=outcome.path)
     with _step(f"5/5 evaluate {out / 'evaluation'}", say):
-        scores = verbs.evaluate(
+        scores = api.evaluate(
             dataset, out / "predictions", out=out / "evaluation", split="test", progress=progress, say=say
         )
     say(_summary(scores, out, time.monotonic() - began))

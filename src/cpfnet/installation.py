@@ -253,7 +253,7 @@ def _backends(name: str) -> Check:
 def _weights(name: str) -> Check:
     if _version("torch") is None:
         return Check(name, "ok", "not used without torch: training begins from them")
-    from cpfnet.network.store import verify
+    from cpfnet.network.pretrained.store import verify
 
     found = verify()
     good = [f"{item.path} ({item.place})" for item in found if item.problem is None]
@@ -266,7 +266,7 @@ def _weights(name: str) -> Check:
 
 
 def _cache(name: str) -> Check:
-    from cpfnet.network.store import cache_folder
+    from cpfnet.network.pretrained.store import cache_folder
 
     folder = cache_folder().parent
     place = next(path for path in (folder, *folder.parents) if path.exists())

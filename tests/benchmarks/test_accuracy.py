@@ -26,7 +26,7 @@ from benchmarks.accuracy.table import fill, seed_means, tables
 from benchmarks.accuracy.variants import PLAIN, Variant
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError, FormatError, OutputError, TrainingError
-from tests.data import make_images_dataset, shared, write_raster
+from tests.synthetic import make_images_dataset, shared, write_raster
 
 DRIVE = [str(n) for n in range(21, 41)]
 

@@ -19,8 +19,8 @@ from pydicom.tag import Tag
 from pydicom.uid import RLELossless
 
 from tests.corpus.mutant import ANY, OTHER, REFUSED, SAME, Mutant, harmed
-from tests.data import phantom, write_multiframe, write_photograph, write_series
-from tests.formats.dicom_labels import write_rtstruct, write_seg
+from tests.formats.dicom.written_labels import write_rtstruct, write_seg
+from tests.synthetic import phantom, write_multiframe, write_photograph, write_series
 
 FAMILIES = ("DICOM", "DICOM, ZIP", "SEG", "RTSTRUCT")
 _REFUSED = frozenset({REFUSED})

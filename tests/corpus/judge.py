@@ -15,7 +15,7 @@ from cpfnet.data import dataset
 from cpfnet.errors import CpfnetError
 from cpfnet.image import Image
 from cpfnet.planning import Plan
-from tests.data import PRIVATE
+from tests.synthetic import PRIVATE
 
 
 class Defect(Exception):
@@ -95,7 +95,7 @@ def model(target: Path) -> str:
 
 def weights(target: Path) -> str:
     """A weight file by itself."""
-    from cpfnet.network.weights import read_state_dict
+    from cpfnet.network.pretrained.load import read_state_dict
 
     state = read_state_dict(target)
     return fingerprint(*((key, tuple(value.shape), value.dtype) for key, value in sorted(state.items())))
@@ -104,11 +104,11 @@ def weights(target: Path) -> str:
 _DICOM = (
     "cpfnet.formats.raster",
     "cpfnet.formats.nifti",
-    "cpfnet.formats.dicom.labels",
+    "cpfnet.formats.dicom.read_label",
     "skimage.draw",
     "skimage.measure",
 )
-_TORCH = ("cpfnet.model", "cpfnet.network.zoo", "cpfnet.network.weights", "safetensors.torch")
+_TORCH = ("cpfnet.model", "cpfnet.network.zoo", "cpfnet.network.pretrained.load", "safetensors.torch")
 LIBRARIES = {"image": _DICOM, "label": _DICOM, "dataset": _DICOM, "model": _TORCH, "weights": _TORCH}
 """What each use loads."""
 

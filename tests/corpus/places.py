@@ -14,7 +14,7 @@ from tests.corpus import settings
 from tests.corpus.images import _sound
 from tests.corpus.mutant import ANY, OTHER, REFUSED, SAME, Mutant
 from tests.corpus.volumes import header
-from tests.data import write_series
+from tests.synthetic import write_series
 
 FAMILIES = ("places and names",)
 _REFUSED = frozenset({REFUSED})

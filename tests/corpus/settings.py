@@ -11,7 +11,7 @@ from cpfnet.planning import Plan
 from cpfnet.settings import write_yaml
 from tests.corpus.mutant import ANY, OTHER, REFUSED, Mutant, put
 from tests.corpus.mutant import harmed as harmed_bytes
-from tests.data import make_images_dataset
+from tests.synthetic import make_images_dataset
 
 FAMILIES = ("dataset.yaml", "plan.yaml", "CSV", "JSON")
 _REFUSED = frozenset({REFUSED})

@@ -13,7 +13,7 @@ import nibabel
 import numpy as np
 
 from tests.corpus.mutant import OTHER, REFUSED, SAME, Mutant, file, harmed
-from tests.data import affine, phantom
+from tests.synthetic import affine, phantom
 
 FAMILIES = ("NIfTI", "NIfTI, gzip")
 _REFUSED = frozenset({REFUSED})

@@ -9,12 +9,12 @@ import pytest
 
 from cpfnet import formats
 from cpfnet.errors import CpfnetError
-from cpfnet.evaluation.cases import Item, load_masks
-from cpfnet.evaluation.pictures import overlay_of
-from cpfnet.evaluation.run import evaluate
+from cpfnet.evaluation.case_masks import Item, load_masks
+from cpfnet.evaluation.case_picture import overlay_of
+from cpfnet.evaluation.evaluate import evaluate
 from cpfnet.image import Segmentation
 from cpfnet.planning import Labels
-from tests.datasets.studies import scan, write_rtstruct, write_seg
+from tests.data.dicom_studies import scan, write_rtstruct, write_seg
 
 LABELS = Labels(classes=[{"name": "GTV-1", "values": [3]}, {"name": "lung", "values": [7]}])
 BOXES = {"GTV-1": np.s_[2:5, 6:14, 5:12], "lung": np.s_[0:3, 15:20, 2:9]}

@@ -12,7 +12,7 @@ import pytest
 
 from cpfnet import formats
 from cpfnet.errors import FormatError
-from tests.data import phantom, write_nifti, write_raster
+from tests.synthetic import phantom, write_nifti, write_raster
 
 
 def test_compressed_volumes_are_checked_to_their_checksum(tmp_path):

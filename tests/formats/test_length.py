@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from cpfnet import formats
 from cpfnet.errors import FormatError
-from tests.data import write_nifti, write_photograph
+from tests.synthetic import write_nifti, write_photograph
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 32), dtype=np.uint8)
 VOLUME = np.random.default_rng(0).integers(0, 2000, (5, 12, 14)).astype(np.int16)

@@ -10,10 +10,10 @@ from PIL import Image as Pillow
 
 import cpfnet
 from cpfnet import formats
-from cpfnet.data.check import check
+from cpfnet.data.checks.check import check
 from cpfnet.errors import CpfnetError
 from cpfnet.formats.lossy import LossyLabelError
-from tests.data import blobs, make_images_dataset, shared
+from tests.synthetic import blobs, make_images_dataset, shared
 
 
 def numbers(classes: int, size: tuple[int, int] = (96, 112)) -> np.ndarray:

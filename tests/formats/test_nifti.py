@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import Image, Segmentation, geometry_difference
-from tests.data import affine, orientations, phantom, shared, write_nifti, write_raster
 from tests.formats.conftest import image_or_error
+from tests.synthetic import affine, orientations, phantom, shared, write_nifti, write_raster
 
 SIZES = st.tuples(*[st.integers(1, 6)] * 3)
 ANGLES = st.tuples(*[st.floats(-180, 180)] * 3)

@@ -16,7 +16,7 @@ from PIL import ImageOps
 
 from cpfnet import formats
 from cpfnet.image import Segmentation
-from tests.data import write_raster
+from tests.synthetic import write_raster
 
 TAGS = st.integers(1, 8)
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 9))

@@ -18,8 +18,8 @@ from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import Image, Segmentation, Source
 from cpfnet.labels import pack
-from tests.data import shared, write_raster
 from tests.formats.conftest import image_or_error
+from tests.synthetic import shared, write_raster
 
 SIZES = st.tuples(st.integers(1, 17), st.integers(1, 17))
 COLOURS = st.sampled_from([0, 1, 128, 255, 0x1000000 + 0xFF0000, 0x1000000 + 0x00FF00, 0x1000000 + 0x123456, 0x1FFFF00])

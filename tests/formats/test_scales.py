@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from cpfnet import formats
 from cpfnet.errors import FormatError
 from cpfnet.image import Image, Segmentation, geometry_difference
-from tests.data import affine, write_series
-from tests.formats.dicom_labels import write_rtstruct, write_seg
-from tests.formats.test_dicom_seg import lps, of
+from tests.formats.dicom.seg.test_read_seg import lps, of
+from tests.formats.dicom.written_labels import write_rtstruct, write_seg
+from tests.synthetic import affine, write_series
 
 SHAPE = (4, 9, 11)
 SCALES = st.floats(-9, 6).map(lambda exponent: 10.0**exponent)

@@ -17,11 +17,11 @@ from PIL import Image as Pillow
 import cpfnet
 from cpfnet import preprocessing
 from cpfnet.image import Image
-from cpfnet.inference import convert
+from cpfnet.inference.torch_backend import onnx_graph
 from cpfnet.model import Model
 from cpfnet.planning import Labels, Local, MinMax, Percentiles, Plan, Scale, Window, ZScore
-from tests.data import blobs, write_nifti
 from tests.inference.oracle import make_model
+from tests.synthetic import blobs, write_nifti
 from tests.test_docs import ROOT, blocks
 
 WITH_CPFNET, PLAIN = blocks(ROOT / "docs/how-to/export.md", "python")
@@ -59,9 +59,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Model, Path]
         key = (found.plan.in_channels, found.plan.labels.outputs, found.plan.spatial.dims)
         if key not in graphs:
             graphs[key] = folder / f"{len(graphs)}.onnx"
-            convert.write_onnx(found, graphs[key])
+            onnx_graph.write_onnx(found, graphs[key])
         graph = onnx.load(graphs[key])
-        onnx.helper.set_model_props(graph, convert.described(found))
+        onnx.helper.set_model_props(graph, onnx_graph.described(found))
         onnx.save(graph, path)
         return path
 
@@ -145,7 +145,7 @@ def test_with_cpfnet_a_volume_of_regions_is_segmented(tmp_path: Path, monkeypatc
     )
     found.state = {"sharpness": torch.tensor([9.0])}
     found.save(tmp_path / "model")
-    convert.prepared(found)
+    onnx_graph.prepared(found)
     array = 200 * blobs(np.random.default_rng(0), (40, 44, 48), 2)[0]
     scan = write_nifti(tmp_path / "scan.nii.gz", array, spacing=(0.8, 0.9, 1.5))
     monkeypatch.chdir(tmp_path)

@@ -6,9 +6,9 @@ import pytest
 import SimpleITK
 
 from cpfnet import formats, labels, preprocessing
+from cpfnet.inference.batch.run import predict_files
 from cpfnet.inference.predictor import Predictor
-from cpfnet.inference.run import predict_files
-from tests import data
+from tests import synthetic
 from tests.inference.oracle import bright, make_model, oracle
 
 VALUES = (7, 100, 255)
@@ -46,13 +46,13 @@ def assert_lines_up(written, image_file, expected):
 
 @pytest.mark.parametrize(("way", "geometry"), [("axial slices", "anisotropic"), *((way, "oblique") for way in WAYS)])
 def test_phantom_comes_back_voxel_exact_in_all_48_orientations(tmp_path, way, geometry):
-    _, mask = data.phantom((10, 12, 15))
+    _, mask = synthetic.phantom((10, 12, 15))
     model = make_model(values=VALUES, **WAYS[way])
     predictor = Predictor([model], backend=oracle)
-    for number, (axes, signs) in enumerate(data.orientations()):
-        affine = data.affine(axes=axes, signs=signs, **GEOMETRIES[geometry])
-        image_file = data.write_nifti(tmp_path / f"{number}.nii", bright(mask, 3), affine)
-        label_file = data.write_nifti(tmp_path / f"{number}_label.nii", file_values(mask), affine)
+    for number, (axes, signs) in enumerate(synthetic.orientations()):
+        affine = synthetic.affine(axes=axes, signs=signs, **GEOMETRIES[geometry])
+        image_file = synthetic.write_nifti(tmp_path / f"{number}.nii", bright(mask, 3), affine)
+        label_file = synthetic.write_nifti(tmp_path / f"{number}_label.nii", file_values(mask), affine)
 
         # What training does: the label on the network's grid fits the image there.
         array, trace = preprocessing.apply(formats.read(image_file), model.plan)
@@ -66,10 +66,10 @@ def test_phantom_comes_back_voxel_exact_in_all_48_orientations(tmp_path, way, ge
 
 def test_files_in_all_48_orientations_through_torch(tmp_path):
     """The whole command's way, with a network in torch and compressed files."""
-    _, mask = data.phantom((10, 12, 15))
-    for number, (axes, signs) in enumerate(data.orientations()):
-        affine = data.affine(axes=axes, signs=signs, **GEOMETRIES["oblique"])
-        data.write_nifti(tmp_path / "in" / f"case_{number}.nii.gz", bright(mask, 3), affine)
+    _, mask = synthetic.phantom((10, 12, 15))
+    for number, (axes, signs) in enumerate(synthetic.orientations()):
+        affine = synthetic.affine(axes=axes, signs=signs, **GEOMETRIES["oblique"])
+        synthetic.write_nifti(tmp_path / "in" / f"case_{number}.nii.gz", bright(mask, 3), affine)
     model = make_model(values=VALUES, slices="axial", mode="3d")
     outcomes = predict_files([model], [tmp_path / "in"], tmp_path / "out", device="cpu", say=pytest.fail)
     assert [outcome.path.name for outcome in outcomes] == [f"case_{number}.nii.gz" for number in range(48)]
@@ -85,8 +85,8 @@ def test_resampled_predictions_lie_on_the_sources_grid_in_their_place(tmp_path, 
     ijk = np.indices((20, 40, 44)).transpose(1, 2, 3, 0)
     mm = np.array([2.0, 1.0, 0.8])
     ball = (((ijk - (8, 24, 17)) * mm) ** 2).sum(-1) < 11**2
-    affine = data.affine((0.8, 1.0, 2.0), degrees=(10, 5, -8), axes=(1, 0, 2), signs=(1, -1, -1))
-    image_file = data.write_nifti(tmp_path / "image.nii.gz", bright(ball, 1), affine)
+    affine = synthetic.affine((0.8, 1.0, 2.0), degrees=(10, 5, -8), axes=(1, 0, 2), signs=(1, -1, -1))
+    image_file = synthetic.write_nifti(tmp_path / "image.nii.gz", bright(ball, 1), affine)
     model = make_model(values=(1,), spacing=spacing, **WAYS[way])
     written = formats.write(
         Predictor([model], backend=oracle).predict(formats.read(image_file)), tmp_path / "out.nii.gz"

@@ -10,7 +10,7 @@ from cpfnet.errors import CpfnetError, FormatError, InputRefused
 from cpfnet.image import Image, Source
 from cpfnet.inference.predictor import Predictor
 from cpfnet.planning import Labels, MinMax, Percentiles, Scale, Window, ZScore
-from tests import data
+from tests import synthetic
 from tests.inference.oracle import bright, make_model, oracle
 
 RNG = np.random.default_rng(0)
@@ -105,7 +105,7 @@ class TestRefusals:
         fitted = CT | {"spacing_low": (0.6, 0.6, 0.6), "spacing_high": (1.1, 1.1, 1.1)}
         model = self.model(fitted=fitted, slices="axial")
         for step, refused in ((1.1 * 1.5, False), (0.4, False), (1.652, True), (0.3995, True)):
-            turned = data.affine((step, 1.0, step), degrees=(degrees, 0, degrees)).astype(np.float32).astype(float)
+            turned = synthetic.affine((step, 1.0, step), degrees=(degrees, 0, degrees)).astype(np.float32).astype(float)
             image = Image(self.ct[None], (np.diag((-1, -1, 1, 1)) @ turned)[:, [2, 1, 0, 3]])
             if refused:
                 with pytest.raises(InputRefused, match="spacing"):
@@ -150,7 +150,7 @@ class TestRefusals:
 
 
 class TestEnsembles:
-    _, mask = data.phantom((8, 34, 36))
+    _, mask = synthetic.phantom((8, 34, 36))
 
     def with_probability(self, value, **more):
         """A model that says ``value`` everywhere for its one class, and its backend."""
@@ -319,7 +319,7 @@ class TestMinComponentSize:
         mask = np.zeros((6, 40, 40), np.uint8)
         mask[2:4, 10:13, 10:15] = 1
         for degrees, step in itertools.product((0, 7, 12), (0.7, 1 / 3, 1.1)):
-            turned = data.affine((step, step, 3 * step), degrees=(degrees, 0, 2 * degrees)).astype(np.float32)
+            turned = synthetic.affine((step, step, 3 * step), degrees=(degrees, 0, 2 * degrees)).astype(np.float32)
             lps = (np.diag((-1, -1, 1, 1)) @ turned.astype(float))[:, [2, 1, 0, 3]]
             image = Image(bright(mask, 1)[None], lps)
             for least, kept in ((30 * 3 * step**3, 1), (30.5 * 3 * step**3, 0)):
@@ -396,7 +396,7 @@ def test_tiles_that_a_network_cannot_have_are_refused(model, tile, words):
 
 def test_one_size_is_for_all_axes_and_a_small_tile_is_said():
     said = []
-    _, mask = data.phantom((40, 60, 50))
+    _, mask = synthetic.phantom((40, 60, 50))
     for model in (make_model(mode="3d"), make_model(slices="axial")):
         found = Predictor([model], backend=oracle, tile=48, say=said.append).predict(
             Image(bright(mask, 3)[None], np.eye(4)), force=True
@@ -408,7 +408,7 @@ def test_one_size_is_for_all_axes_and_a_small_tile_is_said():
 
 
 def test_values_of_the_data_set_come_out():
-    _, mask = data.phantom((60, 50))
+    _, mask = synthetic.phantom((60, 50))
     model = make_model(source="images", values=(255, "#ff0000", 40))
     result = predict(model, Image(bright(mask, 3)[None]))
     expected = np.array([0, 255, 0x1FF0000, 40])[mask]

@@ -10,7 +10,7 @@ from cpfnet.errors import NetworkError
 from cpfnet.inference import tiling
 from cpfnet.inference.tiling import predict_array
 from cpfnet.planning import LabelClass, Labels
-from cpfnet.training.loading import corner, cut
+from cpfnet.training.samples.patches import corner, cut
 from tests.inference.oracle import make_model, oracle
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.guide import GuideCPFNet
 from cpfnet.network.hr import CPFNetHR
-from cpfnet.network.weights import import_official
+from cpfnet.network.pretrained.load import import_official
 from tests.network.official import REFERENCE
 
 

@@ -15,7 +15,7 @@ from cpfnet.image import Image
 from cpfnet.labels import IGNORED
 from cpfnet.planning import LabelClass, Labels
 from cpfnet.preprocessing import spatial
-from tests import data
+from tests import synthetic
 from tests.preprocessing.plans import make_plan
 
 SLICES = ("axial", "coronal", "sagittal", "stored")
@@ -35,11 +35,11 @@ def one_hot(codes: np.ndarray, planes: int) -> np.ndarray:
 @st.composite
 def affines(draw: st.DrawFn) -> np.ndarray:
     """Array order → LPS: any permutation and flips, turned by up to 30°, any spacing and origin."""
-    axes, signs = draw(st.sampled_from(list(data.orientations())))
+    axes, signs = draw(st.sampled_from(list(synthetic.orientations())))
     numbers = st.floats(0.3, 4)
     angles = st.floats(-30, 30)
     return lps(
-        data.affine(
+        synthetic.affine(
             draw(st.tuples(numbers, numbers, numbers)),
             origin=draw(st.tuples(*[st.floats(-200, 200)] * 3)),
             degrees=draw(st.tuples(angles, angles, angles)),
@@ -56,12 +56,12 @@ shapes = st.tuples(*[st.integers(1, 12)] * 3)
 @pytest.mark.parametrize("degrees", [(0, 0, 0), (13, -8, 21)], ids=["straight", "oblique"])
 def test_one_patient_stored_in_48_orientations_is_one_tensor(slices, degrees):
     """Whatever way a scan is stored, the network sees the same: not merely consistent, but right."""
-    patient, _ = data.phantom((9, 11, 13))  # as stored with axes (S, A, R) → array order
+    patient, _ = synthetic.phantom((9, 11, 13))  # as stored with axes (S, A, R) → array order
     plan = make_plan(slices=slices)
     expected = None
-    for axes, signs in data.orientations():
+    for axes, signs in synthetic.orientations():
         stored = patient.transpose(2, 1, 0)  # (x, y, z) along R, A, S
-        affine = data.affine((0.7, 1.1, 2.5), degrees=degrees)
+        affine = synthetic.affine((0.7, 1.1, 2.5), degrees=degrees)
         start = nibabel.orientations.axcodes2ornt("RAS")
         end = np.stack([axes, signs], axis=1).astype(float)
         turn = nibabel.orientations.ornt_transform(start, end)
@@ -82,7 +82,7 @@ def test_one_patient_stored_in_48_orientations_is_one_tensor(slices, degrees):
 def test_directions_are_those_that_nibabel_and_simpleitk_name(slices, codes):
     """(width, height, depth) grow towards these."""
     array = np.arange(3 * 4 * 5, dtype=np.int16).reshape(1, 3, 4, 5)
-    image = Image(array, lps(data.affine((1, 2, 3), axes=(1, 2, 0), signs=(1, -1, 1), degrees=(5, 5, 5))))
+    image = Image(array, lps(synthetic.affine((1, 2, 3), axes=(1, 2, 0), signs=(1, -1, 1), degrees=(5, 5, 5))))
     out, trace = preprocessing.apply(image, make_plan(slices=slices))
     ras = TO_LPS @ trace.grid_affine @ REVERSE
     assert "".join(nibabel.aff2axcodes(ras)) == codes
@@ -202,7 +202,7 @@ def test_resampling_to_the_same_size_is_the_same_array():
 @pytest.mark.parametrize("slices", ["axial", "sagittal"])
 def test_a_ball_comes_back_with_a_high_dice_in_its_place(factor, slices):
     spacing = np.array([1.0, 0.8, 1.2])
-    affine = lps(data.affine(tuple(spacing[::-1]), degrees=(10, 5, -7), axes=(1, 0, 2), signs=(1, -1, -1)))
+    affine = lps(synthetic.affine(tuple(spacing[::-1]), degrees=(10, 5, -7), axes=(1, 0, 2), signs=(1, -1, -1)))
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in (32, 40, 36)], indexing="ij"), -1)
     ball = (((grid - (14, 22, 17)) * spacing) ** 2).sum(-1) < 10**2
     plan = make_plan(slices=slices, classes=1, spacing=(factor,) * 3)
@@ -240,7 +240,7 @@ def test_codes_grow_like_the_nearest_neighbour_and_shrink_like_a_vote():
 
 
 def test_images_go_to_the_plans_size_and_back():
-    _, mask = data.phantom((50, 70))
+    _, mask = synthetic.phantom((50, 70))
     plan = make_plan("images", channels=3, size=(64, 64))
     image = Image(np.stack([mask * 80] * 3))
     out, trace = preprocessing.apply(image, plan)
@@ -253,7 +253,7 @@ def test_images_go_to_the_plans_size_and_back():
 
 @given(shape=st.tuples(st.integers(20, 90), st.integers(20, 90)), longest=st.integers(20, 90))
 def test_the_longer_side_gets_what_the_plan_says_and_the_other_keeps_the_proportion(shape, longest):
-    _, mask = data.phantom(shape)
+    _, mask = synthetic.phantom(shape)
     plan = make_plan("images", longest=longest)
     out, trace = preprocessing.apply(Image(mask[None].astype(np.float32)), plan)
     assert max(out.shape) == longest
@@ -264,7 +264,7 @@ def test_the_longer_side_gets_what_the_plan_says_and_the_other_keeps_the_proport
 
 
 def test_images_of_the_plans_longest_side_keep_their_pixels():
-    image, _ = data.phantom((50, 70))
+    image, _ = synthetic.phantom((50, 70))
     kept, enlarged = (
         preprocessing.apply(Image(pixels), make_plan("images", longest=70))[0]
         for pixels in (image[None], np.kron(image, np.ones((3, 3)))[None])
@@ -346,7 +346,9 @@ class TestRefusals:
 def test_a_grid_does_not_hang_on_the_last_digits_of_an_oblique_spacing(degrees):
     """45 slices of 0.7 mm at 1.4 mm are 22.5, whether the scan is straight or not; a half goes to the even number."""
     for step in (0.7, 1 / 3, 1.1):
-        matrix = lps(data.affine((step, step, step), degrees=(degrees, 0, degrees)).astype(np.float32).astype(float))
+        matrix = lps(
+            synthetic.affine((step, step, step), degrees=(degrees, 0, degrees)).astype(np.float32).astype(float)
+        )
         plan = make_plan(spacing=(2 * step,) * 3, slices="axial")
         found = preprocessing.trace(Image(np.zeros((1, 45, 47, 49)), matrix), plan)
         assert found.grid == (22, 24, 24)

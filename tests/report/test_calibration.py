@@ -5,10 +5,10 @@ import base64
 import numpy as np
 import pytest
 
-from cpfnet.evaluation.calibration import Tally, figures
+from cpfnet.evaluation.metrics.calibration import Tally, figures
 from cpfnet.report.calibration import calibration_section
 from cpfnet.report.page import Figure, Section, Table, Text
-from cpfnet.training.reporting import validation_calibration as of_training
+from cpfnet.training.report import validation_calibration as of_training
 
 
 def told(power: float) -> dict:

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 import cpfnet
 from cpfnet.image import Image, Segmentation
 from cpfnet.planning import LabelClass, Labels
-from tests.data import PRIVATE, write_series
+from tests.synthetic import PRIVATE, write_series
 
 AXIAL = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]])
 """Slices of 5 mm from the feet up; rows to posterior, columns to the patient's left: as it is seen."""

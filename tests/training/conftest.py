@@ -13,7 +13,7 @@ import pytest
 
 from cpfnet.data.dataset import Dataset, load
 from cpfnet.planning import Plan
-from tests import data
+from tests import synthetic
 
 TINY = {"name": "unet", "options": {"widths": [4, 4, 8, 8, 8]}, "weights": "none"}
 STILL = {
@@ -72,12 +72,12 @@ def volumes_plan(mode: str = "2d", **training: Any) -> Plan:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(data.make_images_dataset(tmp_path_factory.mktemp("images"), roi=True))
+    return load(synthetic.make_images_dataset(tmp_path_factory.mktemp("images"), roi=True))
 
 
 @pytest.fixture(scope="session")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return load(data.make_volumes_dataset(tmp_path_factory.mktemp("volumes")))
+    return load(synthetic.make_volumes_dataset(tmp_path_factory.mktemp("volumes")))
 
 
 @contextmanager

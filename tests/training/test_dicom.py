@@ -14,10 +14,10 @@ from cpfnet.data.case import Case
 from cpfnet.data.dataset import load
 from cpfnet.labels import IGNORED
 from cpfnet.planning import LabelClass, Plan
-from cpfnet.training import cache
-from cpfnet.training.preview import preview
 from cpfnet.training.run import train
-from tests.datasets.studies import BOX, scan, write_rtstruct, write_seg
+from cpfnet.training.samples import cache
+from cpfnet.training.samples.preview import preview
+from tests.data.dicom_studies import BOX, scan, write_rtstruct, write_seg
 from tests.training.conftest import volumes_plan
 
 SHAPE = (6, 24, 20)

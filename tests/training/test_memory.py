@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import data
+from tests import synthetic
 
 _TRAIN = """
 import hashlib, json, resource, sys
@@ -91,8 +91,8 @@ pytestmark = pytest.mark.slow
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each of the runs said, how many patches it had at once in the end, and the digest of its last weights."""
     folder = tmp_path_factory.mktemp("memory")
-    data.make_images_dataset(folder / "data", 3, (320, 320))
-    data.make_images_dataset(folder / "large", 2, (768, 768))
+    synthetic.make_images_dataset(folder / "data", 3, (320, 320))
+    synthetic.make_images_dataset(folder / "large", 2, (768, 768))
     plain = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**20)}  # nothing is kept
     command = [sys.executable, "-c", _TRAIN, str(folder)]
     done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, text=True)

@@ -25,7 +25,7 @@ from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import levels
 from cpfnet.training import checkpoint
 from cpfnet.training.run import plan_of_run, train
-from tests import data
+from tests import synthetic
 from tests.training.conftest import full_disk, images_plan, volumes_plan
 
 
@@ -312,9 +312,9 @@ class TestResume:
         with pytest.raises(TrainingError, match="other cases"):
             train(images, images_plan(epochs=2), out, device="cpu", resume=True, fold=1, say=said.append)
         assert plan_of_run(out) == images_plan(epochs=1)
-        moved = load(data.make_images_dataset(tmp_path / "moved", roi=True))
+        moved = load(synthetic.make_images_dataset(tmp_path / "moved", roi=True))
         train(moved, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
-        changed = load(data.make_images_dataset(tmp_path / "changed", roi=True, seed=1))
+        changed = load(synthetic.make_images_dataset(tmp_path / "changed", roi=True, seed=1))
         with pytest.raises(TrainingError, match=r"changed: train/case_"):
             train(changed, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
 

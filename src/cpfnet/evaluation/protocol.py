@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpfnet.evaluation.cases import Item
+from cpfnet.evaluation.case_masks import Item
 from cpfnet.evaluation.scores import ALL_READERS, BACKGROUND, PREDICTION
 from cpfnet.planning import Labels
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cpfnet.errors import FormatError, complaint
-from cpfnet.evaluation.metrics import METRICS
+from cpfnet.evaluation.metrics.binary import METRICS
 from cpfnet.evaluation.statistics import RESAMPLES, summarise
 from cpfnet.files import replacing
 from cpfnet.text import brief, counted, to_csv_cell, to_json
@@ -130,8 +130,8 @@ class Scores:
             a reader's name or, where there are several, `ALL_READERS`.
         guide: the practical guide's own metric, one entry a reader and region: ``reader, region, guide_dice,
             guide_iou, batch, batches, cases``.
-        pooled: the pixels of all cases together, one entry a prediction, reader and class; see `cpfnet.evaluation.pooling.pooled`.
-        calibration: of each class that has probabilities; see `cpfnet.evaluation.calibration.of_cases`.
+        pooled: the pixels of all cases together, one entry a prediction, reader and class; see `cpfnet.evaluation.metrics.pooled.pooled`.
+        calibration: of each class that has probabilities; see `cpfnet.evaluation.metrics.calibration.of_cases`.
         protocol: how all this was measured, in words.
         warnings: what a reader of the numbers should know.
         seed: of the bootstrap.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cpfnet.evaluation.metrics import METRICS
+from cpfnet.evaluation.metrics.binary import METRICS
 from cpfnet.evaluation.scores import (
     ALL_READERS,
     BACKGROUND,

@@ -4,7 +4,7 @@ Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF
 with their affine in LPS. Files are written whole, under a temporary name first, or not at all.
 """
 
-from cpfnet.formats.files import (
+from cpfnet.formats.file_types import (
     DICOM_SUFFIXES,
     NIFTI_SUFFIXES,
     RASTER_SUFFIXES,

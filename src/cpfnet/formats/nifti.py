@@ -20,7 +20,7 @@ import nibabel
 import numpy as np
 
 from cpfnet.errors import FormatError, OutputError
-from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels
+from cpfnet.formats.file_types import Header, check_expansion, decoding, exact_labels
 from cpfnet.image import RGB, Image, Segmentation, Source, geometry_difference, is_flat
 
 # nibabel reports header repairs (a qfac of 0 …) on stderr, in the middle of progress bars, and what it then raises, too.

@@ -16,9 +16,9 @@ from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats import jpeg, tiff
-from cpfnet.formats.files import Header, check_expansion, decoding, exact_labels, suffix_of
+from cpfnet.formats.file_types import Header, check_expansion, decoding, exact_labels, suffix_of
 from cpfnet.formats.orientation import notes_on, tag_of, upright, upright_size
-from cpfnet.formats.pixels import COPIES, decode, layout
+from cpfnet.formats.pixel_types import COPIES, decode, layout
 from cpfnet.image import RGB, Image, Segmentation, Source
 
 # Pillow warns on stderr, in the middle of progress bars, of damage that it bears and of sizes that are judged here.

@@ -10,10 +10,10 @@ import numpy as np
 
 from cpfnet.contour_gaps import interpolated
 from cpfnet.errors import FormatError
-from cpfnet.formats.families import family
-from cpfnet.formats.files import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
+from cpfnet.formats.file_types import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
 from cpfnet.formats.lossy import refuse_numbers
-from cpfnet.formats.turning import turned
+from cpfnet.formats.registry import family
+from cpfnet.formats.reorient import turned
 from cpfnet.image import RGB, Image, Source, geometry_difference
 from cpfnet.label_values import settled
 from cpfnet.planning import Labels
@@ -113,7 +113,7 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
     """
     path = Path(path)
     if is_dicom(path):
-        from cpfnet.formats.dicom import labels as dicom_labels
+        from cpfnet.formats.dicom import read_label as dicom_labels
 
         check_dicom(path)
         return interpolated(dicom_labels.read_label(path, image, labels), labels)
@@ -163,9 +163,9 @@ def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarra
     """
     ((file,),), module = _groups(path)
     if is_dicom(file):
-        from cpfnet.formats.dicom import fractions
+        from cpfnet.formats.dicom import read_probabilities
 
-        return fractions.read_map(file, image)
+        return read_probabilities.read_map(file, image)
     if suffix_of(file) in NIFTI_SUFFIXES and image is not None and image.source and image.source.format == "dicom":
         return np.asarray(turned(module.read(file), image).array, dtype=np.float32)
     return np.asarray(module.read_map(file), dtype=np.float32)

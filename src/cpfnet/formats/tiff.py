@@ -18,9 +18,9 @@ from PIL import TiffImagePlugin  # noqa: F401  Pillow.open(formats=…) does not
 from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.files import Header, check_expansion
+from cpfnet.formats.file_types import Header, check_expansion
 from cpfnet.formats.orientation import tag_of_page, upright, upright_size
-from cpfnet.formats.pixels import COPIES, decode, layout, without_alpha
+from cpfnet.formats.pixel_types import COPIES, decode, layout, without_alpha
 from cpfnet.image import GREY, RGB
 
 # tifffile reports each odd tag on stderr, in the middle of progress bars; what matters is refused here.

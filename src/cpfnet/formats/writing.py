@@ -10,8 +10,8 @@ import numpy as np
 
 from cpfnet.errors import OutputError
 from cpfnet.files import replacing
-from cpfnet.formats.families import family, writer
-from cpfnet.formats.files import DICOM_SUFFIXES, JPEG_SUFFIXES, RASTER_SUFFIXES, stem, suffix_of
+from cpfnet.formats.file_types import DICOM_SUFFIXES, JPEG_SUFFIXES, RASTER_SUFFIXES, stem, suffix_of
+from cpfnet.formats.registry import family, writer
 from cpfnet.image import Image, Segmentation
 
 OutputFormat = Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"]

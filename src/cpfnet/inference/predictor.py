@@ -14,17 +14,17 @@ import cpfnet
 from cpfnet import preprocessing
 from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.image import Image, Segmentation
-from cpfnet.inference.backends import backend_of
-from cpfnet.inference.brightness import unusual
-from cpfnet.inference.quality import Confidence, assess
+from cpfnet.inference.backends.select import backend_of
+from cpfnet.inference.quality.brightness import unusual
+from cpfnet.inference.quality.entropy import uncertainty as entropy
+from cpfnet.inference.quality.estimate import Confidence, assess
 from cpfnet.inference.tiling import Backend, batch_size, predict_array, tile_size
-from cpfnet.inference.uncertainty import uncertainty as entropy
 from cpfnet.labels import present
 from cpfnet.model import Model
 from cpfnet.planning import Channel, Scale, Spatial, Window
 from cpfnet.preprocessing import Slices, Trace, run_length
-from cpfnet.preprocessing.decision import decide
 from cpfnet.preprocessing.intensity import extent
+from cpfnet.preprocessing.postprocess import decide
 from cpfnet.rounding import above, below
 
 RANGE_MARGIN = 0.25

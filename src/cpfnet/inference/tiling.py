@@ -14,7 +14,7 @@ import numpy as np
 
 from cpfnet.errors import NetworkError
 from cpfnet.planning import Plan
-from cpfnet.preprocessing.decision import activate
+from cpfnet.preprocessing.postprocess import activate
 
 Backend = Callable[[np.ndarray], np.ndarray]
 """float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``."""

@@ -15,9 +15,9 @@ from cpfnet.errors import FormatError, InputRefused, NetworkError
 from cpfnet.image import Image, Segmentation
 from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial
-from cpfnet.preprocessing.decision import calibrate, decide, drop_small
-from cpfnet.preprocessing.local import field_of_view
-from cpfnet.preprocessing.slices import Slices, run_length
+from cpfnet.preprocessing.lazy_volume import Slices, run_length
+from cpfnet.preprocessing.local_contrast import field_of_view
+from cpfnet.preprocessing.postprocess import calibrate, decide, drop_small
 from cpfnet.preprocessing.spatial import Trace
 
 __all__ = [

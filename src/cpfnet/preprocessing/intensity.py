@@ -14,7 +14,7 @@ import numpy as np
 
 from cpfnet.errors import FormatError
 from cpfnet.planning import Intensity, Local, MinMax, Percentiles, Scale, Window, ZScore
-from cpfnet.preprocessing.local import field_of_view, local_contrast
+from cpfnet.preprocessing.local_contrast import field_of_view, local_contrast
 
 CONSTANT_BORDER = 0.25
 """A value is padding where it fills more than this share of the two border faces of an axis."""

@@ -30,7 +30,7 @@ def calibration_section(
     """A section for `cpfnet.report.page.render`; none where nothing is known.
 
     Args:
-        moments: one, or ``before`` and ``after`` the temperature: of each class the figures of `cpfnet.evaluation.calibration.figures`.
+        moments: one, or ``before`` and ``after`` the temperature: of each class the figures of `cpfnet.evaluation.metrics.calibration.figures`.
         unit: of the band around the boundary, ``"mm"`` or ``"pixels"``.
         pixels: in words, those that were counted.
         remark: what else a reader should know.
@@ -72,7 +72,7 @@ def reliability(panels: Panels) -> str:
     """One panel a class, one line before and after.
 
     Args:
-        panels: class → moment (one, or before and after) → `cpfnet.evaluation.calibration.Tally.diagram`.
+        panels: class → moment (one, or before and after) → `cpfnet.evaluation.metrics.calibration.Tally.diagram`.
 
     Returns:
         SVG data URI; "" where no class has pixels.

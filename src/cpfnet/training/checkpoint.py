@@ -19,10 +19,10 @@ import torch
 
 from cpfnet.errors import OutputError, TrainingError, WeightsError
 from cpfnet.files import sweep
-from cpfnet.network.unpickle import MORE, load_tensors
+from cpfnet.network.pretrained.unpickle import MORE, load_tensors
 from cpfnet.planning import Plan
 from cpfnet.settings import validate
-from cpfnet.training.cache import disk_error
+from cpfnet.training.samples.cache import disk_error
 
 LAYOUT = 2  # raise it when checkpoints change their meaning
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from cpfnet.errors import OutputError
 from cpfnet.files import replacing
 from cpfnet.planning import Strict
-from cpfnet.training.cache import disk_error
+from cpfnet.training.samples.cache import disk_error
 
 GRACE = 10.0
 """Seconds within which the helpers of a killed training end, which hold its lock as long as they live."""

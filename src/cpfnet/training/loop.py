@@ -17,20 +17,20 @@ from lightning_fabric.loggers import TensorBoardLogger
 
 from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.files import replacing
-from cpfnet.inference.backends import torch_backend
+from cpfnet.inference.backends.select import torch_backend
 from cpfnet.inference.tiling import predict_array
 from cpfnet.model import Fitted, FittedChannel, Model, Range
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
-from cpfnet.training.cache import Cached, disk_error
+from cpfnet.training.calibrate.fit import Findings, fit
 from cpfnet.training.checkpoint import RunFolder
-from cpfnet.training.device import choose_precision
-from cpfnet.training.display import Display, counted
-from cpfnet.training.fitting import Findings, fit
-from cpfnet.training.interruption import Interruption, Stopped
-from cpfnet.training.loading import Patches, Sample, batches
-from cpfnet.training.task import OutOfMemory, Task
-from cpfnet.training.team import ALONE, Team
+from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.hardware.precision import choose_precision
+from cpfnet.training.progress_display import Display, counted
+from cpfnet.training.samples.cache import Cached, disk_error
+from cpfnet.training.samples.patches import Patches, Sample, batches
+from cpfnet.training.signals import Interruption, Stopped
+from cpfnet.training.train_step import OutOfMemory, Task
 from cpfnet.training.validation import validate
 
 FRESH = 20.0

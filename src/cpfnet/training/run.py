@@ -12,24 +12,25 @@ from torch import nn
 
 from cpfnet.data.dataset import Case, Dataset, split
 from cpfnet.errors import NetworkError, TrainingError
-from cpfnet.inference.backends import pick_device
-from cpfnet.inference.memory import cause, exhausted
+from cpfnet.inference.backends.out_of_memory import cause, exhausted
+from cpfnet.inference.backends.select import pick_device
+from cpfnet.messages import gathered
 from cpfnet.model import Model
-from cpfnet.notes import gathered
 from cpfnet.planning import Plan
-from cpfnet.training import cache, checkpoint, loss
-from cpfnet.training.allocation import kept_memory
-from cpfnet.training.augment import Augmenter
-from cpfnet.training.cache import Cached
+from cpfnet.training import checkpoint, loss
 from cpfnet.training.checkpoint import RunFolder
-from cpfnet.training.device import choose_precision, fabric_for
-from cpfnet.training.display import counted
-from cpfnet.training.first import first_network
-from cpfnet.training.interruption import Interruption, Stopped
-from cpfnet.training.loading import Patches, check_shares, explain
+from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.hardware.malloc import kept_memory
+from cpfnet.training.hardware.precision import choose_precision, fabric_for
+from cpfnet.training.initial_weights import first_network
 from cpfnet.training.loop import Run
-from cpfnet.training.task import Task
-from cpfnet.training.team import ALONE, Team
+from cpfnet.training.progress_display import counted
+from cpfnet.training.samples import cache
+from cpfnet.training.samples.augment import Augmenter
+from cpfnet.training.samples.cache import Cached
+from cpfnet.training.samples.patches import Patches, check_shares, explain
+from cpfnet.training.signals import Interruption, Stopped
+from cpfnet.training.train_step import Task
 
 Say = Callable[[str], None]
 

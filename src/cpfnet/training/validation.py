@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from cpfnet.evaluation import metrics
+from cpfnet.evaluation.metrics import binary as metrics
 from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Labels, Plan
-from cpfnet.preprocessing.decision import decide
-from cpfnet.training.cache import Cached
-from cpfnet.training.team import ALONE, Team
+from cpfnet.preprocessing.postprocess import decide
+from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.samples.cache import Cached
 
 Segment = Callable[[np.ndarray], np.ndarray]
 """float32 (channels, [depth,] height, width) → probabilities (planes, [depth,] height, width)."""

@@ -1,10 +1,10 @@
 """DICOM: image series, segmentations and structure sets, in folders, ZIP archives and files."""
 
-from cpfnet.formats.dicom.objects import is_archive
-from cpfnet.formats.dicom.read import read, read_header
-from cpfnet.formats.dicom.series import Scan, Series, modality_of, one_series, scan
-from cpfnet.formats.dicom.summary import LabelObject
-from cpfnet.formats.files import is_reference
+from cpfnet.formats.dicom.image.datasets import is_archive
+from cpfnet.formats.dicom.image.read import read, read_header
+from cpfnet.formats.dicom.image.series import Scan, Series, modality_of, one_series, scan
+from cpfnet.formats.dicom.image.summary import LabelObject
+from cpfnet.formats.file_types import is_reference
 
 __all__ = [
     "LabelObject",

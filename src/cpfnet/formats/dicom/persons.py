@@ -9,7 +9,7 @@ from functools import cache
 
 import pydicom
 
-from cpfnet.formats.dicom.header import text
+from cpfnet.formats.dicom.attributes import text
 
 _PERSONS = (
     *("PatientName", "PatientBirthName", "PatientMotherBirthName", "OtherPatientNames", "ResponsiblePerson"),

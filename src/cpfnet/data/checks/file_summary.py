@@ -1,0 +1,317 @@
+"""Read the files of a case once, and keep what `check` must know about them (see `content`)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cpfnet import formats
+from cpfnet.contour_gaps import gaps
+from cpfnet.data.case import Case
+from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
+from cpfnet.errors import CpfnetError
+from cpfnet.formats.file_types import is_reference, placeholder
+from cpfnet.formats.lossy import LossyLabelError
+from cpfnet.image import GREY, RGB, Image, geometry_difference
+from cpfnet.label_values import black_and_white, main_values
+from cpfnet.labels import pack, value_of
+from cpfnet.planning import COLOURS, Labels
+
+if TYPE_CHECKING:
+    from cpfnet.formats.dicom.image.summary import LabelObject
+
+SAMPLE = 2**14
+"""Pixels of a channel that its quantiles are taken from, about."""
+
+
+def examine(case: Case, labels: Labels | None = None) -> Examined:
+    """Read a case, one file after the other; errors become `Content.failure`.
+
+    Args:
+        case: its files may be missing: they are left out.
+        labels: what is declared: of DICOM labels only the structures that mean a class are then read.
+    """
+    images, headers = [], []
+    for path in case.images:
+        if _there(path):
+            content, header = _image(path)
+            images.append(content)
+            headers.append(header)
+    first = headers[0] if headers else None
+    return Examined(
+        case,
+        tuple(images),
+        {
+            reader: _with_persons(_label(path, first, labels), first)
+            for reader, path in case.labels.items()
+            if _there(path)
+            and (first is not None or not formats.is_dicom(path))  # those have no place without their image
+        },
+        _region(case.roi, first) if case.roi is not None and _there(case.roi) else None,
+    )
+
+
+def _there(path: Path) -> bool:
+    return os.path.lexists(path) or formats.exists(path)
+
+
+def _failure(path: Path, error: CpfnetError, kind: str, names: tuple[str, ...] = ()) -> Content:
+    first, *listed = (" ".join(line.split()) for line in error.what.splitlines())  # findings are one line each
+    what = f"{first} {'; '.join(listed)}".strip()
+    return Content(path, (what, error.mend or "export it again"), kind, names=names)
+
+
+def _common(path: Path, image: Image) -> dict[str, object]:
+    array = image.array
+    out: dict[str, object] = {
+        "path": path,
+        "shape": image.shape,
+        "affine": image.affine,
+        "channels": len(array),
+        "dtype": array.dtype.name,
+    }
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if count := int(np.count_nonzero(bad)):
+            first = np.unravel_index(int(bad.argmax()), array.shape)
+            out["nonfinite"] = (count, tuple(int(i) for i in first))
+    if image.source is not None:
+        out["notes"] = image.source.notes
+        out["orientation"] = image.source.details.get("orientation", 1)
+    return out
+
+
+def _image(path: Path) -> tuple[Content, formats.Header | None]:
+    """What the file holds, and what is needed to place labels on it."""
+    try:
+        image = formats.read(path)
+    except CpfnetError as error:
+        return _failure(path, error, placeholder(path)), None
+    source = image.source
+    assert source is not None
+    digest = hashlib.blake2b(repr(image.array.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image.array).view(np.uint8).data)
+    content = Content(
+        **_common(path, image),  # type: ignore[arg-type]
+        digest=digest.digest(),
+        constant={i: float(c.flat[0]) for i, c in enumerate(image.array) if c.min() == c.max()},
+        levels=tuple(_levels(channel) for channel in image.array),
+        picture=image.channels in (GREY, RGB),
+        fourth=source.format == "nifti" and len(image.array) > 1 and image.channels != RGB,
+        unit=source.details.get("unit", ""),
+        burned_in=_burned_in(source.details.get("headers", ())),
+    )
+    header = formats.Header(image.shape, image.affine, image.channels, image.array.dtype, image.modality, source)
+    return content, header
+
+
+def _levels(channel: np.ndarray) -> tuple[float, float, float]:
+    sample = channel.ravel()[:: channel.size // SAMPLE | 1]  # an odd step, or it could meet one column only
+    sample = sample[np.isfinite(sample)]
+    low, middle, high = np.percentile(sample, (1, 50, 99)).tolist() if sample.size else (0.0, 0.0, 0.0)
+    return low, middle, high
+
+
+def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -> Content:
+    names: tuple[str, ...] = ()
+    try:
+        if formats.is_dicom(path):
+            names = _names(path)
+            if labels is not None and not any(c.means(name) for c in labels.classes for name in names):
+                shape, affine = ((), None) if labelled is None else (labelled.shape, labelled.affine)
+                return Content(
+                    path, shape=shape, affine=affine, structures={}, names=names
+                )  # reading would only say so
+        image = formats.read_label(path, labelled, labels)
+        common = _common(path, image)
+        if image.meanings is not None:
+            return Content(**common, names=names, gaps=gaps(image), **_structures(image))  # type: ignore[arg-type]
+        if "nonfinite" in common:
+            return Content(**common)  # type: ignore[arg-type]
+        packed = pack(image.array, where=str(path))
+    except CpfnetError as error:
+        lossy = isinstance(error, LossyLabelError)
+        kind = "lossy-label" if lossy else "other-series" if _foreign(path, labelled) else placeholder(path)
+        return _failure(path, error, kind, names)
+    numbers, counts = count_values(packed)
+    kept: Iterable[int] = range(len(numbers))
+    if len(numbers) > KEPT_VALUES:
+        kept = sorted({0, len(numbers) - 1, *np.argsort(-counts, kind="stable")[:8].tolist()})
+    values: dict[Value, int] = {
+        (value_of(int(numbers[i])) if packed.dtype.kind in "iu" else float(numbers[i])): int(counts[i]) for i in kept
+    }
+    soft = is_soft(packed, numbers, counts)
+    return Content(
+        **common,  # type: ignore[arg-type]
+        values=values,
+        distinct=len(numbers),
+        soft=soft,
+        main=() if soft else tuple(map(value_of, blurred(packed, numbers, counts))),
+        gaps=gaps(image, labels),
+        outside=(0, 0) if labelled is None else _outside(packed, image.affine, labelled),
+    )
+
+
+def _region(path: Path, labelled: formats.Header | None) -> Content:
+    """Of a region of interest in two colours, nearly black and white, the values that they mean."""
+    content = _label(path, labelled, None)
+    values = content.values
+    if len(values) > 2 or 0 in values or content.dtype != "uint8" or not content.readable:
+        return content
+    found = black_and_white(formats.read_label(path, labelled).array)
+    if found is None:
+        return content
+    *shades, bright = found
+    said = zip(shades, ("nearly black ({}) taken as outside", "nearly white ({}) taken as inside"), strict=True)
+    notes = [note.format(value_of(shade)) for shade, note in said if shade not in (None, 255)]
+    pixels = int(np.count_nonzero(bright))
+    numbers: dict[Value, int] = {value: count for value, count in ((0, bright.size - pixels), (255, pixels)) if count}
+    return replace(content, values=numbers, notes=(*content.notes, *notes))
+
+
+def _burned_in(headers: Iterable[Any]) -> bool:
+    """Do headers say that words stand in the pixels (DICOM)?"""
+    from cpfnet.formats.dicom.attributes import text
+
+    return any(text(header, "BurnedInAnnotation").upper() == "YES" for header in headers)
+
+
+def _with_persons(content: Content, labelled: formats.Header | None) -> Content:
+    """With those of its structures' names that may be persons', by its own headers and the first of its image."""
+    if not content.names:
+        return content
+    from cpfnet.formats.dicom.persons import personal, persons
+
+    label = _object(content.path)
+    source = None if labelled is None else labelled.source
+    known = frozenset[str]().union(*map(persons, source.details.get("headers", ())[:1] if source else ()))
+    return replace(content, personal=personal(content.names, known | (label.persons if label else frozenset())))
+
+
+def _structures(label: Image) -> dict[str, dict[str, int] | dict[frozenset[str], int]]:
+    """Pixels of each structure, of those without any too, and of those that meet."""
+    assert label.meanings is not None
+    numbers, counts = count_values(label.array[0])
+    pixels: Counter[str] = Counter(dict.fromkeys(set().union(*label.meanings), 0))
+    overlaps: Counter[frozenset[str]] = Counter()
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        names = label.meanings[number]
+        pixels.update(dict.fromkeys(names, count))
+        if len(names) > 1:
+            overlaps[names] += count
+    return {"structures": dict(pixels), "overlaps": dict(overlaps)}
+
+
+def _outside(packed: np.ndarray, affine: np.ndarray | None, image: formats.Header) -> tuple[int, int]:
+    """How many of the voxels that are not 0 have their centre outside the image, and how many there are."""
+    if affine is None or image.affine is None:
+        return 0, 0
+    if geometry_difference(image.shape, image.affine, packed.shape, affine) is None:
+        return 0, 0
+    to_image = np.linalg.inv(image.affine) @ affine
+    limits = np.array(image.shape)[:, None] - 0.5
+    outside = drawn = 0
+    for depth, plane in enumerate(packed):  # slice by slice: coordinates take 24 bytes a voxel
+        rows, columns = np.nonzero(plane)
+        places = to_image @ np.stack([np.full(rows.size, depth), rows, columns, np.ones(rows.size)])
+        outside += int(((places[:3] < -0.5) | (places[:3] > limits)).any(axis=0).sum())
+        drawn += rows.size
+    return outside, drawn
+
+
+def _object(path: Path) -> LabelObject | None:
+    """What a DICOM label says of itself."""
+    from cpfnet.formats.dicom.image.series import scan
+
+    try:
+        found = scan(path.parent if is_reference(path) else path).labels
+    except CpfnetError:
+        return None
+    return next((label for label in found if label.path == path), found[0] if found else None)
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    label = _object(path)
+    return label.names if label is not None else ()
+
+
+def _foreign(path: Path, image: formats.Header | None) -> bool:
+    """Does a DICOM label refer to series, and not to that of the image?"""
+    label = _object(path) if formats.is_dicom(path) else None
+    if label is None or image is None or image.source is None or not label.series:
+        return False
+    headers = image.source.details.get("headers", ())
+    return label.series.isdisjoint(str(header.get("SeriesInstanceUID", "")) for header in headers)
+
+
+def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values and their counts; counting is far faster than sorting where labels are small numbers."""
+    if packed.dtype.kind in "iu" and packed.min() >= 0 and (high := int(packed.max())) < 2**16:
+        flat = packed.ravel()
+        counts = np.zeros(high + 1, dtype=np.int64)
+        for start in range(0, flat.size, 2**20):  # bincount makes 8 bytes of every pixel
+            counts += np.bincount(flat[start : start + 2**20], minlength=high + 1)
+        numbers = np.flatnonzero(counts)
+        return numbers, counts[numbers]
+    return np.unique(packed, return_counts=True)
+
+
+def blurred(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
+    """The main colours of a mask whose other values lie between them and along the edges, as smoothing leaves them; else empty."""
+    main = main_values(numbers, counts)
+    if not main:
+        return ()
+    between = ~np.isin(packed, main)
+    flat = between[..., 1:] & (packed[..., 1:] == packed[..., :-1])
+    return main if np.count_nonzero(flat) < np.count_nonzero(between) / 2 else ()
+
+
+def is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool:
+    """Two poles with values between them that lie along edges: what JPEG or interpolation makes of a mask.
+
+    Classes lie between other values, too, but in patches: there neighbours are equal. And an image mistaken for a label has
+    no two poles. Fractions from 0 to 1 are soft wherever they lie.
+    """
+    if len(numbers) < 4 or numbers[-1] >= COLOURS:
+        return False
+    low, high = float(numbers[0]), float(numbers[-1])
+    if packed.dtype.kind == "f" and low >= 0 and high <= 1:
+        return True  # probabilities, or shares of a voxel
+    edge = (high - low) / 10
+    at_low, at_high = counts[numbers <= low + edge].sum(), counts[numbers >= high - edge].sum()
+    between = packed.size - at_low - at_high
+    if at_low + at_high < 0.75 * packed.size or at_high < 0.25 * (at_high + between):
+        return False
+    if between == 0:
+        return len(numbers) > 8 or _is_noise(packed, numbers, counts, (low + high) / 2)
+    middle = (packed > low + edge) & (packed < high - edge)
+    patches = _in_patches(packed, 5, edge) | _in_patches(packed, 3, edge / 4)
+    if np.count_nonzero(middle & patches) > between / 8:  # classes that noise or JPEG has changed a little
+        return False
+    flat = middle[..., 1:] & (packed[..., 1:] == packed[..., :-1])
+    return bool(np.count_nonzero(flat) < between / 2)
+
+
+def _is_noise(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray, half: float) -> bool:
+    """Are all values but the commonest dark and the commonest bright one scattered, as the best JPEG leaves 1 and 254? Classes lie in patches."""
+    dark, bright = (int(numbers[side][counts[side].argmax()]) for side in (numbers < half, numbers >= half))
+    others = (packed != dark) & (packed != bright)
+    flat = others[..., 1:] & (packed[..., 1:] == packed[..., :-1])
+    return bool(
+        np.count_nonzero(flat) < np.count_nonzero(others) / 4 and not (others & _in_patches(packed, 5, 0)).any()
+    )
+
+
+def _in_patches(packed: np.ndarray, side: int, step: float) -> np.ndarray:
+    """Where the pixels of a square in the plane around it differ by ``step`` at most."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    size = (*(1,) * (packed.ndim - 2), side, side)
+    return np.asarray(maximum_filter(packed, size) - minimum_filter(packed, size) <= step)

@@ -1,0 +1,61 @@
+"""What planning would make of labels: what it refuses, and how slices that a structure skips could be filled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.content import Content, Examined
+from cpfnet.data.dataset_yaml import short_labels
+from cpfnet.data.finding import Finding
+from cpfnet.data.infer_labels import meaning_of, values_in
+from cpfnet.errors import DatasetError
+from cpfnet.planning import Labels
+
+_TOLD = ("label-values", "soft-label", "lossy-label", "structure-names", "overlap", "unreadable", "non-finite")
+"""Kinds of errors that say why labels cannot be planned for."""
+
+_MOST_GAPS = 4
+"""Structures of one label whose gaps are told."""
+
+
+def refused(examined: Sequence[Examined], mending: Mending, told: Sequence[Finding]) -> Iterator[Finding]:
+    """What planning would refuse of label values, unless ``told`` says it already."""
+    contents = _contents(examined)
+    if not any(content.values for content in contents):
+        return
+    if any(finding.severity == "error" and finding.kind in _TOLD for finding in told):
+        return
+    try:
+        meaning_of(mending.dataset, [values_in(content) for content in contents])
+    except DatasetError as error:
+        yield Finding("error", "label-values", mending.dataset.name, error.what, error.mend or "")
+
+
+def gaps(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+    """Structures that skip slices."""
+    for one in examined:
+        for content in one.labels.values():
+            if not content.gaps:
+                continue
+            where = mending.shown(content.path)
+            what = "; ".join(map(str, content.gaps[:_MOST_GAPS])) + "; …" * (len(content.gaps) > _MOST_GAPS)
+            mend = f"draw what is missing in `{where}`"
+            if labels := _labels(examined, mending):
+                filled = labels.model_copy(update={"interpolate_contours": True})
+                mend += f"; or {mending.declare(f'labels: {short_labels(filled)}')}, which fills such slices by shape"
+            mend += "; or leave it if these are separate pieces: there, nothing will be learnt but background"
+            yield Finding("warning", "contour-gap", where, what, mend, one.case.id)
+
+
+def _contents(examined: Sequence[Examined]) -> list[Content]:
+    """Labels that planning looks at."""
+    pairs = [(one.case, content) for one in examined for content in one.labels.values()]
+    return [c for case, c in pairs if case.split != "test" and c.readable and c.nonfinite is None]
+
+
+def _labels(examined: Sequence[Examined], mending: Mending) -> Labels | None:
+    try:
+        return meaning_of(mending.dataset, [values_in(content) for content in _contents(examined)])[0]
+    except DatasetError:
+        return None

@@ -1,0 +1,127 @@
+"""Which image series a DICOM segmentation or structure set was drawn on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpfnet.data.finding import Finding, quoted, shown
+from cpfnet.data.sources.patterns import find
+from cpfnet.data.structure_names import normal
+
+if TYPE_CHECKING:
+    from cpfnet.formats.dicom import LabelObject, Series
+
+
+MOST_WAYS = 4
+"""Of more files than these no way to choose among them is spelt out."""
+
+
+class Joining:
+    """Finds the series of labels; one look at each.
+
+    Args:
+        series: all image series of a data set.
+    """
+
+    def __init__(self, series: Sequence[Series]):
+        self.series = series
+        self.holding = {instance: one.reference for one in series for instance in one.instances}
+
+    def fitting(self, label: LabelObject) -> tuple[list[Series], bool]:
+        """The series that a label was drawn on: one, several where this cannot be told, or none.
+
+        What it refers to decides: the instances, else the series. Else its frame of reference does (DICOM PS3.3, C.7.4.1),
+        in its own study first; and for a label that says nothing, its study.
+
+        Returns:
+            The series, and whether the label refers to it.
+        """
+        hits = {self.holding[uid] for uid in label.instances if uid in self.holding}
+        frame = label.frame_of_reference
+        silent = not (label.series or label.instances or frame)
+        rules: tuple[Callable[[Series], bool], ...] = (
+            lambda one: one.reference in hits,
+            lambda one: one.uid in label.series,
+            lambda one: bool(frame) and one.frame_of_reference == frame and one.study == label.study,
+            lambda one: bool(frame) and one.frame_of_reference == frame,
+            lambda one: silent and one.study == label.study,
+        )
+        for number, rule in enumerate(rules):
+            if found := [one for one in self.series if rule(one)]:
+                return found, number < 2
+        return [], False
+
+
+def alone(label: LabelObject, root: Path) -> Finding:
+    """No series fits."""
+    where = shown(label.path, root)
+    named = f" (series {', '.join(sorted(label.series))})" if label.series else ""
+    what = f"the {label.kind.upper()} belongs to no image here: what it refers to{named} is not found, nor its frame of reference"
+    return Finding(
+        "error", "no-image", where, what, f"add the image series that it was drawn on; or move `{where}` elsewhere"
+    )
+
+
+def elsewhere(label: LabelObject, series: Series, root: Path) -> Finding:
+    """It refers to another series than the one that fits."""
+    where = shown(label.path, root)
+    what = (
+        f"the {label.kind.upper()} refers to another series (UID {', '.join(sorted(label.series)) or 'unknown'}); "
+        f"it is taken for `{shown(series.reference, root)}`, which has the same frame of reference"
+    )
+    mend = f"nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn on; or move `{where}` elsewhere"
+    return Finding("warning", "other-series", where, what, mend)
+
+
+def unclear(label: LabelObject, fitting: Sequence[Series], kinds: Sequence[str], root: Path) -> Finding:
+    """Several series fit; ``kinds`` are their modalities."""
+    references = [one.reference for one in fitting]
+    ways = [f"write `modality: {kind}` into `dataset.yaml`" for kind in dict.fromkeys(kinds)]
+    if len(ways) < len(fitting):
+        ways = _keep_one(references, root)
+    what = f"the {label.kind.upper()} fits {len(fitting)} image series: {_few(references, root)}; it is left out"
+    return Finding("error", "ambiguous-image", shown(label.path, root), what, "; or ".join(ways))
+
+
+def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: bool, only: bool) -> Finding:
+    """One series has several labels; ``chosen``: patterns of a dataset.yaml chose them already; ``only``: no other has any."""
+    paths, kinds = [one.path for one in labels], [one.kind for one in labels]
+    ways = _keep_one(paths, root)
+    if not chosen and len(set(kinds)) == len(kinds):
+        ways += [f"write `label: {kind}` into `dataset.yaml`" for kind in kinds]
+    elif not chosen and (patterns := _patterns(paths, root, only)):
+        ways += [f"write `label: '{pattern}'` into `dataset.yaml`" for pattern in patterns]
+        readers = ", ".join(f"reader{number}: '{pattern}'" for number, pattern in enumerate(patterns, start=1))
+        ways += [f"write `label: {{{readers}}}` into `dataset.yaml` if each is the work of one reader"]
+    drawn = [{normal(name) for name in one.names} for one in labels]
+    apart = all(drawn) and len(set[str]().union(*drawn)) == sum(map(len, drawn))  # as one SEG for each structure
+    if apart:
+        ways.insert(0, "merge them into one object that holds all these structures")
+    own = ", each with structures of its own" if apart else ""
+    what = f"{len(paths)} labels of the same image series{own}: {_few(paths, root)}; the case is left out"
+    files = tuple(shown(path, root) for path in paths)
+    return Finding("error", "ambiguous-label", files[0], what, "; or ".join(ways), case, files)
+
+
+def _few(paths: Sequence[Path], root: Path) -> str:
+    return quoted(paths, root) if len(paths) <= MOST_WAYS else f"{quoted(paths[:MOST_WAYS], root)} …"
+
+
+def _keep_one(paths: Sequence[Path], root: Path) -> list[str]:
+    if len(paths) > MOST_WAYS:
+        return ["keep one of them, and move the others elsewhere"]
+    return [f"move {quoted([p for p in paths if p != keep], root)} elsewhere" for keep in paths]
+
+
+def _patterns(paths: Sequence[Path], root: Path, only: bool) -> list[str]:
+    """Patterns that tell the paths apart by the names in which they differ, as far as these serve for other cases, too."""
+    parts = [path.relative_to(root).parts for path in paths]
+    plain = all(path.is_file() and re.fullmatch(r"[\w /.,+-]+", path.relative_to(root).as_posix()) for path in paths)
+    if not plain or len({len(one) for one in parts}) > 1 or len(paths) > MOST_WAYS:
+        return []
+    same = [len(set(names)) == 1 for names in zip(*parts, strict=True)]
+    patterns = ["/".join("*" if alike else name for alike, name in zip(same, one, strict=True)) for one in parts]
+    return patterns if only or all(len(list(find(root, pattern))) > 1 for pattern in patterns) else []

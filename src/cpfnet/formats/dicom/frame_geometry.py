@@ -1,0 +1,243 @@
+"""Where the frames of a segmentation lie in the patient, and on which slices of a grid."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cpfnet.errors import FormatError
+from cpfnet.formats.dicom.attributes import text
+from cpfnet.formats.dicom.image.datasets import DicomObject
+from cpfnet.formats.dicom.image.functional_groups import Frame, frames_of
+from cpfnet.formats.dicom.image.slice_stack import size_of
+from cpfnet.formats.dicom.referenced_images import items
+from cpfnet.formats.file_types import Header
+from cpfnet.image import Image, geometry_difference
+
+_IN_PLANE = 1e-3
+"""Pixels: how far a corner of a frame may lie from the corner of its slice."""
+_ALONG = 0.01
+"""Slices: how far a frame may lie from its slice."""
+_SLICES = 10_000
+"""What frames without an image may span."""
+_PLACE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
+_MEND = "pair it with the series that it was drawn on"
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Where frames lie.
+
+    Attributes:
+        size: (rows, columns) of each.
+        places: ``(frames, 3, 3)``, LPS mm: the first pixel, the step to the next row, and to the next column; empty where frames
+            have no place in the patient.
+        step: mm between slices, as far as it is given.
+        notes: what was taken from the image.
+    """
+
+    size: tuple[int, int]
+    places: np.ndarray
+    step: float | None
+    notes: tuple[str, ...] = ()
+
+
+def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Planes:
+    """Where the frames of one object lie (functional groups: PS3.3, C.7.6.16.2.1, .3 and .4).
+
+    Args:
+        frames: of the object.
+        image: that it was drawn on. What frames of its size lack is taken from it: orientation and spacing, which all its slices share, and
+            the position of the slice that a frame names as its source. OHIF writes no spacing.
+
+    Raises:
+        FormatError: positions are damaged, or missing on part of the frames; or what they lack, no image is there to tell.
+    """
+    size = size_of(frames[0])
+    affine = None if image is None or tuple(image.shape[-2:]) != size else image.affine
+    slices = {} if image is None or affine is None else _by_instance(image)
+    places, lacking, taken = [], Counter[str](), Counter[str]()
+    for frame in frames:
+        position, cosines, spacing = (frame.numbers(keyword, count) for keyword, count in _PLACE)
+        missing = [k for (k, _), value in zip(_PLACE, (position, cosines, spacing), strict=True) if value is None]
+        if affine is not None:
+            steps = np.linalg.norm(affine[:3, 1:3], axis=0)
+            if position is None:
+                uid, number = _source_of(frame)
+                source = slices.get((uid, number)) or slices.get((uid, 0))
+                position = None if source is None else source.numbers(*_PLACE[0])
+            if cosines is None:
+                cosines = (affine[:3, 1:3] / steps)[:, ::-1].T.ravel()
+            if spacing is None:
+                spacing = steps
+        if position is None or cosines is None or spacing is None:
+            lacking.update(missing)
+            continue
+        taken.update(missing)
+        places.append([position, cosines[3:] * spacing[0], cosines[:3] * spacing[1]])
+    if places and len(places) < len(frames):
+        raise FormatError(
+            f"{len(frames) - len(places)} of its {len(frames)} frames have no position, orientation or spacing",
+            mend="export it again",
+        )
+    if not places and lacking["ImagePositionPatient"] < len(frames) and (image is None or image.affine is not None):
+        raise FormatError(f"has no {' and no '.join(lacking)}: its frames have no place of their own", mend=_MEND)
+    step = frames[0].number_or("SpacingBetweenSlices", 0.0) or frames[0].number_or("SliceThickness", 0.0)
+    notes = [f"has no {' and no '.join(taken)}: taken from its image"] if taken else []
+    return Planes(size, np.reshape(places, (-1, 3, 3)), step if step > 0 else None, tuple(notes))
+
+
+def _source_of(frame: Frame) -> tuple[str, int]:
+    """The image that a frame was drawn on (derivation image macro, PS3.3, C.7.6.16.2.6): SOPInstanceUID, and number of the frame, from 1."""
+    for group in frame.groups[:-1]:  # the last is the object's header
+        derived = [group, *items(group, "DerivationImageSequence")]
+        for source in (source for item in derived for source in items(item, "SourceImageSequence")):
+            number = text(source, "ReferencedFrameNumber")
+            return text(source, "ReferencedSOPInstanceUID"), int(number) if number.isdecimal() else 1
+    return "", 0
+
+
+def _slices(image: Image | Header) -> list[Frame]:
+    """The frames that the slices of a DICOM image were read from; empty for others."""
+    details = image.source.details if image.source is not None else {}
+    headers, numbers = details.get("headers", []), details.get("frames", [])
+    if not headers or len(numbers) != image.shape[0]:
+        return []
+    frames = [frames_of(DicomObject(Path(), None, header)) for header in headers]
+    slices = zip(frames if len(frames) > 1 else frames * len(numbers), numbers, strict=True)
+    return [of_object[number] for of_object, number in slices]
+
+
+def _by_instance(image: Image | Header) -> dict[tuple[str, int], Frame]:
+    """As `_source_of` names them; the one frame of a classic object counts for whatever number it is given (0)."""
+    slices = [(text(frame.object.header, "SOPInstanceUID"), frame) for frame in _slices(image)]
+    single = {(uid, 0): frame for uid, frame in slices} if len({uid for uid, _ in slices}) == len(slices) else {}
+    return single | {(uid, frame.number + 1): frame for uid, frame in slices}
+
+
+def own_grid(planes: Planes) -> Header:
+    """The smallest grid that holds all frames; a picture where they have no positions.
+
+    Slices ascend along rows × columns, as those of series. Their step is the given one where all frames lie on it, else the
+    smallest distance between frames.
+
+    Raises:
+        FormatError: they span absurdly many slices.
+    """
+    if not len(planes.places):
+        return Header(planes.size, None, ("structures",), np.dtype(np.uint16))
+    down, right = planes.places[0, 1:]
+    normal = np.cross(right, down)
+    normal /= np.linalg.norm(normal) or 1.0
+    along = planes.places[:, 0] @ normal
+    first, last = int(along.argmin()), int(along.argmax())
+    gaps = np.diff(np.sort(along))
+    step = planes.step or float(gaps.max(initial=0.0)) or 1.0
+    gaps = gaps[gaps > _ALONG * step]
+    if gaps.size and (planes.step is None or (np.abs(gaps / step - np.rint(gaps / step)) > _ALONG).any()):
+        step = float(gaps.min())
+    span = float(along[last] - along[first])
+    if span > _SLICES * step:
+        raise FormatError(f"its frames span {span:.6g} mm in steps of {step:.6g} mm", mend="export it again")
+    count = round(span / step)
+    depth = (planes.places[last, 0] - planes.places[first, 0]) / count if count else normal * step
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([depth, down, right, planes.places[first, 0]])
+    return Header((count + 1, *planes.size), affine, ("structures",), np.dtype(np.uint16))
+
+
+def unevenness(image: Image | Header, affine: np.ndarray) -> np.ndarray:
+    """How far each slice of a series lies from its place in the regular grid, voxels ``(depth, 3)``; zeros where that is unknown."""
+    if not (frames := _slices(image)):
+        return np.zeros((image.shape[0], 3))
+    positions = [frame.numbers("ImagePositionPatient", 3) for frame in frames]
+    away = np.array(positions) - affine[:3, 3] - np.arange(len(frames))[:, None] * affine[:3, 0]
+    return away @ np.linalg.inv(affine)[:3, :3].T
+
+
+class Place(NamedTuple):
+    """Where a frame lies on the grid of its image: the slice, and the row and column of its first pixel; possibly outside."""
+
+    slice: int
+    row: int
+    column: int
+
+    def filled(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The values of the frame on a whole slice, 0 around it.
+
+        Args:
+            values: ``(rows, columns)`` of the frame.
+            shape: ([depth,] height, width) of the image.
+
+        Raises:
+            FormatError: what is not 0 lies outside the image.
+        """
+        depth, height, width = (1, *shape)[-3:]
+        if (self.row, self.column) == (0, 0) and values.shape == (height, width) and 0 <= self.slice < depth:
+            return values
+        out = np.zeros((height, width), values.dtype)
+        rows, columns = (np.arange(n) + first for n, first in zip(values.shape, self[1:], strict=True))
+        inside = np.ix_((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
+        if not 0 <= self.slice < depth or np.count_nonzero(values) > np.count_nonzero(values[inside]):
+            raise FormatError(
+                f"shows something outside its image: frames of {values.shape[0]}×{values.shape[1]} pixels, the image slices of "
+                f"{height}×{width}; one begins at row {self.row} and column {self.column} of slice {self.slice}",
+                mend=_MEND,
+            )
+        out[np.ix_(rows[(rows >= 0) & (rows < height)], columns[(columns >= 0) & (columns < width)])] = values[inside]
+        return out
+
+
+def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[Place]:
+    """Where on the grid of the image each frame lies; frames may be smaller than its slices.
+
+    Args:
+        planes: of all frames.
+        chosen: indices of those that matter.
+        image: frames are compared with its very slices, which need not stand perfectly evenly. A picture, without an affine,
+            has one slice for all.
+
+    Raises:
+        FormatError: a frame does not lie on a slice and its pixels, or has no position in an image that has.
+    """
+    affine, depth = image.affine, image.shape[0] if len(image.shape) == 3 else 1
+    sizes = (
+        f"frames of {planes.size[0]}×{planes.size[1]} pixels, the image slices of {image.shape[-2]}×{image.shape[-1]}"
+    )
+    same = planes.size == tuple(image.shape[-2:])
+    if affine is None and depth == 1 and same:
+        return [Place(0, 0, 0)] * len(chosen)
+    if not same and (affine is None or not len(planes.places)):
+        raise FormatError(f"has {sizes}", mend=_MEND)
+    if affine is None or not len(planes.places):
+        lacking = "the image" if affine is None else "it"
+        raise FormatError(f"cannot be placed: {lacking} has no positions in the patient", mend=_MEND)
+    rows, columns = planes.size
+    ends = np.array([(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)])
+    origin, steps = planes.places[chosen, 0], planes.places[chosen, 1:]
+    inverse = np.linalg.inv(affine)[:3, :3]
+    corners = (origin[:, None] + ends @ steps - affine[:3, 3]) @ inverse.T
+    slices = np.rint(corners[:, :, 0].mean(axis=1)).astype(np.int64)
+    within = np.clip(slices, 0, depth - 1)
+    off = corners - unevenness(image, affine)[within, None]
+    off[:, :, 0] -= slices[:, None]
+    first = np.rint(off[:, 0, 1:]).astype(np.int64)
+    off[:, :, 1:] -= ends + first[:, None]
+    worst = np.abs(off).max(axis=1, initial=0.0)
+    wrong = np.flatnonzero((worst > (_ALONG, _IN_PLANE, _IN_PLANE)).any(axis=1))
+    if wrong.size:
+        at = int(wrong[0])
+        ours, theirs = affine.copy(), affine.copy()
+        ours[:3, 3] += slices[at] * affine[:3, 0]
+        theirs[:3, 1:] = np.column_stack([*steps[at], origin[at]])
+        difference = geometry_difference((1, rows, columns), theirs, (1, rows, columns), ours, tolerance=0.0)
+        raise FormatError(
+            f"{'' if same else f'has {sizes}; '}{len(wrong)} of its frames do not lie on a slice of the image, such as frame "
+            f"{chosen[at] + 1}: {difference}",
+            mend=_MEND,
+        )
+    return [Place(*place) for place in np.column_stack([slices, first]).tolist()]

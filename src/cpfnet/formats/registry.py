@@ -1,0 +1,35 @@
+"""Which module reads and writes a suffix; each is loaded when first needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cpfnet.formats.file_types import NIFTI_SUFFIXES, RASTER_SUFFIXES
+
+
+def family(suffix: str) -> Any:
+    """The module that reads and writes ``suffix``; loaded when first needed. What has no known one is DICOM."""
+    if suffix in NIFTI_SUFFIXES:
+        from cpfnet.formats import nifti
+
+        return nifti
+    if suffix in RASTER_SUFFIXES:
+        from cpfnet.formats import raster
+
+        return raster
+    from cpfnet.formats import dicom
+
+    return dicom
+
+
+def writer(suffix: str) -> Any:
+    """The module that writes ``suffix``."""
+    if suffix == ".seg.dcm":
+        from cpfnet.formats.dicom.seg import write as write_seg
+
+        return write_seg
+    if suffix == ".rtstruct.dcm":
+        from cpfnet.formats.dicom.rtstruct import write as write_rtstruct
+
+        return write_rtstruct
+    return family(suffix)

@@ -1,0 +1,281 @@
+"""Predictions of a dataset's cases: found in a folder, or made by Models."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from cpfnet import formats
+from cpfnet.data.dataset import Case, Dataset, add_labels
+from cpfnet.data.finding import quoted, shown
+from cpfnet.data.sources.unread_files import unread_below, unread_mend
+from cpfnet.errors import CpfnetError, DatasetError
+from cpfnet.evaluation.case_masks import Item
+from cpfnet.evaluation.protocol import some
+from cpfnet.image import Segmentation
+from cpfnet.inference.batch import records
+from cpfnet.inference.match_predictions import Match, Name, doubtful, match, name_of, places
+from cpfnet.inference.predictor import Predictor
+from cpfnet.model import Model
+from cpfnet.progress import Bar
+
+
+def choose(dataset: Dataset, split: str | None, models: Sequence[Model] = ()) -> tuple[list[Case], str]:
+    """The labelled cases to evaluate, and in words which those are.
+
+    Args:
+        dataset: all cases.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None: the test cases where there are labelled ones, else all.
+        models: that are to be scored; see `of_split`.
+
+    Raises:
+        DatasetError: no labelled case among them, or as `of_split`.
+    """
+    labelled = [case for case in dataset.cases if case.labels]
+    if split is None:
+        split = "test" if any(case.split == "test" for case in labelled) else "all"
+    if split == "all" and labelled:
+        return labelled, "all labelled cases"
+    return of_split(dataset, split, models)
+
+
+def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tuple[list[Case], str]:
+    """The labelled cases of one split, and in words which those are.
+
+    Models know which cases validated them, and ``"val"`` means these: after ``train --fold`` the dataset names none, or others, which trained
+    them. Where Models do not say, or the dataset has none of theirs, its own ``val`` counts.
+
+    Args:
+        dataset: all cases.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        models: whose validation cases are meant.
+
+    Raises:
+        DatasetError: no labelled case among them, with what else can be scored; or Models that were validated on different cases.
+    """
+    labelled = [case for case in dataset.cases if case.labels]
+    declared = [case for case in labelled if case.split == split]
+    validated = {frozenset(model.metrics.get("cases", {}).get("validation", ())) for model in models}
+    if split == "val" and len(validated) > 1:
+        raise DatasetError(
+            f"the {len(models)} models were validated on different cases, as folds are: what validated one has trained another",
+            mend="evaluate each model alone with --split val, or all of them on cases that none has seen (--split test)",
+        )
+    known = validated.pop() if len(validated) == 1 else frozenset[str]()
+    own = [case for case in labelled if case.id in known]
+    if split == "val" and own:
+        absent = sorted(known.difference(case.id for case in own))
+        said = f"{len(own)} cases that validated the model"
+        return own, said + (f", and without {some(absent)}, which this dataset has no label of" if absent else "")
+    unsaid = "the model does not say which cases validated it" if models and split == "val" and not known else ""
+    if declared:
+        return declared, f"the {split} split" + (f" ({unsaid})" if unsaid else "")
+    why = f"{len(labelled)} of {len(dataset.cases)} cases have labels"
+    if unsaid:
+        why += f", and {unsaid}"
+    elif split == "val" and models:
+        why += f", and none of them is one of the {len(known)} that validated the model ({some(sorted(known))})"
+    others = (
+        {case.split for case in labelled if case.split} | ({"val"} if own else set()) | (set() if models else {"all"})
+    )
+    if models:  # never what trained them
+        others.discard("train")
+    choice = (
+        f"choose --split {', '.join(sorted(others))}" if others else "say in dataset.yaml which are which (`split`)"
+    )
+    raise DatasetError(
+        f"no labelled case in split {split!r}: {why}",
+        where=dataset.root,
+        mend=choice if labelled else add_labels(dataset),
+    )
+
+
+def item_of(case: Case, prediction: Path | Segmentation | None, probabilities: Path | None = None) -> Item:
+    """A case and its prediction, to be scored."""
+    return Item(
+        case=case.id,
+        prediction=prediction,
+        truth=case.labels,
+        roi=case.roi,
+        patient=case.patient,
+        images=case.images,
+        probabilities=probabilities,
+    )
+
+
+def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[Item], list[str]]:
+    """Pair cases with the label maps in a folder and below, called as the case or as its image (see `match`).
+
+    Where names leave a doubt, the records of `predict` decide, which tell the image that a mask was made from. A folder
+    ``probabilities`` inside, as `predict` writes it, is used for AUC; its folders of pictures are passed over.
+
+    Args:
+        dataset: what the cases are of: a file that is called as another of its cases is not free.
+        cases: those to score.
+        folder: of the label maps.
+
+    Returns:
+        One item a case, and what the user should know: names that repeat, files that are not used.
+
+    Raises:
+        DatasetError: not a folder, no prediction at all, two for one case, or one that several cases could mean.
+    """
+    if not folder.is_dir():
+        raise DatasetError("no such folder", where=folder, mend="give the folder of predictions, or a Model")
+    masks = _by_name(folder, passing=("probabilities", "uncertainty", "overlays"))
+    maps = _by_name(folder / "probabilities")
+    scored = {case.id for case in cases}
+    left_out = any(case.labels and case.id not in scored for case in dataset.cases)
+    matched = match(dataset.cases, masks, scored if left_out else (), _recorded(dataset, masks, folder))
+    for case in cases:
+        fitting = matched.several.get(case.id, [matched.files[case.id]] if case.id in matched.files else [])
+        files = [file for name in fitting for file in masks[name]]
+        if len(files) > 1:
+            raise DatasetError(
+                f"{len(files)} predictions fit: {quoted(files, folder)}",
+                where=f"case {case.id}",
+                mend="leave one of them in the folder, and move the others elsewhere",
+            )
+    alone = scored - set(matched.files)
+    unclear = {name: meant for name, meant in matched.claims.items() if alone & set(meant)}
+    if unclear:
+        raise _unclear(dataset, unclear, masks, folder)
+    if not scored & set(matched.files):
+        raise DatasetError(
+            f"no file is called as a case or its image; looked for {cases[0].id}.*"
+            f"{f' and {len(cases) - 1} more' if len(cases) > 1 else ''} (found: {_seen(folder, masks)})",
+            where=folder,
+            mend=unread_mend(unread_below(folder), folder)
+            or f"name each prediction as its case, such as `{cases[0].id}.png`",
+        )
+    items = []
+    for case in cases:
+        name = matched.files.get(case.id)
+        planes = maps.get(name, []) if name else []
+        if len(planes) > 1:
+            raise DatasetError(
+                f"{len(planes)} probability maps fit: {quoted(planes, folder)}",
+                where=f"case {case.id}",
+                mend="leave one of them in the folder, and move the others elsewhere",
+            )
+        items.append(item_of(case, masks[name][0] if name else None, planes[0] if planes else None))
+    return items, _told(dataset, matched, masks, maps, folder)
+
+
+def _recorded(dataset: Dataset, masks: Collection[Name], folder: Path) -> dict[Name, str]:
+    """Label maps that `predict` made from the very image of one case → this case; images are read only where names leave a doubt."""
+    inputs = {
+        name: record.input
+        for called, record in records.each(folder)
+        if (mask := record.mask) and (name := name_of(Path(mask.replace("*", called, 1)))) in masks
+    }
+    if not doubtful(dataset.cases, inputs):
+        return {}
+    contents: dict[str, str] = {}
+    for case in dataset.cases:
+        try:
+            contents[case.id] = records.content_of(case.images).digest
+        except (CpfnetError, OSError):  # nothing is known of it; what is wrong with it is said where it is used
+            continue
+    often = Counter(contents.values())
+    case_of = {content: case for case, content in contents.items() if often[content] == 1}
+    return {name: case_of[content] for name, content in inputs.items() if content in case_of}
+
+
+def _by_name(folder: Path, passing: Sequence[str] = ()) -> dict[Name, list[Path]]:
+    """Path below the folder, without suffix → its files; nothing hidden."""
+    files: dict[Name, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if inside.parts[0] in passing or any(part.startswith(".") for part in inside.parts):
+            continue
+        if formats.suffix_of(path) and path.is_file():
+            files.setdefault(name_of(inside), []).append(path)
+    return files
+
+
+def _seen(folder: Path, masks: dict[Name, list[Path]]) -> str:
+    """What lies in a folder of predictions, the first few."""
+    files = [path for paths in masks.values() for path in paths] + unread_below(folder)
+    return f"{', '.join(shown(path, folder) for path in files[:5])}{' …' * (len(files) > 5)}" if files else "no image"
+
+
+def _unclear(
+    dataset: Dataset, unclear: dict[Name, list[str]], masks: dict[Name, list[Path]], folder: Path
+) -> DatasetError:
+    """The error for files that several cases could mean: which, and a name for each that no other case has."""
+    name, meant = next(iter(unclear.items()))
+    file = masks[name][0]
+    suffix = formats.suffix_of(file)
+    others = f" (likewise {len(unclear) - 1} more)" * (len(unclear) > 1)
+    own = next(place for case in dataset.cases if case.id in meant[:1] for place in places(case))
+    count = next(
+        (n for n in range(1, len(own)) if len(match(dataset.cases, [own[-n:]]).files) == 1), 1
+    )  # folders that tell it apart
+    place = f", or by the folders of its image: `{'/'.join(own[-count:])}{suffix}` …" if count > 1 else ""
+    return DatasetError(
+        f"{shown(file, folder)} could be the prediction of {len(meant)} cases ({', '.join(meant[:5])}{' …' * (len(meant) > 5)}), "
+        f"so it counts for none{others}",
+        where=folder,
+        mend=f"call each prediction as its case: {', '.join(f'`{one}{suffix}`' for one in meant[:2])} …{place}",
+    )
+
+
+def _told(
+    dataset: Dataset,
+    matched: Match,
+    masks: dict[Name, list[Path]],
+    maps: dict[Name, list[Path]],
+    folder: Path,
+) -> list[str]:
+    """Names that were taken for one split though they repeat beyond it, and files that are not used."""
+    told = []
+    if matched.assumed:
+        name, meant = next(iter(matched.assumed.items()))
+        told.append(
+            f"{len(matched.assumed)} predictions are called as cases of other splits, too ({shown(masks[name][0], folder)}: "
+            f"{', '.join(meant[:5])}): they are taken for the split that is scored"
+        )
+    unused = [path for name in (*matched.unused, *matched.claims) for path in masks[name]]
+    unused += [path for name, paths in maps.items() if name not in masks for path in paths]
+    unused += unread_below(folder)
+    if unused:
+        what = "1 file is" if len(unused) == 1 else f"{len(unused)} files are"
+        names = f"{quoted(unused[:5], folder)}{' …' * (len(unused) > 5)}"
+        told.append(f"{what} the prediction of no case that could be told, and not used: {names}")
+    return told
+
+
+def made(
+    cases: Sequence[Case],
+    models: Sequence[Model],
+    folder: Path,
+    *,
+    device: str,
+    tta: bool,
+    force: bool,
+    overwrite: bool,
+    progress: bool,
+    say: Callable[[str], None],
+) -> list[Item]:
+    """Predict every case into ``folder``, masks and probabilities.
+
+    Raises:
+        CpfnetError: a case cannot be read, lies outside what the Models were fitted for, or cannot be written.
+    """
+    predictor = Predictor(models, device=device, tta=tta, say=say)
+    items = []
+    with Bar(show=progress) as bar:
+        for case in bar.track(cases, description="Predicting"):
+            image = formats.read(list(case.images))
+            segmentation = predictor.predict(image, force=force, keep_probabilities=True)
+            mask = formats.write(segmentation, folder / case.id, overwrite=overwrite)
+            volume = segmentation.affine is not None
+            maps = folder / "probabilities" / f"{case.id}{'.nii.gz' if volume else '.tif'}"
+            assert segmentation.probabilities is not None  # asked for above
+            formats.write_map(
+                segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
+            )
+            items.append(item_of(case, mask, maps))
+    return items

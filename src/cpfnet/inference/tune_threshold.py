@@ -1,0 +1,147 @@
+"""Where Models draw the line between a class and the rest: as fitted, or as chosen on cases other than those to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cpfnet import formats, labels
+from cpfnet.data.dataset import Case, Dataset
+from cpfnet.errors import CpfnetError, DatasetError
+from cpfnet.evaluation.case_masks import load_masks
+from cpfnet.evaluation.thresholds import THRESHOLDS, best_threshold, dice_curve
+from cpfnet.inference.dataset_predictions import item_of, of_split
+from cpfnet.inference.predictor import Predictor
+from cpfnet.model import MM3, Model
+from cpfnet.planning import Labels
+from cpfnet.progress import Bar
+
+CHOOSING = ("train", "val")
+"""Splits that may choose a threshold; what is called test may not."""
+
+
+def as_fitted(models: Sequence[Model]) -> dict[str, str]:
+    """How Models decide by themselves, for the protocol: the rule, and apart from it what these Models have."""
+    plan, count = models[0].plan.labels, len(models[0].plan.labels.classes)
+    if not _has_threshold(plan):
+        return _lines("none, the most probable class", [], models)
+    limits = np.mean([np.broadcast_to(model.fitted.threshold, count) for model in models], axis=0).tolist()
+    above = [f"{c.name} above {limit:g}" for c, limit in zip(plan.classes, limits, strict=True)]
+    return _lines("the model's own", above, models)
+
+
+def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], models: Sequence[Model]) -> list[Case]:
+    """The labelled cases of a split that may choose a threshold for others.
+
+    Args:
+        dataset: all cases.
+        split: that chooses.
+        scored: cases that the threshold is for.
+        models: which the threshold is for; ``"val"`` means the cases that validated them (`of_split`).
+
+    Raises:
+        CpfnetError: the labels know no threshold, or the split cannot choose.
+        DatasetError: it has no labelled case, or shares patients with ``scored``.
+    """
+    if split not in CHOOSING:
+        raise CpfnetError(
+            f"a threshold cannot be chosen on {split!r}: what is scored chooses nothing",
+            mend=f"choose --threshold-on {' or '.join(CHOOSING)}",
+        )
+    definitions = models[0].plan.labels
+    if not _has_threshold(definitions):
+        raise CpfnetError(
+            f"of {len(definitions.classes)} exclusive classes the most probable one is taken; there is no threshold to choose",
+            mend="leave out --threshold-on",
+        )
+    try:
+        cases, _ = of_split(dataset, split, models)
+    except DatasetError as error:
+        mend = "say in dataset.yaml which cases are which (`split`), or leave out --threshold-on"
+        raise DatasetError(
+            f"no threshold can be chosen on {split}: {error.what}", where=error.where, mend=mend
+        ) from None
+    patients = {case.patient for case in cases}
+    both = [case.id for case in scored if case.patient in patients]
+    if both:
+        raise DatasetError(
+            f"{len(both)} of the {len(scored)} cases to score are of the {split} split or its patients "
+            f"({', '.join(both[:5])}{' …' * (len(both) > 5)}): a threshold chosen on them would be tuned on the test",
+            where=dataset.root,
+            mend="score other cases (--split), or choose the threshold on another split",
+        )
+    return cases
+
+
+def chosen_on(
+    cases: Sequence[Case],
+    split: str,
+    models: Sequence[Model],
+    *,
+    device: str,
+    tta: bool,
+    force: bool,
+    progress: bool,
+    say: Callable[[str], None],
+) -> tuple[list[Model], dict[str, str]]:
+    """Models with the threshold that gives the best mean Dice over cases, one a region; of several readers the mean counts.
+
+    The cases are predicted one by one, and only their Dice at each of `THRESHOLDS` is kept. Components that the Models drop as too small are
+    still there when the threshold is chosen.
+
+    Args:
+        cases: of `choosing_cases`, of this split.
+        models, device, tta, force, progress, say: as for `Predictor`.
+
+    Returns:
+        The Models with the new threshold, and for the protocol how it came about and, apart from that, what it is.
+
+    Raises:
+        CpfnetError: a case cannot be read, or lies outside what the Models were fitted for.
+    """
+    plan = models[0].plan.labels
+    predictor = Predictor(models, device=device, tta=tta, say=say)
+    members = labels.membership(plan)
+    curves = []
+    with Bar(show=progress) as bar:
+        for case in bar.track(cases, description=f"Choosing the threshold on {split}"):
+            image = formats.read(list(case.images))
+            segmentation = predictor.predict(image, force=force, keep_probabilities=True)
+            masks = load_masks(item_of(case, segmentation), plan, image)
+            assert masks.probability is not None  # asked for above
+            readers = []
+            for truth in masks.truth.values():
+                valid = truth != labels.IGNORED if masks.roi is None else masks.roi & (truth != labels.IGNORED)
+                planes = enumerate(masks.probability)
+                readers.append([dice_curve(plane, members[truth, k], valid) for k, plane in planes])
+            curves.append(np.mean(readers, axis=0))
+    limits, dice = zip(*(best_threshold(of_class) for of_class in np.stack(curves, axis=1)), strict=True)
+    trained = {name for model in models for name in model.metrics.get("cases", {}).get("train", [])}
+    seen = f" ({sum(case.id in trained for case in cases)} of them trained the model)" if trained else ""
+    rule = f"best mean Dice over the {len(cases)} cases of the {split} split{seen}, of {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
+    above = [
+        f"{c.name} above {limit:g} (mean Dice {value:.4f})"
+        for c, limit, value in zip(plan.classes, limits, dice, strict=True)
+    ]
+    chosen = [replace(m, fitted=m.fitted.model_copy(update={"threshold": limits})) for m in models]
+    return chosen, _lines(rule, above, models)
+
+
+def _has_threshold(definitions: Labels) -> bool:
+    return not definitions.exclusive or len(definitions.classes) == 1
+
+
+def _lines(rule: str, above: Sequence[str], models: Sequence[Model]) -> dict[str, str]:
+    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it, the temperature, and the components that are too small for the Models."""
+    classes = models[0].plan.labels.classes
+    sizes = np.min([model.min_component_size for model in models], axis=0).tolist()
+    unit = models[0].component_unit
+    small = ", ".join(f"{c.name} below {size:g} {unit}" for c, size in zip(classes, sizes, strict=True) if size)
+    if small and unit != MM3 and len({model.plan.spatial for model in models}) > 1:
+        small = "those that are too small for each of the models"  # whose grids, and so whose pixels, differ
+    temperature = float(np.mean([model.fitted.temperature for model in models]))
+    softened = "" if temperature == 1 else f"temperature {temperature:.4g}"
+    fitted = [part for part in (", ".join(above), softened, small and f"components dropped: {small}") if part]
+    return {"threshold": rule} | ({"fitted": "; ".join(fitted)} if fitted else {})

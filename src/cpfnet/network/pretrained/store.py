@@ -1,0 +1,270 @@
+"""Where ImageNet weight files lie: find, list, import, verify and download them.
+
+Files are looked for in the tool's own cache, in torch hub's and in huggingface's, and never changed in the latter two. torch is
+imported only to look inside a file; hashes need none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import platformdirs
+
+from cpfnet.errors import OutputError, WeightsError
+from cpfnet.network.pretrained.download import fetch, sha256, writing
+
+WEIGHTS_URL = "https://download.pytorch.org/models"
+SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Known ImageNet weights for ResNet-34.
+
+    Attributes:
+        name: how commands call them.
+        file: the file's name; torchvision puts the first 8 digits of its SHA-256 there.
+        about: where the weights come from.
+        sha256: what the file's SHA-256 begins with; None where the publisher does not say.
+    """
+
+    name: str
+    file: str
+    about: str
+    sha256: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where to get the file; the environment variable CPFNET_WEIGHTS_URL sets a mirror of download.pytorch.org/models."""
+        if self.sha256 is None:
+            return f"https://huggingface.co/{self.name}/resolve/main/{self.file}"
+        return f"{(os.environ.get('CPFNET_WEIGHTS_URL') or WEIGHTS_URL).rstrip('/')}/{self.file}"
+
+
+ENTRIES = {
+    entry.name: entry
+    for entry in (
+        Entry("resnet34-b627a593", "resnet34-b627a593.pth", "torchvision, IMAGENET1K_V1, 83 MB", "b627a593"),
+        Entry("resnet34-333f7ec4", "resnet34-333f7ec4.pth", "torchvision until 2021, 83 MB", "333f7ec4"),
+        Entry("timm/resnet34.a1_in1k", "model.safetensors", "timm on huggingface (Wightman et al. 2021, A1), 87 MB"),
+    )
+}
+DEFAULT = ENTRIES["resnet34-b627a593"]
+_HASHED = {entry.file: entry for entry in ENTRIES.values() if entry.sha256}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A weight file on this machine.
+
+    Attributes:
+        path: the file.
+        place: whose cache it lies in: ``"cpfnet"``, ``"torch hub"``, ``"huggingface"``; ``"given"`` for a file named by the user.
+        problem: what `verify` found wrong with it, else None.
+    """
+
+    path: Path
+    place: str
+    problem: str | None = None
+
+
+def cache_folder() -> Path:
+    """The tool's own folder for weights (it need not exist yet); the environment variable CPFNET_CACHE moves it."""
+    root = os.environ.get("CPFNET_CACHE") or platformdirs.user_cache_dir("cpfnet", appauthor=False)
+    return Path(root).expanduser().absolute() / "weights"
+
+
+def _torch_folder() -> Path:
+    home = os.environ.get("TORCH_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/torch"
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _huggingface_folder() -> Path:
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+
+
+def list_found() -> list[Found]:
+    """Every weight file in the caches, in the order in which `find` tries them; nothing is opened or verified."""
+    own, hub = cache_folder(), _torch_folder()
+    imported = sorted(path for path in own.glob("[!.]*") if path.suffix in SUFFIXES and path.name not in _HASHED)
+    timm = sorted(_huggingface_folder().glob("models--timm--resnet34.*/snapshots/*/model.safetensors"))
+    found = [
+        *(Found(own / file, "cpfnet") for file in _HASHED),
+        *(Found(path, "cpfnet") for path in imported),
+        *(Found(hub / file, "torch hub") for file in _HASHED),
+        *(Found(path, "huggingface") for path in timm),
+    ]
+    return [item for item in found if item.path.is_file()]
+
+
+def _digits(path: Path) -> str | None:
+    """What the SHA-256 must begin with, where something promises it.
+
+    Known names do, and those that `import_file` gave; huggingface names its blobs, to which a snapshot links, by their whole hash.
+    Digits in other names may be a date.
+    """
+    blob = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", blob):
+        return blob
+    if path.name in _HASHED:
+        return _HASHED[path.name].sha256
+    given = re.search(r"-([0-9a-f]{8})$", path.stem)
+    return given[1] if given and path.absolute().parent == cache_folder() else None
+
+
+def _damage(path: Path) -> str | None:
+    """How a file's hash differs from the promised one, or None."""
+    digits = _digits(path)
+    found = sha256(path) if digits else ""
+    if digits is None or found.startswith(digits):
+        return None
+    return f"damaged or another file: its SHA-256 begins with {found[:8]}, expected {digits[:8]}"
+
+
+def _alien(path: Path) -> str | None:
+    """How a file's content differs from the weights of a ResNet-34, or None."""
+    from cpfnet.network.pretrained.load import read_resnet34
+
+    try:
+        read_resnet34(path)
+    except WeightsError as error:
+        return error.what
+    return None
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with a weight file, or None: its hash where one is promised, keys and shapes where the name is not known."""
+    try:
+        return _damage(path) or (None if path.name in _HASHED else _alien(path))
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+
+
+def _existing(path: Path | str) -> Path:
+    file = Path(path).expanduser()
+    mend = "give a .pth or .safetensors file; `cpfnet weights list` shows those found here"
+    try:
+        with file.open("rb"):
+            return file
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror}", where=file, mend=mend) from None
+
+
+def verify(path: Path | str | None = None) -> list[Found]:
+    """Check one file, or all in the caches: the SHA-256 where one is promised, keys and shapes of what is not known by name.
+
+    Returns:
+        The files, each with its `problem` or None.
+
+    Raises:
+        WeightsError: the given file does not exist.
+    """
+    files = list_found() if path is None else [Found(_existing(path), "given")]
+    return [replace(item, problem=_problem(item.path)) for item in files]
+
+
+def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
+    """The file to load: the one given, or the first good one in the caches, or a fresh download.
+
+    Args:
+        weights: ``"imagenet"`` or a file (its keys are checked when it is loaded).
+        progress: show a bar while downloading.
+
+    Raises:
+        WeightsError: the given file is missing or damaged; or none is here and none can be had: says what to fetch, from
+            where, and where to put it.
+    """
+    if str(weights) != "imagenet":
+        file = _existing(weights)
+        if damage := _damage(file):
+            raise WeightsError(damage, where=file, mend="fetch it again, or give another file")
+        return file
+    unusable = []
+    for item in list_found():
+        problem = _problem(item.path)
+        if problem is None:
+            return item.path
+        unusable.append(f"{item.path} is {problem}")
+    try:
+        return download(progress=progress)
+    except (WeightsError, OutputError) as error:
+        places = f"{cache_folder()}, {_torch_folder()}, {_huggingface_folder()}"
+        raise WeightsError(
+            f"no ImageNet weights in {places}{''.join(f'; {text}' for text in unusable)}; and the download failed: "
+            f"{f'{error.where}: ' if error.where else ''}{error.what}",
+            mend=f"fetch {DEFAULT.url} on a machine that is online, bring it here and run "
+            f"`cpfnet weights import {DEFAULT.file}` (or copy it into {cache_folder()}); "
+            "or plan and train from scratch with --weights none",
+        ) from None
+
+
+def import_file(path: Path | str) -> Path:
+    """Copy a file of ResNet-34 ImageNet weights into the cache, once it is known to be right.
+
+    The copy carries the first 8 digits of its SHA-256 in its name, so that `verify` can check it from then on.
+
+    Args:
+        path: torchvision's or timm's file, or any state dict with the same keys (torch or safetensors).
+
+    Returns:
+        The file in the cache.
+
+    Raises:
+        WeightsError: missing, damaged, or not a ResNet-34's.
+        OutputError: the cache cannot be written.
+    """
+    source = _existing(path)
+    if source.suffix not in SUFFIXES:
+        mend = f"give a file that ends in {', '.join(SUFFIXES)}"
+        raise WeightsError(f"unknown kind of weight file {source.suffix!r}", where=source, mend=mend)
+    if problem := _problem(source):
+        raise WeightsError(
+            problem,
+            where=source,
+            mend=f"give the file from {DEFAULT.url}, as it was fetched, or the tensors alone as .safetensors",
+        )
+    digest = f"-{sha256(source)[:8]}"
+    target = cache_folder() / f"{source.stem.removesuffix(digest)}{digest}{source.suffix}"
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with writing(target.parent):
+        try:
+            shutil.copyfile(source, temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return target
+
+
+def download(name: str = DEFAULT.name, *, url: str | None = None, progress: bool = True) -> Path:
+    """Fetch known weights into the cache (see `cpfnet.network.pretrained.download.fetch`).
+
+    Args:
+        name: a key of `ENTRIES`.
+        url: a mirror's folder; default: CPFNET_WEIGHTS_URL, else download.pytorch.org/models.
+        progress: show a bar.
+
+    Returns:
+        The file in the cache; one that is there and right is not fetched again.
+
+    Raises:
+        WeightsError: no such entry, no connection, or a wrong hash (then nothing is kept).
+        OutputError: the cache cannot be written.
+    """
+    entry = ENTRIES.get(name)
+    if entry is None:
+        raise WeightsError(f"no weights are known as {name!r}", mend=f"known: {', '.join(ENTRIES)}")
+    if entry.sha256 is None:
+        raise WeightsError(
+            "its publisher gives no hash to verify it by",
+            where=entry.url,
+            mend=f"fetch it yourself (`hf download {entry.name} {entry.file}`): huggingface's cache is looked through; "
+            f"or download {DEFAULT.name}",
+        )
+    target = cache_folder() / entry.file
+    fetch(f"{url.rstrip('/')}/{entry.file}" if url else entry.url, target, entry.sha256, progress=progress)
+    return target

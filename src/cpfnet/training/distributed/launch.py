@@ -1,0 +1,137 @@
+"""Start the processes of a run on this machine, and end them together."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch.multiprocessing.spawn import ProcessException
+
+from cpfnet.errors import CpfnetError, TrainingError
+from cpfnet.training.distributed.process_group import Lost, Team, announce, check_devices, joined
+from cpfnet.training.signals import Interruption, Stopped, leave_signals
+
+Work = Callable[..., object]
+"""Called in every process as ``work(team=…)``; it is pickled on its way there."""
+
+GRACE = 10.0
+"""Seconds in which the others may end by themselves, once one has ended; then they are ended."""
+
+
+def start(work: Work, devices: int, *, device: str, say: Callable[[str], None]) -> None:
+    """Run ``work`` in as many processes, one a device; on a CPU they divide the threads.
+
+    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them.
+
+    Args:
+        work: as `Work`.
+        devices: how many.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        say: where messages go.
+
+    Raises:
+        CpfnetError: what ended one of them.
+        TrainingError: one was killed; there are not so many devices.
+        KeyboardInterrupt: they were stopped.
+    """
+    check_devices(device, devices)
+    try:
+        pickle.dumps(work)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TrainingError(
+            f"cannot be given to other processes: {error}",
+            where="say",
+            mend="give a function of a module, such as print",
+        ) from None
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it is said below
+    context = torch.multiprocessing.get_context("spawn")
+    flag, errors = context.RawValue("b", 0), context.SimpleQueue()
+    setting = _Setting(
+        devices, device, _free_port(), max(1, torch.get_num_threads() // devices), multiprocessing.get_start_method()
+    )
+    with Interruption(say, flag):
+        started = torch.multiprocessing.start_processes(_member, (setting, work, flag, errors), devices, join=False)
+        try:
+            while not started.join(grace_period=GRACE):
+                pass
+        except ProcessException as ended:
+            raise (_told(errors) or _killed(ended, started.processes)) from None
+        finally:
+            for process in started.processes:
+                if process.is_alive():
+                    process.kill()
+    stopped = _told(errors)
+    if stopped is not None:
+        raise stopped
+
+
+@dataclass(frozen=True)
+class _Setting:
+    size: int
+    device: str
+    port: int
+    threads: int
+    helpers: str
+
+
+def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any) -> None:
+    leave_signals()
+    multiprocessing.set_start_method(
+        setting.helpers, force=True
+    )  # else it would be spawn, which takes seconds for each
+    os.environ["OMP_NUM_THREADS"] = str(setting.threads)
+    torch.set_num_threads(setting.threads)
+    team = Team(rank, setting.size, rank, setting.size, flag)
+    announce(team, "127.0.0.1", setting.port)
+    try:
+        with joined(team, setting.device):
+            work(team=team)
+    except Lost:  # the other one, or who started it, says why
+        sys.exit(1)
+    except Stopped as stopped:
+        if team.first:
+            errors.put(stopped)
+    except Exception as error:
+        if not isinstance(error, CpfnetError):  # a defect, then
+            error.add_note(traceback.format_exc())
+        errors.put(error)
+        sys.exit(1)
+
+
+def _told(errors: Any) -> BaseException | None:
+    """What the first that failed said; what the others say follows from it."""
+    return None if errors.empty() else errors.get()
+
+
+def _killed(ended: ProcessException, processes: list[Any]) -> TrainingError:
+    """Who ended without a word: the one that was noticed first, save where it only followed another."""
+    codes = [process.exitcode for process in processes]
+    index = ended.error_index
+    if codes[index] >= 0:
+        index = next((other for other, code in enumerate(codes) if code < 0), index)
+    if codes[index] < 0:
+        return TrainingError(
+            f"process {index} of {len(codes)} was killed ({signal.Signals(-codes[index]).name}); the others were ended",
+            mend="go on with --resume, from the last checkpoint; if memory ran out, set training.workers lower",
+        )
+    return TrainingError(
+        f"process {index} of {len(codes)} ended with code {codes[index]}; the others were ended",
+        mend="what it said before tells why; what was learned before can go on with --resume",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

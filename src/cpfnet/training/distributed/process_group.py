@@ -1,0 +1,289 @@
+"""The processes of one run: each has a device and its share of every batch, and all learn the same network.
+
+One process says what is to be said and writes what is to be written: the first. What it alone can do, it does for all (`Team.share`);
+what may fail in one of them ends all of them with one message (`Team.each`).
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cpfnet.errors import CpfnetError, TrainingError
+from cpfnet.training.signals import Stopped
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other: the others stand by while the first prepares cases or fits. A process that ends is noticed at once."""
+
+MEETING = timedelta(minutes=10)
+"""How long they wait for each other to start."""
+
+
+class Lost(TrainingError):
+    """Another process of the run ended."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """One process among those of its run; by default it is alone.
+
+    Attributes:
+        rank, size: which of how many it is.
+        local_rank, local_size: the same among those on this machine.
+        flag: where the process that started them all says that they should stop (``value``); None: signals say it.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    flag: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether it speaks and writes for all."""
+        return self.rank == 0
+
+    def gather(self, own: T) -> list[T]:
+        """What each of them has, in every process."""
+        if self.size == 1:
+            return [own]
+        import torch.distributed
+
+        everything: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(everything, own)
+        return everything
+
+    def any(self, own: bool) -> bool:
+        """Whether it is so in one of them."""
+        if self.size == 1:
+            return own
+        import torch
+
+        some = torch.tensor(int(own))
+        torch.distributed.all_reduce(some, torch.distributed.ReduceOp.MAX)
+        return bool(some)
+
+    def each(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives in this process, once it gave something in all of them.
+
+        Raises:
+            CpfnetError, Stopped: in one of them; then all end with it.
+            SystemExit: likewise, and the first process says why.
+        """
+        if self.size == 1:
+            return make()
+        made, own = None, None
+        try:
+            made = make()
+        except (CpfnetError, Stopped) as error:
+            own = error
+        failed = [error for error in self.gather(own) if error is not None]
+        if failed:
+            if self.first or isinstance(failed[0], Stopped):
+                raise failed[0]
+            self.leave()
+        return made  # type: ignore[return-value]
+
+    def share(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives in the first process, in every process; it runs there alone.
+
+        Raises:
+            CpfnetError, Stopped, SystemExit: as for `each`.
+        """
+        made = [self.each(lambda: make() if self.first else None)]
+        if self.size > 1:
+            import torch.distributed
+
+            torch.distributed.broadcast_object_list(made)
+        return made[0]  # type: ignore[return-value]
+
+    def device(self, name: str) -> torch.device:
+        """This process' own, of the kind that is called so; also where its GPU collectives work."""
+        import torch
+
+        kind = check_devices(name, self.local_size)
+        if kind == "cpu":
+            return torch.device(kind)
+        torch.cuda.set_device(self.local_rank)
+        return torch.device(kind, self.local_rank)
+
+    def leave(self) -> None:
+        """End this process with the first one, which says what is wrong: torchrun ends all of them as soon as one has ended.
+
+        Raises:
+            SystemExit: always.
+        """
+        import torch.distributed
+
+        with suppress(RuntimeError):
+            torch.distributed.barrier()
+        raise SystemExit(1)
+
+
+ALONE = Team()
+
+
+def found(devices: int, nodes: int) -> Team:
+    """This process' place where torchrun or SLURM started all of them; `ALONE` where nobody did.
+
+    Args:
+        devices: asked for on each machine.
+        nodes: machines asked for.
+
+    Raises:
+        TrainingError: what is asked for is not what was started, or there is no way to the other machines.
+    """
+    if devices < 1 or nodes < 1:
+        raise TrainingError(f"{devices} devices on {nodes} machines cannot be", mend="give numbers from 1")
+    asked = f"--devices {devices} --nodes {nodes}"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        rank, size, local_rank, local_size = (
+            int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
+        if (devices, nodes) not in ((1, 1), (local_size, size // local_size)):
+            raise TrainingError(
+                f"torchrun started {size} processes, {local_size} of them here; {asked} asks for {devices * nodes}",
+                mend="leave out --devices and --nodes: torchrun's --nproc-per-node and --nnodes say it",
+            )
+        return Team(rank, size, local_rank, local_size)
+    tasks = int(
+        os.environ.get("SLURM_STEP_NUM_TASKS", 1)
+    )  # srun's; a batch script, or one task, starts its own processes
+    if devices * nodes > 1 and tasks > 1:
+        return _slurm(devices, nodes, tasks)
+    if nodes > 1:
+        raise TrainingError(
+            f"{asked}: nothing says which of the {nodes} machines this is, and where the others are",
+            mend=f"start it on each machine by torchrun, or by srun --nodes={nodes} --ntasks-per-node={devices}",
+        )
+    if devices > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise TrainingError(
+            "with several devices every process runs the script that calls this, and each would start others",
+            mend='put what the script does under `if __name__ == "__main__":`',
+        )
+    return ALONE
+
+
+def _slurm(devices: int, nodes: int, tasks: int) -> Team:
+    from lightning_fabric.plugins.environments import SLURMEnvironment
+
+    machines = int(os.environ["SLURM_STEP_NUM_NODES"])
+    if (tasks, machines) != (devices * nodes, nodes):
+        raise TrainingError(
+            f"srun started {tasks} tasks on {machines} machines; --devices {devices} --nodes {nodes} asks for "
+            f"{devices * nodes} on {nodes}",
+            mend=f"start it by srun --nodes={nodes} --ntasks-per-node={devices}",
+        )
+    try:
+        slurm = SLURMEnvironment()
+    except RuntimeError:
+        raise TrainingError(
+            f"SLURM does not say how many of the {tasks} tasks run on each machine",
+            mend=f"start it by srun --nodes={nodes} --ntasks-per-node={devices}",
+        ) from None
+    team = Team(slurm.global_rank(), tasks, slurm.local_rank(), devices)
+    announce(team, slurm.main_address, slurm.main_port)
+    os.environ["GROUP_RANK"] = str(slurm.node_rank())
+    return team
+
+
+def announce(team: Team, address: str, port: int) -> None:
+    """Say by environment variables, as torchrun does, which process this is and where they all meet."""
+    os.environ |= {
+        "RANK": str(team.rank),
+        "WORLD_SIZE": str(team.size),
+        "LOCAL_RANK": str(team.local_rank),
+        "LOCAL_WORLD_SIZE": str(team.local_size),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+    }
+
+
+def check_devices(device: str, count: int) -> str:
+    """The kind of device on which ``count`` processes of this machine train.
+
+    Raises:
+        TrainingError: one certain GPU is asked for, or there are not so many.
+        NetworkError: no such device.
+    """
+    import torch
+
+    from cpfnet.inference.backends.select import pick_device
+
+    chosen = pick_device(device)
+    if chosen.index is not None:
+        raise TrainingError(
+            f"--device {device} is one device, --devices {count} are several",
+            mend="give --device cuda; CUDA_VISIBLE_DEVICES chooses among GPUs",
+        )
+    there = torch.cuda.device_count()
+    if chosen.type == "cuda" and there < count:
+        names = ", ".join(torch.cuda.get_device_name(index) for index in range(there))
+        raise TrainingError(
+            f"{count} devices are asked for, and {there} GPU{'s' * (there != 1)} found ({names})",
+            mend=f"give --devices {there}, or more GPUs to each machine (under SLURM --gpus-per-node={count}); "
+            "--device cpu takes any number of processes",
+        )
+    return chosen.type
+
+
+@contextmanager
+def joined(team: Team, device: str) -> Iterator[None]:
+    """Meet the others, work, and part; gradients go by NCCL between GPUs, all else by gloo.
+
+    Args:
+        team: as `found` or announced.
+        device: as for `train`.
+
+    Raises:
+        Lost: another process ended, or never came.
+    """
+    if team.size == 1:
+        yield
+        return
+    import torch.distributed
+
+    # Its functions' defaults are the group of the moment. DDP imports it once there is one, which then outlives its end, with
+    # threads that may need the interpreter when that is gone: now and then a process ended in SIGABRT, its work done.
+    import torch.distributed.nn.functional
+    from torch.distributed.rendezvous import rendezvous
+
+    backend = "cpu:gloo,cuda:nccl" if check_devices(device, team.local_size) == "cuda" else "gloo"
+    lost = False
+    try:
+        store = next(rendezvous("env://", timeout=MEETING))[0]
+        torch.distributed.init_process_group(
+            backend, store=store, rank=team.rank, world_size=team.size, timeout=PATIENCE
+        )
+        yield
+    except RuntimeError as error:
+        lost = _lost(error)
+        if not lost:
+            raise
+        raise Lost(
+            f"another process of this run ended, or never came (noticed by process {team.rank} of {team.size})",
+            mend="what it or its launcher said tells why; the same command with --resume goes on from the last checkpoint",
+        ) from None
+    finally:
+        if not lost and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+            gc.collect()  # what was trained holds on to the group in circles
+
+
+def _lost(error: RuntimeError) -> bool:
+    """Whether it comes from talking to another process; gloo's errors are known by their words alone."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error) or "Connection" in str(error)

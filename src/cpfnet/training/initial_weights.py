@@ -1,0 +1,89 @@
+"""The network before its first step: random, with ImageNet's encoder, or with another Model's weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cpfnet.errors import TrainingError
+from cpfnet.model import Model, untrained
+from cpfnet.network import zoo
+from cpfnet.network.pretrained import store
+from cpfnet.network.pretrained.load import imagenet_encoder, load_imagenet
+from cpfnet.planning import Plan
+from cpfnet.training import loss
+
+Say = Callable[[str], None]
+
+
+def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool, say: Say) -> nn.Module:
+    """Build the plan's network on the CPU.
+
+    Args:
+        plan: `network`, and `training.seed` for what is random.
+        init: a Model folder to take all weights from that fit, in place of ImageNet's.
+        random: no other weights than random ones; a checkpoint will replace them.
+        progress: show a bar while downloading.
+        say: where messages go.
+
+    Raises:
+        NetworkError: no such network or option.
+        WeightsError: ImageNet's weights, or the file that the plan names, cannot be had.
+        TrainingError: ``init`` is another network's.
+    """
+    torch.manual_seed(plan.training.seed)
+    network = untrained(plan)
+    weights = plan.network.weights
+    if random:
+        return network
+    if init is not None:
+        _take(network, plan, Model.load(init), say)
+    elif weights != "none":
+        if zoo.takes_imagenet(plan.network.name):
+            imagenet_encoder(network)  # before anything is downloaded
+            file = store.find(weights, progress=progress)
+            load_imagenet(network, file)
+            say(f"Encoder weights from {file}")
+        else:
+            say(f"{plan.network.name} has no ImageNet weights: starting from scratch.")
+    return network
+
+
+def check_buildable(plan: Plan) -> None:
+    """Refuse a plan whose network, loss or their options cannot be, or whose network ImageNet weights do not fit, before data are read.
+
+    Raises:
+        CpfnetError: as `first_network` and `loss.build`.
+    """
+    loss.build(plan)
+    # In earnest: on PyTorch's meta device a network of the user's own need not be buildable.
+    with torch.random.fork_rng(devices=[]):
+        network = untrained(plan)
+    if plan.network.weights != "none" and zoo.takes_imagenet(plan.network.name):
+        imagenet_encoder(network)
+
+
+def _take(network: nn.Module, plan: Plan, model: Model, say: Say) -> None:
+    """Give ``network`` what fits of a Model's weights, and say what does not."""
+    theirs = model.plan.network
+    own, given = network.state_dict(), model.network().state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    left = [k for k in own if k not in fitting]
+    share = sum(v.numel() for v in fitting.values()) / sum(v.numel() for v in own.values())
+    if share < 0.5:
+        raise TrainingError(
+            f"only {share:.0%} of its weights ({_described(model.plan)}) fit this network ({_described(plan)})",
+            where=model.folder,
+            mend=f"plan with its network (--network {theirs.name} --set 'network.options={json.dumps(theirs.options)}'), or start without --init",
+        )
+    network.load_state_dict({**own, **fitting})
+    say(f"Weights from {model.folder}" + (f"; of other shape, so new: {', '.join(left)}" if left else ""))
+
+
+def _described(plan: Plan) -> str:
+    options = "".join(f", {key} {value}" for key, value in plan.network.options.items())
+    return f"{plan.network.name}, {plan.spatial.dims}-D{options}"

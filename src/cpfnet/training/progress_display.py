@@ -1,0 +1,102 @@
+"""What a run shows: a bar on a terminal, otherwise one plain line an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+from cpfnet.progress import Bar
+from cpfnet.training.samples.patches import Course
+
+
+class Display:
+    """Use as a context; `step` after every optimiser step, `epoch` after every validation.
+
+    Args:
+        course: how far it is.
+        start: sample number that the run goes on from.
+        dice: the last validation Dice, if any.
+        bar: show a bar where there is a terminal.
+        say: where lines go.
+    """
+
+    def __init__(self, course: Course, *, start: int, dice: float | None, bar: bool, say: Callable[[str], None]):
+        self.course = course
+        self.say = say
+        self._dice = dice
+        self._start = self._number = start
+        self._began = time.monotonic()
+        self._paused = 0.0
+        self._progress = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            show=bar,
+        )
+        self._task = self._progress.add_task("", total=course.steps_per_epoch, figures="")
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    @property
+    def rate(self) -> float:
+        """Images a second while learning, since the run went on."""
+        elapsed = time.monotonic() - self._began - self._paused
+        return (self._number - self._start) / elapsed if elapsed > 0 else 0.0
+
+    @property
+    def left(self) -> str:
+        """Time left, validation included, at the pace so far."""
+        done = self._number - self._start
+        if done == 0:
+            return "?"
+        seconds = (time.monotonic() - self._began) / done * (self.course.samples - self._number)
+        return str(timedelta(seconds=round(seconds)))
+
+    def _name(self, number: int) -> str:
+        return f"epoch {(number - 1) // self.course.training.samples + 1}/{self.course.training.epochs}"
+
+    def step(self, number: int, loss: float, rate: float) -> None:
+        """``number`` samples are learned from; the last step's loss and learning rate."""
+        self._number = number
+        dice = "" if self._dice is None else f"  Dice {self._dice:.4f}"
+        self._progress.update(
+            self._task,
+            description=self._name(number),
+            completed=self.course.step(number - 1) % self.course.steps_per_epoch + 1,
+            figures=f"loss {loss:.4f}{dice}  lr {rate:.2e}  {self.rate:.1f} images/s  {self.left} left",
+        )
+
+    def validating(self, done: int, total: int) -> None:
+        """``done`` of ``total`` cases are validated."""
+        self._progress.update(self._task, figures=f"validating {done}/{total}")
+
+    def pause(self, seconds: float) -> None:
+        """``seconds`` passed that were not learning."""
+        self._paused += seconds
+
+    def epoch(self, row: dict[str, Any], *, best: bool) -> None:
+        """One line for what an epoch brought."""
+        self._dice = row["dice"]
+        dice = "–" if self._dice is None else f"{self._dice:.4f}"
+        self.say(
+            f"{self._name(self._number)}  loss {row['loss']:.4f}  Dice {dice}{' (best)' if best else ''}"
+            f"  lr {row['learning_rate']:.2e}  {row['images_per_second']:.1f} images/s  {self.left} left"
+        )
+
+
+def counted(what: str, bar: bool) -> Bar:
+    """A bar for work of a known number of cases."""
+    return Bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), show=bar)

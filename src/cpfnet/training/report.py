@@ -1,0 +1,136 @@
+"""The report of a training run: its curves, and how the finished Model does on the validation cases, at full resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cpfnet.data.dataset import Dataset
+from cpfnet.evaluation import report as reporting
+from cpfnet.evaluation.evaluate import evaluate
+from cpfnet.evaluation.tables import number
+from cpfnet.inference import dataset_predictions
+from cpfnet.inference.tune_threshold import as_fitted
+from cpfnet.model import Model
+from cpfnet.network import zoo
+from cpfnet.planning import Plan
+from cpfnet.report import page
+from cpfnet.report.calibration import calibration_section
+from cpfnet.report.training import training_sections
+
+_FITTED = {
+    "temperature": "Temperature",
+    "threshold": "Threshold",
+    "min_component_size": "Smallest connected component kept",
+    "quality": "Quality of predictions",
+}
+
+
+def write_report(
+    model: Model,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    progress: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Write ``report.html`` into the Model's folder, replacing that of an earlier run in it, and say its headline.
+
+    Args:
+        model: as `train` returned it.
+        dataset: which it was trained on.
+        device, progress, say: as for `train`.
+
+    Raises:
+        CpfnetError: a validation case cannot be read any more, or the report cannot be written.
+    """
+    assert model.folder is not None  # `train` has written it
+    held_out = set(model.metrics["cases"]["validation"])
+    chosen = [case for case in dataset.cases if case.id in held_out]
+    warnings = [
+        "The validation cases chose the epoch, the temperature, the threshold and the smallest component kept: their scores are optimistic."
+    ]
+    if held_out <= set(model.metrics["cases"]["train"]):
+        warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
+    with TemporaryDirectory(prefix="cpfnet-") as temporary:
+        items = dataset_predictions.made(
+            chosen,
+            [model],
+            Path(temporary),
+            device=device,
+            tta=False,
+            force=True,
+            overwrite=True,
+            progress=progress,
+            say=say,
+        )
+        protocol = {"chosen": "validation cases"} | as_fitted([model])
+        scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
+        scores.warnings[:0] = warnings
+        scored = reporting.sections(scores, items, model.plan.labels)
+    fitted, plan = model.fitted, model.plan
+    facts = [
+        ("Network", f"{plan.network.name}, {plan.spatial.mode}, encoder from {_origin(plan)}"),
+        ("Cases", f"{fitted.cases} to train, {len(chosen)} to validate"),
+        ("Epochs", f"{len(model.metrics['history'])}; the best, {fitted.epochs}, is kept"),
+        ("Time", _duration(sum(row["seconds"] for row in model.metrics["history"]))),
+    ]
+    run = training_sections(
+        model.metrics["history"],
+        facts=facts,
+        versions=page.installed("torch", "monai", "lightning-fabric", "numpy"),
+        plan=(model.folder / "plan.yaml").read_text(encoding="utf-8"),
+    )
+    notes = model.metrics["fitting"]
+    fits = [(title, notes[name]) for name, title in _FITTED.items() if name in notes]
+    unit = "mm" if fitted.spacing_low else "pixels"
+    calibration = validation_calibration(model.metrics["calibration"], unit)
+    told = {
+        section.title for section in calibration
+    }  # before and after the temperature; `evaluate` knows the latter only
+    trust = [page.Section("Fitted on the validation cases", [page.Pairs(fits)]), *calibration]
+    curves = [section for section in run if section.title in ("Training", "Curves")]
+    rest = [section for section in run if section not in curves]
+    written = page.render(
+        model.folder / "report.html",
+        title=f"{plan.name}: training",
+        subtitle=f"{plan.network.name}, {fitted.cases} cases",
+        sections=[*curves, *(section for section in scored if section.title not in told), *trust, *rest],
+        overwrite=True,
+    )
+    dice = scores.of("dice")
+    headline = f"; Dice {number(dice['mean'])}, the mean of {_cases(dice['count'])}" if dice and dice["count"] else ""
+    say(f"Report: {written}{headline}, on the files' grid" if headline else f"Report: {written}")
+    return written
+
+
+def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Section]:
+    """Of ``metrics.json``'s ``calibration``."""
+    moments = {when: found[when] for when in ("before", "after") if when in found}
+    if not moments:
+        return []
+    remark = "No temperature was fitted; the cases also chose the epoch: on other images this may be worse."
+    if "after" in moments:
+        remark = (
+            f"The temperature, {found['temperature']:g}, was fitted on these very cases; so that none judges what it helped to fit, each case "
+            "stands after it at the temperature that the others gave. They also chose the epoch: on other images all of it may be worse."
+        )
+    pixels = f"the pixels of {_cases(found['cases'])} together (the table of scores has means over cases), on the network's grid"
+    return calibration_section(moments, unit=unit, pixels=pixels, remark=remark)
+
+
+def _cases(count: int) -> str:
+    return f"{count} validation case{'s' * (count != 1)}"
+
+
+def _origin(plan: Plan) -> str:
+    scratch = plan.network.weights == "none" or not zoo.takes_imagenet(plan.network.name)
+    return "scratch" if scratch else plan.network.weights
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

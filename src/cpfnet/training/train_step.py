@@ -1,0 +1,219 @@
+"""What is learned: the network, its optimiser and the moving average of its weights, and one step of all three."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from cpfnet.errors import TrainingError
+from cpfnet.inference.backends.out_of_memory import cause, exhausted, portioned, release
+from cpfnet.inference.tiling import predict_array
+from cpfnet.network import zoo
+from cpfnet.planning import Plan
+from cpfnet.training import loss, schedule
+from cpfnet.training.distributed.sync_layers import shared
+from cpfnet.training.hardware.cuda_graphs import Recorded
+from cpfnet.training.hardware.flat_conv3d import FlatMaps
+from cpfnet.training.samples.patches import Course, Patches, Sample
+
+_DROPOUT = 2  # stream of random numbers, beside those of `loading`
+
+
+class OutOfMemory(Exception):
+    """Memory does not hold a batch; nothing was learned from the optimiser step that it belongs to."""
+
+
+class Task:
+    """One network on its way through a `Course`.
+
+    Args:
+        network: on the CPU, with its first weights.
+        plan: `training` and `labels`.
+        fabric: device, precision and the other processes, if any; each learns from an equal share of every batch.
+        say: told when memory does not hold a batch of `segment`.
+    """
+
+    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric, say: Callable[[str], None] = print):
+        self.plan = plan
+        self.training = plan.training
+        self.course = Course(plan.training)
+        self.fabric = fabric
+        self.loss = loss.build(plan)
+        self._flat = plan.spatial.dims == 3 and fabric.device.type == "cpu"
+        if fabric.world_size > 1:
+            network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
+        layout = torch.channels_last if plan.spatial.dims == 2 else torch.channels_last_3d
+        self.network = fabric.to_device(network).to(memory_format=layout)  # type: ignore[call-overload]
+        scaled = bool(fabric.strategy.precision.state_dict())
+        # Fabric does not clip the scaled gradients of fp16 before a fused step.
+        self.optimiser = schedule.optimiser(self.network, self.training, fused=not scaled)
+        self._module, self._optimiser = fabric.setup(
+            self.network, self.optimiser
+        )  # all have the first one's weights now
+        self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
+        self._recorded: Recorded | None = None
+        mend = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
+        tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
+        self._segment = portioned(self._logits, fabric.device, say=say, mend=mend.format(json.dumps(tile)))
+
+    @property
+    def best(self) -> nn.Module:
+        """What is validated and kept: the moving average, where there is one."""
+        return self.network if self.mean is None else self.mean
+
+    def record(self, at_once: int) -> None:
+        """On a GPU, prepare to replay steps of one batch (`Recorded`). Nothing else may use the GPU meanwhile, the loader's thread neither.
+
+        Args:
+            at_once: samples in a batch.
+
+        Raises:
+            TrainingError: it cannot be done here.
+        """
+        alone = self.fabric.world_size == 1 and self.fabric.device.type == "cuda"
+        if alone and at_once == self.course.group_size(0) and self.plan.network.name in zoo.SHIPPED:
+            shape = (at_once, self.plan.in_channels, *self.plan.spatial.patch)
+            self._recorded = Recorded(self.network, self.fabric, shape)
+
+    def forget(self) -> bool:
+        """Give back the memory of what was recorded; was there any?"""
+        if self._recorded is None or not self._recorded.held:
+            return False
+        self._recorded.forget()
+        release(self.fabric.device)
+        return True
+
+    def step(self, batches: Iterable[Sample], number: int, patches: Patches) -> float:
+        """One optimiser step over the batches, or this process' shares of them, of the group that begins with sample ``number``.
+
+        The loss is the sum over the samples divided by their count in the group: gradients are those of one large batch,
+        batch-norm statistics aside.
+
+        Returns:
+            The loss, and leaves it all changed.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite; nothing was changed.
+            OutOfMemory: a batch is too large; nothing was changed, either.
+        """
+        step, size = self.course.step(number), self.course.group_size(number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = schedule.learning_rate(step, self.course.steps, self.training)
+        total = self._gradients(batches, number, size)
+        norm = self._clip()
+        mean = float(self.fabric.all_reduce(total))  # type: ignore[arg-type]
+        if not math.isfinite(mean) or not math.isfinite(norm):
+            what = f"the loss is {mean}" if not math.isfinite(mean) else f"the gradient's norm is {norm}"
+            cases = ", ".join(dict.fromkeys(patches.case_of(n).id for n in range(number, number + size)))
+            raise self._diverged(f"{what} at step {step} of {self.course.steps}; the step's cases: {cases}")
+        self._optimiser.step()
+        if self.mean is not None and self.training.ema is not None:
+            schedule.average(self.mean, self.network, step, self.training.ema)
+        return mean
+
+    def _gradients(self, batches: Iterable[Sample], number: int, size: int) -> torch.Tensor:
+        """Loss of this process' share of a group, and its gradients in the weights."""
+        self._module.train()
+        self.optimiser.zero_grad(set_to_none=True)
+        buffers = [*self.network.buffers()]
+        kinds = [[b for b in buffers if b.dtype is kind] for kind in {b.dtype for b in buffers}]
+        statistics = [(kind, torch.cat([b.flatten() for b in kind])) for kind in kinds]  # few launches on a GPU
+        try:
+            return self._backward(batches, number, size)
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+            said = cause(error)
+        # Outside the handler, whose error holds on to all that the attempt had.
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for kind, before in statistics:
+                for buffer, value in zip(kind, before.split([b.numel() for b in kind]), strict=True):
+                    buffer.copy_(value.view_as(buffer))
+        release(self.fabric.device)
+        raise OutOfMemory(said)
+
+    def _backward(self, batches: Iterable[Sample], number: int, size: int) -> torch.Tensor:
+        own = size // self.fabric.world_size
+        total, done = torch.zeros((), device=self.fabric.device), 0
+        for batch in batches:
+            done += len(batch["image"]) * self.fabric.world_size
+            # Dropout depends on what is learned from, not on how the run came here.
+            last = number + done - 1
+            seed = np.random.SeedSequence((self.training.seed, _DROPOUT, last)).generate_state(1, np.uint64)[0]
+            batch = self.fabric.to_device(batch)
+            if self._recorded is not None:
+                self._recorded.choose(batch["image"], single=len(batch["image"]) == size)
+            torch.manual_seed(int(seed))
+            with self.fabric.no_backward_sync(self._module, enabled=done < size):
+                with FlatMaps() if self._flat else nullcontext():
+                    outputs = self._module(batch["image"])
+                losses = self.loss(outputs, batch["codes"])
+                value = losses.sum() / own
+                self.fabric.backward(value)
+            total += value.detach()
+        return total
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            what,
+            mend=f"lower training.learning_rate (now {self.training.learning_rate:g}) or raise training.warmup (now "
+            f"{self.training.warmup}); if it happens again at once, set training.precision to fp32, and look at the "
+            "cases with `cpfnet check`",
+        )
+
+    def _clip(self) -> float:
+        """Limit the gradient; its norm before that, 0 where there is no limit or a scaler judges for itself."""
+        if self.training.clip is None:
+            return 0.0
+        norm = self.fabric.clip_gradients(
+            self._module, self._optimiser, max_norm=self.training.clip, error_if_nonfinite=False
+        )
+        scaled = bool(self.fabric.strategy.precision.state_dict())
+        return 0.0 if scaled or norm is None else float(norm)
+
+    def segment(self, array: np.ndarray) -> np.ndarray:
+        """Probabilities of a whole preprocessed case, as `predict_array` gives them.
+
+        Raises:
+            TrainingError: the network gives values that are no numbers.
+            NetworkError: not even one tile or slice fits into memory.
+        """
+        return predict_array(self._segment, array, self.plan)
+
+    @torch.inference_mode()
+    def _logits(self, image: np.ndarray) -> np.ndarray:
+        """What `best` says: float32 (N, channels, *spatial) → float32 (N, planes, *spatial)."""
+        self.best.eval()
+        with self.fabric.autocast():
+            out = self.best(self.fabric.to_device(torch.from_numpy(np.ascontiguousarray(image))))
+        if not torch.isfinite(out).all():
+            raise self._diverged("the last step left a network that gives NaN or infinite values")
+        return out.float().cpu().numpy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `step` depends on and changes."""
+        return {
+            "network": self.network.state_dict(),
+            "mean": None if self.mean is None else self.mean.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        if self.mean is not None:
+            self.mean.load_state_dict(state["mean"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])

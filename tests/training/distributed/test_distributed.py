@@ -1,0 +1,356 @@
+"""Several processes learn what one would have learned, count every case once, and end together."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import nn
+
+import cpfnet
+from cpfnet.data.dataset import Dataset
+from cpfnet.errors import DatasetError, NetworkError, PlanError, TrainingError
+from cpfnet.model import Model
+from cpfnet.network import zoo
+from cpfnet.planning import Plan
+from cpfnet.training import checkpoint
+from cpfnet.training.distributed.launch import start
+from cpfnet.training.distributed.process_group import ALONE, Team, found
+from cpfnet.training.hardware.precision import fabric_for
+from cpfnet.training.run import train
+from cpfnet.training.samples import cache
+from cpfnet.training.samples.augment import Augmenter
+from cpfnet.training.samples.patches import Batches, Patches, batches, check_shares
+from cpfnet.training.train_step import Task
+from tests.training.conftest import images_plan
+
+
+@given(size=st.integers(1, 4), batch=st.integers(1, 4), count=st.integers(1, 7), rest=st.integers(0, 3))
+def test_shares_make_up_the_batches_of_one_process(size: int, batch: int, count: int, rest: int) -> None:
+    training = images_plan(batch=batch * size, samples=count * batch * size + min(rest, batch - 1) * size).training
+    check_shares(training, size)
+    shares = [list(Batches(training, 0, Team(rank, size))) for rank in range(size)]
+    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == list(Batches(training))
+    assert all(len({len(part) for part in parts}) == 1 for parts in zip(*shares, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("batch", "samples", "size", "said", "mend"),
+    [
+        (4, 8, 3, "a batch has 4 samples", r"\(1, 2, 4\).* such as 6 and 12"),
+        (4, 10, 4, "a batch has 4 samples and the last one of an epoch has 2", r"\(1, 2\).* such as 4 and 12"),
+        (6, 7, 2, "a batch has 6 samples and the last one of an epoch has 1", r"\(1\).* such as 6 and 12"),
+        (1, 3, 2, "a batch has 1 sample", r"\(1\).* such as 2 and 4"),
+        (8, 6, 4, "a batch has 6 samples", r"\(1, 2, 3, 6\).* such as 8 and 8"),
+    ],
+)
+def test_uneven_shares_are_refused(batch: int, samples: int, size: int, said: str, mend: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        check_shares(images_plan(batch=batch, samples=samples).training, size)
+    assert caught.value.what == f"{size} devices cannot share it evenly: {said}"
+    assert re.search(mend, caught.value.mend or "")
+
+
+class TestPlaces:
+    """Who this process is, as torchrun and SLURM say it."""
+
+    @pytest.fixture(autouse=True)
+    def nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        announced = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+        for name in [*announced, *(name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC_")))]:
+            monkeypatch.setenv(name, "")  # so that what is announced goes with the test
+            monkeypatch.delenv(name)
+
+    def test_alone(self) -> None:
+        assert found(1, 1) == found(4, 1) == ALONE
+        with pytest.raises(TrainingError, match="nothing says which of the 2 machines") as caught:
+            found(4, 2)
+        assert "srun --nodes=2 --ntasks-per-node=4" in (caught.value.mend or "")
+        with pytest.raises(TrainingError, match="0 devices"):
+            found(0, 1)
+
+    def test_torchrun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        places = {
+            "TORCHELASTIC_RUN_ID": "x",
+            "RANK": "3",
+            "WORLD_SIZE": "4",
+            "LOCAL_RANK": "1",
+            "LOCAL_WORLD_SIZE": "2",
+        }
+        for name, value in places.items():
+            monkeypatch.setenv(name, value)
+        assert found(1, 1) == found(2, 2) == Team(3, 4, 1, 2)
+        with pytest.raises(TrainingError, match="torchrun started 4 processes, 2 of them here; --devices 3"):
+            found(3, 1)
+
+    def test_slurm(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        places = {
+            "SLURM_JOB_ID": "71234",
+            "SLURM_NTASKS": "4",
+            "SLURM_NTASKS_PER_NODE": "2",
+            "SLURM_PROCID": "3",
+            "SLURM_LOCALID": "1",
+            "SLURM_NODEID": "1",
+            "SLURM_NODELIST": "gpu[5-6]",
+        }
+        for name, value in places.items():
+            monkeypatch.setenv(name, value)
+        assert found(4, 1) == ALONE  # a batch script without srun
+        monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+        monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
+        assert found(2, 2) == Team(3, 4, 1, 2)
+        assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("gpu5", "16234")
+        assert found(1, 1) == ALONE  # so many trainings, each for itself
+        with pytest.raises(TrainingError, match="srun started 4 tasks on 2 machines; --devices 4 --nodes 1"):
+            found(4, 1)
+
+
+def test_what_cannot_be_is_refused_before_anything_starts(images: Dataset, out: Path) -> None:
+    plan = images_plan(batch=4, samples=8)
+    with pytest.raises(PlanError, match="3 devices cannot share it evenly"):
+        cpfnet.train(images.root, out, plan=plan, device="cpu", devices=3)
+    with pytest.raises(TrainingError, match="cannot be given to other processes"):
+        cpfnet.train(images.root, out, plan=plan, device="cpu", devices=2, say=lambda line: None)
+    with pytest.raises(TrainingError, match="cpu:0 is one device, --devices 2 are several"):
+        start(print, 2, device="cpu:0", say=print)
+    if not torch.cuda.is_available():
+        with pytest.raises(NetworkError, match="0 CUDA devices found"):
+            start(print, 2, device="cuda", say=print)
+    else:
+        count = torch.cuda.device_count()
+        with pytest.raises(TrainingError, match=f"{count + 1} devices are asked for, and {count} GPU"):
+            start(print, count + 1, device="cuda", say=print)
+    assert not out.exists()
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "cpfnet", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("cpfnet ")
+
+
+def plan() -> Plan:
+    # SGD: AdamW makes steps of full size of the rounding in gradients that are zero but for it (biases before a normalisation).
+    made = images_plan(epochs=3, samples=10, batch=4, accumulate=2, ema=0.9, workers=1, optimiser="sgd", momentum=0.9)
+    return made.with_settings(["folds.count=2"])  # three cases validate, which two processes cannot deal out evenly
+
+
+class _Layers(nn.Module):
+    """What looks at, or draws for, a whole batch."""
+
+    def __init__(self, classes: int = 2) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout2d(0.3),
+            nn.Conv2d(8, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8, momentum=None),
+            nn.Dropout(0.5),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(8, classes, 1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+class _Exact(nn.Module):
+    """Computes in float64, where rounding hides no mistake."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x.double())
+
+
+def _paper() -> nn.Module:
+    network = zoo.build("cpfnet", 3, 2, spatial_dims=2)
+    for name, value in network.state_dict().items():
+        if name.endswith("bn2.weight"):  # from zero, most of the encoder would have no gradient
+            value.fill_(0.3)
+    return _Exact(network)
+
+
+def _exact_layers() -> nn.Module:
+    return _Exact(_Layers())
+
+
+SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "layers, clipped": (_Layers, {"optimiser": "sgd", "momentum": 0.9, "clip": 0.5, "ema": 0.9}),
+    "layers, exact": (_exact_layers, {"optimiser": "adamw", "clip": 1.0, "ema": 0.9}),
+    "paper, exact": (_paper, {"optimiser": "sgd", "samples": 4, "epochs": 1}),  # more than one of DDP's buckets
+}
+
+
+def learn(cases: list[cache.Cached], setting: str, team: Team = ALONE) -> dict[str, Any]:
+    """Ten samples an epoch, where nothing else is said: a group of 4 + 4, and a partial one of 2."""
+    build, settings = SETTINGS[setting]
+    plan = images_plan(**{"samples": 10, "batch": 4, "accumulate": 2, "epochs": 2, **settings})
+    torch.manual_seed(team.rank)  # the first one's weights will be everybody's
+    patches = Patches(cases, plan, Augmenter(plan))
+    task = Task(build(), plan, fabric_for(torch.device("cpu"), "fp32", team))
+    first = {name: p.detach().clone() for name, p in task.network.named_parameters()}
+    stream, number, losses = iter(batches(patches, 0, team=team)), 0, []
+    while number < task.course.samples:
+        size = task.course.group_size(number)
+        losses.append(task.step(islice(stream, -(-size // 4)), number, patches))
+        number += size
+    best = task.best.state_dict()
+    return {"losses": losses, "first": first, "weights": task.network.state_dict(), "best": best}
+
+
+def together(dataset: Dataset, cases: list[cache.Cached], folder: Path, *, team: Team) -> None:
+    """What each of two processes does."""
+    for name in SETTINGS:
+        torch.save(learn(cases, name, team), folder / f"{name} {team.rank}.pt")
+    train(dataset, plan(), folder / "out", device="cpu", team=team)
+    assert team.gather(team.rank) == [0, 1]
+    assert team.any(team.rank == 1)
+    assert not team.any(False)
+    assert team.share(lambda: f"from {team.rank}") == "from 0"
+
+    def read() -> None:
+        if team.rank == 1:
+            raise DatasetError("cannot be read", where="case_1", mend="mend it")
+
+    team.each(read)
+
+
+@pytest.fixture(scope="module")
+def both(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes left what they learned, and the second one its error to the first, which the caller hears."""
+    folder = tmp_path_factory.mktemp("both")
+    cases = cache.build(images.cases, images_plan(), folder / "cache")
+    with pytest.raises(DatasetError, match="cannot be read") as caught:
+        start(partial(together, images, cases, folder), 2, device="cpu", say=print)
+    assert (caught.value.where, caught.value.mend) == ("case_1", "mend it")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_two_processes_learn_what_one_learns(images: Dataset, both: Path, name: str) -> None:
+    one = learn(cache.build(images.cases, images_plan(), both / "cache"), name)
+    first, second = (torch.load(both / f"{name} {rank}.pt") for rank in range(2))
+    exact = "exact" in name
+    assert first["losses"] == second["losses"]
+    assert first["losses"] == pytest.approx(one["losses"], rel=1e-6 if exact else 1e-5)
+    for part in ("first", "weights", "best"):
+        for key, value in one[part].items():
+            assert torch.equal(first[part][key], second[part][key]), key
+            apart = (first[part][key] - value).double().norm() / value.double().norm().clamp(min=1e-3)
+            assert apart < (1e-7 if exact else 1e-5), (part, key)
+    moved = [(one["weights"][key] - value).abs().max() for key, value in one["first"].items()]
+    assert max(moved) > 1e-3
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    with (out / "logs" / "history.csv").open() as file:
+        return [
+            {key: float(value) for key, value in row.items() if key not in ("seconds", "images_per_second")}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.slow
+def test_a_run_of_two_is_a_run_of_one(images: Dataset, both: Path, tmp_path: Path) -> None:
+    one, two = train(images, plan(), tmp_path / "one", device="cpu", say=lambda line: None), Model.load(both / "out")
+    for of_one, of_two in zip(rows(tmp_path / "one"), rows(both / "out"), strict=True):
+        assert of_two == pytest.approx(of_one, rel=1e-4)
+    validated = two.metrics["validation"]["cases"]
+    assert list(validated) == list(one.metrics["validation"]["cases"]) == two.metrics["cases"]["validation"]
+    assert len(validated) == 3
+    for case, dice in one.metrics["validation"]["cases"].items():
+        assert validated[case] == pytest.approx(dice, rel=1e-4)
+    first, second = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "one", both / "out"))
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=1e-4, atol=1e-6)
+    assert len(list((both / "out" / "logs" / "tensorboard").glob("events.*"))) == 1  # the first process writes
+    assert not (both / "out" / ".work" / "cache").exists()
+
+
+def killed(dataset: Dataset, out: Path, *, team: Team) -> None:
+    """Train until the first checkpoint in mid-epoch; then the second process is killed."""
+    last = out / ".work" / "last.ckpt"
+
+    def kill() -> None:
+        while not last.exists() or checkpoint.load(last)["number"] % plan().training.samples == 0:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not team.first:
+        threading.Thread(target=kill, daemon=True).start()
+    train(dataset, plan(), out, device="cpu", checkpoint_every=0.0, team=team)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_and_the_run_goes_on(
+    images: Dataset, both: Path, tmp_path: Path, said: list[str]
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(TrainingError, match=r"^process 1 of 2 was killed \(SIGKILL\)") as caught:
+        start(partial(killed, images, out), 2, device="cpu", say=print)
+    assert "go on with --resume" in (caught.value.mend or "")
+    assert 0 < checkpoint.load(out / ".work" / "last.ckpt")["number"] < 30
+    shutil.copytree(out, tmp_path / "alone")
+
+    train(images, plan(), tmp_path / "alone", device="cpu", resume=True, say=said.append)
+    assert any("began on 2 devices and goes on on 1" in line for line in said)
+    for before, after in zip(rows(both / "out"), rows(tmp_path / "alone"), strict=True):
+        assert after == pytest.approx(before, rel=1e-4)
+
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "cpfnet"]
+    command = [*torchrun, "train", str(images.root), "-o", str(out), "--device=cpu", "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for line in ("Going on after step", "epoch 3/3", "Fitted ", "Done:", "Report:"):
+        assert done.stderr.count(line) == 1, done.stderr  # the first process speaks
+    assert (out / "weights.safetensors").read_bytes() == (both / "out" / "weights.safetensors").read_bytes()
+    assert rows(out) == rows(both / "out")
+
+
+PARTING = """
+import sys
+from pathlib import Path
+
+import torch
+from cpfnet.training.team import found, joined
+
+team = found(1, 1)
+with joined(team, "cpu"):
+    layer = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
+    layer(torch.ones(2, 3)).sum().backward()
+    layer.own = layer  # a circle, as Fabric's modules have them
+    del layer
+names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+sys.exit(" ".join(name for name in names if "gloo" in name) or 0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not tell the names of threads")
+def test_who_has_parted_leaves_no_threads_behind(tmp_path: Path) -> None:
+    script = tmp_path / "parting.py"
+    script.write_text(PARTING)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

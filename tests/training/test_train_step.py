@@ -1,0 +1,205 @@
+"""One optimiser step: accumulation equals the large batch, divergence is refused, all that counts is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cpfnet.data.dataset import Dataset
+from cpfnet.errors import PlanError, TrainingError
+from cpfnet.network import zoo
+from cpfnet.training import schedule
+from cpfnet.training.hardware.precision import choose_precision, fabric_for
+from cpfnet.training.samples import cache
+from cpfnet.training.samples.augment import Augmenter
+from cpfnet.training.samples.patches import Patches, batches
+from cpfnet.training.train_step import Task
+from tests.training.conftest import images_plan
+
+
+@pytest.fixture(scope="module")
+def cached(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[cache.Cached]:
+    return cache.build(images.cases, images_plan(), tmp_path_factory.mktemp("cache"))
+
+
+def make(cached: list[cache.Cached], network: nn.Module | None = None, **training: Any) -> tuple[Task, Patches]:
+    plan = images_plan(**training)
+    if network is None:
+        torch.manual_seed(0)
+        network = zoo.build("unet", 3, 2, widths=[4, 4, 8, 8, 8])  # instance norm: no statistics over the batch
+    fabric = fabric_for(torch.device("cpu"), choose_precision(plan.training, torch.device("cpu")))
+    return Task(network, plan, fabric), Patches(cached, plan, Augmenter(plan))
+
+
+def learn(task: Task, patches: Patches, start: int = 0, stop: int | None = None) -> list[float]:
+    stream, number, losses = iter(batches(patches, start)), start, []
+    while number < (task.course.samples if stop is None else stop):
+        size = task.course.group_size(number)
+        group = [next(stream) for _ in range(-(-size // patches.training.batch))]
+        losses.append(task.step(group, number, patches))
+        number += size
+    return losses
+
+
+@pytest.mark.parametrize("loss", ["dice+ce", "focal"])
+def test_accumulation_equals_the_large_batch(cached: list[cache.Cached], loss: str) -> None:
+    # 7 samples: a group of 6 (2 × 3 or 6 × 1), then a partial group of 1; twice.
+    common = {"samples": 7, "epochs": 2, "optimiser": "sgd", "loss": {"name": loss}, "clip": 0.5}
+    parts, whole = make(cached, batch=2, accumulate=3, **common), make(cached, batch=6, accumulate=1, **common)
+    assert parts[0].course.steps == whole[0].course.steps == 4
+    first = {k: v.clone() for k, v in parts[0].network.state_dict().items()}
+    assert learn(*parts) == pytest.approx(learn(*whole), rel=1e-5)
+    for key, value in whole[0].network.state_dict().items():
+        torch.testing.assert_close(parts[0].network.state_dict()[key], value, rtol=1e-4, atol=1e-6)
+    assert any((first[key] - value).abs().max() > 1e-3 for key, value in whole[0].network.state_dict().items())
+
+
+def test_a_partial_group_is_a_mean_over_its_own_samples(cached: list[cache.Cached]) -> None:
+    task, patches = make(cached, samples=7, batch=2, accumulate=3, optimiser="sgd", clip=None, weight_decay=0.0)
+    last = [b for b in batches(patches, 0) if b["number"].tolist() == [6]]
+    before = {k: v.clone() for k, v in task.network.state_dict().items()}
+    task.network.train()
+    loss = task.loss(task.network(last[0]["image"]), last[0]["codes"])
+    gradients = torch.autograd.grad(loss[0], list(task.network.parameters()))
+    value = task.step(last, 6, patches)
+    assert value == pytest.approx(loss.item(), rel=1e-5)
+    rate = schedule.learning_rate(1, task.course.steps, patches.training)
+    for (key, parameter), gradient in zip(task.network.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.detach(), before[key] - rate * gradient, rtol=1e-4, atol=1e-6)
+
+
+class _Dropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Conv2d(8, 2, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)
+
+
+def _network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return _Dropout()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_saved_task_goes_on_as_if_nothing_had_happened(
+    cached: list[cache.Cached], optimiser: str, precision: str
+) -> None:
+    settings = {"samples": 6, "epochs": 2, "ema": 0.9, "optimiser": optimiser, "precision": precision}
+    whole, patches = make(cached, _network(), **settings)
+    learn(whole, patches)
+    first, _ = make(cached, _network(), **settings)
+    learn(first, patches, stop=6)
+    torch.manual_seed(12345)
+    second, _ = make(cached, _network(seed=9), **settings)
+    second.load_state_dict(first.state_dict())
+    learn(second, patches, start=6)
+    for a, b in ((whole.network, second.network), (whole.mean, second.mean)):
+        assert a is not None
+        assert b is not None
+        for key, value in a.state_dict().items():
+            assert torch.equal(b.state_dict()[key], value), key
+    assert not torch.equal(whole.network.state_dict()["body.0.weight"], whole.mean.state_dict()["body.0.weight"])
+
+
+def test_learning_lowers_the_loss_and_the_mean_is_what_is_kept(cached: list[cache.Cached]) -> None:
+    task, patches = make(cached, epochs=8, samples=8, batch=4, accumulate=1, ema=0.5)
+    losses = learn(task, patches)
+    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:2])
+    assert task.best is task.mean
+    probabilities = task.segment(np.asarray(cached[0].image()))
+    assert probabilities.shape == (2, 64, 64)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_divergence_stops_before_anything_is_changed(cached: list[cache.Cached]) -> None:
+    task, patches = make(cached)
+    group = [next(iter(batches(patches, 0)))]
+    group[0]["image"][0, 0, 3, 3] = float("nan")
+    before = {k: v.clone() for k, v in task.network.state_dict().items()}
+    with pytest.raises(TrainingError, match="the loss is nan at step 0 of 4") as caught:
+        task.step(group, 0, patches)
+    assert all(torch.equal(v, before[k]) for k, v in task.network.state_dict().items())
+    names = {patches.case_of(0).id, patches.case_of(1).id}
+    assert all(name in str(caught.value) for name in names)
+    assert "training.learning_rate (now 0.01)" in str(caught.value)
+
+
+def test_divergence_in_the_last_step_shows_in_validation(cached: list[cache.Cached]) -> None:
+    task, _ = make(cached)
+    with torch.no_grad():
+        next(task.network.parameters()).fill_(float("inf"))
+    with pytest.raises(TrainingError, match="gives NaN or infinite values") as caught:
+        task.segment(np.asarray(cached[0].image()))
+    assert "training.learning_rate (now 0.01)" in str(caught.value)
+
+
+class _Steep(torch.autograd.Function):
+    """Harmless forwards, infinite backwards: what a wrong kernel does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * float("inf")
+
+
+class _Broken(_Dropout):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _Steep.apply(self.body(x))
+
+
+def test_an_infinite_gradient_stops(cached: list[cache.Cached]) -> None:
+    task, patches = make(cached, _Broken())
+    with pytest.raises(TrainingError, match=r"the gradient's norm is (nan|inf) at step 0"):
+        learn(task, patches)
+
+
+class _Supervised(_Dropout):
+    """Logits at two sizes in training, one tensor otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        deep = self.body[:3](x)
+        fine = self.body[3](deep)
+        return (fine, self.coarse(nn.functional.avg_pool2d(deep, 2))) if self.training else fine
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_deep_supervision_reaches_every_head(cached: list[cache.Cached], precision: str) -> None:
+    torch.manual_seed(0)
+    task, patches = make(cached, _Supervised(), precision=precision, ema=0.9, epochs=6, samples=8)
+    before = {key: p.detach().clone() for key, p in task.network.named_parameters()}
+    losses = learn(task, patches)
+    assert np.mean(losses[-4:]) < np.mean(losses[:2])
+    assert not any(torch.equal(p, before[key]) for key, p in task.network.named_parameters() if "weight" in key)
+    assert task.segment(np.asarray(cached[0].image())).shape == (2, 64, 64)
+
+
+def test_precision_follows_the_hardware_and_the_plan() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision(images_plan(precision="auto").training, cpu) in ("bf16", "fp32")
+    assert choose_precision(images_plan(precision="bf16").training, cpu) == "bf16"
+    with pytest.raises(PlanError, match="fp16 needs a CUDA device"):
+        choose_precision(images_plan(precision="fp16").training, cpu)
+
+
+def test_weights_stay_float32_under_bf16(cached: list[cache.Cached], tmp_path: Path) -> None:
+    task, patches = make(cached, precision="bf16", epochs=1)
+    seen: list[torch.dtype] = []
+    task.network.network.conv_0.conv_1.conv.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+    learn(task, patches)
+    assert set(seen) == {torch.bfloat16}
+    assert all(v.dtype == torch.float32 for v in task.network.state_dict().values())
