@@ -19,7 +19,7 @@ from benchmarks.check import make
 from cpfnet.cli.app import fail
 from cpfnet.data.dataset import load
 from cpfnet.errors import NetworkError
-from cpfnet.inference.backends.select import pick_device
+from cpfnet.inference.torch_backend.network import pick_device
 from cpfnet.planning import Plan
 from cpfnet.training.hardware.precision import choose_precision, fabric_for
 from cpfnet.training.initial_weights import first_network

@@ -21,10 +21,10 @@ from cpfnet import formats, preprocessing
 from cpfnet.data.dataset import Case, load
 from cpfnet.errors import CpfnetError
 from cpfnet.evaluation.metrics import binary as metrics
-from cpfnet.inference.backends.select import torch_backend
 from cpfnet.inference.quality import estimate as quality
 from cpfnet.inference.quality.entropy import uncertainty
 from cpfnet.inference.tiling import predict_array
+from cpfnet.inference.torch_backend.network import torch_backend
 from cpfnet.labels import OUTSIDE, encode, membership
 from cpfnet.model import Model
 from cpfnet.planning import Plan

@@ -23,7 +23,7 @@ from benchmarks.accuracy.runs import Bench, Row, judgement, row_name, scores_nam
 from cpfnet import labels
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError, TrainingError
-from cpfnet.inference.backends.select import pick_device
+from cpfnet.inference.torch_backend.network import pick_device
 from cpfnet.planning import Plan
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ from cpfnet.data.dataset import load
 from cpfnet.errors import OutputError
 from cpfnet.evaluation.scores import PREDICTION, Scores
 from cpfnet.files import replacing
-from cpfnet.inference.backends.select import pick_device
+from cpfnet.inference.torch_backend.network import pick_device
 from cpfnet.planning import Plan
 
 Say = Callable[[str], None]

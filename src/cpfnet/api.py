@@ -437,7 +437,7 @@ def export(
     match to:
         case "onnx":
             if place is None:
-                return onnx_graph.prepared(one, say=say)
+                return exported_files.prepared(one, say=say)
             onnx_graph.write_onnx(one, place, overwrite=overwrite)
             return place
         case "openvino":

@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 import cpfnet
 from cpfnet import preprocessing
 from cpfnet.image import Image
+from cpfnet.inference.backends import exported_files
 from cpfnet.inference.torch_backend import onnx_graph
 from cpfnet.model import Model
 from cpfnet.planning import Labels, Local, MinMax, Percentiles, Plan, Scale, Window, ZScore
@@ -145,7 +146,7 @@ def test_with_cpfnet_a_volume_of_regions_is_segmented(tmp_path: Path, monkeypatc
     )
     found.state = {"sharpness": torch.tensor([9.0])}
     found.save(tmp_path / "model")
-    onnx_graph.prepared(found)
+    exported_files.prepared(found)
     array = 200 * blobs(np.random.default_rng(0), (40, 44, 48), 2)[0]
     scan = write_nifti(tmp_path / "scan.nii.gz", array, spacing=(0.8, 0.9, 1.5))
     monkeypatch.chdir(tmp_path)

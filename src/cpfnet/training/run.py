@@ -13,7 +13,7 @@ from torch import nn
 from cpfnet.data.dataset import Case, Dataset, split
 from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.inference.backends.out_of_memory import cause, exhausted
-from cpfnet.inference.backends.select import pick_device
+from cpfnet.inference.torch_backend.network import pick_device
 from cpfnet.messages import gathered
 from cpfnet.model import Model
 from cpfnet.planning import Plan

@@ -4,7 +4,7 @@ import torch
 
 from cpfnet.errors import NetworkError, WeightsError
 from cpfnet.inference.backends.out_of_memory import exhausted
-from cpfnet.inference.backends.select import pick_device, torch_backend
+from cpfnet.inference.torch_backend.network import pick_device, torch_backend
 from cpfnet.network import zoo
 from tests.inference.oracle import Oracle, make_model, oracle
 

@@ -15,8 +15,9 @@ from cpfnet.errors import CpfnetError, NetworkError, OutputError
 from cpfnet.files import sha256
 from cpfnet.inference.backends import autotune, exported_files
 from cpfnet.inference.backends import select as backends
-from cpfnet.inference.backends.select import backend_of, torch_backend
+from cpfnet.inference.backends.select import backend_of
 from cpfnet.inference.torch_backend import onnx_graph
+from cpfnet.inference.torch_backend.network import torch_backend
 from cpfnet.model import Model, untrained
 from cpfnet.network import zoo
 from cpfnet.planning import NetworkPlan
@@ -70,14 +71,14 @@ def trained(folder, name="tiny", *, values=(1,), scramble=True, **options) -> Mo
 def vessels(tmp_path_factory) -> Model:
     """CPFNet for one class in images, exported."""
     model = trained(tmp_path_factory.mktemp("vessels") / "model", "cpfnet", channels=3)
-    onnx_graph.prepared(model)
+    exported_files.prepared(model)
     return model
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Model:
     model = trained(tmp_path_factory.mktemp("tiny") / "model", channels=3)
-    onnx_graph.prepared(model)
+    exported_files.prepared(model)
     return model
 
 
@@ -112,7 +113,7 @@ class TestGraph:
     def test_plain_onnxruntime_runs_it_and_finds_labels_intensity_and_plan_inside(self, vessels):
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(onnx_graph.prepared(vessels), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(exported_files.prepared(vessels), providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         (logits,) = session.get_outputs()
         assert (given.name, logits.name) == ("image", "logits")

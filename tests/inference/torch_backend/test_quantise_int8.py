@@ -9,8 +9,9 @@ import torch
 import cpfnet
 from cpfnet.errors import DatasetError, NetworkError
 from cpfnet.inference.backends import autotune, exported_files
-from cpfnet.inference.backends.select import backend_of, torch_backend
+from cpfnet.inference.backends.select import backend_of
 from cpfnet.inference.torch_backend import quantise_int8
+from cpfnet.inference.torch_backend.network import torch_backend
 from cpfnet.model import Model
 from cpfnet.network import zoo
 from tests import synthetic

@@ -11,12 +11,14 @@ byte, what was written is never run.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from cpfnet.errors import CpfnetError
+from cpfnet.errors import CpfnetError, NetworkError
 from cpfnet.files import sha256
 from cpfnet.model import Model
 from cpfnet.planning import Fraction, Strict
@@ -127,3 +129,38 @@ def keep(model: Model, found: Record) -> None:
         OutputError: the folder cannot be written.
     """
     write_yaml(found, folder(model) / RECORD)
+
+
+def prepared(model: Model, *, say: Callable[[str], None] = print) -> Path:
+    """The Model's graph, made beside it unless it is there and what was written.
+
+    Args:
+        model: in a folder.
+        say: told where a graph is not what was written.
+
+    Raises:
+        CpfnetError: the Model lies in no folder.
+        OutputError: its folder cannot be written.
+        NetworkError: as `torch_backend.onnx_graph.write_onnx`; it would have to be made, and PyTorch is not installed.
+    """
+    graph = folder(model) / GRAPH
+    if record(model) is None:
+        damaged = GRAPH in unlike(model)
+        what = "is not the graph that was written beside its Model: damaged, changed or missing"
+        if find_spec("torch") is None:
+            raise NetworkError(
+                f"{what if damaged else 'its network was not exported yet'}; and PyTorch, which making it takes, is not installed",
+                where=graph if damaged else model.folder,
+                mend="run  cpfnet export MODEL --to onnx  where it is, and copy the Model folder again",
+            )
+        if damaged:
+            say(f"{graph} {what}; it is made again from the weights")
+        from cpfnet.inference.torch_backend.onnx_graph import write_onnx
+
+        difference = write_onnx(model, graph, overwrite=True)
+        digest = hashes(model, GRAPH)
+        found = written(model)
+        if found is None:
+            found = Record(weights=model.weights_hash, graphs=digest, difference=difference)
+        keep(model, found.model_copy(update={"graphs": found.graphs | digest, "difference": difference}))
+    return graph

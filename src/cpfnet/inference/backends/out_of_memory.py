@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
 
+SMALLER = "predict with a smaller --tile; or close other programs"
+"""What to do where a single piece does not fit."""
+
+
 def exhausted(error: BaseException) -> bool:
     """Whether it says that memory, of the device or of the machine, does not suffice."""
     torch = sys.modules.get("torch")  # what was not loaded has raised nothing
@@ -34,9 +38,7 @@ def release(place: torch.device | None) -> None:
     """Give back what a failed attempt held; call it outside the handler of its error, which holds on to everything."""
     gc.collect()
     if place is not None and place.type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
+        sys.modules["torch"].cuda.empty_cache()
         return
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(library, "malloc_trim"):  # what glibc keeps for blocks like those before is in the way of smaller ones

@@ -9,19 +9,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-
 from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference.backends import exported_files
 from cpfnet.inference.backends.autotune import Choosing, candidates, known
-from cpfnet.inference.backends.out_of_memory import portioned
+from cpfnet.inference.backends.exported_files import prepared
+from cpfnet.inference.backends.out_of_memory import SMALLER, portioned
 from cpfnet.inference.backends.runtimes import computes_bf16, onnx_backend, openvino_backend
 from cpfnet.inference.tiling import Backend
-from cpfnet.inference.torch_backend.onnx_graph import prepared
 
 if TYPE_CHECKING:
-    import torch
-
     from cpfnet.model import Model
 
 
@@ -30,9 +26,6 @@ Name = Literal["auto", "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16
 
 SMALL = 4 * 2**20
 """Bytes of weights below which another runtime gains nothing that would make up for preparing it."""
-
-
-_SMALLER = "predict with a smaller --tile; or close other programs"
 
 
 def backend_of(
@@ -44,7 +37,7 @@ def backend_of(
         model: plan and weights.
         name: one of `Name`. ``"auto"``: on a GPU torch; on a CPU the fastest runtime that decides as float32 does, found on the first
             images of a Model and kept beside it (`choice`); torch for small networks, and where no runtime is installed.
-        device: see `pick_device`; runtimes other than torch have the CPU alone.
+        device: see `torch_backend.network.pick_device`; runtimes other than torch have the CPU alone.
         say: told what the user should know.
 
     Raises:
@@ -52,24 +45,24 @@ def backend_of(
         WeightsError, OutputError: the weights are damaged; the exported graph cannot be written.
     """
     if name in ("torch", "torch-bf16"):
-        return torch_backend(model, device, "bf16" if name == "torch-bf16" else "fp32", say=say)
-    on_cpu = device == "cpu" or (device == "auto" and not _may_have_cuda()) or pick_device(device).type == "cpu"
+        return _torch(model, device, "bf16" if name == "torch-bf16" else "fp32", say)
+    on_cpu = device == "cpu" or (device == "auto" and not _may_have_cuda()) or _device_type(device) == "cpu"
     if name == "auto":
-        return _automatic(model, say) if on_cpu else torch_backend(model, device, say=say)
+        return _automatic(model, say) if on_cpu else _torch(model, device, "fp32", say)
     if not on_cpu and device != "auto":
         raise NetworkError(
             f"backend {name!r} runs on the CPU, not on {device}", mend="choose --backend torch or --device cpu"
         )
     match name:
         case "onnx":
-            return portioned(onnx_backend(prepared(model, say=say)), None, say=say, mend=_SMALLER)
+            return portioned(onnx_backend(prepared(model, say=say)), None, say=say, mend=SMALLER)
         case "openvino":
-            return portioned(openvino_backend(prepared(model, say=say)), None, say=say, mend=_SMALLER)
+            return portioned(openvino_backend(prepared(model, say=say)), None, say=say, mend=SMALLER)
         case "openvino-bf16":
             graph = prepared(model, say=say)
             if not computes_bf16():
                 raise NetworkError("this CPU has no units for bf16", mend="choose --backend openvino")
-            return portioned(openvino_backend(graph, "bf16"), None, say=say, mend=_SMALLER)
+            return portioned(openvino_backend(graph, "bf16"), None, say=say, mend=SMALLER)
         case "openvino-int8":
             graph = prepared(model, say=say).with_name(exported_files.INT8)
             found = exported_files.record(model)
@@ -83,8 +76,20 @@ def backend_of(
                     mend="cpfnet export MODEL --to openvino-int8 --data DATASET makes it, from training cases",
                 )
             backend = openvino_backend(graph, "bf16" if computes_bf16() else "f32")
-            return portioned(backend, None, say=say, mend=_SMALLER)
+            return portioned(backend, None, say=say, mend=SMALLER)
     raise NetworkError(f"unknown backend {name!r}", mend=f"choose one of {', '.join(get_args(Name))}")
+
+
+def _torch(model: Model, device: str, precision: Literal["fp32", "bf16"], say: Callable[[str], None]) -> Backend:
+    from cpfnet.inference.torch_backend.network import torch_backend
+
+    return torch_backend(model, device, precision, say=say)
+
+
+def _device_type(device: str) -> str:
+    from cpfnet.inference.torch_backend.network import pick_device
+
+    return pick_device(device).type
 
 
 def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
@@ -128,73 +133,3 @@ def _may_have_cuda() -> bool:
     except metadata.PackageNotFoundError:
         return False
     return not build.endswith("+cpu") and (shutil.which("nvidia-smi") is not None or Path("/dev/nvidia0").exists())
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:i``.
-
-    Raises:
-        NetworkError: no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise NetworkError(f"unknown device {name!r}", mend="use auto, cpu, cuda or cuda:0")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise NetworkError(
-            f"no device {name!r}: {torch.cuda.device_count()} CUDA devices found", mend="use --device auto or cpu"
-        )
-    return device
-
-
-def torch_backend(
-    model: Model,
-    device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    *,
-    say: Callable[[str], None] = print,
-) -> Backend:
-    """The trained network, ready to be fed.
-
-    Args:
-        model: plan and weights.
-        device: see `pick_device`.
-        precision: ``fp32`` is exact (no TF32 either); ``bf16`` is faster where the hardware has it, and approximate.
-        say: told when a batch does not fit into the GPU's memory and is halved.
-
-    Returns:
-        float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``.
-
-    Raises:
-        WeightsError: see `Model.network`.
-        NetworkError: no such device; when called: not even one piece fits into memory.
-    """
-    import torch
-
-    from cpfnet.network.fuse import fuse
-
-    place = pick_device(device)
-    layout = torch.channels_last if model.plan.spatial.dims == 2 else torch.channels_last_3d
-    network = fuse(model.network()).to(place, memory_format=layout)  # type: ignore[call-overload]
-
-    def forward(batch: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(place, memory_format=layout)
-        with (
-            torch.inference_mode(),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False),
-            torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"),
-        ):
-            return network(tensor).float().cpu().contiguous().numpy()
-
-    return portioned(
-        forward,
-        place,
-        say=say,
-        mend=_SMALLER if place.type == "cpu" else f"predict with --device cpu; or {_SMALLER}",
-    )

@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,7 @@ import numpy as np
 import cpfnet
 from cpfnet.errors import NetworkError, complaint
 from cpfnet.files import replacing
-from cpfnet.inference.backends import exported_files
-from cpfnet.inference.backends.exported_files import Record
+from cpfnet.inference.backends.exported_files import prepared
 from cpfnet.inference.backends.runtimes import installed, onnx_backend, openvino_backend
 
 if TYPE_CHECKING:
@@ -30,39 +28,6 @@ LEAST = 33
 
 TOLERANCE = 1e-4
 """How far a graph's logits may lie from torch's, as a share of their range."""
-
-
-def prepared(model: Model, *, say: Callable[[str], None] = print) -> Path:
-    """The Model's graph, made beside it unless it is there and what was written.
-
-    Args:
-        model: in a folder.
-        say: told where a graph is not what was written.
-
-    Raises:
-        CpfnetError: the Model lies in no folder.
-        OutputError: its folder cannot be written.
-        NetworkError: as `write_onnx`; it would have to be made, and PyTorch is not installed.
-    """
-    graph = exported_files.folder(model) / exported_files.GRAPH
-    if exported_files.record(model) is None:
-        damaged = exported_files.GRAPH in exported_files.unlike(model)
-        what = "is not the graph that was written beside its Model: damaged, changed or missing"
-        if find_spec("torch") is None:
-            raise NetworkError(
-                f"{what if damaged else 'its network was not exported yet'}; and PyTorch, which making it takes, is not installed",
-                where=graph if damaged else model.folder,
-                mend="run  cpfnet export MODEL --to onnx  where it is, and copy the Model folder again",
-            )
-        if damaged:
-            say(f"{graph} {what}; it is made again from the weights")
-        difference = write_onnx(model, graph, overwrite=True)
-        digest = exported_files.hashes(model, exported_files.GRAPH)
-        found = exported_files.written(model)
-        if found is None:
-            found = Record(weights=model.weights_hash, graphs=digest, difference=difference)
-        exported_files.keep(model, found.model_copy(update={"graphs": found.graphs | digest, "difference": difference}))
-    return graph
 
 
 def write_onnx(model: Model, path: Path, *, overwrite: bool = False) -> float:

@@ -22,12 +22,12 @@ from cpfnet.files import replacing
 from cpfnet.image import Segmentation
 from cpfnet.inference.backends import exported_files
 from cpfnet.inference.backends.autotune import AGREEMENT, DICE, GAIN, decided, overlap
-from cpfnet.inference.backends.exported_files import Judged
+from cpfnet.inference.backends.exported_files import Judged, prepared
 from cpfnet.inference.backends.runtimes import computes_bf16, openvino_backend
 from cpfnet.inference.dataset_predictions import item_of
 from cpfnet.inference.predictor import Predictor
 from cpfnet.inference.tiling import Backend, predict_array
-from cpfnet.inference.torch_backend.onnx_graph import described, prepared, save_openvino
+from cpfnet.inference.torch_backend.onnx_graph import described, save_openvino
 from cpfnet.model import Model
 from cpfnet.progress import Bar
 

@@ -220,7 +220,7 @@ def check_devices(device: str, count: int) -> str:
     """
     import torch
 
-    from cpfnet.inference.backends.select import pick_device
+    from cpfnet.inference.torch_backend.network import pick_device
 
     chosen = pick_device(device)
     if chosen.index is not None:
