@@ -1,6 +1,6 @@
 """The practical guide's elastic deformation of an image and its mask, as its code says and as `cpfnet train` makes it: python -m benchmarks augmentation
 
-Alpha 1000, sigma 30. Both fields have the same statistics (tests/training/test_augment.py), and image and mask are interpolated alike, linearly and by the
+Alpha 1000, sigma 30. Both fields have the same statistics (tests/training/samples/test_augment.py), and image and mask are interpolated alike, linearly and by the
 nearest neighbour.
 """
 

@@ -234,7 +234,7 @@ def test_check_speaks_json(work):
 
 
 def test_a_defect_of_ours_is_reported_without_a_traceback(tmp_path):
-    code = "import cpfnet.api, cpfnet.cli.app, sys\ncpfnet.verbs.check = lambda *a, **k: 1 / 0\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.app.main()"
+    code = "import cpfnet.api, cpfnet.cli.app, sys\ncpfnet.api.check = lambda *a, **k: 1 / 0\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.app.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr

@@ -42,7 +42,7 @@ def on_terminal(*arguments: str, **settings: str) -> str:
 def test_no_name_commands_a_terminal() -> None:
     program = f"""
 import logging, warnings
-from cpfnet import console
+from cpfnet.cli import console
 from cpfnet.errors import CpfnetError
 from cpfnet.progress import Bar
 console.set_up_streams()

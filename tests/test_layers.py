@@ -74,5 +74,5 @@ def test_the_package_lists_its_public_names_alone():
     }
     assert public <= {*dir(cpfnet)}
     assert {name for name in dir(cpfnet) if name.startswith("_")} == {"__version__"}
-    assert not {"Any", "TYPE_CHECKING", "annotations", "import_module", "verbs"} & {*dir(cpfnet)}
+    assert not {"Any", "TYPE_CHECKING", "annotations", "import_module", "api"} & {*dir(cpfnet)}
     assert all(hasattr(cpfnet, name) for name in dir(cpfnet))

@@ -26,7 +26,7 @@ COMMANDS = """
 import json, sys
 from cpfnet.cli.app import main
 from cpfnet.network import zoo
-from tests.inference.test_export import Tiny
+from tests.inference.torch_backend.test_onnx_graph import Tiny
 
 zoo.register("tiny", Tiny)
 for command in json.loads(sys.argv[1]):

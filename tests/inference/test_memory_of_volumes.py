@@ -181,7 +181,7 @@ class TestFilesBesideTheNetwork:
 PEAK = """
 import json, resource, sys
 from pathlib import Path
-from cpfnet.inference.run import predict_files
+from cpfnet.inference.batch.run import predict_files
 from tests.inference.oracle import make_model
 from cpfnet.planning import Window
 model = make_model(mode="2.5d", neighbours=1, slices="axial", intensity=Window(low=-200, high=300), values=(1, 2),

@@ -24,7 +24,7 @@ _HOLD = """
 import multiprocessing, sys, time
 from pathlib import Path
 from cpfnet.errors import OutputError
-from cpfnet.training.interruption import leave_signals
+from cpfnet.training.signals import leave_signals
 from cpfnet.training.lock import locked
 
 def help_out():

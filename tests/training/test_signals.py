@@ -16,7 +16,7 @@ from cpfnet.training.signals import leave_signals
 _PARENT = """
 import multiprocessing, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from cpfnet.training.interruption import leave_signals
+from cpfnet.training.signals import leave_signals
 if __name__ == "__main__":
     with ProcessPoolExecutor(2, initializer=leave_signals) as pool:
         done = [pool.submit(time.sleep, 0.1) for _ in range(4)]

@@ -26,9 +26,9 @@ COUNT = 40
 EACH_CALL = """
 import os, signal, sys
 from pathlib import Path
-from cpfnet.inference.run import predict_files
+from cpfnet.inference.batch.run import predict_files
 from tests.inference.oracle import oracle
-from tests.inference.test_killed import KNOWS, images_model
+from tests.inference.batch.test_killed import KNOWS, images_model
 
 inputs, root = map(Path, sys.argv[1:])
 model = images_model(fitted=KNOWS)

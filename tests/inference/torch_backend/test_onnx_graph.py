@@ -390,7 +390,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from cpfnet.errors import NetworkError
-from cpfnet.inference.backends import backend_of
+from cpfnet.inference.backends.select import backend_of
 from cpfnet.model import Model
 
 backend_name, folder, mib = sys.argv[1], sys.argv[2], int(sys.argv[3])

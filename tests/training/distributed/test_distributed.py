@@ -333,7 +333,7 @@ import sys
 from pathlib import Path
 
 import torch
-from cpfnet.training.team import found, joined
+from cpfnet.training.distributed.process_group import found, joined
 
 team = found(1, 1)
 with joined(team, "cpu"):
