@@ -114,9 +114,9 @@ def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
     spelt = "".join(c.upper() if up else c for c, up in zip(suffix, upper, strict=False))
     plain, path = folder / f"plain{suffix}", folder / f"c0{spelt}"
     volume = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
-    if suffix in formats.files.NIFTI_SUFFIXES:
+    if suffix in formats.file_types.NIFTI_SUFFIXES:
         write_nifti(plain, volume)
-    elif suffix in formats.files.RASTER_SUFFIXES:
+    elif suffix in formats.file_types.RASTER_SUFFIXES:
         write_raster(plain, np.uint8(volume[0]))
     else:
         write_photograph(plain, np.uint8(volume[0]))
@@ -127,7 +127,7 @@ def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
     assert formats.read_header(path).shape == image.shape
     assert (formats.stem(path), formats.suffix_of(path)) == ("c0", suffix)
     if image.source.format != "dicom":
-        lossy = suffix in formats.files.JPEG_SUFFIXES
+        lossy = suffix in formats.file_types.JPEG_SUFFIXES
         if not lossy:
             np.testing.assert_array_equal(formats.read_label(path).array, expected.array)
         written = formats.write(Segmentation(np.uint8(image.array[0]), image.affine, image.source), folder / "mask")

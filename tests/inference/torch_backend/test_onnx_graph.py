@@ -211,9 +211,9 @@ class TestGraph:
                 graph.mkdir()
         x = image(model, 1, 64, 64)
         expected = torch_backend(model, "cpu")(x)
-        find_spec = onnx_graph.find_spec
+        find_spec = exported_files.find_spec
         if not torch:
-            monkeypatch.setattr(onnx_graph, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+            monkeypatch.setattr(exported_files, "find_spec", lambda name: None if name == "torch" else find_spec(name))
         for name in ("onnx", "openvino") if way == "other weights" else ("onnx",):
             said = []
             if not torch or way == "a folder":
