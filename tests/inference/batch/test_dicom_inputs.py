@@ -16,7 +16,8 @@ from cpfnet import formats
 from cpfnet.cli.app import app
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError
-from cpfnet.inference.batch.inputs import Item, collect
+from cpfnet.inference.batch.inputs import collect
+from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.run import Outcome, predict_files
 from cpfnet.inference.dataset_predictions import found
 from tests import synthetic

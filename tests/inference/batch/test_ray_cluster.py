@@ -19,7 +19,7 @@ import pytest
 import cpfnet
 from cpfnet.errors import CpfnetError
 from cpfnet.inference.batch import records
-from cpfnet.inference.batch.inputs import Item
+from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.job import Job, Order
 from cpfnet.inference.batch.ray_cluster import connected, spread
 from cpfnet.inference.quality.review_list import read_list

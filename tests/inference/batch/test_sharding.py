@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import cpfnet
 from cpfnet.errors import CpfnetError
 from cpfnet.inference.batch import records
-from cpfnet.inference.batch.inputs import Item
+from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.sharding import Shard
 from tests import synthetic
 from tests.inference.batch.test_run import images_model, picture, read, run, tree

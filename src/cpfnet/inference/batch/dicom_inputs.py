@@ -13,7 +13,7 @@ from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom import Scan, Series, is_archive, is_reference, modality_of, one_series, read_header, scan
 from cpfnet.formats.dicom.image.datasets import Archives
 from cpfnet.formats.dicom.image.summary import Summary, look
-from cpfnet.inference.batch.inputs import Item
+from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.result_names import Name, below
 from cpfnet.inference.predictor import unfit
 

@@ -6,13 +6,14 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.sources.unread_files import counted, unread_mend
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.file_types import is_reference, looks_like_dicom
+from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.result_names import Name, below, distinct
 from cpfnet.inference.batch.unread_inputs import aliens, is_alien
 from cpfnet.text import printable
@@ -27,32 +28,6 @@ LIST = ".txt"
 """Ends the name of a text file that lists inputs, one a line."""
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image to be.
-
-    Attributes:
-        files: one, or one a channel; of DICOM what `cpfnet.formats.read` takes for one series.
-        name: of its results: below the output folder, without suffix.
-        error: why there is no image.
-        place: of a DICOM series, for messages; default: the first file.
-        modality: of a DICOM series, in the Plan's words.
-        skipped: why the Model is not for this series, which nobody named, while another of its study fits; else "".
-    """
-
-    files: tuple[Path, ...]
-    name: str
-    error: CpfnetError | None = None
-    place: Path | None = None
-    modality: str | None = None
-    skipped: str = ""
-
-    @property
-    def path(self) -> Path:
-        """What to call it in messages."""
-        return self.place or self.files[0]
 
 
 def collect(
@@ -125,7 +100,7 @@ def collect(
         )
     named = _grouped(files, channels)
     if dicom:
-        from cpfnet.inference.batch.dicom_inputs import series_items
+        from cpfnet.inference.batch.dicom_inputs import series_items  # loads pydicom, which pictures do without
 
         series, damaged = series_items(list(dicom), channels, modality, source)
         named += series

@@ -14,7 +14,7 @@ from cpfnet.formats import OutputFormat
 from cpfnet.formats.file_types import JPEG_SUFFIXES, SERIES
 from cpfnet.image import Assessment, Image, Segmentation
 from cpfnet.inference.batch import records
-from cpfnet.inference.batch.inputs import Item
+from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.records import Content, Recipe, Record
 from cpfnet.inference.predictor import Predictor, refusal, unfit
 from cpfnet.planning import Plan

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cpfnet.errors import CpfnetError
-from cpfnet.inference.batch.inputs import Item
+from cpfnet.inference.batch.item import Item
 
 
 @dataclass(frozen=True)
