@@ -18,7 +18,7 @@ from cpfnet.data.checks.check import check
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image
-from cpfnet.label_values import black_and_white, inside, main_values, settled
+from cpfnet.label_values import black_and_white, blurred, inside, main_values, settled
 from cpfnet.labels import encode, integers, pack
 from cpfnet.planner.fingerprint import fingerprint
 from cpfnet.planning import LabelClass, Labels
@@ -312,8 +312,6 @@ def test_classes_have_no_main_colours(count: int, seed: int) -> None:
     counts = rng.integers(1, 10**4, count)
     counts[0] = 10**5
     numbers = np.sort(rng.choice(256, count, replace=False))
-    from cpfnet.data.checks.file_summary import blurred
-
     packed = np.repeat(numbers, counts)[None]
     assert blurred(packed, numbers, counts) == ()
 

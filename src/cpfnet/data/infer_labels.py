@@ -10,14 +10,13 @@ import numpy as np
 
 from cpfnet import formats
 from cpfnet.contour_gaps import gaps
-from cpfnet.data.checks.file_summary import blurred, count_values, is_soft
 from cpfnet.data.content import Content
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.structure_names import classes_of
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
-from cpfnet.label_values import DARK, MOST_VALUES, shade, two_shades
+from cpfnet.label_values import DARK, MOST_VALUES, blurred, count_values, is_soft, shade, two_shades
 from cpfnet.labels import brightness, near, number_of, pack, printed, value_of
 from cpfnet.planning import LabelClass, Labels
 

@@ -20,9 +20,9 @@ from cpfnet.errors import CpfnetError
 from cpfnet.formats.file_types import is_reference, placeholder
 from cpfnet.formats.lossy import LossyLabelError
 from cpfnet.image import GREY, RGB, Image, geometry_difference
-from cpfnet.label_values import black_and_white, main_values
+from cpfnet.label_values import black_and_white, blurred, count_values, is_soft
 from cpfnet.labels import pack, value_of
-from cpfnet.planning import COLOURS, Labels
+from cpfnet.planning import Labels
 
 if TYPE_CHECKING:
     from cpfnet.formats.dicom.image.summary import LabelObject
@@ -249,69 +249,3 @@ def _foreign(path: Path, image: formats.Header | None) -> bool:
         return False
     headers = image.source.details.get("headers", ())
     return label.series.isdisjoint(str(header.get("SeriesInstanceUID", "")) for header in headers)
-
-
-def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values and their counts; counting is far faster than sorting where labels are small numbers."""
-    if packed.dtype.kind in "iu" and packed.min() >= 0 and (high := int(packed.max())) < 2**16:
-        flat = packed.ravel()
-        counts = np.zeros(high + 1, dtype=np.int64)
-        for start in range(0, flat.size, 2**20):  # bincount makes 8 bytes of every pixel
-            counts += np.bincount(flat[start : start + 2**20], minlength=high + 1)
-        numbers = np.flatnonzero(counts)
-        return numbers, counts[numbers]
-    return np.unique(packed, return_counts=True)
-
-
-def blurred(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
-    """The main colours of a mask whose other values lie between them and along the edges, as smoothing leaves them; else empty."""
-    main = main_values(numbers, counts)
-    if not main:
-        return ()
-    between = ~np.isin(packed, main)
-    flat = between[..., 1:] & (packed[..., 1:] == packed[..., :-1])
-    return main if np.count_nonzero(flat) < np.count_nonzero(between) / 2 else ()
-
-
-def is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool:
-    """Two poles with values between them that lie along edges: what JPEG or interpolation makes of a mask.
-
-    Classes lie between other values, too, but in patches: there neighbours are equal. And an image mistaken for a label has
-    no two poles. Fractions from 0 to 1 are soft wherever they lie.
-    """
-    if len(numbers) < 4 or numbers[-1] >= COLOURS:
-        return False
-    low, high = float(numbers[0]), float(numbers[-1])
-    if packed.dtype.kind == "f" and low >= 0 and high <= 1:
-        return True  # probabilities, or shares of a voxel
-    edge = (high - low) / 10
-    at_low, at_high = counts[numbers <= low + edge].sum(), counts[numbers >= high - edge].sum()
-    between = packed.size - at_low - at_high
-    if at_low + at_high < 0.75 * packed.size or at_high < 0.25 * (at_high + between):
-        return False
-    if between == 0:
-        return len(numbers) > 8 or _is_noise(packed, numbers, counts, (low + high) / 2)
-    middle = (packed > low + edge) & (packed < high - edge)
-    patches = _in_patches(packed, 5, edge) | _in_patches(packed, 3, edge / 4)
-    if np.count_nonzero(middle & patches) > between / 8:  # classes that noise or JPEG has changed a little
-        return False
-    flat = middle[..., 1:] & (packed[..., 1:] == packed[..., :-1])
-    return bool(np.count_nonzero(flat) < between / 2)
-
-
-def _is_noise(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray, half: float) -> bool:
-    """Are all values but the commonest dark and the commonest bright one scattered, as the best JPEG leaves 1 and 254? Classes lie in patches."""
-    dark, bright = (int(numbers[side][counts[side].argmax()]) for side in (numbers < half, numbers >= half))
-    others = (packed != dark) & (packed != bright)
-    flat = others[..., 1:] & (packed[..., 1:] == packed[..., :-1])
-    return bool(
-        np.count_nonzero(flat) < np.count_nonzero(others) / 4 and not (others & _in_patches(packed, 5, 0)).any()
-    )
-
-
-def _in_patches(packed: np.ndarray, side: int, step: float) -> np.ndarray:
-    """Where the pixels of a square in the plane around it differ by ``step`` at most."""
-    from scipy.ndimage import maximum_filter, minimum_filter
-
-    size = (*(1,) * (packed.ndim - 2), side, side)
-    return np.asarray(maximum_filter(packed, size) - minimum_filter(packed, size) <= step)
