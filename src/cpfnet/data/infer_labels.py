@@ -10,7 +10,7 @@ import numpy as np
 
 from cpfnet import formats
 from cpfnet.contour_gaps import gaps
-from cpfnet.data.content import Content
+from cpfnet.data.checks.file_summary import Content
 from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.structure_names import classes_of

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from cpfnet.cores import cores
 from cpfnet.data.case import Dataset
-from cpfnet.data.checks.file_summary import examine
+from cpfnet.data.checks.file_summary import Examined, examine
 from cpfnet.data.checks.fixes import Mending
 from cpfnet.data.checks.image_checks import completeness, consistency, duplicates, files, notes
 from cpfnet.data.checks.label_checks import labels
 from cpfnet.data.checks.plan_checks import gaps, refused
 from cpfnet.data.checks.privacy_checks import privacy
 from cpfnet.data.checks.structure_name_checks import structures
-from cpfnet.data.content import Examined
 from cpfnet.data.dataset import load
 from cpfnet.data.finding import Finding
 from cpfnet.progress import Bar

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cpfnet.data.checks.file_summary import Content, Examined
 from cpfnet.data.checks.fixes import Mending
-from cpfnet.data.content import Content, Examined
 from cpfnet.data.finding import Finding
 from cpfnet.formats.orientation import drawn_as_stored
 from cpfnet.image import geometry_difference, spacing_of

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cpfnet.data.case import STUDIES, Case
+from cpfnet.data.checks.file_summary import Content, Examined
 from cpfnet.data.checks.fixes import Mending
 from cpfnet.data.checks.geometry_checks import fourth_axes, geometry, spacings
 from cpfnet.data.checks.intensity_checks import intensities, units
-from cpfnet.data.content import Content, Examined
 from cpfnet.data.dataset import by_patient
 from cpfnet.data.finding import UNPAIRED, Finding, Severity
 from cpfnet.data.sources.folders import called, identifier

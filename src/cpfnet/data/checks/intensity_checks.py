@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cpfnet.data.checks.file_summary import Examined
 from cpfnet.data.checks.fixes import Mending
-from cpfnet.data.content import Examined
 from cpfnet.data.finding import Finding
 
 FEWEST = 5

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from cpfnet.data.case import Case
+from cpfnet.data.checks.file_summary import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.checks.fixes import Mending
 from cpfnet.data.checks.image_checks import FOLDS
 from cpfnet.data.checks.soft_mask_checks import between_colours, between_greys, several_shades
-from cpfnet.data.content import KEPT_VALUES, Content, Examined, Value
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
 from cpfnet.data.infer_labels import meaning_of, shaded, values_in

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cpfnet.data.checks.file_summary import Content, Examined
 from cpfnet.data.checks.fixes import Mending
-from cpfnet.data.content import Content, Examined
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
 from cpfnet.data.infer_labels import meaning_of, values_in

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cpfnet.data.checks.file_summary import Examined
 from cpfnet.data.checks.fixes import Mending
-from cpfnet.data.content import Examined
 from cpfnet.data.finding import Finding
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cpfnet.data.case import Case
+from cpfnet.data.checks.file_summary import Content
 from cpfnet.data.checks.fixes import Mending
-from cpfnet.data.content import Content
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
 from cpfnet.data.infer_labels import soft_edges, threshold_between

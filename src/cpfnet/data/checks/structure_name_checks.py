@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cpfnet.data.case import Case
+from cpfnet.data.checks.file_summary import Content, Examined
 from cpfnet.data.checks.fixes import Mending
 from cpfnet.data.checks.label_checks import rare
-from cpfnet.data.content import Content, Examined
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
 from cpfnet.data.structure_names import MOST_NAMES, alike, classes_of, normal, pattern
