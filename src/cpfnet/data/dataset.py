@@ -16,11 +16,13 @@ import numpy as np
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.dataset_yaml import Declaration, Splits
 from cpfnet.data.finding import UNPAIRED, Finding
-from cpfnet.data.sources.csv_manifest import datalist, is_datalist, missing_files, read_csv
+from cpfnet.data.sources.csv_manifest import read_csv
+from cpfnet.data.sources.dataset_json import datalist, is_datalist, read_json
 from cpfnet.data.sources.dicom_patients import together
 from cpfnet.data.sources.dicom_studies import studies
 from cpfnet.data.sources.folders import images_and_masks
-from cpfnet.data.sources.nnunet import raw, read_json
+from cpfnet.data.sources.list_entries import missing_files
+from cpfnet.data.sources.nnunet import raw
 from cpfnet.data.sources.not_understood import UNDERSTOOD, no_list, not_understood
 from cpfnet.data.sources.patterns import by_patterns
 from cpfnet.errors import DatasetError

@@ -1,7 +1,7 @@
 """What nnU-Net, MONAI and `cpfnet` itself want to be told about a converted data set: the lists beside its files.
 
 Source: nnU-Net, documentation/dataset_format.md and manual_data_splits.md; http://medicaldecathlon.com and MONAI's
-``load_decathlon_datalist``; `cpfnet.data.sources.csv_manifest`.
+``load_decathlon_datalist``; `cpfnet.data.sources.csv_manifest` and `dataset_json`.
 """
 
 from __future__ import annotations

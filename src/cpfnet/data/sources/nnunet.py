@@ -1,20 +1,19 @@
-"""nnU-Net raw data sets, and what their (and the Medical Segmentation Decathlon's) ``dataset.json`` declares.
+"""nnU-Net raw data sets: ``imagesTr/``, ``labelsTr/``, and the channel number at the end of each image's name.
 
-Source: nnU-Net, documentation/dataset_format.md; http://medicaldecathlon.com.
+Source: nnU-Net, documentation/dataset_format.md.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, elsewhere, quoted, shown
+from cpfnet.data.sources.dataset_json import declared, read_json
 from cpfnet.data.sources.folders import (
     called,
     duplicate_case,
@@ -29,105 +28,9 @@ from cpfnet.data.sources.folders import (
 )
 from cpfnet.data.sources.unread_files import bare, unread_finding, unread_in
 from cpfnet.errors import DatasetError
-from cpfnet.planning import Labels, Modality
-from cpfnet.settings import validate
 from cpfnet.text import printable
 
 _CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
-_MR = re.compile(r"^(mri?\b|t1|t2|flair|dwi|adc|pd\b|swi|bold)", re.IGNORECASE)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; a bare list of entries is a datalist's training part.
-
-    Raises:
-        DatasetError: not there, not text, not JSON (with the line), or not an object.
-    """
-    try:
-        content = json.loads(path.read_bytes())  # UTF-8 or UTF-16, with or without its mark
-    except OSError as error:
-        raise DatasetError(
-            f"cannot be read: {error.strerror}", where=path, mend="give the path of a JSON file"
-        ) from None
-    except UnicodeDecodeError:
-        raise DatasetError("is not a UTF-8 text file", where=path, mend="save it as UTF-8") from None
-    except RecursionError:
-        raise DatasetError("not valid JSON: nested too deeply", where=path, mend="correct the file") from None
-    except ValueError as error:  # not JSON, or a number of thousands of digits
-        line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        mend = "write paths with / in place of \\" if "escape" in line else "correct the line"
-        raise DatasetError(f"not valid JSON: {line}", where=path, mend=mend) from None
-    if isinstance(content, list) and content and all(isinstance(entry, dict) for entry in content):
-        return {"training": content}
-    if not isinstance(content, dict):
-        raise DatasetError(
-            f"holds a JSON {type(content).__name__}, expected an object", where=path, mend=f"see {_FORMAT}"
-        )
-    return content
-
-
-_FORMAT = "documentation/dataset_format.md of nnU-Net"
-
-
-def declared(content: dict[str, Any], where: Path) -> tuple[tuple[str, ...] | None, Labels | None, Modality | None]:
-    """Channel names, labels and modality of a ``dataset.json`` (either version of nnU-Net, or the Decathlon's)."""
-    channels = _channel_names(content.get("channel_names") or content.get("modality"), where)
-    modality: Modality | None = None
-    if channels and all(name.lower() == "ct" for name in channels):
-        modality = "ct"
-    elif channels and all(_MR.match(name) for name in channels):
-        modality = "mr"
-    return channels, _labels(content, where), modality
-
-
-def _channel_names(named: Any, where: Path) -> tuple[str, ...] | None:
-    """Names in the order of the channels: of ``{"0": "T1"}``, ``{"T1": 0}`` or ``["T1"]``."""
-    if isinstance(named, list):
-        named = dict(enumerate(named))
-    if not isinstance(named, dict) or not named:
-        return None
-    pairs = list(named.items())
-    if not all(_number(key) is not None for key, _ in pairs):
-        pairs = [(number, name) for name, number in pairs]
-    numbers = {_number(key): name for key, name in pairs}
-    if None in numbers or len(numbers) < len(pairs) or not all(isinstance(name, (str, int)) for _, name in pairs):
-        raise DatasetError(
-            f"channel_names does not number the channels: {str(named)[:200]}",
-            where=where,
-            mend='write a name for each number: "channel_names": {"0": "T1", "1": "FLAIR"}',
-        )
-    return tuple(str(numbers[number]) for number in sorted(numbers))  # type: ignore[type-var]
-
-
-def _number(value: Any) -> int | None:
-    text = str(value)
-    return int(text) if not isinstance(value, bool) and text.isdecimal() and len(text) < 5 else None
-
-
-def _labels(content: dict[str, Any], where: Path) -> Labels | None:
-    raw = content.get("labels")
-    if not isinstance(raw, dict) or not raw:
-        return None
-    if all(
-        key.isdecimal() and len(key) < 10 and isinstance(name, str) for key, name in raw.items()
-    ):  # first version: {"1": "tumour"}
-        raw = {name: int(value) for value, name in raw.items()}
-    background = raw.get("background", 0)
-    ignore = raw.get("ignore", [])
-    named = {name: values for name, values in raw.items() if name not in ("background", "ignore")}
-    regions = any(isinstance(values, list) and len(values) > 1 for values in named.values())
-    order = content.get("regions_class_order")
-    written = order if regions and isinstance(order, list) and len(order) == len(named) else [None] * len(named)
-    data = {
-        "background": background,
-        "ignore": ignore,
-        "exclusive": not regions,
-        "classes": [
-            {"name": name, "values": values, "write": write}
-            for (name, values), write in zip(named.items(), written, strict=True)
-        ],
-    }
-    return validate(Labels, data, where=f"{where}, labels") if named else None
 
 
 def raw(root: Path) -> Dataset | None:
