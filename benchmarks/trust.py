@@ -18,7 +18,8 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from cpfnet import formats, preprocessing
-from cpfnet.data.dataset import Case, load
+from cpfnet.data.case import Case
+from cpfnet.data.dataset import load
 from cpfnet.errors import CpfnetError
 from cpfnet.evaluation.metrics import binary as metrics
 from cpfnet.inference.quality import estimate as quality

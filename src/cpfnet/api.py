@@ -11,8 +11,8 @@ from cpfnet.files import check_writable
 from cpfnet.planning import Plan
 
 if TYPE_CHECKING:
+    from cpfnet.data.case import Case, Dataset
     from cpfnet.data.checks.check import Finding
-    from cpfnet.data.dataset import Case, Dataset
     from cpfnet.data.export.convert import Converted
     from cpfnet.data.export.manifests import Target
     from cpfnet.evaluation.comparison.load_runs import Report
@@ -94,7 +94,8 @@ def plan(
     Raises:
         CpfnetError: the dataset cannot be planned for, or a file is in the way.
     """
-    from cpfnet.data.dataset import load, remarks
+    from cpfnet.data.case import remarks
+    from cpfnet.data.dataset import load
     from cpfnet.settings import asked, check_keys
 
     check_keys(Plan, settings)  # before the data are read
@@ -500,7 +501,8 @@ def evaluate(
     """
     from tempfile import TemporaryDirectory
 
-    from cpfnet.data.dataset import left_out, load
+    from cpfnet.data.case import left_out
+    from cpfnet.data.dataset import load
     from cpfnet.evaluation.evaluate import check_labels, check_request
     from cpfnet.evaluation.evaluate import evaluate as run
     from cpfnet.evaluation.report import write_report

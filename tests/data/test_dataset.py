@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cpfnet.data.dataset import load, remarks
+from cpfnet.data.case import remarks
+from cpfnet.data.dataset import load
 from cpfnet.data.dataset_yaml import Declaration, full_labels, short_labels
 from cpfnet.errors import CpfnetError, DatasetError, PlanError
 from cpfnet.planning import Labels

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpfnet.data.dataset import Case, Dataset, folds, split
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.splits import folds, split
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Plan
 

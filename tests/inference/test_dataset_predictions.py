@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cpfnet
-from cpfnet.data import dataset
+from cpfnet.data import dataset, splits
 from cpfnet.errors import CpfnetError
 from cpfnet.evaluation.scores import Scores
 from cpfnet.model import Model
@@ -36,7 +36,7 @@ def declare(root: Path, split: str) -> None:
 def trained(root: Path, fold: int | None) -> Model:
     """Knows its cases as a Model of this fold does."""
     model = make_model(source="images", values=(1,))
-    parts = dataset.split(dataset.load(root), model.plan, fold)[:2]
+    parts = splits.split(dataset.load(root), model.plan, fold)[:2]
     ids = [[case.id for case in cases] for cases in parts]
     model.metrics = {"cases": dict(zip(("train", "validation"), ids, strict=True))}
     return model

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cpfnet.data.dataset import Dataset, load
+from cpfnet.data.case import Dataset
+from cpfnet.data.dataset import load
 from cpfnet.planning import Plan
 from tests import synthetic
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.run import train

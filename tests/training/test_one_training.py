@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.training import checkpoint
 from tests.training.conftest import images_plan
 

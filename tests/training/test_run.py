@@ -17,7 +17,8 @@ from torch import nn
 
 import cpfnet
 from cpfnet import formats
-from cpfnet.data.dataset import Dataset, load
+from cpfnet.data.case import Dataset
+from cpfnet.data.dataset import load
 from cpfnet.errors import CpfnetError, DatasetError, NetworkError, OutputError, PlanError, TrainingError, WeightsError
 from cpfnet.model import Model
 from cpfnet.network import zoo

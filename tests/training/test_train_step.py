@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError, TrainingError
 from cpfnet.network import zoo
 from cpfnet.training import schedule

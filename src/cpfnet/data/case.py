@@ -1,12 +1,20 @@
-"""The nouns of a dataset: `Case` and `Dataset`. Lazy: they hold where things lie and read nothing."""
+"""The nouns of a dataset, `Case` and `Dataset`. Lazy: they hold where things lie and read nothing; `placed` reads a case's label."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cpfnet.data.finding import Finding
+from cpfnet import formats
+from cpfnet.data.finding import UNPAIRED, Finding
+from cpfnet.errors import DatasetError
+from cpfnet.formats.orientation import drawn_as_stored
+from cpfnet.image import Image, geometry_difference
 from cpfnet.planning import Labels, Modality
+from cpfnet.text import counted
+
+_NAMED = 5
+"""Problems told one by one where a dataset is used; `check` tells all."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +74,62 @@ class Dataset:
     problems: tuple[Finding, ...] = ()
     manifest: Path | None = None
     declaration: Path | None = None
+
+
+def add_labels(dataset: Dataset) -> str:
+    """What to do where no case has a label: what kept those that are there from being found, or else to add some."""
+    return next((finding.mend for finding in dataset.problems if finding.kind in UNPAIRED), "add labels")
+
+
+def remarks(dataset: Dataset) -> list[str]:
+    """What the user should know before the dataset is used: what could not be taken as it stands, the first ones by name."""
+    problems = [finding for finding in dataset.problems if finding.severity != "note"]
+    named = "".join(f"\n  {finding.where}: {finding.what}" for finding in problems[:_NAMED])
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)} of the dataset"
+    told = "; `cpfnet check` says how to mend" + (" these:" if len(problems) <= _NAMED else " them, the first ones:")
+    notes = [finding.what for finding in dataset.problems if finding.severity == "note"]
+    unlabelled = [case.id for case in dataset.cases if case.split != "test" and not case.labels]
+    if unlabelled:
+        notes.append(
+            f"{counted(len(unlabelled), 'case')} without a label that could be taken: {', '.join(unlabelled):.200}; "
+            "`cpfnet check` says why"
+        )
+    return [*([f"{count}{told}{named}"] if problems else []), *notes]
+
+
+def left_out(dataset: Dataset) -> list[str]:
+    """What scores over the dataset should say: the errors, each of which may have cost a case; nothing where there are none."""
+    return remarks(replace(dataset, cases=(), problems=tuple(f for f in dataset.problems if f.severity == "error")))
+
+
+def placed(path: Path, image: Image, labels: Labels | None = None) -> Image:
+    """Read a label or region of interest.
+
+    Args:
+        path: the file.
+        image: that it was drawn on.
+        labels: as for `formats.read_label`.
+
+    Raises:
+        DatasetError: it lies on another grid (the difference).
+        FormatError: as `formats.read_label`.
+    """
+    label = formats.read_label(path, image, labels)
+    difference = geometry_difference(image.shape, image.affine, label.shape, label.affine)
+    if reason := drawn_as_stored(image.shape, _tag(image), label.shape, _tag(label)):
+        raise DatasetError(
+            reason,
+            where=path,
+            mend="turn the mask as viewers show its image; `cpfnet check` lists all such files",
+        )
+    if difference:
+        raise DatasetError(
+            f"does not lie on its image's grid: {difference} (the image first)",
+            where=path,
+            mend="make it on the image's own grid; `cpfnet check` lists all such files",
+        )
+    return label
+
+
+def _tag(image: Image) -> int:
+    return 1 if image.source is None else image.source.details.get("orientation", 1)

@@ -10,8 +10,8 @@ import numpy as np
 
 from cpfnet import formats
 from cpfnet.contour_gaps import gaps
+from cpfnet.data.case import Case, Dataset
 from cpfnet.data.checks.file_summary import Content
-from cpfnet.data.dataset import Case, Dataset
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.structure_names import classes_of
 from cpfnet.errors import DatasetError

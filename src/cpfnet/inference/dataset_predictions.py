@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.data.dataset import Case, Dataset, add_labels
+from cpfnet.data.case import Case, Dataset, add_labels
 from cpfnet.data.finding import quoted, shown
 from cpfnet.data.sources.unread_files import unread_below, unread_mend
 from cpfnet.errors import CpfnetError, DatasetError

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from cpfnet import formats, labels
-from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.case import Case, Dataset
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.case_masks import load_masks
 from cpfnet.inference.dataset_predictions import item_of, of_split

@@ -12,9 +12,8 @@ import numpy as np
 
 from cpfnet import formats
 from cpfnet.cores import cores
-from cpfnet.data.dataset import Case, Dataset, add_labels
+from cpfnet.data.case import Case, Dataset, add_labels, placed
 from cpfnet.data.infer_labels import Values, meaning_of, values_of
-from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
 from cpfnet.image import GREY, RGB, Image, spacing_of

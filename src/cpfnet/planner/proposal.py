@@ -6,7 +6,7 @@ import re
 from typing import Any, get_args
 
 from cpfnet.cores import cores
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
 from cpfnet.planner.draft import GIB, Draft, Memory
 from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.evaluation import report as reporting
 from cpfnet.evaluation.evaluate import evaluate
 from cpfnet.evaluation.tables import number

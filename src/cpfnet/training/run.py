@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cpfnet.data.dataset import Case, Dataset, split
+from cpfnet.data.case import Case, Dataset
+from cpfnet.data.splits import split
 from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.inference.backends.out_of_memory import cause, exhausted
 from cpfnet.inference.torch_backend.network import pick_device

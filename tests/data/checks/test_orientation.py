@@ -10,10 +10,10 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from cpfnet import formats
+from cpfnet.data.case import placed
 from cpfnet.data.checks.check import check
 from cpfnet.data.dataset import load
 from cpfnet.data.export.convert import convert
-from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
 from tests.synthetic import blobs
 

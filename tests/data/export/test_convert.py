@@ -22,8 +22,10 @@ from pydicom.uid import RLELossless
 
 import cpfnet
 from cpfnet import formats
-from cpfnet.data.dataset import Dataset, load, split
+from cpfnet.data.case import Dataset
+from cpfnet.data.dataset import load
 from cpfnet.data.export.case_writer import file_names
+from cpfnet.data.splits import split
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
 from cpfnet.image import Image, geometry_difference
 from cpfnet.labels import IGNORED, encode, membership

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import cpfnet
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.errors import DatasetError, NetworkError, PlanError, TrainingError
 from cpfnet.model import Model
 from cpfnet.network import zoo

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.network import zoo
 from cpfnet.training.hardware.cuda_graphs import Recorded
 from cpfnet.training.hardware.precision import fabric_for

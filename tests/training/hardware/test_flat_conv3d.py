@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.network import zoo
 from cpfnet.training.hardware.flat_conv3d import FlatMaps
 from cpfnet.training.hardware.precision import fabric_for

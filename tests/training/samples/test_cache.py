@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cpfnet import formats, preprocessing
-from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.case import Case, Dataset
 from cpfnet.errors import CpfnetError, OutputError, TrainingError
 from cpfnet.labels import IGNORED, OUTSIDE, encode
 from cpfnet.planning import Plan

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpfnet.data.dataset import Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, TrainingPlan
 from cpfnet.training.samples import cache

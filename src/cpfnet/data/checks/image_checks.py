@@ -12,10 +12,10 @@ from cpfnet.data.checks.file_summary import Content, Examined
 from cpfnet.data.checks.fixes import Mending
 from cpfnet.data.checks.geometry_checks import fourth_axes, geometry, spacings
 from cpfnet.data.checks.intensity_checks import intensities, units
-from cpfnet.data.dataset import by_patient
 from cpfnet.data.finding import UNPAIRED, Finding, Severity
 from cpfnet.data.sources.folders import called, identifier
 from cpfnet.data.sources.unread_files import KIND, unread_mend, unread_suffix
+from cpfnet.data.splits import by_patient
 from cpfnet.formats.file_types import is_dicom, is_reference
 from cpfnet.planning import Folds
 

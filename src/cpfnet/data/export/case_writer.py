@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet import formats
-from cpfnet.data.case import Case
+from cpfnet.data.case import Case, placed
 from cpfnet.data.export.manifests import Entry, Target
-from cpfnet.data.placing import placed
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image, Segmentation
 from cpfnet.label_values import inside

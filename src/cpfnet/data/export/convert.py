@@ -19,10 +19,11 @@ from typing import cast
 import numpy as np
 
 from cpfnet import formats
-from cpfnet.data.dataset import Case, Dataset, folds, remarks
+from cpfnet.data.case import Case, Dataset, remarks
 from cpfnet.data.export.case_writer import Form, file_names, numbered, transcribe
 from cpfnet.data.export.manifests import LISTS, MADE, About, Entry, Target, check_names
 from cpfnet.data.infer_labels import Values, meaning_of, values_of
+from cpfnet.data.splits import folds
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
 from cpfnet.files import check_writable
 from cpfnet.image import GREY, RGB

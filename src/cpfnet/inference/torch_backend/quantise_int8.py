@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cpfnet import formats, preprocessing
-from cpfnet.data.dataset import Case, Dataset
+from cpfnet.data.case import Case, Dataset
 from cpfnet.errors import DatasetError, NetworkError
 from cpfnet.evaluation.evaluate import evaluate
 from cpfnet.files import replacing

@@ -26,8 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet import formats, preprocessing
-from cpfnet.data.dataset import Case
-from cpfnet.data.placing import placed
+from cpfnet.data.case import Case, placed
 from cpfnet.errors import DatasetError, OutputError, TrainingError
 from cpfnet.label_values import inside
 from cpfnet.labels import IGNORED, OUTSIDE, empty, encode

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet import formats, preprocessing
-from cpfnet.data.dataset import Case, Dataset, add_labels
-from cpfnet.data.placing import placed
+from cpfnet.data.case import Case, Dataset, add_labels, placed
 from cpfnet.errors import DatasetError
 from cpfnet.files import replacing
 from cpfnet.label_values import inside
