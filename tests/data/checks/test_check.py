@@ -534,7 +534,7 @@ def test_real_sets(name: str, expected: list[str]) -> None:
 
 
 def test_drive_by_its_recipe(tmp_path: Path) -> None:
-    recipe = (Path(__file__).parents[2] / "recipes" / "drive.yaml").read_text()
+    recipe = (Path(__file__).parents[3] / "recipes" / "drive.yaml").read_text()
     (tmp_path / "drive.yaml").write_text(f"{recipe}\nroot: {shared('DRIVE')}\n")
     assert check(tmp_path / "drive.yaml") == []
 

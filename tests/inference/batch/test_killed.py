@@ -78,7 +78,7 @@ def listed(out: Path) -> list[str]:
 def test_killed_at_any_call_it_goes_on_to_the_same_files(tmp_path):
     inputs = photographs(tmp_path / "in", 2)
     command = [sys.executable, "-c", EACH_CALL, inputs, tmp_path / "out"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr
     *cut, last = sorted((tmp_path / "out").iterdir(), key=lambda path: int(path.name))
     assert len(cut) > 30
