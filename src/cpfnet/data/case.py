@@ -1,4 +1,4 @@
-"""The nouns of a dataset, `Case` and `Dataset`. Lazy: they hold where things lie and read nothing; `placed` reads a case's label."""
+"""The nouns of a dataset: `Case` and `Dataset`, which hold where things lie and read nothing; `placed` reads a label."""
 
 from __future__ import annotations
 

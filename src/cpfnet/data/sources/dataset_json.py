@@ -1,4 +1,4 @@
-"""``dataset.json``: what it declares (either version of nnU-Net's, or the Medical Segmentation Decathlon's), and the cases that it lists.
+"""``dataset.json``, of nnU-Net (either version) or the Medical Segmentation Decathlon: what it declares, what it lists.
 
 Source: nnU-Net, documentation/dataset_format.md; http://medicaldecathlon.com; MONAI, ``load_decathlon_datalist``.
 """

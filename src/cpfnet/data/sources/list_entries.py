@@ -1,4 +1,4 @@
-"""What the entries of a list of cases say, in a CSV manifest and in JSON alike: files, ids, folds; and what is missing or double."""
+"""Entries of a list of cases, of a CSV manifest and of JSON alike: files, ids, folds; which are missing or repeated."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def unique(cases: Iterable[Case], manifest: Path) -> tuple[tuple[Case, ...], lis
 
 
 def is_there(path: Path) -> bool:
-    """Does a listed file exist, or the series of a folder that is named by its UID? A link that leads nowhere is there, too: reading it fails."""
+    """Does a listed file exist, or the series of a folder that is named by its UID? A broken link is there, too."""
     return os.path.lexists(path) or formats.exists(path)
 
 
