@@ -210,7 +210,7 @@ def striped(root: Path) -> Path:
     return root
 
 
-def test_check_plan_and_convert_say_it_and_the_mend_fills(tmp_path: Path) -> None:
+def test_check_plan_and_convert_say_it_and_the_fix_fills(tmp_path: Path) -> None:
     root = striped(tmp_path / "set")
     found = [f for f in check(root) if f.kind == "contour-gap"]
     assert [(f.severity, f.where) for f in found] == [("warning", f"labels/case_0{n}.nii.gz") for n in range(1, 5)]
@@ -222,7 +222,7 @@ def test_check_plan_and_convert_say_it_and_the_mend_fills(tmp_path: Path) -> Non
     cpfnet.convert(root, tmp_path / "raw", to="csv", say=said.append)
     assert any("'foreground': 6 of 13 slices" in line for line in said)
 
-    line = found[0].mend.split("write `")[1].split("`")[0]
+    line = found[0].fix.split("write `")[1].split("`")[0]
     (root / "dataset.yaml").write_text(f"{line}\n")
     assert not any(f.kind == "contour-gap" for f in check(root))
     cpfnet.convert(root, tmp_path / "filled", to="csv", say=said.append)

@@ -31,11 +31,11 @@ def test_a_sound_installation(caches: Path) -> None:
     assert [check for check in checks.values() if check.status == "missing"] == []
     for check in checks.values():
         assert check.detail
-        assert (check.mend is None) == (check.status == "ok")
+        assert (check.fix is None) == (check.status == "ok")
     assert "TIFF (LZW)" in checks["formats"].detail
     assert "JPEG 2000" in checks["DICOM"].detail
     assert checks["ImageNet weights"].status == "lacks"
-    assert "--weights none" in str(checks["ImageNet weights"].mend)
+    assert "--weights none" in str(checks["ImageNet weights"].fix)
     assert json.loads(json.dumps(checks["torch"].as_dict()))["status"] == "ok"
     assert sorted(caches.rglob("*")) == before  # nothing is left behind
 
@@ -54,7 +54,7 @@ def test_a_cache_that_cannot_be_written(caches: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("CPFNET_CACHE", str(caches / "file" / "cache"))
     check = by_name()["cache"]
     assert check.status == "missing"
-    assert "CPFNET_CACHE" in str(check.mend)
+    assert "CPFNET_CACHE" in str(check.fix)
 
 
 def test_without_torch_nilearn_and_decoders(caches: Path) -> None:
@@ -79,13 +79,13 @@ print(json.dumps([check.as_dict() for check in doctor()]))
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert checks["torch"]["status"] == "lacks"
     assert "predicts with exported Models only" in checks["torch"]["detail"]
-    assert "cpfnet[train]" in checks["torch"]["mend"]
+    assert "cpfnet[train]" in checks["torch"]["fix"]
     assert checks["backends"]["status"] == "ok"
     assert "PyTorch" not in checks["backends"]["detail"]
     assert checks["libraries"]["status"] == "ok"
     assert checks["demo"]["status"] == "lacks"
-    assert "cpfnet[demo]" in checks["demo"]["mend"]
+    assert "cpfnet[demo]" in checks["demo"]["fix"]
     assert {checks[name]["status"] for name in ("Python", "CPU", "memory", "formats", "cache")} == {"ok"}
     assert checks["DICOM"]["status"] == "lacks"
     assert "no decoder for lossless JPEG, HTJ2K" in checks["DICOM"]["detail"]
-    assert "cpfnet[dicom]" in checks["DICOM"]["mend"]
+    assert "cpfnet[dicom]" in checks["DICOM"]["fix"]

@@ -102,7 +102,7 @@ def test_farther_is_refused_by_all_and_says_near_what(tmp_path: Path, odd: float
     said = f"{odd:g} (near {round(odd)})"
     findings = [f for f in check(root) if f.severity == "error"]
     assert len(findings) == 5
-    assert all(f.kind == "label-values" and said in f.what and "round" in f.mend for f in findings)
+    assert all(f.kind == "label-values" and said in f.what and "round" in f.fix for f in findings)
     with pytest.raises(DatasetError) as error:
         cpfnet.plan(root, say=lambda _: None)
     assert said in error.value.what
@@ -111,7 +111,7 @@ def test_farther_is_refused_by_all_and_says_near_what(tmp_path: Path, odd: float
     with pytest.raises(DatasetError) as error:
         encode(formats.read_label(path), labels)
     assert said in error.value.what
-    assert "round" in str(error.value.mend)
+    assert "round" in str(error.value.fix)
 
 
 def test_a_data_set_of_scaled_labels_is_checked_planned_and_scored(tmp_path: Path) -> None:
@@ -267,23 +267,23 @@ def test_soft_edges_between_main_colours_are_named_by_all(tmp_path: Path, name: 
     errors = [f for f in check(root) if f.severity == "error"]
     assert len(errors) == 6
     for finding in errors:
-        assert (finding.kind, finding.mend[:5]) == ("soft-label", "write" if name == "green" else "expor")
+        assert (finding.kind, finding.fix[:5]) == ("soft-label", "write" if name == "green" else "expor")
         assert "soft edges" in finding.what
         assert all(value in finding.what for value in shown)
-        assert ("convert it to grey" in finding.mend) == (len(colours) == 2 and name != "green")
+        assert ("convert it to grey" in finding.fix) == (len(colours) == 2 and name != "green")
     with pytest.raises(DatasetError) as error:
         cpfnet.plan(root, say=lambda _: None)
     assert ("unexpected label values" if declared else "soft edges") in error.value.what
 
 
 @pytest.mark.parametrize("declared", [False, True])
-def test_one_colour_on_black_is_read_as_the_mend_says(tmp_path: Path, declared: bool) -> None:
+def test_one_colour_on_black_is_read_as_the_fix_says(tmp_path: Path, declared: bool) -> None:
     root = make_images_dataset(tmp_path / "set", cases=6, size=(96, 112))
     for path in (root / "masks").iterdir():
         smoothed(path, COLOURS["green"])
     if declared:
         (root / "dataset.yaml").write_text("labels: {tumour: '#00ff40'}\n")
-    line = check(root)[0].mend.split("`")[1]
+    line = check(root)[0].fix.split("`")[1]
     assert line == f"labels: {{{'tumour' if declared else 'foreground'}: 255, threshold: 127}}"
     (root / "dataset.yaml").write_text(line)
     assert check(root) == []
@@ -424,7 +424,7 @@ def test_more_than_two_nearly_black_or_white_are_asked_about(tmp_path: Path, col
     (finding,) = check(root)
     assert (finding.severity, finding.kind) == ("warning", "label-values")
     assert "nearly black or nearly white" in finding.what
-    (root / "dataset.yaml").write_text(finding.mend.split("`")[1])
+    (root / "dataset.yaml").write_text(finding.fix.split("`")[1])
     assert check(root) == []
     labels = fingerprint(load(root)).labels
     for path, truth in truths.items():

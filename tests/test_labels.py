@@ -230,7 +230,7 @@ def test_alien_values_are_named_with_their_share(values: list, dtype: type, says
     with pytest.raises(DatasetError, match=says) as caught:
         lb.encode(grey(values, dtype), one(), where="case_07.png")
     assert caught.value.where == "case_07.png"
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_alien_colours_are_named_as_colours() -> None:
@@ -280,7 +280,7 @@ def test_a_prediction_in_other_values_is_told_which_to_write() -> None:
     with pytest.raises(DatasetError, match="unexpected label values 1 ") as caught:
         lb.encode_prediction(grey([0, 1]), labels, where="a.png")
     assert caught.value.where == "a.png"
-    assert "lesion 255" in str(caught.value.mend)
+    assert "lesion 255" in str(caught.value.fix)
 
 
 def structures(numbers: object, *meanings: set[str]) -> Image:
@@ -348,15 +348,15 @@ def test_a_name_of_two_exclusive_classes_is_refused_as_such() -> None:
     wide = both[1].model_copy(update={"names": ("lung*",)})
     with pytest.raises(DatasetError, match=r"one name means both Tumour and lung on 2 pixels \(lung_gtv\)") as caught:
         lb.encode(label, labels.model_copy(update={"classes": (both[0], wide)}))
-    assert "narrow the patterns" in str(caught.value.mend)
+    assert "narrow the patterns" in str(caught.value.fix)
 
 
 def test_classes_that_no_structure_means_are_told() -> None:
     drawn = structures([0, 1], set(), {"GTV"}, {"lung_r"})  # lung_r was looked for, and has no pixel
-    assert lb.undrawn(drawn, named()) == ()
-    (note,) = lb.undrawn(structures([0, 1], set(), {"GTV"}), named())
+    assert lb.missing_classes(drawn, named()) == ()
+    (note,) = lb.missing_classes(structures([0, 1], set(), {"GTV"}), named())
     assert "'lung'" in note
-    assert lb.undrawn(grey([0, 1]), named()) == ()
+    assert lb.missing_classes(grey([0, 1]), named()) == ()
 
 
 def test_a_region_drawn_outside_of_those_around_it_is_refused() -> None:

@@ -245,7 +245,7 @@ def test_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").mkdir()
     with pytest.raises(OutputError) as caught:
         plan().save(tmp_path / "plan.yaml")
-    assert caught.value.mend
+    assert caught.value.fix
     assert [p.name for p in tmp_path.iterdir()] == ["plan.yaml"]
 
 

@@ -90,7 +90,7 @@ def test_mistakes_are_named_with_their_line(tmp_path: Path, text: str, says: lis
     for part in says:
         assert part in str(caught.value)
     assert caught.value.where == str(tmp_path / "settings.yaml")
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ VALIDATING = 0.1
 
 
 @dataclass(frozen=True)
-class Course:
+class Schedule:
     """Epochs, each followed by validation, and optimiser steps in each."""
 
     epochs: int
@@ -45,13 +45,13 @@ class Pace:
     validation: float
 
 
-def of_steps(total: int) -> Course:
+def of_steps(total: int) -> Schedule:
     """``total`` steps in at most `MOST_EPOCHS` epochs; what does not divide evenly is rounded to the nearest whole epoch."""
     epochs = min(MOST_EPOCHS, total)
-    return Course(epochs, round(total / epochs))
+    return Schedule(epochs, round(total / epochs))
 
 
-def of_minutes(minutes: float, pace: Pace) -> Course:
+def of_minutes(minutes: float, pace: Pace) -> Schedule:
     """As many steps as end, with their validations, within ``minutes``.
 
     Raises:
@@ -65,9 +65,9 @@ def of_minutes(minutes: float, pace: Pace) -> Course:
         raise TrainingError(
             f"{minutes:g} minutes are too few: a step takes {pace.step:.2g} s and a validation {pace.validation:.2g} s",
             where="--minutes",
-            mend="give more minutes",
+            fix="give more minutes",
         )
-    return Course(epochs, steps)
+    return Schedule(epochs, steps)
 
 
 def pace(dataset: Path, plan: Plan, *, device: str, scratch: Path) -> Pace:
@@ -79,7 +79,7 @@ def pace(dataset: Path, plan: Plan, *, device: str, scratch: Path) -> Pace:
         device: as for `cpfnet.train`.
         scratch: folder to work in.
     """
-    course = Course(2, TRIED)
+    course = Schedule(2, TRIED)
     with TemporaryDirectory(prefix="trial-", dir=scratch) as folder:
         out = Path(folder) / "model"
         cpfnet.train(dataset, out, plan=plan, settings=course.settings(plan), device=device, say=lambda message: None)

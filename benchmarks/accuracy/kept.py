@@ -78,7 +78,7 @@ def unpack(kept: Path, out: Path) -> int:
         OutputError: ``out`` is not empty, or cannot be written.
     """
     if out.exists() and any(out.iterdir()):
-        raise OutputError("is not empty", where=out, mend="choose a new folder")
+        raise OutputError("is not empty", where=out, fix="choose a new folder")
     table, about = kept.with_suffix(".csv"), kept.with_suffix(".json")
     try:
         runs = json.loads(about.read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ import torch
 
 import cpfnet
 from benchmarks.accuracy import machine
-from benchmarks.accuracy.budget import Course, Pace
+from benchmarks.accuracy.budget import Pace, Schedule
 from benchmarks.accuracy.runs import Bench, Row, judgement, row_name, scores_name, write_json
 from cpfnet import labels
 from cpfnet.data.dataset import load
@@ -61,9 +61,9 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
     wanted = None if full else _asked(bench, worker, place.parent)
     asked: dict[str, Any] = {"epochs": wanted and wanted.epochs, "iterations": wanted and wanted.steps}
     trained = worker.once("train", place / "trained.json", device=worker.device, seed=seed, **asked)
-    if wanted is not None and wanted != Course(trained["epochs"], trained["iterations"]):
+    if wanted is not None and wanted != Schedule(trained["epochs"], trained["iterations"]):
         raise TrainingError(
-            "a run with another budget lies here", where=place, mend="give the budget of then, or another --out"
+            "a run with another budget lies here", where=place, fix="give the budget of then, or another --out"
         )
 
     judged = place / scores_name(bench.mirrored)
@@ -133,7 +133,7 @@ class _Worker:
             raise TrainingError(
                 "nnU-Net's environment is not there",
                 where=PYTHON,
-                mend="make it, as benchmarks/accuracy/README.md says",
+                fix="make it, as benchmarks/accuracy/README.md says",
             )
         half = result.with_suffix(".half")
         options |= {"result": str(half.resolve()), "threads": torch.get_num_threads()}
@@ -152,11 +152,11 @@ class _Worker:
                 check=False,
             )
         if done.returncode:
-            raise TrainingError(f"nnU-Net ended with code {done.returncode}", where=log, mend="its last lines say why")
+            raise TrainingError(f"nnU-Net ended with code {done.returncode}", where=log, fix="its last lines say why")
         half.replace(result)
 
 
-def course(minutes: float, pace: Pace) -> Course:
+def course(minutes: float, pace: Pace) -> Schedule:
     """At most `EPOCHS` epochs that end with ``minutes``, each of iterations (``pace.step``) and one that validates.
 
     Raises:
@@ -169,16 +169,16 @@ def course(minutes: float, pace: Pace) -> Course:
         raise TrainingError(
             f"{minutes:g} minutes are too few: an iteration takes {pace.step:.2g} s",
             where="--minutes",
-            mend="give more minutes",
+            fix="give more minutes",
         )
-    return Course(epochs, iterations)
+    return Schedule(epochs, iterations)
 
 
-def _asked(bench: Bench, worker: _Worker, place: Path) -> Course:
+def _asked(bench: Bench, worker: _Worker, place: Path) -> Schedule:
     """Epochs and iterations as asked for; timed once for all seeds and folds, where minutes are given."""
     if bench.steps is not None:
         epochs = min(EPOCHS, bench.steps)
-        return Course(epochs, round(bench.steps / epochs))
+        return Schedule(epochs, round(bench.steps / epochs))
     assert bench.minutes is not None
     with TemporaryDirectory(prefix="trial-", dir=place) as trial:
         found = worker.once("time", place / "pace.json", results=Path(trial), device=worker.device)
@@ -195,7 +195,7 @@ def _named(dataset: Path, numbered: Path, out: Path) -> None:
     """nnU-Net's numbers (1 … n) as the values of the data set's own files, so that its own labels judge."""
     definitions = load(dataset).labels
     if definitions is None:
-        raise DatasetError("declares no labels", where=dataset, mend="name them in the recipe")
+        raise DatasetError("declares no labels", where=dataset, fix="name them in the recipe")
     for path in sorted(p for p in numbered.iterdir() if p.name.endswith((".png", ".tif", ".nii.gz"))):
         image = cpfnet.read(path)
         values = labels.decode(image.array[0].astype(int), definitions)

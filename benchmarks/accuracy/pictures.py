@@ -65,7 +65,7 @@ def boundaries(rows: Sequence[Row], networks: Sequence[str], to: Path) -> list[s
         if not mine:
             raise DatasetError(
                 f"{name} was not judged; there are {', '.join(sorted({r['variant'] for r in rows})) or 'no rows'}",
-                mend="run it first, or name others by --networks",
+                fix="run it first, or name others by --networks",
             )
         chosen[name] = min(mine, key=lambda row: row["seed"])
     dice = {name: _dice(row["place"] / "scores") for name, row in chosen.items()}
@@ -95,7 +95,7 @@ def _drawn(chosen: dict[str, Row], dice: dict[str, dict[str, float]], name: str,
     image = formats.read(list(case.images))
     if image.array.ndim != 3:
         raise DatasetError(
-            "is a volume; pictures are of images with two axes", where=name, mend="choose another data set"
+            "is a volume; pictures are of images with two axes", where=name, fix="choose another data set"
         )
     masks = {}
     for network, row in chosen.items():

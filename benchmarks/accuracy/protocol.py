@@ -106,7 +106,7 @@ def parts(names: Sequence[str], protocol: Protocol, fold: int) -> tuple[list[str
         raise DatasetError(
             f"no fold {fold}; there are {protocol.folds}",
             where=protocol.name,
-            mend=f"choose 0 … {protocol.folds - 1}" if protocol.folds > 1 else "leave out --folds",
+            fix=f"choose 0 … {protocol.folds - 1}" if protocol.folds > 1 else "leave out --folds",
         )
     if isinstance(protocol.judging, float):
         judging = evenly(names, protocol.judging)
@@ -117,7 +117,7 @@ def parts(names: Sequence[str], protocol: Protocol, fold: int) -> tuple[list[str
         raise DatasetError(
             f"{len(names)} labelled cases, {len(judging)} of them to judge in fold {fold}",
             where=protocol.name,
-            mend="give the data set as its recipe describes it",
+            fix="give the data set as its recipe describes it",
         )
     return evenly(others, CHOOSING), judging
 
@@ -135,7 +135,7 @@ def write_dataset(protocol: Protocol, data: Path, fold: int, out: Path) -> Path:
         CpfnetError: the data are not as the recipe says, or another split was written there before.
     """
     if not data.is_dir():
-        raise DatasetError("no such folder", where=data, mend="give --data the folder that the recipe describes")
+        raise DatasetError("no such folder", where=data, fix="give --data the folder that the recipe describes")
     yaml = YAML(typ="safe", pure=True)
     recipe = yaml.load((RECIPES / f"{protocol.name}.yaml").read_text(encoding="utf-8"))
     recipe.pop("split", None)
@@ -151,7 +151,7 @@ def write_dataset(protocol: Protocol, data: Path, fold: int, out: Path) -> Path:
             cases = load(path).cases
         except DatasetError as error:  # which names the file that is not kept
             raise DatasetError(
-                f"not as recipes/{protocol.name}.yaml describes it: {error.what}", where=data, mend=error.mend
+                f"not as recipes/{protocol.name}.yaml describes it: {error.what}", where=data, fix=error.fix
             ) from None
         choosing, judging = parts([case.id for case in cases if case.labels], protocol, fold)
         recipe["split"] = {"val": choosing, "test": judging}
@@ -159,7 +159,7 @@ def write_dataset(protocol: Protocol, data: Path, fold: int, out: Path) -> Path:
             raise DatasetError(
                 "the split written here before was another one, of other cases",
                 where=out,
-                mend="give the same --data as then, or choose another --out",
+                fix="give the same --data as then, or choose another --out",
             )
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(recipe, file)

@@ -14,7 +14,7 @@ import torch
 
 import cpfnet
 from benchmarks.accuracy import budget, machine
-from benchmarks.accuracy.budget import Course, Pace
+from benchmarks.accuracy.budget import Pace, Schedule
 from benchmarks.accuracy.protocol import Protocol, write_dataset
 from benchmarks.accuracy.variants import Variant
 from cpfnet.data.dataset import load
@@ -148,11 +148,11 @@ class Bench:
         course = self._course(dataset, plan, place.parent)
         if plan.with_settings([*wanted, *course.settings(plan)]) != plan:
             raise OutputError(
-                "a run with other settings lies here", where=place, mend="give the settings of then, or another --out"
+                "a run with other settings lies here", where=place, fix="give the settings of then, or another --out"
             )
         return plan
 
-    def _course(self, dataset: Path, plan: Plan, place: Path) -> Course:
+    def _course(self, dataset: Path, plan: Plan, place: Path) -> Schedule:
         """The same for all seeds and folds of a variant; timed once, where minutes are given."""
         if self.steps is not None:
             return budget.of_steps(self.steps)
@@ -170,7 +170,7 @@ class Bench:
                 f"steps were counted for {found['minutes']:g} minutes on {found['device']} of {found.get('network')}, not for {self.minutes:g} on {device} "
                 f"of {asked['network']}",
                 where=file,
-                mend="give the budget of then, or another --out",
+                fix="give the budget of then, or another --out",
             )
         return budget.of_minutes(self.minutes, Pace(found["step"], found["validation"]))
 

@@ -35,7 +35,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
         DatasetError: no row at all, or runs of one variant that differ in more than seed and fold.
     """
     if not rows:
-        raise DatasetError("no row of any run", mend="make runs first, or give the folder that holds them")
+        raise DatasetError("no row of any run", fix="make runs first, or give the folder that holds them")
     out = {}
     only_ablation = {v.name for v in ABLATION} - {v.name for v in NETWORKS}
     for protocol in PROTOCOLS.values():
@@ -73,7 +73,7 @@ def fill(page: Path, texts: dict[str, str]) -> list[str]:
             raise OutputError(
                 f"has no place for the table {name}",
                 where=page,
-                mend=f"write {marks[0]} and {marks[1]} where it shall stand",
+                fix=f"write {marks[0]} and {marks[1]} where it shall stand",
             )
         whole = f"{marks[0]}\n\n{text}\n{marks[1]}"
         content = pattern.sub(lambda _, whole=whole: whole, content)
@@ -92,7 +92,7 @@ def _by_variant(rows: Sequence[Row], order: Sequence[str]) -> dict[str, list[Row
                 raise DatasetError(
                     f"runs of {name} differ in {key}: {' and '.join(sorted(found))}",
                     where=group[0]["dataset"],
-                    mend="keep runs of different kinds in different --out folders, and give one of them",
+                    fix="keep runs of different kinds in different --out folders, and give one of them",
                 )
     return groups
 

@@ -63,9 +63,9 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        from cpfnet.errors import telling_what_lacks
+        from cpfnet.errors import require_extras
 
-        with telling_what_lacks():
+        with require_extras():
             value = getattr(import_module(f"cpfnet.{_HOME[name]}"), name)
         globals()[name] = value
         return value

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cpfnet.errors import CpfnetError, OutputError, telling_what_lacks
+from cpfnet.errors import CpfnetError, OutputError, require_extras
 from cpfnet.files import check_writable
 from cpfnet.planning import Plan
 
@@ -27,7 +27,7 @@ PathLike = Path | str
 Say = Callable[[str], None]
 
 
-@telling_what_lacks()
+@require_extras()
 def check(
     dataset: PathLike,
     *,
@@ -36,7 +36,7 @@ def check(
     progress: bool = False,
     overwrite: bool = False,
 ) -> list[Finding]:
-    """Every problem of a dataset, each with its mend.
+    """Every problem of a dataset, each with its fix.
 
     Args:
         dataset: folder, dataset.yaml, CSV manifest or datalist JSON.
@@ -64,7 +64,7 @@ def check(
     return findings
 
 
-@telling_what_lacks()
+@require_extras()
 def plan(
     dataset: PathLike,
     *,
@@ -128,7 +128,7 @@ def plan(
     return proposed
 
 
-@telling_what_lacks()
+@require_extras()
 def train(
     dataset: PathLike,
     out: PathLike,
@@ -255,7 +255,7 @@ def train(
     return model
 
 
-@telling_what_lacks()
+@require_extras()
 def predict(
     model: Model | PathLike | Sequence[Model | PathLike],
     scan: Image | PathLike | Sequence[PathLike],
@@ -299,7 +299,7 @@ def predict(
     return predictor.predict(image, force=force, keep_probabilities=probabilities, uncertainty=uncertainty)
 
 
-@telling_what_lacks()
+@require_extras()
 def predict_files(
     models: Model | PathLike | Sequence[Model | PathLike],
     inputs: Sequence[PathLike],
@@ -387,7 +387,7 @@ def predict_files(
     )
 
 
-@telling_what_lacks()
+@require_extras()
 def export(
     model: Model | PathLike,
     to: Literal["onnx", "openvino", "openvino-int8", "bundle"],
@@ -425,16 +425,16 @@ def export(
         raise CpfnetError(
             f"a dataset is {'needed' if data is None else 'not needed'} to export to {to}",
             where="--data",
-            mend="give the dataset that the Model was trained on" if data is None else "leave it out",
+            fix="give the dataset that the Model was trained on" if data is None else "leave it out",
         )
     if to == "openvino-int8" and out is not None:
         raise CpfnetError(
-            "the int8 graph is kept beside its Model", where="--out", mend="leave it out, and copy the Model folder"
+            "the int8 graph is kept beside its Model", where="--out", fix="leave it out, and copy the Model folder"
         )
     place = None if out is None else Path(out)
     suffix = {"onnx": ".onnx", "openvino": ".xml"}.get(to)
     if place is not None and suffix is not None and place.suffix != suffix:
-        raise OutputError(f"the file must end in {suffix}", where=place, mend=f"write to {place}{suffix}")
+        raise OutputError(f"the file must end in {suffix}", where=place, fix=f"write to {place}{suffix}")
     match to:
         case "onnx":
             if place is None:
@@ -457,7 +457,7 @@ def export(
             return write_bundle(one, place or exported_files.folder(one) / "bundle", overwrite=overwrite)
 
 
-@telling_what_lacks()
+@require_extras()
 def evaluate(
     dataset: PathLike,
     predictions: Model | PathLike | Sequence[Model | PathLike],
@@ -534,7 +534,7 @@ def evaluate(
             raise CpfnetError(
                 "masks are decided already; a threshold can only be chosen for a Model",
                 where=single,
-                mend="give the Model instead of its masks, or leave out --threshold-on",
+                fix="give the Model instead of its masks, or leave out --threshold-on",
             )
         if labels is not None:
             definitions = (labels if isinstance(labels, Plan) else Plan.load(labels)).labels
@@ -613,7 +613,7 @@ def evaluate(
     return scores
 
 
-@telling_what_lacks()
+@require_extras()
 def compare(
     reports: Sequence[PathLike] | Mapping[str, Report | Sequence[Report]],
     *,
@@ -640,7 +640,7 @@ def compare(
 
     if out is not None:
         if (Path(out) / "scores.json").exists():
-            raise OutputError("holds an evaluation, with a report of its own", where=out, mend="choose another folder")
+            raise OutputError("holds an evaluation, with a report of its own", where=out, fix="choose another folder")
         for name in ("comparison.csv", "comparison.json", "report.html"):
             _free(Path(out) / name, overwrite)
         check_writable(Path(out))
@@ -651,7 +651,7 @@ def compare(
     return comparison
 
 
-@telling_what_lacks()
+@require_extras()
 def convert(
     dataset: PathLike,
     out: PathLike,
@@ -735,4 +735,4 @@ def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model
 
 def _free(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise OutputError("exists already", where=path, mend="choose another name, or pass --overwrite")
+        raise OutputError("exists already", where=path, fix="choose another name, or pass --overwrite")

@@ -78,13 +78,13 @@ def build_dataset(folder: Path | str) -> Path:
         OutputError: the folder exists or cannot be written.
     """
     if find_spec("nilearn") is None:
-        raise CpfnetError("the package nilearn, which brings the data, is missing", mend='pip install "cpfnet[demo]"')
+        raise CpfnetError("the package nilearn, which brings the data, is missing", fix='pip install "cpfnet[demo]"')
     import nibabel
     from nilearn import datasets
 
     folder = Path(folder)
     if folder.exists():
-        raise OutputError("exists already", where=folder, mend="choose another folder, or remove this one")
+        raise OutputError("exists already", where=folder, fix="choose another folder, or remove this one")
     template = datasets.load_mni152_template(resolution=1)
     grey = np.asanyarray(datasets.load_mni152_gm_template(resolution=1).dataobj)
     white = np.asanyarray(datasets.load_mni152_wm_template(resolution=1).dataobj)
@@ -104,8 +104,8 @@ def build_dataset(folder: Path | str) -> Path:
             (made / "dataset.yaml").write_text(DECLARATION.format(**split), encoding="utf-8")
             made.replace(folder)
     except OSError as error:
-        mend = "choose a folder you may write to, with free space"
-        raise OutputError(f"cannot be written: {error.strerror}", where=folder, mend=mend) from None
+        fix = "choose a folder you may write to, with free space"
+        raise OutputError(f"cannot be written: {error.strerror}", where=folder, fix=fix) from None
     return folder
 
 
@@ -147,8 +147,8 @@ def demo(
         for finding in findings:
             say(f"{finding.severity}: {finding.where}: {finding.what}")
         if any(finding.severity == "error" for finding in findings):
-            mend = 'install the package again: pip install --force-reinstall "nilearn>=0.11"'
-            raise CpfnetError("the template that nilearn ships is damaged", where=dataset, mend=mend)
+            fix = 'install the package again: pip install --force-reinstall "nilearn>=0.11"'
+            raise CpfnetError("the template that nilearn ships is damaged", where=dataset, fix=fix)
     with _step(f"2/5 plan     {out / 'plan.yaml'}", say):
         plan = api.plan(dataset, out=out / "plan.yaml", settings=SETTINGS, progress=progress)
     with _step(f"3/5 train    {out / 'model'}: nearly all of the time; the first epoch shows how long", say):
@@ -216,9 +216,9 @@ def _clear(out: Path, overwrite: bool) -> None:
     declaration = out / "dataset" / "dataset.yaml"
     ours = declaration.is_file() and declaration.read_text(encoding="utf-8").startswith(DECLARATION.split("\n")[0])
     if not (ours and overwrite):
-        mend = "replace it with --overwrite, or choose another folder" if ours else "choose another folder"
+        fix = "replace it with --overwrite, or choose another folder" if ours else "choose another folder"
         what = "holds an earlier demonstration" if ours else "exists already"
-        raise OutputError(what, where=out, mend=mend)
+        raise OutputError(what, where=out, fix=fix)
     (out / "plan.yaml").unlink(missing_ok=True)
     for name in ("model", "predictions", "evaluation", "dataset"):  # the data last: they mark the folder as ours
         shutil.rmtree(out / name, ignore_errors=True)

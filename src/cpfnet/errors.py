@@ -1,4 +1,4 @@
-"""What can go wrong, said so that the reader can mend it."""
+"""What can go wrong, said so that the reader can fix it."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class CpfnetError(Exception):
     Args:
         what: what was found, with the values (both, where two things disagree).
         where: the file, case or field it was found in.
-        mend: what to do about it, in words that can be followed literally.
+        fix: what to do about it, in words that can be followed literally.
     """
 
-    def __init__(self, what: str, *, where: str | PathLike[str] | None = None, mend: str | None = None):
+    def __init__(self, what: str, *, where: str | PathLike[str] | None = None, fix: str | None = None):
         self.what = what
         self.where = None if where is None else str(where)
-        self.mend = mend
+        self.fix = fix
         super().__init__(what)  # the one positional argument: so it survives pickling between processes
 
     def __str__(self) -> str:
         place = "this folder" if self.where == "." else printable(self.where or "")
         text = f"{place}: {self.what}" if place else self.what
-        return f"{text}\n  → {self.mend}" if self.mend else text
+        return f"{text}\n  → {self.fix}" if self.fix else text
 
 
 class FormatError(CpfnetError):
@@ -83,7 +83,7 @@ class OutputError(CpfnetError):
 
 
 @contextmanager
-def telling_what_lacks() -> Iterator[None]:
+def require_extras() -> Iterator[None]:
     """Say which library is not installed, and which extra of the package brings it; also a decorator.
 
     Raises:
@@ -95,8 +95,8 @@ def telling_what_lacks() -> Iterator[None]:
         found = _LIBRARIES.get((error.name or "").partition(".")[0])
         if found is None:
             raise
-        name, mend = found
-        raise CpfnetError(f"this takes {name}, which is not installed", mend=mend) from None
+        name, fix = found
+        raise CpfnetError(f"this takes {name}, which is not installed", fix=fix) from None
 
 
 _MEMORY = re.compile(

@@ -37,7 +37,7 @@ def check_writable(folder: Path) -> None:
         raise OutputError(
             f"cannot be written: {error.strerror}",
             where=folder,
-            mend="choose a folder you may write to, with free space",
+            fix="choose a folder you may write to, with free space",
         ) from None
 
 
@@ -59,15 +59,15 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
     temporary = path.with_name(f"{temporary_prefix()}{uuid.uuid4().hex[:8]}-{path.name[-64:]}")
     try:
         if path.is_dir():
-            raise OutputError("is a folder", where=path, mend="give the name of a file")
+            raise OutputError("is a folder", where=path, fix="give the name of a file")
         if path.exists():
             if any(path.samefile(kept) for kept in keep if kept.exists()):
                 raise OutputError(
-                    "would replace the image that was segmented", where=path, mend="write to another folder or name"
+                    "would replace the image that was segmented", where=path, fix="write to another folder or name"
                 )
             if not overwrite:
                 raise OutputError(
-                    "exists already", where=path, mend="write to another folder, or allow overwriting (--overwrite)"
+                    "exists already", where=path, fix="write to another folder, or allow overwriting (--overwrite)"
                 )
         holders = [path.parent]  # whose names must survive, too
         while not holders[-1].exists():
@@ -83,12 +83,12 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
         raise OutputError(
             f"cannot be written: {error.strerror or error}",
             where=path,
-            mend="give the input, or the file, a shorter name"
+            fix="give the input, or the file, a shorter name"
             if error.errno == errno.ENAMETOOLONG
             else "choose a folder you may write to, with free space",
         ) from error
     except MemoryError as error:
-        raise OutputError("does not fit into memory", where=path, mend="free memory") from error
+        raise OutputError("does not fit into memory", where=path, fix="free memory") from error
     finally:
         with suppress(OSError):  # its folder is no folder: then it was never made
             temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What this installation can do, and how to mend what it lacks."""
+"""What this installation can do, and how to fix what it lacks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Check:
         name: what.
         status: ``"ok"``; ``"lacks"``: cpfnet works, but slower or with less; ``"missing"``: something that it needs is not there.
         detail: what was found.
-        mend: what to do about it; None where nothing is to be done.
+        fix: what to do about it; None where nothing is to be done.
     """
 
     name: str
     status: Literal["ok", "lacks", "missing"]
     detail: str
-    mend: str | None = None
+    fix: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,10 +49,10 @@ def doctor() -> list[Check]:
             checks.append(look(name))
         except Exception as error:  # a broken library raises anything, and is what this command is for
             module = getattr(error, "name", None) if isinstance(error, ImportError) else None
-            mend = _install(module.split(".")[0]) if module else "install cpfnet again, into a new virtual environment"
+            fix = _install(module.split(".")[0]) if module else "install cpfnet again, into a new virtual environment"
             if lacks_memory(error):
-                mend = "close other programs, or allow this one more memory (ulimit -v)"
-            checks.append(Check(name, "missing", f"{type(error).__name__}: {error}", mend))
+                fix = "close other programs, or allow this one more memory (ulimit -v)"
+            checks.append(Check(name, "missing", f"{type(error).__name__}: {error}", fix))
     return checks
 
 
@@ -261,8 +261,8 @@ def _weights(name: str) -> Check:
     detail = "; ".join([*good, *bad]) or "none here"
     if good:
         return Check(name, "ok", detail)
-    mend = "cpfnet weights download, or cpfnet weights import FILE; or plan and train from scratch with --weights none"
-    return Check(name, "lacks", detail, mend)
+    fix = "cpfnet weights download, or cpfnet weights import FILE; or plan and train from scratch with --weights none"
+    return Check(name, "lacks", detail, fix)
 
 
 def _cache(name: str) -> Check:
@@ -274,21 +274,21 @@ def _cache(name: str) -> Check:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        mend = "set CPFNET_CACHE to a folder that you may write to"
-        return Check(name, "missing", f"{folder} cannot be written: {error.strerror}", mend)
-    return _space(name, folder, place, mend="free some space, or set CPFNET_CACHE to a folder on another disk")
+        fix = "set CPFNET_CACHE to a folder that you may write to"
+        return Check(name, "missing", f"{folder} cannot be written: {error.strerror}", fix)
+    return _space(name, folder, place, fix="free some space, or set CPFNET_CACHE to a folder on another disk")
 
 
 def _disk(name: str) -> Check:
-    return _space(name, Path.cwd(), Path.cwd(), mend="free some space, or work in a folder on another disk")
+    return _space(name, Path.cwd(), Path.cwd(), fix="free some space, or work in a folder on another disk")
 
 
-def _space(name: str, folder: Path, place: Path, *, mend: str) -> Check:
+def _space(name: str, folder: Path, place: Path, *, fix: str) -> Check:
     free = shutil.disk_usage(place).free
     detail = f"{folder}, {free / GIB:.1f} GiB free"
     if not os.access(place, os.W_OK):
         return Check(name, "lacks", f"{folder} cannot be written", "work in a folder that you may write to")
-    return Check(name, "lacks", detail, mend) if free < 2 * GIB else Check(name, "ok", detail)
+    return Check(name, "lacks", detail, fix) if free < 2 * GIB else Check(name, "ok", detail)
 
 
 def _demo(name: str) -> Check:

@@ -79,7 +79,7 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
             raise DatasetError(
                 f"label values from {low} to {high}; expected finite numbers from {-COLOURS} to {COLOURS - 1}",
                 where=where,
-                mend="replace NaN and infinities, renumber larger labels",
+                fix="replace NaN and infinities, renumber larger labels",
             )
         if plane.dtype.kind == "f":
             whole = integers(plane)
@@ -89,7 +89,7 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
         raise DatasetError(
             f"a label has {len(array)} channels of {array.dtype}; expected one channel, or 8-bit RGB",
             where=where,
-            mend="store one integer (or one 8-bit colour) a pixel",
+            fix="store one integer (or one 8-bit colour) a pixel",
         )
     red, green, blue = (plane.astype(np.int64) for plane in array[:3])
     colour = COLOURS + (red << 16 | green << 8 | blue)
@@ -127,7 +127,7 @@ def codes_of(labels: Labels) -> list[tuple[tuple[int, ...], frozenset[int]]]:
         groups.setdefault(frozenset(indices), []).append(value)
     codes = [(tuple(values), group) for group, values in groups.items()]
     if len(codes) >= OUTSIDE:
-        raise DatasetError(f"{len(codes)} classes; at most {OUTSIDE - 1} fit", mend="merge classes in `labels.classes`")
+        raise DatasetError(f"{len(codes)} classes; at most {OUTSIDE - 1} fit", fix="merge classes in `labels.classes`")
     return codes
 
 
@@ -172,15 +172,15 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
         share = float(np.isin(packed, alien).mean())
         shown = ", ".join(map(printed, alien[:8]))
         known = ", ".join(str(value_of(v)) for v in sorted(table))
-        mend = "add them to a class, to `background` or to `ignore` under `labels`, or correct the file; for soft edges set `labels.threshold`"
+        fix = "add them to a class, to `background` or to `ignore` under `labels`, or correct the file; for soft edges set `labels.threshold`"
         if all(near(value) is not None for value in alien):
-            mend = "round the values to whole numbers, and save the file as integers"
+            fix = "round the values to whole numbers, and save the file as integers"
         elif len(alien) > 8 and alien[-1] >= COLOURS:
-            mend = "export the file again without smoothing and without loss, one value or colour for each class"
+            fix = "export the file again without smoothing and without loss, one value or colour for each class"
         raise DatasetError(
             f"unexpected label values {shown}{' …' if len(alien) > 8 else ''} on {share:.2%} of the pixels; known are {known}",
             where=where,
-            mend=mend,
+            fix=fix,
         )
     return replaced(packed, found, np.array([table[value] for value in found.tolist()], dtype=np.uint8))
 
@@ -219,7 +219,7 @@ def _encode_structures(
         raise DatasetError(
             f"none of its structures ({', '.join(names)}) is one of the classes ({known})",
             where=where,
-            mend="add the name to `names` of its class under `labels`, such as `names: ['GTV*']`, or take the case out",
+            fix="add the name to `names` of its class under `labels`, such as `names: ['GTV*']`, or take the case out",
         )
     codes = {classes: code for code, (_, classes) in enumerate(codes_of(labels), start=1)}
     codes[frozenset()] = 0
@@ -227,9 +227,9 @@ def _encode_structures(
     for number, structures in enumerate(meanings):
         classes = _classes(structures, labels)
         if classes not in codes and number in array and (trouble := conflict(structures, labels)):
-            what, mend = trouble
+            what, fix = trouble
             pixels = int(np.count_nonzero(array == number))
-            raise DatasetError(f"{what} on {pixels} pixels ({', '.join(sorted(structures))})", where=where, mend=mend)
+            raise DatasetError(f"{what} on {pixels} pixels ({', '.join(sorted(structures))})", where=where, fix=fix)
         lookup[number] = codes.get(classes, 0)
     return look_up(lookup, array)
 
@@ -243,7 +243,7 @@ def _classes(structures: frozenset[str], labels: Labels) -> frozenset[int]:
 
 
 def conflict(structures: frozenset[str], labels: Labels) -> tuple[str, str] | None:
-    """Why pixels covered by exactly these structures have no code, and how to mend that; None where they have one."""
+    """Why pixels covered by exactly these structures have no code, and how to fix that; None where they have one."""
     classes = _classes(structures, labels)
     if not classes or classes in {group for _, group in codes_of(labels)}:
         return None
@@ -262,7 +262,7 @@ def conflict(structures: frozenset[str], labels: Labels) -> tuple[str, str] | No
     return f"{drawn} overlap", f"say which has them: {order}"
 
 
-def undrawn(label: Image, labels: Labels) -> tuple[str, ...]:
+def missing_classes(label: Image, labels: Labels) -> tuple[str, ...]:
     """Notes on classes that no structure of a label means, drawn or not: they count as background, as if looked for in vain.
 
     Args:
@@ -369,8 +369,8 @@ def encode_prediction(label: Image, labels: Labels, *, where: str | None = None)
         return encode(label, labels.model_copy(update={"classes": classes, "threshold": None}), where=where)
     except DatasetError as error:
         values = ", ".join(f"{c.name} {c.written}" for c in classes)
-        mend = f"write predictions without loss, each class as its label value: {values}"
-        raise DatasetError(error.what, where=error.where, mend=mend) from None
+        fix = f"write predictions without loss, each class as its label value: {values}"
+        raise DatasetError(error.what, where=error.where, fix=fix) from None
 
 
 def empty(array: np.ndarray, inside: np.ndarray) -> np.ndarray:

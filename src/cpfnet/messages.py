@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from cpfnet.contour_gaps import gaps
 from cpfnet.image import Image
-from cpfnet.labels import undrawn
+from cpfnet.labels import missing_classes
 from cpfnet.planning import Labels
 
 _SHOWN = 5
@@ -24,7 +24,7 @@ def of_label(label: Image, labels: Labels) -> tuple[str, ...]:
         label: as read.
         labels: the Plan's.
     """
-    return (*label.notes, *undrawn(label, labels), *map(str, gaps(label, labels)))
+    return (*label.notes, *missing_classes(label, labels), *map(str, gaps(label, labels)))
 
 
 def gathered(notes: Iterable[tuple[str, Iterable[str]]]) -> list[str]:

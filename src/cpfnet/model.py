@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
-from cpfnet.errors import CpfnetError, OutputError, WeightsError, telling_what_lacks
+from cpfnet.errors import CpfnetError, OutputError, WeightsError, require_extras
 from cpfnet.files import replacing, sha256, sync
 from cpfnet.planning import Count, Fraction, NotNegative, Plan, Positive, Strict, content_hash, one_or_several
 from cpfnet.settings import load_yaml, plain, read_yaml, validate, write_yaml
@@ -202,13 +202,13 @@ class Model:
         try:
             missing = [name for name in PARTS if not _part(folder, name).is_file()]
         except OSError as error:
-            mend = "give the path of a Model folder that you may read"
-            raise CpfnetError(f"cannot be read: {error.strerror}", where=folder, mend=mend) from None
+            fix = "give the path of a Model folder that you may read"
+            raise CpfnetError(f"cannot be read: {error.strerror}", where=folder, fix=fix) from None
         if missing:
             raise CpfnetError(
                 f"is not a Model folder: {', '.join(missing)} missing" if folder.is_dir() else "no such folder",
                 where=folder,
-                mend="give the folder that `cpfnet train … -o MODEL` wrote",
+                fix="give the folder that `cpfnet train … -o MODEL` wrote",
             )
         where = _part(folder, PLAN)
         plan, fitted = Plan.load(where), read_yaml(Fitted, _part(folder, FITTED))
@@ -217,14 +217,14 @@ class Model:
             raise CpfnetError(
                 "the plan was changed after training, so it no longer describes these weights",
                 where=where,
-                mend="restore the file; to change settings, train again with --plan or --set",
+                fix="restore the file; to change settings, train again with --plan or --set",
             )
         _check_fitted(fitted, plan, _part(folder, FITTED))
         model = cls(plan, fitted, metrics=_read_metrics(_part(folder, METRICS)), folder=folder)
         model._check_weights()
         return model
 
-    @telling_what_lacks()
+    @require_extras()
     def network(self) -> torch.nn.Module:
         """The trained network on the CPU, in evaluation mode: (N, in_channels, …) → logits (N, outputs, …).
 
@@ -240,7 +240,7 @@ class Model:
             try:
                 given = load_file(self.weights)
             except (SafetensorError, OSError) as error:
-                raise WeightsError(f"cannot be read: {error}", where=self.weights, mend=_AGAIN) from None
+                raise WeightsError(f"cannot be read: {error}", where=self.weights, fix=_AGAIN) from None
         own = network.state_dict()
         wrong = sorted(k for k in {*own, *given} if k not in own or k not in given or own[k].shape != given[k].shape)
         if wrong:
@@ -251,12 +251,12 @@ class Model:
                 f"do not fit network {self.plan.network.name!r} of the plan beside them: missing, alien or of another "
                 f"shape are {shown}",
                 where=self.weights if self.state is None else None,
-                mend=_AGAIN,
+                fix=_AGAIN,
             )
         network.load_state_dict(given)
         return network.eval()
 
-    @telling_what_lacks()
+    @require_extras()
     def save(self, folder: Path | str) -> Path:
         """Write the Model; an earlier one in ``folder`` is replaced.
 
@@ -285,7 +285,7 @@ class Model:
             _settle(folder)
         except (OSError, OutputError) as error:
             what = error.what if isinstance(error, OutputError) else f"cannot be written: {error.strerror or error}"
-            raise OutputError(what, where=folder, mend="choose a folder you may write to, with free space") from None
+            raise OutputError(what, where=folder, fix="choose a folder you may write to, with free space") from None
         finally:
             shutil.rmtree(saving, ignore_errors=True)
         self.fitted, self.folder = fitted, folder
@@ -326,7 +326,7 @@ class Model:
         try:
             return sha256(self.weights)
         except OSError as error:
-            raise WeightsError(f"cannot be read: {error.strerror}", where=self.weights, mend=_AGAIN) from None
+            raise WeightsError(f"cannot be read: {error.strerror}", where=self.weights, fix=_AGAIN) from None
 
     @property
     def weights(self) -> Path:
@@ -351,7 +351,7 @@ class Model:
         what += f"{self.fitted.weights_hash[:8]}, and it is {self.weights_hash[:8]}"
         if not self.fitted.weights_hash:
             what = "may be of any training: fitted.yaml beside them has no weights_hash, as an earlier version wrote it"
-        raise WeightsError(what, where=self.weights, mend=f"{_AGAIN}; or train again")
+        raise WeightsError(what, where=self.weights, fix=f"{_AGAIN}; or train again")
 
     def _serialized(self) -> bytes:
         """``weights.safetensors``, byte for byte the same however often it is read and written."""
@@ -431,14 +431,14 @@ def _check_fitted(fitted: Fitted, plan: Plan, where: Path) -> None:
             raise CpfnetError(
                 f"{given} values for {name}, and the plan has {classes} class{'es' * (classes != 1)}: one for all, or one each",
                 where=where,
-                mend="restore the file",
+                fix="restore the file",
             )
     names, planned = ([channel.name for channel in channels] for channels in (fitted.channels, plan.channels))
     if names != planned:
         raise CpfnetError(
             f"channels {', '.join(names) or 'none'}, and the plan has {', '.join(planned)}",
             where=where,
-            mend="restore the file",
+            fix="restore the file",
         )
 
 
@@ -448,25 +448,25 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     Raises:
         CpfnetError: not JSON, far too large, or what is used of it has other types.
     """
-    mend = "restore the file from the training's folder; masks do not depend on it"
+    fix = "restore the file from the training's folder; masks do not depend on it"
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise CpfnetError("is no file", where=path, mend=mend)
+            raise CpfnetError("is no file", where=path, fix=fix)
         if status.st_size > _LARGEST:
-            raise CpfnetError(f"holds {status.st_size} bytes; scores take up to {_LARGEST}", where=path, mend=mend)
+            raise CpfnetError(f"holds {status.st_size} bytes; scores take up to {_LARGEST}", where=path, fix=fix)
         text = path.read_text(encoding="utf-8")
         found = json.loads(text)
         json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair could not be written again
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise CpfnetError(f"cannot be read: {error.strerror}", where=path, mend=mend) from None
+        raise CpfnetError(f"cannot be read: {error.strerror}", where=path, fix=fix) from None
     except (ValueError, RecursionError) as error:
-        raise CpfnetError(f"is not valid JSON: {error}", where=path, mend=mend) from None
+        raise CpfnetError(f"is not valid JSON: {error}", where=path, fix=fix) from None
     brackets = re.sub(r'"(?:[^"\\]|\\.)*"|[^][{}"]+', "", text)
     if max(itertools.accumulate(1 if one in "[{" else -1 for one in brackets), default=0) > _DEEPEST:
-        raise CpfnetError(f"is nested more than {_DEEPEST} deep", where=path, mend=mend)
+        raise CpfnetError(f"is nested more than {_DEEPEST} deep", where=path, fix=fix)
     validate(_Metrics, found, where=str(path))
     return found
 

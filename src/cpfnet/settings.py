@@ -97,7 +97,7 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines, mends = [], []
+        lines, fixes = [], []
         problems = error.errors(include_url=False)
         for problem in problems:
             path = problem["loc"]
@@ -107,7 +107,7 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
             field = ".".join(_written(data, path))
             if problem["type"] == "extra_forbidden":
                 message = "unknown key"
-                mends.append(f"{field}: {_neighbour(model, path)}")
+                fixes.append(f"{field}: {_neighbour(model, path)}")
             else:
                 message = problem["msg"].removeprefix("Value error, ")
                 if problem["type"] != "missing" and not isinstance(problem["input"], (dict, list)):
@@ -117,7 +117,7 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
         if len(lines) > 20:
             lines[10:] = [f"and {len(lines) - 10} more"]
         raise PlanError(
-            "; ".join(lines), where=where, mend="; ".join(mends[:10]) or "correct the value and run again"
+            "; ".join(lines), where=where, fix="; ".join(fixes[:10]) or "correct the value and run again"
         ) from None
 
 
@@ -127,19 +127,19 @@ def _text_of(path: Path, what: str) -> str:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "Is a directory")
     if not stat.S_ISREG(status.st_mode):
-        raise PlanError("is a device or a pipe", where=path, mend=f"give the path of a {what}")
+        raise PlanError("is a device or a pipe", where=path, fix=f"give the path of a {what}")
     if status.st_size > _LARGEST:
         raise PlanError(
             f"holds {status.st_size} bytes; settings hold up to {_LARGEST}",
             where=path,
-            mend=f"give the path of a {what}",
+            fix=f"give the path of a {what}",
         )
     text = path.read_text(encoding="utf-8")
     if text.count("<<:") > _MERGES:
-        raise PlanError(f"merges (<<:) more than {_MERGES} times", where=path, mend="write the keys out")
+        raise PlanError(f"merges (<<:) more than {_MERGES} times", where=path, fix="write the keys out")
     steps = (1 if c in "[{" else -1 for c in text if c in "[]{}")
     if max(itertools.accumulate(steps), default=0) > _DEPTH:  # the parser's time grows with its square
-        raise PlanError(f"not valid YAML: brackets more than {_DEPTH} deep", where=path, mend="write the values out")
+        raise PlanError(f"not valid YAML: brackets more than {_DEPTH} deep", where=path, fix="write the values out")
     return text
 
 
@@ -156,9 +156,9 @@ def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> C
     except CpfnetError:
         raise
     except OSError as error:
-        raise PlanError(f"cannot be read: {error.strerror}", where=path, mend=f"give the path of a {what}") from None
+        raise PlanError(f"cannot be read: {error.strerror}", where=path, fix=f"give the path of a {what}") from None
     except UnicodeDecodeError:
-        raise PlanError("is not a UTF-8 text file", where=path, mend=f"give the path of a {what}") from None
+        raise PlanError("is not a UTF-8 text file", where=path, fix=f"give the path of a {what}") from None
     except Exception as error:  # beside its own, ruamel raises nearly anything on tags and merges that make no sense
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
@@ -166,12 +166,10 @@ def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> C
         raise PlanError(
             f"{line}not valid YAML: {problem}",
             where=path,
-            mend="correct the line; indentation and colons matter, and a value with { or [ in it may need quotes",
+            fix="correct the line; indentation and colons matter, and a value with { or [ in it may need quotes",
         ) from None
     if not isinstance(tree, CommentedMap):
-        raise PlanError(
-            "holds no settings (expected `key: value` lines)", where=path, mend=f"give the path of a {what}"
-        )
+        raise PlanError("holds no settings (expected `key: value` lines)", where=path, fix=f"give the path of a {what}")
     return tree
 
 
@@ -215,9 +213,9 @@ def plain(tree: CommentedMap, path: Path) -> Any:
     try:
         return _plain(tree)
     except ValueError as error:
-        raise PlanError(str(error), where=path, mend="write the values out") from None
+        raise PlanError(str(error), where=path, fix="write the values out") from None
     except RecursionError:
-        raise PlanError("holds itself, or is nested too deeply", where=path, mend="write the values out") from None
+        raise PlanError("holds itself, or is nested too deeply", where=path, fix="write the values out") from None
 
 
 def choices(annotation: Any) -> str:
@@ -298,14 +296,14 @@ def _parted(setting: str) -> tuple[str, Any]:
     dotted, equals, text = setting.partition("=")
     if not equals or not dotted.strip():
         raise PlanError(
-            f"{setting!r} is not a setting", where="--set", mend="write section.key=value, for example training.batch=8"
+            f"{setting!r} is not a setting", where="--set", fix="write section.key=value, for example training.batch=8"
         )
     try:
         return dotted.strip(), _plain(YAML(typ="safe", pure=True).load(text)) if text.strip() else None
     except (YAMLError, ValueError, RecursionError) as error:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise PlanError(
-            f"{text[:60]!r} is not a YAML value: {problem}", where=f"--set {dotted}", mend="quote it"
+            f"{text[:60]!r} is not a YAML value: {problem}", where=f"--set {dotted}", fix="quote it"
         ) from None
 
 
@@ -316,8 +314,8 @@ def changes(settings: Changes) -> list[tuple[str, Any]]:
         PlanError: a text is no ``section.key=value``, or a key no text.
     """
     if isinstance(settings, str):
-        mend = 'give several, such as {"training.epochs": 3} or ["training.epochs=3"]'
-        raise PlanError(f"settings are one text, {settings!r}", where="settings", mend=mend)
+        fix = 'give several, such as {"training.epochs": 3} or ["training.epochs=3"]'
+        raise PlanError(f"settings are one text, {settings!r}", where="settings", fix=fix)
     if not isinstance(settings, Mapping):
         return [_parted(setting) if isinstance(setting, str) else setting for setting in settings]
     return [pair for key, value in settings.items() for pair in _flat(key, value)]
@@ -325,7 +323,7 @@ def changes(settings: Changes) -> list[tuple[str, Any]]:
 
 def _flat(key: Any, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(key, str) or not key.strip():
-        raise PlanError(f"{key!r} is no name of a setting", where="settings", mend="write it as in training.epochs")
+        raise PlanError(f"{key!r} is no name of a setting", where="settings", fix="write it as in training.epochs")
     # Another `kind` is another section, and options are a network's own: both are given whole.
     if isinstance(value, Mapping) and value and "kind" not in value and key.strip().rpartition(".")[2] != "options":
         return [pair for inner, one in value.items() for pair in _flat(f"{key}.{inner}", one)]
@@ -351,8 +349,8 @@ def check_keys(model: type[BaseModel], settings: Changes) -> None:
             having = [m for m in models if key in m.model_fields]
             if not having:
                 field = ".".join(map(str, path[: depth + 1]))
-                mend = f"{field}: {_neighbour(model, tuple(path[: depth + 1]))}"
-                raise PlanError(f"{field}: unknown key", where="--set", mend=mend)
+                fix = f"{field}: {_neighbour(model, tuple(path[: depth + 1]))}"
+                raise PlanError(f"{field}: unknown key", where="--set", fix=fix)
             models = [inner for m in having for inner in _models(m.model_fields[key].annotation)]
 
 
@@ -382,15 +380,15 @@ def assign(data: dict[str, Any], dotted: str, value: Any) -> None:
             section = ".".join(path[: depth + 1])
             if isinstance(current, dict) and key in current:
                 raise PlanError(
-                    f"{section!r} is a value, not a section", where=f"--set {setting}", mend=f"write {section}=value"
+                    f"{section!r} is a value, not a section", where=f"--set {setting}", fix=f"write {section}=value"
                 )
             known = ", ".join(map(str, current)) if isinstance(current, dict) else f"0 … {len(current) - 1}"
             near = difflib.get_close_matches(key, list(current), n=1) if isinstance(current, dict) else []
-            mend = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
-            raise PlanError(f"no section {section!r}", where=f"--set {setting}", mend=mend)
+            fix = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
+            raise PlanError(f"no section {section!r}", where=f"--set {setting}", fix=fix)
     if isinstance(current, list):
         if not last.isdecimal() or int(last) >= len(current):
-            raise PlanError(f"no entry {last!r}", where=f"--set {setting}", mend=f"known here: 0 … {len(current) - 1}")
+            raise PlanError(f"no entry {last!r}", where=f"--set {setting}", fix=f"known here: 0 … {len(current) - 1}")
         current[int(last)] = value
     else:
         if last == "kind" and current.get("kind") != value:

@@ -123,11 +123,11 @@ def test_a_budget_is_used_and_never_exceeded(minutes: float, step: float, valida
 
 def test_budget_by_hand() -> None:
     # 2400 s: 20 epochs of 120 s, 6 of which validate; 114 s hold 114 steps of 1 s.
-    assert budget.of_minutes(40, budget.Pace(1.0, 6.0)) == budget.Course(20, 114)
+    assert budget.of_minutes(40, budget.Pace(1.0, 6.0)) == budget.Schedule(20, 114)
     # Validations of 60 s may take 240 s together: 4 epochs of 600 s, 540 of which learn.
-    assert budget.of_minutes(40, budget.Pace(1.0, 60.0)) == budget.Course(4, 540)
-    assert budget.of_steps(3) == budget.Course(3, 1)
-    assert budget.of_steps(1000) == budget.Course(20, 50)
+    assert budget.of_minutes(40, budget.Pace(1.0, 60.0)) == budget.Schedule(4, 540)
+    assert budget.of_steps(3) == budget.Schedule(3, 1)
+    assert budget.of_steps(1000) == budget.Schedule(20, 50)
     with pytest.raises(TrainingError, match="too few"):
         budget.of_minutes(0.01, budget.Pace(2.0, 0.1))
 

@@ -268,7 +268,7 @@ def test_bad_declarations_say_where_and_what(tmp_path: Path, text: str) -> None:
     assert "function" not in message  # the words of pydantic's own types
     assert str(tmp_path / "dataset.yaml") in message
     assert all(part in message for part in BAD[text]), message
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 BAD_LISTS = {
@@ -333,7 +333,7 @@ def test_folders_that_cannot_be_understood(tmp_path: Path, files: list[str], exp
     with pytest.raises(DatasetError) as caught:
         load(tmp_path)
     assert expected in str(caught.value), str(caught.value)
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_wrong_path_names_the_nearest(tmp_path: Path) -> None:
@@ -465,11 +465,11 @@ def test_a_split_that_names_a_case_left_out_says_why(tmp_path: Path) -> None:
     declare(tmp_path, "split: {val: [c]}")
     with pytest.raises(DatasetError, match=r"no case 'c'; .* could be the label of case c") as caught:
         load(tmp_path)
-    assert "move" in str(caught.value.mend)
+    assert "move" in str(caught.value.fix)
     declare(tmp_path, "split: {val: [aa]}")
     with pytest.raises(DatasetError, match="no case 'aa'") as caught:
         load(tmp_path)
-    assert caught.value.mend == "did you mean 'a'?; 1 more could not be taken: `cpfnet check` without `split` tells why"
+    assert caught.value.fix == "did you mean 'a'?; 1 more could not be taken: `cpfnet check` without `split` tells why"
     declare(tmp_path, "split: {val: ['c*']}")
     with pytest.raises(DatasetError, match="could be the label of case c"):
         load(tmp_path)
@@ -481,6 +481,6 @@ def test_remarks_name_the_first_problems(tmp_path: Path) -> None:
     remark, unlabelled = remarks(load(tmp_path))
     assert unlabelled.startswith("6 cases without a label that could be taken: b, c, d, e, f, g;")
     first, *named = remark.splitlines()
-    assert first == "7 problems of the dataset; `cpfnet check` says how to mend them, the first ones:"
+    assert first == "7 problems of the dataset; `cpfnet check` says how to fix them, the first ones:"
     assert named[0] == "  masks/alone_a.png: no image belongs to it"
     assert len(named) == 5

@@ -53,17 +53,17 @@ def test_nothing_drawn_is_refused() -> None:
 def test_too_many_are_refused_with_an_example() -> None:
     with pytest.raises(DatasetError, match=f"{MOST_NAMES + 1} different") as refused:
         propose({f"part {i}": 5 for i in range(MOST_NAMES + 1)})
-    assert "labels:" in str(refused.value.mend)
+    assert "labels:" in str(refused.value.fix)
 
 
-def test_overlap_is_refused_and_the_mend_is_a_declaration_that_orders_them() -> None:
+def test_overlap_is_refused_and_the_fix_is_a_declaration_that_orders_them() -> None:
     with pytest.raises(DatasetError, match="liver and Tumour-1 on 12 pixels") as refused:
         classes_of(
             [{"Tumour-1": 12, "liver": 400}, {"TUMOUR 1": 7}, {"Tumour-1": 2}],
             [{frozenset({"Tumour-1", "liver"}): 12, frozenset({"Tumour-1", "TUMOUR 1"}): 3}, {}, {}],
             HERE,
         )
-    line = re.search("`(labels: .*)`", str(refused.value.mend))
+    line = re.search("`(labels: .*)`", str(refused.value.fix))
     assert line is not None
     labels = Declaration.model_validate(YAML(typ="safe").load(line[1])).labels
     assert labels is not None

@@ -9,7 +9,7 @@ from cpfnet.errors import FormatError
 
 
 def image_or_error(path: Path) -> None:
-    """Any bytes are either an image, with the header that `read_header` tells, or a FormatError that names file and mend."""
+    """Any bytes are either an image, with the header that `read_header` tells, or a FormatError that names file and fix."""
     error = None
     try:
         image = formats.read(path)
@@ -17,7 +17,7 @@ def image_or_error(path: Path) -> None:
         error = raised
     if error is not None:
         assert error.where == str(path)
-        assert error.mend
+        assert error.fix
         return
     header = formats.read_header(path)
     assert (header.shape, header.dtype, header.channels) == (image.shape, image.array.dtype, image.channels)

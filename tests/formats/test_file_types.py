@@ -23,7 +23,7 @@ MASK = Segmentation(np.arange(20, dtype=np.uint8).reshape(4, 5))
 
 @pytest.mark.parametrize("suffix", formats.IMAGE_SUFFIXES)
 @pytest.mark.parametrize(
-    ("content", "words", "mend"),
+    ("content", "words", "fix"),
     [
         (b"", "is empty", "again"),
         (b"patient,age\n1,50\n", "is a text file", "image file itself"),
@@ -38,7 +38,7 @@ MASK = Segmentation(np.arange(20, dtype=np.uint8).reshape(4, 5))
         (b"\x1f\x8b\x08\0\0\0\0\0", "cannot be decoded|gzip-compressed", "copy or export|rename"),
     ],
 )
-def test_what_is_no_image_is_named(tmp_path, suffix, content, words, mend):
+def test_what_is_no_image_is_named(tmp_path, suffix, content, words, fix):
     path = tmp_path / f"case 1{suffix}"
     path.write_bytes(content)
     for read in (formats.read, formats.read_label, formats.read_header):
@@ -46,7 +46,7 @@ def test_what_is_no_image_is_named(tmp_path, suffix, content, words, mend):
             read(path)
         assert caught.value.where == str(path)
         assert any(w in caught.value.what for w in words.split("|"))
-        assert any(m in caught.value.mend for m in mend.split("|"))
+        assert any(m in caught.value.fix for m in fix.split("|"))
 
 
 def test_rasters_and_volumes_mistaken_for_each_other(tmp_path):
@@ -199,7 +199,7 @@ def test_no_permission(tmp_path):
             try:
                 act()
             except CpfnetError as error:
-                print(type(error).__name__, error.what, error.mend, sep="|")
+                print(type(error).__name__, error.what, error.fix, sep="|")
         """,
         folder,
         tmp_path / "warm.png",

@@ -41,7 +41,7 @@ def test_bytes_too_many_or_too_few_are_never_silent(tmp_path_factory, form, coun
     path.write_bytes(whole[: at + count] + whole[at:] if how == "doubled" else whole[:at] + whole[at + count :])
     with pytest.raises(FormatError) as raised:
         formats.read(path)
-    assert "again" in (raised.value.mend or "")
+    assert "again" in (raised.value.fix or "")
 
 
 @pytest.mark.parametrize("form", FORMS)

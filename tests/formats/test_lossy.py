@@ -37,7 +37,7 @@ def test_numbers_in_jpeg_are_refused(tmp_path: Path, name: str, classes: int, co
     (picture.convert("RGB") if colour else picture).save(tmp_path / name, **CONTAINERS[name])  # type: ignore[arg-type]
     with pytest.raises(LossyLabelError, match="class numbers") as error:
         formats.read_label(tmp_path / name)
-    assert "PNG" in str(error.value.mend)
+    assert "PNG" in str(error.value.fix)
 
 
 @pytest.mark.parametrize("classes", [3, 8])
@@ -82,7 +82,7 @@ def test_check_plan_and_evaluate_say_it(tmp_path: Path) -> None:
         path.unlink()
     found = [f for f in check(root) if f.severity == "error"]
     assert [f.kind for f in found] == ["lossy-label"] * 5
-    assert all(f.mend.startswith("take the original drawing") for f in found)
+    assert all(f.fix.startswith("take the original drawing") for f in found)
     with pytest.raises(CpfnetError, match="class numbers"):
         cpfnet.plan(root, say=lambda _: None)
 

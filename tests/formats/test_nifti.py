@@ -289,10 +289,10 @@ def test_broken_headers(tmp_path, offset, values, dtype, words):
         with pytest.raises(FormatError, match=words) as caught:
             read(path)
         assert caught.value.where == str(path)
-        assert caught.value.mend
+        assert caught.value.fix
 
 
-def test_zero_voxel_size_is_not_mended_into_a_millimetre(tmp_path):
+def test_zero_voxel_size_is_not_fixed_into_a_millimetre(tmp_path):
     scan = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
     scan.set_sform(None, 0)
     scan.set_qform(np.eye(4), 1)

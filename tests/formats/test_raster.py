@@ -89,7 +89,7 @@ def test_16_bit_labels(tmp_path, suffix):
 def test_values_that_do_not_fit(tmp_path, suffix, values):
     with pytest.raises(OutputError, match="do not fit") as caught:
         formats.write(Segmentation(np.array([values], np.int32)), tmp_path / f"a{suffix}")
-    assert "tiff" in caught.value.mend
+    assert "tiff" in caught.value.fix
     assert not list(tmp_path.iterdir())
 
 

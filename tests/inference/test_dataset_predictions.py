@@ -85,19 +85,19 @@ class TestSplits:
     def test_where_they_are_not_known_it_is_said_and_training_cases_are_not_advised(self, root):
         unsaid, elsewhere = make_model(source="images", values=(1,)), make_model(source="images", values=(1,))
         elsewhere.metrics = {"cases": {"train": ["x"], "validation": ["y", "z"]}}
-        for split, mend in (("", "dataset.yaml"), ("split: {test: [p1_1]}", "choose --split test")):
+        for split, fix in (("", "dataset.yaml"), ("split: {test: [p1_1]}", "choose --split test")):
             declare(root, split)
             for model, said in ((unsaid, "the model does not say which"), (elsewhere, r"none of them .* 2 .*\(y, z\)")):
                 with pytest.raises(CpfnetError, match=said) as caught:
                     cpfnet.evaluate(root, model, split="val")
-                assert mend in caught.value.mend
-                assert "all" not in caught.value.mend
-                assert "train" not in caught.value.mend
+                assert fix in caught.value.fix
+                assert "all" not in caught.value.fix
+                assert "train" not in caught.value.fix
 
     def test_other_splits_point_to_val(self, root):
         with pytest.raises(CpfnetError, match="no labelled case in split 'test'") as caught:
             cpfnet.evaluate(root, trained(root, 2), split="test")
-        assert caught.value.mend == "choose --split val"
+        assert caught.value.fix == "choose --split val"
 
     def test_models_of_several_folds_have_none_in_common(self, root):
         models = [trained(root, fold) for fold in (0, 1)]

@@ -159,7 +159,7 @@ def test_what_cannot_be_told_apart_is_refused(
     with pytest.raises(DatasetError) as caught:
         dice(listed(tmp_path / "set", images), out, allow_missing=missing)
     assert expected in str(caught.value)
-    assert not str(caught.value.mend).startswith("delete")
+    assert not str(caught.value.fix).startswith("delete")
 
 
 def test_a_case_without_prediction_takes_no_neighbours(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_what_trained_the_model_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message", "mend"),
+    ("options", "message", "fix"),
     [
         (
             {"split": "train", "threshold_on": "train"},
@@ -152,11 +152,11 @@ def test_what_trained_the_model_is_said(tmp_path):
         ({"threshold_on": "test"}, "cannot be chosen on 'test'", "train or val"),
     ],
 )
-def test_nothing_is_tuned_on_what_is_scored(tmp_path, options, message, mend):
+def test_nothing_is_tuned_on_what_is_scored(tmp_path, options, message, fix):
     root = write(tmp_path, limits=TRAIN | {"t": 0.7, "v": 0.7}, label="vessel", split="{val: [v], test: [t]}")
     with pytest.raises(CpfnetError, match=message) as caught:
         cpfnet.evaluate(root, vessels(), device="cpu", out=tmp_path / "out", **options)
-    assert mend in caught.value.mend
+    assert fix in caught.value.fix
     assert not (tmp_path / "out").exists()
 
 
@@ -175,10 +175,10 @@ def test_where_there_is_no_threshold_to_choose(tmp_path):
         cpfnet.evaluate(root, three, threshold_on="train")
     with pytest.raises(CpfnetError, match="no labelled case in split 'val'") as caught:
         cpfnet.evaluate(root, vessels(), threshold_on="val")
-    assert "dataset.yaml" in caught.value.mend
+    assert "dataset.yaml" in caught.value.fix
     with pytest.raises(CpfnetError, match="masks are decided already") as caught:
         cpfnet.evaluate(root, root / "masks", threshold_on="train")
-    assert "give the Model" in caught.value.mend
+    assert "give the Model" in caught.value.fix
 
 
 def test_the_protocol_of_several_models_and_classes(tmp_path):

@@ -389,7 +389,7 @@ class TestWriting:
         synthetic.write_raster(bundle / "masks" / "a.png", np.zeros((4, 4), np.uint8))
         with pytest.raises(OutputError, match="exists already") as caught:
             write_bundle(make_model(values=(1, 2)), bundle)
-        assert "--overwrite" in caught.value.mend
+        assert "--overwrite" in caught.value.fix
         assert len(Model.load(bundle / "models").plan.labels.classes) == 1
         before = files(bundle)
         write_bundle(make_model(values=(1, 2)), bundle, overwrite=True)

@@ -135,7 +135,7 @@ def test_what_cannot_be_planned_for(tmp_path: Path, masks: list[np.ndarray], say
         synthetic.write_raster(root / "images" / "c0.png", np.zeros((40, 40), np.uint8))
     with pytest.raises(DatasetError, match=says) as caught:
         fingerprint(load(root))
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,8 @@ def test_what_another_machine_held_is_never_taken(tmp_path: Path, changes: dict[
             locked(record.parent, print),
         ):
             raise AssertionError("taken")
-        assert str(record) in caught.value.mend
-        assert caught.value.mend.startswith(f"look on {name} whether process 4711 still trains")
+        assert str(record) in caught.value.fix
+        assert caught.value.fix.startswith(f"look on {name} whether process 4711 still trains")
     assert record.read_bytes() == before
     record.unlink()  # as the message says
     with locked(record.parent, print):

@@ -137,7 +137,7 @@ def test_validation_goes_on_with_fewer_tiles_at_once(found: dict[str, Any]) -> N
     assert any(re.fullmatch(r"cpu is out of memory: going on with batches of \d", line) for line in found["found"][0])
 
 
-def test_a_patch_that_does_not_fit_is_an_error_with_a_mend(found: dict[str, Any]) -> None:
+def test_a_patch_that_does_not_fit_is_an_error_with_a_fix(found: dict[str, Any]) -> None:
     said, share, _ = found["too little"]
     assert [before for before, _ in lacks(said)] == [2]
     assert "the memory of cpu does not hold one patch of 512×512 for wide" in said[-1]

@@ -275,7 +275,7 @@ def test_divergence_stops_with_step_cases_and_advice(images: Dataset, out: Path,
     with pytest.raises(TrainingError, match=r"(the loss|the gradient's norm) is (nan|inf) at step \d+ of 10") as caught:
         train(images, plan, out, device="cpu", say=said.append)
     assert "case_0" in caught.value.what
-    assert "training.learning_rate (now 1e+30)" in caught.value.mend
+    assert "training.learning_rate (now 1e+30)" in caught.value.fix
 
 
 def test_a_full_disk_ends_in_a_message(images: Dataset, out: Path, said: list[str]) -> None:

@@ -20,7 +20,7 @@ from cpfnet.cli.export import export
 from cpfnet.cli.options import AsJson
 from cpfnet.cli.predict import predict
 from cpfnet.cli.train import train
-from cpfnet.errors import CpfnetError, complaint, lacks_memory, telling_what_lacks
+from cpfnet.errors import CpfnetError, complaint, lacks_memory, require_extras
 from cpfnet.text import printable
 
 
@@ -65,7 +65,7 @@ def every(
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Tell what this installation can do, and how to mend what it lacks.
+    """Tell what this installation can do, and how to fix what it lacks.
 
     Examples:
 
@@ -78,7 +78,7 @@ def doctor(as_json: AsJson = False) -> None:
         put_json([check.as_dict() for check in checks])
         return
     colours = {"ok": "", "lacks": "yellow", "missing": "red"}
-    rows = [[c.name, c.status, c.detail + (f"\n→ {c.mend}" if c.mend else "")] for c in checks]
+    rows = [[c.name, c.status, c.detail + (f"\n→ {c.fix}" if c.fix else "")] for c in checks]
     table("This installation", ["what", "", "found"], rows, styles=[colours[c.status] for c in checks])
     if any(check.status == "missing" for check in checks):
         raise typer.Exit(1)
@@ -111,7 +111,7 @@ def demo(
 
 
 def fail(error: CpfnetError) -> NoReturn:
-    """Print what is wrong, where and how to mend it, and end with exit code 1."""
+    """Print what is wrong, where and how to fix it, and end with exit code 1."""
     try:
         complain(str(error))
     except (MemoryError, ImportError, OSError):  # where memory is short, rich may not load either
@@ -132,7 +132,7 @@ def _main() -> None:
     """Every foreseeable failure ends in one message, never in a traceback."""
     set_up_streams()
     try:
-        with telling_what_lacks():
+        with require_extras():
             app()
     except CpfnetError as error:
         fail(error)
@@ -151,18 +151,18 @@ def _told(error: Exception) -> CpfnetError:
     if lacks_memory(error):
         return CpfnetError(
             f"the memory does not suffice: {complaint(error)}",
-            mend="close other programs, allow this one more (ulimit -v, the scheduler's --mem), or give it less at once "
+            fix="close other programs, allow this one more (ulimit -v, the scheduler's --mem), or give it less at once "
             "(predict --tile and --batch, train --set training.batch=1)",
         )
     if isinstance(error, OSError):
         return CpfnetError(
             error.strerror or str(error),
             where=error.filename,
-            mend="free some space, or check the path and its permissions",
+            fix="free some space, or check the path and its permissions",
         )
     if os.environ.get("CPFNET_DEBUG"):
         raise error
     return CpfnetError(
         f"{type(error).__name__}: {complaint(error)}",
-        mend="this is a defect of cpfnet: run again with CPFNET_DEBUG=1 and report what it prints",
+        fix="this is a defect of cpfnet: run again with CPFNET_DEBUG=1 and report what it prints",
     )

@@ -20,7 +20,7 @@ def check(
     workers: Annotated[int | None, typer.Option(min=1, help="Threads that read; default: one a core.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find every problem of a dataset, each with its mend. Exit code 1 if any is an error.
+    """Find every problem of a dataset, each with its fix. Exit code 1 if any is an error.
 
     Examples:
 
@@ -53,7 +53,7 @@ def _print_findings(findings: list[Any]) -> None:
                 f"    {name}: {len(cases)} case{'s' * (len(cases) > 1)} ({', '.join(cases[:6])}{' …' * (len(cases) > 6)})"
                 for name, cases in finding.variants.items()
             ]
-            line("\n".join([*lines, f"    → {finding.mend}"]))
+            line("\n".join([*lines, f"    → {finding.fix}"]))
     if not findings:
         line("Nothing found: the dataset is fine.", "green")
 

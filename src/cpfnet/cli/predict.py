@@ -122,20 +122,18 @@ def predict(
     for path in inputs:  # going on would silently average fewer Models
         near = _model_near(path)
         if near is not None:
-            raise CpfnetError("no such Model or input", where=path, mend=f"did you mean the Model {str(near)!r}?")
+            raise CpfnetError("no such Model or input", where=path, fix=f"did you mean the Model {str(near)!r}?")
     if not models:
         raise CpfnetError(
             "no Model among the arguments",
             where=paths[0],
-            mend="give the folder that `cpfnet train … -o MODEL` wrote, then the inputs",
+            fix="give the folder that `cpfnet train … -o MODEL` wrote, then the inputs",
         )
     stray = [path for path in paths[: max(map(paths.index, models))] if path not in models]
     if stray:
-        raise CpfnetError(
-            "stands before a Model and is none", where=stray[0], mend="give Models first, then the inputs"
-        )
+        raise CpfnetError("stands before a Model and is none", where=stray[0], fix="give Models first, then the inputs")
     if not inputs:
-        raise CpfnetError("no input given", mend="cpfnet predict MODEL INPUT... -o DIR")
+        raise CpfnetError("no input given", fix="cpfnet predict MODEL INPUT... -o DIR")
     loaded = [Model.load(path) for path in models]
     outcomes = api.predict_files(
         loaded,
@@ -185,7 +183,7 @@ def _sizes(text: str) -> int | tuple[int, ...]:
     """``512``, ``512x384``, ``64,128,128``."""
     parts = re.split("[xX×,]", text)
     if not all(part.strip().isdecimal() for part in parts):
-        raise CpfnetError(f"{text!r} is no size", where="--tile", mend="write it as 512, or 512x384 (height, width)")
+        raise CpfnetError(f"{text!r} is no size", where="--tile", fix="write it as 512, or 512x384 (height, width)")
     sizes = tuple(map(int, parts))
     return sizes if len(sizes) > 1 else sizes[0]
 

@@ -101,6 +101,6 @@ def weights_path() -> None:
         raise CpfnetError(
             "no ImageNet weights on this machine",
             where=store.cache_folder(),
-            mend="cpfnet weights download, or cpfnet weights import FILE",
+            fix="cpfnet weights download, or cpfnet weights import FILE",
         )
     put(str(good[0]))

@@ -78,7 +78,7 @@ class Dataset:
 
 def add_labels(dataset: Dataset) -> str:
     """What to do where no case has a label: what kept those that are there from being found, or else to add some."""
-    return next((finding.mend for finding in dataset.problems if finding.kind in UNPAIRED), "add labels")
+    return next((finding.fix for finding in dataset.problems if finding.kind in UNPAIRED), "add labels")
 
 
 def remarks(dataset: Dataset) -> list[str]:
@@ -86,7 +86,7 @@ def remarks(dataset: Dataset) -> list[str]:
     problems = [finding for finding in dataset.problems if finding.severity != "note"]
     named = "".join(f"\n  {finding.where}: {finding.what}" for finding in problems[:_NAMED])
     count = f"{len(problems)} problem{'s' * (len(problems) > 1)} of the dataset"
-    told = "; `cpfnet check` says how to mend" + (" these:" if len(problems) <= _NAMED else " them, the first ones:")
+    told = "; `cpfnet check` says how to fix" + (" these:" if len(problems) <= _NAMED else " them, the first ones:")
     notes = [finding.what for finding in dataset.problems if finding.severity == "note"]
     unlabelled = [case.id for case in dataset.cases if case.split != "test" and not case.labels]
     if unlabelled:
@@ -120,13 +120,13 @@ def placed(path: Path, image: Image, labels: Labels | None = None) -> Image:
         raise DatasetError(
             reason,
             where=path,
-            mend="turn the mask as viewers show its image; `cpfnet check` lists all such files",
+            fix="turn the mask as viewers show its image; `cpfnet check` lists all such files",
         )
     if difference:
         raise DatasetError(
             f"does not lie on its image's grid: {difference} (the image first)",
             where=path,
-            mend="make it on the image's own grid; `cpfnet check` lists all such files",
+            fix="make it on the image's own grid; `cpfnet check` lists all such files",
         )
     return label
 

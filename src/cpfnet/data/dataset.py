@@ -48,11 +48,11 @@ def load(path: Path | str) -> Dataset:
     else:
         near = []
         if os.path.exists(path):  # noqa: PTH110
-            raise DatasetError("is a device or a pipe", where=path, mend=UNDERSTOOD)
+            raise DatasetError("is a device or a pipe", where=path, fix=UNDERSTOOD)
         if os.path.isdir(path.parent):  # noqa: PTH112
             near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-        mend = f"did you mean {near[0]!r}?" if near else "give the path of a folder, dataset.yaml, CSV or JSON"
-        raise DatasetError("no such file or folder", where=path, mend=mend)
+        fix = f"did you mean {near[0]!r}?" if near else "give the path of a folder, dataset.yaml, CSV or JSON"
+        raise DatasetError("no such file or folder", where=path, fix=fix)
     problems = (*dataset.problems, *missing_files(dataset))
     if not dataset.cases:
         alike = sum(problem.kind == problems[0].kind for problem in problems[1:])
@@ -61,7 +61,7 @@ def load(path: Path | str) -> Dataset:
         raise DatasetError(
             f"holds no usable case (understood as: {dataset.layout}){first}",
             where=path,
-            mend=problems[0].mend if problems else UNDERSTOOD,
+            fix=problems[0].fix if problems else UNDERSTOOD,
         )
     return replace(dataset, cases=tuple(sorted(dataset.cases, key=lambda c: natural(c.id))), problems=problems)
 
@@ -82,7 +82,7 @@ def _folder(root: Path, declaration: Declaration) -> Dataset:
         raise DatasetError(
             "`label` needs `image`, too: alone it chooses among the labels of DICOM studies, and no DICOM image lies here",
             where=root / "dataset.yaml",
-            mend="add `image`, such as `image: scans/{case}.nii.gz`; or remove `label`",
+            fix="add `image`, such as `image: scans/{case}.nii.gz`; or remove `label`",
         )
     raise not_understood(root)
 
@@ -103,14 +103,14 @@ def _declared(path: Path) -> Dataset:
     root = path.parent if declaration.root is None else path.parent / os.path.expanduser(declaration.root)  # noqa: PTH111 (an unknown user stays as it is)
     if not os.path.isdir(root):  # noqa: PTH112 (names too long or with null bytes are no folder, too)
         raise DatasetError(
-            f"root: no such folder: {str(root)[:300]}", where=path, mend="correct `root` (relative to this file)"
+            f"root: no such folder: {str(root)[:300]}", where=path, fix="correct `root` (relative to this file)"
         )
     if declaration.image is not None:
         dataset = by_patterns(root, declaration, path)
     elif declaration.manifest is not None:
         manifest = root / declaration.manifest
         if not os.path.isfile(manifest):  # noqa: PTH113
-            raise DatasetError(f"manifest: no such file: {str(manifest)[:300]}", where=path, mend="correct `manifest`")
+            raise DatasetError(f"manifest: no such file: {str(manifest)[:300]}", where=path, fix="correct `manifest`")
         dataset = _listed(manifest)
     else:
         dataset = _folder(root, declaration)
@@ -137,7 +137,7 @@ def _with_patients(cases: Iterable[Case], expression: str, where: Path) -> tuple
             raise DatasetError(
                 f"patient: {expression!r} matches nothing in the case id {case.id!r}",
                 where=where,
-                mend="write an expression that matches every case, such as '^(.*)_[LR]$'",
+                fix="write an expression that matches every case, such as '^(.*)_[LR]$'",
             )
         named = next((group for group in matched.groups() if group), matched[0])
         out.append(replace(case, patient=named))
@@ -163,7 +163,7 @@ def _with_splits(
             for case in found:
                 if chosen.setdefault(case, name) != name:
                     raise DatasetError(
-                        f"split: case {case!r} stands in val and in test", where=where, mend="name it in one of them"
+                        f"split: case {case!r} stands in val and in test", where=where, fix="name it in one of them"
                     )
     return tuple(replace(case, split=chosen.get(case.id, "train"), fold=None) for case in cases)
 
@@ -175,14 +175,14 @@ def _no_case(
     errors = [finding for finding in problems if finding.severity == "error"]
     own = next((finding for finding in errors if finding.case and fnmatchcase(finding.case, wanted)), None)
     if own is not None:
-        return DatasetError(f"{what}; {own.where}: {own.what}", where=where, mend=own.mend)
+        return DatasetError(f"{what}; {own.where}: {own.what}", where=where, fix=own.fix)
     if not cases and errors:
         return DatasetError(
-            f"{what}, and none at all; {errors[0].where}: {errors[0].what}", where=where, mend=errors[0].mend
+            f"{what}, and none at all; {errors[0].where}: {errors[0].what}", where=where, fix=errors[0].fix
         )
     near = difflib.get_close_matches(wanted, [case.id for case in cases], n=1)
     names = ", ".join(case.id for case in cases[:3]) + " …" * (len(cases) > 3)
-    mend = f"did you mean {near[0]!r}?" if near else f"cases are called {names}"
+    fix = f"did you mean {near[0]!r}?" if near else f"cases are called {names}"
     if errors:
-        mend += f"; {len(errors)} more could not be taken: `cpfnet check` without `split` tells why"
-    return DatasetError(what, where=where, mend=mend)
+        fix += f"; {len(errors)} more could not be taken: `cpfnet check` without `split` tells why"
+    return DatasetError(what, where=where, fix=fix)

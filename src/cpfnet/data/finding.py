@@ -1,4 +1,4 @@
-"""What is wrong with a dataset: one `Finding` for each thing to mend."""
+"""What is wrong with a dataset: one `Finding` for each thing to fix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Finding:
         kind: a stable word for programs, such as ``"unreadable"`` or ``"leakage"``.
         where: the file (relative to the dataset's root) or the case.
         what: what was found, with the values.
-        mend: what to do, followed literally; ways to choose from are parted by "; or ". Paths stand in backticks,
+        fix: what to do, followed literally; ways to choose from are parted by "; or ". Paths stand in backticks,
             relative to the dataset's root.
         case: the case's id, if it is about one.
         files: every file concerned, where one finding stands for many.
@@ -36,7 +36,7 @@ class Finding:
     kind: str
     where: str
     what: str
-    mend: str
+    fix: str
     case: str | None = None
     files: tuple[str, ...] = ()
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)

@@ -109,18 +109,18 @@ def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str, Labe
         f"soft edges: {distinct} different values, most of them between the main ones {', '.join(map(str, main))}, as smoothing "
         "(anti-aliasing) or JPEG leaves them"
     )
-    mend = "export it again without smoothing and without loss, one value or colour for each class"
+    fix = "export it again without smoothing and without loss, one value or colour for each class"
     if len(main) != 2:
-        return what, mend, None
+        return what, fix, None
     dark, bright = sorted(brightness(np.array([number_of(v) for v in main])).tolist())
     if dark > DARK or bright < 4 * DARK:
         return (
             what,
-            f"{mend}, or convert it to grey: soft edges between two greys are read, with `labels.threshold`",
+            f"{fix}, or convert it to grey: soft edges between two greys are read, with `labels.threshold`",
             None,
         )
     foreground = LabelClass(name="foreground", values=(255,))
-    return what, mend, Labels(classes=(foreground,), threshold=float((dark + bright) // 2))
+    return what, fix, Labels(classes=(foreground,), threshold=float((dark + bright) // 2))
 
 
 def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
@@ -137,17 +137,17 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         raise DatasetError(
             f"{len(named)} of {len(values)} labels name their structures (DICOM), the others hold values",
             where=dataset.root,
-            mend=f"declare both in dataset.yaml, for example `labels: {{tumour: {{values: 1, names: ['{name}']}}}}`",
+            fix=f"declare both in dataset.yaml, for example `labels: {{tumour: {{values: 1, names: ['{name}']}}}}`",
         )
     if named:
         return classes_of([one.structures for one in values], [one.overlaps for one in values], dataset.root)
     found = sorted({number for one in values for number in one.numbers})
     low, high = found[0], found[-1]
     if smooth := [one for one in values if one.main]:
-        what, mend, labels = soft_edges(smooth[0].main, smooth[0].distinct)
+        what, fix, labels = soft_edges(smooth[0].main, smooth[0].distinct)
         if labels is not None:
-            mend = f"write `labels: {short_labels(labels)}` into dataset.yaml; or {mend}"
-        raise DatasetError(f"{len(smooth)} of {len(values)} labels have {what}", where=dataset.root, mend=mend)
+            fix = f"write `labels: {short_labels(labels)}` into dataset.yaml; or {fix}"
+        raise DatasetError(f"{len(smooth)} of {len(values)} labels have {what}", where=dataset.root, fix=fix)
     soft = sum(one.soft for one in values)
     if soft and high > low:
         threshold = threshold_between(low, high)
@@ -161,11 +161,11 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     if len(found) > MOST_VALUES or fractions:
         several = f"more than {MOST_VALUES}" if len(found) > MOST_VALUES else len(found)
         what = f"the labels hold {several} different values, from {printed(low)} to {printed(high)}"
-        mend = "declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`"
+        fix = "declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`"
         if fractions and all(near(v) is not None for v in fractions):
             what = f"the labels hold {', '.join(map(printed, fractions[:4]))}, farther from whole numbers than rounding leaves"
-            mend = "round the values to whole numbers, and save the labels as integers"
-        raise DatasetError(what, where=dataset.root, mend=mend)
+            fix = "round the values to whole numbers, and save the labels as integers"
+        raise DatasetError(what, where=dataset.root, fix=fix)
     if shaded(values):
         dark = [v for v in found if v not in (0, 255)]
         return (
@@ -179,7 +179,7 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         raise DatasetError(
             f"every pixel of every label is {value_of(background)}: there is nothing to learn",
             where=dataset.root,
-            mend="draw the structures, or declare `labels:` in dataset.yaml with another background",
+            fix="draw the structures, or declare `labels:` in dataset.yaml with another background",
         )
     shown = ", ".join(str(value_of(v)) for v in numbers)
     back = (value_of(background),)
@@ -220,7 +220,7 @@ def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: fl
             raise DatasetError(
                 f"some labels have soft edges from {low:g} to {high:g}, and others hold {one.distinct} values that are no soft edges",
                 where=dataset.root,
-                mend="export the labels again with one integer for each class; `cpfnet check` names them",
+                fix="export the labels again with one integer for each class; `cpfnet check` names them",
             )
         drawn = [v for v in one.numbers if v != low]
         erased = [v for v in drawn if low + edge < v < high - edge or max(drawn) <= threshold]
@@ -229,5 +229,5 @@ def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: fl
                 f"some labels have soft edges from {low:g} to {high:g}, and in others {erased[0]:g} is a value of its own: "
                 f"a threshold at {threshold:g} would erase it",
                 where=dataset.root,
-                mend="export the labels with soft edges again, without loss; `cpfnet check` names them",
+                fix="export the labels with soft edges again, without loss; `cpfnet check` names them",
             )

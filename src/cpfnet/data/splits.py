@@ -77,14 +77,14 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
         raise DatasetError(
             f"no labelled case to train on ({len(dataset.cases)} cases, {len(own)} of them for validation)",
             where=dataset.root,
-            mend=f"{add_labels(dataset)}; `cpfnet check` says which are missing",
+            fix=f"{add_labels(dataset)}; `cpfnet check` says which are missing",
         )
     declared = [case.id for case in pool if case.split == "val"]
     if declared and not own and fold is None:
         raise DatasetError(
             f"none of the cases that shall validate ({', '.join(declared):.200}) has a label",
             where=dataset.root,
-            mend="label one of them, name others as `val`, or choose a fold (--fold)",
+            fix="label one of them, name others as `val`, or choose a fold (--fold)",
         )
     if own and fold is None:
         messages.append(f"the dataset's own split: {counted(len(train), 'case')} train, {len(own)} validate")
@@ -104,7 +104,7 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     chosen = 0 if fold is None else fold
     if not 0 <= chosen < len(parts):
         raise DatasetError(
-            f"no fold {chosen}; there are {len(parts)}", where=dataset.root, mend=f"choose 0 … {len(parts) - 1}"
+            f"no fold {chosen}; there are {len(parts)}", where=dataset.root, fix=f"choose 0 … {len(parts) - 1}"
         )
     train, val = parts[chosen]
     if patients > 1:

@@ -61,14 +61,14 @@ def classes_of(
                 size[normal(name)] += pixels
     if not drawn:
         raise DatasetError(
-            "no structure is drawn in any label: there is nothing to learn", where=where, mend="draw the structures"
+            "no structure is drawn in any label: there is nothing to learn", where=where, fix="draw the structures"
         )
     if len(drawn) > MOST_NAMES:
         examples = ", ".join(_class_name(drawn[key]) for key in sorted(drawn, key=lambda k: (-drawn[k].total(), k))[:5])
         raise DatasetError(
             f"the labels hold {len(drawn)} different structures ({examples} …)",
             where=where,
-            mend="name those to learn under `labels:` in dataset.yaml, for example `labels: {tumour: 'GTV*', lung: ['Lung*', 'lungs']}`",
+            fix="name those to learn under `labels:` in dataset.yaml, for example `labels: {tumour: 'GTV*', lung: ['Lung*', 'lungs']}`",
         )
     classes = {key: _class(variants) for key, variants in drawn.items()}
     covered: Counter[tuple[str, ...]] = Counter()
@@ -110,6 +110,6 @@ def _refuse_overlap(covered: Counter[tuple[str, ...]], classes: list[LabelClass]
     raise DatasetError(
         f"structures cover each other: {shown}{' …' if len(covered) > 3 else ''}",
         where=where,
-        mend=f"say who has such pixels: write `labels: {line}` into dataset.yaml: here the last, the smallest, has them; "
+        fix=f"say who has such pixels: write `labels: {line}` into dataset.yaml: here the last, the smallest, has them; "
         "leave out what shall not be learnt",
     )

@@ -71,7 +71,7 @@ def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> 
         raise DatasetError(
             f"{what} and {other} do not lie on one grid: {difference}",
             where=case,
-            mend=f"give the {what} in the size and geometry of the {other}",
+            fix=f"give the {what} in the size and geometry of the {other}",
         )
 
 
@@ -87,7 +87,7 @@ def check_on_grid(masks: CaseMasks, image: Header, item: Item) -> None:
         raise DatasetError(
             f"label and image do not lie on one grid: {difference}",
             where=item.case,
-            mend="give the label in the size and geometry of the image; `cpfnet check` lists all such files",
+            fix="give the label in the size and geometry of the image; `cpfnet check` lists all such files",
         )
 
 
@@ -103,7 +103,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         CpfnetError: something is missing, unreadable, on another grid (both values), or holds unknown values.
     """
     if not item.truth:
-        raise DatasetError("has no label to score against", where=item.case, mend="add a label, or leave the case out")
+        raise DatasetError("has no label to score against", where=item.case, fix="add a label, or leave the case out")
     image = image or _header(item)
     read = {reader: formats.read_label(path, image, definitions) for reader, path in item.truth.items()}
     (first, reference), *others = read.items()
@@ -144,7 +144,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
             raise DatasetError(
                 f"the probability map is {'×'.join(map(str, planes.shape))}; the label and its classes need {expected}",
                 where=item.case,
-                mend=f"give one plane a class on the grid of the {name}",
+                fix=f"give one plane a class on the grid of the {name}",
             )
         planes = planes[-count:]
     notes = (

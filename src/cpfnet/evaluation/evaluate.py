@@ -125,7 +125,7 @@ def _pairs(item: Item, masks: CaseMasks) -> Iterator[tuple[str, str, np.ndarray,
             raise DatasetError(
                 "no pixel counts: all are ignored or outside the region of interest",
                 where=f"{item.case}, reader {reader}",
-                mend="correct the region or the label, or leave the case out",
+                fix="correct the region or the label, or leave the case out",
             )
         yield name, reader, codes, truth, annotated, valid
 
@@ -212,7 +212,7 @@ def evaluate(
     if missing and not allow_missing:
         raise DatasetError(
             f"{len(missing)} of {len(chosen)} cases have no prediction: {some(missing)}",
-            mend="predict them, evaluate a split (--split), or have them count as predicted empty (--allow-missing)",
+            fix="predict them, evaluate a split (--split), or have them count as predicted empty (--allow-missing)",
         )
 
     ranks = PooledRanks()
@@ -238,21 +238,21 @@ def check_request(items: Sequence[Item], definitions: Labels, *, tolerance: floa
         DatasetError: as `evaluate`.
     """
     if not items:
-        raise DatasetError("there is nothing to evaluate", mend="give at least one case with a label and a prediction")
+        raise DatasetError("there is nothing to evaluate", fix="give at least one case with a label and a prediction")
     if not (np.isfinite(tolerance) and tolerance >= 0):
-        raise DatasetError(f"the tolerance is {tolerance}", mend="give a finite distance of 0 or more")
+        raise DatasetError(f"the tolerance is {tolerance}", fix="give a finite distance of 0 or more")
     if guide_batch < 1:
-        raise DatasetError(f"the guide's batch is {guide_batch}", mend="give a number of cases, at least 1")
+        raise DatasetError(f"the guide's batch is {guide_batch}", fix="give a number of cases, at least 1")
     repeated = [case for case, number in Counter(item.case for item in items).items() if number > 1]
     if repeated:
-        raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", mend="give every case an id of its own")
+        raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", fix="give every case an id of its own")
 
     names = [*(c.name for c in definitions.classes), *(reader for item in items for reader in item.truth)]
     reserved = {BACKGROUND, MEAN, MEAN_WITH_BACKGROUND, PREDICTION, ALL_READERS}.intersection(names)
     if reserved:
         raise DatasetError(
             f"a class or reader is called {sorted(reserved)[0]!r}, as a row of the scores is",
-            mend="give it another name",
+            fix="give it another name",
         )
 
 
@@ -288,7 +288,7 @@ def _unit(units: Iterable[str]) -> str:
     if len(found) > 1:
         raise DatasetError(
             "some labels have millimetres and some have none, so their distances cannot be averaged",
-            mend="evaluate the two kinds apart",
+            fix="evaluate the two kinds apart",
         )
     return found.pop()
 

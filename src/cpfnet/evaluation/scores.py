@@ -174,20 +174,20 @@ class Scores:
         file = Path(path)
         if file.is_dir():
             file = file / "scores.json"
-        mend = "give a folder that `cpfnet evaluate … -o FOLDER` wrote"
+        fix = "give a folder that `cpfnet evaluate … -o FOLDER` wrote"
         if not file.exists():
             holds = "holds no scores.json" if Path(path).is_dir() else "no such folder or file"
-            raise FormatError(holds, where=path, mend=mend)
-        mend += "; if this one did, evaluate again"
+            raise FormatError(holds, where=path, fix=fix)
+        fix += "; if this one did, evaluate again"
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
-            raise FormatError(f"cannot be read: {error.strerror}", where=file, mend="check its permissions") from None
+            raise FormatError(f"cannot be read: {error.strerror}", where=file, fix="check its permissions") from None
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"is not JSON: {complaint(error)}", where=file, mend=mend) from None
+            raise FormatError(f"is not JSON: {complaint(error)}", where=file, fix=fix) from None
         problem = _problem(data)
         if problem:
-            raise FormatError(f"does not hold scores: {problem}", where=file, mend=mend)
+            raise FormatError(f"does not hold scores: {problem}", where=file, fix=fix)
         found = {f.name: data[f.name] for f in fields(cls) if f.init and f.name in data}
         return cls(**{name: value if name == "calibration" else _numbers(value) for name, value in found.items()})
 

@@ -94,7 +94,7 @@ def check_dicom(path: Path) -> None:
     raise FormatError(
         f"has the unknown suffix {place.suffix!r}",
         where=place,
-        mend=f"convert it to one of {' '.join((*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES))}",
+        fix=f"convert it to one of {' '.join((*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES))}",
     )
 
 
@@ -159,33 +159,33 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
         DICOM_SUFFIXES: "a DICOM file",
     }[family]
     if isinstance(error, MemoryError):
-        return FormatError("does not fit into memory", where=path, mend="free memory, or cut the image into tiles")
+        return FormatError("does not fit into memory", where=path, fix="free memory, or cut the image into tiles")
     with path.open("rb") as file:
         head = file.read(512)
     instead = placeholder(path)
     if instead == "lfs-pointer":
         return FormatError(
-            "is a Git LFS pointer, not the image itself", where=path, mend="fetch the content with `git lfs pull`"
+            "is a Git LFS pointer, not the image itself", where=path, fix="fetch the content with `git lfs pull`"
         )
     if instead == "html-page":
         return FormatError(
             f"is an HTML page, not {expected}",
             where=path,
-            mend="download the file again: the server answered with a page (a login, an error) in its place",
+            fix="download the file again: the server answered with a page (a login, an error) in its place",
         )
     for offset, magic, what, suffix in _MAGIC:
         if head[offset : offset + len(magic)] == magic and (
             suffix not in family or (family is NIFTI_SUFFIXES and suffix != promised)
         ):
-            mend = f"rename it to end in {suffix}" if suffix else "convert it to PNG, TIFF or NIfTI"
-            return FormatError(f"is {what}, not {expected}", where=path, mend=mend)
+            fix = f"rename it to end in {suffix}" if suffix else "convert it to PNG, TIFF or NIfTI"
+            return FormatError(f"is {what}, not {expected}", where=path, fix=fix)
     if _is_text(head):
-        return FormatError(f"is a text file, not {expected}", where=path, mend="give the image file itself")
+        return FormatError(f"is a text file, not {expected}", where=path, fix="give the image file itself")
     words = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
     return FormatError(
         f"cannot be decoded as {expected}: {words}",
         where=path,
-        mend="the file is damaged, cut short or of an unsupported kind: copy or export it again",
+        fix="the file is damaged, cut short or of an unsupported kind: copy or export it again",
     )
 
 
@@ -197,28 +197,28 @@ def check_readable(path: Path) -> None:
     """
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer for ever
-            raise FormatError("is a pipe", where=path, mend="give an image file")
+            raise FormatError("is a pipe", where=path, fix="give an image file")
         with path.open("rb") as file:
             empty = not file.read(1)
     except FileNotFoundError:
         if path.is_symlink():
             raise FormatError(
-                f"is a link to {path.readlink()}, which is not there", where=path, mend="fetch the linked file"
+                f"is a link to {path.readlink()}, which is not there", where=path, fix="fetch the linked file"
             ) from None
         near = []
         if path.parent.is_dir():
             near = difflib.get_close_matches(path.name, os.listdir(path.parent), n=1)  # noqa: PTH208 (names only)
-        mend = f"did you mean {near[0]!r}?" if near else "give the path of an existing file"
-        raise FormatError("no such file", where=path, mend=mend) from None
+        fix = f"did you mean {near[0]!r}?" if near else "give the path of an existing file"
+        raise FormatError("no such file", where=path, fix=fix) from None
     except IsADirectoryError:
-        raise FormatError("is a folder", where=path, mend="give an image file inside it") from None
+        raise FormatError("is a folder", where=path, fix="give an image file inside it") from None
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or error
         raise FormatError(
-            f"cannot be opened: {words}", where=path, mend="give the path of a file that you may read"
+            f"cannot be opened: {words}", where=path, fix="give the path of a file that you may read"
         ) from None
     if empty:
-        raise FormatError("is empty (0 bytes)", where=path, mend="copy or export the file again")
+        raise FormatError("is empty (0 bytes)", where=path, fix="copy or export the file again")
 
 
 def check_expansion(size: int, decoded: int, memory: int) -> None:
@@ -238,7 +238,7 @@ def check_expansion(size: int, decoded: int, memory: int) -> None:
     if memory > 2**30 and decoded > 200 * size:
         raise FormatError(
             f"is blank or a decompression bomb: {size} bytes would become {decoded}",
-            mend="if it is meant so, save it without compression",
+            fix="if it is meant so, save it without compression",
         )
 
 
@@ -261,7 +261,7 @@ def exact_labels(array: np.ndarray, where: Path) -> np.ndarray:
         raise OutputError(
             f"labels of dtype {array.dtype} from {low} to {high} are no 32-bit integers",
             where=where,
-            mend="write probabilities with write_map, label values as integers",
+            fix="write probabilities with write_map, label values as integers",
         )
     if high < _COLOUR:
         smaller = {"bool": np.uint8, "int8": np.int16}.get(array.dtype.name, np.int32)
@@ -271,7 +271,7 @@ def exact_labels(array: np.ndarray, where: Path) -> np.ndarray:
         raise OutputError(
             f"label values mix colours with {int(odd[0])}, which is neither a colour nor a grey of 0 … 255",
             where=where,
-            mend="give every class a colour, or every class an integer, in `labels.classes[].write`",
+            fix="give every class a colour, or every class an integer, in `labels.classes[].write`",
         )
     array = array.astype(np.int64)
     colour = np.where(array < _COLOUR, array * 0x010101, array)
@@ -289,6 +289,6 @@ def decoding(path: Path) -> Iterator[None]:
     except CpfnetError as error:
         if error.where is not None:
             raise
-        raise type(error)(error.what, where=path, mend=error.mend) from error
+        raise type(error)(error.what, where=path, fix=error.fix) from error
     except Exception as error:
         raise _unreadable(path, error) from error

@@ -19,7 +19,7 @@ _FEW = 4
 def check_fill(content: bytes) -> None:
     """Refuse a JPEG of fill bytes (erased flash memory), which Pillow would walk through one by one, for minutes."""
     if content[:2] == b"\xff\xd8" and b"\xff" * _FILL in content:
-        raise FormatError("holds nothing but fill bytes (0xFF) from some point on", mend="copy the file again")
+        raise FormatError("holds nothing but fill bytes (0xFF) from some point on", fix="copy the file again")
 
 
 def notes_on_damage(content: bytes) -> tuple[str, ...]:
@@ -51,6 +51,6 @@ def notes_on_damage(content: bytes) -> tuple[str, ...]:
     if said.startswith(("Corrupt JPEG data", "Premature end")):
         raise FormatError(
             f"its pixels are damaged, from some point on they would be wrong ({said})",
-            mend="copy or export it again; if it is whole in a viewer, save it anew from there",
+            fix="copy or export it again; if it is whole in a viewer, save it anew from there",
         )
     return (f"decoded with a warning: {said}",)

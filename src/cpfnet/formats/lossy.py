@@ -44,19 +44,19 @@ def refuse_numbers(label: Image, path: Path, labels: Labels | None = None) -> No
         return
     grey = label.array.max(axis=0)
     highest = int(grey.max(initial=0))
-    mend = "take the original drawing, not this file, and save it as PNG"
+    fix = "take the original drawing, not this file, and save it as PNG"
     if highest and (highest <= _LARGEST or _in_patches(grey)):
         numbers = grey[(grey > 0) & (grey <= _LARGEST)]
         raise LossyLabelError(
             f"holds small numbers ({numbers.min()} to {numbers.max()}) in JPEG: class numbers stored so are changed by its compression",
             where=path,
-            mend=mend,
+            fix=fix,
         )
     if (labels is None or labels.threshold is None) and len(levels := _levels(grey)) > 2:
         raise LossyLabelError(
             f"holds several classes in JPEG, of greys near {', '.join(map(str, levels))}: its compression has changed their values",
             where=path,
-            mend=mend,
+            fix=fix,
         )
 
 

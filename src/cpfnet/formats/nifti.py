@@ -44,7 +44,7 @@ def _unpacked(path: Path) -> Any:
 
 
 def _raw(path: Path) -> Any:
-    """The header as it is: nibabel would mend a voxel size of zero into 1 mm, unsaid."""
+    """The header as it is: nibabel would fix a voxel size of zero into 1 mm, unsaid."""
     with _unpacked(path) as file:
         start = file.read(nibabel.Nifti2Header.sizeof_hdr)
     kind = nibabel.Nifti2Header if start[4:8] == b"n+2\0" else nibabel.Nifti1Header
@@ -56,7 +56,7 @@ def _open(path: Path) -> Any:
     if bytes(raw["magic"])[:3] in (b"n+1", b"n+2", b"ni1") and not raw["vox_offset"] <= _FURTHEST:
         raise FormatError(
             f"claims that its voxels begin at byte {raw['vox_offset']:g}; up to {_FURTHEST} is read",
-            mend="save it again without header extensions",
+            fix="save it again without header extensions",
         )
     kind = nibabel.Nifti2Image if isinstance(raw, nibabel.Nifti2Header) else nibabel.Nifti1Image
     with np.errstate(invalid="ignore"):  # infinite positions; judged in _affine
@@ -67,16 +67,16 @@ def _open(path: Path) -> Any:
         raise FormatError(
             f"has the shape {'×'.join(map(str, shape))}; expected (x, y), (x, y, z) or (x, y, z, channels)",
             where=path,
-            mend="store one volume a file",
+            fix="store one volume a file",
         )
     if dtype.kind == "c":
-        raise FormatError("holds complex numbers", where=path, mend="store magnitude and phase as channels")
+        raise FormatError("holds complex numbers", where=path, fix="store magnitude and phase as channels")
     size, expected = path.stat().st_size, math.prod(shape) * dtype.itemsize
     if expected > size * (_GZIP_LIMIT if path.suffix.lower() == ".gz" else 1):
         raise FormatError(
             f"is cut short: {'×'.join(map(str, shape))} voxels of {dtype} are {expected} bytes, the file has {size}",
             where=path,
-            mend="copy or export the file again",
+            fix="copy or export the file again",
         )
     surplus = size - int(image.dataobj.offset) - expected
     if path.suffix.lower() != ".gz" and surplus > 0:  # of compressed files, the end tells
@@ -84,7 +84,7 @@ def _open(path: Path) -> Any:
     sizes = np.asarray(raw["pixdim"][1 : min(len(shape), 3) + 1], dtype=float)
     if not raw["sform_code"] and (not np.isfinite(sizes).all() or (sizes <= 0).any()):
         raise FormatError(
-            f"has the voxel size {sizes.tolist()} mm", where=path, mend="correct pixdim in its header, or set an sform"
+            f"has the voxel size {sizes.tolist()} mm", where=path, fix="correct pixdim in its header, or set an sform"
         )
     return image
 
@@ -107,7 +107,7 @@ def _too_long(image: Any, what: str, path: Path) -> FormatError:
     return FormatError(
         f"is longer than its header says: {shape} voxels of {dtype}, and {what}, so that they may be shifted",
         where=path,
-        mend="copy or export the file again; if it is whole in a viewer, save it anew from there",
+        fix="copy or export the file again; if it is whole in a viewer, save it anew from there",
     )
 
 
@@ -118,7 +118,7 @@ def _affine(image: Any) -> np.ndarray:
     if not finite or is_flat(affine):
         raise FormatError(
             f"its affine is not finite or has no volume: {image.affine.tolist()}",
-            mend="correct sform, qform and pixdim in its header",
+            fix="correct sform, qform and pixdim in its header",
         )
     return affine
 
@@ -163,7 +163,7 @@ def read(path: Path) -> Image:
         slope, inter = image.dataobj.slope, image.dataobj.inter
         if stored.dtype.names:
             if math.prod(image.shape) != math.prod(header.shape):
-                raise FormatError("has colour voxels and a fourth axis", mend="store one volume a file")
+                raise FormatError("has colour voxels and a fourth axis", fix="store one volume a file")
             stored = np.stack([stored[name] for name in "RGB"], axis=-1)
         array = stored.reshape(*header.shape[::-1], len(header.channels)).T
         if (slope, inter) != (1.0, 0.0):
@@ -194,7 +194,7 @@ def _save(array: np.ndarray, segmentation: Segmentation, path: Path, where: Path
             raise OutputError(
                 f"a label map of {'×'.join(map(str, spatial))} without an affine cannot be placed in the patient",
                 where=where,
-                mend="keep the `affine` of the image in the Segmentation",
+                fix="keep the `affine` of the image in the Segmentation",
             )
         header = nibabel.Nifti1Header()
         header.set_xyzt_units("mm")

@@ -48,12 +48,12 @@ def layout(picture: ImageFile) -> tuple[tuple[str, ...], np.dtype]:
     if picture.mode not in _MODES:
         raise FormatError(
             f"holds {picture.mode} colours, which cannot be turned into RGB without a colour profile",
-            mend="export it as RGB or grey",
+            fix="export it as RGB or grey",
         )
     names, dtype = _MODES[picture.mode]
     raw = _raw_mode(picture)
     if raw.startswith("LA;16"):
-        raise FormatError("holds grey of 16 bits with alpha", mend="export it as 16-bit grey without alpha")
+        raise FormatError("holds grey of 16 bits with alpha", fix="export it as 16-bit grey without alpha")
     # Pillow before 11 opens a 16-bit grey PNG as 32-bit integers.
     wide = picture.format == "PNG" and (picture.mode == "I" or raw in ("RGB;16B", "RGBA;16B"))
     return names, np.dtype(np.uint16 if wide else dtype)
@@ -69,7 +69,7 @@ def without_alpha(pixels: np.ndarray) -> np.ndarray:
     if (alpha != alpha.flat[0]).any() and (colours == colours[0, 0]).all():
         raise FormatError(
             "holds its content in the alpha channel; all colours are the same",
-            mend="export it as a grey image without transparency",
+            fix="export it as a grey image without transparency",
         )
     return colours
 

@@ -43,7 +43,7 @@ def _check_length(path: Path) -> None:
     if head[:2] == b"BM" and 0 < said < size and said > size // 2:  # some writers leave 0, or the size of the header
         raise FormatError(
             f"is {size - said} bytes longer than it says of itself ({said}): its pixels may be shifted",
-            mend="copy or export it again; if it is whole in a viewer, save it anew from there",
+            fix="copy or export it again; if it is whole in a viewer, save it anew from there",
         )
 
 
@@ -56,7 +56,7 @@ def _open(path: Path) -> ImageFile:
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise FormatError(
             f"is an animation of {getattr(picture, 'n_frames', 'several')} frames",
-            mend="save the frame that is meant as an image of its own",
+            fix="save the frame that is meant as an image of its own",
         )
     names, dtype = layout(picture)
     decoded = picture.width * picture.height * len(names) * dtype.itemsize
@@ -110,7 +110,7 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
             raise OutputError(
                 f"a volume of {len(array)} slices does not fit into one {suffix.lstrip('.').upper()} image",
                 where=where,
-                mend="write it as nifti, or as tiff with a page for each slice",
+                fix="write it as nifti, or as tiff with a page for each slice",
             )
         array = array[0]
     if not colour:
@@ -119,7 +119,7 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
             raise OutputError(
                 f"label values from {low} to {high} do not fit into {suffix.lstrip('.').upper()}",
                 where=where,
-                mend="write it as tiff or nifti" if suffix == ".png" else "write it as png, tiff or nifti",
+                fix="write it as tiff or nifti" if suffix == ".png" else "write it as png, tiff or nifti",
             )
         # 16 bits where the label map has them, so that all files of a data set are alike.
         array = array.astype(np.uint16 if suffix == ".png" and (array.dtype == np.uint16 or high > 255) else np.uint8)
@@ -135,14 +135,14 @@ def write_image(image: Image, path: Path, *, where: Path) -> None:
         raise OutputError(
             f"{len(image.array)} channels of {image.array.dtype}, {'×'.join(map(str, image.shape))}, are no grey or 8-bit RGB picture",
             where=where,
-            mend="write a file for each channel; volumes as nifti",
+            fix="write a file for each channel; volumes as nifti",
         )
     array = np.ascontiguousarray(np.moveaxis(image.array, 0, -1) if colour else image.array[0])
     if suffix_of(path) in tiff.SUFFIXES:
         tiff.write(array, path, colour=colour)
         return
     if array.dtype not in (np.uint8, np.uint16):
-        raise OutputError(f"{array.dtype} does not fit into PNG", where=where, mend="write it as tiff")
+        raise OutputError(f"{array.dtype} does not fit into PNG", where=where, fix="write it as tiff")
     Pillow.fromarray(array).save(path, format="PNG")
 
 

@@ -25,7 +25,7 @@ def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
     """What makes one image each (a file; all DICOM files of a series; a folder, archive or reference), and their family."""
     files = [Path(paths)] if isinstance(paths, (Path, str)) else [Path(p) for p in paths]
     if not files:
-        raise FormatError("no file was given", mend="give at least one image file")
+        raise FormatError("no file was given", fix="give at least one image file")
     for file in files:
         check_dicom(file) if is_dicom(file) else check_readable(file)
     families = [family("" if is_dicom(file) else suffix_of(file)) for file in files]
@@ -34,7 +34,7 @@ def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
             raise FormatError(
                 f"is of another kind than {files[0].name}: channels of one image must all be rasters, all NIfTI or all DICOM",
                 where=file,
-                mend="convert one of them",
+                fix="convert one of them",
             )
     instances = all(is_dicom(file) and file.is_file() and suffix_of(file) != ".zip" for file in files)
     return [files] if instances else [[file] for file in files], families[0]
@@ -46,7 +46,7 @@ def _agree(first: Image | Header, other: Image | Header, files: tuple[Path, Path
         raise FormatError(
             f"differs from {files[0].name}, another channel of the same image: {difference}",
             where=files[1],
-            mend="resample one onto the other, or correct the pairing of channels",
+            fix="resample one onto the other, or correct the pairing of channels",
         )
 
 
@@ -122,7 +122,7 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
         raise FormatError(
             f"holds {len(label.array)} channels; a label has one value, or one RGB colour, a pixel",
             where=path,
-            mend="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
+            fix="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
         )
     refuse_numbers(label, path, labels)
     label = settled(label, labels)

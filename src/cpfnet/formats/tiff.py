@@ -49,34 +49,34 @@ def _page(tif: tifffile.TiffFile) -> Any:
     if pages != 1:
         raise FormatError(
             f"holds {pages} pages",
-            mend="save each image as a file of its own; a volume as NIfTI, which knows its millimetres",
+            fix="save each image as a file of its own; a volume as NIfTI, which knows its millimetres",
         )
     page = whole[0].keyframe
     if not 0 < page.imagewidth * page.imagelength <= _LARGEST or page.imagedepth > 1:
         raise FormatError(
             f"claims {page.imagewidth}×{page.imagelength}×{page.imagedepth} pixels; up to {_LARGEST} in one plane are read",
-            mend="cut it into tiles, or export it at a smaller size",
+            fix="cut it into tiles, or export it at a smaller size",
         )
     if page.samplesperpixel < 1:
-        raise FormatError("has no sample in a pixel", mend="export it again as grey or RGB")
+        raise FormatError("has no sample in a pixel", fix="export it again as grey or RGB")
     decoded = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
     check_expansion(tif.filehandle.size, decoded, COPIES * decoded)
     chunk = math.prod(page.chunks) * page.bitspersample // 8
     if page.compression != 1 and max(page.databytecounts, default=0) > 1.1 * chunk + 65536:
         raise FormatError(  # decoders unpack all of it, however little of it is shown
             f"holds {max(page.databytecounts)} compressed bytes for a strip or tile of {chunk}: a decompression bomb",
-            mend="export it again",
+            fix="export it again",
         )
     end = max((at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
     if end > tif.filehandle.size:  # tifffile would fill a tile that is wholly missing with zeros
         raise FormatError(
             f"is cut short: its pixels end at byte {end}, the file at {tif.filehandle.size}",
-            mend="copy or export the file again",
+            fix="copy or export the file again",
         )
     if page.compression == 1 and (surplus := _surplus(tif)) > 0:
         raise FormatError(
             f"is {surplus} bytes longer than its tags say: its pixels may be shifted",
-            mend="copy or export it again; if it is whole in a viewer, save it anew from there",
+            fix="copy or export it again; if it is whole in a viewer, save it anew from there",
         )
     return page
 
@@ -108,7 +108,7 @@ def _layout(page: Any) -> tuple[tuple[str, ...], np.dtype]:
     kept = page.samplesperpixel - (1 if _has_alpha(page) else 0)
     names = GREY if kept == 1 else RGB if page.photometric == _COLOUR and kept == 3 else ()
     if page.dtype.kind == "c":
-        raise FormatError("holds complex numbers", mend="store magnitude and phase as channels")
+        raise FormatError("holds complex numbers", fix="store magnitude and phase as channels")
     dtype = np.dtype(np.float32) if page.dtype == np.float16 else page.dtype.newbyteorder("=")
     return names or tuple(f"channel{i}" for i in range(kept)), dtype
 
@@ -122,7 +122,7 @@ def _pillow(file: BinaryIO, page: Any) -> ImageFile:
     if bits > 8 and (samples > 1 or bits > 32 or (bits, kind) == (32, 1)):
         raise FormatError(
             f"holds {samples} × {bits} bits a pixel with {page.compression!r} compression, of which some would be lost",
-            mend="save it again without compression, or with deflate (ZIP)",
+            fix="save it again without compression, or with deflate (ZIP)",
         )
     return Pillow.open(file, formats=("TIFF",))
 

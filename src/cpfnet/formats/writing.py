@@ -42,7 +42,7 @@ def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, flo
         details = source.details if source is not None else {}
         suffix = details.get("suffix", ".png") if raster else ".nii.gz"
     elif format not in _SUFFIXES:
-        raise OutputError(f"unknown format {format!r}", where=path, mend=f"choose same, {', '.join(_SUFFIXES)}")
+        raise OutputError(f"unknown format {format!r}", where=path, fix=f"choose same, {', '.join(_SUFFIXES)}")
     else:
         kinds = _SUFFIXES[format]
         suffix = named if named in kinds else kinds[0]
@@ -105,7 +105,7 @@ def write_image(image: Image, path: Path | str, *, overwrite: bool = False) -> P
         raise OutputError(
             f"images are not written as {target.suffix or 'files without suffix'}",
             where=target,
-            mend="choose .nii.gz, .nii, .png or .tif",
+            fix="choose .nii.gz, .nii, .png or .tif",
         )
     with replacing(target, overwrite=overwrite, keep=() if image.source is None else image.source.paths) as temporary:
         family(suffix_of(target)).write_image(image, temporary, where=target)

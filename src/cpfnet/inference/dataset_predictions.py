@@ -9,7 +9,7 @@ from pathlib import Path
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset, add_labels
 from cpfnet.data.finding import quoted, shown
-from cpfnet.data.sources.unread_files import unread_below, unread_mend
+from cpfnet.data.sources.unread_files import unread_below, unread_fix
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.case_masks import Item
 from cpfnet.evaluation.protocol import some
@@ -60,7 +60,7 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
     if split == "val" and len(validated) > 1:
         raise DatasetError(
             f"the {len(models)} models were validated on different cases, as folds are: what validated one has trained another",
-            mend="evaluate each model alone with --split val, or all of them on cases that none has seen (--split test)",
+            fix="evaluate each model alone with --split val, or all of them on cases that none has seen (--split test)",
         )
     known = validated.pop() if len(validated) == 1 else frozenset[str]()
     own = [case for case in labelled if case.id in known]
@@ -87,7 +87,7 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
     raise DatasetError(
         f"no labelled case in split {split!r}: {why}",
         where=dataset.root,
-        mend=choice if labelled else add_labels(dataset),
+        fix=choice if labelled else add_labels(dataset),
     )
 
 
@@ -122,7 +122,7 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
         DatasetError: not a folder, no prediction at all, two for one case, or one that several cases could mean.
     """
     if not folder.is_dir():
-        raise DatasetError("no such folder", where=folder, mend="give the folder of predictions, or a Model")
+        raise DatasetError("no such folder", where=folder, fix="give the folder of predictions, or a Model")
     masks = _by_name(folder, passing=("probabilities", "uncertainty", "overlays"))
     maps = _by_name(folder / "probabilities")
     scored = {case.id for case in cases}
@@ -135,7 +135,7 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
             raise DatasetError(
                 f"{len(files)} predictions fit: {quoted(files, folder)}",
                 where=f"case {case.id}",
-                mend="leave one of them in the folder, and move the others elsewhere",
+                fix="leave one of them in the folder, and move the others elsewhere",
             )
     alone = scored - set(matched.files)
     unclear = {name: meant for name, meant in matched.claims.items() if alone & set(meant)}
@@ -146,7 +146,7 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
             f"no file is called as a case or its image; looked for {cases[0].id}.*"
             f"{f' and {len(cases) - 1} more' if len(cases) > 1 else ''} (found: {_seen(folder, masks)})",
             where=folder,
-            mend=unread_mend(unread_below(folder), folder)
+            fix=unread_fix(unread_below(folder), folder)
             or f"name each prediction as its case, such as `{cases[0].id}.png`",
         )
     items = []
@@ -157,7 +157,7 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
             raise DatasetError(
                 f"{len(planes)} probability maps fit: {quoted(planes, folder)}",
                 where=f"case {case.id}",
-                mend="leave one of them in the folder, and move the others elsewhere",
+                fix="leave one of them in the folder, and move the others elsewhere",
             )
         items.append(item_of(case, masks[name][0] if name else None, planes[0] if planes else None))
     return items, _told(dataset, matched, masks, maps, folder)
@@ -218,7 +218,7 @@ def _unclear(
         f"{shown(file, folder)} could be the prediction of {len(meant)} cases ({', '.join(meant[:5])}{' …' * (len(meant) > 5)}), "
         f"so it counts for none{others}",
         where=folder,
-        mend=f"call each prediction as its case: {', '.join(f'`{one}{suffix}`' for one in meant[:2])} …{place}",
+        fix=f"call each prediction as its case: {', '.join(f'`{one}{suffix}`' for one in meant[:2])} …{place}",
     )
 
 

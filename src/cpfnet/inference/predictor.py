@@ -91,13 +91,13 @@ class Predictor:
         say: Callable[[str], None] = print,
     ):
         if not models:
-            raise CpfnetError("no model was given", mend="give at least one Model")
+            raise CpfnetError("no model was given", fix="give at least one Model")
         for model in models[1:]:
             _check_same(models[0], model)
         if overlap is not None and not 0 <= overlap < 1:
-            raise CpfnetError(f"an overlap of {overlap} cannot be", mend="choose 0 … 0.9; the plan's is the default")
+            raise CpfnetError(f"an overlap of {overlap} cannot be", fix="choose 0 … 0.9; the plan's is the default")
         if batch is not None and batch < 1:
-            raise CpfnetError(f"a batch of {batch} cannot be", mend="choose 1 or more")
+            raise CpfnetError(f"a batch of {batch} cannot be", fix="choose 1 or more")
         make = partial(backend_of, name=backend, device=device, say=say) if isinstance(backend, str) else backend
 
         self.models = list(models)
@@ -288,10 +288,10 @@ def _tile(tile: int | Sequence[int], model: Model) -> tuple[int, ...]:
         raise CpfnetError(
             f"a tile of {given}, and the network sees {axes}",
             where=model.folder,
-            mend=f"give {dims} sizes, such as {'×'.join(map(str, model.plan.spatial.patch))}, or one for all axes",
+            fix=f"give {dims} sizes, such as {'×'.join(map(str, model.plan.spatial.patch))}, or one for all axes",
         )
     if min(sizes) < SMALLEST:
-        raise CpfnetError(f"a tile of {given} is too small", mend=f"give sizes of at least {SMALLEST} pixels")
+        raise CpfnetError(f"a tile of {given} is too small", fix=f"give sizes of at least {SMALLEST} pixels")
     return sizes
 
 
@@ -313,7 +313,7 @@ def _check_same(first: Model, other: Model) -> None:
             raise CpfnetError(
                 f"the models have different {what}: {one} against {two}",
                 where=other.folder or other.plan.name,
-                mend="average only models that were trained for the same task",
+                fix="average only models that were trained for the same task",
             )
 
 
@@ -322,7 +322,7 @@ def refusal(reasons: Sequence[str], where: Path | None) -> InputRefused:
     return InputRefused(
         "; ".join(dict.fromkeys(reasons)),
         where=where,
-        mend="check that this is the kind of image the model was trained on; --force goes on all the same",
+        fix="check that this is the kind of image the model was trained on; --force goes on all the same",
     )
 
 
@@ -336,7 +336,7 @@ def suits(modality: str | None, wanted: str) -> bool:
     return modality == wanted
 
 
-def unfit(modality: str | None, wanted: str) -> str | None:
+def modality_mismatch(modality: str | None, wanted: str) -> str | None:
     """How an image's modality, where it is known, is not the Plan's; None where it is."""
     return None if suits(modality, wanted) else f"modality {modality}, and the model was fitted for {wanted}"
 
@@ -364,7 +364,7 @@ def outside(image: Image, trace: Trace, model: Model) -> list[str]:
         Sentences with both figures.
     """
     plan, fitted = model.plan, model.fitted
-    other = unfit(image.modality, plan.modality)
+    other = modality_mismatch(image.modality, plan.modality)
     found = [] if other is None else [other]
     for stored, channel, seen in zip(image.array, plan.channels, fitted.channels, strict=True):
         low, high = extent(stored)

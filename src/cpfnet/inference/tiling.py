@@ -216,11 +216,11 @@ def _activate(logits: np.ndarray, pieces: np.ndarray, plan: Plan) -> np.ndarray:
     if logits.shape != expected:
         raise NetworkError(
             f"the network gave an output of shape {logits.shape} where the plan expects {expected}",
-            mend="use the plan that this network was trained with",
+            fix="use the plan that this network was trained with",
         )
     if not np.isfinite(logits).all():
         raise NetworkError(
             "the network gave NaN or infinite values",
-            mend="predict in fp32; if that does not help, the weights are damaged: train or copy the model again",
+            fix="predict in fp32; if that does not help, the weights are damaged: train or copy the model again",
         )
     return activate(logits, exclusive=plan.labels.exclusive)

@@ -50,21 +50,19 @@ def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], models:
     if split not in CHOOSING:
         raise CpfnetError(
             f"a threshold cannot be chosen on {split!r}: what is scored chooses nothing",
-            mend=f"choose --threshold-on {' or '.join(CHOOSING)}",
+            fix=f"choose --threshold-on {' or '.join(CHOOSING)}",
         )
     definitions = models[0].plan.labels
     if not _has_threshold(definitions):
         raise CpfnetError(
             f"of {len(definitions.classes)} exclusive classes the most probable one is taken; there is no threshold to choose",
-            mend="leave out --threshold-on",
+            fix="leave out --threshold-on",
         )
     try:
         cases, _ = of_split(dataset, split, models)
     except DatasetError as error:
-        mend = "say in dataset.yaml which cases are which (`split`), or leave out --threshold-on"
-        raise DatasetError(
-            f"no threshold can be chosen on {split}: {error.what}", where=error.where, mend=mend
-        ) from None
+        fix = "say in dataset.yaml which cases are which (`split`), or leave out --threshold-on"
+        raise DatasetError(f"no threshold can be chosen on {split}: {error.what}", where=error.where, fix=fix) from None
     patients = {case.patient for case in cases}
     both = [case.id for case in scored if case.patient in patients]
     if both:
@@ -72,7 +70,7 @@ def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], models:
             f"{len(both)} of the {len(scored)} cases to score are of the {split} split or its patients "
             f"({', '.join(both[:5])}{' …' * (len(both) > 5)}): a threshold chosen on them would be tuned on the test",
             where=dataset.root,
-            mend="score other cases (--split), or choose the threshold on another split",
+            fix="score other cases (--split), or choose the threshold on another split",
         )
     return cases
 
@@ -108,7 +106,7 @@ def chosen_on(
     members = labels.membership(plan)
     curves = []
     with Bar(show=progress) as bar:
-        for case in bar.track(cases, description=f"Choosing the threshold on {split}"):
+        for case in bar.track(cases, description=f"AutoBackend the threshold on {split}"):
             image = formats.read(list(case.images))
             segmentation = predictor.predict(image, force=force, keep_probabilities=True)
             masks = load_masks(item_of(case, segmentation), plan, image)

@@ -35,7 +35,7 @@ def predict(folder: str, images: str, out: str, **options: Any) -> None:
         options: of `inference.run.predict_files`.
 
     Raises:
-        SystemExit: what is wrong and how to mend it; once all others are done, what is wrong with each image that was refused or failed.
+        SystemExit: what is wrong and how to fix it; once all others are done, what is wrong with each image that was refused or failed.
             MONAI would wrap any other exception, message and all, into advice for debuggers.
     """
     try:
@@ -54,6 +54,6 @@ def _load(folder: str) -> Model:
         raise CpfnetError(
             "no such folder, so this is not where the bundle lies",
             where=Path(folder).resolve(),
-            mend="run it in the bundle's folder, or add  --bundle_root FOLDER",
+            fix="run it in the bundle's folder, or add  --bundle_root FOLDER",
         )
     return Model.load(folder)

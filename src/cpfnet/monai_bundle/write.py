@@ -63,7 +63,7 @@ def write_bundle(model: Model, out: Path, *, overwrite: bool = False) -> Path:
         raise OutputError(
             "exists already" if there or not overwrite else "is no bundle of a Model, and nothing else is replaced",
             where=out,
-            mend="write to another folder" + (", or replace this one with --overwrite" if there else ""),
+            fix="write to another folder" + (", or replace this one with --overwrite" if there else ""),
         )
     check_writable(out.parent)
     try:
@@ -81,7 +81,7 @@ def write_bundle(model: Model, out: Path, *, overwrite: bool = False) -> Path:
                 part.rename(out / part.name)
     except (OSError, OutputError) as error:
         what = error.what if isinstance(error, OutputError) else f"cannot be written: {error.strerror or error}"
-        raise OutputError(what, where=out, mend="choose a folder you may write to, with free space") from None
+        raise OutputError(what, where=out, fix="choose a folder you may write to, with free space") from None
     return out
 
 

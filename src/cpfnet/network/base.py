@@ -21,9 +21,9 @@ def check_arguments(in_channels: int, classes: int, spatial_dims: int) -> None:
     """
     for name, value in (("in_channels", in_channels), ("classes", classes)):
         if not isinstance(value, int) or value < 1:
-            raise NetworkError(f"{name} = {value!r}", mend=f"give {name} as a whole number of at least 1")
+            raise NetworkError(f"{name} = {value!r}", fix=f"give {name} as a whole number of at least 1")
     if spatial_dims not in (2, 3):
-        raise NetworkError(f"spatial_dims = {spatial_dims!r}", mend="give 2 (images, slices) or 3 (volumes)")
+        raise NetworkError(f"spatial_dims = {spatial_dims!r}", fix="give 2 (images, slices) or 3 (volumes)")
 
 
 class SegmentationNetwork(nn.Module):
@@ -54,18 +54,18 @@ class SegmentationNetwork(nn.Module):
         if x.ndim != self.spatial_dims + 2:
             raise NetworkError(
                 f"the input has {x.ndim} axes ({given}); this {self.spatial_dims}-D network takes {wanted}",
-                mend="add or drop axes, or build the network with spatial_dims=2 for images and 3 for volumes",
+                fix="add or drop axes, or build the network with spatial_dims=2 for images and 3 for volumes",
             )
         if x.shape[1] != self.in_channels:
             raise NetworkError(
                 f"the input has {x.shape[1]} channels ({given}); this network takes {wanted}",
-                mend=f"give {self.in_channels} channels, or build the network with in_channels={x.shape[1]}",
+                fix=f"give {self.in_channels} channels, or build the network with in_channels={x.shape[1]}",
             )
         if min(x.shape[2:]) < SMALLEST:
             enough = "×".join(str(max(size, SMALLEST)) for size in x.shape[2:])
             raise NetworkError(
                 f"the input is {'×'.join(map(str, x.shape[2:]))}; every axis needs at least {SMALLEST} pixels",
-                mend=f"pad it to {enough}",
+                fix=f"pad it to {enough}",
             )
 
     def check_statistics(self, x: Tensor, deepest: Iterable[int]) -> None:
@@ -83,5 +83,5 @@ class SegmentationNetwork(nn.Module):
             raise NetworkError(
                 f"training on one sample of {'×'.join(map(str, x.shape[2:]))} leaves one value per channel at the "
                 "deepest level, and batch normalisation needs at least two",
-                mend="use a batch of 2 or more, or larger patches",
+                fix="use a batch of 2 or more, or larger patches",
             )

@@ -32,10 +32,10 @@ class ResNet34Encoder(ResNet):
     def __init__(self, in_channels: int, *, spatial_dims: int = 2, stem_stride: int = 2, width: int = WIDTH) -> None:
         if stem_stride not in (1, 2):
             raise NetworkError(
-                f"stem_stride = {stem_stride!r}", mend="give 2 (the paper's) or 1 (every level at double resolution)"
+                f"stem_stride = {stem_stride!r}", fix="give 2 (the paper's) or 1 (every level at double resolution)"
             )
         if not isinstance(width, int) or width < 2 or width % 2:
-            raise NetworkError(f"width = {width!r}", mend=f"give an even number above 0; {WIDTH} is the paper's")
+            raise NetworkError(f"width = {width!r}", fix=f"give an even number above 0; {WIDTH} is the paper's")
         super().__init__(
             "basic",
             [3, 4, 6, 3],

@@ -1,4 +1,4 @@
-"""CPFNet as a widely read practical guide sketches it; its code does not run, and this is what it says, mended.
+"""CPFNet as a widely read practical guide sketches it; its code does not run, and this is what it says, fixed.
 
 It differs from the paper in every module: GPG sums two inputs, SAPF fuses with two plain attention maps, the decoder
 concatenates its skips and convolves twice, and nothing outside the encoder is batch-normalised. Layers keep PyTorch's

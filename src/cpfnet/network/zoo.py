@@ -60,14 +60,14 @@ def register(name: str, builder: Builder, *, takes_imagenet: bool = False) -> No
         NetworkError: the name is taken, or the builder cannot be called so.
     """
     if name in _registered:
-        raise NetworkError(f"a network called {name!r} is registered already", mend="choose another name")
+        raise NetworkError(f"a network called {name!r} is registered already", fix="choose another name")
     signature = inspect.signature(builder)
     try:
         signature.bind(1, 1, spatial_dims=2)
     except TypeError as error:
         raise NetworkError(
             f"the builder of {name!r} takes {signature}: {error}",
-            mend="let it take (in_channels, classes, *, spatial_dims, …)",
+            fix="let it take (in_channels, classes, *, spatial_dims, …)",
         ) from None
     _registered[name] = _Entry(builder, takes_imagenet)
 
@@ -82,7 +82,7 @@ def _join_installed() -> None:
             raise NetworkError(
                 f"the network {point.name!r} of an installed package cannot be loaded: {error}",
                 where=point.value,
-                mend="mend or remove that package",
+                fix="fix or remove that package",
             ) from None
 
 
@@ -106,7 +106,7 @@ def _entry(name: str) -> _Entry:
         near = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1)
         known = f"known are {', '.join(names())}"
         raise NetworkError(
-            f"no network is called {name!r}", mend=f"did you mean {near[0]!r}? {known}" if near else known
+            f"no network is called {name!r}", fix=f"did you mean {near[0]!r}? {known}" if near else known
         )
     return _registered[name]
 
@@ -142,7 +142,7 @@ def build(
         near = difflib.get_close_matches(unknown[0], accepted, n=1)
         raise NetworkError(
             f"{name} has no option {', '.join(map(repr, unknown))}",
-            mend=(f"did you mean {near[0]!r}? " if near else "")
+            fix=(f"did you mean {near[0]!r}? " if near else "")
             + (f"its options are {', '.join(accepted)}" if accepted else "it has no options"),
         )
     known = {key: value for key, value in (hints or {}).items() if key in accepted}
@@ -152,7 +152,7 @@ def build(
         raise
     except Exception as error:  # whatever a library says to values that cannot be
         said = f"{name} cannot be built with its options: {complaint(error)}"
-        raise NetworkError(said, mend="correct network.options") from error
+        raise NetworkError(said, fix="correct network.options") from error
     for attribute, value in (("in_channels", in_channels), ("classes", classes), ("spatial_dims", spatial_dims)):
         setattr(network, attribute, value)  # a user's own need not know them
     return network
@@ -209,7 +209,7 @@ def _widths(widths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
     good = isinstance(widths, (list, tuple)) and all(isinstance(w, int) and w > 0 for w in widths)
     if not good or len(widths) < 2 or len(widths) != (count or len(widths)):
         raise NetworkError(
-            f"widths = {widths!r}", mend=f"give {count or 'two or more'} whole numbers above 0, finest level first"
+            f"widths = {widths!r}", fix=f"give {count or 'two or more'} whole numbers above 0, finest level first"
         )
     return tuple(widths)
 
@@ -218,7 +218,7 @@ def _numbers(name: str, values: Sequence[float], count: int, least: float) -> li
     """One number an axis, as given by a user."""
     good = isinstance(values, (list, tuple)) and all(isinstance(v, (int, float)) and v >= least for v in values)
     if not good or len(values) != count:
-        raise NetworkError(f"{name} = {values!r}", mend=f"give {count} numbers, each at least {least:g}")
+        raise NetworkError(f"{name} = {values!r}", fix=f"give {count} numbers, each at least {least:g}")
     return list(values)
 
 
@@ -256,9 +256,7 @@ def _unet_plus_plus(
 def _segresnet(in_channels: int, classes: int, *, spatial_dims: int, width: int = 32) -> nn.Module:
     """SegResNet (Myronenko, BrainLes 2018) without its variational branch."""
     if not isinstance(width, int) or width < 8 or width % 8:
-        raise NetworkError(
-            f"width = {width!r}", mend="give a whole number divisible by 8 (groups of its normalisation)"
-        )
+        raise NetworkError(f"width = {width!r}", fix="give a whole number divisible by 8 (groups of its normalisation)")
     network = SegResNet(spatial_dims, width, in_channels, classes)
     return AnySize(network, in_channels, classes, spatial_dims, 8)
 
@@ -295,7 +293,7 @@ def _dynunet(
         steps = [step * s for step, s in zip(steps, stride, strict=True)]
     filters = None if widths is None else _widths(widths)
     if filters is not None and len(filters) < len(strides):
-        raise NetworkError(f"widths = {widths!r}", mend=f"this patch makes {len(strides)} levels; give as many widths")
+        raise NetworkError(f"widths = {widths!r}", fix=f"this patch makes {len(strides)} levels; give as many widths")
     network = DynUNet(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters)
     # MONAI lists every layer twice, here and inside `skip_layers`; once is enough for files and optimisers.
     del network.input_block, network.downsamples, network.bottleneck, network.upsamples

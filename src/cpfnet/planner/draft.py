@@ -75,7 +75,7 @@ class Draft:
     fingerprint: Fingerprint
     memory: Memory
     modality: Modality
-    brisk: bool = False
+    many_small_steps: bool = False
     network: str = ""
     data: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)

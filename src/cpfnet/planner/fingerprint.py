@@ -159,7 +159,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         raise DatasetError(
             f"none of {len(dataset.cases)} cases has a label to learn from",
             where=dataset.root,
-            mend=f"{add_labels(dataset)}; `cpfnet check` says which layouts are understood",
+            fix=f"{add_labels(dataset)}; `cpfnet check` says which layouts are understood",
         )
 
     def every(function: Callable[[Case], T], chosen: list[Case], what: str) -> list[T]:
@@ -177,7 +177,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
                 f"{len(channels)} channels and {len(header.shape)} spatial axes, where {cases[0].id} has "
                 f"{len(colours)} and {len(headers[0].shape)}",
                 where=case.id,
-                mend="keep images of one kind in a data set; `cpfnet check` lists the others",
+                fix="keep images of one kind in a data set; `cpfnet check` lists the others",
             )
     labels, reason = meaning_of(dataset, values)
     volumes = len(headers[0].shape) == 3
@@ -188,7 +188,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         raise DatasetError(
             "some pictures are stored in grey, and others have colours",
             where=dataset.root,
-            mend="keep images of one kind in a data set; `cpfnet check` lists the others",
+            fix="keep images of one kind in a data set; `cpfnet check` lists the others",
         )
     holding = Counter(number for one in values for number in one.numbers)
     naming = Counter(name for one in values for name in one.structures)
@@ -231,7 +231,7 @@ def _modality(cases: list[Case], headers: list[Header], declared: Modality | Non
         raise DatasetError(
             f"the images are of several modalities: {found}",
             where=f"case {odd}",
-            mend="choose one in dataset.yaml, such as `modality: ct`, or keep images of one kind in a data set",
+            fix="choose one in dataset.yaml, such as `modality: ct`, or keep images of one kind in a data set",
         )
     return declared if len(known) > 1 else cast("Modality | None", headers[0].modality)
 
@@ -266,7 +266,7 @@ def _pixels(case: Case, labels: Labels, colours: tuple[str, ...], structures: bo
         raise DatasetError(
             "holds NaN or infinite values",
             where=case.images[0],
-            mend="replace them in the files; `cpfnet check` lists all of them",
+            fix="replace them in the files; `cpfnet check` lists all of them",
         )
     rng = np.random.default_rng(0)
     inside = np.flatnonzero(np.any(member, axis=1)[marks])

@@ -93,7 +93,7 @@ def propose(
     """
     if modality is not None and modality not in get_args(Modality):
         raise PlanError(
-            f"unknown modality {modality!r}", where="--modality", mend=f"one of {', '.join(get_args(Modality))}"
+            f"unknown modality {modality!r}", where="--modality", fix=f"one of {', '.join(get_args(Modality))}"
         )
     first = fingerprint.channels[0]
     kind, why = guess(
@@ -118,8 +118,8 @@ def propose(
         )
     memory = memory or Memory.found()
     fine = bool(_fine(fingerprint))
-    brisk = fine and memory.device == "cpu" and not fingerprint.volumes
-    draft = Draft(fingerprint, memory, kind, brisk)
+    many_small_steps = fine and memory.device == "cpu" and not fingerprint.volumes
+    draft = Draft(fingerprint, memory, kind, many_small_steps)
     draft.data = {
         "name": dataset.name,
         "modality": kind,
@@ -130,7 +130,7 @@ def propose(
     propose_grid(draft, entire=network in (None, VOLUME_NETWORK) and weights in (None, "none"))
     proposed = VOLUME_NETWORK if _entire(draft) else FINE_NETWORK if fine or _shrunk(draft) else NETWORK
     draft.network = network or proposed
-    draft.brisk |= _entire(draft)
+    draft.many_small_steps |= _entire(draft)
     _network(draft, weights)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
     _training(draft)
@@ -281,7 +281,7 @@ def _training(draft: Draft) -> None:
     shrunk = _shrunk(draft)
     most = SHRUNK_BATCH if shrunk else 32
     least = 1 if _entire(draft) else 2  # instance normalisation needs no second sample
-    wanted = min(most, max(least, round((BRISK_PIXELS if draft.brisk else BATCH_PIXELS) / pixels)))
+    wanted = min(most, max(least, round((BRISK_PIXELS if draft.many_small_steps else BATCH_PIXELS) / pixels)))
     fits = max(1, int((0.7 * draft.memory.bytes - FIXED_BYTES) / (pixels * BYTES_PER_PIXEL)))
     batch = min(wanted, fits)
     accumulate = -(-wanted // batch)
@@ -289,10 +289,10 @@ def _training(draft: Draft) -> None:
         "training.batch",
         f"{wanted} patch{'es' * (wanted > 1)} of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
         f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once"
-        f"{'; many small steps learn more in the same time' if draft.brisk or shrunk else ''}",
+        f"{'; many small steps learn more in the same time' if draft.many_small_steps or shrunk else ''}",
     )
     epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
-    if draft.brisk or shrunk:
+    if draft.many_small_steps or shrunk:
         steps = max(steps, round(steps * BATCH_PIXELS / (wanted * pixels)))
     draft.because(
         "training.epochs",

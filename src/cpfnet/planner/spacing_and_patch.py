@@ -84,7 +84,7 @@ def _image_grid(draft: Draft) -> None:
     elif max(up(height), up(width)) <= 512 and not tubular and thinnest >= 4:
         patch = (up(height), up(width))
     else:
-        side = 192 if draft.brisk else 256
+        side = 192 if draft.many_small_steps else 256
         patch = (min(side, up(height)), min(side, up(width)))
     whole = patch[0] >= (size or (height, width))[0] and patch[1] >= (size or (height, width))[1]
     draft.because(

@@ -108,7 +108,7 @@ def _naming(image: Image) -> Iterator[None]:
     except (FormatError, InputRefused) as error:
         file = image.source.place if image.source else None
         place = ": ".join(str(part) for part in (file, error.where) if part is not None)
-        raise type(error)(error.what, where=place or None, mend=error.mend) from None
+        raise type(error)(error.what, where=place or None, fix=error.fix) from None
 
 
 def _check_kind(image: Image, plan: Plan) -> None:
@@ -117,15 +117,15 @@ def _check_kind(image: Image, plan: Plan) -> None:
     if len(image.shape) != rank:
         raise InputRefused(
             f"the plan is for {plan.source} ({rank} spatial axes), and this has {len(image.shape)}: {size}",
-            mend="give an image of the kind the model was trained on",
+            fix="give an image of the kind the model was trained on",
         )
     if 0 in image.shape:
-        raise InputRefused(f"the image is empty: {size}", mend="remove it")
+        raise InputRefused(f"the image is empty: {size}", fix="remove it")
     if len(image.array) != len(plan.channels):
         names = ", ".join(channel.name for channel in plan.channels)
         raise InputRefused(
             f"the plan has {len(plan.channels)} channels ({names}), and this image has {len(image.array)}: {', '.join(image.channels)}",
-            mend="give the same channels in the same order as in training",
+            fix="give the same channels in the same order as in training",
         )
 
 
@@ -145,7 +145,7 @@ def apply_codes(codes: np.ndarray, trace: Trace) -> np.ndarray:
     if codes.shape != trace.shape:
         raise FormatError(
             f"the label's size {'×'.join(map(str, codes.shape))} is not its image's, {'×'.join(map(str, trace.shape))}",
-            mend="make the label on the image's own grid",
+            fix="make the label on the image's own grid",
         )
     return np.ascontiguousarray(spatial.resample_codes(trace.orient(codes), trace.grid))
 

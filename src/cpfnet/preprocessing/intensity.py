@@ -65,7 +65,7 @@ def normaliser(
             raise FormatError(
                 f"{bad} of {channel.size} values ({bad / channel.size:.2%}) are NaN or infinite",
                 where=None if where is None else str(where),
-                mend="replace them in the file by what they mean, for example the value of air",
+                fix="replace them in the file by what they mean, for example the value of air",
             )
     match intensity:
         case Window():

@@ -120,7 +120,7 @@ def trace(image: Image, spatial: Spatial) -> Trace:
         needs = f"{spatial.slices} slices" if spatial.slices != "stored" else "a spacing in mm"
         raise InputRefused(
             f"the plan works on {needs}, and this volume has no geometry in patient coordinates",
-            mend="convert it to NIfTI with its true spacing and orientation",
+            fix="convert it to NIfTI with its true spacing and orientation",
         )
     if image.affine is not None and spatial.slices != "stored":
         axes, flips = closest_axes(image.affine, DIRECTIONS[spatial.slices])

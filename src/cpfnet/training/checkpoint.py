@@ -56,7 +56,7 @@ class RunFolder:
                 raise OutputError(
                     f"exists already and holds {shown}",
                     where=self.out,
-                    mend="go on with that run by --resume, or choose another folder"
+                    fix="go on with that run by --resume, or choose another folder"
                     if mine
                     else "choose another folder; nothing is overwritten",
                 )
@@ -116,16 +116,16 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state = load_tensors(path)
     except OSError as error:
-        raise TrainingError(f"cannot be read: {error.strerror}", where=path, mend="make it readable") from None
+        raise TrainingError(f"cannot be read: {error.strerror}", where=path, fix="make it readable") from None
     except WeightsError as error:
         what = "is damaged, or no checkpoint of cpfnet" if error.what != MORE else f"is no checkpoint of cpfnet: {MORE}"
-        mend = "put back the file that the run wrote, or start again in another folder"
-        raise TrainingError(what, where=path, mend=mend) from None
+        fix = "put back the file that the run wrote, or start again in another folder"
+        raise TrainingError(what, where=path, fix=fix) from None
     if not isinstance(state, dict) or state.get("layout") != LAYOUT:
         raise TrainingError(
             "is not a checkpoint of this version of cpfnet",
             where=path,
-            mend="go on with the version that wrote it, or start again in another folder",
+            fix="go on with the version that wrote it, or start again in another folder",
         )
     return state
 
@@ -148,7 +148,7 @@ def check_same(old: Plan, new: Plan, out: Path) -> None:
         raise TrainingError(
             f"the run began with another plan: {shown}",
             where=out,
-            mend="resume without changing these, or train into another folder (--init starts from this run's weights)",
+            fix="resume without changing these, or train into another folder (--init starts from this run's weights)",
         )
 
 
@@ -176,7 +176,7 @@ def check_data(old: dict[str, str], new: dict[str, str], out: Path) -> None:
         raise TrainingError(
             f"the run began with other cases ({said})",
             where=out,
-            mend="resume with the same dataset and --fold, or train into another folder",
+            fix="resume with the same dataset and --fold, or train into another folder",
         )
 
 

@@ -78,7 +78,7 @@ def _take(network: nn.Module, plan: Plan, model: Model, say: Say) -> None:
         raise TrainingError(
             f"only {share:.0%} of its weights ({_described(model.plan)}) fit this network ({_described(plan)})",
             where=model.folder,
-            mend=f"plan with its network (--network {theirs.name} --set 'network.options={json.dumps(theirs.options)}'), or start without --init",
+            fix=f"plan with its network (--network {theirs.name} --set 'network.options={json.dumps(theirs.options)}'), or start without --init",
         )
     network.load_state_dict({**own, **fitting})
     say(f"Weights from {model.folder}" + (f"; of other shape, so new: {', '.join(left)}" if left else ""))

@@ -154,7 +154,7 @@ def _acquire(lock: FileLock, record: Path, out: Path, say: Callable[[str], None]
     raise OutputError(
         f"was being trained by {holder}, and nothing says that this has ended; from here nobody can see whether it still runs",
         where=out,
-        mend=f"look on {holder.host} whether process {holder.pid} still trains. If it surely does not, remove "
+        fix=f"look on {holder.host} whether process {holder.pid} still trains. If it surely does not, remove "
         f"{record} by hand and start again: the checkpoint stays",
     )
 
@@ -172,5 +172,5 @@ def _held(holder: Holder | None, out: Path) -> OutputError:
         how = f"kill {holder.pid}" if holder.here and os.name == "posix" else "Ctrl-C there"
         stop = f", stop it ({how}: it leaves a checkpoint)"
     return OutputError(
-        f"is being trained by {who}", where=out, mend=f"wait until it ends{stop}, or train into another folder"
+        f"is being trained by {who}", where=out, fix=f"wait until it ends{stop}, or train into another folder"
     )

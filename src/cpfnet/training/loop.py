@@ -24,7 +24,7 @@ from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.calibrate.fit import Findings, fit
 from cpfnet.training.checkpoint import RunFolder
-from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.hardware.precision import choose_precision
 from cpfnet.training.progress_display import Display, counted
 from cpfnet.training.samples.cache import Cached, disk_error
@@ -49,7 +49,7 @@ class Run:
         say: where messages go.
         team: this process among those of the run; the first one writes.
         number: samples learned from so far; with the seed it says all about the data to come.
-        at_once: samples in a batch: the plan's, or what memory was found to hold.
+        micro_batch_size: samples in a batch: the plan's, or what memory was found to hold.
         losses: sum of the losses of this epoch's samples.
         seconds: spent on this epoch so far.
         history: one row an epoch.
@@ -63,24 +63,24 @@ class Run:
     validation: Sequence[Cached]
     digests: dict[str, str]
     say: Callable[[str], None]
-    team: Team = ALONE
+    team: ProcessGroup = SINGLE_PROCESS
     number: int = 0
     losses: float = 0.0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float | None = None
-    at_once: int = field(init=False)
+    micro_batch_size: int = field(init=False)
     _ticked: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.at_once = self.plan.training.batch
+        self.micro_batch_size = self.plan.training.batch
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a checkpoint."""
         self.task.load_state_dict(state["task"])
         self.number, self.losses, self.seconds = state["number"], state["losses"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
-        self.at_once = min(self.at_once, state.get("share", self.at_once) * self.team.size)
+        self.micro_batch_size = min(self.micro_batch_size, state.get("share", self.micro_batch_size) * self.team.size)
         self.say(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
 
     def save(self) -> None:
@@ -96,7 +96,7 @@ class Run:
             "seconds": self.seconds,
             "history": self.history,
             "best": self.best,
-            "share": self.at_once // self.team.size,
+            "share": self.micro_batch_size // self.team.size,
             "digests": self.digests,
             "device": self.task.fabric.device.type,
             "precision": choose_precision(self.plan.training, self.task.fabric.device),
@@ -113,7 +113,7 @@ class Run:
         """
         course, training = self.task.course, self.plan.training
         dice = self.history[-1]["dice"] if self.history else None
-        self.task.record(self.at_once)
+        self.task.record(self.micro_batch_size)
         stream = self._stream()
         # What an interrupted run logged after its last checkpoint is overwritten.
         logger = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
@@ -137,10 +137,10 @@ class Run:
                     return
                 size = course.group_size(self.number)
                 try:
-                    value = self.task.step(islice(stream, -(-size // self.at_once)), self.number, self.patches)
+                    value = self.task.step(islice(stream, -(-size // self.micro_batch_size)), self.number, self.patches)
                 except OutOfMemory as lack:
                     if not self.task.forget():
-                        self._divide(min(self.at_once, size), str(lack))
+                        self._divide(min(self.micro_batch_size, size), str(lack))
                     stream = self._stream()
                     continue
                 self.number += size
@@ -152,7 +152,9 @@ class Run:
 
     def _stream(self) -> Iterator[Sample]:
         cuda = self.task.fabric.device.type == "cuda"
-        return iter(batches(self.patches, self.number, team=self.team, at_once=self.at_once, pin_memory=cuda))
+        return iter(
+            batches(self.patches, self.number, team=self.team, micro_batch_size=self.micro_batch_size, pin_memory=cuda)
+        )
 
     def _divide(self, tried: int, said: str) -> None:
         """Make batches half as large as the one that was tried.
@@ -167,19 +169,19 @@ class Run:
             raise TrainingError(
                 f"the memory of device {self.team.rank + 1} of {self.team.size} does not hold its {tried // self.team.size} of "
                 f"{tried} patches of {patch} ({said})",
-                mend=f"for a new run, set training.batch={half * self.team.size} and "
+                fix=f"for a new run, set training.batch={half * self.team.size} and "
                 f"training.accumulate={-(-self.task.course.group // (half * self.team.size))}: the steps stay the same; or train on more devices",
             )
         if tried == 1:
             raise TrainingError(
                 f"the memory of {place} does not hold one patch of {patch} for {self.plan.network.name} ({said})",
-                mend="for a new run, choose a smaller spatial.patch or network, or a device with more memory",
+                fix="for a new run, choose a smaller spatial.patch or network, or a device with more memory",
             )
-        self.at_once = (tried + 1) // 2
-        parts = -(-self.task.course.group // self.at_once)
+        self.micro_batch_size = (tried + 1) // 2
+        parts = -(-self.task.course.group // self.micro_batch_size)
         self.say(
-            f"{place} is out of memory with {tried} patches at once: going on with {self.at_once}, {parts} times a step "
-            f"(training.batch={self.at_once}, training.accumulate={parts}), from the same step ({said})"
+            f"{place} is out of memory with {tried} patches at once: going on with {self.micro_batch_size}, {parts} times a step "
+            f"(training.batch={self.micro_batch_size}, training.accumulate={parts}), from the same step ({said})"
         )
 
     def _tick(self) -> None:

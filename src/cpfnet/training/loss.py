@@ -137,7 +137,7 @@ class Loss:
         if found[:1] != [wanted] or not alike:
             raise NetworkError(
                 f"the network's logits in training have the shapes {found}; the patches ask for {wanted}",
-                mend="return logits of the input's size; for deep supervision several, full size first",
+                fix="return logits of the input's size; for deep supervision several, full size first",
             )
         weights = [0.5**k / (2 - 0.5 ** (len(outputs) - 1)) for k in range(len(outputs))]
         losses = [w * self._of(output, _resized(codes, output)) for w, output in zip(weights, outputs, strict=True)]
@@ -172,7 +172,7 @@ def build(plan: Plan) -> Loss:
         raise PlanError(
             f"unknown loss {name!r}",
             where="training.loss.name",
-            mend=f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(LOSSES)}",
+            fix=f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(LOSSES)}",
         )
     terms = []
     known: list[str] = []
@@ -185,7 +185,7 @@ def build(plan: Plan) -> Loss:
         raise PlanError(
             f"loss {name!r} has no option {', '.join(map(repr, options))}",
             where="training.loss.options",
-            mend=f"it knows: {', '.join(known)}" if known else "remove it",
+            fix=f"it knows: {', '.join(known)}" if known else "remove it",
         )
     return Loss(plan.labels, terms)
 
@@ -198,6 +198,6 @@ def _number(name: str, value: Any, default: Any) -> Any:
         raise PlanError(
             f"{value!r} cannot be",
             where=f"training.loss.options.{name}",
-            mend=f"give {'true or false' if kind is bool else 'a whole number' if kind is int else 'a number'} from 0{' to 1' * (most == 1)}, for example {0.25 if default is None else default}",
+            fix=f"give {'true or false' if kind is bool else 'a whole number' if kind is int else 'a number'} from 0{' to 1' * (most == 1)}, for example {0.25 if default is None else default}",
         )
     return value

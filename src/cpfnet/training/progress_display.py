@@ -11,7 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from cpfnet.progress import Bar
-from cpfnet.training.samples.patches import Course
+from cpfnet.training.samples.patches import Schedule
 
 
 class Display:
@@ -25,7 +25,7 @@ class Display:
         say: where lines go.
     """
 
-    def __init__(self, course: Course, *, start: int, dice: float | None, bar: bool, say: Callable[[str], None]):
+    def __init__(self, course: Schedule, *, start: int, dice: float | None, bar: bool, say: Callable[[str], None]):
         self.course = course
         self.say = say
         self._dice = dice

@@ -20,7 +20,7 @@ from cpfnet.model import Model
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint, loss
 from cpfnet.training.checkpoint import RunFolder
-from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.hardware.malloc import kept_memory
 from cpfnet.training.hardware.precision import choose_precision, fabric_for
 from cpfnet.training.initial_weights import first_network
@@ -51,7 +51,7 @@ def train(
     progress: bool = True,
     say: Say = print,
     checkpoint_every: float = 300.0,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE_PROCESS,
 ) -> Model:
     """Train a Model.
 
@@ -137,13 +137,13 @@ def train(
             if exhausted(error):  # where no smaller batch helps
                 raise TrainingError(
                     f"memory does not suffice, and no smaller batch would help: {cause(error)}",
-                    mend="close other programs and go on with --resume; or choose a smaller network for a new run",
+                    fix="close other programs and go on with --resume; or choose a smaller network for a new run",
                 ) from None
             if "finished reduction in the prior iteration" in str(error):  # DDP's words
                 raise NetworkError(
                     f"some weights of {plan.network.name} have no part in its output in training, and several devices wait for "
                     "their gradients",
-                    mend="leave these layers out, switch off their gradients (requires_grad_(False)), or train on one device",
+                    fix="leave these layers out, switch off their gradients (requires_grad_(False)), or train on one device",
                 ) from None
             raise (explain(error) if isinstance(error, RuntimeError) else None) or error from None
 
@@ -156,7 +156,7 @@ def _find(folder: RunFolder) -> None:
             raise TrainingError(
                 f"is not the same folder on all machines: after {VISIBLE:.0f} s one of them does not see what another wrote",
                 where=folder.out,
-                mend="choose a folder on a file system that all machines share",
+                fix="choose a folder on a file system that all machines share",
             )
         time.sleep(0.2)
 
@@ -165,7 +165,7 @@ def _silent(line: str) -> None:
     """The first process says it."""
 
 
-def _named(device: torch.device, team: Team) -> str:
+def _named(device: torch.device, team: ProcessGroup) -> str:
     if team.size == 1:
         return str(device)
     machines = team.size // team.local_size
@@ -181,7 +181,7 @@ def plan_of_run(out: Path) -> Plan:
     folder = RunFolder(Path(out))
     if not folder.plan.is_file():
         raise TrainingError(
-            "no training run began here", where=out, mend="give the folder of an interrupted run, or leave out --resume"
+            "no training run began here", where=out, fix="give the folder of an interrupted run, or leave out --resume"
         )
     return Plan.load(folder.plan)
 
@@ -192,7 +192,7 @@ def _go_on(state: dict[str, Any], digests: dict[str, str], plan: Plan, folder: R
 
 
 def _resumed(
-    folder: RunFolder, plan: Plan, device: torch.device, precision: str, team: Team, say: Say
+    folder: RunFolder, plan: Plan, device: torch.device, precision: str, team: ProcessGroup, say: Say
 ) -> dict[str, Any] | None:
     """The checkpoint to go on from, once it is known to fit; None where there is none yet."""
     if not folder.checkpoint.is_file():
@@ -205,7 +205,7 @@ def _resumed(
         raise TrainingError(
             f"{plan.training.epochs} epochs are asked for, and {state['number'] / plan.training.samples:.1f} are done",
             where=folder.out,
-            mend="ask for more epochs; the Model of the best epoch so far lies in the folder",
+            fix="ask for more epochs; the Model of the best epoch so far lies in the folder",
         )
     if plan.training.epochs != old.training.epochs:
         say(

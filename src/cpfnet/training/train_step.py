@@ -21,9 +21,9 @@ from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.training import loss, schedule
 from cpfnet.training.distributed.sync_layers import shared
-from cpfnet.training.hardware.cuda_graphs import Recorded
+from cpfnet.training.hardware.cuda_graphs import CudaGraphRunner
 from cpfnet.training.hardware.flat_conv3d import FlatMaps
-from cpfnet.training.samples.patches import Course, Patches, Sample
+from cpfnet.training.samples.patches import Patches, Sample, Schedule
 
 _DROPOUT = 2  # stream of random numbers, beside those of `loading`
 
@@ -33,7 +33,7 @@ class OutOfMemory(Exception):
 
 
 class Task:
-    """One network on its way through a `Course`.
+    """One network on its way through a `Schedule`.
 
     Args:
         network: on the CPU, with its first weights.
@@ -45,7 +45,7 @@ class Task:
     def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric, say: Callable[[str], None] = print):
         self.plan = plan
         self.training = plan.training
-        self.course = Course(plan.training)
+        self.course = Schedule(plan.training)
         self.fabric = fabric
         self.loss = loss.build(plan)
         self._flat = plan.spatial.dims == 3 and fabric.device.type == "cpu"
@@ -60,29 +60,29 @@ class Task:
             self.network, self.optimiser
         )  # all have the first one's weights now
         self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
-        self._recorded: Recorded | None = None
-        mend = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
+        self._recorded: CudaGraphRunner | None = None
+        fix = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
         tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
-        self._segment = portioned(self._logits, fabric.device, say=say, mend=mend.format(json.dumps(tile)))
+        self._segment = portioned(self._logits, fabric.device, say=say, fix=fix.format(json.dumps(tile)))
 
     @property
     def best(self) -> nn.Module:
         """What is validated and kept: the moving average, where there is one."""
         return self.network if self.mean is None else self.mean
 
-    def record(self, at_once: int) -> None:
-        """On a GPU, prepare to replay steps of one batch (`Recorded`). Nothing else may use the GPU meanwhile, the loader's thread neither.
+    def record(self, micro_batch_size: int) -> None:
+        """On a GPU, prepare to replay steps of one batch (`CudaGraphRunner`). Nothing else may use the GPU meanwhile, the loader's thread neither.
 
         Args:
-            at_once: samples in a batch.
+            micro_batch_size: samples in a batch.
 
         Raises:
             TrainingError: it cannot be done here.
         """
         alone = self.fabric.world_size == 1 and self.fabric.device.type == "cuda"
-        if alone and at_once == self.course.group_size(0) and self.plan.network.name in zoo.SHIPPED:
-            shape = (at_once, self.plan.in_channels, *self.plan.spatial.patch)
-            self._recorded = Recorded(self.network, self.fabric, shape)
+        if alone and micro_batch_size == self.course.group_size(0) and self.plan.network.name in zoo.SHIPPED:
+            shape = (micro_batch_size, self.plan.in_channels, *self.plan.spatial.patch)
+            self._recorded = CudaGraphRunner(self.network, self.fabric, shape)
 
     def forget(self) -> bool:
         """Give back the memory of what was recorded; was there any?"""
@@ -166,7 +166,7 @@ class Task:
     def _diverged(self, what: str) -> TrainingError:
         return TrainingError(
             what,
-            mend=f"lower training.learning_rate (now {self.training.learning_rate:g}) or raise training.warmup (now "
+            fix=f"lower training.learning_rate (now {self.training.learning_rate:g}) or raise training.warmup (now "
             f"{self.training.warmup}); if it happens again at once, set training.precision to fp32, and look at the "
             "cases with `cpfnet check`",
         )

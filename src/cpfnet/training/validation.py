@@ -12,7 +12,7 @@ from cpfnet.evaluation.metrics import binary as metrics
 from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Labels, Plan
 from cpfnet.preprocessing.postprocess import decide
-from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.samples.cache import Cached
 
 Segment = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +24,7 @@ def validate(
     cases: Sequence[Cached],
     plan: Plan,
     advance: Callable[[int, int], None] = lambda done, total: None,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Segment every case and score it; in a team each case is one process' work, and all know all scores.
 

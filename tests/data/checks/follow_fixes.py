@@ -1,4 +1,4 @@
-"""Follows the mends that `check` prints, word by word; what a mend asks to be done anew is taken from an unharmed copy."""
+"""Follows the fixes that `check` prints, word by word; what a fix asks to be done anew is taken from an unharmed copy."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def _write(lines: list[str], path: Path) -> None:
     yaml.dump(content, path)
 
 
-def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
-    """Do what one way of a mend says.
+def follow(fix: str, root: Path, dataset: Path, good: Path) -> Path:
+    """Do what one way of a fix says.
 
     Args:
-        mend: one of the ways that "; or " parts.
+        fix: one of the ways that "; or " parts.
         root: of the harmed dataset.
         dataset: what is given as DATASET.
         good: the unharmed copy of ``root``.
@@ -63,11 +63,11 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
     Returns:
         What is to be given as DATASET from now on.
     """
-    mend = mend.split("`: write `")[-1] if mend.startswith("set `labels.threshold") else mend
-    mend = mend.removeprefix("if they are channels, ")
-    if not mend.startswith(("add", "move", "remove")) and "labels:" in mend and not mend.startswith("write"):
-        mend = "write `" + mend
-    names = re.findall(r"`([^`]*)`", mend)
+    fix = fix.split("`: write `")[-1] if fix.startswith("set `labels.threshold") else fix
+    fix = fix.removeprefix("if they are channels, ")
+    if not fix.startswith(("add", "move", "remove")) and "labels:" in fix and not fix.startswith("write"):
+        fix = "write `" + fix
+    names = re.findall(r"`([^`]*)`", fix)
     files = [root / name for name in names]
 
     def again(path: Path) -> None:
@@ -79,7 +79,7 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
             shutil.copy(intact, path)
 
     def done(pattern: str) -> re.Match[str] | None:
-        return re.match(pattern, mend)
+        return re.match(pattern, fix)
 
     if done("move "):
         for path in files:
@@ -144,5 +144,5 @@ def follow(mend: str, root: Path, dataset: Path, good: Path) -> Path:
         _write(names[:-1], files[-1])
         return dataset
     else:
-        raise AssertionError(f"nobody could follow this mend: {mend}")
+        raise AssertionError(f"nobody could follow this fix: {fix}")
     return dataset

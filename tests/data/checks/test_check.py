@@ -1,4 +1,4 @@
-"""Planted defects are found where they are, and every printed mend, followed literally, clears them."""
+"""Planted defects are found where they are, and every printed fix, followed literally, clears them."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_clean_sets_give_no_finding(base: str, good: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(("base", "file", "harm", "kind"), [d[1:] for d in DEFECTS], ids=[d[0] for d in DEFECTS])
-def test_defect_is_found_and_every_mend_clears_it(
+def test_defect_is_found_and_every_fix_clears_it(
     base: str,
     file: str,
     harm: Callable[[Path], None],
@@ -275,7 +275,7 @@ def test_defect_is_found_and_every_mend_clears_it(
     assert [finding.kind for finding in findings] == [kind], findings
     (finding,) = findings
     assert finding.where == ELSEWHERE.get(request.node.callspec.id, file)
-    for number, way in enumerate(finding.mend.split("; or ")):
+    for number, way in enumerate(finding.fix.split("; or ")):
         root = tmp_path / str(number) / base
         shutil.copytree(harmed, root)
         if way == "add cases that show it":
@@ -284,17 +284,17 @@ def test_defect_is_found_and_every_mend_clears_it(
         assert check(dataset) == [], way
 
 
-def test_mend_of_a_mirrored_label_gives_back_every_voxel(good: dict[str, Path], tmp_path: Path) -> None:
+def test_fix_of_a_mirrored_label_gives_back_every_voxel(good: dict[str, Path], tmp_path: Path) -> None:
     root, name = tmp_path / "set", "labels/case_02.nii.gz"
     shutil.copytree(good["volumes"], root)
     _turned(root / name)
     (finding,) = check(root)
     assert (finding.severity, finding.kind) == ("error", "flip")
     assert "left–right): the same place, but its width axis runs the other way" in finding.what
-    follow(finding.mend.split("; or ")[0], root, root, good["volumes"])
-    mended, original = nibabel.load(root / name), nibabel.load(good["volumes"] / name)
-    np.testing.assert_array_equal(np.asarray(mended.dataobj), np.asarray(original.dataobj))
-    np.testing.assert_allclose(mended.affine, original.affine)
+    follow(finding.fix.split("; or ")[0], root, root, good["volumes"])
+    fixed, original = nibabel.load(root / name), nibabel.load(good["volumes"] / name)
+    np.testing.assert_array_equal(np.asarray(fixed.dataobj), np.asarray(original.dataobj))
+    np.testing.assert_allclose(fixed.affine, original.affine)
 
 
 @pytest.mark.parametrize("degrees", [(0.0, 0.0, 0.0), (10.0, -20.0, 30.0)])
@@ -318,7 +318,7 @@ def test_how_much_of_a_label_lies_outside(good: dict[str, Path], tmp_path: Path)
     assert "50% of what is drawn (20 of 40 voxels) lies outside the image" in findings["outside"].what
     _affine(lambda a: a + np.outer([500.0, 0, 0, 0], [0, 0, 0, 1]))(label)
     (finding,) = [f for f in check(root) if f.kind == "outside"]
-    assert finding.mend.startswith("replace `labels/case_02.nii.gz` by the label of `images/case_02.nii.gz`")
+    assert finding.fix.startswith("replace `labels/case_02.nii.gz` by the label of `images/case_02.nii.gz`")
 
 
 @given(
@@ -357,7 +357,7 @@ def test_fourth_axis_of_all_volumes(tmp_path: Path) -> None:
     (finding,) = check(tmp_path)
     assert (finding.severity, finding.kind) == ("warning", "fourth-axis")
     assert "every volume has a fourth axis of 2, which is read as channels" in finding.what
-    assert check(follow(finding.mend.split("; or ")[0], tmp_path, tmp_path, tmp_path)) == []
+    assert check(follow(finding.fix.split("; or ")[0], tmp_path, tmp_path, tmp_path)) == []
 
 
 def test_two_codings_of_one_structure(good: dict[str, Path], tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_two_codings_of_one_structure(good: dict[str, Path], tmp_path: Path) -> 
     assert finding.kind == "label-coding"
     assert "4 with 1" in finding.what
     assert "4 with 255" in finding.what
-    for number, way in enumerate(finding.mend.split("; or ")):
+    for number, way in enumerate(finding.fix.split("; or ")):
         copy = tmp_path / str(number)
         shutil.copytree(root, copy)
         assert check(follow(way, copy, copy, good["pictures"])) == []
@@ -381,9 +381,9 @@ def test_labels_declared_with_the_wrong_value(good: dict[str, Path], tmp_path: P
     _declared_wrongly(root / "cases.csv")
     (finding,) = check(root / "dataset.yaml")
     assert (finding.severity, finding.kind, len(finding.files)) == ("error", "label-values", 16)
-    for way in finding.mend.split(" (this is for the first")[0].split("; or "):
+    for way in finding.fix.split(" (this is for the first")[0].split("; or "):
         assert not way.startswith(("replace", "delete"))  # all that is drawn would be lost
-    way = finding.mend.split("; or ")[0]
+    way = finding.fix.split("; or ")[0]
     assert check(follow(way, root, root / "dataset.yaml", good["listed"])) == []
 
 
@@ -404,7 +404,7 @@ def test_probabilities_in_place_of_labels(tmp_path: Path) -> None:
         _edit(path, lambda a: ndimage.gaussian_filter(a.astype(np.float32), 0.6) * 0.98)
     (finding,) = check(root)
     assert (finding.severity, finding.kind, len(finding.files)) == ("warning", "soft-label", 6)
-    assert check(follow(finding.mend, root, root, root)) == []
+    assert check(follow(finding.fix, root, root, root)) == []
 
 
 def test_a_threshold_that_would_erase_other_labels_is_not_proposed(good: dict[str, Path], tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_a_threshold_that_would_erase_other_labels_is_not_proposed(good: dict[st
         _jpeg(mask) if number == 3 else _edit(mask, lambda a: a // 255)
     (finding,) = check(root)
     assert (finding.kind, finding.where) == ("soft-label", "masks/case_03.png")
-    assert finding.mend.startswith("export `masks/case_03.png` again, without loss")
+    assert finding.fix.startswith("export `masks/case_03.png` again, without loss")
 
 
 def test_colours_under_a_threshold(good: dict[str, Path], tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_labels_that_lie_below_the_threshold(good: dict[str, Path], tmp_path: Pa
     (finding,) = check(root)
     assert (finding.severity, finding.kind, finding.where) == ("error", "label-values", "masks/case_03.png")
     assert "0, 1 all lie below the threshold 127" in finding.what
-    for number, way in enumerate(finding.mend.split("; or ")):
+    for number, way in enumerate(finding.fix.split("; or ")):
         copy = tmp_path / str(number)
         shutil.copytree(root, copy)
         assert check(follow(way, copy, copy, good["pictures"])) == []
@@ -465,7 +465,7 @@ def test_link_that_leads_nowhere(good: dict[str, Path], tmp_path: Path) -> None:
     (root / "images" / "case_00.nii.gz").symlink_to("annex/objects/abc")
     (finding,) = check(root)
     assert (finding.kind, finding.where) == ("unreadable", "images/case_00.nii.gz")
-    assert check(follow(finding.mend.split("; or ")[1], root, root, root)) == []
+    assert check(follow(finding.fix.split("; or ")[1], root, root, root)) == []
 
 
 def test_workers_and_progress_change_nothing(
@@ -486,7 +486,7 @@ def test_declared_channels(good: dict[str, Path], tmp_path: Path) -> None:
     (finding,) = check(root)
     assert finding.kind == "channels"
     assert "1 channels declared (CT), but the images have 2" in finding.what
-    assert check(follow(finding.mend, root, root, good["nnunet"])) == []
+    assert check(follow(finding.fix, root, root, good["nnunet"])) == []
 
 
 def test_spacing_that_differs_is_only_noted(tmp_path: Path) -> None:
@@ -529,7 +529,7 @@ def test_image_in_place_of_label(good: dict[str, Path], tmp_path: Path) -> None:
 def test_real_sets(name: str, expected: list[str]) -> None:
     findings = check(shared(name))
     assert [finding.kind for finding in findings] == expected
-    assert all("labels.threshold: 127" in f.mend for f in findings if f.kind == "soft-label")
+    assert all("labels.threshold: 127" in f.fix for f in findings if f.kind == "soft-label")
     assert all(f.severity == "note" for f in findings if f.kind == "intensity")  # MR in the units of several scanners
 
 
@@ -550,7 +550,7 @@ def test_patient_torn_by_folders(tmp_path: Path) -> None:
     findings = check(tmp_path)
     assert [(f.severity, f.kind) for f in findings] == [("error", "patient-split")]
     assert "patient p4 stands in several splits (1 in train, 1 in val)" in findings[0].what
-    assert check(follow(findings[0].mend, tmp_path, tmp_path, tmp_path)) == []
+    assert check(follow(findings[0].fix, tmp_path, tmp_path, tmp_path)) == []
 
 
 @pytest.mark.parametrize("layout", ["nnunet", "datalist", "patterns", "splits in folders"])
@@ -590,7 +590,7 @@ def test_patient_torn_in_every_layout(layout: str, good: dict[str, Path], tmp_pa
     torn = [finding for finding in check(dataset) if finding.kind == "patient-split"]
     assert [finding.severity for finding in torn] == ["error"]
     assert "stands in several splits" in torn[0].what
-    after = check(follow(torn[0].mend, root, dataset, root))
+    after = check(follow(torn[0].fix, root, dataset, root))
     assert "patient-split" not in {finding.kind for finding in after}
 
 
@@ -603,7 +603,7 @@ def test_listed_in_json(good: dict[str, Path], tmp_path: Path) -> None:
     assert check(root / "list.json") == []
     _fill(0)(root / "labels" / names[2])
     (finding,) = check(root / "list.json")
-    assert finding.mend.endswith("; or remove the entry of case `case_02` from `list.json`")
+    assert finding.fix.endswith("; or remove the entry of case `case_02` from `list.json`")
     (root / "list.json").write_text(json.dumps({"training": entries[:2] + entries[3:]}))
     assert check(root / "list.json") == []
 

@@ -1,4 +1,4 @@
-"""What `check` finds in DICOM studies: each planted defect at its place, each mend followed literally, nothing private said."""
+"""What `check` finds in DICOM studies: each planted defect at its place, each fix followed literally, nothing private said."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ DEFECTS: list[tuple[str, Callable[[Path], None], str, str, str]] = [
 
 
 def _ways(finding: Finding) -> list[str]:
-    return finding.mend.split("; or ")
+    return finding.fix.split("; or ")
 
 
 def test_clean_studies_give_no_finding(treated: Path) -> None:
@@ -160,7 +160,7 @@ def test_clean_studies_give_no_finding(treated: Path) -> None:
 
 
 @pytest.mark.parametrize(("harm", "kind", "where", "words"), [d[1:] for d in DEFECTS], ids=[d[0] for d in DEFECTS])
-def test_defect_is_found_and_every_mend_clears_it(
+def test_defect_is_found_and_every_fix_clears_it(
     harm: Callable[[Path], None], kind: str, where: str, words: str, treated: Path, tmp_path: Path
 ) -> None:
     harmed = tmp_path / "harmed" / "treated"
@@ -192,7 +192,7 @@ def test_why_a_label_is_missing_is_said_once(treated: Path, tmp_path: Path) -> N
         ("no-label", "pat_3/ct"),
         ("ambiguous-label", "pat_4/rs.dcm"),
     }
-    assert findings["no-label", "pat_3/ct"].mend == (
+    assert findings["no-label", "pat_3/ct"].fix == (
         "add a SEG or RTSTRUCT that refers to this series; or move `pat_3/ct` elsewhere"
     )
     assert findings["ambiguous-label", "pat_4/rs.dcm"].files == ("pat_4/rs.dcm", "pat_5/rs.dcm")
@@ -208,7 +208,7 @@ def test_several_series_in_the_place_of_one_are_told_ready_to_paste(treated: Pat
     (finding,) = (f for f in check(tmp_path / "cases.csv") if f.where == "pat_1/ct")
     assert str(tmp_path) not in finding.what
     assert "\n" not in finding.what
-    assert "readable copy" not in finding.mend
+    assert "readable copy" not in finding.fix
     references = [word.rstrip(";") for word in finding.what.split() if "series=" in word]
     assert len(references) == 2
     found = []
@@ -232,8 +232,8 @@ def test_table_of_names(treated: Path, tmp_path: Path) -> None:
         "gtv_1": ("pat_3",),
     }
     assert json.loads(json.dumps(finding.as_dict()))["variants"]["gtv_1"] == ["pat_3"]
-    assert "write `labels: {Lung: " in finding.mend
-    assert "names: ['gtv p', 'GTV-1', 'gtv_1']" in finding.mend
+    assert "write `labels: {Lung: " in finding.fix
+    assert "names: ['gtv p', 'GTV-1', 'gtv_1']" in finding.fix
     page = tmp_path / "check.html"
     said = CliRunner().invoke(app, ["check", str(root), "--html", str(page)]).output
     assert "    gtv_1: 1 case (pat_3)" in said
@@ -265,7 +265,7 @@ def test_a_rare_structure_is_left_out_by_its_name_alone(treated: Path, tmp_path:
     shutil.copytree(treated, root)
     _without_lung(*PATIENTS[2:])(root)
     (finding,) = check(root)
-    assert "write `labels: {GTV: 1}` into" in finding.mend
+    assert "write `labels: {GTV: 1}` into" in finding.fix
 
 
 def test_names_that_mean_no_class_are_noted(treated: Path, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_label_of_another_series(treated: Path, tmp_path: Path) -> None:
     assert (finding.severity, finding.kind, finding.case) == ("error", "other-series", "pat_3")
     assert finding.where == f"{treated}/pat_4/rs.dcm"
     assert "refers to the series" in finding.what
-    assert finding.mend.startswith("pair it with the series that it was drawn on; or remove the entry of case `pat_3`")
+    assert finding.fix.startswith("pair it with the series that it was drawn on; or remove the entry of case `pat_3`")
     rows[2][2] = f"{treated}/pat_3/rs.dcm"
     assert check(manifest(rows)) == []
 
@@ -362,7 +362,7 @@ def test_segmentations_are_checked_as_structure_sets_are(treated: Path, tmp_path
         write_seg(root / patient / "seg.dcm", _files(root, patient), {name: GTV})
     (finding,) = check(root)
     assert (finding.kind, finding.variants["liver_new"]) == ("structure-names", ("pat_5",))
-    assert check(follow(finding.mend, root, root, root)) == []
+    assert check(follow(finding.fix, root, root, root)) == []
 
 
 def test_units_of_pet(tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_real_studies(name: str, line: str, expected: set[str], tmp_path: Path) 
     assert {finding.kind for finding in findings} == expected
     if "overlap" in expected:
         (overlap,) = (finding for finding in findings if finding.kind == "overlap")
-        follow("write " + overlap.mend.partition("write ")[2].split(":  here")[0], tmp_path, declaration, tmp_path)
+        follow("write " + overlap.fix.partition("write ")[2].split(":  here")[0], tmp_path, declaration, tmp_path)
         assert "overlap" not in {finding.kind for finding in check(declaration)}
 
 
@@ -443,8 +443,8 @@ def test_contours_that_enclose_nothing_are_the_reason(tmp_path: Path, kind: str,
         (tmp_path / "dataset.yaml").write_text("labels: {GTV-1: 1}\n")
     (found,) = [finding for finding in check(tmp_path) if finding.where == "p1/rs.dcm"]
     assert f"nothing is drawn of GTV-1: contours of type {kind}, which enclose nothing" in found.what
-    assert found.mend.startswith("draw GTV-1 with closed contours in `p1/rs.dcm`")
-    assert "delete" not in found.mend
+    assert found.fix.startswith("draw GTV-1 with closed contours in `p1/rs.dcm`")
+    assert "delete" not in found.fix
 
 
 PERSONAL = [
@@ -485,7 +485,7 @@ def test_a_structure_called_as_a_person_is_told_without_its_name(treated: Path, 
     assert (found.severity, found.where, found.case) == ("warning", "pat_2/rs.dcm", "pat_2")
     assert f"number 2 ({name[0]}…)" in found.what
     words = [word for word in re.findall(r"\w{4,}", name) if word not in ("contour",)]
-    assert not [word for word in words if word.casefold() in f"{found.what} {found.mend}".casefold()]
+    assert not [word for word in words if word.casefold() in f"{found.what} {found.fix}".casefold()]
 
 
 def test_the_usual_names_of_structures_are_no_persons(treated: Path, tmp_path: Path) -> None:

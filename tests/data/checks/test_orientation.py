@@ -49,7 +49,7 @@ def test_masks_drawn_on_the_stored_pixels_are_told_apart(tmp_path, tag) -> None:
     (error,) = [finding for finding in check(tmp_path) if finding.severity == "error"]
     assert (error.kind, error.where, error.case) == ("orientation", "masks/p2.png", "p2")
     assert f"stored pixels (40×56); the image has the orientation tag {tag}" in error.what
-    assert error.mend.startswith("turn the pixels of `masks/p2.png`")
+    assert error.fix.startswith("turn the pixels of `masks/p2.png`")
     with pytest.raises(DatasetError, match="stored pixels"):
         placed(tmp_path / "masks" / "p2.png", formats.read(tmp_path / "images" / "p2.jpg"))
 

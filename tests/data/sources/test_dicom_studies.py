@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from cpfnet import formats
 from cpfnet.data.case import Case, Dataset
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError
 from cpfnet.planner.fingerprint import fingerprint
@@ -243,7 +243,7 @@ def test_archive_that_cannot_be_read_is_a_finding(tmp_path: Path, harm, words: s
     (finding,) = load(tmp_path).problems
     assert (finding.severity, finding.kind, finding.where) == ("error", "unreadable", "p0.zip")
     assert words in finding.what
-    assert finding.mend.endswith("; or move `p0.zip` elsewhere")
+    assert finding.fix.endswith("; or move `p0.zip` elsewhere")
 
 
 @pytest.mark.parametrize("name", ["p1.zip", "p1/slice_000.dcm", "p1/DICOMDIR"])
@@ -253,7 +253,7 @@ def test_the_folder_is_the_data_set_not_a_file_in_it(name: str, tmp_path: Path) 
     shutil.make_archive(str(tmp_path / "p1"), "zip", tmp_path / "p1")
     with pytest.raises(DatasetError, match=r"is no DATASET\n.*give the folder that holds it: `") as refused:
         load(tmp_path / name)
-    assert f"`{(tmp_path / name).parent}`" in str(refused.value.mend)
+    assert f"`{(tmp_path / name).parent}`" in str(refused.value.fix)
 
 
 def test_splits_stand_above(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_ambiguous_frame_of_reference_is_settled_by_modality(tmp_path: Path) -> 
     write_rtstruct(tmp_path / "p" / "rs.dcm", files, refer=False)
     (finding,) = load(tmp_path).problems
     assert finding.kind == "ambiguous-image"
-    assert finding.mend == "write `modality: ct` into `dataset.yaml`; or write `modality: pet` into `dataset.yaml`"
+    assert finding.fix == "write `modality: ct` into `dataset.yaml`; or write `modality: pet` into `dataset.yaml`"
     declare(tmp_path, "modality: ct")
     dataset = load(tmp_path)
     assert not dataset.problems
@@ -368,21 +368,21 @@ def readers(root: Path) -> Path:
     return root
 
 
-def test_several_labels_of_a_series_are_refused_and_every_mend_works(tmp_path: Path) -> None:
+def test_several_labels_of_a_series_are_refused_and_every_fix_works(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="2 labels of the same image series"):
         load(readers(tmp_path / "all"))
     files = scan(tmp_path / "all" / "p3", patient="P3")
     write_rtstruct(tmp_path / "all" / "p3" / "anna.dcm", files)
     found = [finding for finding in load(tmp_path / "all").problems if finding.kind == "ambiguous-label"]
     assert [finding.case for finding in found] == ["p1", "p2"]
-    for number, mend in enumerate(found[0].mend.split("; or ")):
+    for number, fix in enumerate(found[0].fix.split("; or ")):
         root = shutil.copytree(tmp_path / "all", tmp_path / f"{number}")
-        if mend.startswith("move "):
-            (root / mend.split("`")[1]).unlink()
+        if fix.startswith("move "):
+            (root / fix.split("`")[1]).unlink()
         else:
-            assert mend.endswith("`dataset.yaml`") or mend.endswith("if each is the work of one reader")
-            declare(root, mend.split("`")[1])
-        assert not any(f.case == "p1" for f in load(root).problems), mend
+            assert fix.endswith("`dataset.yaml`") or fix.endswith("if each is the work of one reader")
+            declare(root, fix.split("`")[1])
+        assert not any(f.case == "p1" for f in load(root).problems), fix
     last = load(tmp_path / f"{number}")
     assert by_id(last)["p1"].labels.keys() == {"reader1", "reader2"}
 
@@ -395,7 +395,7 @@ def test_one_object_for_each_structure_shall_be_merged(tmp_path: Path) -> None:
     write_seg(tmp_path / "p2" / "spleen.dcm", files, {"Spleen": np.s_[0:1, 0:3, 0:3]})
     (finding,) = load(tmp_path).problems
     assert finding.what.startswith("2 labels of the same image series, each with structures of its own: ")
-    assert finding.mend.startswith("merge them into one object that holds all these structures; or ")
+    assert finding.fix.startswith("merge them into one object that holds all these structures; or ")
 
 
 def test_many_labels_of_a_series_are_told_in_few_words(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_no_pattern_is_offered_that_would_drop_the_labels_of_others(tmp_path: Pa
         for part in range(number):
             write_rtstruct(tmp_path / f"p{number}" / f"RS.1.2.{number}.{part}.dcm", files, name=f"{part}")
     (finding,) = load(tmp_path).problems
-    assert finding.mend == "move `p2/RS.1.2.2.1.dcm` elsewhere; or move `p2/RS.1.2.2.0.dcm` elsewhere"
+    assert finding.fix == "move `p2/RS.1.2.2.1.dcm` elsewhere; or move `p2/RS.1.2.2.0.dcm` elsewhere"
 
 
 def test_seg_beside_rtstruct_is_chosen_by_kind(tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ def test_an_example_of_patients_makes_several(folders: list[str], example: str |
         files = scan(tmp_path / folder, patient="", study=f"{number}")
         write_rtstruct(tmp_path / folder / "rs.dcm", files)
     (finding,) = load(tmp_path).problems
-    assert re.findall("`(patient: .*?)`", finding.mend) == ([example] if example else [])
+    assert re.findall("`(patient: .*?)`", finding.fix) == ([example] if example else [])
     if example:
         declare(tmp_path, example)
         assert [case.patient for case in load(tmp_path).cases] == ["a", "a", "b"]
@@ -484,7 +484,7 @@ def test_other_formats_among_studies_are_told(tmp_path: Path) -> None:
     (finding,) = load(tmp_path).problems
     assert (finding.severity, finding.kind) == ("note", "listing")
     assert "2 image files of other formats, such as p2/image.nii.gz, lie among" in finding.what
-    header, line, name = finding.mend.split("`")[1::2]
+    header, line, name = finding.fix.split("`")[1::2]
     (tmp_path / name).write_text(f"{header}\n{line}\np2/image.nii.gz,p2/mask.nii.gz\n")
     dataset = load(tmp_path / name)
     assert not dataset.problems
@@ -505,14 +505,14 @@ def test_studies_without_any_uid(tmp_path: Path) -> None:
     assert cases["p1"].patient != cases["p2"].patient
 
 
-def test_one_patient_id_for_all_is_said_and_mended(tmp_path: Path) -> None:
+def test_one_patient_id_for_all_is_said_and_fixed(tmp_path: Path) -> None:
     for number in (1, 2):
         files = scan(tmp_path / f"p{number}", patient="ANON", study=f"{number}")
         write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files)
     dataset = load(tmp_path)
     (finding,) = dataset.problems
     assert (finding.kind, len({case.patient for case in dataset.cases})) == ("one-patient", 1)
-    declare(tmp_path, finding.mend.split("`")[1])
+    declare(tmp_path, finding.fix.split("`")[1])
     assert [case.patient for case in load(tmp_path).cases] == ["p1", "p2"]
 
 
@@ -526,15 +526,15 @@ def test_a_series_that_was_never_fetched_is_one_finding(tmp_path: Path) -> None:
     assert sorted(findings) == ["a/rs.dcm", "b/ct"]
     assert findings["b/ct"].what.startswith(f"{len(files)} files, such as `b/ct/")
     assert len(findings["b/ct"].files) == len(files)
-    assert all(f.mend.startswith("fetch the content with `git lfs pull`; or ") for f in findings.values())
+    assert all(f.fix.startswith("fetch the content with `git lfs pull`; or ") for f in findings.values())
 
 
 def test_the_label_to_add_is_called_after_the_case_alone(tmp_path: Path) -> None:
     """A case called c changes no suffix."""
     labelled, other = (Case(name, name, (tmp_path / name / "ct",), {}) for name in "cb")
     labelled.labels["label"] = tmp_path / "c" / "c_mask.dcm"
-    mending = Mending(Dataset(tmp_path, "set", (labelled, other)))
-    assert mending.add_label(other) == "add the label `b/b_mask.dcm`"
+    fixes = FixSuggestions(Dataset(tmp_path, "set", (labelled, other)))
+    assert fixes.add_label(other) == "add the label `b/b_mask.dcm`"
 
 
 def test_damaged_file_beside_the_cases(tmp_path: Path) -> None:
@@ -686,7 +686,7 @@ def test_declared_names_choose_structures(tmp_path: Path) -> None:
         write_rtstruct(tmp_path / f"p{number}" / "rs.dcm", files, boxes)
     with pytest.raises(DatasetError, match="structures cover each other") as refused:
         fingerprint(load(tmp_path))
-    line = re.search("`(labels: .*?)`", str(refused.value.mend))
+    line = re.search("`(labels: .*?)`", str(refused.value.fix))
     assert line is not None
     declare(tmp_path, line[1])
     assert fingerprint(load(tmp_path)).labels.classes[0].name == "BODY"
@@ -716,7 +716,7 @@ def test_dicom_seg_from_folder(tmp_path: Path) -> None:
     root = Path(shutil.copytree(shared("DicomSeg"), tmp_path / "set"))
     with pytest.raises(DatasetError, match="2 labels of the same image series") as refused:
         load(root)
-    ways = [way for way in str(refused.value.mend).split("; or ") if way.startswith("write")]
+    ways = [way for way in str(refused.value.fix).split("; or ") if way.startswith("write")]
     assert len(ways) == 3
     for way in ways:
         declare(root, way.split("`")[1])
@@ -731,7 +731,7 @@ def test_abdomen_ct_with_labels_beside(tmp_path: Path) -> None:
     root = tmp_path / "abdomen"
     root.symlink_to(shared("AbdomenCT"))
     (finding,) = load(root).problems
-    header, line, name = finding.mend.split("`")[1::2]
+    header, line, name = finding.fix.split("`")[1::2]
     (tmp_path / name).write_text(f"{header}\n{''.join(f'abdomen/{part},' for part in line.split(','))[:-1]}\n")
     (case,) = load(tmp_path / name).cases
     header = formats.read_header(case.images)

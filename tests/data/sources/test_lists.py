@@ -87,7 +87,7 @@ def test_two_columns_that_could_be_the_labels(tmp_path: Path) -> None:
     listing.write_text(table(["image", "mask", "gt"], rows))
     with pytest.raises(DatasetError, match="'mask' and 'gt' could each be the label") as caught:
         load(listing)
-    assert caught.value.mend == "rename the one that is meant to `label`"
+    assert caught.value.fix == "rename the one that is meant to `label`"
     listing.write_text(table(["image", "mask", "label"], [(i, "nowhere.png", m) for i, m, _ in rows]))
     assert right(listing, NAMES)
 
@@ -109,8 +109,8 @@ def test_a_list_without_labels_says_which_column_lacks(tmp_path: Path) -> None:
     listing = tmp_path / "cases.csv"
     listing.write_text(table(["image", "outline"], pairs(tmp_path, NAMES)))
     (finding,) = [f for f in check(listing) if f.severity == "error"]
-    assert "add a column `label`" in finding.mend
-    assert "`cases.csv`" in finding.mend
+    assert "add a column `label`" in finding.fix
+    assert "`cases.csv`" in finding.fix
 
 
 @POSIX
@@ -132,7 +132,7 @@ def test_back_slashes_that_json_does_not_know(tmp_path: Path) -> None:
     (tmp_path / "list.json").write_text('{"training": [{"image": "scans\\a.png"}]}'.replace("\\a", "\\c"))
     with pytest.raises(DatasetError, match="not valid JSON") as caught:
         load(tmp_path / "list.json")
-    assert caught.value.mend == "write paths with / in place of \\"
+    assert caught.value.fix == "write paths with / in place of \\"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
@@ -269,7 +269,7 @@ def test_paths_of_another_computer_are_named_as_such(tmp_path: Path, before: str
     found = [f for f in check(tmp_path / "list.csv") if f.kind == "missing-file"]
     assert found
     assert all("another computer" in f.what for f in found)
-    assert found[0].mend.startswith(f"write `drawn/c0.png` in place of `{before.replace(chr(92), '/')}drawn/c0.png`")
+    assert found[0].fix.startswith(f"write `drawn/c0.png` in place of `{before.replace(chr(92), '/')}drawn/c0.png`")
 
 
 def test_a_label_that_is_a_diagnosis_is_no_mask(tmp_path: Path) -> None:

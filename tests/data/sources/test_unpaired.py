@@ -57,9 +57,9 @@ def told(root: Path) -> tuple[str, str]:
     try:
         errors = [finding for finding in check(root) if finding.severity == "error"]
     except (DatasetError, PlanError) as error:
-        return str(error), str(error.mend)
+        return str(error), str(error.fix)
     assert len({finding.kind for finding in errors}) == 1, errors
-    return "\n".join(f"{f.where}: {f.what}" for f in errors), errors[0].mend
+    return "\n".join(f"{f.where}: {f.what}" for f in errors), errors[0].fix
 
 
 def backticked(text: str) -> list[str]:
@@ -103,10 +103,10 @@ UNREAD = (
 def test_unread_formats_are_named_with_their_count(tmp_path: Path, suffix: str, which: str) -> None:
     unread, read = f"{which}/{{}}{suffix}", f"{'images' if which == 'masks' else 'masks'}/{{}}.nii.gz"
     make(tmp_path, *((read, unread) if which == "masks" else (unread, read)))
-    what, mend = told(tmp_path)
+    what, fix = told(tmp_path)
     assert f"{which}: {COUNT} files end in {suffix.lower()}, which is no format that is read" in what
-    assert mend.startswith("convert them to ")
-    old, new = (tmp_path / name for name in backticked(mend)[:2])
+    assert fix.startswith("convert them to ")
+    old, new = (tmp_path / name for name in backticked(fix)[:2])
     assert old.name == f"c0{suffix}"
     for number in range(COUNT):
         put(new.with_name(new.name.replace("c0", f"c{number}")), number, label=which == "masks")
@@ -119,15 +119,15 @@ def test_only_what_lacks_is_told(tmp_path: Path) -> None:
     make(tmp_path, "images/{}.png", "masks/{}.png", "masks/{}.seg.nrrd")
     assert right(tmp_path)
     (tmp_path / "masks/c3.png").unlink()
-    what, mend = told(tmp_path)
+    what, fix = told(tmp_path)
     assert what.startswith("masks/c3.seg.nrrd: 1 file ends in .seg.nrrd")
-    assert "`masks/c3.nii.gz`" in mend
+    assert "`masks/c3.nii.gz`" in fix
     put(tmp_path / "masks/c3.png", 3, label=True)
     put(tmp_path / "images/c9.webp", 9, label=False)
     put(tmp_path / "masks/c9.png", 4, label=True)
-    what, mend = told(tmp_path)
+    what, fix = told(tmp_path)
     assert what == "images/c9.webp: 1 file ends in .webp, which is no format that is read: it is left out"
-    assert mend == "convert it to PNG: `images/c9.webp` to `images/c9.png`"
+    assert fix == "convert it to PNG: `images/c9.webp` to `images/c9.png`"
 
 
 @pytest.mark.parametrize(("suffix", "words"), [("", "no suffix"), (".png.bak", ".bak"), (".nii.gz.tmp", ".tmp")])
@@ -135,9 +135,9 @@ def test_masks_without_suffix_or_with_another_behind_it(tmp_path: Path, suffix: 
     make(tmp_path, "images/{}.png", "masks/{}.png")
     for path in sorted((tmp_path / "masks").iterdir()):
         path.rename(path.with_name(path.stem + suffix))
-    what, mend = told(tmp_path)
+    what, fix = told(tmp_path)
     assert f"masks: {COUNT} files end in {words}, which is no format that is read" in what
-    assert f"`masks/c0{suffix}` to `masks/c0.png`" in mend
+    assert f"`masks/c0{suffix}` to `masks/c0.png`" in fix
 
 
 def test_voxels_beside_their_header_count_once(tmp_path: Path) -> None:
@@ -146,16 +146,16 @@ def test_voxels_beside_their_header_count_once(tmp_path: Path) -> None:
 
 
 def test_annotations_in_place_of_masks(tmp_path: Path) -> None:
-    what, mend = told(make(tmp_path, "images/{}.png & images/{}.txt", "masks/{}.json"))
+    what, fix = told(make(tmp_path, "images/{}.png & images/{}.txt", "masks/{}.json"))
     assert f"{COUNT} files end in .json" in what
-    assert mend.startswith("convert them to NIfTI (volumes) or PNG (pictures): `masks/c0.json` to `masks/c0.png`")
+    assert fix.startswith("convert them to NIfTI (volumes) or PNG (pictures): `masks/c0.json` to `masks/c0.png`")
 
 
 @pytest.mark.parametrize("pattern", ["{0}/image.nrrd & {0}/mask.nrrd", "{0}.mha", "scans/{0}_0000.mhd"])
 def test_unread_formats_where_nothing_is_understood(tmp_path: Path, pattern: str) -> None:
-    what, mend = told(make(tmp_path, pattern))
+    what, fix = told(make(tmp_path, pattern))
     assert re.search(r"\d+ files end in \.\w+, which is no format that is read", what)
-    assert mend.startswith("convert them to NIfTI")
+    assert fix.startswith("convert them to NIfTI")
 
 
 def test_an_unread_label_among_dicom_studies(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_unread_label_among_dicom_studies(tmp_path: Path) -> None:
         put(tmp_path / patient / "seg.nrrd", 0, label=True)
     (finding,) = [f for f in load(tmp_path).problems if f.severity == "error"]
     assert "2 files end in .nrrd" in finding.what
-    assert "convert them to NIfTI: `a/seg.nrrd` to `a/seg.nii.gz`" in finding.mend
+    assert "convert them to NIfTI: `a/seg.nrrd` to `a/seg.nii.gz`" in finding.fix
     assert not any(f.kind == "no-label" and "none of" in f.what for f in check(tmp_path))
 
 
@@ -206,9 +206,9 @@ IDS = (
 )
 def test_the_proposed_lines_make_it_load(tmp_path: Path, images: str, labels: str, ids: list[str]) -> None:
     root = make(tmp_path, images, labels, ids=ids)
-    _, mend = told(root)
-    assert mend.startswith("write `image: ")
-    *lines, file = backticked(mend.split("; or ")[0])
+    _, fix = told(root)
+    assert fix.startswith("write `image: ")
+    *lines, file = backticked(fix.split("; or ")[0])
     assert file == "dataset.yaml"
     (root / file).write_text("\n".join(lines))
     assert right(root, ids)
@@ -216,9 +216,9 @@ def test_the_proposed_lines_make_it_load(tmp_path: Path, images: str, labels: st
 
 def test_several_structures_are_offered_one_by_one(tmp_path: Path) -> None:
     root = make(tmp_path, "images/{}.nii.gz", "masks/liver/{}.nii.gz", "masks/spleen/{}.nii.gz")
-    what, mend = told(root)
+    what, fix = told(root)
     assert "masks: holds no mask itself, but in folders: liver (5), spleen (5)" in what
-    first, second, last = mend.split("; or ")
+    first, second, last = fix.split("; or ")
     assert "one label map a case" in last
     for way, name in ((first, "liver"), (second, "spleen")):
         *lines, file = backticked(way)
@@ -237,11 +237,11 @@ def test_a_pattern_that_finds_no_case_is_the_cause(tmp_path: Path, ids: list[str
         assert all(path is not None and str(case) in str(path) for case, path in zip(ids, found, strict=True))
         return  # the pattern is right for these names
     except DatasetError as error:
-        what, mend = str(error), str(error.mend)
+        what, fix = str(error), str(error.fix)
     assert f"roi: {pattern!r} finds" in what
-    assert "move" not in mend
+    assert "move" not in fix
     if "but none of an image" in what:
-        (line, *_) = backticked(mend)
+        (line, *_) = backticked(fix)
         (root / "dataset.yaml").write_text(f"{text}{line}\n")
         for number, case in enumerate(load(root).cases):
             assert case.roi == root / roi.format(ids[number])
@@ -250,9 +250,9 @@ def test_a_pattern_that_finds_no_case_is_the_cause(tmp_path: Path, ids: list[str
 def test_an_image_pattern_that_tells_nothing_apart(tmp_path: Path) -> None:
     text = "image: 'images/*_{case}.png'\nlabel: 'masks/{case}.png'\n"
     root = make(tmp_path, "images/{}_x.png", "masks/{}_x.png", dataset_yaml=text)
-    what, mend = told(root)
+    what, fix = told(root)
     assert "image: 'images/*_{case}.png' finds 5 images, but only 1 name for them" in what
-    *lines, _ = backticked(mend.split("; or ")[0])
+    *lines, _ = backticked(fix.split("; or ")[0])
     (root / "dataset.yaml").write_text("\n".join(lines))
     assert right(root)
 
@@ -267,7 +267,7 @@ def test_a_single_stray_is_laid_on_the_pattern_first(tmp_path: Path) -> None:
     put(root / "masks/z_m.png", 0, label=True)
     (finding,) = [f for f in load(root).problems if f.kind == "no-image"]
     assert "the pattern finds it as 'z'" in finding.what
-    assert finding.mend.startswith("correct the pattern")
+    assert finding.fix.startswith("correct the pattern")
 
 
 def declared(**content: object) -> str:
@@ -289,9 +289,9 @@ def declared(**content: object) -> str:
 )  # fmt: skip
 def test_names_of_nnunet(tmp_path: Path, images: str, labels: str, cause: str, first: str, wanted: str) -> None:
     root = make(tmp_path, images, labels)
-    what, mend = told(root)
+    what, fix = told(root)
     assert cause in what
-    assert backticked(mend)[:2] == [first, wanted]
+    assert backticked(fix)[:2] == [first, wanted]
     for number in range(COUNT):
         old, new = (root / name.replace("c0", f"c{number}") for name in (first, wanted))
         old.unlink()
@@ -309,9 +309,9 @@ def test_one_image_of_nnunet_without_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".nii", ".nrrd", ".png", "nii"])
 def test_a_file_ending_that_no_image_has(tmp_path: Path, ending: str) -> None:
     root = make(tmp_path, "imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz", dataset_json=declared(file_ending=ending))
-    what, mend = told(root)
+    what, fix = told(root)
     assert f"file_ending is '{ending}', but none of the 5 images in imagesTr/ ends so: c0_0000.nii.gz" in what
-    assert mend.startswith('write "file_ending": ".nii.gz"')
+    assert fix.startswith('write "file_ending": ".nii.gz"')
     (root / "dataset.json").write_text(declared(file_ending=".nii.gz"))
     assert right(root)
 
@@ -347,7 +347,7 @@ def test_channel_names_either_way_round(tmp_path: Path, named: object, expected:
         return
     with pytest.raises(DatasetError, match="does not number the channels") as caught:
         load(root)
-    assert '"channel_names": {"0": "T1"' in str(caught.value.mend)
+    assert '"channel_names": {"0": "T1"' in str(caught.value.fix)
 
 
 def test_a_star_beside_a_name_takes_no_part_of_it(tmp_path: Path) -> None:
@@ -372,15 +372,15 @@ def test_unread_files_that_are_named(tmp_path: Path, listed: str) -> None:
         lines = [f"images/c{n}.nii.gz,masks/c{n}.seg.nrrd" for n in range(COUNT)]
         (root / "dataset.yaml").write_text("manifest: cases.csv\n")
         (root / "cases.csv").write_text("\n".join(["image,label", *lines]))
-    what, mend = told(root)
+    what, fix = told(root)
     assert "masks/c0.seg.nrrd: .seg.nrrd is no format that is read" in what
-    assert mend.startswith("convert it to NIfTI: `masks/c0.seg.nrrd` to `masks/c0.nii.gz`, and name that in ")
+    assert fix.startswith("convert it to NIfTI: `masks/c0.seg.nrrd` to `masks/c0.nii.gz`, and name that in ")
 
 
 def test_masks_that_no_name_pairs(tmp_path: Path) -> None:
     root = make(tmp_path, "images/{}.png")
     for number in range(COUNT):
         put(root / f"masks/{'vwxyz'[number]}.png", number, label=True)
-    what, mend = told(root)
+    what, fix = told(root)
     assert "masks: no mask is called as an image: `masks/v.png` and `images/c0.png`" in what
-    assert mend.startswith("give each mask the name of its image")
+    assert fix.startswith("give each mask the name of its image")

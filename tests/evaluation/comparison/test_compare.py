@@ -149,7 +149,7 @@ def test_what_was_not_scored_alike_is_refused_with_what_differs(other, said):
     reference = scores([0.5] * 4)
     with pytest.raises(DatasetError, match=said) as caught:
         compare({"a": [reference], "b": [other]})
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 def test_readers_that_only_one_evaluation_has_are_named():
@@ -302,7 +302,7 @@ def test_damaged_scores_are_refused(tmp_path, text, said):
         (tmp_path / "scores.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(FormatError, match=said) as caught:
         Scores.load(tmp_path)
-    assert "cpfnet evaluate" in caught.value.mend
+    assert "cpfnet evaluate" in caught.value.fix
 
 
 def test_no_common_metric_is_an_error():

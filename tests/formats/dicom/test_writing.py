@@ -354,7 +354,7 @@ def test_nested_regions_become_overlapping_segments(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels.encode(back, REGIONS), np.where(mask == 2, 2, mask))
     with pytest.raises(OutputError, match="overlap") as caught:
         formats.write(made, tmp_path / "map", format="dicom-labelmap")
-    assert "dicom-seg" in str(caught.value.mend)
+    assert "dicom-seg" in str(caught.value.fix)
     assert not (tmp_path / "map.seg.dcm").exists()
 
 
@@ -471,7 +471,7 @@ def test_breaches_of_the_source_stay_there(tmp_path: Path) -> None:
     assert len(uids) == 1
 
 
-BREACHES = {  # neither cut nor mended: half an identifier is that of somebody else
+BREACHES = {  # neither cut nor fixed: half an identifier is that of somebody else
     "PatientName": ["N" * 65, "A^B^C^D^E^F", "A=B=C=D"],
     "PatientID": ["1" * 65, "12\\34", "12\x1b34"],
     "PatientBirthDate": ["1947", "19471301", "19470230", "19470811-", "1947.08.11"],
@@ -589,7 +589,7 @@ def test_refused(
     image = source(tmp_path / "image", "axial")
     with pytest.raises(OutputError, match=found) as caught:
         formats.write(change(image), tmp_path / "case", format=kind)
-    assert "nifti" in str(caught.value.mend)
+    assert "nifti" in str(caught.value.fix)
     assert [entry.name for entry in tmp_path.iterdir()] == ["image"]
 
 

@@ -78,7 +78,7 @@ class TestOutOfMemory:
             "cpu is out of memory: going on with batches of 1",
         ]
 
-    def test_a_single_piece_that_does_not_fit_is_an_error_with_a_mend(self):
+    def test_a_single_piece_that_does_not_fit_is_an_error_with_a_fix(self):
         backend = torch_backend(self.model(0), "cpu", say=lambda text: None)
         with pytest.raises(NetworkError, match="single piece of 32×40 does not fit"):
             backend(np.zeros((2, 1, 32, 40), np.float32))

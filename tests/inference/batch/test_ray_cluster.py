@@ -275,7 +275,7 @@ def test_what_the_machines_do_not_see_is_named(folder, cluster, tmp_path, hidden
     finally:
         os.close(250)
     assert "/proc/self/fd/250" in caught.value.where
-    assert "under the same path" in caught.value.mend
+    assert "under the same path" in caught.value.fix
     assert tree(tmp_path) == []
 
 
@@ -311,7 +311,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(CpfnetError, match="this takes Ray") as caught:
         cpfnet.predict_files(images_model(), ["scan.png"], tmp_path, engine="ray")
-    assert caught.value.mend == 'pip install "cpfnet[cluster]"'
+    assert caught.value.fix == 'pip install "cpfnet[cluster]"'
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_shares_are_nearly_equal():
 def test_what_is_no_part_is_refused(text):
     with pytest.raises(CpfnetError, match="is no part of a job") as caught:
         cpfnet.predict_files(images_model(), ["scan.png"], "out", shard=text)
-    assert "3/8" in caught.value.mend
+    assert "3/8" in caught.value.fix
 
 
 def images(folder: Path, count: int) -> list[Path]:

@@ -271,19 +271,19 @@ class TestNames:
     def test_an_unknown_backend_names_those_there_are(self):
         with pytest.raises(NetworkError, match="unknown backend 'tensorrt'") as caught:
             backend_of(make_model(), "tensorrt")
-        assert "openvino-bf16" in caught.value.mend
+        assert "openvino-bf16" in caught.value.fix
 
     def test_int8_that_was_not_made_says_how(self, tiny):
         with pytest.raises(NetworkError, match="was not quantised") as caught:
             backend_of(tiny, "openvino-int8")
-        assert "--to openvino-int8 --data" in caught.value.mend
+        assert "--to openvino-int8 --data" in caught.value.fix
 
     def test_small_networks_stay_with_torch_and_get_no_exports(self, tmp_path):
         model = make_model()
         model.save(tmp_path / "model")
         said = []
         backend = backend_of(Model.load(tmp_path / "model"), "auto", device="cpu", say=said.append)
-        assert not isinstance(backend, autotune.Choosing)
+        assert not isinstance(backend, autotune.AutoBackend)
         assert not (tmp_path / "model" / "exports").exists()
         assert said == []
 
@@ -310,7 +310,7 @@ class TestChoice:
         assert {one.backend for one in kept.judged} >= {"openvino", "onnx"}
         # The next run takes it at once.
         again = []
-        assert not isinstance(backend_of(model, "auto", device="cpu", say=again.append), autotune.Choosing)
+        assert not isinstance(backend_of(model, "auto", device="cpu", say=again.append), autotune.AutoBackend)
         assert again == []
 
     def test_empty_images_choose_nothing(self, model):

@@ -85,7 +85,7 @@ def test_a_graph_that_is_not_what_was_written_is_not_run(spotting, tmp_path, suf
     damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(NetworkError, match=rf"network-int8\{suffix} is not what was written") as caught:
         backend_of(spotting, "openvino-int8")
-    assert "--to openvino-int8 --data" in caught.value.mend
+    assert "--to openvino-int8 --data" in caught.value.fix
     assert "openvino-int8" not in autotune.candidates(spotting)
     damaged.write_bytes(whole)
     assert "openvino-int8" in autotune.candidates(spotting)

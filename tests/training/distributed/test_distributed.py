@@ -31,7 +31,7 @@ from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.distributed.launch import start
-from cpfnet.training.distributed.process_group import ALONE, Team, found
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, found
 from cpfnet.training.hardware.precision import fabric_for
 from cpfnet.training.run import train
 from cpfnet.training.samples import cache
@@ -45,13 +45,13 @@ from tests.training.conftest import images_plan
 def test_shares_make_up_the_batches_of_one_process(size: int, batch: int, count: int, rest: int) -> None:
     training = images_plan(batch=batch * size, samples=count * batch * size + min(rest, batch - 1) * size).training
     check_shares(training, size)
-    shares = [list(Batches(training, 0, Team(rank, size))) for rank in range(size)]
+    shares = [list(Batches(training, 0, ProcessGroup(rank, size))) for rank in range(size)]
     assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == list(Batches(training))
     assert all(len({len(part) for part in parts}) == 1 for parts in zip(*shares, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("batch", "samples", "size", "said", "mend"),
+    ("batch", "samples", "size", "said", "fix"),
     [
         (4, 8, 3, "a batch has 4 samples", r"\(1, 2, 4\).* such as 6 and 12"),
         (4, 10, 4, "a batch has 4 samples and the last one of an epoch has 2", r"\(1, 2\).* such as 4 and 12"),
@@ -60,11 +60,11 @@ def test_shares_make_up_the_batches_of_one_process(size: int, batch: int, count:
         (8, 6, 4, "a batch has 6 samples", r"\(1, 2, 3, 6\).* such as 8 and 8"),
     ],
 )
-def test_uneven_shares_are_refused(batch: int, samples: int, size: int, said: str, mend: str) -> None:
+def test_uneven_shares_are_refused(batch: int, samples: int, size: int, said: str, fix: str) -> None:
     with pytest.raises(PlanError) as caught:
         check_shares(images_plan(batch=batch, samples=samples).training, size)
     assert caught.value.what == f"{size} devices cannot share it evenly: {said}"
-    assert re.search(mend, caught.value.mend or "")
+    assert re.search(fix, caught.value.fix or "")
 
 
 class TestPlaces:
@@ -78,10 +78,10 @@ class TestPlaces:
             monkeypatch.delenv(name)
 
     def test_alone(self) -> None:
-        assert found(1, 1) == found(4, 1) == ALONE
+        assert found(1, 1) == found(4, 1) == SINGLE_PROCESS
         with pytest.raises(TrainingError, match="nothing says which of the 2 machines") as caught:
             found(4, 2)
-        assert "srun --nodes=2 --ntasks-per-node=4" in (caught.value.mend or "")
+        assert "srun --nodes=2 --ntasks-per-node=4" in (caught.value.fix or "")
         with pytest.raises(TrainingError, match="0 devices"):
             found(0, 1)
 
@@ -95,7 +95,7 @@ class TestPlaces:
         }
         for name, value in places.items():
             monkeypatch.setenv(name, value)
-        assert found(1, 1) == found(2, 2) == Team(3, 4, 1, 2)
+        assert found(1, 1) == found(2, 2) == ProcessGroup(3, 4, 1, 2)
         with pytest.raises(TrainingError, match="torchrun started 4 processes, 2 of them here; --devices 3"):
             found(3, 1)
 
@@ -111,12 +111,12 @@ class TestPlaces:
         }
         for name, value in places.items():
             monkeypatch.setenv(name, value)
-        assert found(4, 1) == ALONE  # a batch script without srun
+        assert found(4, 1) == SINGLE_PROCESS  # a batch script without srun
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
         monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
-        assert found(2, 2) == Team(3, 4, 1, 2)
+        assert found(2, 2) == ProcessGroup(3, 4, 1, 2)
         assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("gpu5", "16234")
-        assert found(1, 1) == ALONE  # so many trainings, each for itself
+        assert found(1, 1) == SINGLE_PROCESS  # so many trainings, each for itself
         with pytest.raises(TrainingError, match="srun started 4 tasks on 2 machines; --devices 4 --nodes 1"):
             found(4, 1)
 
@@ -201,7 +201,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def learn(cases: list[cache.Cached], setting: str, team: Team = ALONE) -> dict[str, Any]:
+def learn(cases: list[cache.Cached], setting: str, team: ProcessGroup = SINGLE_PROCESS) -> dict[str, Any]:
     """Ten samples an epoch, where nothing else is said: a group of 4 + 4, and a partial one of 2."""
     build, settings = SETTINGS[setting]
     plan = images_plan(**{"samples": 10, "batch": 4, "accumulate": 2, "epochs": 2, **settings})
@@ -218,7 +218,7 @@ def learn(cases: list[cache.Cached], setting: str, team: Team = ALONE) -> dict[s
     return {"losses": losses, "first": first, "weights": task.network.state_dict(), "best": best}
 
 
-def together(dataset: Dataset, cases: list[cache.Cached], folder: Path, *, team: Team) -> None:
+def together(dataset: Dataset, cases: list[cache.Cached], folder: Path, *, team: ProcessGroup) -> None:
     """What each of two processes does."""
     for name in SETTINGS:
         torch.save(learn(cases, name, team), folder / f"{name} {team.rank}.pt")
@@ -230,7 +230,7 @@ def together(dataset: Dataset, cases: list[cache.Cached], folder: Path, *, team:
 
     def read() -> None:
         if team.rank == 1:
-            raise DatasetError("cannot be read", where="case_1", mend="mend it")
+            raise DatasetError("cannot be read", where="case_1", fix="fix it")
 
     team.each(read)
 
@@ -242,7 +242,7 @@ def both(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cases = cache.build(images.cases, images_plan(), folder / "cache")
     with pytest.raises(DatasetError, match="cannot be read") as caught:
         start(partial(together, images, cases, folder), 2, device="cpu", say=print)
-    assert (caught.value.where, caught.value.mend) == ("case_1", "mend it")
+    assert (caught.value.where, caught.value.fix) == ("case_1", "fix it")
     return folder
 
 
@@ -288,7 +288,7 @@ def test_a_run_of_two_is_a_run_of_one(images: Dataset, both: Path, tmp_path: Pat
     assert not (both / "out" / ".work" / "cache").exists()
 
 
-def killed(dataset: Dataset, out: Path, *, team: Team) -> None:
+def killed(dataset: Dataset, out: Path, *, team: ProcessGroup) -> None:
     """Train until the first checkpoint in mid-epoch; then the second process is killed."""
     last = out / ".work" / "last.ckpt"
 
@@ -309,7 +309,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(
     out = tmp_path / "out"
     with pytest.raises(TrainingError, match=r"^process 1 of 2 was killed \(SIGKILL\)") as caught:
         start(partial(killed, images, out), 2, device="cpu", say=print)
-    assert "go on with --resume" in (caught.value.mend or "")
+    assert "go on with --resume" in (caught.value.fix or "")
     assert 0 < checkpoint.load(out / ".work" / "last.ckpt")["number"] < 30
     shutil.copytree(out, tmp_path / "alone")
 

@@ -9,7 +9,7 @@ import torch
 
 from cpfnet.data.case import Dataset
 from cpfnet.network import zoo
-from cpfnet.training.hardware.cuda_graphs import Recorded
+from cpfnet.training.hardware.cuda_graphs import CudaGraphRunner
 from cpfnet.training.hardware.precision import fabric_for
 from cpfnet.training.samples import cache
 from cpfnet.training.samples.augment import Augmenter
@@ -57,7 +57,7 @@ def test_what_memory_does_not_hold_is_not_recorded() -> None:
     network = zoo.build("unet", 3, 2).cuda()
     torch.cuda.set_per_process_memory_fraction(0.02)
     try:
-        recorded = Recorded(network, fabric_for(torch.device("cuda", 0), "fp32"), (32, 3, 2048, 2048))
+        recorded = CudaGraphRunner(network, fabric_for(torch.device("cuda", 0), "fp32"), (32, 3, 2048, 2048))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert not recorded.held

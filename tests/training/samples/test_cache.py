@@ -145,7 +145,7 @@ def test_bad_cases_are_named(images: Dataset, tmp_path: Path, workers: int) -> N
         with pytest.raises(CpfnetError, match=said) as caught:
             cache.build([images.cases[1], case, images.cases[2]], plan, tmp_path / "cache")
         assert path.name in str(caught.value)
-        assert caught.value.mend
+        assert caught.value.fix
 
 
 @pytest.mark.parametrize("workers", [0, 2])

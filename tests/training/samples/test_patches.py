@@ -20,7 +20,7 @@ from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, TrainingPlan
 from cpfnet.training.samples import cache
 from cpfnet.training.samples.augment import Augmenter, Cut
-from cpfnet.training.samples.patches import Batches, Course, Patches, Sample, batches, corner, cut, explain
+from cpfnet.training.samples.patches import Batches, Patches, Sample, Schedule, batches, corner, cut, explain
 from tests.training.conftest import images_plan, volumes_plan
 
 
@@ -46,7 +46,7 @@ def test_batches_and_steps_cover_every_sample_once(
     epochs: int, samples: int, batch: int, accumulate: int, data: st.DataObject
 ) -> None:
     training = TrainingPlan(epochs=epochs, samples=samples, batch=batch, accumulate=accumulate)
-    course = Course(training)
+    course = Schedule(training)
     everything = list(Batches(training))
     assert [n for b in everything for n in b] == list(range(epochs * samples))
     assert all(b[0] // samples == b[-1] // samples and len(b) <= batch for b in everything)

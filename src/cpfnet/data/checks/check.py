@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset: every file is read once, every problem comes with its mend."""
+"""What can be wrong with a dataset: every file is read once, every problem comes with its fix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from cpfnet.cores import cores
 from cpfnet.data.case import Dataset
 from cpfnet.data.checks.file_summary import Examined, examine
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.checks.image_checks import completeness, consistency, duplicates, files, notes
 from cpfnet.data.checks.label_checks import labels
 from cpfnet.data.checks.plan_checks import gaps, refused
@@ -45,16 +45,16 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
         CpfnetError: the dataset cannot be understood at all.
     """
     data = dataset if isinstance(dataset, Dataset) else load(dataset)
-    mending = Mending(data)
+    fixes = FixSuggestions(data)
     examined = list(_read(data, workers, progress))
     findings = list(data.problems)
     for one in examined:
-        findings += files(one, mending)
-    findings += completeness(data.cases, mending, told=tuple(findings))
-    findings += [*consistency(examined, mending), *duplicates(examined, mending)]
-    findings += [*labels(examined, mending), *structures(examined, mending)]
-    findings += [*refused(examined, mending, findings), *gaps(examined, mending), *notes(examined, mending)]
-    findings += privacy(examined, mending)
+        findings += files(one, fixes)
+    findings += completeness(data.cases, fixes, told=tuple(findings))
+    findings += [*consistency(examined, fixes), *duplicates(examined, fixes)]
+    findings += [*labels(examined, fixes), *structures(examined, fixes)]
+    findings += [*refused(examined, fixes, findings), *gaps(examined, fixes), *notes(examined, fixes)]
+    findings += privacy(examined, fixes)
     return sorted(_condensed(findings), key=lambda f: (_SEVERITIES.index(f.severity), f.kind, natural(f.where), f.what))
 
 
@@ -80,7 +80,7 @@ def _condensed(findings: Iterable[Finding]) -> Iterator[Finding]:
             group[0],
             where=f"{len(group)} files: {', '.join(names[:3])} …",
             what=f"{group[0].what} (the first; the others likewise)",
-            mend=f"{group[0].mend} (this is for the first; the others likewise, --json lists them)",
+            fix=f"{group[0].fix} (this is for the first; the others likewise, --json lists them)",
             case=None,
             files=tuple(names),
         )

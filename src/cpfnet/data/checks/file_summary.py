@@ -152,7 +152,7 @@ def _there(path: Path) -> bool:
 def _failure(path: Path, error: CpfnetError, kind: str, names: tuple[str, ...] = ()) -> Content:
     first, *listed = (" ".join(line.split()) for line in error.what.splitlines())  # findings are one line each
     what = f"{first} {'; '.join(listed)}".strip()
-    return Content(path, (what, error.mend or "export it again"), kind, names=names)
+    return Content(path, (what, error.fix or "export it again"), kind, names=names)
 
 
 def _common(path: Path, image: Image) -> dict[str, object]:

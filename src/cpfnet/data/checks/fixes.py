@@ -1,4 +1,4 @@
-"""The words of mends: what can be followed literally, in the terms of the dataset at hand."""
+"""The words of fixes: what can be followed literally, in the terms of the dataset at hand."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from cpfnet.formats.file_types import is_reference
 from cpfnet.text import printable
 
 
-class Mending:
-    """Mends for one dataset: a listed case is removed from its list, a found one by moving its files elsewhere."""
+class FixSuggestions:
+    """Fixes for one dataset: a listed case is removed from its list, a found one by moving its files elsewhere."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cpfnet.data.checks.file_summary import Content, Examined
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.finding import Finding
 from cpfnet.formats.orientation import drawn_as_stored
 from cpfnet.image import geometry_difference, spacing_of
@@ -17,7 +17,7 @@ _AXES = ("depth", "height", "width")
 _SIDES = ("left–right", "front–back", "head–feet")
 
 
-def geometry(examined: Examined, mending: Mending) -> Iterator[Finding]:
+def geometry(examined: Examined, fixes: FixSuggestions) -> Iterator[Finding]:
     """Each file of a case against the grid of its first image."""
     readable = [content for content in examined.contents if content.readable]
     if not readable or readable[0] not in examined.images:
@@ -26,39 +26,39 @@ def geometry(examined: Examined, mending: Mending) -> Iterator[Finding]:
     for content in readable[1:]:
         difference = geometry_difference(first.shape, first.affine, content.shape, content.affine)
         if difference is not None:
-            yield _off_grid(examined, first, content, difference, mending)
+            yield _off_grid(examined, first, content, difference, fixes)
 
 
-def _off_grid(examined: Examined, first: Content, content: Content, difference: str, mending: Mending) -> Finding:
-    where, image = mending.shown(content.path), mending.shown(first.path)
+def _off_grid(examined: Examined, first: Content, content: Content, difference: str, fixes: FixSuggestions) -> Finding:
+    where, image = fixes.shown(content.path), fixes.shown(first.path)
     kind = "size" if first.shape != content.shape else "affine"
     what = f"does not lie on the grid of {image}: {difference} (that image first)"
-    mend = f"resample `{where}` onto the grid of `{image}`"
+    fix = f"resample `{where}` onto the grid of `{image}`"
     stored = drawn_as_stored(first.shape, first.orientation, content.shape, content.orientation)
     if stored:
-        mend = f"turn the pixels of `{where}` as viewers show `{image}`, and save it without an orientation tag"
+        fix = f"turn the pixels of `{where}` as viewers show `{image}`, and save it without an orientation tag"
         return Finding(
-            "error", "orientation", where, stored, f"{mend}; or {mending.drop(examined.case)}", examined.case.id
+            "error", "orientation", where, stored, f"{fix}; or {fixes.drop(examined.case)}", examined.case.id
         )
     copied = f"copy the affine of `{image}` into `{where}`"
     if kind == "affine":
-        mend = f"if their pixels line up, {copied}, else {mend}"
+        fix = f"if their pixels line up, {copied}, else {fix}"
         if mirrored := _mirrored(first, content):
             kind = "flip"
             sides, how, lossless = mirrored
             what = f"is mirrored against {image} ({sides}): {how}"
-            mend = f"resample `{where}` onto the grid of `{image}`, which turns the axis and loses nothing"
+            fix = f"resample `{where}` onto the grid of `{image}`, which turns the axis and loses nothing"
             if not lossless:
-                mend = f"if the drawing fits the picture pixel by pixel, {copied}, else resample `{where}` onto the grid of `{image}`"
+                fix = f"if the drawing fits the picture pixel by pixel, {copied}, else resample `{where}` onto the grid of `{image}`"
     outside, drawn = content.outside
     if outside and kind != "flip":
         kind = "outside"
         what += f"; {outside / drawn:.0%} of what is drawn ({outside} of {drawn} voxels) lies outside the image"
     if drawn and outside == drawn and kind == "outside":
-        mend = f"replace `{where}` by the label of `{image}`: this one seems to belong to another"
+        fix = f"replace `{where}` by the label of `{image}`: this one seems to belong to another"
         if first.shape == content.shape:
-            mend += f", or if their pixels line up, {copied}"
-    return Finding("error", kind, where, what, f"{mend}; or {mending.drop(examined.case)}", examined.case.id)
+            fix += f", or if their pixels line up, {copied}"
+    return Finding("error", kind, where, what, f"{fix}; or {fixes.drop(examined.case)}", examined.case.id)
 
 
 def _mirrored(first: Content, content: Content) -> tuple[str, str, bool] | None:
@@ -88,24 +88,24 @@ def _named(world: np.ndarray) -> str:
     return sides + (": LPS taken for RAS?" if sorted(world) == [0, 1] else "")
 
 
-def fourth_axes(whole: Sequence[Examined], usual: int, mending: Mending) -> Iterator[Finding]:
+def fourth_axes(whole: Sequence[Examined], usual: int, fixes: FixSuggestions) -> Iterator[Finding]:
     """Files of several time points or channels: among others with ``usual`` channels, or all where nobody declared any."""
     fourth = [(e, c) for e in whole for c in e.images if c.fourth]
     for one, content in fourth:
         if one.channels != usual:
-            where = mending.shown(content.path)
+            where = fixes.shown(content.path)
             what = f"has a fourth axis of {content.channels} (time points?), the others have {usual} channel{'s' * (usual > 1)}"
-            mend = f"keep what was labelled of the fourth axis in `{where}`; or {mending.drop(one.case)}"
-            yield Finding("error", "fourth-axis", where, what, mend, one.case.id)
-    if len(fourth) == len(whole) and mending.dataset.channels is None and all(e.channels == usual for e, _ in fourth):
+            fix = f"keep what was labelled of the fourth axis in `{where}`; or {fixes.drop(one.case)}"
+            yield Finding("error", "fourth-axis", where, what, fix, one.case.id)
+    if len(fourth) == len(whole) and fixes.dataset.channels is None and all(e.channels == usual for e, _ in fourth):
         names = ", ".join(f"channel{i}" for i in range(usual))
         what = f"every volume has a fourth axis of {usual}, which is read as channels"
-        mend = f"if they are channels, {mending.declare(f'channels: [{names}]')}; "
-        mend += "or if they are time points, keep the one that was labelled in each file"
-        yield Finding("warning", "fourth-axis", mending.dataset.name, what, mend)
+        fix = f"if they are channels, {fixes.declare(f'channels: [{names}]')}; "
+        fix += "or if they are time points, keep the one that was labelled in each file"
+        yield Finding("warning", "fourth-axis", fixes.dataset.name, what, fix)
 
 
-def spacings(volumes: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+def spacings(volumes: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """Compared sorted by size, because the stored axes of volumes differ; told as (x, y, z), as headers hold them."""
     if not volumes:
         return
@@ -116,15 +116,15 @@ def spacings(volumes: Sequence[Examined], mending: Mending) -> Iterator[Finding]
     outlying = ((ratios > 3) | (ratios < 1 / 3)).any(axis=1)
     for one, found, far in zip(volumes, told, outlying, strict=True):
         if far:
-            where = mending.shown(one.images[0].path)
+            where = fixes.shown(one.images[0].path)
             what = f"spacing {_mm(found)} (x × y × z), far from the others' {_mm(usual)}"
-            mend = f"correct the spacing to {_mm(usual)} in the headers of {mending.quoted(one.case.files)}"
-            yield Finding("warning", "spacing", where, what, f"{mend}; or {mending.drop(one.case)}", one.case.id)
+            fix = f"correct the spacing to {_mm(usual)} in the headers of {fixes.quoted(one.case.files)}"
+            yield Finding("warning", "spacing", where, what, f"{fix}; or {fixes.drop(one.case)}", one.case.id)
     rest = spacings[~outlying]
     if len(rest) and (rest.max(axis=0) > 1.5 * rest.min(axis=0)).any():
         what = f"spacings differ: from {_mm(rest.min(axis=0))} to {_mm(rest.max(axis=0))} (smallest axis first)"
-        mend = "nothing needs to be done: `cpfnet plan` proposes one spacing to resample to"
-        yield Finding("note", "spacing", mending.dataset.name, what, mend)
+        fix = "nothing needs to be done: `cpfnet plan` proposes one spacing to resample to"
+        yield Finding("note", "spacing", fixes.dataset.name, what, fix)
 
 
 def _mm(spacing: Sequence[float] | np.ndarray) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cpfnet.data.checks.file_summary import Examined
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.finding import Finding
 
 FEWEST = 5
@@ -27,7 +27,7 @@ DEVIATIONS = 6
 """… and further from the median than this many standard deviations (robust: 1.4826 · median absolute deviation)."""
 
 
-def intensities(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+def intensities(whole: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """Outliers among images of the same number of channels; a grey picture among coloured ones counts for each of theirs."""
     levels = [[level for content in e.images for level in content.levels] for e in whole]
     most = max(map(len, levels), default=0)
@@ -43,29 +43,29 @@ def intensities(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding
         channel = max(range(len(apart)), key=lambda c: len(apart[c]))
         tops = np.sort(table[:, channel, 2])
         what = f"values come in several ranges: their 99 % quantiles run from {tops[0]:.6g} to {tops[-1]:.6g}, the median is {np.median(tops):.6g}"
-        mend = "nothing needs to be done where units are arbitrary, as in MR: `cpfnet plan` proposes to scale each image by itself"
-        yield Finding("note", "intensity", mending.dataset.name, what, mend)
+        fix = "nothing needs to be done where units are arbitrary, as in MR: `cpfnet plan` proposes to scale each image by itself"
+        yield Finding("note", "intensity", fixes.dataset.name, what, fix)
         return
     for index in found:
         channel = next(c for c in range(len(apart)) if index in apart[c])
         quantiles, one = table[:, channel], whole[index]
-        where = mending.shown(one.images[0].path)
+        where = fixes.shown(one.images[0].path)
         what = f"values from {_range(quantiles[index])}" + f" in channel {channel}" * (len(apart) > 1)
         what += f", of the others typically {_range(np.median(quantiles, axis=0))} (1 % to 99 % of the pixels)"
-        mend = f"export `{where}` again in the units of the others; or {mending.drop(one.case)}"
-        yield Finding("warning", "intensity", where, what, mend, one.case.id)
+        fix = f"export `{where}` again in the units of the others; or {fixes.drop(one.case)}"
+        yield Finding("warning", "intensity", where, what, fix, one.case.id)
 
 
-def units(whole: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+def units(whole: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """Images in other units than most, as PET in Bq/ml among standardised uptake values."""
     found = [e.images[0].unit for e in whole]
     usual = Counter(found).most_common(1)[0][0]
     for one, unit in zip(whole, found, strict=True):
         if unit != usual:
-            where = mending.shown(one.images[0].path)
+            where = fixes.shown(one.images[0].path)
             what = f"values are in {unit or 'unknown units'}, of the others in {usual or 'unknown units'}"
-            mend = f"export `{where}` again in {usual or 'the units of the others'}; or {mending.drop(one.case)}"
-            yield Finding("warning", "unit", where, what, mend, one.case.id)
+            fix = f"export `{where}` again in {usual or 'the units of the others'}; or {fixes.drop(one.case)}"
+            yield Finding("warning", "unit", where, what, fix, one.case.id)
 
 
 def _range(quantiles: np.ndarray) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cpfnet.data.case import Case
 from cpfnet.data.checks.file_summary import KEPT_VALUES, Content, Examined, Value
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.checks.image_checks import FOLDS
 from cpfnet.data.checks.soft_mask_checks import between_colours, between_greys, several_shades
 from cpfnet.data.dataset_yaml import short_labels
@@ -28,7 +28,7 @@ _RARE = 0.05
 """A value in no more than this share of the labels (or in one) is unexpected, where nothing is declared."""
 
 
-def labels(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+def labels(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """All rules on label values; against what is declared, or else against what most labels hold."""
     pairs = [
         (one.case, content)
@@ -38,18 +38,18 @@ def labels(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
     ]
     if not pairs:
         return
-    declared = mending.dataset.labels
+    declared = fixes.dataset.labels
     if declared is None or declared.threshold is None:
         soft = [(case, content) for case, content in pairs if content.soft]
         if soft:
-            yield from between_greys(soft, pairs, mending)
+            yield from between_greys(soft, pairs, fixes)
         blurred = [pair for pair in pairs if pair[1].main and not _known(pair[1], declared)]
         pairs = [pair for pair in pairs if not pair[1].soft and pair not in blurred]
-        yield from between_colours(blurred, pairs, mending)
+        yield from between_colours(blurred, pairs, fixes)
     if pairs and declared:
-        yield from _declared(pairs, declared, mending)
+        yield from _declared(pairs, declared, fixes)
     elif pairs:
-        yield from _undeclared(pairs, mending)
+        yield from _undeclared(pairs, fixes)
 
 
 def _known(content: Content, labels: Labels | None) -> bool:
@@ -59,46 +59,44 @@ def _known(content: Content, labels: Labels | None) -> bool:
     }  # fmt: skip
 
 
-def _nonsense(content: Content, mending: Mending, case: Case) -> Finding | None:
+def _nonsense(content: Content, fixes: FixSuggestions, case: Case) -> Finding | None:
     """Too many values, or fractions: an image in place of a label."""
     fractions = [v for v in content.values if isinstance(v, float) and not v.is_integer()]
-    if not fractions and content.distinct <= (KEPT_VALUES if mending.dataset.labels else MOST_VALUES):
+    if not fractions and content.distinct <= (KEPT_VALUES if fixes.dataset.labels else MOST_VALUES):
         return None
-    where = mending.shown(content.path)
+    where = fixes.shown(content.path)
     if fractions and all(near(v) is not None for v in fractions):
         what = f"holds {', '.join(map(printed, fractions[:4]))}: farther from whole numbers than rounding leaves"
-        mend = f"round the values in `{where}` to whole numbers, and save it as integers; or {mending.drop(case)}"
-        return Finding("error", "label-values", where, what, mend, case.id)
+        fix = f"round the values in `{where}` to whole numbers, and save it as integers; or {fixes.drop(case)}"
+        return Finding("error", "label-values", where, what, fix, case.id)
     what = f"holds {content.distinct} different values" + (f", such as {fractions[0]:g}" if fractions else "")
     lossy = content.path.suffix.lower() in JPEG_SUFFIXES
     what += ": classes do not survive a lossy format (JPEG)" if lossy else ": an image, not a label?"
     kind = "without loss, " if lossy else ""
-    mend = f"export `{where}` again, {kind}with one integer for each class; or {mending.drop(case)}"
-    return Finding("error", "label-values", where, what, mend, case.id)
+    fix = f"export `{where}` again, {kind}with one integer for each class; or {fixes.drop(case)}"
+    return Finding("error", "label-values", where, what, fix, case.id)
 
 
 def _values(values: Sequence[Value]) -> str:
     return ", ".join(str(v) for v in values[:8]) + " …" * (len(values) > 8)
 
 
-def _empty(case: Case, content: Content, mending: Mending) -> Finding:
-    where = mending.shown(content.path)
-    mend = f"draw the missing structure in `{where}`; or {mending.drop(case)}"
+def _empty(case: Case, content: Content, fixes: FixSuggestions) -> Finding:
+    where = fixes.shown(content.path)
+    fix = f"draw the missing structure in `{where}`; or {fixes.drop(case)}"
     only = f": every pixel is {next(iter(content.values))}" if len(content.values) == 1 else ""
-    return Finding("warning", "empty-label", where, f"empty label{only}", mend, case.id)
+    return Finding("warning", "empty-label", where, f"empty label{only}", fix, case.id)
 
 
-def _below(case: Case, content: Content, drawn: list[Value], labels: Labels, mending: Mending) -> Finding:
+def _below(case: Case, content: Content, drawn: list[Value], labels: Labels, fixes: FixSuggestions) -> Finding:
     """Something is drawn, such as 1 on 0, where a threshold for 0 … 255 makes background of both."""
-    where, values = mending.shown(content.path), sorted(drawn, key=_number)
+    where, values = fixes.shown(content.path), sorted(drawn, key=_number)
     what = f"the values {_values(values)} all lie below the threshold {labels.threshold:g}: the label counts as empty"
-    mend = (
-        f"replace the values {_values(values[1:])} by {labels.classes[0].written} in `{where}`; or {mending.drop(case)}"
-    )
-    return Finding("error", "label-values", where, what, mend, case.id)
+    fix = f"replace the values {_values(values[1:])} by {labels.classes[0].written} in `{where}`; or {fixes.drop(case)}"
+    return Finding("error", "label-values", where, what, fix, case.id)
 
 
-def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mending) -> Iterator[Finding]:
+def _declared(pairs: list[tuple[Case, Content]], labels: Labels, fixes: FixSuggestions) -> Iterator[Finding]:
     meant = {value for c in labels.classes for value in c.values}
     known: set[Value] = {*labels.background, *labels.ignore, *meant}
     seen: set[Value] = set()
@@ -113,35 +111,35 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mendin
             numbers = np.array([_number(v) for v in drawn])
             if (brightness(numbers) <= labels.threshold).all():
                 below = len(drawn) > 1
-                yield _below(case, content, drawn, labels, mending) if below else _empty(case, content, mending)
+                yield _below(case, content, drawn, labels, fixes) if below else _empty(case, content, fixes)
             continue
-        if nonsense := _nonsense(content, mending, case):
+        if nonsense := _nonsense(content, fixes, case):
             yield nonsense
             continue
         alien = [v for v in content.values if v not in known]
-        where = mending.shown(content.path)
+        where = fixes.shown(content.path)
         if alien:
             what = f"unexpected label values {_values(alien)} on {sum(content.values[v] for v in alien)} pixels; declared are {_values(sorted(known, key=str))}"
-            declare = mending.declare(f"labels: {short_labels(extended)}")
+            declare = fixes.declare(f"labels: {short_labels(extended)}")
             if set(alien) <= set(extended.ignore):  # a slip of the pen
-                mend = f"replace the values {_values(alien)} by {labels.background[0] if labels.background else 0} in `{where}`; or {declare}"
+                fix = f"replace the values {_values(alien)} by {labels.background[0] if labels.background else 0} in `{where}`; or {declare}"
             else:  # what most labels hold is what was drawn
-                mend = f"{declare}; or export `{where}` again, with the values that are declared"
-            yield Finding("error", "label-values", where, what, mend, case.id)
+                fix = f"{declare}; or export `{where}` again, with the values that are declared"
+            yield Finding("error", "label-values", where, what, fix, case.id)
         elif set(content.values) <= set(labels.ignore):
-            mend = f"annotate `{where}`; or {mending.drop(case)}"
+            fix = f"annotate `{where}`; or {fixes.drop(case)}"
             yield Finding(
                 "error",
                 "ignored-label",
                 where,
                 "every pixel is ignored: nothing to learn from or to score",
-                mend,
+                fix,
                 case.id,
             )
         elif not meant & set(content.values):
-            yield _empty(case, content, mending)
-    yield from _absent(labels, seen, mending)
-    yield from _rare(pairs, labels, mending)
+            yield _empty(case, content, fixes)
+    yield from _absent(labels, seen, fixes)
+    yield from _rare(pairs, labels, fixes)
 
 
 def _with(labels: Labels, aliens: list[int | str], count: int, holding: Counter[Value]) -> Labels:
@@ -160,24 +158,29 @@ def _named(value: int | str) -> LabelClass:
     return LabelClass(name=f"class_{str(value).lstrip('#')}".replace("-", "minus"), values=(value,))
 
 
-def _absent(labels: Labels, seen: set[Value], mending: Mending) -> Iterator[Finding]:
+def _absent(labels: Labels, seen: set[Value], fixes: FixSuggestions) -> Iterator[Finding]:
     absent = [c for c in labels.classes if not seen & set(c.values)]
     if labels.threshold is not None or not absent or len(absent) == len(labels.classes):
         return
     left = labels.model_copy(update={"classes": tuple(c for c in labels.classes if c not in absent)})
     for c in absent:
         what = f"class {c.name} (values {_values(c.values)}) occurs in no label"
-        mend = f"{mending.declare(f'labels: {short_labels(left)}')}; or add cases that show it"
-        yield Finding("warning", "absent-class", mending.dataset.name, what, mend)
+        fix = f"{fixes.declare(f'labels: {short_labels(left)}')}; or add cases that show it"
+        yield Finding("warning", "absent-class", fixes.dataset.name, what, fix)
 
 
-def _rare(pairs: list[tuple[Case, Content]], labels: Labels, mending: Mending) -> Iterator[Finding]:
+def _rare(pairs: list[tuple[Case, Content]], labels: Labels, fixes: FixSuggestions) -> Iterator[Finding]:
     holders = {c.name: [case for case, content in pairs if set(c.values) & set(content.values)] for c in labels.classes}
-    yield from rare(holders, [case for case, _ in pairs], labels, mending)
+    yield from rare(holders, [case for case, _ in pairs], labels, fixes)
 
 
 def rare(
-    holders: dict[str, list[Case]], labelled: Sequence[Case], labels: Labels, mending: Mending, *, named: bool = False
+    holders: dict[str, list[Case]],
+    labelled: Sequence[Case],
+    labels: Labels,
+    fixes: FixSuggestions,
+    *,
+    named: bool = False,
 ) -> Iterator[Finding]:
     """Classes that too few patients show to train, validate and test on, though there are patients enough for folds.
 
@@ -185,7 +188,7 @@ def rare(
         holders: class → cases that show it; classes that none shows are told elsewhere.
         labelled: all cases with a usable label.
         labels: what is declared, or would be proposed.
-        mending: of the data set.
+        fixing: of the data set.
         named: the labels name what they hold: what means no class is background without further ado.
     """
     if len(labels.classes) < 2 or len({case.patient for case in labelled if case.split != "test"}) < FOLDS:
@@ -201,26 +204,26 @@ def rare(
         background = (*labels.background, *freed)
         left = labels.model_copy(update={"classes": rest, "background": background})
         what = f"class {c.name} is drawn in {len(cases)} of {len(labelled)} labels ({', '.join(case.id for case in cases)}): too few to train, validate and test on"
-        mend = f"{mending.declare(f'labels: {short_labels(left)}')}, so that it counts as background; or add cases that show it"
-        yield Finding("warning", "rare-class", mending.dataset.name, what, mend)
+        fix = f"{fixes.declare(f'labels: {short_labels(left)}')}, so that it counts as background; or add cases that show it"
+        yield Finding("warning", "rare-class", fixes.dataset.name, what, fix)
 
 
-def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator[Finding]:
+def _undeclared(pairs: list[tuple[Case, Content]], fixes: FixSuggestions) -> Iterator[Finding]:
     sound = []
     for case, content in pairs:
-        if nonsense := _nonsense(content, mending, case):
+        if nonsense := _nonsense(content, fixes, case):
             yield nonsense
         else:
             sound.append((case, content))
     held = [values_in(content) for _, content in sound]
     if shaded(held):
-        _, what = meaning_of(mending.dataset, held)
-        yield Finding("note", "label-values", mending.dataset.name, what, "nothing needs to be done if that is right")
+        _, what = meaning_of(fixes.dataset, held)
+        yield Finding("note", "label-values", fixes.dataset.name, what, "nothing needs to be done if that is right")
         sound = [(case, replace(content, values=_in_black_and_white(content))) for case, content in sound]
     holding = Counter(_whole(value) for _, content in sound for value in content.values)
     if not holding or len(holding) > MOST_VALUES:  # the latter is told by `plan_rules`
         return
-    yield from several_shades(holding, mending)
+    yield from several_shades(holding, fixes)
     background = 0 if 0 in holding else min((v for v in holding if isinstance(v, int)), default=0)
     limit = max(1, int(_RARE * len(sound)))
     rare = {v for v, n in holding.items() if n <= limit and v != background} if len(sound) >= 4 else set()
@@ -230,22 +233,20 @@ def _undeclared(pairs: list[tuple[Case, Content]], mending: Mending) -> Iterator
     for case, content in sound:
         values = {_whole(v): n for v, n in content.values.items()}
         odd = sorted(rare & set(values), key=str)
-        where = mending.shown(content.path)
+        where = fixes.shown(content.path)
         if odd:
             # one structure under another number, or a slip of the pen
             target = usual[0] if len(usual) == 1 and usual[0] not in values else background
             what = f"unexpected label values {_values(odd)} on {sum(values[v] for v in odd)} pixels; the other labels hold {_values([background, *usual])}"
             choice = short_labels(_proposed(background, usual, tuple(sorted(rare, key=str))))
-            mend = (
-                f"replace the values {_values(odd)} by {target} in `{where}`; or {mending.declare(f'labels: {choice}')}"
-            )
-            yield Finding("warning", "label-values", where, what, mend, case.id)
+            fix = f"replace the values {_values(odd)} by {target} in `{where}`; or {fixes.declare(f'labels: {choice}')}"
+            yield Finding("warning", "label-values", where, what, fix, case.id)
         elif set(values) <= {background}:
-            yield _empty(case, content, mending)
-    codings = list(_codings(sound, background, usual, mending))
+            yield _empty(case, content, fixes)
+    codings = list(_codings(sound, background, usual, fixes))
     yield from codings
     if usual and not codings:
-        yield from _rare(sound, _proposed(background, usual), mending)
+        yield from _rare(sound, _proposed(background, usual), fixes)
 
 
 def _in_black_and_white(content: Content) -> dict[Value, int]:
@@ -269,7 +270,7 @@ def _proposed(background: int, usual: Sequence[int | str], ignore: tuple[int | s
 
 
 def _codings(
-    pairs: list[tuple[Case, Content]], background: int, usual: Sequence[int | str], mending: Mending
+    pairs: list[tuple[Case, Content]], background: int, usual: Sequence[int | str], fixes: FixSuggestions
 ) -> Iterator[Finding]:
     """Masks of one structure, some written 0/1 and some 0/255."""
     groups: Counter[int | str] = Counter()
@@ -282,12 +283,12 @@ def _codings(
         return
     counts = ", ".join(f"{n} with {v}" for v, n in groups.most_common())
     one = Labels(background=(background,), classes=(LabelClass(name="foreground", values=tuple(groups)),))
-    ways = [mending.declare(f"labels: {short_labels(chosen)}") for chosen in (one, _proposed(background, usual))]
-    mend = f"{ways[0]}; or {ways[1]}, if they are different structures"
+    ways = [fixes.declare(f"labels: {short_labels(chosen)}") for chosen in (one, _proposed(background, usual))]
+    fix = f"{ways[0]}; or {ways[1]}, if they are different structures"
     yield Finding(
         "warning",
         "label-coding",
-        mending.dataset.name,
+        fixes.dataset.name,
         f"every label holds one value only, but not the same: {counts}",
-        mend,
+        fix,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cpfnet.data.checks.file_summary import Content, Examined
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
 from cpfnet.data.infer_labels import meaning_of, values_in
@@ -19,7 +19,7 @@ _MOST_GAPS = 4
 """Structures of one label whose gaps are told."""
 
 
-def refused(examined: Sequence[Examined], mending: Mending, told: Sequence[Finding]) -> Iterator[Finding]:
+def refused(examined: Sequence[Examined], fixes: FixSuggestions, told: Sequence[Finding]) -> Iterator[Finding]:
     """What planning would refuse of label values, unless ``told`` says it already."""
     contents = _contents(examined)
     if not any(content.values for content in contents):
@@ -27,25 +27,25 @@ def refused(examined: Sequence[Examined], mending: Mending, told: Sequence[Findi
     if any(finding.severity == "error" and finding.kind in _TOLD for finding in told):
         return
     try:
-        meaning_of(mending.dataset, [values_in(content) for content in contents])
+        meaning_of(fixes.dataset, [values_in(content) for content in contents])
     except DatasetError as error:
-        yield Finding("error", "label-values", mending.dataset.name, error.what, error.mend or "")
+        yield Finding("error", "label-values", fixes.dataset.name, error.what, error.fix or "")
 
 
-def gaps(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+def gaps(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """Structures that skip slices."""
     for one in examined:
         for content in one.labels.values():
             if not content.gaps:
                 continue
-            where = mending.shown(content.path)
+            where = fixes.shown(content.path)
             what = "; ".join(map(str, content.gaps[:_MOST_GAPS])) + "; …" * (len(content.gaps) > _MOST_GAPS)
-            mend = f"draw what is missing in `{where}`"
-            if labels := _labels(examined, mending):
+            fix = f"draw what is missing in `{where}`"
+            if labels := _labels(examined, fixes):
                 filled = labels.model_copy(update={"interpolate_contours": True})
-                mend += f"; or {mending.declare(f'labels: {short_labels(filled)}')}, which fills such slices by shape"
-            mend += "; or leave it if these are separate pieces: there, nothing will be learnt but background"
-            yield Finding("warning", "contour-gap", where, what, mend, one.case.id)
+                fix += f"; or {fixes.declare(f'labels: {short_labels(filled)}')}, which fills such slices by shape"
+            fix += "; or leave it if these are separate pieces: there, nothing will be learnt but background"
+            yield Finding("warning", "contour-gap", where, what, fix, one.case.id)
 
 
 def _contents(examined: Sequence[Examined]) -> list[Content]:
@@ -54,8 +54,8 @@ def _contents(examined: Sequence[Examined]) -> list[Content]:
     return [c for case, c in pairs if case.split != "test" and c.readable and c.nonfinite is None]
 
 
-def _labels(examined: Sequence[Examined], mending: Mending) -> Labels | None:
+def _labels(examined: Sequence[Examined], fixes: FixSuggestions) -> Labels | None:
     try:
-        return meaning_of(mending.dataset, [values_in(content) for content in _contents(examined)])[0]
+        return meaning_of(fixes.dataset, [values_in(content) for content in _contents(examined)])[0]
     except DatasetError:
         return None

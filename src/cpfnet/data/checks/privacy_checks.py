@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cpfnet.data.checks.file_summary import Examined
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.finding import Finding
 
 
-def privacy(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+def privacy(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """Words in the pixels of images, and persons' names as names of structures."""
     for one in examined:
         for content in one.images:
             if content.burned_in:
                 what = "BurnedInAnnotation is YES: words, such as the patient's name, may stand in the pixels"
-                mend = "look at the picture (`--html`) before it, or a Model trained on it, is passed on"
-                yield Finding("note", "burned-in", mending.shown(content.path), what, mend, one.case.id)
+                fix = "look at the picture (`--html`) before it, or a Model trained on it, is passed on"
+                yield Finding("note", "burned-in", fixes.shown(content.path), what, fix, one.case.id)
         for content in one.labels.values():
             if content.personal:
                 several = len(content.personal) > 1
@@ -26,8 +26,8 @@ def privacy(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]
                     f"of its {len(content.names)} structures, the name{'s' * several} of number{'s' * several} {numbers} "
                     f"may be {'those of persons' if several else 'that of a person'}"
                 )
-                mend = (
+                fix = (
                     "nothing needs to be done if it is not; else rename it where it was drawn: names of structures become those "
                     "of classes, and go into plans, Models, pages and masks"
                 )
-                yield Finding("warning", "personal-name", mending.shown(content.path), what, mend, one.case.id)
+                yield Finding("warning", "personal-name", fixes.shown(content.path), what, fix, one.case.id)

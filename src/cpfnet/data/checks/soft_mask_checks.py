@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cpfnet.data.case import Case
 from cpfnet.data.checks.file_summary import Content
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
 from cpfnet.data.infer_labels import soft_edges, threshold_between
@@ -17,28 +17,28 @@ from cpfnet.planning import LabelClass, Labels
 Pairs = list[tuple[Case, Content]]
 
 
-def between_colours(blurred: Pairs, others: Pairs, mending: Mending) -> Iterator[Finding]:
+def between_colours(blurred: Pairs, others: Pairs, fixes: FixSuggestions) -> Iterator[Finding]:
     """Labels whose values lie between a few colours; one colour on black can be read by a threshold, if that suits the others."""
-    declared = mending.dataset.labels
+    declared = fixes.dataset.labels
     told = [soft_edges(content.main, content.distinct) for _, content in blurred]
     found = {labels and labels.threshold for *_, labels in told}
     # One threshold acts on all labels.
     fits = len(found) == 1 and all(content.distinct <= 2 for _, content in others)
-    for (case, content), (what, mend, labels) in zip(blurred, told, strict=True):
-        where = mending.shown(content.path)
-        ways = [mend.replace("it", f"`{where}`", 1), mending.drop(case)]
+    for (case, content), (what, fix, labels) in zip(blurred, told, strict=True):
+        where = fixes.shown(content.path)
+        ways = [fix.replace("it", f"`{where}`", 1), fixes.drop(case)]
         if labels is not None and fits and (declared is None or len(declared.classes) == 1):
             classes = (
                 labels.classes if declared is None else (LabelClass(name=declared.classes[0].name, values=(255,)),)
             )
             read = labels.model_copy(update={"classes": classes})
-            ways.insert(0, mending.declare(f"labels: {short_labels(read)}"))
+            ways.insert(0, fixes.declare(f"labels: {short_labels(read)}"))
         yield Finding("error", "soft-label", where, what, "; or ".join(ways), case.id)
 
 
-def between_greys(soft: Pairs, pairs: Pairs, mending: Mending) -> Iterator[Finding]:
+def between_greys(soft: Pairs, pairs: Pairs, fixes: FixSuggestions) -> Iterator[Finding]:
     """Labels whose values lie between two greys, of all pairs: read by a threshold, where that suits the others."""
-    declared = mending.dataset.labels
+    declared = fixes.dataset.labels
     low, high = _poles([content for _, content in soft])
     threshold = threshold_between(low, high)
     hard = {v for _, content in pairs if not content.soft for v in content.values} - {0}
@@ -46,23 +46,23 @@ def between_greys(soft: Pairs, pairs: Pairs, mending: Mending) -> Iterator[Findi
     one_class = len(declared.classes) == 1 if declared else len(hard) < 2
     if one_class and all(not isinstance(v, str) and v > threshold for v in hard):
         base = declared or Labels(classes=(LabelClass(name="foreground", values=(max(1, int(high)),)),))
-        mend = mending.declare(f"labels: {short_labels(base.model_copy(update={'threshold': threshold}))}")
+        fix = fixes.declare(f"labels: {short_labels(base.model_copy(update={'threshold': threshold}))}")
         first = soft[0][1]
-        names = tuple(mending.shown(content.path) for _, content in soft)
+        names = tuple(fixes.shown(content.path) for _, content in soft)
         where = names[0] if len(names) == 1 else f"{len(names)} labels: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
         what = f"soft edges: {first.distinct} different values from {low:g} to {high:g}, as a lossy format (JPEG) leaves them"
-        mend = f"set `labels.threshold: {threshold:g}`: {mend}"
+        fix = f"set `labels.threshold: {threshold:g}`: {fix}"
         # Undeclared, the plan proposes the threshold by itself; declared labels would be refused in training.
-        yield Finding("error" if declared else "warning", "soft-label", where, what, mend, files=names)
+        yield Finding("error" if declared else "warning", "soft-label", where, what, fix, files=names)
         return
     for case, content in soft:
-        where = mending.shown(content.path)
+        where = fixes.shown(content.path)
         what = f"soft edges: {content.distinct} different values, where classes need one value each"
-        mend = f"export `{where}` again, without loss and without interpolation; or {mending.drop(case)}"
-        yield Finding("error", "soft-label", where, what, mend, case.id)
+        fix = f"export `{where}` again, without loss and without interpolation; or {fixes.drop(case)}"
+        yield Finding("error", "soft-label", where, what, fix, case.id)
 
 
-def several_shades(values: Iterable[int | str], mending: Mending) -> Iterator[Finding]:
+def several_shades(values: Iterable[int | str], fixes: FixSuggestions) -> Iterator[Finding]:
     """Undeclared colours that are all nearly black or nearly white, more than one of a kind: each would be a class that nobody drew."""
     shades = {value: shade(number_of(value)) for value in values}
     dark, bright = (tuple(sorted((v for v, s in shades.items() if s == pole), key=str)) for pole in (0, 255))
@@ -70,8 +70,8 @@ def several_shades(values: Iterable[int | str], mending: Mending) -> Iterator[Fi
         return
     meant = Labels(background=dark, classes=(LabelClass(name="foreground", values=bright),))
     what = f"all labels together hold {len(shades)} colours, all nearly black or nearly white ({', '.join(map(str, (*dark, *bright)))}): each is a class"
-    mend = f"{mending.declare(f'labels: {short_labels(meant)}')} if only two are meant; or declare what each means"
-    yield Finding("warning", "label-values", mending.dataset.name, what, mend)
+    fix = f"{fixes.declare(f'labels: {short_labels(meant)}')} if only two are meant; or declare what each means"
+    yield Finding("warning", "label-values", fixes.dataset.name, what, fix)
 
 
 def _poles(contents: Sequence[Content]) -> tuple[float, float]:

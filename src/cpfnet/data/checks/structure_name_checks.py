@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpfnet.data.case import Case
 from cpfnet.data.checks.file_summary import Content, Examined
-from cpfnet.data.checks.fixes import Mending
+from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.checks.label_checks import rare
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
@@ -25,7 +25,7 @@ _USUAL = 0.5
 """A structure that this share of the labels hold is expected in the others."""
 
 
-def structures(examined: Sequence[Examined], mending: Mending) -> Iterator[Finding]:
+def structures(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """All rules on names, against what is declared, or else against what most labels hold."""
     pairs = [
         (one.case, content)
@@ -35,8 +35,8 @@ def structures(examined: Sequence[Examined], mending: Mending) -> Iterator[Findi
     ]
     if not pairs:
         return
-    declared = mending.dataset.labels
-    yield from _declared(pairs, declared, mending) if declared is not None else _undeclared(pairs, mending)
+    declared = fixes.dataset.labels
+    yield from _declared(pairs, declared, fixes) if declared is not None else _undeclared(pairs, fixes)
 
 
 def _drawn(content: Content) -> list[str]:
@@ -55,18 +55,16 @@ def _users(pairs: Pairs, names: Sequence[str] | None = None) -> dict[str, tuple[
     }
 
 
-def _empty(case: Case, content: Content, names: Sequence[str], mending: Mending) -> Finding:
-    where = mending.shown(content.path)
+def _empty(case: Case, content: Content, names: Sequence[str], fixes: FixSuggestions) -> Finding:
+    where = fixes.shown(content.path)
     every = len(names) == len(content.structures or ())
     what = "empty label: " if every else ""
     what += f"nothing is drawn of {', '.join(names)}" if names else "it has no structure"
-    mend = f"draw it in `{where}`; or {mending.drop(case)}"
+    fix = f"draw it in `{where}`; or {fixes.drop(case)}"
     if why := _enclosing_nothing(content, names):
         what += f": {why}"
-        mend = (
-            f"draw {', '.join(names)} with closed contours in `{where}`, or leave points and lines out of the classes"
-        )
-    return Finding("warning", "empty-label" if every else "empty-structure", where, what, mend, case.id)
+        fix = f"draw {', '.join(names)} with closed contours in `{where}`, or leave points and lines out of the classes"
+    return Finding("warning", "empty-label" if every else "empty-structure", where, what, fix, case.id)
 
 
 def _enclosing_nothing(content: Content, names: Sequence[str]) -> str:
@@ -77,29 +75,29 @@ def _enclosing_nothing(content: Content, names: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(said))
 
 
-def _declared(pairs: Pairs, labels: Labels, mending: Mending) -> Iterator[Finding]:
+def _declared(pairs: Pairs, labels: Labels, fixes: FixSuggestions) -> Iterator[Finding]:
     classes_in = {content.path: _classes(content.names, labels) for _, content in pairs}
     varying = _unmatched(pairs, labels, classes_in)
     if varying:
-        yield _varying(pairs, labels, varying, mending)
+        yield _varying(pairs, labels, varying, fixes)
     holders: dict[str, list[Case]] = defaultdict(list)
     for case, content in pairs:
         shown = {c for name in _drawn(content) for c in _classes([name], labels)}
         for name in shown:
             holders[name].append(case)
         if not classes_in[content.path] and not any(name in varying for name in content.names):
-            yield _meaningless(case, content, labels, mending)
+            yield _meaningless(case, content, labels, fixes)
         elif empty := [name for name in content.structures or {} if not (content.structures or {})[name]]:
-            yield _empty(case, content, empty, mending)
-        yield from _meeting(case, content, labels, mending)
-    yield from _lacking(pairs, labels, classes_in, varying, mending)
+            yield _empty(case, content, empty, fixes)
+        yield from _meeting(case, content, labels, fixes)
+    yield from _lacking(pairs, labels, classes_in, varying, fixes)
     usable = [case for case, content in pairs if classes_in[content.path]]
-    yield from rare(holders, usable, labels, mending, named=True)
+    yield from rare(holders, usable, labels, fixes, named=True)
     unused = [n for n in _users(pairs) if not _classes([n], labels) and n not in varying]
     if unused:
         what = f"{len(unused)} names of structures mean no class: they count as background"
-        mend = "nothing needs to be done if they are not to be learnt, else name them under `labels`"
-        yield Finding("note", "unused-structures", mending.dataset.name, what, mend, variants=_users(pairs, unused))
+        fix = "nothing needs to be done if they are not to be learnt, else name them under `labels`"
+        yield Finding("note", "unused-structures", fixes.dataset.name, what, fix, variants=_users(pairs, unused))
 
 
 def _classes(names: Sequence[str], labels: Labels) -> set[str]:
@@ -120,7 +118,7 @@ def _unmatched(pairs: Pairs, labels: Labels, classes_in: Mapping[Path, set[str]]
     return out
 
 
-def _varying(pairs: Pairs, labels: Labels, varying: Mapping[str, str], mending: Mending) -> Finding:
+def _varying(pairs: Pairs, labels: Labels, varying: Mapping[str, str], fixes: FixSuggestions) -> Finding:
     extended = labels.model_copy(
         update={
             "classes": tuple(
@@ -132,25 +130,25 @@ def _varying(pairs: Pairs, labels: Labels, varying: Mapping[str, str], mending: 
     similar = [name for name in _users(pairs) if name in varying or _classes([name], labels) & set(varying.values())]
     shown = ", ".join(f"{name} ({meant}?)" for name, meant in varying.items())
     what = f"structures are called differently from case to case: {shown} mean no class, in cases that lack one called alike"
-    mend = mending.declare(f"labels: {short_labels(extended)}")
-    return Finding("error", "structure-names", mending.dataset.name, what, mend, variants=_users(pairs, similar))
+    fix = fixes.declare(f"labels: {short_labels(extended)}")
+    return Finding("error", "structure-names", fixes.dataset.name, what, fix, variants=_users(pairs, similar))
 
 
-def _meaningless(case: Case, content: Content, labels: Labels, mending: Mending) -> Finding:
-    where = mending.shown(content.path)
+def _meaningless(case: Case, content: Content, labels: Labels, fixes: FixSuggestions) -> Finding:
+    where = fixes.shown(content.path)
     found = f"none of its structures ({', '.join(content.names[:8])}{' …' * (len(content.names) > 8)})"
     what = f"{found if content.names else 'it has no structure that'} means one of the classes {', '.join(c.name for c in labels.classes)}"
-    mend = mending.drop(case)
+    fix = fixes.drop(case)
     if content.names and len(labels.classes) == 1:
         (only,) = labels.classes
         first = labels.model_copy(
             update={"classes": (only.model_copy(update={"names": (*only.names, pattern(content.names[0]))}),)}
         )
-        mend = f"{mending.declare(f'labels: {short_labels(first)}')} if {content.names[0]} is meant; or {mend}"
-    return Finding("error", "structure-names", where, what, mend, case.id)
+        fix = f"{fixes.declare(f'labels: {short_labels(first)}')} if {content.names[0]} is meant; or {fix}"
+    return Finding("error", "structure-names", where, what, fix, case.id)
 
 
-def _meeting(case: Case, content: Content, labels: Labels, mending: Mending) -> Iterator[Finding]:
+def _meeting(case: Case, content: Content, labels: Labels, fixes: FixSuggestions) -> Iterator[Finding]:
     """Pixels of several exclusive classes without a declared order, or of regions that no value stands for."""
     alone = Counter(content.structures or {})
     for names, pixels in content.overlaps.items():
@@ -164,11 +162,11 @@ def _meeting(case: Case, content: Content, labels: Labels, mending: Mending) -> 
     what = "structures cannot be told apart: " + ", ".join(
         f"{what} on {pixels} pixels" for (what, _), pixels in meeting.most_common(3)
     )
-    mend = meeting.most_common(1)[0][0][1]
+    fix = meeting.most_common(1)[0][0][1]
     if labels.exclusive:
         ordered = labels.model_copy(update={"overlap": "last"})
-        mend = f"{mending.declare(f'labels: {short_labels(ordered)}')}: the last of them in this order has such pixels"
-    yield Finding("error", "overlap", mending.shown(content.path), what, f"{mend}; or {mending.drop(case)}", case.id)
+        fix = f"{fixes.declare(f'labels: {short_labels(ordered)}')}: the last of them in this order has such pixels"
+    yield Finding("error", "overlap", fixes.shown(content.path), what, f"{fix}; or {fixes.drop(case)}", case.id)
 
 
 def _lacking(
@@ -176,7 +174,7 @@ def _lacking(
     labels: Labels,
     classes_in: Mapping[Path, set[str]],
     varying: Mapping[str, str],
-    mending: Mending,
+    fixes: FixSuggestions,
 ) -> Iterator[Finding]:
     """Classes that most labels hold and some do not: there, what was never drawn would be learnt as background."""
     usable = [(case, content) for case, content in pairs if classes_in[content.path]]
@@ -187,51 +185,51 @@ def _lacking(
         if len(lacking) == len(usable):
             left = labels.model_copy(update={"classes": tuple(o for o in labels.classes if o is not c)})
             what = f"class {c.name} occurs in no label"
-            mend = f"{mending.declare(f'labels: {short_labels(left)}')}; or add cases that show it"
+            fix = f"{fixes.declare(f'labels: {short_labels(left)}')}; or add cases that show it"
             if left.classes:
-                yield Finding("warning", "absent-class", mending.dataset.name, what, mend)
+                yield Finding("warning", "absent-class", fixes.dataset.name, what, fix)
         elif lacking and len(lacking) <= (1 - _USUAL) * len(usable):
             what = f"class {c.name} was not drawn in {len(lacking)} of {len(usable)} labels ({', '.join([case.id for case, _ in lacking[:6]])}{' …' * (len(lacking) > 6)}): there it would be learnt as background"
-            mend = f"draw {c.name} in {mending.quoted([path for _, path in lacking])} if it is to be seen; or {mending.drop(*(case for case, _ in lacking))}"
-            yield Finding("warning", "missing-structure", mending.dataset.name, what, mend)
+            fix = f"draw {c.name} in {fixes.quoted([path for _, path in lacking])} if it is to be seen; or {fixes.drop(*(case for case, _ in lacking))}"
+            yield Finding("warning", "missing-structure", fixes.dataset.name, what, fix)
 
 
-def _undeclared(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
+def _undeclared(pairs: Pairs, fixes: FixSuggestions) -> Iterator[Finding]:
     sound = []
     known = {normal(name) for _, content in pairs for name in _drawn(content)}
     for case, content in pairs:
         if known and not any(normal(name) in known for name in content.names):
-            yield _strange(case, content, mending)
+            yield _strange(case, content, fixes)
         elif empty := [name for name in content.structures or {} if not (content.structures or {})[name]]:
-            yield _empty(case, content, empty, mending)
+            yield _empty(case, content, empty, fixes)
         elif not content.structures:
-            yield _empty(case, content, [], mending)
+            yield _empty(case, content, [], fixes)
         if _drawn(content):
             sound.append((case, content))
     if not sound:
         return
     merged = _merged(sound)
     if len(merged) > MOST_NAMES:
-        yield from _coverings(sound, mending)
+        yield from _coverings(sound, fixes)
         return
     proposed = _proposed(sound, merged)
     if any(c.names for c in proposed.classes):
-        yield _varied(sound, proposed, mending)
+        yield _varied(sound, proposed, fixes)
         return
-    coverings = list(_coverings(sound, mending))
+    coverings = list(_coverings(sound, fixes))
     yield from coverings
     if not coverings:
         yield from _lacking(
-            sound, proposed, {content.path: _classes(content.names, proposed) for _, content in sound}, {}, mending
+            sound, proposed, {content.path: _classes(content.names, proposed) for _, content in sound}, {}, fixes
         )
         holders = {
             c.name: [case for case, content in sound if c.name in _classes(_drawn(content), proposed)]
             for c in proposed.classes
         }
-        yield from rare(holders, [case for case, _ in sound], proposed, mending, named=True)
+        yield from rare(holders, [case for case, _ in sound], proposed, fixes, named=True)
 
 
-def _strange(case: Case, content: Content, mending: Mending) -> Finding:
+def _strange(case: Case, content: Content, fixes: FixSuggestions) -> Finding:
     """A label that shares no structure with the others, nor draws its own: it says nothing about what there is to learn."""
     names = ", ".join(content.names[:8])
     what = (
@@ -239,11 +237,11 @@ def _strange(case: Case, content: Content, mending: Mending) -> Finding:
         if names
         else "empty label: it has no structure"
     )
-    mend = f"draw what the others show in `{mending.shown(content.path)}`; or {mending.drop(case)}"
+    fix = f"draw what the others show in `{fixes.shown(content.path)}`; or {fixes.drop(case)}"
     if why := _enclosing_nothing(content, content.names):
         what += f": {why}"
-        mend = f"draw what the others show with closed contours in `{mending.shown(content.path)}`"
-    return Finding("error", "empty-label", mending.shown(content.path), what, mend, case.id)
+        fix = f"draw what the others show with closed contours in `{fixes.shown(content.path)}`"
+    return Finding("error", "empty-label", fixes.shown(content.path), what, fix, case.id)
 
 
 def _merged(pairs: Pairs) -> dict[str, set[str]]:
@@ -285,17 +283,17 @@ def _proposed(pairs: Pairs, merged: Mapping[str, set[str]]) -> Labels:
     return Labels(classes=tuple(classes), overlap="last" if covered else None)
 
 
-def _varied(pairs: Pairs, proposed: Labels, mending: Mending) -> Finding:
+def _varied(pairs: Pairs, proposed: Labels, fixes: FixSuggestions) -> Finding:
     said = ", ".join(f"{c.name} also as {' and '.join(c.names)}" for c in proposed.classes if c.names)
-    merged = mending.declare(f"labels: {short_labels(proposed)}")
+    merged = fixes.declare(f"labels: {short_labels(proposed)}")
     if all(normal(name) == normal(c.name) for c in proposed.classes for name in c.names):
         what = f"structures are spelt differently from case to case: {said}; planning takes them as one"
-        apart = mending.declare(f"labels: {short_labels(_apart(proposed))}")
-        mend = f"{merged} to settle that; or {apart} if they do not mean the same"
+        apart = fixes.declare(f"labels: {short_labels(_apart(proposed))}")
+        fix = f"{merged} to settle that; or {apart} if they do not mean the same"
     else:
         what = f"structures seem to be called differently from case to case: {said}; planning takes as one what differs in case, blanks, hyphens and underscores alone"
-        mend = f"{merged} if these names mean the same"
-    return Finding("warning", "structure-names", mending.dataset.name, what, mend, variants=_users(pairs))
+        fix = f"{merged} if these names mean the same"
+    return Finding("warning", "structure-names", fixes.dataset.name, what, fix, variants=_users(pairs))
 
 
 def _apart(merged: Labels) -> Labels:
@@ -305,24 +303,24 @@ def _apart(merged: Labels) -> Labels:
     return merged.model_copy(update={"classes": tuple(classes)})
 
 
-def _coverings(pairs: Pairs, mending: Mending) -> Iterator[Finding]:
+def _coverings(pairs: Pairs, fixes: FixSuggestions) -> Iterator[Finding]:
     """What planning would refuse: too many structures, or some that cover each other."""
     contents = [content for _, content in pairs]
     try:
-        classes_of([c.structures or {} for c in contents], [c.overlaps for c in contents], mending.root)
+        classes_of([c.structures or {} for c in contents], [c.overlaps for c in contents], fixes.root)
     except DatasetError as error:
-        lines = re.findall(r"`(labels: \{.*\})`", error.mend or "")
+        lines = re.findall(r"`(labels: \{.*\})`", error.fix or "")
         meeting = any(c.overlaps for c in contents)
-        mend = (
-            (error.mend or "").replace(f"write `{lines[0]}` into dataset.yaml", mending.declare(lines[0]))
+        fix = (
+            (error.fix or "").replace(f"write `{lines[0]}` into dataset.yaml", fixes.declare(lines[0]))
             if lines
-            else error.mend or ""
+            else error.fix or ""
         )
         yield Finding(
             "error",
             "overlap" if meeting else "structure-names",
-            mending.dataset.name,
+            fixes.dataset.name,
             error.what,
-            mend,
+            fix,
             variants=_users(pairs),
         )

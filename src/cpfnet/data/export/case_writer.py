@@ -96,7 +96,7 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
     image = formats.read(case.images).in_colours(form.channels)
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         raise DatasetError(
-            "holds NaN or infinite values", where=case.images[0], mend="replace them in the file, or leave the case out"
+            "holds NaN or infinite values", where=case.images[0], fix="replace them in the file, or leave the case out"
         )
     labels = {reader: placed(path, image, form.labels) for reader, path in case.labels.items()}
     codes = {reader: encode(label, form.labels, where=str(case.labels[reader])) for reader, label in labels.items()}

@@ -42,7 +42,7 @@ class Converted:
     Attributes:
         folder: where it lies now.
         cases: ids of the cases in it.
-        failures: id → what is wrong with a case that is not in it, and how to mend that.
+        failures: id → what is wrong with a case that is not in it, and how to fix that.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ def convert(
         OutputError: ``out`` holds something else, or cannot be written; nothing is left behind then.
     """
     if to not in LISTS:
-        raise OutputError(f"unknown target {to!r}", where="--to", mend=f"choose one of {', '.join(LISTS)}")
+        raise OutputError(f"unknown target {to!r}", where="--to", fix=f"choose one of {', '.join(LISTS)}")
     _check_free(out, dataset, overwrite)
     check_writable(out)
     failures: dict[str, str] = {}
@@ -112,8 +112,8 @@ def convert(
                 (Path(temporary) / name).write_text(text, encoding="utf-8")
             _place(Path(temporary), out)
     except OSError as error:
-        mend = "choose a folder you may write to, with free space"
-        raise OutputError(f"cannot be written: {error.strerror or error}", where=out, mend=mend) from None
+        fix = "choose a folder you may write to, with free space"
+        raise OutputError(f"cannot be written: {error.strerror or error}", where=out, fix=fix) from None
     finally:
         if made and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
@@ -125,18 +125,18 @@ def _check_free(out: Path, dataset: Dataset, overwrite: bool) -> None:
     if not out.exists():
         return
     if not out.is_dir():
-        raise OutputError("is no folder", where=out, mend="give the name of a new folder")
+        raise OutputError("is no folder", where=out, fix="give the name of a new folder")
     inside = sorted(entry.name for entry in out.iterdir())
     if not inside:
         return
     if any(path.resolve().is_relative_to(out.resolve()) for case in dataset.cases for path in case.files):
-        raise OutputError("holds the data set itself", where=out, mend="write to another folder (-o)")
+        raise OutputError("holds the data set itself", where=out, fix="write to another folder (-o)")
     lists = [out / name for name in ("dataset.json", "dataset.yaml")]
     ours = any(path.is_file() and MADE.encode() in path.read_bytes()[:4096] for path in lists)
     if not (ours and overwrite):
         what = "holds an earlier conversion" if ours else f"is not empty (holds {printable(', '.join(inside[:3]))})"
-        mend = "replace it with --overwrite, or write to another folder" if ours else "write to a new or empty folder"
-        raise OutputError(what, where=out, mend=mend)
+        fix = "replace it with --overwrite, or write to another folder" if ours else "write to a new or empty folder"
+        raise OutputError(what, where=out, fix=fix)
 
 
 def _place(made: Path, out: Path) -> None:
@@ -177,7 +177,7 @@ def _survey(dataset: Dataset, declared: Labels | None, failures: dict[str, str],
             error = DatasetError(
                 f"{channels} channels and {axes} spatial axes, where {count} cases have {usual[1]} and {usual[0]}",
                 where=case.id,
-                mend="keep images of one kind in a data set; `cpfnet check` lists the others",
+                fix="keep images of one kind in a data set; `cpfnet check` lists the others",
             )
             failures[case.id] = str(error)
     return looks
@@ -248,7 +248,7 @@ def _nothing(dataset: Dataset, failures: dict[str, str]) -> DatasetError:
     found = f"none of {len(dataset.cases)} cases has a label to learn from"
     if failures:
         found += f" and can be converted; the first of {len(failures)} that failed: {next(iter(failures.values()))}"
-    return DatasetError(found, where=dataset.root, mend="`cpfnet check` lists what is missing, and what is wrong")
+    return DatasetError(found, where=dataset.root, fix="`cpfnet check` lists what is missing, and what is wrong")
 
 
 def _remarks(dataset: Dataset, form: Form, about: About, out: Path) -> Iterator[str]:

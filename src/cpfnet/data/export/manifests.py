@@ -184,7 +184,7 @@ def check_names(labels: Labels) -> None:
             raise DatasetError(
                 f"a class is called {c.name!r}, which means something else in a dataset.json",
                 where="labels",
-                mend="give the class another name in dataset.yaml, or convert to csv",
+                fix="give the class another name in dataset.yaml, or convert to csv",
             )
 
 

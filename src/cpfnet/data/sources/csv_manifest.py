@@ -19,7 +19,7 @@ from cpfnet.text import from_csv_cell, printable
 
 def _split(value: str, where: str) -> str | None:
     if value and value.lower() not in SPLITS:
-        raise DatasetError(f"split {value!r} is not known", where=where, mend="write train, val or test")
+        raise DatasetError(f"split {value!r} is not known", where=where, fix="write train, val or test")
     return SPLITS[value.lower()] if value else None
 
 
@@ -49,8 +49,8 @@ def read_csv(path: Path) -> Dataset:
     kept, problems = unique(cases, path)
     if encoding:
         what = f"is not UTF-8: read as {encoding}"
-        mend = "nothing needs to be done if names look right; else save it as CSV UTF-8"
-        notes = [Finding("note", "encoding", printable(path.name), what, mend), *notes]
+        fix = "nothing needs to be done if names look right; else save it as CSV UTF-8"
+        notes = [Finding("note", "encoding", printable(path.name), what, fix), *notes]
     return Dataset(path.parent, path.stem, kept, layout="CSV manifest", problems=(*notes, *problems), manifest=path)
 
 
@@ -65,7 +65,7 @@ def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
         lines = [(reader.line_num + bool(hint), line) for line in reader]
     except csv.Error as error:
         raise DatasetError(
-            f"not valid CSV: {error}", where=path, mend="quote values that contain commas or quotes"
+            f"not valid CSV: {error}", where=path, fix="quote values that contain commas or quotes"
         ) from None
     columns = [name.strip() for name in lines[0][1]] if lines else []
     used = places(columns, path)
@@ -81,7 +81,7 @@ def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
             listed_path(path.parent, name.strip()) for name in row.get("image", "").split(";") if name.strip()
         )
         if not images:
-            raise DatasetError("no image named", where=where, mend="fill in `image`, or remove the line")
+            raise DatasetError("no image named", where=where, fix="fill in `image`, or remove the line")
         case = case_id(from_csv_cell(row.get("case", ""))) or identifier(images[0])
         cases.append(
             Case(
@@ -99,7 +99,7 @@ def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
             )
         )
     if not cases:
-        raise DatasetError("lists no case", where=path, mend=f"add one line a case; {HEADER}")
+        raise DatasetError("lists no case", where=path, fix=f"add one line a case; {HEADER}")
     taken = {name: columns[index] for name, index in used.items() if name in ALSO and columns[index] != name}
     notes = [
         Finding(

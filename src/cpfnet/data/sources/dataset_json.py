@@ -34,21 +34,21 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())  # UTF-8 or UTF-16, with or without its mark
     except OSError as error:
         raise DatasetError(
-            f"cannot be read: {error.strerror}", where=path, mend="give the path of a JSON file"
+            f"cannot be read: {error.strerror}", where=path, fix="give the path of a JSON file"
         ) from None
     except UnicodeDecodeError:
-        raise DatasetError("is not a UTF-8 text file", where=path, mend="save it as UTF-8") from None
+        raise DatasetError("is not a UTF-8 text file", where=path, fix="save it as UTF-8") from None
     except RecursionError:
-        raise DatasetError("not valid JSON: nested too deeply", where=path, mend="correct the file") from None
+        raise DatasetError("not valid JSON: nested too deeply", where=path, fix="correct the file") from None
     except ValueError as error:  # not JSON, or a number of thousands of digits
         line = f"line {error.lineno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
-        mend = "write paths with / in place of \\" if "escape" in line else "correct the line"
-        raise DatasetError(f"not valid JSON: {line}", where=path, mend=mend) from None
+        fix = "write paths with / in place of \\" if "escape" in line else "correct the line"
+        raise DatasetError(f"not valid JSON: {line}", where=path, fix=fix) from None
     if isinstance(content, list) and content and all(isinstance(entry, dict) for entry in content):
         return {"training": content}
     if not isinstance(content, dict):
         raise DatasetError(
-            f"holds a JSON {type(content).__name__}, expected an object", where=path, mend=f"see {_FORMAT}"
+            f"holds a JSON {type(content).__name__}, expected an object", where=path, fix=f"see {_FORMAT}"
         )
     return content
 
@@ -78,7 +78,7 @@ def _channel_names(named: Any, where: Path) -> tuple[str, ...] | None:
         raise DatasetError(
             f"channel_names does not number the channels: {str(named)[:200]}",
             where=where,
-            mend='write a name for each number: "channel_names": {"0": "T1", "1": "FLAIR"}',
+            fix='write a name for each number: "channel_names": {"0": "T1", "1": "FLAIR"}',
         )
     return tuple(str(numbers[number]) for number in sorted(numbers))  # type: ignore[type-var]
 
@@ -140,12 +140,12 @@ def datalist(path: Path) -> Dataset:
     for key, split in _LISTS.items():
         entries = content.get(key, [])
         if not isinstance(entries, list):
-            raise DatasetError(f"`{key}` is not a list", where=path, mend='write [{"image": "…", "label": "…"}, …]')
+            raise DatasetError(f"`{key}` is not a list", where=path, fix='write [{"image": "…", "label": "…"}, …]')
         own_split = "train" if split is None and ("validation" in content or "val" in content) else split
         cases += [_entry(entry, own_split, path, f"{path}, {key}[{i}]") for i, entry in enumerate(entries)]
     if not cases:
         raise DatasetError(
-            "lists no case", where=path, mend='write {"training": [{"image": "a.nii.gz", "label": "b.nii.gz"}, …]}'
+            "lists no case", where=path, fix='write {"training": [{"image": "a.nii.gz", "label": "b.nii.gz"}, …]}'
         )
     channels, labels, modality = declared(content, path)
     kept, problems = unique(cases, path)
@@ -169,10 +169,10 @@ def _entry(entry: Any, split: str | None, path: Path, where: str) -> Case:
     image, *others = (entry.get(only(entry, known, where)) for known in ALSO)
     names = [image] if isinstance(image, str) else image
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
-        raise DatasetError("names no image file", where=where, mend='write {"image": "…", "label": "…"}')
+        raise DatasetError("names no image file", where=where, fix='write {"image": "…", "label": "…"}')
     if not all(other is None or isinstance(other, str) for other in others):
         raise DatasetError(
-            "`label` and `roi` must be file names", where=where, mend='write {"image": "…", "label": "…"}'
+            "`label` and `roi` must be file names", where=where, fix='write {"image": "…", "label": "…"}'
         )
     label, roi = (listed_path(path.parent, other) if other else None for other in others)
     images = tuple(listed_path(path.parent, name) for name in names)

@@ -29,8 +29,8 @@ def scan_with_archives(root: Path) -> tuple[Scan, list[Finding]]:
             inside = scan(archive)
         except FormatError as error:
             where = shown(archive, root)
-            mend = f"{error.mend or 'copy or export it again'}; or move `{where}` elsewhere"
-            findings.append(Finding("error", "unreadable", where, error.what, mend))
+            fix = f"{error.fix or 'copy or export it again'}; or move `{where}` elsewhere"
+            findings.append(Finding("error", "unreadable", where, error.what, fix))
             continue
         series = {(one.study, one.uid): one.instances for one in found.series}
         labels = {label.uid for label in found.labels}
@@ -41,8 +41,8 @@ def scan_with_archives(root: Path) -> tuple[Scan, list[Finding]]:
         if more := sum(len(one.instances - series.get((one.study, one.uid), one.instances)) for one in inside.series):
             where = shown(archive, root)
             what = f"holds {more} image{'s' * (more > 1)} of series that lie elsewhere without {'them' if more > 1 else 'it'}: left out"
-            mend = f"unpack `{where}`, and move it elsewhere, if the series lacks them; or move `{where}` elsewhere"
-            findings.append(Finding("warning", "archive", where, what, mend))
+            fix = f"unpack `{where}`, and move it elsewhere, if the series lacks them; or move `{where}` elsewhere"
+            findings.append(Finding("warning", "archive", where, what, fix))
         found = Scan(
             series=tuple(sorted((*found.series, *new), key=lambda one: str(one.reference))),
             labels=tuple(sorted((*found.labels, *drawn), key=lambda label: str(label.path))),

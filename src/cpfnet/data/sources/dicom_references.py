@@ -19,7 +19,7 @@ MOST_WAYS = 4
 """Of more files than these no way to choose among them is spelt out."""
 
 
-class Joining:
+class ReferenceMatcher:
     """Finds the series of labels; one look at each.
 
     Args:
@@ -72,8 +72,8 @@ def elsewhere(label: LabelObject, series: Series, root: Path) -> Finding:
         f"the {label.kind.upper()} refers to another series (UID {', '.join(sorted(label.series)) or 'unknown'}); "
         f"it is taken for `{shown(series.reference, root)}`, which has the same frame of reference"
     )
-    mend = f"nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn on; or move `{where}` elsewhere"
-    return Finding("warning", "other-series", where, what, mend)
+    fix = f"nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn on; or move `{where}` elsewhere"
+    return Finding("warning", "other-series", where, what, fix)
 
 
 def unclear(label: LabelObject, fitting: Sequence[Series], kinds: Sequence[str], root: Path) -> Finding:

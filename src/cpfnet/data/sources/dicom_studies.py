@@ -16,7 +16,7 @@ from cpfnet.data.case import STUDIES, Case, Dataset
 from cpfnet.data.dataset_yaml import LABEL_KINDS, Declaration
 from cpfnet.data.finding import Finding, quoted
 from cpfnet.data.sources.dicom_archives import scan_with_archives
-from cpfnet.data.sources.dicom_references import Joining, alone, elsewhere, several, unclear
+from cpfnet.data.sources.dicom_references import ReferenceMatcher, alone, elsewhere, several, unclear
 from cpfnet.data.sources.dicom_warnings import beside, damaged, patients
 from cpfnet.data.sources.folders import SPLITS
 from cpfnet.data.sources.patterns import find
@@ -46,7 +46,7 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     every, labels = found.series, found.labels
     if not every and labels:
         what = f"holds {len(labels)} DICOM segmentations or structure sets, but no image"
-        raise DatasetError(what, where=root, mend="add the image series that they were drawn on")
+        raise DatasetError(what, where=root, fix="add the image series that they were drawn on")
     if not every:
         unread = [finding for finding in problems if finding.kind == "unreadable"]
         return Dataset(root, root.resolve().name, (), layout=STUDIES, problems=tuple(unread)) if unread else None
@@ -56,7 +56,7 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
         raise DatasetError(
             f"modality: none of {len(every)} image series is {declaration.modality}; there are {_counted(kinds.values())}",
             where=root,
-            mend="correct `modality` in dataset.yaml",
+            fix="correct `modality` in dataset.yaml",
         )
     drawn = _joined(root, declaration, every, kinds, labels, problems)
     _one_modality(root, {reference: kinds[reference] for reference in drawn})
@@ -88,7 +88,7 @@ def _readers(
             raise DatasetError(
                 f"label: {pattern!r} finds no segmentation or structure set (there are: {there})",
                 where=root,
-                mend=f"write one of {', '.join(LABEL_KINDS)}, or a pattern with one * for each folder, such as '*/RS*.dcm'",
+                fix=f"write one of {', '.join(LABEL_KINDS)}, or a pattern with one * for each folder, such as '*/RS*.dcm'",
             )
     return out
 
@@ -102,7 +102,7 @@ def _joined(
     problems: list[Finding],
 ) -> Drawn:
     """Give each label to the series that it was drawn on; those on series of other modalities than the declared are dropped, saying so."""
-    joining = Joining(every)
+    joining = ReferenceMatcher(every)
     drawn: Drawn = defaultdict(lambda: defaultdict(list))
     others: dict[Path, str] = {}
     for reader, objects in _readers(root, declaration, labels).items():
@@ -121,8 +121,8 @@ def _joined(
                 others |= {one.reference: kinds[one.reference] for one in found}
     if others:
         what = f"{len(others)} labelled image series of another modality left out ({_counted(others.values())}): {quoted(sorted(others)[:5], root)}"
-        mend = f"nothing needs to be done if `modality: {declaration.modality}` shall choose, else correct it in `dataset.yaml`"
-        problems.append(Finding("note", "left-out", "image series", f"{what}{' …' * (len(others) > 5)}", mend))
+        fix = f"nothing needs to be done if `modality: {declaration.modality}` shall choose, else correct it in `dataset.yaml`"
+        problems.append(Finding("note", "left-out", "image series", f"{what}{' …' * (len(others) > 5)}", fix))
     return drawn
 
 
@@ -143,7 +143,7 @@ def _one_modality(root: Path, labelled: Mapping[Path, str]) -> None:
     raise DatasetError(
         f"the labelled image series are of several modalities: {_counted(labelled.values())}; {', '.join(named)}",
         where=root,
-        mend="; or ".join(f"write `modality: {kind}` into `dataset.yaml`" for kind in (usual, *(k for k, _ in rarer))),
+        fix="; or ".join(f"write `modality: {kind}` into `dataset.yaml`" for kind in (usual, *(k for k, _ in rarer))),
     )
 
 
@@ -169,8 +169,8 @@ def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[Path, str]) -> tu
         else []
     )
     what = f"{len(left)} image series without label left out ({_counted(one.modality for one in left)}): {', '.join(parts)}"
-    mend = "nothing needs to be done: a series is a case as soon as a segmentation or structure set refers to it"
-    return chosen, [Finding("note", "left-out", "image series", what, mend)]
+    fix = "nothing needs to be done: a series is a case as soon as a segmentation or structure set refers to it"
+    return chosen, [Finding("note", "left-out", "image series", what, fix)]
 
 
 def _folders(one: Series, root: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from cpfnet import formats
 from cpfnet.data.case import Case
 from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.data.finding import Finding, shown
-from cpfnet.data.sources.unread_files import KIND, counted, unread_below, unread_mend
+from cpfnet.data.sources.unread_files import KIND, counted, unread_below, unread_fix
 from cpfnet.formats.file_types import NIFTI_SUFFIXES, RASTER_SUFFIXES, placeholder
 
 if TYPE_CHECKING:
@@ -41,23 +41,23 @@ def beside(root: Path, first: Series, cases: Sequence[Case], *, labelled: bool) 
         reference, label = (example.images[0], *example.labels.values())[:2] if example else (first.reference, None)
         line = f"{shown(reference, root)},{shown(label, root) if label else 'LABEL'}"
         what = f"{count} of other formats, such as {such}, lie{'s' * (len(files) == 1)} among the DICOM studies: no case uses {'them' if len(files) > 1 else 'it'}"
-        mend = f"nothing needs to be done if that is right, else list all cases: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, images and masks of other formats likewise, and use that as DATASET"
+        fix = f"nothing needs to be done if that is right, else list all cases: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, images and masks of other formats likewise, and use that as DATASET"
     else:
         count = f"{len(volumes)} NIfTI file{'s' * (len(volumes) > 1)}" if volumes else count
         what = f"no DICOM segmentation or structure set was found, but {count}, such as {such}"
         line = f"{shown(first.reference, root)},{such}"
-        mend = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
-    return [*told, Finding("note", "listing", root.resolve().name, what, mend)]
+        fix = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
+    return [*told, Finding("note", "listing", root.resolve().name, what, fix)]
 
 
 def _unread(paths: Sequence[Path], root: Path, *, labelled: bool) -> Finding:
     what = f"{counted(paths)}, which is no format that is read, among the DICOM studies: no case uses {'it' if len(paths) == 1 else 'them'}"
     if labelled:
-        mend = f"nothing needs to be done if that is right; else {unread_mend(paths, root)}"
+        fix = f"nothing needs to be done if that is right; else {unread_fix(paths, root)}"
     else:
-        mend = f"if these are the labels, {unread_mend(paths, root)}; then list the cases in a CSV file with the columns `image,label`"
+        fix = f"if these are the labels, {unread_fix(paths, root)}; then list the cases in a CSV file with the columns `image,label`"
     files = tuple(shown(path, root) for path in paths)
-    return Finding("note" if labelled else "error", KIND, root.resolve().name, what, mend, files=files)
+    return Finding("note" if labelled else "error", KIND, root.resolve().name, what, fix, files=files)
 
 
 def patients(root: Path, declaration: Declaration, chosen: Sequence[Series], ids: Sequence[str]) -> list[Finding]:
@@ -68,16 +68,16 @@ def patients(root: Path, declaration: Declaration, chosen: Sequence[Series], ids
     unknown = sum(not patient for patient in studies.values())
     if unknown:
         what = f"{unknown} of {len(studies)} studies have no PatientID: each counts as a patient of its own"
-        mend = "nothing needs to be done if they are different patients"
+        fix = "nothing needs to be done if they are different patients"
         if example := _example(ids):
-            mend += f", else say what part of a case's id is the patient: write for example `patient: '{example}'` into `dataset.yaml`"
+            fix += f", else say what part of a case's id is the patient: write for example `patient: '{example}'` into `dataset.yaml`"
         else:
-            mend += ", else list the cases with a column `patient` in a CSV file"
-        return [Finding("note", "no-patient", root.resolve().name, what, mend)]
+            fix += ", else list the cases with a column `patient` in a CSV file"
+        return [Finding("note", "no-patient", root.resolve().name, what, fix)]
     if len(set(studies.values())) == 1:
         what = f"all {len(studies)} studies have the same PatientID, so no patient is left to validate on"
-        mend = "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a patient; or add studies of other patients"
-        return [Finding("warning", "one-patient", root.resolve().name, what, mend)]
+        fix = "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a patient; or add studies of other patients"
+        return [Finding("warning", "one-patient", root.resolve().name, what, fix)]
     return []
 
 

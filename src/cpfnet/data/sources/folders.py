@@ -91,7 +91,7 @@ def entries(path: Path) -> list[Path]:
         entries = [entry for entry in path.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
     except OSError as error:
         raise DatasetError(
-            f"cannot be listed: {error.strerror}", where=printable(str(path)), mend="allow reading this folder"
+            f"cannot be listed: {error.strerror}", where=printable(str(path)), fix="allow reading this folder"
         ) from None
     return sorted(entries, key=lambda entry: natural(printable(entry.name)))
 
@@ -153,7 +153,7 @@ def _only(parts: dict[str, Path], names: tuple[str, ...], where: Path) -> Path |
         raise DatasetError(
             f"holds both {found[0].name}/ and {found[1].name}/",
             where=where,
-            mend="keep one of them, or say which in a dataset.yaml: `label: …`",
+            fix="keep one of them, or say which in a dataset.yaml: `label: …`",
         )
     return found[0] if found else None
 
@@ -219,15 +219,15 @@ def _unpaired(root: Path, parts: Sequence[tuple[str | None, Path, Path | None, P
     suggestion = suggest(root)
     if files:
         what = f"no mask is called as an image: {quoted(files[:1], root)} and {quoted(images[:1], root)}"
-        mend = "give each mask the name of its image; or say their names in a dataset.yaml: `image: …`, `label: …`"
+        fix = "give each mask the name of its image; or say their names in a dataset.yaml: `image: …`, `label: …`"
     else:
         folders_found = ", ".join(f"{printable(path.name)} ({len(image_files(path))})" for path in within[:5])
         what = f"holds no mask itself, but in folders: {folders_found}{' …' * (len(within) > 5)}"
-        mend = "move the masks out of these folders, called as their images; or say where they lie, in a dataset.yaml"
+        fix = "move the masks out of these folders, called as their images; or say where they lie, in a dataset.yaml"
     if suggestion is not None:
         several = not files and len(suggestion.labels) > 1
-        mend = suggestion.mend + "; or draw all of them into one label map a case, with a value for each" * several
-    return Finding("error", "names", shown(labels[0], root), what, mend)
+        fix = suggestion.fix + "; or draw all of them into one label map a case, with a value for each" * several
+    return Finding("error", "names", shown(labels[0], root), what, fix)
 
 
 def told_apart(cases: Sequence[Case]) -> tuple[Case, ...]:

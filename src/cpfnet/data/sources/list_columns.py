@@ -43,7 +43,7 @@ def only(names: Iterable[str], wanted: str, where: Path | str) -> str | None:
         raise DatasetError(
             f"{' and '.join(repr(printable(name)) for name in found)} could each be the {wanted}",
             where=where,
-            mend=f"rename the one that is meant to `{wanted}`",
+            fix=f"rename the one that is meant to `{wanted}`",
         )
     return found[0]
 
@@ -51,23 +51,23 @@ def only(names: Iterable[str], wanted: str, where: Path | str) -> str | None:
 def places(columns: list[str], path: Path) -> dict[str, int]:
     """Column, as this module names it → its place."""
     if len(columns) > _AT_MOST:
-        raise DatasetError(f"has {len(columns)} columns; at most {_AT_MOST} are read", where=path, mend=HEADER)
+        raise DatasetError(f"has {len(columns)} columns; at most {_AT_MOST} are read", where=path, fix=HEADER)
     repeated = {name for name in columns if columns.count(name) > 1 and name}
     if repeated:
         raise DatasetError(
-            f"columns repeat: {printable(', '.join(sorted(repeated)))}", where=path, mend="keep one of each"
+            f"columns repeat: {printable(', '.join(sorted(repeated)))}", where=path, fix="keep one of each"
         )
     meant = {known: name for known in ALSO if (name := only(columns, known, path))}
     if "image" not in meant:
         near = difflib.get_close_matches("image", columns, n=1)
-        mend = f"rename the column {near[0]!r} to 'image'" if near else HEADER
-        raise DatasetError(f"no column 'image' (found: {printable(', '.join(columns))})", where=path, mend=mend)
+        fix = f"rename the column {near[0]!r} to 'image'" if near else HEADER
+        raise DatasetError(f"no column 'image' (found: {printable(', '.join(columns))})", where=path, fix=fix)
     readers = [name for name in columns if name.startswith("label_") and not role(name)]
     meant |= {name: name for name in (*COLUMNS, *readers) if name in columns and name not in ALSO}
     for name in set(columns) - set(meant.values()):
         near = difflib.get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.8)
         if near and near[0] not in meant:
             raise DatasetError(
-                f"unknown column {printable(name)!r}", where=path, mend=f"did you mean {near[0]!r}? rename the column"
+                f"unknown column {printable(name)!r}", where=path, fix=f"did you mean {near[0]!r}? rename the column"
             )
     return {known: columns.index(name) for known, name in meant.items()}

@@ -24,7 +24,7 @@ def fold_number(value: Any, where: str) -> int | None:
         return int(value)
     except (TypeError, ValueError, OverflowError):
         raise DatasetError(
-            f"fold {str(value)[:40]!r} is not a number", where=where, mend="number the folds from 0"
+            f"fold {str(value)[:40]!r} is not a number", where=where, fix="number the folds from 0"
         ) from None
 
 
@@ -79,12 +79,12 @@ def missing_files(dataset: Dataset) -> list[Finding]:
     for case, path in missing:
         name = shown(path, dataset.root)
         what = f"case {case.id} names this file, which does not exist"
-        mend = f"add the file `{name}`"
+        fix = f"add the file `{name}`"
         if here := _here(path, dataset.root):
             what += f": a path of another computer; `{here}` is beside the list"
-            mend = f"write `{here}` in place of `{name}` into `{source}`, and the others likewise"
-        mend += f"; or remove the entry of case `{case.id}` from `{source}`"
-        found.append(Finding("error", "missing-file", name, what, mend, case.id))
+            fix = f"write `{here}` in place of `{name}` into `{source}`, and the others likewise"
+        fix += f"; or remove the entry of case `{case.id}` from `{source}`"
+        found.append(Finding("error", "missing-file", name, what, fix, case.id))
     return found
 
 

@@ -53,7 +53,7 @@ def raw(root: Path) -> Dataset | None:
     content = read_json(file) if file.is_file() else {}
     if "labelstr" not in here:
         raise DatasetError(
-            "holds imagesTr/ but no labelsTr/", where=root, mend="add the folder labelsTr/ with one label a case"
+            "holds imagesTr/ but no labelsTr/", where=root, fix="add the folder labelsTr/ with one label a case"
         )
     ending = content.get("file_ending")
     ending = ending.lower() if isinstance(ending, str) else ""
@@ -76,7 +76,7 @@ def _check_ending(folder: Path, pictures: list[Path], ending: str, where: Path) 
             f"file_ending is {ending!r}, but none of the {len(pictures)} images in {folder.name}/ ends so: "
             f"{printable(pictures[0].name)}",
             where=where,
-            mend=f'write "file_ending": "{suffix}" into it',
+            fix=f'write "file_ending": "{suffix}" into it',
         )
 
 
@@ -152,8 +152,8 @@ def _other_ending(paths: list[Path], ending: str, root: Path) -> Finding:
         else f"{len(paths)} files: {', '.join(shown(p, root) for p in paths[:3])}{' …' * (len(paths) > 3)}"
     )
     what = f"not ending in {ending}, as `file_ending` in dataset.json says: left out"
-    mend = "nothing needs to be done if they are no images to learn from; or export all images alike, as `file_ending` says"
-    return Finding("warning", "file-ending", where, what, mend, files=tuple(shown(path, root) for path in paths))
+    fix = "nothing needs to be done if they are no images to learn from; or export all images alike, as `file_ending` says"
+    return Finding("warning", "file-ending", where, what, fix, files=tuple(shown(path, root) for path in paths))
 
 
 def _missing_channel(case: str, lacking: list[int], paths: tuple[Path, ...], label: Path | None, root: Path) -> Finding:

@@ -8,7 +8,7 @@ from cpfnet import formats
 from cpfnet.data.finding import shown
 from cpfnet.data.sources.folders import begins_as_dicom, entries, folders, image_files, known, parts_of
 from cpfnet.data.sources.suggest_dataset_yaml import suggest
-from cpfnet.data.sources.unread_files import counted, unread_below, unread_mend
+from cpfnet.data.sources.unread_files import counted, unread_below, unread_fix
 from cpfnet.errors import DatasetError
 from cpfnet.text import printable
 
@@ -24,14 +24,14 @@ def no_list(path: Path) -> DatasetError:
     folder = printable(str(path.parent))
     if formats.suffix_of(path) == ".zip":
         return DatasetError(
-            "a ZIP archive is no DATASET", where=path, mend=f"unpack it, or give the folder that holds it: `{folder}`"
+            "a ZIP archive is no DATASET", where=path, fix=f"unpack it, or give the folder that holds it: `{folder}`"
         )
     if known(path) or begins_as_dicom(path):
         return DatasetError(
-            "one file of it is no DATASET", where=path, mend=f"give the folder that holds it: `{folder}`"
+            "one file of it is no DATASET", where=path, fix=f"give the folder that holds it: `{folder}`"
         )
     return DatasetError(
-        f"a file ending in {path.suffix.lower() or 'nothing'} is no DATASET", where=path, mend=UNDERSTOOD
+        f"a file ending in {path.suffix.lower() or 'nothing'} is no DATASET", where=path, fix=UNDERSTOOD
     )
 
 
@@ -41,7 +41,7 @@ def not_understood(root: Path) -> DatasetError:
     aside = unread_below(root)
     beside = f"; {counted(aside)}, which is no format that is read" if aside else ""
     suggestion = suggest(root)
-    advice = "; or ".join(filter(None, [suggestion.mend if suggestion else "", unread_mend(aside, root)]))
+    advice = "; or ".join(filter(None, [suggestion.fix if suggestion else "", unread_fix(aside, root)]))
     if not parts:
         names = ", ".join(printable(name) for name in sorted(folders(root))[:8])
         count = len(image_files(root))
@@ -49,14 +49,14 @@ def not_understood(root: Path) -> DatasetError:
         return DatasetError(
             f"cannot be understood as a dataset (folders found: {names or 'none'}{direct}{beside})",
             where=root,
-            mend=advice or UNDERSTOOD,
+            fix=advice or UNDERSTOOD,
         )
     if not any(labels for _, _, labels, _ in parts):
         others = sorted(set(folders(root)) | {name for _, images, _, _ in parts for name in folders(images.parent)})
         return DatasetError(
             f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))}{beside})",
             where=root,
-            mend=advice
+            fix=advice
             or "rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
         )
     inside = sorted({path.suffix for _, images, _, _ in parts for path in entries(images) if path.is_file()})
@@ -71,7 +71,7 @@ def not_understood(root: Path) -> DatasetError:
     return DatasetError(
         f"no image to use in images/ (found: {seen}{beside})",
         where=root,
-        mend=advice
+        fix=advice
         or f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "
         "`image: images/{patient}/{case}.png`",
     )

@@ -14,7 +14,7 @@ from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.data.finding import Finding, elsewhere, quoted, shown
 from cpfnet.data.sources.folders import holds_dicom
 from cpfnet.data.sources.suggest_dataset_yaml import in_yaml, pattern_for, suggest
-from cpfnet.data.sources.unread_files import unread_below, unread_mend
+from cpfnet.data.sources.unread_files import unread_below, unread_fix
 from cpfnet.errors import DatasetError
 from cpfnet.text import printable
 
@@ -111,7 +111,7 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
             raise DatasetError(
                 f"{kind}: {pattern!r} finds no file in {printable(str(root))}{_nearest(root, pattern)}",
                 where=where,
-                mend=_other_patterns(root, declaration)
+                fix=_other_patterns(root, declaration)
                 or "correct the pattern, or set `root` to the folder that it starts from",
             )
     for key, index in indices.items():
@@ -119,7 +119,7 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
             raise DatasetError(
                 f"{key[0]}: {patterns[key]!r} shares no placeholder with image: {first_pattern!r}",
                 where=where,
-                mend="use {case} (or {patient}) in both",
+                fix="use {case} (or {patient}) in both",
             )
     _check_telling(first_pattern, first, root, where)
     for (kind, _), index in indices.items():
@@ -131,7 +131,7 @@ def _other_patterns(root: Path, declaration: Declaration) -> str:
     """What would find the files, as far as their names tell: or which of them are in a format that is not read."""
     simple = isinstance(declaration.image, str) and not isinstance(declaration.label, dict)
     suggestion = suggest(root) if simple else None
-    return "; or ".join(filter(None, [suggestion.mend if suggestion else "", unread_mend(unread_below(root), root)]))
+    return "; or ".join(filter(None, [suggestion.fix if suggestion else "", unread_fix(unread_below(root), root)]))
 
 
 def _check_telling(pattern: str, found: list[tuple[Names, Path]], root: Path, where: Path) -> None:
@@ -145,7 +145,7 @@ def _check_telling(pattern: str, found: list[tuple[Names, Path]], root: Path, wh
         f"image: {pattern!r} finds {len(found)} images, but only {len(ids)} name{'s' * (len(ids) > 1)} for them "
         f"({quoted([path for _, path in found[:2]], root)} are called {shared})",
         where=where,
-        mend=(f"{suggestion.mend}; or " if suggestion else "")
+        fix=(f"{suggestion.fix}; or " if suggestion else "")
         + "write {case} for the whole of what tells the images apart, without * beside it",
     )
 
@@ -162,7 +162,7 @@ def _check_meeting(kind: str, index: _Index, images: list[tuple[Names, Path]], r
         f"{kind}: {index.pattern!r} finds {len(index.files)} files, but none of an image: "
         f"{quoted([path], root)} as {as_read}, and the images are called {wanted} …",
         where=where,
-        mend=f"write `{kind}: {in_yaml(better)}` into it"
+        fix=f"write `{kind}: {in_yaml(better)}` into it"
         if better
         else "correct the pattern: {case} stands for the same in both",
     )
@@ -224,8 +224,8 @@ def _stray(names: tuple[str, ...], paths: list[Path], root: Path) -> Finding:
     """A label or region whose pattern finds it under the name of no image."""
     beside = f", nor to {quoted(paths[1:], root)}" if len(paths) > 1 else ""
     what = f"no image belongs to it{beside}: the pattern finds it as {' '.join(map(repr, names))}"
-    mend = f"correct the pattern, if an image with another name is meant; or add the image; or {elsewhere(paths, root)}"
-    return Finding("error", "no-image", shown(paths[0], root), printable(what), mend)
+    fix = f"correct the pattern, if an image with another name is meant; or add the image; or {elsewhere(paths, root)}"
+    return Finding("error", "no-image", shown(paths[0], root), printable(what), fix)
 
 
 def _trouble(
@@ -236,24 +236,24 @@ def _trouble(
     where = shown(images[0], root)
     if case in cases:
         other = cases[case].images[0]
-        mend = f"correct the pattern, if they are two cases; or {aside}; or {elsewhere([other], root)}"
+        fix = f"correct the pattern, if they are two cases; or {aside}; or {elsewhere([other], root)}"
         return [
             Finding(
                 "error",
                 "duplicate-case",
                 where,
                 f"a second image for case {case}, beside {shown(other, root)}",
-                mend,
+                fix,
                 case,
             )
         ]
     problems = []
     for (kind, name), paths in found.items():
         if len(paths) > 1:
-            mends = [elsewhere([p for p in paths if p != keep], root) for keep in paths]
+            fixes = [elsewhere([p for p in paths if p != keep], root) for keep in paths]
             text = f"{len(paths)} files could be the {kind} of case {case}: {quoted(paths, root)}; the case is left out"
             problems.append(
-                Finding("error", f"ambiguous-{kind}", shown(paths[0], root), text, "; or ".join(mends), case)
+                Finding("error", f"ambiguous-{kind}", shown(paths[0], root), text, "; or ".join(fixes), case)
             )
         elif kind == "image" and not paths:
             text = f"case {case} lacks the channel {name}; it is left out"

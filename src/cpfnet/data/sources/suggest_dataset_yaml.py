@@ -62,7 +62,7 @@ class Suggestion:
     roi: str
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         """Lines to paste into a ``dataset.yaml``; one way for each pattern that may be the labels."""
         ways = []
         for label in self.labels:

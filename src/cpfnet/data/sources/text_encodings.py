@@ -25,17 +25,17 @@ def texts(path: Path) -> Iterator[tuple[str, str]]:
         content = path.read_bytes()
     except OSError as error:
         raise DatasetError(
-            f"cannot be read: {error.strerror}", where=path, mend="give the path of a CSV manifest"
+            f"cannot be read: {error.strerror}", where=path, fix="give the path of a CSV manifest"
         ) from None
-    mend = "save it as CSV UTF-8 (comma delimited)"
+    fix = "save it as CSV UTF-8 (comma delimited)"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         try:
             yield "", content.decode("utf-16")
         except UnicodeDecodeError:
-            raise DatasetError("is damaged UTF-16 text", where=path, mend=mend) from None
+            raise DatasetError("is damaged UTF-16 text", where=path, fix=fix) from None
         return
     if b"\0" in content:
-        raise DatasetError("is no plain text, or UTF-16", where=path, mend=mend)
+        raise DatasetError("is no plain text, or UTF-16", where=path, fix=fix)
     with suppress(UnicodeDecodeError):
         yield "", content.decode("utf-8-sig")
         return

@@ -102,7 +102,7 @@ def counted(paths: Sequence[Path]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def unread_mend(paths: Sequence[Path], root: Path) -> str:
+def unread_fix(paths: Sequence[Path], root: Path) -> str:
     """What to do about such files, with the first one's new name; "" where there are none."""
     if not paths:
         return ""
@@ -128,4 +128,4 @@ def unread_finding(paths: Sequence[Path], root: Path, what: str) -> Finding:
     which = "it is" if alone else f"these {what} are"
     text = f"{counted(paths)}, which is no format that is read: {which} left out"
     files = tuple(shown(path, root) for path in paths)
-    return Finding("error", KIND, where, text, unread_mend(paths, root), files=files)
+    return Finding("error", KIND, where, text, unread_fix(paths, root), files=files)

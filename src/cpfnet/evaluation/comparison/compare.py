@@ -38,10 +38,10 @@ def compare(evaluations: Mapping[str, Sequence[Scores]], *, against: str | None 
     """
     if len(evaluations) < 2:
         raise DatasetError(
-            f"only {', '.join(evaluations) or 'nothing'} to compare", mend="give at least two methods, of other names"
+            f"only {', '.join(evaluations) or 'nothing'} to compare", fix="give at least two methods, of other names"
         )
     if against is not None and against not in evaluations:
-        raise DatasetError(f"no evaluation is called {against!r}", mend=f"choose one of: {', '.join(evaluations)}")
+        raise DatasetError(f"no evaluation is called {against!r}", fix=f"choose one of: {', '.join(evaluations)}")
     methods = [Method(name, runs) for name, runs in evaluations.items()]
     methods.sort(key=lambda method: against is not None and method.name != against)
     reference, *others = methods
@@ -64,7 +64,7 @@ def compare(evaluations: Mapping[str, Sequence[Scores]], *, against: str | None 
                     cases[key] = case_differences(a, b)
     if not found:
         raise DatasetError(
-            "no metric is in all evaluations", mend="evaluate all of them again, with one version of cpfnet"
+            "no metric is in all evaluations", fix="evaluate all of them again, with one version of cpfnet"
         )
     corrected = holm([result.p for _, result in found])
     differences = [

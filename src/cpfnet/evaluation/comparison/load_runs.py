@@ -36,13 +36,13 @@ def gather(reports: Sequence[Path | str] | Mapping[str, Report | Sequence[Report
             place = _file(Path(report))
             if place in places:
                 raise DatasetError(
-                    f"is given twice, as {places[place]} and {name}", where=report, mend="give each evaluation once"
+                    f"is given twice, as {places[place]} and {name}", where=report, fix="give each evaluation once"
                 )
             places[place] = name
         if name in out and not all(said for other, _, said in named if other == name):
             raise DatasetError(
                 f"two evaluations are called {name!r}",
-                mend="name them: NAME=PATH NAME2=PATH2; runs of one method (seeds, folds) get one NAME",
+                fix="name them: NAME=PATH NAME2=PATH2; runs of one method (seeds, folds) get one NAME",
             )
         out.setdefault(name, []).append(report if isinstance(report, Scores) else Scores.load(report))
     return out

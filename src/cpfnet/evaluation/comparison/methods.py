@@ -16,7 +16,7 @@ _MEASURE = {
     "surface": "evaluate again with one --tolerance",
     "ignored": "evaluate again with one meaning of the labels (--labels)",
 }
-"""Lines of the protocol that must be the same, each with the mend."""
+"""Lines of the protocol that must be the same, each with the fix."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Method:
             if a & b and a != b:
                 raise DatasetError(
                     f"{one} and {two} share {len(a & b)} cases, but {_list(a ^ b)} are in one only",
-                    mend="give one NAME runs of the same cases (seeds) or runs without a common case (folds)",
+                    fix="give one NAME runs of the same cases (seeds) or runs without a common case (folds)",
                 )
         often = Counter(case for cases in sets for case in cases)
         self.seeds = max(often.values())
@@ -64,7 +64,7 @@ class Method:
         if fewer:
             raise DatasetError(
                 f"{self.name}: {_list(fewer)} scored in fewer runs than the other cases ({self.seeds})",
-                mend="give every case the same number of runs",
+                fix="give every case the same number of runs",
             )
 
     @property
@@ -77,7 +77,7 @@ def check_comparable(reference: Method, other: Method) -> None:
     """Refuse methods whose scores do not mean the same, or are of other cases.
 
     Raises:
-        DatasetError: what differs (both values), and how to mend it.
+        DatasetError: what differs (both values), and how to fix it.
     """
     _same_measure(reference.name, reference.runs[0], other.name, other.runs[0])
     only = [set(reference.cases) - set(other.cases), set(other.cases) - set(reference.cases)]
@@ -89,7 +89,7 @@ def check_comparable(reference: Method, other: Method) -> None:
         ]
         raise DatasetError(
             f"{reference.name} and {other.name} scored other cases: {'; '.join(parts)}",
-            mend="evaluate the same --split of the same data with each",
+            fix="evaluate the same --split of the same data with each",
         )
     _same_labels(reference.name, reference.runs, other.name, other.runs)
 
@@ -104,24 +104,22 @@ def _same_labels(one: str, a: Sequence[Scores], two: str, b: Sequence[Scores]) -
                 f"was not scored against the same label: for {one} {_describe(first.get(key))}; "
                 f"for {two} {_describe(second.get(key))}",
                 where=f"{case}, reader {reader}, class {label}",
-                mend="evaluate both with the same labels, readers, patients, region of interest and ignored pixels",
+                fix="evaluate both with the same labels, readers, patients, region of interest and ignored pixels",
             )
 
 
 def _same_measure(one: str, a: Scores, two: str, b: Scores) -> None:
-    for line, mend in _MEASURE.items():
+    for line, fix in _MEASURE.items():
         first, second = (scores.protocol.get(line, "not said") for scores in (a, b))
         if first != second:
-            raise DatasetError(f"{line} of {one}: {first}; of {two}: {second}", mend=mend)
+            raise DatasetError(f"{line} of {one}: {first}; of {two}: {second}", fix=fix)
     classes = [list(dict.fromkeys(row["class"] for row in _headline(scores))) for scores in (a, b)]
     if set(classes[0]) != set(classes[1]):
         first, second = (", ".join(c for c in found if not c.startswith("(")) for found in classes)
-        raise DatasetError(
-            f"classes of {one}: {first}; of {two}: {second}", mend="evaluate both with the same --labels"
-        )
+        raise DatasetError(f"classes of {one}: {first}; of {two}: {second}", fix="evaluate both with the same --labels")
     if a.reader != b.reader:
         raise DatasetError(
-            f"reader of {one}: {a.reader}; of {two}: {b.reader}", mend="evaluate both against the same readers"
+            f"reader of {one}: {a.reader}; of {two}: {b.reader}", fix="evaluate both against the same readers"
         )
 
 

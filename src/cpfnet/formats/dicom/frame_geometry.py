@@ -82,10 +82,10 @@ def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Plane
     if places and len(places) < len(frames):
         raise FormatError(
             f"{len(frames) - len(places)} of its {len(frames)} frames have no position, orientation or spacing",
-            mend="export it again",
+            fix="export it again",
         )
     if not places and lacking["ImagePositionPatient"] < len(frames) and (image is None or image.affine is not None):
-        raise FormatError(f"has no {' and no '.join(lacking)}: its frames have no place of their own", mend=_MEND)
+        raise FormatError(f"has no {' and no '.join(lacking)}: its frames have no place of their own", fix=_MEND)
     step = frames[0].number_or("SpacingBetweenSlices", 0.0) or frames[0].number_or("SliceThickness", 0.0)
     notes = [f"has no {' and no '.join(taken)}: taken from its image"] if taken else []
     return Planes(size, np.reshape(places, (-1, 3, 3)), step if step > 0 else None, tuple(notes))
@@ -142,7 +142,7 @@ def own_grid(planes: Planes) -> Header:
         step = float(gaps.min())
     span = float(along[last] - along[first])
     if span > _SLICES * step:
-        raise FormatError(f"its frames span {span:.6g} mm in steps of {step:.6g} mm", mend="export it again")
+        raise FormatError(f"its frames span {span:.6g} mm in steps of {step:.6g} mm", fix="export it again")
     count = round(span / step)
     depth = (planes.places[last, 0] - planes.places[first, 0]) / count if count else normal * step
     affine = np.eye(4)
@@ -186,7 +186,7 @@ class Place(NamedTuple):
             raise FormatError(
                 f"shows something outside its image: frames of {values.shape[0]}×{values.shape[1]} pixels, the image slices of "
                 f"{height}×{width}; one begins at row {self.row} and column {self.column} of slice {self.slice}",
-                mend=_MEND,
+                fix=_MEND,
             )
         out[np.ix_(rows[(rows >= 0) & (rows < height)], columns[(columns >= 0) & (columns < width)])] = values[inside]
         return out
@@ -212,10 +212,10 @@ def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[
     if affine is None and depth == 1 and same:
         return [Place(0, 0, 0)] * len(chosen)
     if not same and (affine is None or not len(planes.places)):
-        raise FormatError(f"has {sizes}", mend=_MEND)
+        raise FormatError(f"has {sizes}", fix=_MEND)
     if affine is None or not len(planes.places):
         lacking = "the image" if affine is None else "it"
-        raise FormatError(f"cannot be placed: {lacking} has no positions in the patient", mend=_MEND)
+        raise FormatError(f"cannot be placed: {lacking} has no positions in the patient", fix=_MEND)
     rows, columns = planes.size
     ends = np.array([(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)])
     origin, steps = planes.places[chosen, 0], planes.places[chosen, 1:]
@@ -238,6 +238,6 @@ def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[
         raise FormatError(
             f"{'' if same else f'has {sizes}; '}{len(wrong)} of its frames do not lie on a slice of the image, such as frame "
             f"{chosen[at] + 1}: {difference}",
-            mend=_MEND,
+            fix=_MEND,
         )
     return [Place(*place) for place in np.column_stack([slices, first]).tolist()]

@@ -28,7 +28,7 @@ def chosen(names: dict[int, str], labels: Labels | None) -> dict[int, str]:
     classes = ", ".join(c.name for c in labels.classes)
     raise DatasetError(
         f"none of its structures ({', '.join(names.values()) or 'there are none'}) is one of the classes ({classes})",
-        mend="add the name to `names` of its class under `labels`, such as `names: ['GTV*']`, or take the case out",
+        fix="add the name to `names` of its class under `labels`, such as `names: ['GTV*']`, or take the case out",
     )
 
 
@@ -39,7 +39,7 @@ def repeated(names: Iterable[str], what: str) -> tuple[str, ...]:
     )
 
 
-class Painting:
+class OverlapMap:
     """A label map that grows structure by structure, in any order; memory is that of one map.
 
     Args:
@@ -65,7 +65,7 @@ class Painting:
             if len(self._sets) == _COMBINATIONS:
                 raise FormatError(
                     f"its structures cover each other in more than {_COMBINATIONS} combinations",
-                    mend="list only the structures that are wanted as classes",
+                    fix="list only the structures that are wanted as classes",
                 )
             self._numbers[structures] = len(self._sets)
             self._sets.append(structures)

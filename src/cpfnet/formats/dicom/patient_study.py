@@ -1,6 +1,6 @@
 """Who and which study a written object belongs to: taken over from its images, as far as the standard allows their values.
 
-A value that breaks the rules of its kind is left empty, never cut or mended: half an identifier is that of somebody else.
+A value that breaks the rules of its kind is left empty, never cut or fixed: half an identifier is that of somebody else.
 """
 
 from __future__ import annotations

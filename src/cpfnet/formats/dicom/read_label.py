@@ -30,14 +30,14 @@ def one_label(path: Path, archives: Archives) -> DicomObject:
         raise FormatError(
             f"holds {len(labels)} segmentations and structure sets: {', '.join(found.location.name for found in labels[:8])}",
             where=path,
-            mend="give one of them; of an archive, unpacked",
+            fix="give one of them; of an archive, unpacked",
         )
     modalities = sorted({text(found.header, "Modality") or "objects without modality" for found in objects})
     only = f", only {', '.join(modalities)}" if modalities else ""
     raise FormatError(
         f"holds no DICOM segmentation or structure set{only}",
         where=path,
-        mend="give the SEG or RTSTRUCT file",
+        fix="give the SEG or RTSTRUCT file",
     )
 
 
@@ -58,8 +58,8 @@ def read_label(path: Path, image: Image | Header | None = None, labels: Labels |
                 return rtstruct.read(found, image, labels)
             return seg.read(found, archives, image, labels)
         except CpfnetError as error:
-            raise type(error)(error.what, where=path, mend=error.mend) from error
+            raise type(error)(error.what, where=path, fix=error.fix) from error
         except MemoryError:
-            raise FormatError("does not fit into memory", where=path, mend="free memory") from None
+            raise FormatError("does not fit into memory", where=path, fix="free memory") from None
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-            raise FormatError(f"is damaged: {complaint(error)}", where=path, mend="copy or export it again") from error
+            raise FormatError(f"is damaged: {complaint(error)}", where=path, fix="copy or export it again") from error

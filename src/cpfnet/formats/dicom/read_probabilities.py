@@ -36,7 +36,7 @@ def read_map(path: Path, image: Image | Header | None = None) -> np.ndarray:
             found = one_label(path, archives)
             maximum = text(found.header, "MaximumFractionalValue")
             if text(found.header, "SegmentationType") != "FRACTIONAL" or not maximum.isdecimal() or not int(maximum):
-                raise FormatError("is no fractional segmentation", mend="give the probabilities that `predict` wrote")
+                raise FormatError("is no fractional segmentation", fix="give the probabilities that `predict` wrote")
             named = segments(found.header)
             if image is not None:
                 match(found.header, image)
@@ -51,6 +51,6 @@ def read_map(path: Path, image: Image | Header | None = None) -> np.ndarray:
                 out[numbers.index(segment_of(frame, named)), place.slice] = values
             return out.reshape(len(numbers), *grid.shape)
         except CpfnetError as error:
-            raise type(error)(error.what, where=path, mend=error.mend) from error
+            raise type(error)(error.what, where=path, fix=error.fix) from error
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-            raise FormatError(f"is damaged: {complaint(error)}", where=path, mend="write it again") from error
+            raise FormatError(f"is damaged: {complaint(error)}", where=path, fix="write it again") from error

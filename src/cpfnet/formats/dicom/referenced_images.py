@@ -48,7 +48,7 @@ def items(parent: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
     try:
         return [item for item in parent.get(keyword) or () if isinstance(item, pydicom.Dataset)]
     except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-        raise FormatError(f"its {keyword} is damaged: {complaint(error)}", mend="copy or export it again") from error
+        raise FormatError(f"its {keyword} is damaged: {complaint(error)}", fix="copy or export it again") from error
 
 
 def _values(found: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _named(header: pydicom.Dataset, sequence: str, number: str, name: str, what:
         key = text(item, number)
         if not key.isdecimal() or int(key) in found:
             problem = f"number {key}, as another one" if key.isdecimal() else f"the number {key!r}"
-            raise FormatError(f"a {what} has {problem}", mend="copy or export it again")
+            raise FormatError(f"a {what} has {problem}", fix="copy or export it again")
         found[int(key)] = text(item, name) or f"{what} {key}"
     return found
 
@@ -167,7 +167,7 @@ def match(label: pydicom.Dataset, image: Image | Header) -> tuple[str, ...]:
         if theirs.frames and ours.frames and not same_frame:
             raise FormatError(
                 f"is drawn in the frame of reference {_shown(theirs.frames)}, the image lies in {_shown(ours.frames)}",
-                mend="pair it with the series that it was drawn on",
+                fix="pair it with the series that it was drawn on",
             )
         if same_frame:
             return ()
@@ -182,7 +182,7 @@ def match(label: pydicom.Dataset, image: Image | Header) -> tuple[str, ...]:
         )
     raise FormatError(
         f"refers to the {what} {_shown(other)}, the image is {_shown(own)}",
-        mend="pair it with the series that it was drawn on",
+        fix="pair it with the series that it was drawn on",
     )
 
 

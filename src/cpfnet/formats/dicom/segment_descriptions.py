@@ -94,7 +94,7 @@ def structures(segmentation: Segmentation, where: Path) -> Structures:
         values = [labels.value_of(int(value)) for value in np.unique(labels.pack(planes)) if value] or [1]
         if len(values) > 253:
             raise OutputError(
-                f"{len(values)} label values; at most 253 can be told apart", where=where, mend="write NIfTI"
+                f"{len(values)} label values; at most 253 can be told apart", where=where, fix="write NIfTI"
             )
         definitions = Labels(classes=tuple(LabelClass(name=f"label {v}", values=(v,)) for v in values))
     codes = labels.encode_prediction(Image(planes), definitions, where=str(where))

@@ -89,7 +89,7 @@ def origin(segmentation: Segmentation, where: Path) -> Origin:
             "DICOM refers to the images that were segmented, and these are "
             + ("unknown" if source is None else f"no DICOM but {source.format}"),
             where=where,
-            mend="segment the DICOM series itself, or write another format (--format nifti, png, tiff)",
+            fix="segment the DICOM series itself, or write another format (--format nifti, png, tiff)",
         )
     order = source.details["frames"]
     with quiet():
@@ -118,7 +118,7 @@ def origin(segmentation: Segmentation, where: Path) -> Origin:
         raise OutputError(
             f"the label map does not lie on the grid of its images: {difference}",
             where=where,
-            mend="put it back onto the grid of the images, or write NIfTI (--format nifti)",
+            fix="put it back onto the grid of the images, or write NIfTI (--format nifti)",
         )
     return Origin(frames, positions, rows, columns, normal, where)
 

@@ -61,7 +61,7 @@ def known(model: Model) -> str | None:
     return name if name in candidates(model) else None
 
 
-class Choosing:
+class AutoBackend:
     """A backend that begins in float32, and goes on with the fastest one that decides alike as soon as it has seen enough to tell.
 
     Args:

@@ -72,7 +72,7 @@ def folder(model: Model) -> Path:
         CpfnetError: the Model itself lies nowhere.
     """
     if model.folder is None:
-        raise CpfnetError("this Model lies in no folder", mend="save it first: model.save(folder)")
+        raise CpfnetError("this Model lies in no folder", fix="save it first: model.save(folder)")
     return model.folder / FOLDER
 
 
@@ -151,7 +151,7 @@ def prepared(model: Model, *, say: Callable[[str], None] = print) -> Path:
             raise NetworkError(
                 f"{what if damaged else 'its network was not exported yet'}; and PyTorch, which making it takes, is not installed",
                 where=graph if damaged else model.folder,
-                mend="run  cpfnet export MODEL --to onnx  where it is, and copy the Model folder again",
+                fix="run  cpfnet export MODEL --to onnx  where it is, and copy the Model folder again",
             )
         if damaged:
             say(f"{graph} {what}; it is made again from the weights")

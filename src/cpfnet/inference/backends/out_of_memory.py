@@ -45,14 +45,14 @@ def release(place: torch.device | None) -> None:
         library.malloc_trim(0)
 
 
-def portioned(forward: Backend, place: torch.device | None, *, say: Callable[[str], None], mend: str) -> Backend:
+def portioned(forward: Backend, place: torch.device | None, *, say: Callable[[str], None], fix: str) -> Backend:
     """``forward`` with smaller batches from then on where one does not fit.
 
     Args:
         forward: the network on ``place``.
         place: where its memory is; None: this machine's.
         say: told when a batch is halved.
-        mend: what to do where a single piece does not fit.
+        fix: what to do where a single piece does not fit.
 
     Raises:
         NetworkError: when called: not even one piece fits.
@@ -79,7 +79,7 @@ def portioned(forward: Backend, place: torch.device | None, *, say: Callable[[st
             release(place)
             if size == 1:
                 shape = "×".join(map(str, batch.shape[2:]))
-                raise NetworkError(f"a single piece of {shape} does not fit into the memory of {name}", mend=mend)
+                raise NetworkError(f"a single piece of {shape} does not fit into the memory of {name}", fix=fix)
             fits = size = size // 2
             say(f"{name} is out of memory: going on with batches of {size}")
         return done[0] if len(done) == 1 else np.concatenate(done)

@@ -78,8 +78,8 @@ def _core() -> Any:
 
 
 def _missing(name: str, extra: str) -> NetworkError:
-    return NetworkError(f"{name} is not installed", mend=f'pip install "cpfnet[{extra}]"')
+    return NetworkError(f"{name} is not installed", fix=f'pip install "cpfnet[{extra}]"')
 
 
 def _damaged(graph: Path, error: Exception) -> NetworkError:
-    return NetworkError(f"cannot be run: {error}", where=graph, mend="make it again: cpfnet export MODEL --to onnx")
+    return NetworkError(f"cannot be run: {error}", where=graph, fix="make it again: cpfnet export MODEL --to onnx")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference.backends import exported_files
-from cpfnet.inference.backends.autotune import Choosing, candidates, known
+from cpfnet.inference.backends.autotune import AutoBackend, candidates, known
 from cpfnet.inference.backends.exported_files import prepared
 from cpfnet.inference.backends.out_of_memory import SMALLER, portioned
 from cpfnet.inference.backends.runtimes import computes_bf16, onnx_backend, openvino_backend
@@ -51,18 +51,18 @@ def backend_of(
         return _automatic(model, say) if on_cpu else _torch(model, device, "fp32", say)
     if not on_cpu and device != "auto":
         raise NetworkError(
-            f"backend {name!r} runs on the CPU, not on {device}", mend="choose --backend torch or --device cpu"
+            f"backend {name!r} runs on the CPU, not on {device}", fix="choose --backend torch or --device cpu"
         )
     match name:
         case "onnx":
-            return portioned(onnx_backend(prepared(model, say=say)), None, say=say, mend=SMALLER)
+            return portioned(onnx_backend(prepared(model, say=say)), None, say=say, fix=SMALLER)
         case "openvino":
-            return portioned(openvino_backend(prepared(model, say=say)), None, say=say, mend=SMALLER)
+            return portioned(openvino_backend(prepared(model, say=say)), None, say=say, fix=SMALLER)
         case "openvino-bf16":
             graph = prepared(model, say=say)
             if not computes_bf16():
-                raise NetworkError("this CPU has no units for bf16", mend="choose --backend openvino")
-            return portioned(openvino_backend(graph, "bf16"), None, say=say, mend=SMALLER)
+                raise NetworkError("this CPU has no units for bf16", fix="choose --backend openvino")
+            return portioned(openvino_backend(graph, "bf16"), None, say=say, fix=SMALLER)
         case "openvino-int8":
             graph = prepared(model, say=say).with_name(exported_files.INT8)
             found = exported_files.record(model)
@@ -73,11 +73,11 @@ def backend_of(
                     if damaged
                     else "the network was not quantised",
                     where=exported_files.folder(model) if damaged else model.folder,
-                    mend="cpfnet export MODEL --to openvino-int8 --data DATASET makes it, from training cases",
+                    fix="cpfnet export MODEL --to openvino-int8 --data DATASET makes it, from training cases",
                 )
             backend = openvino_backend(graph, "bf16" if computes_bf16() else "f32")
-            return portioned(backend, None, say=say, mend=SMALLER)
-    raise NetworkError(f"unknown backend {name!r}", mend=f"choose one of {', '.join(get_args(Name))}")
+            return portioned(backend, None, say=say, fix=SMALLER)
+    raise NetworkError(f"unknown backend {name!r}", fix=f"choose one of {', '.join(get_args(Name))}")
 
 
 def _torch(model: Model, device: str, precision: Literal["fp32", "bf16"], say: Callable[[str], None]) -> Backend:
@@ -103,7 +103,7 @@ def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
         return make("torch")
     if not candidates(model):
         raise NetworkError(
-            "neither OpenVINO nor ONNX Runtime nor PyTorch is installed", mend='pip install "cpfnet[runtime]"'
+            "neither OpenVINO nor ONNX Runtime nor PyTorch is installed", fix='pip install "cpfnet[runtime]"'
         )
     damaged = exported_files.unlike(model)
     if exported_files.GRAPH not in damaged and exported_files.record(model) is None:
@@ -119,7 +119,7 @@ def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
             raise
         say(f"Predicting with torch, since the faster way cannot be prepared: {error.what}")
         return make("torch")
-    return Choosing(model, make, say)
+    return AutoBackend(model, make, say)
 
 
 def _small(model: Model) -> bool:

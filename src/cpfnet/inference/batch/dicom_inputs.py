@@ -15,7 +15,7 @@ from cpfnet.formats.dicom.image.datasets import Archives
 from cpfnet.formats.dicom.image.summary import Summary, look
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.result_names import Name, below
-from cpfnet.inference.predictor import unfit
+from cpfnet.inference.predictor import modality_mismatch
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class _Found:
 
     def misfit(self, channels: int, modality: str, source: str) -> str:
         """Why a Model for such images is not for this series; "" if it may be."""
-        if other := unfit(self.modality, modality):
+        if other := modality_mismatch(self.modality, modality):
             return other
         with Archives() as archives:
             first = look(self.series.locations[0], archives)
@@ -95,7 +95,7 @@ def series_items(
                     found.setdefault(one.instances, _Found(one, (one.reference,), place))
                 errors += _damaged(inside, {one.reference for one in inside.series})
                 if part.is_file() and part is place and not inside.series:
-                    raise FormatError("holds no DICOM image", where=part, mend="give the archive of an image series")
+                    raise FormatError("holds no DICOM image", where=part, fix="give the archive of an image series")
             except CpfnetError as error:
                 errors.append(_failed(part, error))
     if lone:
@@ -121,7 +121,7 @@ def _failed(path: Path, error: CpfnetError) -> Item:
 def _damaged(inside: Scan, own: set[Path]) -> list[Item]:
     """Files that cannot be read, where no series in whose folder they lie will say so."""
     return [
-        _failed(path, FormatError(reason, where=path, mend="copy or export it again"))
+        _failed(path, FormatError(reason, where=path, fix="copy or export it again"))
         for path, reason in inside.unreadable
         if not own & {path, *path.parents}
     ]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.data.sources.unread_files import counted, unread_mend
+from cpfnet.data.sources.unread_files import counted, unread_fix
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.file_types import is_reference, looks_like_dicom
 from cpfnet.inference.batch.item import Item
@@ -75,7 +75,7 @@ def collect(
             found = [match for match in matches if match.is_dir() or _is_image(match) or _is_dicom(match)]
             alien += [match for match in matches if match not in found and is_alien(match)]
             if not found:
-                error = FormatError("no image file matches", where=given, mend="quote the pattern; check the folder")
+                error = FormatError("no image file matches", where=given, fix="quote the pattern; check the folder")
                 errors.append(Item((path,), path.name, error))
         for match in found:
             if match.is_dir():
@@ -112,14 +112,14 @@ def collect(
             error = FormatError(
                 f"holds no image file{f'; {counted(there)}' if there else ''}",
                 where=folder,
-                mend=f"known are DICOM and {' '.join(formats.IMAGE_SUFFIXES)}",
+                fix=f"known are DICOM and {' '.join(formats.IMAGE_SUFFIXES)}",
             )
             errors.append(Item((folder,), folder.name, error))
             alien = [path for path in alien if path not in there]
     if alien := list(dict.fromkeys(alien)):
         say(
             f"Left out: {counted(alien)}, which is no format that is read\n"
-            f"  → if these are images, {unread_mend(alien, Path())}"
+            f"  → if these are images, {unread_fix(alien, Path())}"
         )
     return _called(named) + errors
 
@@ -136,7 +136,7 @@ def _called(named: list[tuple[Item, Name]]) -> list[Item]:
             error = FormatError(
                 f"its result would be called {name}, and so would that of {other.path}",
                 where=item.path,
-                mend="rename one of them, or predict them one after the other into folders of their own (-o)",
+                fix="rename one of them, or predict them one after the other into folders of their own (-o)",
             )
         items.append(replace(item, name=name, error=error))
     return items
@@ -153,12 +153,12 @@ def _unlisted(inputs: Sequence[str | Path]) -> Iterator[str]:
             text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
         except OSError as error:
             raise CpfnetError(
-                f"cannot be read: {error.strerror}", where=path, mend="give a text file with one input a line"
+                f"cannot be read: {error.strerror}", where=path, fix="give a text file with one input a line"
             ) from None
         lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         if "\0" in text or not lines:
             found = "is no plain text, or UTF-16" if "\0" in text else "lists nothing"
-            raise CpfnetError(found, where=path, mend="write one input a line, as UTF-8")
+            raise CpfnetError(found, where=path, fix="write one input a line, as UTF-8")
         for line in lines:
             yield str(path.parent / line)
 

@@ -16,7 +16,7 @@ from cpfnet.image import Assessment, Image, Segmentation
 from cpfnet.inference.batch import records
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.records import Content, Recipe, Record
-from cpfnet.inference.predictor import Predictor, refusal, unfit
+from cpfnet.inference.predictor import Predictor, modality_mismatch, refusal
 from cpfnet.planning import Plan
 from cpfnet.text import printable
 
@@ -34,7 +34,7 @@ class Outcome:
         path: the input: a file (of several channel files the first), or the folder, archive or reference of a DICOM series.
         status: ``skipped``: a DICOM series that the Models are not for, found beside one of the same study that fits; ``refused``:
             outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
-        message: what is wrong and how to mend it; empty when done.
+        message: what is wrong and how to fix it; empty when done.
         output: the label map written.
         seconds: reading, predicting and writing.
         notes: what was repaired or assumed while reading.
@@ -137,13 +137,15 @@ def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
     item = job.item
     if item.skipped:
         what = f"{item.skipped}; another series of its study fits"
-        other = unfit(item.modality, plan.modality) is not None  # nothing else can be forced
-        mend = "name it with --force to have it segmented all the same" if other else None
-        job.end("skipped", str(InputRefused(what, where=item.path, mend=mend)))
+        other = modality_mismatch(item.modality, plan.modality) is not None  # nothing else can be forced
+        fix = "name it with --force to have it segmented all the same" if other else None
+        job.end("skipped", str(InputRefused(what, where=item.path, fix=fix)))
         return
     if item.error is not None:
         raise item.error
-    if (reason := unfit(item.modality, plan.modality)) and not order.force:  # before hundreds of slices are read
+    if (
+        reason := modality_mismatch(item.modality, plan.modality)
+    ) and not order.force:  # before hundreds of slices are read
         raise refusal([reason], item.path)
     patterns = zip(
         _patterns(item, order.format), (True, order.probabilities, order.uncertainty, order.overlays), strict=True
@@ -164,7 +166,7 @@ def read(job: Job) -> None:
     paths = job.image.source.paths if job.image.source is not None else ()
     if content.changed or not content.stamps.keys() >= set(paths):
         raise FormatError(
-            "changed while it was read", where=job.item.path, mend="once it is copied whole, go on with --resume"
+            "changed while it was read", where=job.item.path, fix="once it is copied whole, go on with --resume"
         )
     job.content = content
 
@@ -178,7 +180,7 @@ def segment(
         raise OutputError(
             f"was made from another image, by another Model or in another way, so it cannot stay beside the new result of {job.item.path}",
             where=stale[0],
-            mend="write to another folder (-o), or have it replaced by adding --overwrite",
+            fix="write to another folder (-o), or have it replaced by adding --overwrite",
         )
     job.notes = job.image.notes
     for note in job.notes:
@@ -299,7 +301,7 @@ def _patterns(item: Item, format: OutputFormat) -> tuple[str, str, str, str]:
     suffix = SUFFIXES[format] or dict.fromkeys(JPEG_SUFFIXES, ".png").get(own, own)  # JPEG would change the values
     if suffix.endswith(".dcm") and own != ".seg.dcm":
         raise OutputError(
-            f"is no DICOM image, which {format} would refer to", where=item.path, mend="choose --format nifti or same"
+            f"is no DICOM image, which {format} would refer to", where=item.path, fix="choose --format nifti or same"
         )
     floats = {".rtstruct.dcm": ".seg.dcm"}.get(suffix, suffix)
     floats = floats if floats in (".nii", ".nii.gz", ".tif", ".tiff", ".seg.dcm") else ".tif"
@@ -328,12 +330,12 @@ def is_light(item: Item) -> bool:
 
 def _check_free(path: Path, inputs: Collection[Path], overwrite: bool) -> None:
     if path.resolve() in inputs:
-        raise OutputError("would replace an input", where=path, mend="write to another folder (-o)")
+        raise OutputError("would replace an input", where=path, fix="write to another folder (-o)")
     if path.is_dir():
         raise OutputError(
             "is a folder, where a result is to be written",
             where=path,
-            mend="move it elsewhere, or write to another folder (-o)",
+            fix="move it elsewhere, or write to another folder (-o)",
         )
     if path.exists() and not overwrite:
-        raise OutputError("exists already", where=path, mend="write to another folder (-o), or pass --overwrite")
+        raise OutputError("exists already", where=path, fix="write to another folder (-o), or pass --overwrite")

@@ -74,7 +74,7 @@ def connected(address: str | None) -> Iterator[None]:
         raise CpfnetError(
             f"no Ray cluster can be joined: {complaint(error)}",
             where=address or os.environ.get("RAY_ADDRESS"),
-            mend="give the address that `ray start --head` printed, such as 10.0.0.1:6379, on a machine of the cluster, with its versions of Ray and Python,"
+            fix="give the address that `ray start --head` printed, such as 10.0.0.1:6379, on a machine of the cluster, with its versions of Ray and Python,"
             " and with its token and RAY_AUTH_MODE=token where it asks for one",
         ) from None
     try:
@@ -223,7 +223,7 @@ class _Crew:
                 elif now - helped > PATIENCE:
                     raise CpfnetError(
                         f"no machine of the cluster has been left for {PATIENCE:g} s",
-                        mend="start one (ray start --address …), and go on with --resume",
+                        fix="start one (ray start --address …), and go on with --resume",
                     )
         except (KeyboardInterrupt, Ended):
             self.say(f"Stopping; what the workers have may take {GRACE:g} s more")
@@ -312,7 +312,7 @@ class _Crew:
             answer = CpfnetError(
                 f"has cpfnet {answer}, and this is {cpfnet.__version__}",
                 where=member.host,
-                mend="install the same version on all machines",
+                fix="install the same version on all machines",
             )
         if isinstance(answer, CpfnetError):
             self.drop(member, answer)
@@ -350,8 +350,8 @@ class _Crew:
             fresh = number is None or not self.tries[number]  # else the job is to be suspected, not the place
             self.falls[member.place] += alive and fresh
             if self.falls[member.place] >= TRIES:
-                mend = "install the same versions of cpfnet and its extras on all machines, and see whether their memory suffices"
-                self.drop(member, CpfnetError(f"no worker can live there: {why}", where=member.host, mend=mend))
+                fix = "install the same versions of cpfnet and its extras on all machines, and see whether their memory suffices"
+                self.drop(member, CpfnetError(f"no worker can live there: {why}", where=member.host, fix=fix))
         if number is None:
             return
         self.tries[number] += 1
@@ -373,9 +373,9 @@ class _Crew:
         self.dropped[member.place] = error
         ray.kill(member.handle)
         if (
-            len(self.members) > 1 and error.mend not in self.said
+            len(self.members) > 1 and error.fix not in self.said
         ):  # else it ends the run; of many machines with the same lack one is named
-            self.said.add(error.mend or "")
+            self.said.add(error.fix or "")
             self.say(f"Without {member.host}: {error}")
 
     def tell(self, text: str) -> None:

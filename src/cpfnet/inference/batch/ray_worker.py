@@ -99,5 +99,5 @@ def _see(path: Path, host: str) -> None:
         raise CpfnetError(
             f"cannot be seen from {host}",
             where=path,
-            mend="put Models, inputs and results where all machines of the cluster have them under the same path",
+            fix="put Models, inputs and results where all machines of the cluster have them under the same path",
         )

@@ -58,7 +58,7 @@ def _unknown(paths: Mapping[str, Path], order: Order) -> list[str]:
         elif order.overwrite:
             reasons.append(f"no record told what {_what(pattern)} was made from")
         else:
-            raise OutputError("exists already, and no record tells what it was made from", where=path, mend=_HOW)
+            raise OutputError("exists already, and no record tells what it was made from", where=path, fix=_HOW)
     return reasons
 
 
@@ -70,7 +70,7 @@ def _wrong_with(path: Path, pattern: str, digest: str, order: Order) -> list[str
     if not records.is_whole(path, pattern):
         return [f"{_what(pattern)} was damaged"]
     if not order.overwrite:
-        raise OutputError("was changed after it was made", where=path, mend=_HOW)
+        raise OutputError("was changed after it was made", where=path, fix=_HOW)
     return [f"{_what(pattern)} was changed after it was made"]
 
 

@@ -92,7 +92,7 @@ def predict_files(
         KeyboardInterrupt, Ended: a signal came.
     """
     if format not in SUFFIXES:
-        raise OutputError(f"unknown format {format!r}", mend=f"choose {', '.join(SUFFIXES)}")
+        raise OutputError(f"unknown format {format!r}", fix=f"choose {', '.join(SUFFIXES)}")
     options = {"device": device, "backend": backend, "tta": tta, "overlap": overlap, "tile": tile, "batch": batch}
     with ending(), ExitStack() as cleanup, _engine(engine, address, models, options, say) as work:
         plan = models[0].plan
@@ -100,7 +100,7 @@ def predict_files(
             inputs, channels=len(plan.channels), modality=plan.modality, source=plan.source, out=out, say=say
         )
         if not items:
-            raise CpfnetError("no input was given", mend="give image files, a folder or a pattern")
+            raise CpfnetError("no input was given", fix="give image files, a folder or a pattern")
         check_writable(out)
         recipe = Recipe(tuple(sorted(model.digest for model in models)), _that_count(format, options))
         order = Order(out, format, probabilities, uncertainty, overlays, force, overwrite, resume, recipe)
@@ -207,7 +207,7 @@ def _engine(
     """Ready to work; what it takes is there."""
     if name == "local":
         if address is not None:
-            raise CpfnetError("an address was given, and no engine that has one", mend="add --engine ray")
+            raise CpfnetError("an address was given, and no engine that has one", fix="add --engine ray")
         predictor = Predictor(models, say=say, **options)
         yield partial(_here, predictor, say)
     elif name == "ray":
@@ -216,7 +216,7 @@ def _engine(
         with connected(address):
             yield partial(spread, models, options, say)
     else:
-        raise CpfnetError(f"unknown engine {name!r}", mend="choose local or ray")
+        raise CpfnetError(f"unknown engine {name!r}", fix="choose local or ray")
 
 
 def _here(

@@ -29,7 +29,7 @@ class Shard:
         found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if found is None or not 1 <= int(found[1]) <= int(found[2]):
             raise CpfnetError(
-                f"{text!r} is no part of a job", where="--shard", mend="give i/n, i from 1 to n, such as 3/8"
+                f"{text!r} is no part of a job", where="--shard", fix="give i/n, i from 1 to n, such as 3/8"
             )
         return cls(int(found[1]), int(found[2]))
 

@@ -82,7 +82,7 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
     except (OSError, ValueError, csv.Error, KeyError):
         pass
     raise OutputError(
-        "is not a list that predict wrote, and would be replaced", where=path, mend="write to another folder (-o)"
+        "is not a list that predict wrote, and would be replaced", where=path, fix="write to another folder (-o)"
     )
 
 

@@ -32,10 +32,10 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise NetworkError(f"unknown device {name!r}", mend="use auto, cpu, cuda or cuda:0")
+        raise NetworkError(f"unknown device {name!r}", fix="use auto, cpu, cuda or cuda:0")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise NetworkError(
-            f"no device {name!r}: {torch.cuda.device_count()} CUDA devices found", mend="use --device auto or cpu"
+            f"no device {name!r}: {torch.cuda.device_count()} CUDA devices found", fix="use --device auto or cpu"
         )
     return device
 
@@ -83,5 +83,5 @@ def torch_backend(
         forward,
         place,
         say=say,
-        mend=SMALLER if place.type == "cpu" else f"predict with --device cpu; or {SMALLER}",
+        fix=SMALLER if place.type == "cpu" else f"predict with --device cpu; or {SMALLER}",
     )

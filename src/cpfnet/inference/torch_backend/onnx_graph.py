@@ -73,7 +73,7 @@ def write_onnx(model: Model, path: Path, *, overwrite: bool = False) -> float:
         except Exception as error:  # the exporter raises anything
             raise NetworkError(
                 f"network {plan.network.name!r} cannot be written as ONNX for any size: {complaint(error)}",
-                mend="predict with --backend torch",
+                fix="predict with --backend torch",
             ) from None
         assert program is not None
         program.model.metadata_props.update(described(model))
@@ -134,7 +134,7 @@ def _difference(network: torch.nn.Module, graph: Path, in_channels: int, dims: i
     if runtime is None:
         raise NetworkError(
             "no runtime is installed to try the exported graph with",
-            mend='pip install "cpfnet[train]" or "cpfnet[runtime]"',
+            fix='pip install "cpfnet[train]" or "cpfnet[runtime]"',
         )
     backend, random, largest = runtime(graph), np.random.default_rng(0), 0.0
     for size in ((1, *(96, 64, 32)[:dims]), (3, *(35, 47, 65)[:dims])):
@@ -147,7 +147,7 @@ def _difference(network: torch.nn.Module, graph: Path, in_channels: int, dims: i
             raise NetworkError(
                 f"the exported graph gives something else than torch: {far:.2g} of the logits' range at {'×'.join(map(str, size))}, "
                 f"and {TOLERANCE:g} is allowed",
-                mend="predict with --backend torch",
+                fix="predict with --backend torch",
             )
         largest = max(largest, far)
     return largest

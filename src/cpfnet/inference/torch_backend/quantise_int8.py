@@ -125,7 +125,7 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
                 )
                 return path
     raise NetworkError(
-        f"int8 is not good enough for this Model: {figures}", where=model.folder, mend="predict with --backend auto"
+        f"int8 is not good enough for this Model: {figures}", where=model.folder, fix="predict with --backend auto"
     )
 
 
@@ -134,7 +134,7 @@ def _libraries() -> tuple[Any, Any]:
         import nncf
         import openvino
     except ImportError as error:
-        raise NetworkError(f"{error.name} is not installed", mend='pip install "cpfnet[int8]"') from None
+        raise NetworkError(f"{error.name} is not installed", fix='pip install "cpfnet[int8]"') from None
     nncf.set_log_level(logging.ERROR)
     return nncf, openvino
 
@@ -147,7 +147,7 @@ def _named(dataset: Dataset, model: Model, part: str) -> list[Case]:
         raise DatasetError(
             f"has none of the Model's {len(names)} {'training' if part == 'train' else part} cases",
             where=dataset.root,
-            mend="give the dataset that it was trained on",
+            fix="give the dataset that it was trained on",
         )
     return cases
 

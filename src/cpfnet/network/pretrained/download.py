@@ -43,7 +43,7 @@ def writing(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"cannot be written: {error.strerror or error}",
             where=folder,
-            mend="free some space, or set CPFNET_CACHE to a folder that you may write to",
+            fix="free some space, or set CPFNET_CACHE to a folder that you may write to",
         ) from None
 
 
@@ -64,7 +64,7 @@ def fetch(address: str, target: Path, digits: str, *, progress: bool = True) -> 
         OutputError: the folder cannot be written.
     """
     if not address.startswith(("http://", "https://")):
-        raise WeightsError("not an http(s) address", where=address, mend="correct CPFNET_WEIGHTS_URL")
+        raise WeightsError("not an http(s) address", where=address, fix="correct CPFNET_WEIGHTS_URL")
     part = target.with_name(f"{target.name}.part")
     with writing(target.parent), FileLock(target.with_name(f".{target.name}.lock")):
         if target.is_file() and sha256(target).startswith(digits):
@@ -77,7 +77,7 @@ def fetch(address: str, target: Path, digits: str, *, progress: bool = True) -> 
             raise WeightsError(
                 f"the server sent a wrong file: its SHA-256 begins with {found[: len(digits)]}, expected {digits}; it was removed",
                 where=address,
-                mend="try again, or set CPFNET_WEIGHTS_URL to another mirror",
+                fix="try again, or set CPFNET_WEIGHTS_URL to another mirror",
             )
         part.replace(target)
 
@@ -132,7 +132,7 @@ def _bring(address: str, part: Path, report: Report) -> None:
         except (OSError, http.client.HTTPException) as error:
             reason = f"the connection failed: {error or type(error).__name__}"
     kept = f"; the next try goes on after the {_size(part):,} bytes that are here" if _size(part) else ""
-    raise WeightsError(f"{reason}{kept}", where=address, mend="check the connection and run it again")
+    raise WeightsError(f"{reason}{kept}", where=address, fix="check the connection and run it again")
 
 
 def _size(part: Path) -> int:

@@ -38,13 +38,13 @@ def read_state_dict(path: Path | str) -> State:
     path = Path(path)
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe would wait for ever
-            raise WeightsError("is a device or a pipe", where=path, mend="give the path of a weight file")
+            raise WeightsError("is a device or a pipe", where=path, fix="give the path of a weight file")
         with path.open("rb") as file:
             start = file.read(1024)
         size = path.stat().st_size
     except OSError as error:
         raise WeightsError(
-            f"cannot be read: {error.strerror}", where=path, mend="give the path of a weight file"
+            f"cannot be read: {error.strerror}", where=path, fix="give the path of a weight file"
         ) from None
     kind = _kind(start, path)
     try:
@@ -58,7 +58,7 @@ def read_state_dict(path: Path | str) -> State:
         raise
     except Exception as error:  # damaged bytes raise nearly anything
         raise WeightsError(
-            f"damaged or cut off ({size:,} bytes, {kind}): {_first_line(error)}", where=path, mend="fetch it again"
+            f"damaged or cut off ({size:,} bytes, {kind}): {_first_line(error)}", where=path, fix="fetch it again"
         ) from None
     return unwrap(content, where=path)
 
@@ -71,7 +71,7 @@ def _refuse_compressed(path: Path, size: int) -> None:
         raise WeightsError(
             f"is compressed: {size} bytes would become {unpacked}",
             where=path,
-            mend="give the file that torch.save wrote",
+            fix="give the file that torch.save wrote",
         )
 
 
@@ -89,16 +89,16 @@ def _kind(start: bytes, path: Path) -> str:
         return "safetensors"
     if start.startswith(b"version https://git-lfs"):
         raise WeightsError(
-            "is a Git LFS pointer, not the weights themselves", where=path, mend="run `git lfs pull` in its repository"
+            "is a Git LFS pointer, not the weights themselves", where=path, fix="run `git lfs pull` in its repository"
         )
     if re.match(rb"\s*<(!doctype|html|\?xml|head|body)", start, re.IGNORECASE):
         raise WeightsError(
             "is a web page, not a weight file; the server sent it instead of the weights",
             where=path,
-            mend="fetch the file itself again (with a login or through the page's download link)",
+            fix="fetch the file itself again (with a login or through the page's download link)",
         )
     what = "is empty" if not start else f"is no weight file (it begins with {start[:8]!r})"
-    raise WeightsError(what, where=path, mend="give a torch (.pth, .pt) or .safetensors file")
+    raise WeightsError(what, where=path, fix="give a torch (.pth, .pt) or .safetensors file")
 
 
 def unwrap(content: Any, *, where: Path | str | None = None) -> State:
@@ -107,15 +107,15 @@ def unwrap(content: Any, *, where: Path | str | None = None) -> State:
     Raises:
         WeightsError: no mapping of names to tensors.
     """
-    mend = "give a state dict (`model.state_dict()`), alone or under the key `state_dict`"
+    fix = "give a state dict (`model.state_dict()`), alone or under the key `state_dict`"
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         found = "an empty mapping" if isinstance(content, Mapping) else f"a {type(content).__name__}"
-        raise WeightsError(f"holds {found}, not weights by name", where=where, mend=mend)
+        raise WeightsError(f"holds {found}, not weights by name", where=where, fix=fix)
     others = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
-        raise WeightsError(f"entries that are no named tensors: {_brief(others)}", where=where, mend=mend)
+        raise WeightsError(f"entries that are no named tensors: {_brief(others)}", where=where, fix=fix)
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
@@ -144,7 +144,7 @@ def _match(state: State, shapes: Mapping[str, torch.Size], *, of: str, where: Pa
     ]
     if problems:
         raise WeightsError(
-            f"these are not the weights of {of}; " + "; ".join(problems), where=where, mend=f"give the weights of {of}"
+            f"these are not the weights of {of}; " + "; ".join(problems), where=where, fix=f"give the weights of {of}"
         )
     return {key: state[key] if key in state else torch.tensor(0) for key in shapes}
 
@@ -229,12 +229,12 @@ def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
     if encoder is None:
         raise WeightsError(
             f"{type(network).__name__} has no ResNet-34 encoder to put ImageNet weights into",
-            mend="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
+            fix="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
         )
     if encoder.width != WIDTH:
         raise WeightsError(
             f"ImageNet weights have {WIDTH} channels at the first level, and this {type(network).__name__} {encoder.width}",
-            mend=f"set network.options.width={WIDTH}, or train from scratch: network.weights=none",
+            fix=f"set network.options.width={WIDTH}, or train from scratch: network.weights=none",
         )
     return encoder
 

@@ -147,12 +147,12 @@ def _problem(path: Path) -> str | None:
 
 def _existing(path: Path | str) -> Path:
     file = Path(path).expanduser()
-    mend = "give a .pth or .safetensors file; `cpfnet weights list` shows those found here"
+    fix = "give a .pth or .safetensors file; `cpfnet weights list` shows those found here"
     try:
         with file.open("rb"):
             return file
     except OSError as error:
-        raise WeightsError(f"cannot be read: {error.strerror}", where=file, mend=mend) from None
+        raise WeightsError(f"cannot be read: {error.strerror}", where=file, fix=fix) from None
 
 
 def verify(path: Path | str | None = None) -> list[Found]:
@@ -182,7 +182,7 @@ def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
     if str(weights) != "imagenet":
         file = _existing(weights)
         if damage := _damage(file):
-            raise WeightsError(damage, where=file, mend="fetch it again, or give another file")
+            raise WeightsError(damage, where=file, fix="fetch it again, or give another file")
         return file
     unusable = []
     for item in list_found():
@@ -197,7 +197,7 @@ def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
         raise WeightsError(
             f"no ImageNet weights in {places}{''.join(f'; {text}' for text in unusable)}; and the download failed: "
             f"{f'{error.where}: ' if error.where else ''}{error.what}",
-            mend=f"fetch {DEFAULT.url} on a machine that is online, bring it here and run "
+            fix=f"fetch {DEFAULT.url} on a machine that is online, bring it here and run "
             f"`cpfnet weights import {DEFAULT.file}` (or copy it into {cache_folder()}); "
             "or plan and train from scratch with --weights none",
         ) from None
@@ -220,13 +220,13 @@ def import_file(path: Path | str) -> Path:
     """
     source = _existing(path)
     if source.suffix not in SUFFIXES:
-        mend = f"give a file that ends in {', '.join(SUFFIXES)}"
-        raise WeightsError(f"unknown kind of weight file {source.suffix!r}", where=source, mend=mend)
+        fix = f"give a file that ends in {', '.join(SUFFIXES)}"
+        raise WeightsError(f"unknown kind of weight file {source.suffix!r}", where=source, fix=fix)
     if problem := _problem(source):
         raise WeightsError(
             problem,
             where=source,
-            mend=f"give the file from {DEFAULT.url}, as it was fetched, or the tensors alone as .safetensors",
+            fix=f"give the file from {DEFAULT.url}, as it was fetched, or the tensors alone as .safetensors",
         )
     digest = f"-{sha256(source)[:8]}"
     target = cache_folder() / f"{source.stem.removesuffix(digest)}{digest}{source.suffix}"
@@ -257,12 +257,12 @@ def download(name: str = DEFAULT.name, *, url: str | None = None, progress: bool
     """
     entry = ENTRIES.get(name)
     if entry is None:
-        raise WeightsError(f"no weights are known as {name!r}", mend=f"known: {', '.join(ENTRIES)}")
+        raise WeightsError(f"no weights are known as {name!r}", fix=f"known: {', '.join(ENTRIES)}")
     if entry.sha256 is None:
         raise WeightsError(
             "its publisher gives no hash to verify it by",
             where=entry.url,
-            mend=f"fetch it yourself (`hf download {entry.name} {entry.file}`): huggingface's cache is looked through; "
+            fix=f"fetch it yourself (`hf download {entry.name} {entry.file}`): huggingface's cache is looked through; "
             f"or download {DEFAULT.name}",
         )
     target = cache_folder() / entry.file

@@ -38,5 +38,5 @@ def load_tensors(path: Path) -> Any:
     except Exception as error:  # damaged bytes raise nearly anything
         said = (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, UnpicklingError) or re.search("weights.only", said, re.IGNORECASE):
-            raise WeightsError(MORE, where=path, mend=SAFE) from None
-        raise WeightsError(f"damaged or cut off: {said}", where=path, mend="fetch it again") from None
+            raise WeightsError(MORE, where=path, fix=SAFE) from None
+        raise WeightsError(f"damaged or cut off: {said}", where=path, fix="fetch it again") from None

@@ -19,7 +19,7 @@ import torch.multiprocessing
 from torch.multiprocessing.spawn import ProcessException
 
 from cpfnet.errors import CpfnetError, TrainingError
-from cpfnet.training.distributed.process_group import Lost, Team, announce, check_devices, joined
+from cpfnet.training.distributed.process_group import ProcessGroup, WorkerLost, announce, check_devices, joined
 from cpfnet.training.signals import Interruption, Stopped, leave_signals
 
 Work = Callable[..., object]
@@ -52,7 +52,7 @@ def start(work: Work, devices: int, *, device: str, say: Callable[[str], None]) 
         raise TrainingError(
             f"cannot be given to other processes: {error}",
             where="say",
-            mend="give a function of a module, such as print",
+            fix="give a function of a module, such as print",
         ) from None
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it is said below
     context = torch.multiprocessing.get_context("spawn")
@@ -92,12 +92,12 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any) ->
     )  # else it would be spawn, which takes seconds for each
     os.environ["OMP_NUM_THREADS"] = str(setting.threads)
     torch.set_num_threads(setting.threads)
-    team = Team(rank, setting.size, rank, setting.size, flag)
+    team = ProcessGroup(rank, setting.size, rank, setting.size, flag)
     announce(team, "127.0.0.1", setting.port)
     try:
         with joined(team, setting.device):
             work(team=team)
-    except Lost:  # the other one, or who started it, says why
+    except WorkerLost:  # the other one, or who started it, says why
         sys.exit(1)
     except Stopped as stopped:
         if team.first:
@@ -123,11 +123,11 @@ def _killed(ended: ProcessException, processes: list[Any]) -> TrainingError:
     if codes[index] < 0:
         return TrainingError(
             f"process {index} of {len(codes)} was killed ({signal.Signals(-codes[index]).name}); the others were ended",
-            mend="go on with --resume, from the last checkpoint; if memory ran out, set training.workers lower",
+            fix="go on with --resume, from the last checkpoint; if memory ran out, set training.workers lower",
         )
     return TrainingError(
         f"process {index} of {len(codes)} ended with code {codes[index]}; the others were ended",
-        mend="what it said before tells why; what was learned before can go on with --resume",
+        fix="what it said before tells why; what was learned before can go on with --resume",
     )
 
 

@@ -1,7 +1,7 @@
 """The processes of one run: each has a device and its share of every batch, and all learn the same network.
 
-One process says what is to be said and writes what is to be written: the first. What it alone can do, it does for all (`Team.share`);
-what may fail in one of them ends all of them with one message (`Team.each`).
+One process says what is to be said and writes what is to be written: the first. What it alone can do, it does for all (`ProcessGroup.share`);
+what may fail in one of them ends all of them with one message (`ProcessGroup.each`).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MEETING = timedelta(minutes=10)
 """How long they wait for each other to start."""
 
 
-class Lost(TrainingError):
+class WorkerLost(TrainingError):
     """Another process of the run ended."""
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """One process among those of its run; by default it is alone.
 
     Attributes:
@@ -132,11 +132,11 @@ class Team:
         raise SystemExit(1)
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def found(devices: int, nodes: int) -> Team:
-    """This process' place where torchrun or SLURM started all of them; `ALONE` where nobody did.
+def found(devices: int, nodes: int) -> ProcessGroup:
+    """This process' place where torchrun or SLURM started all of them; `SINGLE_PROCESS` where nobody did.
 
     Args:
         devices: asked for on each machine.
@@ -146,7 +146,7 @@ def found(devices: int, nodes: int) -> Team:
         TrainingError: what is asked for is not what was started, or there is no way to the other machines.
     """
     if devices < 1 or nodes < 1:
-        raise TrainingError(f"{devices} devices on {nodes} machines cannot be", mend="give numbers from 1")
+        raise TrainingError(f"{devices} devices on {nodes} machines cannot be", fix="give numbers from 1")
     asked = f"--devices {devices} --nodes {nodes}"
     if "TORCHELASTIC_RUN_ID" in os.environ:
         rank, size, local_rank, local_size = (
@@ -155,9 +155,9 @@ def found(devices: int, nodes: int) -> Team:
         if (devices, nodes) not in ((1, 1), (local_size, size // local_size)):
             raise TrainingError(
                 f"torchrun started {size} processes, {local_size} of them here; {asked} asks for {devices * nodes}",
-                mend="leave out --devices and --nodes: torchrun's --nproc-per-node and --nnodes say it",
+                fix="leave out --devices and --nodes: torchrun's --nproc-per-node and --nnodes say it",
             )
-        return Team(rank, size, local_rank, local_size)
+        return ProcessGroup(rank, size, local_rank, local_size)
     tasks = int(
         os.environ.get("SLURM_STEP_NUM_TASKS", 1)
     )  # srun's; a batch script, or one task, starts its own processes
@@ -166,17 +166,17 @@ def found(devices: int, nodes: int) -> Team:
     if nodes > 1:
         raise TrainingError(
             f"{asked}: nothing says which of the {nodes} machines this is, and where the others are",
-            mend=f"start it on each machine by torchrun, or by srun --nodes={nodes} --ntasks-per-node={devices}",
+            fix=f"start it on each machine by torchrun, or by srun --nodes={nodes} --ntasks-per-node={devices}",
         )
     if devices > 1 and getattr(multiprocessing.current_process(), "_inheriting", False):
         raise TrainingError(
             "with several devices every process runs the script that calls this, and each would start others",
-            mend='put what the script does under `if __name__ == "__main__":`',
+            fix='put what the script does under `if __name__ == "__main__":`',
         )
-    return ALONE
+    return SINGLE_PROCESS
 
 
-def _slurm(devices: int, nodes: int, tasks: int) -> Team:
+def _slurm(devices: int, nodes: int, tasks: int) -> ProcessGroup:
     from lightning_fabric.plugins.environments import SLURMEnvironment
 
     machines = int(os.environ["SLURM_STEP_NUM_NODES"])
@@ -184,22 +184,22 @@ def _slurm(devices: int, nodes: int, tasks: int) -> Team:
         raise TrainingError(
             f"srun started {tasks} tasks on {machines} machines; --devices {devices} --nodes {nodes} asks for "
             f"{devices * nodes} on {nodes}",
-            mend=f"start it by srun --nodes={nodes} --ntasks-per-node={devices}",
+            fix=f"start it by srun --nodes={nodes} --ntasks-per-node={devices}",
         )
     try:
         slurm = SLURMEnvironment()
     except RuntimeError:
         raise TrainingError(
             f"SLURM does not say how many of the {tasks} tasks run on each machine",
-            mend=f"start it by srun --nodes={nodes} --ntasks-per-node={devices}",
+            fix=f"start it by srun --nodes={nodes} --ntasks-per-node={devices}",
         ) from None
-    team = Team(slurm.global_rank(), tasks, slurm.local_rank(), devices)
+    team = ProcessGroup(slurm.global_rank(), tasks, slurm.local_rank(), devices)
     announce(team, slurm.main_address, slurm.main_port)
     os.environ["GROUP_RANK"] = str(slurm.node_rank())
     return team
 
 
-def announce(team: Team, address: str, port: int) -> None:
+def announce(team: ProcessGroup, address: str, port: int) -> None:
     """Say by environment variables, as torchrun does, which process this is and where they all meet."""
     os.environ |= {
         "RANK": str(team.rank),
@@ -226,21 +226,21 @@ def check_devices(device: str, count: int) -> str:
     if chosen.index is not None:
         raise TrainingError(
             f"--device {device} is one device, --devices {count} are several",
-            mend="give --device cuda; CUDA_VISIBLE_DEVICES chooses among GPUs",
+            fix="give --device cuda; CUDA_VISIBLE_DEVICES chooses among GPUs",
         )
     there = torch.cuda.device_count()
     if chosen.type == "cuda" and there < count:
         names = ", ".join(torch.cuda.get_device_name(index) for index in range(there))
         raise TrainingError(
             f"{count} devices are asked for, and {there} GPU{'s' * (there != 1)} found ({names})",
-            mend=f"give --devices {there}, or more GPUs to each machine (under SLURM --gpus-per-node={count}); "
+            fix=f"give --devices {there}, or more GPUs to each machine (under SLURM --gpus-per-node={count}); "
             "--device cpu takes any number of processes",
         )
     return chosen.type
 
 
 @contextmanager
-def joined(team: Team, device: str) -> Iterator[None]:
+def joined(team: ProcessGroup, device: str) -> Iterator[None]:
     """Meet the others, work, and part; gradients go by NCCL between GPUs, all else by gloo.
 
     Args:
@@ -272,9 +272,9 @@ def joined(team: Team, device: str) -> Iterator[None]:
         lost = _lost(error)
         if not lost:
             raise
-        raise Lost(
+        raise WorkerLost(
             f"another process of this run ended, or never came (noticed by process {team.rank} of {team.size})",
-            mend="what it or its launcher said tells why; the same command with --resume goes on from the last checkpoint",
+            fix="what it or its launcher said tells why; the same command with --resume goes on from the last checkpoint",
         ) from None
     finally:
         if not lost and torch.distributed.is_initialized():

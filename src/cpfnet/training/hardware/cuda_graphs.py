@@ -18,7 +18,7 @@ from cpfnet.inference.backends.out_of_memory import cause, exhausted, release
 warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
 
 
-class Recorded:
+class CudaGraphRunner:
     """Lets a network replay its passes forward and backward over batches of one shape, which are recorded here.
 
     It replays the same kernels on the same places in memory: there may be no other batch in a step, whose gradients would be lost, and which
@@ -45,7 +45,7 @@ class Recorded:
             if not exhausted(error):
                 raise TrainingError(
                     f"the GPU's work on one batch cannot be recorded: {cause(error)}",
-                    mend="halve training.batch and double training.accumulate: such steps are computed one kernel at a time",
+                    fix="halve training.batch and double training.accumulate: such steps are computed one kernel at a time",
                 ) from None
         finally:
             self._written()

@@ -11,7 +11,7 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 
 from cpfnet.errors import PlanError
 from cpfnet.planning import TrainingPlan
-from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 def choose_precision(training: TrainingPlan, device: torch.device) -> str:
@@ -21,7 +21,7 @@ def choose_precision(training: TrainingPlan, device: torch.device) -> str:
         PlanError: fp16 on a CPU.
     """
     if training.precision == "fp16" and device.type == "cpu":
-        raise PlanError("fp16 needs a CUDA device", where="training.precision", mend="set it to auto, bf16 or fp32")
+        raise PlanError("fp16 needs a CUDA device", where="training.precision", fix="set it to auto, bf16 or fp32")
     if training.precision != "auto":
         return training.precision
     if device.type == "cuda":
@@ -29,7 +29,7 @@ def choose_precision(training: TrainingPlan, device: torch.device) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-def fabric_for(device: torch.device, precision: str, team: Team = ALONE) -> Fabric:
+def fabric_for(device: torch.device, precision: str, team: ProcessGroup = SINGLE_PROCESS) -> Fabric:
     """Lightning Fabric on one device; of a team that has met, with the others."""
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # the run says it itself
     numbers: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]

@@ -124,7 +124,7 @@ def build(
     except BrokenProcessPool:
         raise TrainingError(
             "a process that prepared cases was killed, most likely for want of memory",
-            mend="set training.workers to 1 or 0, or close other programs",
+            fix="set training.workers to 1 or 0, or close other programs",
         ) from None
     except OSError as error:
         raise disk_error(error, folder) from None
@@ -144,13 +144,13 @@ def disk_error(error: OSError, where: Path) -> OutputError:
     place = where
     while not place.exists():
         place = place.parent
-    what, mend = f"cannot be written: {error.strerror or error}", "choose an output folder that you may write to"
+    what, fix = f"cannot be written: {error.strerror or error}", "choose an output folder that you may write to"
     if error.errno == errno.ENOENT:  # a file or folder that was there when the work began
-        mend = "something removed it meanwhile: keep other programs away from this folder, and go on with --resume"
+        fix = "something removed it meanwhile: keep other programs away from this folder, and go on with --resume"
     elif error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         what += f" ({shutil.disk_usage(place).free / 2**30:.1f} GiB free)"
-        mend = "free some space and go on with --resume, or choose an output folder on another disk"
-    return OutputError(what, where=error.filename or where, mend=mend)
+        fix = "free some space and go on with --resume, or choose an output folder on another disk"
+    return OutputError(what, where=error.filename or where, fix=fix)
 
 
 def _key(case: Case, plan: Plan) -> str:
@@ -159,7 +159,7 @@ def _key(case: Case, plan: Plan) -> str:
         stats = list(_stamps(case))
     except OSError as error:
         raise DatasetError(
-            f"cannot be read: {error.strerror}", where=error.filename, mend="run `cpfnet check` on the dataset"
+            f"cannot be read: {error.strerror}", where=error.filename, fix="run `cpfnet check` on the dataset"
         ) from None
     content = [_LAYOUT, plan.model_dump(mode="json", include={"source", "channels", "labels", "spatial"}), stats]
     digest = hashlib.sha256(json.dumps([content, sorted(case.labels)], sort_keys=True).encode()).hexdigest()[:16]

@@ -19,7 +19,7 @@ from cpfnet.cores import cores
 from cpfnet.errors import PlanError, TrainingError
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Plan, Spatial, TrainingPlan
-from cpfnet.training.distributed.process_group import ALONE, Team
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.samples.augment import Cut
 from cpfnet.training.samples.cache import ANNOTATED, Cached
 from cpfnet.training.signals import leave_signals
@@ -45,7 +45,7 @@ class Sample(TypedDict):
 
 
 @dataclass(frozen=True)
-class Course:
+class Schedule:
     """How samples become batches, optimiser steps and epochs; the whole state of a run's progress is one sample number.
 
     An epoch has ``training.samples`` samples; groups of ``accumulate`` batches make one optimiser step. The last batch and
@@ -95,7 +95,7 @@ def check_shares(training: TrainingPlan, size: int) -> None:
     raise PlanError(
         f"{size} devices cannot share it evenly: a batch has {batch} sample{'s' * (batch != 1)}{last}",
         where="training.batch",
-        mend=f"train on a number of devices that divides it ({fitting}), or, for a new run, set training.batch and "
+        fix=f"train on a number of devices that divides it ({fitting}), or, for a new run, set training.batch and "
         f"training.samples to multiples of {size}, such as {_multiple(batch, size)} and "
         f"{_multiple(training.samples, math.lcm(size, _multiple(batch, size)))}",
     )
@@ -115,21 +115,27 @@ class Batches(Sampler[list[int]]):
         training: the plan's.
         start: the first sample of an optimiser step.
         team: this process among those of the run.
-        at_once: samples in a batch, where memory does not hold the plan's.
+        micro_batch_size: samples in a batch, where memory does not hold the plan's.
     """
 
-    def __init__(self, training: TrainingPlan, start: int = 0, team: Team = ALONE, at_once: int | None = None):
-        self.course = Course(training)
+    def __init__(
+        self,
+        training: TrainingPlan,
+        start: int = 0,
+        team: ProcessGroup = SINGLE_PROCESS,
+        micro_batch_size: int | None = None,
+    ):
+        self.course = Schedule(training)
         self.start = start
         self.team = team
-        self.at_once = training.batch if at_once is None else at_once
+        self.micro_batch_size = training.batch if micro_batch_size is None else micro_batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         number = self.start
         while number < self.course.samples:
             end = number + self.course.group_size(number)
             while number < end:
-                stop = min(number + self.at_once, end)
+                stop = min(number + self.micro_batch_size, end)
                 share = (stop - number) // self.team.size
                 first = number + self.team.rank * share
                 yield list(range(first, first + share))
@@ -262,8 +268,8 @@ def batches(
     patches: Patches,
     start: int,
     *,
-    team: Team = ALONE,
-    at_once: int | None = None,
+    team: ProcessGroup = SINGLE_PROCESS,
+    micro_batch_size: int | None = None,
     pin_memory: bool = False,
     patience: float = PATIENCE,
 ) -> DataLoader[Sample]:
@@ -275,7 +281,7 @@ def batches(
     workers = min(patches.training.workers, cores())  # the plan may be from a larger machine
     return DataLoader(
         patches,
-        batch_sampler=Batches(patches.training, start, team, at_once),
+        batch_sampler=Batches(patches.training, start, team, micro_batch_size),
         num_workers=workers,
         timeout=patience if workers else 0,
         worker_init_fn=_start_worker if workers else None,
@@ -293,12 +299,12 @@ def explain(error: RuntimeError) -> TrainingError | None:
     if isinstance(error, SampleError):
         return TrainingError(
             f"{said.rpartition('SampleError: ')[2]}",
-            mend="run `cpfnet check` on the dataset, then go on with --resume (what is missing in the cache is made anew)",
+            fix="run `cpfnet check` on the dataset, then go on with --resume (what is missing in the cache is made anew)",
         )
     if "DataLoader" in said:  # torch's own words for a worker that was killed, or keeps still
         return TrainingError(
             f"the processes that prepare samples stopped: {said.splitlines()[-1]}",
-            mend="most likely memory ran out (a container may also limit /dev/shm): set training.workers lower (0 needs no "
+            fix="most likely memory ran out (a container may also limit /dev/shm): set training.workers lower (0 needs no "
             "processes), then go on with --resume",
         )
     return None

@@ -39,7 +39,7 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
     """
     cases = [case for case in dataset.cases if case.labels and case.split != "test"]
     if not cases:
-        raise DatasetError("no case has a label to draw", where=dataset.root, mend=add_labels(dataset))
+        raise DatasetError("no case has a label to draw", where=dataset.root, fix=add_labels(dataset))
     augmenter = Augmenter(plan)
     chosen = np.linspace(0, len(cases) - 1, SIDE**2).round().astype(int)
     samples = []

@@ -25,7 +25,7 @@ def _refused(folder: Path) -> str:
         formats.read_header(folder)
     assert str(header.value) == str(caught.value)
     assert caught.value.where is not None
-    assert caught.value.mend is not None
+    assert caught.value.fix is not None
     assert not [value for value in (*PRIVATE.values(), "P-0815", "Muster", "Erika") if value in str(caught.value)]
     return caught.value.what
 

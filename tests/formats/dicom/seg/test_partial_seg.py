@@ -180,7 +180,7 @@ def test_a_segmentation_without_its_pixels_says_so(tmp_path: Path) -> None:
         for drawn_on in (image, None):
             with pytest.raises(FormatError, match="describes 8 frames and holds no pixels") as raised:
                 formats.read_label(path, drawn_on)
-            assert "archive" in (raised.value.mend or "")
+            assert "archive" in (raised.value.fix or "")
 
 
 @pytest.mark.parametrize("attribute", ["Rows", "Columns", "NumberOfFrames"])

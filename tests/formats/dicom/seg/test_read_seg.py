@@ -375,7 +375,7 @@ def test_what_cannot_be_is_refused_by_name(tmp_path: Path, case: str) -> None:
     with pytest.raises(FormatError, match=message) as raised:
         formats.read_label(path, formats.read_header(tmp_path / "ct"))
     assert raised.value.where == str(path)
-    assert raised.value.mend
+    assert raised.value.fix
     assert not any(str(value) in str(raised.value) for value in PRIVATE.values())
 
 

@@ -113,16 +113,16 @@ class Archives(ExitStack):
                 archive = self.enter_context(zipfile.ZipFile(path))
             except Exception as error:  # zipfile raises anything on damaged directories
                 raise FormatError(
-                    f"is no readable ZIP archive: {error}", where=path, mend="copy or export it again"
+                    f"is no readable ZIP archive: {error}", where=path, fix="copy or export it again"
                 ) from None
             if len(archive.filelist) > _MEMBERS:
                 raise FormatError(
                     f"holds {len(archive.filelist)} files; at most {_MEMBERS} are read",
                     where=path,
-                    mend="unpack it, and give the folder of one study",
+                    fix="unpack it, and give the folder of one study",
                 )
             if not all(info.filename for info in archive.filelist):
-                raise FormatError("is a damaged ZIP archive", where=path, mend="copy or export it again")
+                raise FormatError("is a damaged ZIP archive", where=path, fix="copy or export it again")
             self._open[path] = archive
         return self._open[path]
 
@@ -134,7 +134,7 @@ def _files(folder: Path, folders: dict[Path, int]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         if error.filename == str(folder):
             raise FormatError(
-                f"cannot be opened: {error.strerror}", where=folder, mend="give a folder that you may read"
+                f"cannot be opened: {error.strerror}", where=folder, fix="give a folder that you may read"
             )
 
     for parent, below, names in os.walk(folder, followlinks=True, onerror=refuse):
@@ -180,7 +180,7 @@ def locations(paths: Sequence[Path], archives: Archives, folders: dict[Path, int
             if info.is_dir() or hidden:
                 continue
             if info.flag_bits & 1:
-                raise FormatError("is encrypted", where=path, mend="unpack it with its password, and give the folder")
+                raise FormatError("is encrypted", where=path, fix="unpack it with its password, and give the folder")
             yield Location(path, info.filename, stamp)
 
 
@@ -219,7 +219,7 @@ def _refuse_bomb(size: int, packed: int, location: Location) -> None:
         raise FormatError(
             f"expands from {packed} to {size} bytes or more",
             where=location.path,
-            mend="unpack it yourself if you trust it",
+            fix="unpack it yourself if you trust it",
         )
 
 
@@ -280,7 +280,7 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
             header = pydicom.dcmread(cast(Any, window), stop_before_pixels=not pixels, force=force)
             _refuse_cut(header)
             if window.cut and not pixels:  # pixels are counted when they are decoded
-                raise FormatError("is cut short", where=_where(location), mend="copy or export it again")
+                raise FormatError("is cut short", where=_where(location), fix="copy or export it again")
             notes = complete(header, location.place, location.name)
             if not pixels and location.member is None:
                 notes += _behind_pixels(header, stream, size)
@@ -288,11 +288,11 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
     except CpfnetError:
         raise
     except MemoryError:
-        raise FormatError("does not fit into memory", where=_where(location), mend="free memory") from None
+        raise FormatError("does not fit into memory", where=_where(location), fix="free memory") from None
     except Exception as error:  # decoders raise anything on damaged bytes
         ends = isinstance(error, (EOFError, struct.error)) or (isinstance(error, OSError) and error.errno is None)
         what = "is cut short" if ends else f"cannot be read as DICOM: {complaint(error)}"
-        raise FormatError(what, where=_where(location), mend="copy or export it again") from error
+        raise FormatError(what, where=_where(location), fix="copy or export it again") from error
 
 
 def _behind_pixels(header: pydicom.Dataset, stream: IO[bytes], size: int) -> tuple[str, ...]:

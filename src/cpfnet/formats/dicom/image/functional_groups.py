@@ -75,7 +75,7 @@ class Frame:
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
             raise FormatError(
                 f"{keyword} of {self.name} cannot be understood: {complaint(error)}",
-                mend="copy or export the series again",
+                fix="copy or export the series again",
             ) from error
         return None
 
@@ -95,7 +95,7 @@ class Frame:
         if array.size != count or not np.isfinite(array).all():
             raise FormatError(
                 f"{keyword} of {self.name} is {str(value)[:80]!r}; expected {count} finite number{'s' * (count > 1)}",
-                mend="export the series again, or correct the attribute",
+                fix="export the series again, or correct the attribute",
             )
         return array
 
@@ -123,12 +123,12 @@ def frames_of(found: DicomObject) -> list[Frame]:
         if count != "1":
             raise FormatError(
                 f"{found.name} holds {count} frames and no position for each: a film, or a volume without geometry",
-                mend="export single images, or a multi-frame object with functional groups",
+                fix="export single images, or a multi-frame object with functional groups",
             )
         return [Frame(found, 0, (*shared, header))]
     if count != str(len(each)):
         raise FormatError(
             f"{found.name} promises {count} frames (NumberOfFrames) and describes {len(each)}",
-            mend="copy or export it again",
+            fix="copy or export it again",
         )
     return [Frame(found, number, (group, *shared, header)) for number, group in enumerate(each)]

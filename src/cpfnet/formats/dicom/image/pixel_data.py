@@ -53,13 +53,11 @@ class Values:
 def _scale(frame: Frame) -> tuple[float, float]:
     slope, intercept = frame.number_or("RescaleSlope", 1.0), frame.number_or("RescaleIntercept", 0.0)
     if slope == 0:
-        raise FormatError(
-            f"RescaleSlope of {frame.name} is 0", mend="correct the attribute, or export the series again"
-        )
+        raise FormatError(f"RescaleSlope of {frame.name} is 0", fix="correct the attribute, or export the series again")
     if not max(abs(slope), abs(intercept)) < _LARGEST:
         raise FormatError(
             f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} of {frame.name} lead beyond all values",
-            mend="correct the attributes, or export the series again",
+            fix="correct the attributes, or export the series again",
         )
     return slope, intercept
 
@@ -85,7 +83,7 @@ def values_of(stack: Stack) -> Values:
     first = stack.frames[0]
     kinds = {storage.photometric not in GREY for storage in storages.values()}
     if len(kinds) > 1:
-        raise FormatError("its slices are partly grey, partly coloured", mend="put each kind into a folder of its own")
+        raise FormatError("its slices are partly grey, partly coloured", fix="put each kind into a folder of its own")
     if kinds == {True}:
         return Values(True, np.dtype(np.uint8), "", ())
     scales = {(id(frame.object), *_scale(frame)) for frame in stack.frames}
@@ -126,7 +124,7 @@ def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
         end = byte + math.ceil((bit + rows * columns) / 8)
         if end > len(packed):
             raise FormatError(
-                f"{frame.name} has pixels up to byte {end}, and there are {len(packed)}", mend="copy or export it again"
+                f"{frame.name} has pixels up to byte {end}, and there are {len(packed)}", fix="copy or export it again"
             )
         bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8)[byte:end], bitorder="little")
         yield bits[bit : bit + rows * columns].reshape(rows, columns)
@@ -139,9 +137,9 @@ def stored_values(header: pydicom.Dataset, frames: Sequence[Frame], storage: Sto
         if hasattr(header, "FloatPixelData") or hasattr(header, "DoubleFloatPixelData"):
             raise FormatError(
                 f"{found.name} holds floating-point pixels, as parametric maps do",
-                mend="export it as an image or NIfTI",
+                fix="export it as an image or NIfTI",
             )
-        raise FormatError(f"{found.name} has no pixel data", mend="copy or export it again")
+        raise FormatError(f"{found.name} has no pixel data", fix="copy or export it again")
     decoder, plugin = decoder_of(found)
     if storage.allocated == 1 and not plugin:
         yield from _bits(header.PixelData, frames)
@@ -252,7 +250,7 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
         except CpfnetError:
             raise
         except MemoryError:
-            raise FormatError("does not fit into memory", mend="free memory") from None
+            raise FormatError("does not fit into memory", fix="free memory") from None
         except Exception as error:  # decoders raise anything on damaged bytes
             raise undecodable(found.name, found.header, complaint(error)) from error
     if smallest:

@@ -54,7 +54,7 @@ def storage_of(frame: Frame) -> Storage:
         if default is None or words:
             raise FormatError(
                 f"{frame.object.name} has {keyword} {words!r}" if words else f"{frame.object.name} has no {keyword}",
-                mend="copy or export it again",
+                fix="copy or export it again",
             )
         return default
 
@@ -71,17 +71,17 @@ def storage_of(frame: Frame) -> Storage:
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= storage.high < allocated:
         raise FormatError(
             f"{frame.object.name} has BitsAllocated {allocated}, BitsStored {stored} and HighBit {storage.high}, which do not fit together",
-            mend="copy or export it again",
+            fix="copy or export it again",
         )
     known = _COLOURS if storage.samples == 3 else (*GREY, "PALETTE COLOR") if storage.samples == 1 else ()
     if storage.photometric not in known:
         raise FormatError(
             f"{frame.object.name} has the PhotometricInterpretation {storage.photometric!r} with {storage.samples} samples a pixel, which is not read",
-            mend=f"convert it to MONOCHROME2 or RGB; known are {', '.join((*GREY, *_COLOURS))}",
+            fix=f"convert it to MONOCHROME2 or RGB; known are {', '.join((*GREY, *_COLOURS))}",
         )
     if storage.samples == 3 and allocated != 8:
         raise FormatError(
-            f"{frame.object.name} has colours of {allocated} bits; 8 are read", mend="convert it to 8 bits a sample"
+            f"{frame.object.name} has colours of {allocated} bits; 8 are read", fix="convert it to 8 bits a sample"
         )
     return storage
 
@@ -103,7 +103,7 @@ def refuse_surplus(frame: Frame, storage: Storage, pixels: int) -> None:
     if plain and pixels >= promised + max(promised // (rows * count), 2):
         raise FormatError(
             f"{frame.object.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and holds {pixels}",
-            mend="copy or export it again: its header is damaged",
+            fix="copy or export it again: its header is damaged",
         )
 
 
@@ -116,11 +116,11 @@ def check_promise(frame: Frame, storage: Storage) -> None:
     if plugin and storage.high != storage.stored - 1 and syntax_of(found.header) != RLELossless:
         raise FormatError(  # whether a codestream holds the unused bits too, encoders do not agree
             f"{found.name} is compressed with HighBit {storage.high} and BitsStored {storage.stored}, which is not read",
-            mend="decompress it, for example with dcmdjpeg of DCMTK",
+            fix="decompress it, for example with dcmdjpeg of DCMTK",
         )
     packed = plugin or syntax_of(found.header) == DeflatedExplicitVRLittleEndian
     if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
         raise FormatError(
             f"{found.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and has {found.size}",
-            mend="copy or export it again: it is cut short or damaged",
+            fix="copy or export it again: it is cut short or damaged",
         )

@@ -31,7 +31,7 @@ def _about(place: Path) -> Iterator[None]:
     except CpfnetError as error:
         if error.where is not None:
             raise
-        raise type(error)(error.what, where=place, mend=error.mend) from error
+        raise type(error)(error.what, where=place, fix=error.fix) from error
 
 
 def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], list[str]]:
@@ -53,7 +53,7 @@ def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], lis
             if text(item.header, keyword) != text(other.header, keyword):
                 raise FormatError(
                     f"{item.name} and {other.name} have the same SOPInstanceUID and another {keyword}",
-                    mend="take one away, or export the series again",
+                    fix="take one away, or export the series again",
                 )
         copies.append(item.name)
     said = [f"{note} (in {count} of {len(found)} files)" for note, count in notes.items()]

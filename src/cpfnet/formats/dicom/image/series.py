@@ -233,22 +233,22 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
             raise FormatError(
                 f"holds {len(matching) or 'no'} image series with a UID that ends in {chosen!r}; there are\n{several}",
                 where=where,
-                mend="name one of these, with enough of the end of its UID",
+                fix="name one of these, with enough of the end of its UID",
             )
         return matching[0], tuple(f"{words}: left out" for words in damaged)
     if damaged and [file for file, _ in found.unreadable] == places:
-        raise FormatError(found.unreadable[0][1], where=where, mend="copy or export it again")
+        raise FormatError(found.unreadable[0][1], where=where, fix="copy or export it again")
     if damaged:
         raise FormatError(
             f"{len(damaged)} of its DICOM files cannot be read: {'; '.join(damaged[:5])}{' …' if len(damaged) > 5 else ''}",
             where=where,
-            mend="copy or export the series again, or take the damaged files away if they do not belong to it",
+            fix="copy or export the series again, or take the damaged files away if they do not belong to it",
         )
     if len(found.series) > 1:
         raise FormatError(
             f"holds {len(found.series)} image series:\n{several}",
             where=where,
-            mend="name one of them as above",
+            fix="name one of them as above",
         )
     if not found.series:
         kinds = [f"{label.kind.upper()} {label.path.name}" for label in found.labels]
@@ -256,6 +256,6 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
         raise FormatError(
             f"{'is a folder that ' if where.is_dir() else ''}holds no DICOM image{', only ' + ', '.join(kinds[:8]) if kinds else ''}",
             where=where,
-            mend="give an image file, or the folder, ZIP archive or files of a DICOM image series",
+            fix="give an image file, or the folder, ZIP archive or files of a DICOM image series",
         )
     return found.series[0], ()

@@ -95,7 +95,7 @@ def arrange(frames: Sequence[Frame]) -> Stack:
         if lacking:
             raise FormatError(
                 f"{len(lacking)} of {_plural(len(frames))} have no {keyword}: {listed(lacking)}",
-                mend="export the series with its geometry, or give images without positions one by one",
+                fix="export the series with its geometry, or give images without positions one by one",
             )
     if (spaces := len({str(frame.value("FrameOfReferenceUID") or "") for frame in frames} - {""})) > 1:
         notes.append(f"its slices name {spaces} frames of reference: taken for one, by their positions")
@@ -134,7 +134,7 @@ def _same(frames: Sequence[Frame], of: Callable[[Frame], Any], what: str, show: 
         words = "; ".join(f"{show(key)} in {listed((f.name for f in found), 3)}" for key, found in shown[:4])
         raise FormatError(
             f"its slices have {len(groups)} {what}: {words}",
-            mend="put the images of each kind into a folder of their own",
+            fix="put the images of each kind into a folder of their own",
         )
 
 
@@ -149,7 +149,7 @@ def _directions(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
             index = int(np.argmax(odd))
             raise FormatError(
                 f"ImageOrientationPatient of {frames[index].name} is {cosines[index].tolist()}: no two unit vectors at right angles",
-                mend="correct the attribute, or export the series again",
+                fix="correct the attribute, or export the series again",
             )
     # Cosines are compared to the first frame's, and written rounded so that equal ones print alike.
     groups = {i: tuple(np.round(c, 3).tolist()) for i, c in enumerate(cosines)}
@@ -172,7 +172,7 @@ def _pixel_spacing(frames: Sequence[Frame]) -> tuple[float, float]:
         index = int(np.argmax((spacing <= 0).any(axis=1)))
         raise FormatError(
             f"PixelSpacing of {frames[index].name} is {spacing[index].tolist()} mm",
-            mend="correct the attribute, or export the series again",
+            fix="correct the attribute, or export the series again",
         )
     if (np.abs(spacing / spacing[0] - 1) > 1e-3).any():
         places = {id(f): tuple(float(f"{v:.5g}") for v in s) for f, s in zip(frames, spacing, strict=True)}
@@ -213,7 +213,7 @@ def _depth(
     if angle > _STEEPEST:
         raise FormatError(
             f"its positions run at {angle:.1f}° to the normal of its slices, which lie beside rather than behind each other",
-            mend="give the slices of one stack",
+            fix="give the slices of one stack",
         )
     if angle > _TILT:
         notes.append(f"gantry tilt of {angle:.1f}°: the slices are sheared against their normal, and stay so")
@@ -246,12 +246,12 @@ def _refuse_doubled(frames: Sequence[Frame], heights: np.ndarray, tolerance: flo
         what += f", told apart by {apart}" if apart else ", which no attribute tells apart"
         raise FormatError(
             f"{what}; for example {listed(f.name for f in doubled)}",
-            mend="put each time point, echo or reconstruction into a folder of its own",
+            fix="put each time point, echo or reconstruction into a folder of its own",
         )
     total = sum(len(group) > 1 for group in groups)
     raise FormatError(
         f"{_plural(total)} of {len(groups)} occur{'s' * (total == 1)} more than once; for example {listed(f.name for f in doubled)}",
-        mend="take the copies away",
+        fix="take the copies away",
     )
 
 
@@ -265,11 +265,11 @@ def _refuse_irregular(frames: Sequence[Frame], gaps: np.ndarray, away: float) ->
         missing = int((np.rint(times[holes]) - 1).sum())
         shown = [f"{gaps[i]:.4g} mm between {frames[i].name} and {frames[i + 1].name}" for i in holes]
         raise FormatError(
-            f"{_plural(missing)} missing: {listed(shown, 3)}, elsewhere {gaps.min():.4g} mm{hint}", mend=_EXPORT
+            f"{_plural(missing)} missing: {listed(shown, 3)}, elsewhere {gaps.min():.4g} mm{hint}", fix=_EXPORT
         )
     odd = np.argsort(-np.abs(gaps - usual), kind="stable")[:3].tolist()
     shown = [f"{gaps[i]:.4g} mm between {frames[i].name} and {frames[i + 1].name}" for i in sorted(odd)]
     raise FormatError(
         f"its slices are not evenly spaced, up to {away:.3g} mm from their place: {'; '.join(shown)}, mostly {usual:.4g} mm{hint}",
-        mend="export a series with even spacing, or resample it with a tool that knows the gaps",
+        fix="export a series with even spacing, or resample it with a tool that knows the gaps",
     )

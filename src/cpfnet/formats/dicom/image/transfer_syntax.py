@@ -37,7 +37,7 @@ def decoder_of(found: DicomObject) -> tuple[Decoder, str]:
     except NotImplementedError:
         raise FormatError(
             f"{found.name} has the transfer syntax {syntax.name}, which is not read",
-            mend="export it uncompressed, as JPEG, JPEG-LS, JPEG 2000 or RLE",
+            fix="export it uncompressed, as JPEG, JPEG-LS, JPEG 2000 or RLE",
         ) from None
     if not decoder.is_encapsulated:
         return decoder, ""
@@ -46,7 +46,7 @@ def decoder_of(found: DicomObject) -> tuple[Decoder, str]:
         lacking = [words for words in decoder.missing_dependencies if "pylibjpeg-libjpeg" not in words]  # that is GPL
         raise FormatError(
             f"{found.name} is compressed ({syntax.name}), and no decoder for it is installed: {'; '.join(lacking)}",
-            mend="pip install 'cpfnet[dicom]'",
+            fix="pip install 'cpfnet[dicom]'",
         )
     return decoder, installed[0]
 
@@ -67,13 +67,13 @@ def check_codestreams(header: pydicom.Dataset, name: str) -> None:
         if coded is None:
             raise FormatError(
                 f"{name} holds no image that is compressed as it says ({syntax_of(header).name})",
-                mend="copy or export it again",
+                fix="copy or export it again",
             )
         *shape, bits = coded
         if tuple(shape) != promised or bits > allocated:
             raise FormatError(
                 f"{name} promises {_words(*promised, allocated)} and holds an image of {_words(*coded)}",
-                mend="copy or export it again",
+                fix="copy or export it again",
             )
 
 
@@ -113,6 +113,6 @@ def undecodable(name: str, header: pydicom.Dataset, words: str) -> FormatError:
     if syntax == JPEGExtended12Bit and text(header, "BitsStored") != "8":
         return FormatError(
             f"{name} is compressed as 12-bit JPEG Extended, which none of the decoders of cpfnet[dicom] reads",
-            mend="decompress it, for example with dcmdjpeg of DCMTK",
+            fix="decompress it, for example with dcmdjpeg of DCMTK",
         )
-    return FormatError(f"{name} cannot be decoded ({syntax.name}): {words}", mend="copy or export it again")
+    return FormatError(f"{name} cannot be decoded ({syntax.name}): {words}", fix="copy or export it again")

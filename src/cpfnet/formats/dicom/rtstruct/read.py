@@ -16,7 +16,7 @@ from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.attributes import text
 from cpfnet.formats.dicom.frame_geometry import unevenness
 from cpfnet.formats.dicom.image.datasets import DicomObject
-from cpfnet.formats.dicom.overlap_map import Painting, chosen, repeated
+from cpfnet.formats.dicom.overlap_map import OverlapMap, chosen, repeated
 from cpfnet.formats.dicom.referenced_images import image_references, items, match, references, regions
 from cpfnet.formats.dicom.rtstruct.rasterise import crossing, fill
 from cpfnet.formats.file_types import Header
@@ -59,18 +59,18 @@ def read(found: DicomObject, image: Image | Header | None, labels: Labels | None
     if image is None or image.affine is None:
         raise FormatError(
             "is a structure set: contours need an image with positions in the patient",
-            mend="give the series that it was drawn on",
+            fix="give the series that it was drawn on",
         )
     header = found.header
     for keyword in ("StructureSetROISequence", "ROIContourSequence"):
         if keyword not in header:
-            raise FormatError(f"has no {keyword}", mend="it is cut short or damaged: copy or export it again")
+            raise FormatError(f"has no {keyword}", fix="it is cut short or damaged: copy or export it again")
     notes = [*found.notes, *match(header, image)]
     names = chosen(regions(header), labels)
     _refuse_elsewhere(header, image, names)
     notes += repeated(names.values(), "ROIs")
     depth, height, width = image.shape
-    painting = Painting((depth, height, width), names.values())
+    painting = OverlapMap((depth, height, width), names.values())
     contours: dict[int, list[pydicom.Dataset]] = defaultdict(list)
     for roi in items(header, "ROIContourSequence"):
         contours[int(text(roi, "ReferencedROINumber"))] += items(roi, "ContourSequence")
@@ -93,7 +93,7 @@ def _refuse_elsewhere(header: pydicom.Dataset, image: Image | Header, names: dic
         if number in names and frame and ours & theirs and frame not in ours:
             raise FormatError(
                 f"{names[number]!r} is drawn in the frame of reference {frame}, the image lies in {min(ours)}",
-                mend="give the series that it was drawn on, or leave the structure out of the classes",
+                fix="give the series that it was drawn on, or leave the structure out of the classes",
             )
 
 
@@ -111,7 +111,7 @@ def _points(contour: pydicom.Dataset) -> np.ndarray:
     value = element.value if element is not None else None
     if value is not None and len(value) > _LONGEST:
         raise FormatError(
-            f"a contour has {len(value)} bytes of coordinates; up to {_LONGEST} are read", mend="export it again"
+            f"a contour has {len(value)} bytes of coordinates; up to {_LONGEST} are read", fix="export it again"
         )
     if isinstance(value, bytes):
         value = value.decode("ascii").strip(" \0").split("\\")
@@ -143,8 +143,8 @@ class _Structure:
     points: int = 0
     outside: int = 0
 
-    def _refuse(self, what: str, mend: str) -> FormatError:
-        return FormatError(f"a contour of {self.name!r} {what}", mend=mend)
+    def _refuse(self, what: str, fix: str) -> FormatError:
+        return FormatError(f"a contour of {self.name!r} {what}", fix=fix)
 
     def add(self, contour: pydicom.Dataset) -> None:
         """Place a contour; what encloses nothing is counted only."""
@@ -203,7 +203,7 @@ class _Structure:
         if self.outside and not covered:
             raise FormatError(
                 f"all of {self.name!r} lies outside the image",
-                mend="pair it with the series that it was drawn on",
+                fix="pair it with the series that it was drawn on",
             )
 
     def notes(self) -> Iterator[str]:

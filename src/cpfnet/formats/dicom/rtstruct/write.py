@@ -48,7 +48,7 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
         raise OutputError(
             "contours are in millimetres, and this picture has no position in the patient",
             where=where,
-            mend="write --format dicom-seg or png",
+            fix="write --format dicom-seg or png",
         )
     found = structures(segmentation, where)
     name, version = segmentation.algorithm or ("cpfnet", cpfnet.__version__)

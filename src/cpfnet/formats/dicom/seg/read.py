@@ -17,7 +17,7 @@ from cpfnet.formats.dicom.image.datasets import Archives, DicomObject, read_obje
 from cpfnet.formats.dicom.image.functional_groups import Frame, frames_of
 from cpfnet.formats.dicom.image.pixel_data import stored_values
 from cpfnet.formats.dicom.image.pixel_description import check_promise, refuse_surplus, storage_of
-from cpfnet.formats.dicom.overlap_map import Painting, chosen, repeated
+from cpfnet.formats.dicom.overlap_map import OverlapMap, chosen, repeated
 from cpfnet.formats.dicom.referenced_images import items, match, segments
 from cpfnet.formats.file_types import Header
 from cpfnet.image import Image, Source
@@ -54,7 +54,7 @@ def read(
     kind = text(header, "SegmentationType")
     if kind not in _KINDS:
         raise FormatError(
-            f"has the segmentation type {kind or 'none'}; known are {', '.join(_KINDS)}", mend="export it again"
+            f"has the segmentation type {kind or 'none'}; known are {', '.join(_KINDS)}", fix="export it again"
         )
     named = segments(header)
     names = chosen(named, labels)
@@ -62,9 +62,9 @@ def read(
     frames = _frames(found)
     if not frames:
         if image is None:
-            raise FormatError("holds no frame, and so has no place", mend="give the series that it was drawn on")
+            raise FormatError("holds no frame, and so has no place", fix="give the series that it was drawn on")
         notes.append("holds no frame: all its segments are empty")
-        nothing = Painting((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
+        nothing = OverlapMap((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
         return nothing.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
     planes = planes_of(frames, image)
     notes += planes.notes
@@ -72,7 +72,7 @@ def read(
     shown = [None] * len(frames) if kind == "LABELMAP" else [segment_of(frame, named) for frame in frames]
     wanted = [index for index, segment in enumerate(shown) if segment is None or segment in names]
     places = on_slices(planes, wanted, image)
-    painting = Painting((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
+    painting = OverlapMap((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
     above = _limit(header, kind, labels)
     seen: dict[tuple[int | None, Place], Frame] = {}
     arrays = stored_frames([frames[index] for index in wanted], archives)
@@ -81,7 +81,7 @@ def read(
         if (other := seen.setdefault((segment, place), frames[index])) is not frames[index]:
             raise FormatError(
                 f"frames {other.number + 1} and {index + 1} show the same segment on the same slice",
-                mend="export each time point as an object of its own",
+                fix="export each time point as an object of its own",
             )
         if segment is None:
             _refuse_strangers(array, named, header)
@@ -90,7 +90,7 @@ def read(
             if mask.any() and not 0 <= place.slice < painting.depth:
                 raise FormatError(
                     f"{names[number]!r} lies on slice {place.slice}, too; the image has the slices 0 to {painting.depth - 1}",
-                    mend="give all slices of the series that it was drawn on",
+                    fix="give all slices of the series that it was drawn on",
                 )
             if mask.any():
                 painting.add(names[number], place.slice, place.filled(mask, image.shape))
@@ -115,7 +115,7 @@ def _without_pixels(found: DicomObject) -> FormatError:
     frames = text(found.header, "NumberOfFrames") or "its"
     return FormatError(
         f"describes {frames} frame{'s' * (frames != '1')} and holds no pixels: it was exported without them",
-        mend="fetch the object itself from the archive, not its description",
+        fix="fetch the object itself from the archive, not its description",
     )
 
 
@@ -129,7 +129,7 @@ def segment_of(frame: Frame, named: dict[int, str]) -> int:
     if number not in named:
         raise FormatError(
             f"frame {frame.number + 1} shows segment {number or 'none'}, described are {sorted(named)}",
-            mend="export it again",
+            fix="export it again",
         )
     return number
 
@@ -141,7 +141,7 @@ def _limit(header: pydicom.Dataset, kind: str, labels: Labels | None) -> float:
     maximum = text(header, "MaximumFractionalValue")
     if not maximum.isdecimal() or not int(maximum):
         raise FormatError(
-            f"is fractional, with the MaximumFractionalValue {maximum or 'missing'}", mend="export it again"
+            f"is fractional, with the MaximumFractionalValue {maximum or 'missing'}", fix="export it again"
         )
     return (0.5 if labels is None else labels.fraction) * int(maximum)
 
@@ -153,9 +153,7 @@ def _refuse_strangers(array: np.ndarray, named: dict[int, str], header: pydicom.
         known.add(int(padding))
     strangers = sorted(set(np.flatnonzero(np.bincount(array.ravel())).tolist()) - known)
     if strangers:
-        raise FormatError(
-            f"has pixels of segment {strangers[0]}, described are {sorted(named)}", mend="export it again"
-        )
+        raise FormatError(f"has pixels of segment {strangers[0]}, described are {sorted(named)}", fix="export it again")
 
 
 def stored_frames(frames: list[Frame], archives: Archives) -> Iterator[np.ndarray]:

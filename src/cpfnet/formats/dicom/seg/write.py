@@ -51,7 +51,7 @@ def write(segmentation: Segmentation, path: Path, *, kind: Literal["BINARY", "LA
         raise OutputError(
             "regions that overlap do not fit into one label map",
             where=where,
-            mend="write --format dicom-seg: one binary segment a region",
+            fix="write --format dicom-seg: one binary segment a region",
         )
     pixels = found.codes
     if found.overlap:
@@ -79,7 +79,7 @@ def write_map(
         raise OutputError(
             f"{', '.join(alien or names)}: not the probabilities of classes, which is what fractional segmentations hold",
             where=where,
-            mend="write NIfTI (--format nifti)",
+            fix="write NIfTI (--format nifti)",
         )
     items = described(tuple(classes.get(names[i]) or LabelClass(name=names[i], values=(1,)) for i in kept))
     planes = np.rint(np.clip(np.stack([array[i] for i in kept], axis=-1), 0, 1) * 255) / np.float32(255)
@@ -93,7 +93,7 @@ def _save(
     source = origin(segmentation, where)
     if kind == "BINARY" and segmentation.array.size // len(source.frames) < 8:
         raise OutputError(  # highdicom 0.28 packs their bits wrongly
-            "images of fewer than 8 pixels are not written as binary segments", where=where, mend="write NIfTI"
+            "images of fewer than 8 pixels are not written as binary segments", where=where, fix="write NIfTI"
         )
     if source.positions is None:
         pixels = pixels[None]
@@ -134,7 +134,7 @@ def _save(
             raise OutputError(
                 f"no DICOM segmentation can be made of these images: {complaint(error)}",
                 where=where,
-                mend="write another format (--format nifti, or png for a picture)",
+                fix="write another format (--format nifti, or png for a picture)",
             ) from error
         source.identify(dataset)
         dataset.ContentCreatorName = ""
