@@ -1,8 +1,8 @@
 """What is kept beside a Model so that it predicts without torch, and fast.
 
-    MODEL/exports/network.onnx       the fused network in float32, for any batch and size (`convert`)
-    MODEL/exports/network-int8.xml   and .bin: the same in int8, for OpenVINO (`quantise`)
-    MODEL/exports/record.yaml        of which weights these are, their hashes, and which backend was found fastest on which machine (`choice`)
+    MODEL/exports/network.onnx       the fused network in float32, for any batch and size (`torch_backend.onnx_graph`)
+    MODEL/exports/network-int8.xml   and .bin: the same in int8, for OpenVINO (`torch_backend.quantise_int8`)
+    MODEL/exports/record.yaml        of which weights these are, their hashes, and which backend was found fastest on which machine (`autotune`)
 
 All of it can be made again from the weights: it may be deleted, and is ignored once the weights are others. A graph that is not, byte for
 byte, what was written is never run.

@@ -36,7 +36,7 @@ def backend_of(
     Args:
         model: plan and weights.
         name: one of `Name`. ``"auto"``: on a GPU torch; on a CPU the fastest runtime that decides as float32 does, found on the first
-            images of a Model and kept beside it (`choice`); torch for small networks, and where no runtime is installed.
+            images of a Model and kept beside it (`autotune`); torch for small networks, and where no runtime is installed.
         device: see `torch_backend.network.pick_device`; runtimes other than torch have the CPU alone.
         say: told what the user should know.
 
