@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -101,7 +102,7 @@ def traced(root: Path, *program: str, **variables: str) -> Trace:
     environment |= {"PYTHONPATH": path_with_tests()} | variables
     strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-s", "4096", "-e", "signal=none", "-e", f"trace={TRACED}"]
     command = [*strace, "-o", str(root / "log"), sys.executable, *program]
-    done = subprocess.run(command, cwd=root / "work", env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root / "work", env=environment, capture_output=True, text=True, timeout=400)
     if "ptrace" in done.stderr and "not permitted" in done.stderr:
         pytest.skip("this machine lets nobody trace")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -115,12 +116,13 @@ def documented(root: Path) -> list[Path]:
 
 
 @pytest.fixture
-def root(tmp_path: Path, spotting) -> Path:  # noqa: F811
-    """A dataset and a Model, in the folder where commands run."""
-    (tmp_path / "work").mkdir()
-    bright_spots(tmp_path / "work" / "data")
-    shutil.move(spotting.folder, tmp_path / "work" / "model")
-    return tmp_path
+def root(spotting) -> Iterator[Path]:  # noqa: F811
+    """A dataset and a Model, in the folder where commands run. Sockets lie in it, whose names may not be long."""
+    with TemporaryDirectory(prefix="cpfnet-") as folder:
+        (Path(folder) / "work").mkdir()
+        bright_spots(Path(folder) / "work" / "data")
+        shutil.move(spotting.folder, Path(folder) / "work" / "model")
+        yield Path(folder)
 
 
 def test_the_commands_connect_to_nobody_and_write_only_where_they_should(root: Path) -> None:
