@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_workers_change_nothing(cached_images: list[cache.Cached]) -> None:
     assert [b["number"].tolist() for b in alone] == [[0, 1], [2, 3], [4, 5], [6], [7, 8], [9, 10], [11, 12], [13]]
     assert all(map(same, alone, helped))
     assert all(map(same, alone[2:], stream(2, 4)))
+
+
+@pytest.mark.parametrize("length", [60, 71, 72, 200])
+def test_a_long_name_of_the_temporary_folder_stops_nothing(
+    cached_images: list[cache.Cached], length: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = Path(short, "x" * (length - len(short) - 1))
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        plan = images_plan(workers=1)
+        helped = batches(Patches(cached_images, plan, Augmenter(plan)), 0, patience=20)
+        assert len(list(helped)) == 8
+    assert helped.num_workers == (1 if length <= 71 else 0)
+    assert ("set TMPDIR to a shorter one" in caplog.text) == (length > 71)
 
 
 def test_every_case_comes_once_in_each_round(cached_images: list[cache.Cached]) -> None:

@@ -5,7 +5,10 @@ So a run can go on at any sample number, with any number of workers, and sees wh
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +28,9 @@ from cpfnet.training.samples.cache import ANNOTATED, Cached
 from cpfnet.training.signals import leave_signals
 
 Augment = Callable[[Cut, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+_SOCKET_NAME = 103
+"""Bytes of a name that sockets have room for: macOS 103, Linux 107."""
 
 PATIENCE = 600
 """Seconds to wait for a batch before the workers are taken for dead."""
@@ -278,7 +284,7 @@ def batches(
     Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is raised (the
     death of a worker is noticed at once, whatever the training process does then); `explain` says what it means.
     """
-    workers = min(patches.training.workers, cores())  # the plan may be from a larger machine
+    workers = min(patches.training.workers, cores()) if _has_sockets() else 0  # the plan may be from a larger machine
     return DataLoader(
         patches,
         batch_sampler=Batches(patches.training, start, team, micro_batch_size),
@@ -287,6 +293,20 @@ def batches(
         worker_init_fn=_start_worker if workers else None,
         pin_memory=pin_memory,
     )
+
+
+def _has_sockets() -> bool:
+    """Can workers pass on what they made? It goes through sockets in the folder of temporary files, whose names Linux and macOS cut off.
+
+    Where one does not fit, a worker fails without a word, and the training process waits for it.
+    """
+    longest = len(os.fsencode(tempfile.gettempdir())) + len("/pymp-01234567/listener-01234567")
+    if longest <= _SOCKET_NAME:
+        return True
+    logging.getLogger("cpfnet").warning(
+        "Samples are prepared without workers, since the folder of temporary files has too long a name for their sockets: set TMPDIR to a shorter one"
+    )
+    return False
 
 
 def _start_worker(number: int) -> None:
