@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,11 @@ def refusal(error: CpfnetError, target: Path) -> str:
     """
     text = str(error)
     names = {target.name, *(path.name for path in target.rglob("*"))} if target.is_dir() else {target.name}
-    shown = {form for name in names for form in (name, ascii(name)[1:-1])}
+    shown = {
+        form
+        for name in names
+        for form in (name, ascii(name)[1:-1], os.fsencode(name).decode("utf-8", "backslashreplace"))
+    }
     if not any(name in text for name in shown):
         raise Defect(f"the file is not named: {text}")
     private = [value for key, value in PRIVATE.items() if "Time" not in key and value in text]

@@ -111,8 +111,13 @@ def _crafted() -> Iterator[tuple[str, bytes, frozenset[str]]]:
     yield "sform of zeros", header(sform_code=1, srow_x=[0] * 4, srow_y=[0] * 4, srow_z=[0] * 4), _REFUSED
     yield (
         "sform nearly singular",
-        header(sform_code=1, srow_x=[1e-6, 0, 0, 0], srow_y=[0, 1e-6, 0, 0], srow_z=[0, 0, 1e-6, 0]),
+        header(sform_code=1, srow_x=[1, 1, 0, 0], srow_y=[0, 1e-7, 0, 0], srow_z=[0, 0, 1, 0]),
         _REFUSED,
+    )
+    yield (
+        "voxels of a nanometre",
+        header(sform_code=1, srow_x=[1e-6, 0, 0, 0], srow_y=[0, 1e-6, 0, 0], srow_z=[0, 0, 1e-6, 0]),
+        OTHER,
     )
     yield (
         "sform sheared to a needle",

@@ -121,3 +121,18 @@ def test_elements_behind_the_pixels_are_in_order(tmp_path) -> None:
     made.add_new(0xFFFCFFFC, "OB", bytes(128))  # data set trailing padding, PS3.10, 7.2
     made.save_as(tmp_path / "a.dcm")
     assert not any("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").notes)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_pages_that_lead_in_a_circle_end(tmp_path: Path, compression: str | None) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.arange(64, dtype=np.uint8).reshape(8, 8), compression=compression, metadata=None)
+    content = bytearray(path.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    behind = first + 2 + 12 * int.from_bytes(content[first : first + 2], "little")
+    content[behind : behind + 4] = content[4:8]  # the next page is the first one
+    path.write_bytes(content)
+    for read in (formats.read, formats.read_label):
+        assert np.array_equal(read(path).array[0], np.arange(64).reshape(8, 8))
+    with pytest.raises(FormatError, match="lead back to an earlier one"):
+        formats.read_map(path)

@@ -70,7 +70,7 @@ def _is_lossy(path: Path) -> bool:
     import tifffile
 
     with tifffile.TiffFile(path) as tif:
-        return any(page.aspage().compression in _JPEG_IN_TIFF for page in tif.pages)
+        return tif.pages.first.compression in _JPEG_IN_TIFF  # the one page that is read
 
 
 def _in_patches(grey: np.ndarray) -> bool:

@@ -83,13 +83,24 @@ def _page(tif: tifffile.TiffFile) -> Any:
 
 def _surplus(tif: tifffile.TiffFile) -> int:
     """Bytes behind the last that a tag refers to, which stand there when others came in between; 0 where tags may refer to what is not known."""
-    if not all(tag.code <= _STANDARD or tag.code in _PLAIN for page in tif.pages for tag in page.tags):
+    pages = _pages(tif)
+    if not all(tag.code <= _STANDARD or tag.code in _PLAIN for page in pages for tag in page.tags):
         return 0
-    ends = [at + size for page in tif.pages for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    ends += [tag.valueoffset + tag.valuebytecount for page in tif.pages for tag in page.tags]
+    ends = [at + size for page in pages for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    ends += [tag.valueoffset + tag.valuebytecount for page in pages for tag in page.tags]
     entry, last = (20, 16) if tif.is_bigtiff else (12, 6)
-    ends += [page.offset + entry * len(page.tags) + last for page in tif.pages]
+    ends += [page.offset + entry * len(page.tags) + last for page in pages]
     return tif.filehandle.size - max(ends)
+
+
+def _pages(tif: tifffile.TiffFile) -> list[Any]:
+    """All pages; a chain of them that leads back to an earlier one has no end."""
+    pages: dict[int, Any] = {}
+    for page in tif.pages:
+        if page.offset in pages:
+            raise FormatError("has pages that lead back to an earlier one", fix="export it again")
+        pages[page.offset] = page
+    return [*pages.values()]
 
 
 def _is_own(page: Any) -> bool:
@@ -179,4 +190,4 @@ def write_map(array: np.ndarray, path: Path, names: tuple[str, ...]) -> None:
 def read_map(path: Path) -> np.ndarray:
     """All pages, ``(pages, height, width)``."""
     with tifffile.TiffFile(path) as tif:
-        return np.stack([upright(page.asarray(), tag_of_page(page)) for page in tif.pages])
+        return np.stack([upright(page.asarray(), tag_of_page(page)) for page in _pages(tif)])
