@@ -125,7 +125,7 @@ def main() -> None:
         _main()
     except MemoryError:
         os.write(2, b"error: the memory does not suffice\n")
-        sys.exit(1)
+        os._exit(1)  # SystemExit might find no memory either, and end in a traceback
 
 
 def _main() -> None:
