@@ -278,8 +278,10 @@ def joined(team: ProcessGroup, device: str) -> Iterator[None]:
         ) from None
     finally:
         if not lost and torch.distributed.is_initialized():
+            # What was trained holds on to the group in circles. It goes first: were it the last to hold the group, the group would end
+            # with the interpreter locked, and wait for its threads, which may need the interpreter to let go of their last tensors.
+            gc.collect()
             torch.distributed.destroy_process_group()
-            gc.collect()  # what was trained holds on to the group in circles
 
 
 def _lost(error: RuntimeError) -> bool:
