@@ -70,6 +70,64 @@ with Bar(show=True) as bar:
     assert "\x1b[31m" in printed  # our own colours are there
 
 
+LOGGED = """
+import logging, sys
+from cpfnet.cli import console
+from cpfnet.cli.app import app, main
+
+@app.command()
+def tell() -> None:
+    logger = logging.getLogger("cpfnet.some.module")
+    logger.debug("a detail of %s", "[bold]n")
+    logger.info("a message")
+    logger.warning("a \x1b[2Jdoubt\\nin two lines")
+    logger.error("a fault")
+    logging.getLogger("other").info("not ours, a message")
+    logging.getLogger("other").warning("not ours, a doubt")
+    print("bars" if console.shows_progress() else "no bars")
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["tell"], {"a message", "bars"}),
+        (["tell", "--quiet"], {"no bars"}),
+        (["--quiet", "tell"], {"no bars"}),
+        (["--quiet", "tell", "--verbose"], {"a message", "bars", "debug: a detail of [bold]n"}),
+    ],
+)
+def test_what_the_package_logs_is_printed_as_wished(options: list[str], told: set[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", LOGGED, *options], capture_output=True, text=True, check=True)
+    always = [r"warning: a \x1b[2Jdoubt", "in two lines", "error: a fault", "not ours, a doubt"]
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line in always] == always
+    assert {*lines, *done.stdout.split("\n")[:-1]} - {*always} == told
+
+
+def test_messages_have_colours_on_a_terminal_and_leave_the_logger_as_it_was() -> None:
+    program = """
+import logging
+from cpfnet.cli.console import messages
+logger = logging.getLogger("cpfnet")
+before = logger.level, logger.propagate, [*logger.handlers]
+with messages():
+    logging.getLogger("cpfnet.x").warning("WARNING")
+assert (logger.level, logger.propagate, logger.handlers) == before
+"""
+    printed = on_terminal("-c", program)
+    assert re.fullmatch(r"\x1b\[33mwarning: \x1b\[0mWARNING\r\n", printed), printed
+
+
+def test_both_more_and_less_is_refused() -> None:
+    run = [sys.executable, "-m", "cpfnet", "weights", "list", "--quiet", "--verbose"]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "exclude each other" in done.stderr
+
+
 def test_a_command_names_evil_files_in_plain_text(tmp_path: Path) -> None:
     make_images_dataset(tmp_path / "data", cases=3, size=(32, 32))
     evil = "c\x1b]0;owned\x07\x1b[2J\u202ed"

@@ -1,4 +1,7 @@
-"""The program `cpfnet`: its commands, in the order of its help, and how failures end. Heavy libraries load only when a command needs them."""
+"""The program `cpfnet`: its commands, in the order of its help, and how failures end.
+
+Heavy libraries load only when a command needs them.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from typer.core import TyperGroup
 import cpfnet
 from cpfnet.cli import weights
 from cpfnet.cli.compare import compare
-from cpfnet.cli.console import complain, put_json, say, set_up_streams, table
+from cpfnet.cli.console import complain, messages, put_json, say, set_up_streams, table
 from cpfnet.cli.dataset import check, convert, plan
 from cpfnet.cli.evaluate import evaluate
 from cpfnet.cli.export import export
-from cpfnet.cli.options import AsJson
+from cpfnet.cli.options import App, AsJson, Quiet, Verbose, level
 from cpfnet.cli.predict import predict
 from cpfnet.cli.train import train
 from cpfnet.errors import CpfnetError, complaint, lacks_memory, require_extras
@@ -36,7 +39,7 @@ class Commands(TyperGroup):
             raise
 
 
-app = typer.Typer(
+app = App(
     name="cpfnet",
     cls=Commands,
     help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
@@ -56,11 +59,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def every(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end.")
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    pass
+    context.with_resource(messages(level(quiet, verbose)))
 
 
 @app.command()

@@ -1,6 +1,6 @@
-"""What the commands print: messages on stderr, results on stdout. The one door to a terminal: nothing passes it that a terminal would obey.
+"""What the commands print: messages on stderr, results on stdout.
 
-rich loads when something is printed.
+It is the one door to a terminal: nothing passes it that a terminal would obey. rich loads when something is printed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cpfnet.text import printable, to_json
@@ -25,7 +27,10 @@ _PLAIN = str.maketrans(
 
 
 def set_up_streams() -> None:
-    """Let no character stop a command: what an encoding lacks is replaced; what libraries say goes through the door, too."""
+    """Let no character stop a command, and send what other libraries say through the door, too.
+
+    Characters that an encoding lacks are replaced.
+    """
     codecs.register_error("cpfnet.plain", _replaced)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # None without a console; and what tests and notebooks put there
@@ -48,13 +53,60 @@ class _Printable(logging.Formatter):
         return printable(super().format(record), keep="\n")
 
 
+@contextmanager
+def messages(level: int = logging.INFO) -> Iterator[None]:
+    """Print what the package logs, from this level on; other libraries' loggers stay as they are."""
+    logger, handler = logging.getLogger("cpfnet"), _Stderr()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False  # a library may give the root logger a handler of its own
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def set_level(level: int) -> None:
+    """Change what `messages` prints from here on."""
+    logging.getLogger("cpfnet").setLevel(level)
+
+
+def shows_progress() -> bool:
+    """Whether a command shows bars: not with ``--quiet``."""
+    return logging.getLogger("cpfnet").isEnabledFor(logging.INFO)
+
+
+_PREFIXES = {
+    logging.ERROR: ("error: ", "bold red"),
+    logging.WARNING: ("warning: ", "yellow"),
+    logging.DEBUG: ("debug: ", "dim"),
+}
+
+
+class _Stderr(logging.Handler):
+    """Messages as a reader of a terminal likes them: a line each; a word in colour tells what is no plain message."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.text import Text
+
+        _write(Text.assemble(_PREFIXES.get(record.levelno, ""), _text(self.format(record))))
+
+
 def say(text: str) -> None:
-    """A message, on stderr; where nobody can read any more (a closed connection, a full disk) the work goes on without."""
+    """A message, on stderr."""
+    _write(_text(text))
+
+
+def _write(text: Text) -> None:
+    """To stderr; where nobody can read any more (a closed connection, a full disk) the work goes on without."""
     from rich.console import Console
 
     console = Console(stderr=True)
     with console.capture() as written:  # rich itself ends the process where a pipe is closed
-        console.print(_text(text), soft_wrap=True)
+        console.print(text, soft_wrap=True)
     try:
         sys.stderr.write(written.get())
         sys.stderr.flush()

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from cpfnet.cli.console import put, say
+from cpfnet.cli.options import App
 from cpfnet.errors import CpfnetError
 
-app = typer.Typer(no_args_is_help=True, help="ImageNet weights for the encoder: list, import, verify, download, path.")
+app = App(no_args_is_help=True, help="ImageNet weights for the encoder: list, import, verify, download, path.")
 
 
 @app.command("list")
