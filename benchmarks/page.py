@@ -1,8 +1,9 @@
-"""Put what was measured last into docs/background/speed.md, tables and a plot: python -m benchmarks page"""
+"""Put what was measured last into benchmarks/speed.md, tables and a plot: python -m benchmarks page"""
 
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from benchmarks.accuracy.table import fill
 from benchmarks.growth import Curve
 from benchmarks.measure import RESULTS, Row, table
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = DOCS / "background" / "speed.md"
+PAGE = Path(__file__).with_name("speed.md")
+PICTURES = PAGE.with_name("pictures")
+"""docs/background/speed.md shows two of them."""
 BLUE, GREY = "#2a78d6", "#b9b8b2"
 
 
@@ -41,7 +43,7 @@ def bars(title: str, rows: Sequence[Row], path: Path) -> None:
 
 
 def lines(curves: Sequence[Curve], path: Path) -> None:
-    """Seconds and MiB of each curve, log–log; all of one kind on one scale, and beside them the slope of what is proportional."""
+    """Seconds and MiB of each curve, log–log; all of one kind on one scale, and the slope of what is proportional."""
     across = 3
     down = 2 * len(curves) // across
     figure = Figure(figsize=(7.2, 1.7 * down), layout="constrained")
@@ -86,37 +88,42 @@ def line(parts: Mapping[str, float], path: Path) -> None:
     figure.savefig(path, dpi=160)
 
 
+def prose(text: str) -> str:
+    """A paragraph in lines of at most 120 characters."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
 def main() -> None:
     texts = {}
     for file in sorted(RESULTS.glob("*.json")):
-        if f"<!-- {file.stem}: begin -->" not in PAGE.read_text(encoding="utf-8"):  # told elsewhere
+        if f"<!-- {file.stem}: begin -->" not in PAGE.read_text(encoding="utf-8"):  # shown elsewhere
             continue
         found = json.loads(file.read_text(encoding="utf-8"))
         parts, rounds = [], set()
         for number, (title, rows) in enumerate(found.get("tables", {}).items()):
             rows = [Row(**row) for row in rows]
-            picture = DOCS / "_static" / f"speed-{file.stem}-{number}.png"
+            picture = PICTURES / f"speed-{file.stem}-{number}.png"
             bars(title, rows, picture)
-            parts.append(f"### {title}\n\n![{title}](../_static/{picture.name})\n\n{table(rows)}\n")
+            parts.append(f"### {title}\n\n![{title}](pictures/{picture.name})\n\n{table(rows)}\n")
             rounds.add(rows[0].rounds)
         if "curves" in found:
             curves = [Curve(**curve) for curve in found["curves"]]
-            picture = DOCS / "_static" / f"speed-{file.stem}.png"
+            picture = PICTURES / f"speed-{file.stem}.png"
             lines(curves, picture)
-            parts.append(f"![{file.stem}](../_static/{picture.name})\n\n{growth.table(curves)}\n")
+            parts.append(f"![{file.stem}](pictures/{picture.name})\n\n{growth.table(curves)}\n")
             rounds.add(curves[0].rounds)
         if "parts" in found:
-            picture = DOCS / "_static" / f"speed-{file.stem}.png"
+            picture = PICTURES / f"speed-{file.stem}.png"
             line(found["parts"], picture)
             whole, imports = sum(found["parts"].values()), found["imports"].items()
-            parts.append(f"![{file.stem}](../_static/{picture.name})\n")
+            parts.append(f"![{file.stem}](pictures/{picture.name})\n")
             parts.append(f"From shell to file {whole:.2f} s. The longest imports, each with what it imports itself:")
-            parts[-1] += f" {', '.join(f'{name} {seconds:.2f}' for name, seconds in imports)}.\n"
+            parts[-1] += f" {', '.join(f'{name} {seconds:.2f}' for name, seconds in imports)}."
+            parts[-1] = prose(parts[-1])
             rounds.add(found["rounds"])
         versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-        parts.append(
-            f"{found['machine']}; {versions}. Medians of {' and '.join(map(str, sorted(rounds)))} interleaved rounds.\n"
-        )
+        counts = " and ".join(map(str, sorted(rounds)))
+        parts.append(prose(f"{found['machine']}; {versions}. Medians of {counts} interleaved rounds."))
         texts[file.stem] = "\n".join(parts)
     print(f"{PAGE}: filled {', '.join(fill(PAGE, texts))}")
 

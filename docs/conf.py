@@ -37,6 +37,16 @@ html_show_sourcelink = False
 HERE = Path(__file__).parent
 
 
+def setup(app: typing.Any) -> None:
+    """Links to files outside docs/, which are no pages of the site, become downloads."""
+
+    def downloads(app: typing.Any, page: str, source: list[str]) -> None:
+        link = r"(?<!!)(\[[^\]]*\])\(((?:\.\./)+(?:benchmarks|recipes)/[^)#]+)(?:#[^)]*)?\)"
+        source[0] = re.sub(link, r"\1(path:\2)", source[0])
+
+    app.connect("source-read", downloads)
+
+
 def _commands() -> str:
     """Every command with its options, as its help gives them."""
     import typer

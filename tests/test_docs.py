@@ -21,6 +21,7 @@ GENERATED = {"commands.md", "plan.md", "dataset.md"}
 PAGES = [
     p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*.md")) if p.name not in GENERATED
 ]
+MEASUREMENTS = [*ROOT.glob("benchmarks/**/*.md")]
 PLAN = Plan.model_validate(
     {
         "name": "any",
@@ -70,7 +71,7 @@ def test_python_compiles(page: Path) -> None:
         compile(text, str(page), "exec")
 
 
-@pages
+@pytest.mark.parametrize("page", [*PAGES, *MEASUREMENTS], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith("http") and Path(target).name not in GENERATED:
