@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cpfnet.cores import counted
+from cpfnet.cores import cores_in_words
 
 _CHECK = "import resource, sys; from cpfnet.cli.app import main; sys.argv = ['cpfnet', 'check', {!r}]\ntry: main()\nfinally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--side", type=int, default=256, help="pixels; images are square, of three channels")
     options = parser.parse_args()
-    print(counted())
+    print(cores_in_words())
     for count in (options.images // 10, options.images):
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder), count, options.side)

@@ -34,10 +34,10 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
 def test_there_and_back(seed: int, dtype: type) -> None:
     grey = np.random.default_rng(seed).integers(0, 255, (1, 5, 7)).astype(dtype)
     image = Image(grey, channels=GREY)
-    coloured = image.in_colours(RGB)
+    coloured = image.to_channels(RGB)
     assert coloured.channels == RGB
     assert all((plane == grey[0]).all() for plane in coloured.array)
-    back = coloured.in_colours(GREY)
+    back = coloured.to_channels(GREY)
     assert back.channels == GREY
     np.testing.assert_array_equal(back.array, grey)
     assert back.array.dtype == dtype
@@ -48,7 +48,7 @@ def test_there_and_back(seed: int, dtype: type) -> None:
 )
 def test_what_would_change_the_picture_is_left(channels: tuple[str, ...], names: tuple[str, ...]) -> None:
     image = Image(np.arange(len(channels) * 4, dtype=np.uint8).reshape(-1, 2, 2), channels=channels)
-    assert image.in_colours(names) is image
+    assert image.to_channels(names) is image
 
 
 def test_a_mixed_set_is_good_and_planned_for_as_if_all_were_coloured(sets: tuple[Path, Path]) -> None:
@@ -113,7 +113,7 @@ def test_a_grey_model_takes_grey_stored_in_three_channels_and_no_colours(tmp_pat
     settings += ["training.epochs=1", "training.samples=4", "training.batch=2"]
     model = cpfnet.train(tmp_path / "set", tmp_path / "m", settings=settings, device="cpu", say=lambda text: None)
     scan = cpfnet.read(tmp_path / "set" / "images" / "case_00.png")
-    copy = scan.in_colours(RGB)
+    copy = scan.to_channels(RGB)
     expected = cpfnet.predict(model, scan, device="cpu").array
     np.testing.assert_array_equal(cpfnet.predict(model, copy, device="cpu").array, expected)
     tinted = Image(np.stack([*copy.array[:2], copy.array[2] // 2]), channels=RGB)

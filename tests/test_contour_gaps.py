@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import cpfnet
 from cpfnet import formats
-from cpfnet.contour_gaps import Gap, gaps, interpolated
+from cpfnet.contour_gaps import Gap, find_gaps, interpolate_gaps
 from cpfnet.data.checks.check import check
 from cpfnet.image import Image
 from cpfnet.planning import LabelClass, Labels
@@ -51,39 +51,39 @@ def along(axis: int, mask: np.ndarray, *, spacing: float = 3.0) -> Image:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("missing", [(3, 5, 7, 9, 11, 13), (8,), (3,), (13,), (6, 7, 8), (4, 5, 8, 9, 12)])
 def test_missing_contours_are_named(axis: int, missing: tuple[int, ...]) -> None:
-    (gap,) = gaps(along(axis, without(cone(), *missing)))
+    (gap,) = find_gaps(along(axis, without(cone(), *missing)))
     assert (gap.axis, gap.slices, gap.length) == (axis, missing, 13)
     assert f"{len(missing)} of 13 slices between first and last" in str(gap)
 
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_voxels_as_long_as_wide_are_looked_at_along_every_axis(axis: int) -> None:
-    (gap,) = gaps(along(axis, without(cone(), 7, 8), spacing=1.0))
+    (gap,) = find_gaps(along(axis, without(cone(), 7, 8), spacing=1.0))
     assert (gap.axis, gap.slices) == (axis, (7, 8))
 
 
 def test_halves_of_a_paired_organ_are_no_gap() -> None:
     both = cone(np.array([0, 0, 4, 8, 9, 9, 9, 8, 0, 0, 0, 8, 9, 9, 9, 8, 4]))
-    assert gaps(along(2, both, spacing=1.0)) == ()  # from left to right
-    (striped,) = gaps(along(2, without(cone(), 3, 5, 7, 9), spacing=1.0))
+    assert find_gaps(along(2, both, spacing=1.0)) == ()  # from left to right
+    (striped,) = find_gaps(along(2, without(cone(), 3, 5, 7, 9), spacing=1.0))
     assert striped.slices == (3, 5, 7, 9)
 
 
 def test_pieces_that_do_not_overlap_are_pieces() -> None:
     apart = cone(np.where(np.arange(17) < 7, 5, 0), (8, 8)) | cone(np.where(np.arange(17) > 9, 5, 0), (24, 26))
-    assert gaps(along(0, apart)) == ()
+    assert find_gaps(along(0, apart)) == ()
 
 
 def test_round_pieces_above_each_other_are_pieces() -> None:
     ball = np.sqrt(np.clip(30 - (np.arange(17) - 5.0) ** 2 * 2, 0, None))
     other = np.sqrt(np.clip(30 - (np.arange(17) - 13.0) ** 2 * 2, 0, None))
-    assert gaps(along(0, cone(ball) | cone(other))) == ()
+    assert find_gaps(along(0, cone(ball) | cone(other))) == ()
 
 
 @pytest.mark.parametrize("kept", [(2, 14), (3, 8, 13), (2, 14, 3)])
 def test_slices_drawn_far_apart_are_one_structure(kept: tuple[int, ...]) -> None:
     """However far: single slices are no pieces. Two neighbours are one; then the gap may be no longer than what is drawn."""
-    found = gaps(along(0, without(cone(np.full(17, 9.0)), *(k for k in range(17) if k not in kept))))
+    found = find_gaps(along(0, without(cone(np.full(17, 9.0)), *(k for k in range(17) if k not in kept))))
     missing = tuple(k for k in range(min(kept), max(kept)) if k not in kept)
     assert [gap.slices for gap in found] == ([] if 3 in kept and 2 in kept else [missing])
 
@@ -91,24 +91,24 @@ def test_slices_drawn_far_apart_are_one_structure(kept: tuple[int, ...]) -> None
 def test_another_structure_in_the_place_is_no_gap() -> None:
     label = cone().astype(np.uint8)
     label[8] *= 2  # a core that fills the whole of one slice
-    assert gaps(along(0, label)) == ()
+    assert find_gaps(along(0, label)) == ()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.booleans())
 def test_ellipsoids_have_no_gaps(seed: int, thick: bool) -> None:
     _, mask = blobs(np.random.default_rng(seed), (14, 30, 32), 2)
-    assert gaps(along(0, mask, spacing=2.0 if thick else 1.0)) == ()
+    assert find_gaps(along(0, mask, spacing=2.0 if thick else 1.0)) == ()
 
 
 def test_classes_are_named_as_declared_and_unannotated_slices_are_none() -> None:
     labels = Labels(classes=(LabelClass(name="tumour", values=(7,)),), ignore=(255,))
     label = along(0, 7 * without(cone(), 8).astype(np.uint8))
-    (gap,) = gaps(label, labels)
+    (gap,) = find_gaps(label, labels)
     assert gap.name == "tumour"
     label.array[0, 8] = 255
-    assert gaps(label, labels) == ()
-    (soft,) = gaps(
+    assert find_gaps(label, labels) == ()
+    (soft,) = find_gaps(
         replace(label, array=np.where(label.array == 7, 200, 0).astype(np.uint8)),
         Labels(classes=(LabelClass(name="lesion", values=(255,)),), threshold=127),
     )
@@ -116,8 +116,8 @@ def test_classes_are_named_as_declared_and_unannotated_slices_are_none() -> None
 
 
 def test_pictures_and_photographs_have_none() -> None:
-    assert gaps(Image(np.ones((1, 8, 9), np.uint8))) == ()
-    assert gaps(Image(np.random.default_rng(0).random((1, 5, 8, 9), np.float32))) == ()
+    assert find_gaps(Image(np.ones((1, 8, 9), np.uint8))) == ()
+    assert find_gaps(Image(np.random.default_rng(0).random((1, 5, 8, 9), np.float32))) == ()
 
 
 def discs(mask: np.ndarray) -> np.ndarray:
@@ -129,15 +129,15 @@ def discs(mask: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("missing", [(3, 5, 7, 9, 11, 13), (8,), (5, 6, 7)])
 def test_a_cone_is_filled_to_a_cone(axis: int, missing: tuple[int, ...]) -> None:
     label = along(axis, without(cone(), *missing))
-    filled = interpolated(label, FILL)
+    filled = interpolate_gaps(label, FILL)
     got = np.moveaxis(filled.array[0], axis, 0) > 0
     kept = [index for index in range(17) if index not in missing]
     np.testing.assert_array_equal(got[kept], cone()[kept])
     np.testing.assert_allclose(discs(got), RADII, atol=0.5)  # pixels
     assert ((got ^ cone()).sum(axis=(1, 2)) <= np.pi * RADII).all()  # half a pixel along the edge
-    assert gaps(filled, FILL) == ()
-    assert interpolated(label, FILL.model_copy(update={"interpolate_contours": False})) is label
-    assert interpolated(label, None) is label
+    assert find_gaps(filled, FILL) == ()
+    assert interpolate_gaps(label, FILL.model_copy(update={"interpolate_contours": False})) is label
+    assert interpolate_gaps(label, None) is label
 
 
 def test_a_shifted_cylinder_is_filled_half_way_and_others_keep_their_voxels() -> None:
@@ -148,7 +148,7 @@ def test_a_shifted_cylinder_is_filled_half_way_and_others_keep_their_voxels() ->
     labels = Labels(
         classes=(LabelClass(name="a", values=(1,)), LabelClass(name="b", values=(2,))), interpolate_contours=True
     )
-    got = interpolated(along(0, mask), labels).array[0, 2]
+    got = interpolate_gaps(along(0, mask), labels).array[0, 2]
     np.testing.assert_array_equal(got == 2, mask[2] == 2)
     columns = np.nonzero(got == 1)[1]
     assert columns.mean() == pytest.approx(15, abs=0.2)
@@ -180,7 +180,7 @@ def study(folder: Path, kind: str, mask: np.ndarray) -> Path:
 def test_of_dicom_each_structure_is_named(tmp_path: Path, kind: str) -> None:
     folder = study(tmp_path, kind, without(cone(), 4, 6))
     image = formats.read_header(folder / "ct")
-    found = gaps(formats.read_label(folder / "label.dcm", image))
+    found = find_gaps(formats.read_label(folder / "label.dcm", image))
     expected = Gap("GTV-1", 0, ((3, 5), (5, 7)), 13)
     assert found == ((expected, replace(expected, name="lung")) if kind == "seg" else (expected,))
 

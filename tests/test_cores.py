@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cpfnet.cores import cores, counted
+from cpfnet.cores import cores, cores_in_words
 from cpfnet.data.dataset import load
 from cpfnet.inference.backends.autotune import processor
 from cpfnet.training.samples import cache
@@ -30,7 +30,7 @@ def one_core() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_core")
 def test_one_core_is_counted() -> None:
-    assert (cores(), counted()) == (1, "1 core")
+    assert (cores(), cores_in_words()) == (1, "1 core")
     assert processor().endswith(", 1 core")
 
 

@@ -34,7 +34,7 @@ def test_a_sound_installation(caches: Path) -> None:
         assert (check.fix is None) == (check.status == "ok")
     assert "TIFF (LZW)" in checks["formats"].detail
     assert "JPEG 2000" in checks["DICOM"].detail
-    assert checks["ImageNet weights"].status == "lacks"
+    assert checks["ImageNet weights"].status == "limited"
     assert "--weights none" in str(checks["ImageNet weights"].fix)
     assert json.loads(json.dumps(checks["torch"].as_dict()))["status"] == "ok"
     assert sorted(caches.rglob("*")) == before  # nothing is left behind
@@ -45,7 +45,7 @@ def test_a_damaged_weight_file_is_named(caches: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_bytes(b"not whole")
     check = by_name()["ImageNet weights"]
-    assert check.status == "lacks"
+    assert check.status == "limited"
     assert str(file) in check.detail
 
 
@@ -77,15 +77,15 @@ print(json.dumps([check.as_dict() for check in doctor()]))
         [sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ), check=True
     )
     checks = {check["name"]: check for check in json.loads(done.stdout)}
-    assert checks["torch"]["status"] == "lacks"
+    assert checks["torch"]["status"] == "limited"
     assert "predicts with exported Models only" in checks["torch"]["detail"]
     assert "cpfnet[train]" in checks["torch"]["fix"]
     assert checks["backends"]["status"] == "ok"
     assert "PyTorch" not in checks["backends"]["detail"]
     assert checks["libraries"]["status"] == "ok"
-    assert checks["demo"]["status"] == "lacks"
+    assert checks["demo"]["status"] == "limited"
     assert "cpfnet[demo]" in checks["demo"]["fix"]
     assert {checks[name]["status"] for name in ("Python", "CPU", "memory", "formats", "cache")} == {"ok"}
-    assert checks["DICOM"]["status"] == "lacks"
+    assert checks["DICOM"]["status"] == "limited"
     assert "no decoder for lossless JPEG, HTJ2K" in checks["DICOM"]["detail"]
     assert "cpfnet[dicom]" in checks["DICOM"]["fix"]

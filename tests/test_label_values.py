@@ -18,8 +18,8 @@ from cpfnet.data.checks.check import check
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image
-from cpfnet.label_values import black_and_white, blurred, inside, main_values, settled
-from cpfnet.labels import encode, integers, pack
+from cpfnet.label_values import black_and_white, colours_of_blurred, correct_values, main_values, region_mask
+from cpfnet.labels import encode, pack, round_to_integers
 from cpfnet.planner.fingerprint import fingerprint
 from cpfnet.planning import LabelClass, Labels
 from tests.synthetic import blobs, make_images_dataset, make_volumes_dataset, write_raster
@@ -74,20 +74,20 @@ def test_slopes_near_one(tmp_path: Path, slope: float, inter: float) -> None:
 @given(st.integers(-1000, 1000), st.floats(-1, 1), st.sampled_from([np.float32, np.float64]))
 def test_within_a_thousandth(number: int, share: float, kind: type) -> None:
     near = np.full((1, 2, 3), number + share * 0.00099, kind)
-    whole = integers(near)
+    whole = round_to_integers(near)
     assert whole is not None
     np.testing.assert_array_equal(whole[0], number)
     assert whole[1] == pytest.approx(abs(share) * 0.00099, abs=1e-4)
     assert pack(near).dtype.kind == "i"
-    assert integers(near + kind(0.03)) is None
+    assert round_to_integers(near + kind(0.03)) is None
 
 
 def test_negative_zero_infinities_and_nan() -> None:
-    found = integers(np.array([[-0.0, -1e-7, 1.0]]))
+    found = round_to_integers(np.array([[-0.0, -1e-7, 1.0]]))
     assert found is not None
     np.testing.assert_array_equal(found[0], [[0, 0, 1]])
     for bad in (np.nan, np.inf, 3e38):
-        assert integers(np.array([[0.0, bad]])) is None
+        assert round_to_integers(np.array([[0.0, bad]])) is None
 
 
 @pytest.mark.parametrize("odd", [0.988, 0.996, 1.02, 2.0041])
@@ -172,7 +172,7 @@ def test_nearly_black_and_white_are_what_is_declared(
         ]
         (note,) = label.notes
         assert [shade for shade in ("black", "white") if f"nearly {shade}" in note] == told
-    np.testing.assert_array_equal(inside(formats.read_label(path)), truth)  # as a region of interest
+    np.testing.assert_array_equal(region_mask(formats.read_label(path)), truth)  # as a region of interest
 
 
 def test_values_that_are_declared_stay_and_others_are_refused(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_of_colours_a_threshold_takes_the_brightest_channel(shade: int) -> None:
 def test_an_empty_mask_in_a_colour_is_background(tmp_path: Path) -> None:
     path = gif(tmp_path / "mask.gif", np.zeros((8, 9)), (4, 2, 4), (252, 254, 252))
     assert not encode(formats.read_label(path, labels=VESSEL), VESSEL).any()
-    assert not inside(formats.read_label(path)).any()
+    assert not region_mask(formats.read_label(path)).any()
 
 
 @given(st.integers(0, 255), st.integers(0, 255))
@@ -313,7 +313,7 @@ def test_classes_have_no_main_colours(count: int, seed: int) -> None:
     counts[0] = 10**5
     numbers = np.sort(rng.choice(256, count, replace=False))
     packed = np.repeat(numbers, counts)[None]
-    assert blurred(packed, numbers, counts) == ()
+    assert colours_of_blurred(packed, numbers, counts) == ()
 
 
 def test_photographs_have_no_main_colours() -> None:
@@ -361,7 +361,7 @@ def test_nothing_drawn_at_all_is_an_error_of_both(tmp_path: Path) -> None:
 
 
 def test_an_image_without_source_is_settled_too() -> None:
-    label = settled(Image(np.array([[[0.99999994, 2.0]]], np.float32)))
+    label = correct_values(Image(np.array([[[0.99999994, 2.0]]], np.float32)))
     np.testing.assert_array_equal(label.array, [[[1, 2]]])
 
 

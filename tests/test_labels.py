@@ -102,7 +102,7 @@ def test_written_predictions_read_back(labels: Labels, data: st.DataObject) -> N
     assert set(np.unique(file)) <= {
         lb.number_of(v) for v in (labels.background[0], *(c.written for c in labels.classes))
     }
-    assert lb.present(file, labels) == tuple((predicted == k + 1).any() for k in range(len(labels.classes)))
+    assert lb.classes_present(file, labels) == tuple((predicted == k + 1).any() for k in range(len(labels.classes)))
     if file.max() < COLOURS:
         np.testing.assert_array_equal(lb.encode_prediction(Image(file[None]), labels), predicted)
         np.testing.assert_array_equal(lb.encode(Image(file[None]), labels), predicted)
@@ -127,7 +127,7 @@ def test_nested_regions_survive_writing(data: st.DataObject) -> None:
     file = lb.decode(regions, labels)
     back = lb.membership(labels)[lb.encode_prediction(Image(file[None]), labels)]
     np.testing.assert_array_equal(np.moveaxis(back, -1, 0), regions)
-    assert lb.present(file, labels) == tuple(regions.any(axis=(1, 2)))
+    assert lb.classes_present(file, labels) == tuple(regions.any(axis=(1, 2)))
 
 
 def test_regions_share_values() -> None:

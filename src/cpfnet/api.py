@@ -96,7 +96,7 @@ def plan(
     """
     from cpfnet.data.case import remarks
     from cpfnet.data.dataset import load
-    from cpfnet.settings import asked, check_keys
+    from cpfnet.settings import check_keys, is_set
 
     check_keys(Plan, settings)  # before the data are read
     for path in (out, preview):
@@ -115,7 +115,7 @@ def plan(
 
         proposed = proposed.with_settings(settings)
         check_buildable(proposed)
-        reasons = {key: "as asked for" if asked(key, settings) else why for key, why in reasons.items()}
+        reasons = {key: "as asked for" if is_set(key, settings) else why for key, why in reasons.items()}
     if out is not None:
         proposed.save(out, comments=reasons)
     if preview is not None:

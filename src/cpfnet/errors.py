@@ -1,4 +1,4 @@
-"""What can go wrong, said so that the reader can fix it."""
+"""The errors that cpfnet raises: each says what was found, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class CpfnetError(Exception):
         self.what = what
         self.where = None if where is None else str(where)
         self.fix = fix
-        super().__init__(what)  # the one positional argument: so it survives pickling between processes
+        super().__init__(what)  # only one positional argument: this is what survives pickling between processes
 
     def __str__(self) -> str:
         place = "this folder" if self.where == "." else printable(self.where or "")
@@ -59,7 +59,7 @@ class DatasetError(CpfnetError):
 
 
 class PlanError(CpfnetError):
-    """A plan, dataset.yaml or setting has an unknown key or a value that cannot be."""
+    """A plan, dataset.yaml or setting has an unknown key or an impossible value."""
 
 
 class NetworkError(CpfnetError):
@@ -71,7 +71,7 @@ class WeightsError(CpfnetError):
 
 
 class InputRefused(CpfnetError):
-    """An input lies outside what the Model was fitted for; `force` goes on."""
+    """An input lies outside what the Model was fitted for; `force` predicts it anyway."""
 
 
 class TrainingError(CpfnetError):
@@ -92,32 +92,34 @@ def require_extras() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        found = _LIBRARIES.get((error.name or "").partition(".")[0])
-        if found is None:
+        library = _LIBRARIES.get((error.name or "").partition(".")[0])
+        if library is None:
             raise
-        name, fix = found
+        name, fix = library
         raise CpfnetError(f"this takes {name}, which is not installed", fix=fix) from None
 
 
 _MEMORY = re.compile(
-    r"can't alloc|[Cc]annot allocate memory|not enough memory|std::bad_alloc|MemoryError|bad allocation|[Ff]ailed to allocate"
-    r"|could not (create|execute) a primitive(?! desc)|could not create a memory|CUDA error: out of memory|_STATUS_ALLOC_FAILED"
-    r"|was unable to find an engine|failed to map segment|can't start new thread"
+    r"can't alloc|[Cc]annot allocate memory|not enough memory|std::bad_alloc|MemoryError|bad allocation"
+    r"|[Ff]ailed to allocate|could not (create|execute) a primitive(?! desc)|could not create a memory"
+    r"|CUDA error: out of memory|_STATUS_ALLOC_FAILED|was unable to find an engine|failed to map segment"
+    r"|can't start new thread"
 )
-"""Words of PyTorch's allocators on Linux, on Windows, of C++, of an error that came from another process, of oneDNN, of CUDA, cuBLAS and cuDNN,
-of ONNX Runtime and OpenVINO, and of the loader of libraries."""
+"""Words of errors about memory: those of PyTorch's allocators on Linux and on Windows, of C++, of an error that came
+from another process, of oneDNN, CUDA, cuBLAS and cuDNN, of ONNX Runtime and OpenVINO, and of the loader of
+libraries."""
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Does an error say that the machine's memory, or what a process may take of it, does not suffice?"""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Does an error say that the machine's memory, or the share that a process may take, is not enough?"""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     # The errors of ONNX Runtime have no class in common.
-    says = isinstance(error, (RuntimeError, ImportError)) or type(error).__module__.startswith("onnxruntime")
-    return says and _MEMORY.search(str(error)) is not None
+    possible = isinstance(error, (RuntimeError, ImportError)) or type(error).__module__.startswith("onnxruntime")
+    return possible and _MEMORY.search(str(error)) is not None
 
 
-def complaint(error: Exception) -> str:
-    """What a library says is wrong, on one line, without the values that it quotes: these may be a patient's."""
+def redacted_message(error: Exception) -> str:
+    """The message of a library's error, on one line, without the values that it quotes: these may be a patient's."""
     words = " ".join(re.sub(r"'[^']*'|\"[^\"]*\"", "…", str(error)).split())[:300]
     return words if words.strip("… ") else type(error).__name__

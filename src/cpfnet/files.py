@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and telling their contents apart."""
+"""Write files whole or not at all, and compare their contents."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from typing import IO
 from cpfnet.errors import OutputError
 
 _TEMPORARY = re.compile(r"\.(\d+)-([0-9a-f]{8})-")
-"""Begins a temporary name: the process that writes it, and its machine."""
+"""Starts a temporary name: the process that writes it, and its machine."""
 
 
 def check_writable(folder: Path) -> None:
-    """Try that files could be written into an output folder, which need not exist: before the long work, not after it.
+    """Test that files can be written into an output folder, which need not exist: before the long work, not after it.
 
     Raises:
         OutputError: they cannot.
     """
-    there = folder
+    existing = folder
     try:
-        while not there.exists() and there != there.parent:
-            there = there.parent
-        with TemporaryFile(dir=there):
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        with TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise OutputError(
@@ -69,15 +69,15 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
                 raise OutputError(
                     "exists already", where=path, fix="write to another folder, or allow overwriting (--overwrite)"
                 )
-        holders = [path.parent]  # whose names must survive, too
-        while not holders[-1].exists():
-            holders.append(holders[-1].parent)
-        if len(holders) > 1:
+        to_sync = [path.parent]  # the names in these folders must survive, too
+        while not to_sync[-1].exists():
+            to_sync.append(to_sync[-1].parent)
+        if len(to_sync) > 1:
             path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         sync(temporary)
         temporary.replace(path)
-        for folder in holders:
+        for folder in to_sync:
             sync(folder)
     except OSError as error:
         raise OutputError(
@@ -90,15 +90,16 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
     except MemoryError as error:
         raise OutputError("does not fit into memory", where=path, fix="free memory") from error
     finally:
-        with suppress(OSError):  # its folder is no folder: then it was never made
+        with suppress(OSError):  # its folder is not a folder: then the file was never made
             temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Have what a file holds, or which names a folder holds, survive a power cut.
+    """Make the content of a file, or the names in a folder, survive a power cut.
 
     Raises:
-        OSError: the disk is full or failing. Folders that cannot be opened or synced (Windows, some network file systems) are let be.
+        OSError: the disk is full or failing. Folders that cannot be opened or synced (Windows, some network file
+            systems) are left as they are.
     """
     try:
         number = os.open(path, os.O_RDWR if os.name == "nt" and path.is_file() else os.O_RDONLY)
@@ -113,22 +114,24 @@ def sync(path: Path) -> None:
 
 @cache
 def _machine() -> str:
-    """Tells apart machines, and containers, whose processes are numbered by themselves, on one network file system."""
+    """Identifies this machine or container on a network file system: each numbers its processes by itself."""
     space = Path("/proc/self/ns/pid")
     known = f"{socket.gethostname()} {space.readlink() if space.is_symlink() else ''}"
     return hashlib.sha256(known.encode()).hexdigest()[:8]
 
 
 def temporary_prefix() -> str:
-    """Begins the names of files that `sweep` takes away once this process is gone."""
+    """Starts the names of files that `sweep` removes once this process is gone."""
     return f".{os.getpid()}-{_machine()}-"
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed processes of this machine left in a folder; those of others may still be at work.
+    """Remove the temporary files that killed processes of this machine left in a folder.
+
+    Files of other machines may still be in use: they stay.
 
     Args:
-        folder: looked at without what lies deeper; need not exist.
+        folder: searched without its subfolders; need not exist.
     """
     import psutil
 
@@ -142,12 +145,12 @@ def sweep(folder: Path) -> None:
 
 
 def sha256_of(stream: IO[bytes]) -> str:
-    """SHA-256 of what is left of a stream, in hex."""
+    """SHA-256 of the rest of a stream, in hex."""
     return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def sha256(file: Path) -> str:
-    """SHA-256 of a file's content, in hex; taken once unless it was changed or replaced.
+    """SHA-256 of a file's content, in hex; computed once unless the file was changed or replaced.
 
     Raises:
         OSError: it cannot be read.

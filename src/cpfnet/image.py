@@ -1,7 +1,7 @@
-"""Pixels with geometry: what the formats read and write, and what everything between passes on.
+"""Pixels with geometry: what the formats read and write, and what all steps between them pass on.
 
-One array layout all over the code: ``(channels, [depth,] height, width)``. One geometry convention: ``affine`` maps array
-indices *in array order* ``(depth, height, width, 1)`` to patient coordinates in millimetres, LPS (x grows to the
+All code uses one array layout, ``(channels, [depth,] height, width)``, and one geometry convention: ``affine`` maps
+array indices *in array order* ``(depth, height, width, 1)`` to patient coordinates in millimetres, LPS (x grows to the
 patient's Left, y to Posterior, z to Superior), as in DICOM. Geometry is carried, never recomputed.
 """
 
@@ -24,9 +24,10 @@ class Source:
     """Where an Image came from, and what its format needs to write a Segmentation that lines up with it.
 
     Attributes:
-        paths: the files, one a channel if channels lie apart.
+        paths: the files, one a channel if channels are in files of their own.
         format: the family that read it: ``"raster"``, ``"nifti"`` or ``"dicom"``.
-        details: whatever that family needs to go back (header, stored axis order, palette …); opaque to all others.
+        details: what that family needs to write a mask back (header, stored axis order, palette …); opaque
+            to all others.
         notes: what was repaired or assumed while reading, a sentence each, without private data; the commands say them.
     """
 
@@ -55,11 +56,12 @@ def _check_affine(affine: np.ndarray | None, ndim: int) -> np.ndarray | None:
 
 
 _FLATTEST = 1e-6
-"""Volume of a voxel as a share of the box with its edges; of a gantry tilt of 60° it is 0.5, of axes in one plane nothing but rounding."""
+"""Volume of a voxel as a share of the box with its edges: 0.5 at a gantry tilt of 60°, rounding only for axes in one
+plane."""
 
 
 def is_flat(affine: np.ndarray) -> bool:
-    """Have its voxels no volume? However small or large they are: a voxel of a microscope may have edges of 5e-5 mm."""
+    """Have its voxels no volume? Their size does not matter: a voxel of a microscope may have edges of 5e-5 mm."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     return not lengths.all() or bool(abs(np.linalg.det(affine[:3, :3] / lengths)) < _FLATTEST)
 
@@ -86,8 +88,9 @@ class Image:
         channels: one name a channel.
         modality: as the format knows it, else None.
         source: where it came from.
-        meanings: of a label whose structures have names (DICOM segments and ROIs): value n of the one channel stands for
-            pixels covered by exactly the structures ``meanings[n]``; ``meanings[0]`` is empty. None elsewhere.
+        meanings: of a label whose structures have names (DICOM segments and ROIs): value n of the one channel
+            stands for pixels covered by exactly the structures ``meanings[n]``; ``meanings[0]`` is empty. None
+            for other images.
 
     Raises:
         FormatError: rank, channel names and affine do not fit together.
@@ -117,7 +120,7 @@ class Image:
         return f"Image({_size(self.shape, self.array.dtype, self.affine)}, {names}{modality})"
 
     def _repr_html_(self) -> str:
-        """A picture for notebooks: of a volume the middle slice."""
+        """A picture for notebooks: the middle slice of a volume."""
         from cpfnet.report.notebook import html_of_image
 
         return html_of_image(self)
@@ -137,10 +140,11 @@ class Image:
         """What was repaired or assumed while reading (`Source.notes`)."""
         return () if self.source is None else self.source.notes
 
-    def in_colours(self, names: tuple[str, ...]) -> Image:
-        """The same picture in other channels where that changes nothing: grey as equal red, green and blue, and these as grey; else as it is.
+    def to_channels(self, names: tuple[str, ...]) -> Image:
+        """The same picture in other channels, if that changes nothing: grey ↔ equal red, green and blue; else as it is.
 
-        Many collections of grey pictures hold both kinds of files. Where others do have colours, a grey one is another kind of image: that is for the caller to know.
+        Many collections of grey pictures hold both kinds of files. In a collection with real colours, a grey picture is
+        another kind of image: the caller must know that.
 
         Args:
             names: of the channels wanted.
@@ -154,11 +158,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Assessment:
-    """What a prediction tells of itself.
+    """What a prediction says about its own quality.
 
     Attributes:
-        confidence: mean probability inside the structures found (components that are dropped included), averaged over the classes, 0 for one that all validation cases had; None where nothing was found.
-        dice: estimate of the mean Dice over the classes; None where the Model has none, or the image is darker or brighter than any it learned from.
+        confidence: mean probability inside the structures found (components that are dropped included), averaged
+            over the classes; a class that all validation cases had, and this one has not, counts 0. None where
+            nothing was found.
+        dice: estimate of the mean Dice over the classes; None where the Model has none, or the image is darker or
+            brighter than all images that the Model learned from.
         error: mean absolute error of that estimate on the Model's validation cases; None where nothing was found.
         look: why a person should look at this case first; empty: no reason known.
     """
@@ -181,7 +188,7 @@ class Segmentation:
         probabilities: ``(classes, [depth,] height, width)`` float32 in 0…1, where asked for.
         classes: one name for each plane of ``probabilities``.
         uncertainty: ``([depth,] height, width)`` float32 in 0…1, where asked for.
-        quality: what the prediction tells of itself; None for what was not predicted.
+        quality: what the prediction says about its own quality; None for what was not predicted.
         labels: what the values mean, for formats that name structures (DICOM).
         algorithm: name and version of what made it, for formats that record it.
     """
@@ -210,15 +217,15 @@ class Segmentation:
             parts.append(brief(f"{c.name} {c.written}" for c in self.labels.classes))
         parts += [
             f"with {name}"
-            for name, there in (("probabilities", self.probabilities), ("uncertainty", self.uncertainty))
-            if there is not None
+            for name, array in (("probabilities", self.probabilities), ("uncertainty", self.uncertainty))
+            if array is not None
         ]
         if self.quality is not None and self.quality.dice is not None:
             parts.append(f"estimated Dice {self.quality.dice:.2f}")
         return f"Segmentation({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        """A picture for notebooks: of a volume the slice with most of what is labelled."""
+        """A picture for notebooks: of a volume, the slice with most labelled pixels."""
         from cpfnet.report.notebook import html_of_segmentation
 
         return html_of_segmentation(self)
@@ -237,7 +244,7 @@ def geometry_difference(
     *,
     tolerance: float = 1e-3,
 ) -> str | None:
-    """Say how two geometries differ, or None where they agree.
+    """How two geometries differ, or None where they agree.
 
     Sizes must be equal; affines agree when no corner of the grid moves by more than ``tolerance`` of a voxel (tools
     write affines that differ by 1e-8). A geometry without millimetres agrees with any of the same size.
@@ -262,7 +269,8 @@ def geometry_difference(
     def brief(affine: np.ndarray) -> str:
         directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         return (
-            f"origin {np.round(affine[:3, 3], digits).tolist()} mm, spacing {np.round(spacing_of(affine), digits).tolist()} mm, "
+            f"origin {np.round(affine[:3, 3], digits).tolist()} mm, "
+            f"spacing {np.round(spacing_of(affine), digits).tolist()} mm, "
             f"directions {np.round(directions, 4).tolist()}"
         )
 

@@ -1,4 +1,4 @@
-"""What this installation can do, and how to fix what it lacks."""
+"""What this installation can do, and how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from cpfnet.errors import lacks_memory
+from cpfnet.errors import is_out_of_memory
 
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """One part of the installation.
 
     Attributes:
-        name: what.
-        status: ``"ok"``; ``"lacks"``: cpfnet works, but slower or with less; ``"missing"``: something that it needs is not there.
+        name: of the part.
+        status: ``"ok"``; ``"limited"``: cpfnet works, but slower or with less; ``"missing"``: it needs something that
+            is not there.
         detail: what was found.
-        fix: what to do about it; None where nothing is to be done.
+        fix: what to do about it; None where there is nothing to do.
     """
 
     name: str
-    status: Literal["ok", "lacks", "missing"]
+    status: Literal["ok", "limited", "missing"]
     detail: str
     fix: str | None = None
 
@@ -39,18 +40,18 @@ class Check:
 
 
 def doctor() -> list[Check]:
-    """Look at this installation; nothing is downloaded, and nothing is left behind.
+    """Check this installation; nothing is downloaded, and no file stays behind.
 
     A part that is broken is reported and never stops the others.
     """
     checks = []
-    for name, look in _LOOKS.items():
+    for name, check in _CHECKS.items():
         try:
-            checks.append(look(name))
+            checks.append(check(name))
         except Exception as error:  # a broken library raises anything, and is what this command is for
             module = getattr(error, "name", None) if isinstance(error, ImportError) else None
             fix = _install(module.split(".")[0]) if module else "install cpfnet again, into a new virtual environment"
-            if lacks_memory(error):
+            if is_out_of_memory(error):
                 fix = "close other programs, or allow this one more memory (ulimit -v)"
             checks.append(Check(name, "missing", f"{type(error).__name__}: {error}", fix))
     return checks
@@ -69,24 +70,24 @@ def _platform(name: str) -> Check:
 
 
 def _libraries(name: str) -> Check:
-    """What cpfnet's own metadata demand against what is installed; none of it is imported. Where torch is, training is wanted, too."""
+    """Compare the requirements of cpfnet with what is installed; with torch, also those for training."""
     from packaging.requirements import Requirement
 
     required = [Requirement(text) for text in metadata.requires("cpfnet") or []]
     extra = "" if _version("torch") is None else "train"
-    lacking, shown = [], []
+    missing, shown = [], []
     for requirement in (r for r in required if r.marker is None or r.marker.evaluate({"extra": extra})):
         version = _version(requirement.name)
         if version is None:
-            lacking.append((requirement, "not installed"))
+            missing.append((requirement, "not installed"))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
-            lacking.append((requirement, f"{version} is installed"))
+            missing.append((requirement, f"{version} is installed"))
         if requirement.name in ("monai", "lightning-fabric", "nibabel", "numpy"):
             shown.append(f"{requirement.name} {version}")
-    if lacking:
-        detail = "; ".join(f"needs {requirement}, {found}" for requirement, found in lacking)
-        return Check(name, "missing", detail, _install(*(str(requirement) for requirement, _ in lacking)))
+    if missing:
+        detail = "; ".join(f"needs {requirement}, {state}" for requirement, state in missing)
+        return Check(name, "missing", detail, _install(*(str(requirement) for requirement, _ in missing)))
     purpose = "it needs" if extra else "that predicting needs"
     return Check(name, "ok", f"cpfnet {metadata.version('cpfnet')}, {', '.join(shown)} and all others {purpose}")
 
@@ -99,7 +100,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_units() -> dict[str, bool]:
-    """Which of the units that matter to a network this CPU has; empty: cannot be told."""
+    """The CPU units that matter to a network, and whether this CPU has them; empty: unknown."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         flags = set(next((x for x in info.read_text().splitlines() if x.startswith(("flags", "Features"))), "").split())
@@ -123,15 +124,15 @@ def _cpu_units() -> dict[str, bool]:
 
 
 def _cpu(name: str) -> Check:
-    from cpfnet.cores import counted
+    from cpfnet.cores import cores_in_words
 
     known = _cpu_units()
     if not known:
-        return Check(name, "ok", counted())
-    units = [unit for unit, there in known.items() if there]
+        return Check(name, "ok", cores_in_words())
+    units = [unit for unit, available in known.items() if available]
     fast = any("BF16" in unit for unit in units)
     bf16 = "computes in bf16" if fast else "no bf16 units: training on it takes fp32"
-    return Check(name, "ok", f"{counted()}, {', '.join(units) or 'no AVX2'}; {bf16}")
+    return Check(name, "ok", f"{cores_in_words()}, {', '.join(units) or 'no AVX2'}; {bf16}")
 
 
 def _memory(name: str) -> Check:
@@ -141,7 +142,7 @@ def _memory(name: str) -> Check:
     detail = f"{memory.available / GIB:.1f} GiB free of {memory.total / GIB:.1f}"
     if memory.available < 4 * GIB:
         return Check(
-            name, "lacks", detail, "close other programs, or train with --set training.batch=1 and a small patch"
+            name, "limited", detail, "close other programs, or train with --set training.batch=1 and a small patch"
         )
     return Check(name, "ok", detail)
 
@@ -149,7 +150,7 @@ def _memory(name: str) -> Check:
 def _torch(name: str) -> Check:
     if _version("torch") is None:
         detail = "not installed: predicts with exported Models only, and cannot train or export"
-        return Check(name, "lacks", detail, _install("cpfnet[train]"))
+        return Check(name, "limited", detail, _install("cpfnet[train]"))
     import torch
 
     return Check(name, "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
@@ -171,7 +172,7 @@ def _cuda(name: str) -> Check:
         build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built for CPUs only"
         return Check(
             name,
-            "lacks",
+            "limited",
             f"an NVIDIA driver is here, but torch {torch.__version__} ({build}) sees no device",
             "install the build of torch that fits the driver: https://pytorch.org/get-started/locally",
         )
@@ -228,10 +229,10 @@ def _dicom(name: str) -> Check:
         "JPEG 2000": uid.JPEG2000,
         "HTJ2K": uid.HTJ2K,
     }
-    lacking = [title for title, syntax in syntaxes.items() if not get_decoder(syntax).is_available]
-    reads = ", ".join(["uncompressed", *(title for title in syntaxes if title not in lacking)])
-    if lacking:
-        return Check(name, "lacks", f"reads {reads}; no decoder for {', '.join(lacking)}", _install("cpfnet[dicom]"))
+    missing = [title for title, syntax in syntaxes.items() if not get_decoder(syntax).is_available]
+    reads = ", ".join(["uncompressed", *(title for title in syntaxes if title not in missing)])
+    if missing:
+        return Check(name, "limited", f"reads {reads}; no decoder for {', '.join(missing)}", _install("cpfnet[dicom]"))
     return Check(name, "ok", f"reads {reads}")
 
 
@@ -246,7 +247,7 @@ def _backends(name: str) -> Check:
     if versions["OpenVINO"] or versions["ONNX Runtime"]:
         return Check(name, "ok", detail)
     if versions["PyTorch"]:
-        return Check(name, "lacks", f"{detail}; slow on a CPU", _install("cpfnet[runtime]"))
+        return Check(name, "limited", f"{detail}; slow on a CPU", _install("cpfnet[runtime]"))
     return Check(name, "missing", "none, so that nothing can be predicted", _install("cpfnet[runtime]"))
 
 
@@ -255,14 +256,14 @@ def _weights(name: str) -> Check:
         return Check(name, "ok", "not used without torch: training begins from them")
     from cpfnet.network.pretrained.store import verify
 
-    found = verify()
-    good = [f"{item.path} ({item.place})" for item in found if item.problem is None]
-    bad = [f"{item.path}: {item.problem}" for item in found if item.problem is not None]
+    files = verify()
+    good = [f"{file.path} ({file.place})" for file in files if file.problem is None]
+    bad = [f"{file.path}: {file.problem}" for file in files if file.problem is not None]
     detail = "; ".join([*good, *bad]) or "none here"
     if good:
         return Check(name, "ok", detail)
     fix = "cpfnet weights download, or cpfnet weights import FILE; or plan and train from scratch with --weights none"
-    return Check(name, "lacks", detail, fix)
+    return Check(name, "limited", detail, fix)
 
 
 def _cache(name: str) -> Check:
@@ -287,20 +288,20 @@ def _space(name: str, folder: Path, place: Path, *, fix: str) -> Check:
     free = shutil.disk_usage(place).free
     detail = f"{folder}, {free / GIB:.1f} GiB free"
     if not os.access(place, os.W_OK):
-        return Check(name, "lacks", f"{folder} cannot be written", "work in a folder that you may write to")
-    return Check(name, "lacks", detail, fix) if free < 2 * GIB else Check(name, "ok", detail)
+        return Check(name, "limited", f"{folder} cannot be written", "work in a folder that you may write to")
+    return Check(name, "limited", detail, fix) if free < 2 * GIB else Check(name, "ok", detail)
 
 
 def _demo(name: str) -> Check:
     version = _version("nilearn")
     if version is None:
         return Check(
-            name, "lacks", "nilearn, whose data `cpfnet demo` uses, is not installed", _install("cpfnet[demo]")
+            name, "limited", "nilearn, whose data `cpfnet demo` uses, is not installed", _install("cpfnet[demo]")
         )
     return Check(name, "ok", f"nilearn {version} brings the data of `cpfnet demo`")
 
 
-_LOOKS: dict[str, Callable[[str], Check]] = {
+_CHECKS: dict[str, Callable[[str], Check]] = {
     "Python": _python,
     "platform": _platform,
     "libraries": _libraries,

@@ -1,4 +1,4 @@
-"""Values of label files that are not quite what was meant: integers off by rounding, nearly black and white, soft edges."""
+"""Label values that differ from what was meant: integers off by rounding, nearly black and white, soft edges."""
 
 from __future__ import annotations
 
@@ -8,52 +8,53 @@ from collections.abc import Iterable
 import numpy as np
 
 from cpfnet.image import Image
-from cpfnet.labels import integers, number_of, pack, value_of
+from cpfnet.labels import number_of, pack, round_to_integers, value_of
 from cpfnet.planning import COLOURS, Labels
 
 MOST_VALUES = 64
-"""More different values than these make no label of classes, unless it is declared: an image, or a mask with soft edges."""
+"""More different values than these are no classes, unless declared: they are an image, or a mask with soft edges."""
 
 DARK = 32
-"""Of 255: how far each channel of a nearly black or white pixel is from black or white; and how near colours are one."""
+"""Of 255: how far each channel of a nearly black or white pixel is from black or white, or of similar colours apart."""
 
 _MAIN = 0.01
-"""Share of the pixels that a main colour has."""
+"""A main colour has at least this share of the pixels."""
 
 _MOST_MAIN = 8
 """More main colours than these are an image."""
 
 _BETWEEN, _ASTRAY = 0.25, 0.02
-"""Shares of the pixels: of all other colours at most, and of those that lie off the lines between main ones (JPEG blurs colours)."""
+"""Shares of the pixels: the most that all other colours have, and those off the lines between main ones (JPEG
+blurs)."""
 
 _FEWEST_BETWEEN = 8
 """Fewer different values than these between the main ones are classes, not edges."""
 
 
-def settled(label: Image, labels: Labels | None = None) -> Image:
-    """The same label with the values that were meant, and a note on what was changed.
+def correct_values(label: Image, labels: Labels | None = None) -> Image:
+    """The same label with the values that were meant, and a message on what was changed.
 
-    Values within a thousandth of whole numbers are these. Where `labels` name 0 and 255, and not the two colours (or greys) of the file,
-    nearly black is 0 and nearly white 255.
+    Values within a thousandth of whole numbers become these. Where `labels` name 0 and 255, and not the two colours (or
+    greys) of the file, nearly black becomes 0 and nearly white 255.
     """
     notes = []
     array = label.array
-    if array.dtype.kind == "f" and (whole := integers(array)) is not None:
+    if array.dtype.kind == "f" and (whole := round_to_integers(array)) is not None:
         numbers, off = whole
         if off:
             notes.append(f"values off whole numbers by up to {off:.1g}, as rounding leaves them: taken as integers")
             array = numbers
-    elif labels is not None and (found := black_and_white(array)):
-        black, white, bright = found
+    elif labels is not None and (two := black_and_white(array)):
+        black, white, bright = two
         named = {
             number_of(v) for v in (*labels.background, *labels.ignore, *(v for c in labels.classes for v in c.values))
         }
-        taken = []
+        changes = []
         for value, meant, where in ((black, 0, ~bright), (white, 255, bright)):
             if value is not None and value != meant and value not in named and meant in named:
                 array = np.where(where, np.uint8(meant), array)
-                taken.append(f"nearly {'white' if meant else 'black'} ({value_of(value)}) taken as {meant}")
-        notes += [" and ".join(taken)] * bool(taken)
+                changes.append(f"nearly {'white' if meant else 'black'} ({value_of(value)}) taken as {meant}")
+        notes += [" and ".join(changes)] * bool(changes)
     if not notes:
         return label
     source = None if label.source is None else dataclasses.replace(label.source, notes=(*label.source.notes, *notes))
@@ -61,9 +62,9 @@ def settled(label: Image, labels: Labels | None = None) -> Image:
 
 
 def black_and_white(array: np.ndarray) -> tuple[int | None, int | None, np.ndarray] | None:
-    """The two values of a mask that are nearly black and nearly white, packed, and where it is white; None of other masks.
+    """The two values of a mask that are nearly black and nearly white, packed, and where it is white; else None.
 
-    One of the two may be missing, where the other is a colour: a single grey may be the number of a class.
+    One of the two may be missing if the other is a colour: a single grey may be the number of a class.
 
     Args:
         array: ``(1 or 3, …)`` uint8.
@@ -86,8 +87,8 @@ def black_and_white(array: np.ndarray) -> tuple[int | None, int | None, np.ndarr
     return black, white, bright
 
 
-def two_shades(values: Iterable[float]) -> bool:
-    """Are the packed values of one mask nearly black and nearly white, as in `black_and_white`, or exactly 0 and 255?"""
+def is_black_and_white(values: Iterable[float]) -> bool:
+    """Are the packed values of one mask nearly black and nearly white (`black_and_white`), or exactly 0 and 255?"""
     numbers = list(values)
     shades = {shade(number) for number in numbers}
     alone = len(numbers) == 1 and (numbers[0] in (0, 255) or numbers[0] >= COLOURS)
@@ -95,7 +96,7 @@ def two_shades(values: Iterable[float]) -> bool:
 
 
 def shade(value: float) -> int | None:
-    """0 for a (packed) value that is nearly black, 255 for nearly white."""
+    """0 for a (packed) value that is nearly black, 255 for a nearly white one, else None."""
     number = int(value)
     parts = [number >> shift & 255 for shift in (16, 8, 0)] if number >= COLOURS else [number]
     if not float(value).is_integer():
@@ -105,8 +106,8 @@ def shade(value: float) -> int | None:
     )
 
 
-def inside(region: Image) -> np.ndarray:
-    """Where a region of interest is: not 0; of two colours that are nearly black and white, where it is white.
+def region_mask(region: Image) -> np.ndarray:
+    """Where a region of interest is: where it is not 0; with two colours, nearly black and white, where it is white.
 
     Args:
         region: as `formats.read_label` gives it.
@@ -114,12 +115,12 @@ def inside(region: Image) -> np.ndarray:
     Returns:
         bool, without the channels.
     """
-    found = black_and_white(region.array)
-    return found[2] if found else np.asarray(region.array.any(axis=0))
+    two = black_and_white(region.array)
+    return two[2] if two else np.asarray(region.array.any(axis=0))
 
 
 def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct values and their counts; counting is far faster than sorting where labels are small numbers."""
+    """Distinct values and their counts; where labels are small numbers, counting is far faster than sorting."""
     if packed.dtype.kind in "iu" and packed.min() >= 0 and (high := int(packed.max())) < 2**16:
         flat = packed.ravel()
         counts = np.zeros(high + 1, dtype=np.int64)
@@ -131,7 +132,7 @@ def count_values(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main_values(numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
-    """The few colours (or greys) of a mask between which all others lie, in small numbers: soft edges. Empty: it has none.
+    """The few colours (or greys) of a mask with soft edges: all others lie between them, and are few. Else empty.
 
     Args:
         numbers: distinct packed values.
@@ -165,8 +166,8 @@ def main_values(numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
     return tuple(int(numbers[index]) for index in sorted(main))
 
 
-def blurred(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
-    """The main colours of a mask whose other values lie between them and along the edges, as smoothing leaves them; else empty."""
+def colours_of_blurred(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> tuple[int, ...]:
+    """The main colours of a smoothed mask: its other values lie between these and along the edges. Else empty."""
     main = main_values(numbers, counts)
     if not main:
         return ()
@@ -176,10 +177,10 @@ def blurred(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> tupl
 
 
 def is_soft(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> bool:
-    """Two poles with values between them that lie along edges: what JPEG or interpolation makes of a mask.
+    """Has a mask two poles, with values between them along the edges? JPEG and interpolation do this.
 
-    Classes lie between other values, too, but in patches: there neighbours are equal. And an image mistaken for a label has
-    no two poles. Fractions from 0 to 1 are soft wherever they lie.
+    The values of classes, too, may lie between other values, but in patches: there neighbours are equal. And an image
+    mistaken for a label has no two poles. Fractions from 0 to 1 are soft wherever they lie.
     """
     if len(numbers) < 4 or numbers[-1] >= COLOURS:
         return False
@@ -211,7 +212,10 @@ def _colours(numbers: np.ndarray) -> np.ndarray:
 
 
 def _is_noise(packed: np.ndarray, numbers: np.ndarray, counts: np.ndarray, half: float) -> bool:
-    """Are all values but the commonest dark and the commonest bright one scattered, as the best JPEG leaves 1 and 254? Classes lie in patches."""
+    """Are all values scattered, except the commonest dark and the commonest bright one?
+
+    The best JPEG leaves such a 1 and 254; classes lie in patches.
+    """
     dark, bright = (int(numbers[side][counts[side].argmax()]) for side in (numbers < half, numbers >= half))
     others = (packed != dark) & (packed != bright)
     flat = others[..., 1:] & (packed[..., 1:] == packed[..., :-1])

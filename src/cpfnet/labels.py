@@ -1,8 +1,8 @@
 """What a Plan's `labels` mean in pixels: file values → codes → classes, and back.
 
-A *code map* is one small integer a pixel, whatever the labels are: 0 background, 1…n one for each set of classes that
-can occur together (for exclusive classes: one a class, in the Plan's order), `IGNORED` not annotated. Everything between reading and
-the loss handles one code map, so masks stay label-exact; `membership` turns codes into classes.
+A *code map* holds one small integer a pixel, for all kinds of labels: 0 background, 1…n one for each set of classes
+that can occur together (for exclusive classes: one a class, in the Plan's order), `IGNORED` not annotated. Everything
+between reading and the loss handles one code map, so masks stay exact; `membership` turns codes into classes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cpfnet.image import Image
 from cpfnet.planning import COLOURS, LabelClass, Labels
 
 IGNORED = 255
-"""Code of pixels that count in neither loss nor metrics."""
+"""Code of pixels that count neither in the loss nor in metrics."""
 
 OUTSIDE = 254
 """Code of pixels outside the region of interest where the picture is empty: background to the loss, in no metric."""
 
 _ROUNDING, _SCALING = 1e-3, 2e-5
-"""How far a value may be from the integer that it means: of itself, and as a share of it."""
+"""How far a value may be from the integer that it means: absolutely, and as a share of that integer."""
 
 _NEAR = 0.05
 """A fraction nearer than this to a whole number was most likely one."""
@@ -37,37 +37,37 @@ def value_of(number: int) -> int | str:
 
 
 def brightness(packed: np.ndarray) -> np.ndarray:
-    """What a threshold is compared with: greys themselves, of colours the brightest channel."""
+    """The number that is compared with a threshold: greys themselves, and the brightest channel of colours."""
     if not packed.size or packed.max() < COLOURS:
         return packed
     brightest = np.max([packed >> shift & 255 for shift in (16, 8, 0)], axis=0)
     return np.where(packed >= COLOURS, brightest, packed)
 
 
-def near(value: float) -> int | None:
-    """The whole number that a fraction most likely was; None where it is none, or far from any."""
+def nearest_integer(value: float) -> int | None:
+    """The whole number that a fraction most likely was; None for whole numbers and for fractions far from any."""
     whole = round(value) if abs(value) < COLOURS else 0
     return whole if 0 < abs(value - whole) < _NEAR else None
 
 
-def printed(value: float) -> str:
+def format_value(value: float) -> str:
     """A value as messages show it: an integer, a colour, or a fraction and what it is near to."""
     if float(value).is_integer():
         return str(value_of(int(value)))
-    meant = near(value)
+    meant = nearest_integer(value)
     return f"{value:g}" if meant is None else f"{value:g} (near {meant})"
 
 
 def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
-    """File values as one integer a pixel.
+    """File values as one integer per pixel.
 
     Args:
         array: ``(1, …)`` grey, or ``(3, …)`` / ``(4, …)`` RGB(A) uint8. A colour with R = G = B is its grey value.
         where: the file, for the message.
 
     Returns:
-        ``(…)`` integers, of up to 16 bits as they are, else int64 or, of floats, int32 (float only where a label file holds fractions, which `encode`
-        refuses without a threshold).
+        ``(…)`` integers: those of up to 16 bits as they are, others as int64, and floats as int32. Float only where a
+        label file holds fractions, which `encode` refuses without a threshold.
 
     Raises:
         DatasetError: neither grey nor 8-bit RGB, NaN or infinite, or too large for a label value.
@@ -82,7 +82,7 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
                 fix="replace NaN and infinities, renumber larger labels",
             )
         if plane.dtype.kind == "f":
-            whole = integers(plane)
+            whole = round_to_integers(plane)
             return plane if whole is None else whole[0]
         return plane if plane.dtype.name in ("uint8", "uint16", "int16") else plane.astype(np.int64)
     if len(array) not in (3, 4) or array.dtype != np.uint8:
@@ -96,10 +96,11 @@ def pack(array: np.ndarray, *, where: str | None = None) -> np.ndarray:
     return np.where((red == green) & (green == blue), red, colour)
 
 
-def integers(array: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Floats that are whole numbers up to rounding, as int32, and how far off they were; None where one is not, or is too large for a label.
+def round_to_integers(array: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Whole numbers up to rounding, as int32, and the largest difference; None if one of the floats is no such number.
 
-    Files that hold integers by a scale (NIfTI) give 1.0000153 and 0.99999994 for 1; of large numbers the scale's own rounding is larger.
+    Files that store integers with a scale (NIfTI) give 1.0000153 and 0.99999994 for 1; for large numbers the rounding
+    of the scale is larger. Numbers that are too large for a label give None, too.
     """
     out, furthest = np.empty(array.shape, dtype=np.int32), 0.0
     planes = (part.reshape(-1, *array.shape[-2:]) for part in (array, out))
@@ -143,7 +144,7 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     """File values → code map.
 
     Args:
-        label: as read by the formats, ``(1 or 3, [depth,] height, width)``; with `Image.meanings` names decide, not values.
+        label: as read by the formats, ``(1 or 3, [depth,] height, width)``; with `Image.meanings`, names decide.
         labels: the Plan's.
         where: the file, for the message.
 
@@ -151,8 +152,8 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
         uint8 ``([depth,] height, width)``.
 
     Raises:
-        DatasetError: a value that `labels` does not name, with its share of the pixels; of named structures: none means a
-            class, or exclusive classes overlap.
+        DatasetError: a value that `labels` does not name, with its share of the pixels; or, for named structures, none
+            of them means a class, or exclusive classes overlap.
     """
     if label.meanings is not None:
         return _encode_structures(label.array[0], label.meanings, labels, where)
@@ -166,46 +167,47 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     table |= {number_of(value): IGNORED for value in labels.ignore}
     for code, (values, _) in enumerate(codes_of(labels), start=1):
         table |= dict.fromkeys(values, code)
-    found = distinct(packed)
-    alien = [value for value in found.tolist() if value not in table]
-    if alien:
-        share = float(np.isin(packed, alien).mean())
-        shown = ", ".join(map(printed, alien[:8]))
+    values = distinct_values(packed)
+    unexpected = [value for value in values.tolist() if value not in table]
+    if unexpected:
+        share = float(np.isin(packed, unexpected).mean())
+        shown = ", ".join(map(format_value, unexpected[:8])) + " …" * (len(unexpected) > 8)
         known = ", ".join(str(value_of(v)) for v in sorted(table))
-        fix = "add them to a class, to `background` or to `ignore` under `labels`, or correct the file; for soft edges set `labels.threshold`"
-        if all(near(value) is not None for value in alien):
+        fix = (
+            "add them to a class, to `background` or to `ignore` under `labels`, or correct the file; "
+            "for soft edges set `labels.threshold`"
+        )
+        if all(nearest_integer(value) is not None for value in unexpected):
             fix = "round the values to whole numbers, and save the file as integers"
-        elif len(alien) > 8 and alien[-1] >= COLOURS:
+        elif len(unexpected) > 8 and unexpected[-1] >= COLOURS:
             fix = "export the file again without smoothing and without loss, one value or colour for each class"
         raise DatasetError(
-            f"unexpected label values {shown}{' …' if len(alien) > 8 else ''} on {share:.2%} of the pixels; known are {known}",
-            where=where,
-            fix=fix,
+            f"unexpected label values {shown} on {share:.2%} of the pixels; known are {known}", where=where, fix=fix
         )
-    return replaced(packed, found, np.array([table[value] for value in found.tolist()], dtype=np.uint8))
+    return replace_values(packed, values, np.array([table[value] for value in values.tolist()], dtype=np.uint8))
 
 
-def distinct(packed: np.ndarray) -> np.ndarray:
+def distinct_values(packed: np.ndarray) -> np.ndarray:
     """Distinct values, in order."""
     if not _small(packed):
         return np.unique(packed)
-    there = np.zeros(int(packed.max()) + 1, dtype=bool)
-    for plane in packed:  # slice by slice, since counting takes 8 bytes a pixel on its way
-        there |= np.bincount(plane.ravel(), minlength=len(there)) > 0
-    return np.flatnonzero(there)
+    present = np.zeros(int(packed.max()) + 1, dtype=bool)
+    for plane in packed:  # slice by slice, since counting needs 8 bytes a pixel
+        present |= np.bincount(plane.ravel(), minlength=len(present)) > 0
+    return np.flatnonzero(present)
 
 
-def replaced(packed: np.ndarray, found: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """``codes[i]`` wherever ``packed`` holds the value ``found[i]``, of all that `distinct` found."""
+def replace_values(packed: np.ndarray, values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """``codes[i]`` wherever ``packed`` holds ``values[i]``; ``values`` are all that `distinct_values` returned."""
     if not _small(packed):
-        return np.asarray(codes[np.searchsorted(found, packed)])
-    lookup = np.zeros(int(found[-1]) + 1, dtype=codes.dtype)
-    lookup[found] = codes
+        return np.asarray(codes[np.searchsorted(values, packed)])
+    lookup = np.zeros(int(values[-1]) + 1, dtype=codes.dtype)
+    lookup[values] = codes
     return look_up(lookup, packed)
 
 
 def _small(packed: np.ndarray) -> bool:
-    """Numbers that can be counted, which is far faster than sorting; grey labels are."""
+    """Are these numbers small enough to be counted, which is far faster than sorting? Grey labels are."""
     return bool(packed.size and packed.dtype.kind in "iu" and packed.min() >= 0 and packed.max() < 2**16)
 
 
@@ -226,8 +228,8 @@ def _encode_structures(
     lookup = np.zeros(len(meanings), dtype=np.uint8)
     for number, structures in enumerate(meanings):
         classes = _classes(structures, labels)
-        if classes not in codes and number in array and (trouble := conflict(structures, labels)):
-            what, fix = trouble
+        if classes not in codes and number in array and (problem := conflict(structures, labels)):
+            what, fix = problem
             pixels = int(np.count_nonzero(array == number))
             raise DatasetError(f"{what} on {pixels} pixels ({', '.join(sorted(structures))})", where=where, fix=fix)
         lookup[number] = codes.get(classes, 0)
@@ -235,7 +237,7 @@ def _encode_structures(
 
 
 def _classes(structures: frozenset[str], labels: Labels) -> frozenset[int]:
-    """What a pixel covered by exactly these structures belongs to, as far as `overlap` decides."""
+    """The classes of a pixel covered by exactly these structures, as far as `overlap` decides."""
     classes = frozenset[int]().union(*map(labels.meant, structures))
     if labels.exclusive and len(classes) > 1 and labels.overlap is not None:
         return frozenset({min(classes) if labels.overlap == "first" else max(classes)})
@@ -243,39 +245,39 @@ def _classes(structures: frozenset[str], labels: Labels) -> frozenset[int]:
 
 
 def conflict(structures: frozenset[str], labels: Labels) -> tuple[str, str] | None:
-    """Why pixels covered by exactly these structures have no code, and how to fix that; None where they have one."""
+    """Why pixels covered by exactly these structures have no code, and how to fix that; None where they have a code."""
     classes = _classes(structures, labels)
     if not classes or classes in {group for _, group in codes_of(labels)}:
         return None
-    drawn = " and ".join(labels.classes[k].name for k in sorted(classes))
+    named = " and ".join(labels.classes[k].name for k in sorted(classes))
     if not labels.exclusive:
         alone = len(classes) == 1
         return (
-            f"region {drawn} lies outside all others" if alone else f"regions {drawn} overlap",
+            f"region {named} lies outside all others" if alone else f"regions {named} overlap",
             "list a file value in `values` of "
             + ("this region alone" if alone else "both classes, and of no other,")
             + " under `labels`; or correct the outlines",
         )
     order = "`overlap: last` (or first) under `labels`"
     if any(len(labels.meant(name)) > 1 for name in structures):
-        return f"one name means both {drawn}", f"narrow the patterns in `names` of these classes; or write {order}"
-    return f"{drawn} overlap", f"say which has them: {order}"
+        return f"one name means both {named}", f"narrow the patterns in `names` of these classes; or write {order}"
+    return f"{named} overlap", f"say which has them: {order}"
 
 
 def missing_classes(label: Image, labels: Labels) -> tuple[str, ...]:
-    """Notes on classes that no structure of a label means, drawn or not: they count as background, as if looked for in vain.
+    """Messages about classes that no structure of a label means: they count as background, as if nobody had found any.
 
     Args:
-        label: as read; without `Image.meanings` there is nothing to tell.
+        label: as read; without `Image.meanings` there is no message.
         labels: the Plan's.
     """
     if label.meanings is None:
         return ()
-    found = frozenset[int]().union(*map(labels.meant, frozenset[str]().union(*label.meanings)))
+    meant = frozenset[int]().union(*map(labels.meant, frozenset[str]().union(*label.meanings)))
     return tuple(
         f"no structure of its label means {c.name!r}: there it counts as background"
         for k, c in enumerate(labels.classes)
-        if k not in found
+        if k not in meant
     )
 
 
@@ -283,10 +285,11 @@ def decode(classes: np.ndarray, labels: Labels, *, overwrite: bool = False) -> n
     """Predicted classes → file values.
 
     Args:
-        classes: exclusive: ``([depth,] height, width)`` integers, 0 background, k+1 class k. Regions: bool
-            ``(classes, [depth,] height, width)``; a pixel takes the value of exactly its regions, or without one that of the last.
+        classes: exclusive: ``([depth,] height, width)`` integers, 0 background, k+1 class k. Regions: bool ``(classes,
+            [depth,] height, width)``; a pixel takes the value of exactly its regions, or, where there is none, the
+            value of the last.
         labels: the Plan's.
-        overwrite: ``classes`` may hold the result, where it can: half the memory.
+        overwrite: ``classes`` may hold the result where that is possible: this halves the memory.
 
     Returns:
         ``([depth,] height, width)``, uint8 where all values fit, else uint16 or int32; colours packed as
@@ -311,18 +314,18 @@ def decode(classes: np.ndarray, labels: Labels, *, overwrite: bool = False) -> n
     return out
 
 
-def present(array: np.ndarray, labels: Labels) -> tuple[bool, ...]:
-    """Of each class: is it anywhere in a label map that `decode` made?"""
+def classes_present(array: np.ndarray, labels: Labels) -> tuple[bool, ...]:
+    """For each class: does it occur in a label map that `decode` made?"""
 
-    def there(value: int | str) -> bool:
+    def occurs(value: int | str) -> bool:
         # Slice by slice: no mask of a whole volume.
         return any(bool((plane == number_of(value)).any()) for plane in array)
 
-    return tuple(any(map(there, (c.written,) if labels.exclusive else c.values)) for c in labels.classes)
+    return tuple(any(map(occurs, (c.written,) if labels.exclusive else c.values)) for c in labels.classes)
 
 
 def look_up(table: np.ndarray, codes: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """``table[codes]`` of each pixel, slice by slice: indexing takes 8 bytes a pixel on its way; ``out`` may be ``codes``."""
+    """``table[codes]``, slice by slice, since indexing needs 8 bytes a pixel; ``out`` may be ``codes``."""
     if out is None:
         out = np.empty(codes.shape, dtype=table.dtype)
     for index, own in enumerate(codes):
@@ -331,12 +334,12 @@ def look_up(table: np.ndarray, codes: np.ndarray, out: np.ndarray | None = None)
 
 
 def _shared(labels: Labels, written: list[int]) -> list[tuple[int, frozenset[int]]]:
-    """Sets of regions that have a value of their own, beside the one that painting in order would give them."""
+    """Sets of regions that have a value of their own, other than the one that painting in order would give them."""
     return [(values[0], group) for values, group in codes_of(labels) if written[max(group)] not in values]
 
 
 def _predicted(structures: frozenset[str], labels: Labels) -> frozenset[str]:
-    """The same in names of classes; of regions with those that the innermost lies in."""
+    """Structures as names of classes; for regions, with those that the innermost lies in."""
     names = set[str]()
     for structure in structures:
         own = {c.name for c in labels.classes if c.is_called(structure)}
@@ -350,8 +353,8 @@ def _predicted(structures: frozenset[str], labels: Labels) -> frozenset[str]:
 def encode_prediction(label: Image, labels: Labels, *, where: str | None = None) -> np.ndarray:
     """The code map of a written prediction: its values are the classes' `written` ones.
 
-    A region painted over by an inner one still belongs to the pixel, because regions are nested in the Plan's order.
-    For exclusive classes the data set's own values are understood, too, unless they are written for another class. Named
+    A region that an inner one covers still belongs to the pixel, because regions are nested in the Plan's order. For
+    exclusive classes, the data set's own values are understood, too, unless they are written for another class. Named
     structures (a DICOM segmentation or structure set) are the classes of these names, else those whose patterns match.
     """
     if label.meanings is not None:
@@ -373,11 +376,12 @@ def encode_prediction(label: Image, labels: Labels, *, where: str | None = None)
         raise DatasetError(error.what, where=error.where, fix=fix) from None
 
 
-def empty(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Where, outside the region of interest, there is no picture: around a fundus photograph, say.
+def empty_outside(array: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Where there is no picture outside the region of interest: around a fundus photograph, for example.
 
-    Nothing else would teach the network that such places, which every photograph shows, are background. They are darker than
-    all but the darkest 0.5 % inside; where less than half of the outside is, the region was drawn for another reason.
+    Every photograph shows such places, and nothing else would teach the network that they are background. They are
+    darker than all but the darkest 0.5 % inside. Where less than half of the outside is so dark, the region was drawn
+    for another reason.
 
     Args:
         array: ``(channels, [depth,] height, width)``, as read.

@@ -1,4 +1,4 @@
-"""The bar of everything that takes a while: on standard error, and only where that is a terminal."""
+"""The progress bar of everything that takes a while: on standard error, and only in a terminal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cpfnet.text import printable
 
 
 class Bar(Progress):
-    """rich's progress bar, which vanishes when done and writes nothing at all into files and pipes.
+    """rich's progress bar, which vanishes when done and writes nothing into files and pipes.
 
     Descriptions are shown as they are: they name files and cases.
 
     Args:
         columns: default: description, bar, percentage and time left.
-        show: False: never.
+        show: False: never show it.
     """
 
     def __init__(self, *columns: ProgressColumn | str, show: bool):
@@ -33,5 +33,5 @@ class Bar(Progress):
         super().update(task_id, description=shown, **changes)
 
     def stop(self) -> None:
-        if not self.disable:  # off a terminal rich ends even a disabled bar with an empty line
+        if not self.disable:  # outside a terminal, rich ends even a disabled bar with an empty line
             super().stop()

@@ -25,16 +25,16 @@ from cpfnet.files import replacing
 
 M = TypeVar("M", bound=BaseModel)
 Changes = Mapping[str, Any] | Iterable[str | tuple[str, Any]]
-"""Dotted key → value; or ``section.key=value`` each, the value being YAML, or such pairs."""
+"""Dotted key → value; or ``section.key=value`` texts, the value being YAML, or pairs of key and value."""
 
-_LARGEST = 2**18  # bytes of a settings file: some thousand times what is usual, and a few seconds to parse
+_LARGEST = 2**18  # bytes of a settings file: some thousand times the usual size, and a few seconds to parse
 _MOST = 50_000  # values in it, each counted as often as aliases repeat it
 _MERGES = 100
 _DEPTH = 200  # open brackets
 
 
 def _line(tree: Any, path: tuple[str | int, ...]) -> int | None:
-    """1-based line of the deepest part of ``path`` that stands in the document."""
+    """1-based line of the deepest part of ``path`` that is in the document."""
     line = None
     for key in path:
         if isinstance(tree, CommentedMap) and key in tree:
@@ -102,7 +102,7 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
         for problem in problems:
             path = problem["loc"]
             if any(other["loc"][: len(path)] == path and len(other["loc"]) > len(path) for other in problems):
-                continue  # a list whose entry is wrong is called too short besides
+                continue  # pydantic also reports a list whose entry is wrong as too short
             line = _line(tree, path)
             field = ".".join(_written(data, path))
             if problem["type"] == "extra_forbidden":
@@ -122,7 +122,7 @@ def validate(model: type[M], data: Any, *, where: str, tree: Any = None) -> M:
 
 
 def _text_of(path: Path, what: str) -> str:
-    """The text of a settings file; devices, pipes and what is far too large are not read."""
+    """The text of a settings file; devices, pipes and files that are far too large are not read."""
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "Is a directory")
@@ -159,7 +159,7 @@ def load_yaml(path: Path, *, what: str = "settings file such as plan.yaml") -> C
         raise PlanError(f"cannot be read: {error.strerror}", where=path, fix=f"give the path of a {what}") from None
     except UnicodeDecodeError:
         raise PlanError("is not a UTF-8 text file", where=path, fix=f"give the path of a {what}") from None
-    except Exception as error:  # beside its own, ruamel raises nearly anything on tags and merges that make no sense
+    except Exception as error:  # ruamel raises many other errors than its own on tags and merges that make no sense
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
         problem = getattr(error, "problem", None) or (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -291,8 +291,8 @@ def write_yaml(model: BaseModel, path: Path, comments: dict[str, str] | None = N
         yaml.dump(tree, file)
 
 
-def _parted(setting: str) -> tuple[str, Any]:
-    """``section.key=value`` as the dotted key and what the YAML means."""
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    """``section.key=value`` as the dotted key and the value that the YAML means."""
     dotted, equals, text = setting.partition("=")
     if not equals or not dotted.strip():
         raise PlanError(
@@ -308,23 +308,23 @@ def _parted(setting: str) -> tuple[str, Any]:
 
 
 def changes(settings: Changes) -> list[tuple[str, Any]]:
-    """Settings as dotted keys and plain values; a mapping inside one changes what it names, not the whole section.
+    """Settings as dotted keys and plain values; a mapping inside one changes the keys it names, not the whole section.
 
     Raises:
-        PlanError: a text is no ``section.key=value``, or a key no text.
+        PlanError: a text is not ``section.key=value``, or a key is not text.
     """
     if isinstance(settings, str):
         fix = 'give several, such as {"training.epochs": 3} or ["training.epochs=3"]'
         raise PlanError(f"settings are one text, {settings!r}", where="settings", fix=fix)
     if not isinstance(settings, Mapping):
-        return [_parted(setting) if isinstance(setting, str) else setting for setting in settings]
+        return [_parse_setting(setting) if isinstance(setting, str) else setting for setting in settings]
     return [pair for key, value in settings.items() for pair in _flat(key, value)]
 
 
 def _flat(key: Any, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(key, str) or not key.strip():
         raise PlanError(f"{key!r} is no name of a setting", where="settings", fix="write it as in training.epochs")
-    # Another `kind` is another section, and options are a network's own: both are given whole.
+    # Another `kind` is another section, and options belong to one network: both are given whole.
     if isinstance(value, Mapping) and value and "kind" not in value and key.strip().rpartition(".")[2] != "options":
         return [pair for inner, one in value.items() for pair in _flat(f"{key}.{inner}", one)]
     if isinstance(value, BaseModel):
@@ -333,7 +333,7 @@ def _flat(key: Any, value: Any) -> list[tuple[str, Any]]:
 
 
 def check_keys(model: type[BaseModel], settings: Changes) -> None:
-    """Refuse settings whose key nothing of this kind can have; what only `assign` can tell is left to it.
+    """Refuse settings with a key that no section of this kind has; `assign` checks the rest.
 
     Raises:
         PlanError: no '=', no YAML value, or an unknown key.
@@ -354,8 +354,8 @@ def check_keys(model: type[BaseModel], settings: Changes) -> None:
             models = [inner for m in having for inner in _models(m.model_fields[key].annotation)]
 
 
-def asked(key: str, settings: Changes) -> bool:
-    """Does one of the settings set this key, the section it stands in, or a part of it?"""
+def is_set(key: str, settings: Changes) -> bool:
+    """Does one of the settings set this key, its section, or a part of it?"""
     dotted = [one for one, _ in changes(settings)]
     return any(one == key or one.startswith(f"{key}.") or key.startswith(f"{one}.") for one in dotted)
 
@@ -363,10 +363,10 @@ def asked(key: str, settings: Changes) -> bool:
 def assign(data: dict[str, Any], dotted: str, value: Any) -> None:
     """Apply one of `changes` to plain settings, in place.
 
-    Another ``kind`` starts its section anew, because the other keys belong to the old kind.
+    Another ``kind`` starts its section again, because the other keys belong to the old kind.
 
     Raises:
-        PlanError: a path that leads nowhere. An unknown last key is left for `validate` to name.
+        PlanError: a path that leads nowhere. `validate` reports an unknown last key.
     """
     setting = f"{dotted}={value}"
     *path, last = dotted.split(".")

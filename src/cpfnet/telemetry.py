@@ -1,6 +1,8 @@
-"""No dependency tells its makers of anything, or leaves their identifiers on this machine: scans are patients' data, and so is what is done with them.
+"""No dependency reports to its makers, or leaves its identifiers on this machine: scans and what is done with them are
+patients' data.
 
-`cpfnet` calls this before it imports anything else, in every process: commands, their children, Ray's workers, MONAI bundles.
+`cpfnet` calls this before it imports anything else, in every process: commands, their children, Ray's workers, MONAI
+bundles.
 """
 
 from __future__ import annotations
@@ -13,12 +15,12 @@ _SWITCHES = {
     "NNCF_CI": "1",  # NNCF: Google Analytics
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Environment variables, which the libraries read when they are imported and child processes inherit."""
+"""Environment variables, which the libraries read at import; child processes inherit them."""
 
 
 def switch_off() -> None:
     """Switch off the telemetry of OpenVINO, ONNX Runtime, NNCF and Ray for this process and those it starts."""
     os.environ.update(_SWITCHES)
-    # OpenVINO sends an event to Google Analytics when it is imported, unless this package is not there; it has no other switch.
+    # OpenVINO sends an event to Google Analytics at import, unless this package is missing; it has no other switch.
     if "openvino_telemetry" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""A terminal that is gone: what is written there must not end the work."""
+"""A terminal that was closed must not end the work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import select
 
 
 def leave_terminal() -> None:
-    """Let messages go nowhere where the terminal or pipe that they went to is closed: writing there is an error from then on."""
+    """Discard messages once the terminal or pipe that they went to is closed: writing there would raise an error."""
     for stream in (1, 2):
         poll = select.poll()
         poll.register(stream, 0)

@@ -1,4 +1,4 @@
-"""Text that others chose (names of files, classes and patients, words of DICOM headers), made safe for whatever shows it."""
+"""Make text that others chose (names of files, classes and patients, words of DICOM headers) safe to show."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from typing import Any
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line separators, overrides of the writing direction, and bytes that are not UTF-8 (lone surrogates)."""
+"""Control characters, line separators, overrides of the writing direction, bytes that are not UTF-8 (lone
+surrogates)."""
 
 _ACTIVE = re.compile(
     r"[\\`*\[\]{}|~$@!#^<>&]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|^[-+=:]|(?<=^\d)[.)]|(?<=^\d\d)[.)]",
     re.IGNORECASE,
 )
-"""What Markdown, or HTML in it, takes for more than a character."""
+"""What has a meaning in Markdown, or in HTML inside it."""
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -46,15 +47,15 @@ def markdown(text: str) -> str:
 
 
 def to_json(value: Any, *, ascii: bool = False) -> str:
-    """JSON, readable beyond ASCII unless ``ascii``; what is not printable is escaped, so that `json.loads` gives back the same text."""
+    """Readable JSON; what is not printable (or, with ``ascii``, not ASCII) is escaped, so that no text is changed."""
     text = json.dumps(value, indent=1, ensure_ascii=ascii)
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 def to_csv_cell(value: Any) -> Any:
-    """A CSV cell that no spreadsheet takes for a formula: such text gets an apostrophe in front; numbers stay as they are.
+    """A CSV cell that no spreadsheet takes for a formula: such text gets an apostrophe in front, numbers stay.
 
-    `from_csv_cell` takes it off again, and gives back any printable text unchanged.
+    `from_csv_cell` removes the apostrophe, and returns any printable text unchanged.
 
     Example:
         >>> to_csv_cell("=1+1"), to_csv_cell("-0.5"), to_csv_cell(-0.5)

@@ -23,7 +23,7 @@ from cpfnet.cli.export import export
 from cpfnet.cli.options import App, AsJson, Quiet, Verbose, level
 from cpfnet.cli.predict import predict
 from cpfnet.cli.train import train
-from cpfnet.errors import CpfnetError, complaint, lacks_memory, require_extras
+from cpfnet.errors import CpfnetError, is_out_of_memory, redacted_message, require_extras
 from cpfnet.text import printable
 
 
@@ -83,7 +83,7 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         put_json([check.as_dict() for check in checks])
         return
-    colours = {"ok": "", "lacks": "yellow", "missing": "red"}
+    colours = {"ok": "", "limited": "yellow", "missing": "red"}
     rows = [[c.name, c.status, c.detail + (f"\n→ {c.fix}" if c.fix else "")] for c in checks]
     table("This installation", ["what", "", "found"], rows, styles=[colours[c.status] for c in checks])
     if any(check.status == "missing" for check in checks):
@@ -154,9 +154,9 @@ def _main() -> None:
 
 def _told(error: Exception) -> CpfnetError:
     """What a library or the system raised, for whoever reads only this."""
-    if lacks_memory(error):
+    if is_out_of_memory(error):
         return CpfnetError(
-            f"the memory does not suffice: {complaint(error)}",
+            f"the memory does not suffice: {redacted_message(error)}",
             fix="close other programs, allow this one more (ulimit -v, the scheduler's --mem), or give it less at once "
             "(predict --tile and --batch, train --set training.batch=1)",
         )
@@ -169,6 +169,6 @@ def _told(error: Exception) -> CpfnetError:
     if os.environ.get("CPFNET_DEBUG"):
         raise error
     return CpfnetError(
-        f"{type(error).__name__}: {complaint(error)}",
+        f"{type(error).__name__}: {redacted_message(error)}",
         fix="this is a defect of cpfnet: run again with CPFNET_DEBUG=1 and report what it prints",
     )

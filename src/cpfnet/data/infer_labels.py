@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from cpfnet import formats
-from cpfnet.contour_gaps import gaps
+from cpfnet.contour_gaps import find_gaps
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.checks.file_summary import Content
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.structure_names import classes_of
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
-from cpfnet.label_values import DARK, MOST_VALUES, blurred, count_values, is_soft, shade, two_shades
-from cpfnet.labels import brightness, near, number_of, pack, printed, value_of
+from cpfnet.label_values import DARK, MOST_VALUES, colours_of_blurred, count_values, is_black_and_white, is_soft, shade
+from cpfnet.labels import brightness, format_value, nearest_integer, number_of, pack, value_of
 from cpfnet.planning import LabelClass, Labels
 
 
@@ -60,7 +60,7 @@ def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
     notes: list[str] = []
     for path in case.labels.values():
         label = formats.read_label(path, image, labels)
-        notes += [*label.notes, *map(str, gaps(label, labels))]
+        notes += [*label.notes, *map(str, find_gaps(label, labels))]
         if label.meanings is not None:
             numbers, counts = count_values(label.array)
             for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -74,8 +74,8 @@ def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
         if is_soft(packed, numbers, counts):
             soft = True
         else:
-            main = main or tuple(map(value_of, blurred(packed, numbers, counts)))
-        shades = shades and two_shades(numbers[:3].tolist())
+            main = main or tuple(map(value_of, colours_of_blurred(packed, numbers, counts)))
+        shades = shades and is_black_and_white(numbers[:3].tolist())
     distinct = len(total)
     if distinct > MOST_VALUES:  # an image or a soft mask: its extremes will do
         total = Counter({v: total[v] for v in (min(total), *sorted(total)[1:MOST_VALUES], max(total))})
@@ -88,7 +88,7 @@ def values_in(content: Content) -> Values:
     """The same of one label that `check` has read."""
     numbers = {number_of(v) if isinstance(v, str) else v: n for v, n in content.values.items()}
     structures = content.structures or {}
-    shades = two_shades(numbers)
+    shades = is_black_and_white(numbers)
     return Values(numbers, content.distinct, content.soft, content.main, shades, structures, content.overlaps)
 
 
@@ -160,17 +160,17 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     fractions = [v for v in found if not float(v).is_integer()]
     if len(found) > MOST_VALUES or fractions:
         several = f"more than {MOST_VALUES}" if len(found) > MOST_VALUES else len(found)
-        what = f"the labels hold {several} different values, from {printed(low)} to {printed(high)}"
+        what = f"the labels hold {several} different values, from {format_value(low)} to {format_value(high)}"
         fix = "declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`"
-        if fractions and all(near(v) is not None for v in fractions):
-            what = f"the labels hold {', '.join(map(printed, fractions[:4]))}, farther from whole numbers than rounding leaves"
+        if fractions and all(nearest_integer(v) is not None for v in fractions):
+            what = f"the labels hold {', '.join(map(format_value, fractions[:4]))}, farther from whole numbers than rounding leaves"
             fix = "round the values to whole numbers, and save the labels as integers"
         raise DatasetError(what, where=dataset.root, fix=fix)
     if shaded(values):
         dark = [v for v in found if v not in (0, 255)]
         return (
             Labels(classes=(LabelClass(name="foreground", values=(255,)),)),
-            f"all labels hold two values, nearly black and nearly white ({', '.join(map(printed, dark))}): background and class",
+            f"all labels hold two values, nearly black and nearly white ({', '.join(map(format_value, dark))}): background and class",
         )
     numbers = [int(v) for v in found]
     background = 0 if 0 in numbers else numbers[0]

@@ -11,8 +11,8 @@ from cpfnet import formats, labels
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
 from cpfnet.image import Image, Segmentation, geometry_difference
-from cpfnet.label_values import inside
-from cpfnet.messages import of_label
+from cpfnet.label_values import region_mask
+from cpfnet.messages import label_messages
 from cpfnet.planning import Labels
 
 
@@ -131,7 +131,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
     if item.roi is not None:
         region = formats.read_label(item.roi, image)
         _agree("region of interest", region, reference, name, item.case)
-        roi = inside(region)
+        roi = region_mask(region)
     planes = None
     if item.probabilities is not None:
         planes = formats.read_map(item.probabilities, image)
@@ -149,7 +149,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         planes = planes[-count:]
     notes = (
         *(image.source.notes if image and image.source else ()),
-        *(n for label in read.values() for n in of_label(label, definitions)),
+        *(n for label in read.values() for n in label_messages(label, definitions)),
         *(f"prediction: {note}" for note in (predicted.notes if predicted else ())),
     )
     return CaseMasks(codes, truth, roi, planes, reference.affine, tuple(dict.fromkeys(notes)))

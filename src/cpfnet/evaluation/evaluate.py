@@ -33,7 +33,7 @@ from cpfnet.evaluation.scores import (
     mean_rows,
 )
 from cpfnet.image import spacing_of
-from cpfnet.messages import gathered
+from cpfnet.messages import merge_messages
 from cpfnet.planning import Labels
 from cpfnet.progress import Bar
 
@@ -219,7 +219,7 @@ def evaluate(
     done = _each(lambda item: _score_case(item, definitions, tolerance, several, ranks), chosen, workers, progress)
     unit = _unit("mm" if scored.has_mm else "pixels" for scored in done)
     rows = [row for scored in done for row in scored.rows]
-    notes = gathered((item.case, scored.notes) for item, scored in zip(chosen, done, strict=True))
+    notes = merge_messages((item.case, scored.notes) for item, scored in zip(chosen, done, strict=True))
     return Scores(
         rows=rows,
         guide=guide_metrics([scored.sums for scored in done], guide_batch),

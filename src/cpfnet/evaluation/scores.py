@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cpfnet.errors import FormatError, complaint
+from cpfnet.errors import FormatError, redacted_message
 from cpfnet.evaluation.metrics.binary import METRICS
 from cpfnet.evaluation.statistics import RESAMPLES, summarise
 from cpfnet.files import replacing
@@ -184,7 +184,7 @@ class Scores:
         except OSError as error:
             raise FormatError(f"cannot be read: {error.strerror}", where=file, fix="check its permissions") from None
         except (ValueError, RecursionError) as error:
-            raise FormatError(f"is not JSON: {complaint(error)}", where=file, fix=fix) from None
+            raise FormatError(f"is not JSON: {redacted_message(error)}", where=file, fix=fix) from None
         problem = _problem(data)
         if problem:
             raise FormatError(f"does not hold scores: {problem}", where=file, fix=fix)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cpfnet.contour_gaps import interpolated
+from cpfnet.contour_gaps import interpolate_gaps
 from cpfnet.errors import FormatError
 from cpfnet.formats.file_types import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
 from cpfnet.formats.lossy import refuse_numbers
 from cpfnet.formats.registry import family
-from cpfnet.formats.reorient import turned
+from cpfnet.formats.reorient import reorient
 from cpfnet.image import RGB, Image, Source, geometry_difference
-from cpfnet.label_values import settled
+from cpfnet.label_values import correct_values
 from cpfnet.planning import Labels
 
 Paths = Path | str | Sequence[Path | str]
@@ -116,7 +116,7 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
         from cpfnet.formats.dicom import read_label as dicom_labels
 
         check_dicom(path)
-        return interpolated(dicom_labels.read_label(path, image, labels), labels)
+        return interpolate_gaps(dicom_labels.read_label(path, image, labels), labels)
     label = read(path)
     if label.channels != RGB and len(label.array) != 1:
         raise FormatError(
@@ -125,10 +125,10 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
             fix="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
         )
     refuse_numbers(label, path, labels)
-    label = settled(label, labels)
+    label = correct_values(label, labels)
     if image is not None and image.source is not None and image.source.format == "dicom":
-        label = turned(label, image)
-    return interpolated(label, labels)
+        label = reorient(label, image)
+    return interpolate_gaps(label, labels)
 
 
 def read_header(paths: Paths) -> Header:
@@ -167,5 +167,5 @@ def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarra
 
         return read_probabilities.read_map(file, image)
     if suffix_of(file) in NIFTI_SUFFIXES and image is not None and image.source and image.source.format == "dicom":
-        return np.asarray(turned(module.read(file), image).array, dtype=np.float32)
+        return np.asarray(reorient(module.read(file), image).array, dtype=np.float32)
     return np.asarray(module.read_map(file), dtype=np.float32)

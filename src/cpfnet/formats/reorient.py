@@ -10,7 +10,7 @@ from cpfnet.formats.file_types import Header
 from cpfnet.image import Image, geometry_difference
 
 
-def turned(label: Image, image: Image | Header) -> Image:
+def reorient(label: Image, image: Image | Header) -> Image:
     """The label with its axes in the order and direction of the image's, where both have the same voxels.
 
     Nothing is interpolated. A label on any other grid comes back as it is.

@@ -19,7 +19,7 @@ from cpfnet.inference.quality.brightness import unusual
 from cpfnet.inference.quality.entropy import uncertainty as entropy
 from cpfnet.inference.quality.estimate import Confidence, assess
 from cpfnet.inference.tiling import Backend, batch_size, predict_array, tile_size
-from cpfnet.labels import present
+from cpfnet.labels import classes_present
 from cpfnet.model import Model
 from cpfnet.planning import Channel, Scale, Spatial, Window
 from cpfnet.preprocessing import Slices, Trace, run_length
@@ -174,7 +174,7 @@ class Predictor:
             doubt=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
         )
         # What the mask lacks was not found: small components are dropped from it after the network was asked.
-        there = present(segmentation.array, labels)
+        there = classes_present(segmentation.array, labels)
         means = [mean if here else None for mean, here in zip(confidence.means, there, strict=True)]
         quality = assess(means, [one.quality for one in found], labels)
         if strange := unusual(image, self.models):

@@ -23,7 +23,7 @@ from monai.networks.nets.flexible_unet import FlexibleUNet
 from monai.networks.nets.segresnet import SegResNet
 from torch import Tensor, nn
 
-from cpfnet.errors import CpfnetError, NetworkError, complaint
+from cpfnet.errors import CpfnetError, NetworkError, redacted_message
 from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments
 from cpfnet.network.blocks import at_size
 from cpfnet.network.cpfnet import CPFNet
@@ -151,7 +151,7 @@ def build(
     except (CpfnetError, ImportError):
         raise
     except Exception as error:  # whatever a library says to values that cannot be
-        said = f"{name} cannot be built with its options: {complaint(error)}"
+        said = f"{name} cannot be built with its options: {redacted_message(error)}"
         raise NetworkError(said, fix="correct network.options") from error
     for attribute, value in (("in_channels", in_channels), ("classes", classes), ("spatial_dims", spatial_dims)):
         setattr(network, attribute, value)  # a user's own need not know them

@@ -19,7 +19,7 @@ from cpfnet.formats import Header
 from cpfnet.image import GREY, RGB, Image, spacing_of
 from cpfnet.label_values import MOST_VALUES
 from cpfnet.labels import IGNORED, encode, membership, value_of
-from cpfnet.messages import gathered
+from cpfnet.messages import merge_messages
 from cpfnet.planner.modality import Look, look_at
 from cpfnet.planner.structure_shape import Structure, measure
 from cpfnet.planning import LabelClass, Labels, Modality, Strict
@@ -212,7 +212,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         look=Look.median([one.look for one in pixels]),
         readers=max(len(case.labels) for case in cases),
         roi=sum(case.roi is not None for case in cases),
-        notes=tuple(gathered((case.id, one.notes) for case, one in zip(cases, values, strict=True))),
+        notes=tuple(merge_messages((case.id, one.notes) for case, one in zip(cases, values, strict=True))),
     )
 
 
@@ -255,7 +255,7 @@ def _along_patient(shape: tuple[int, ...], affine: np.ndarray) -> tuple[tuple[in
 
 
 def _pixels(case: Case, labels: Labels, colours: tuple[str, ...], structures: bool) -> _Pixels:
-    image = formats.read(case.images).in_colours(colours)
+    image = formats.read(case.images).to_channels(colours)
     path = next(iter(case.labels.values()))  # the first reader's
     label = placed(path, image, labels)
     codes = encode(label, labels, where=str(path))

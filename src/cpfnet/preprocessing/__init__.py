@@ -36,8 +36,8 @@ __all__ = [
 
 
 def fitting(image: Image, plan: Plan) -> Image:
-    """A picture in the Plan's colours, where that changes nothing (`Image.in_colours`)."""
-    return image.in_colours(tuple(channel.name for channel in plan.channels))
+    """A picture in the Plan's colours, where that changes nothing (`Image.to_channels`)."""
+    return image.to_channels(tuple(channel.name for channel in plan.channels))
 
 
 def trace(image: Image, plan: Plan) -> Trace:

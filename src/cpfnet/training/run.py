@@ -15,7 +15,7 @@ from cpfnet.data.splits import split
 from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.inference.backends.out_of_memory import cause, exhausted
 from cpfnet.inference.torch_backend.network import pick_device
-from cpfnet.messages import gathered
+from cpfnet.messages import merge_messages
 from cpfnet.model import Model
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint, loss
@@ -109,7 +109,7 @@ def train(
         try:
             cached = team.share(lambda: _cached([*training, *validation], plan, folder, progress, interruption))
             if state is None:
-                for note in gathered((c.id, c.notes) for c in cached):
+                for note in merge_messages((c.id, c.notes) for c in cached):
                     say(note)
             cases, held_out = cached[: len(training)], cached[len(training) :]
             digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cpfnet import formats
-from cpfnet.contour_gaps import Gap, gaps
+from cpfnet.contour_gaps import Gap, find_gaps
 from cpfnet.data.case import Case
 from cpfnet.errors import CpfnetError
 from cpfnet.formats.file_types import is_reference, placeholder
 from cpfnet.formats.lossy import LossyLabelError
 from cpfnet.image import GREY, RGB, Image, geometry_difference
-from cpfnet.label_values import black_and_white, blurred, count_values, is_soft
+from cpfnet.label_values import black_and_white, colours_of_blurred, count_values, is_soft
 from cpfnet.labels import pack, value_of
 from cpfnet.planning import Labels
 
@@ -219,7 +219,7 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
         image = formats.read_label(path, labelled, labels)
         common = _common(path, image)
         if image.meanings is not None:
-            return Content(**common, names=names, gaps=gaps(image), **_structures(image))  # type: ignore[arg-type]
+            return Content(**common, names=names, gaps=find_gaps(image), **_structures(image))  # type: ignore[arg-type]
         if "nonfinite" in common:
             return Content(**common)  # type: ignore[arg-type]
         packed = pack(image.array, where=str(path))
@@ -240,8 +240,8 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
         values=values,
         distinct=len(numbers),
         soft=soft,
-        main=() if soft else tuple(map(value_of, blurred(packed, numbers, counts))),
-        gaps=gaps(image, labels),
+        main=() if soft else tuple(map(value_of, colours_of_blurred(packed, numbers, counts))),
+        gaps=find_gaps(image, labels),
         outside=(0, 0) if labelled is None else _outside(packed, image.affine, labelled),
     )
 

@@ -18,7 +18,7 @@ from cpfnet.data.finding import Finding
 from cpfnet.data.infer_labels import meaning_of, shaded, values_in
 from cpfnet.formats.file_types import JPEG_SUFFIXES
 from cpfnet.label_values import MOST_VALUES, shade
-from cpfnet.labels import brightness, near, number_of, printed
+from cpfnet.labels import brightness, format_value, nearest_integer, number_of
 from cpfnet.planning import LabelClass, Labels
 
 FEWEST = 3
@@ -65,8 +65,8 @@ def _nonsense(content: Content, fixes: FixSuggestions, case: Case) -> Finding | 
     if not fractions and content.distinct <= (KEPT_VALUES if fixes.dataset.labels else MOST_VALUES):
         return None
     where = fixes.shown(content.path)
-    if fractions and all(near(v) is not None for v in fractions):
-        what = f"holds {', '.join(map(printed, fractions[:4]))}: farther from whole numbers than rounding leaves"
+    if fractions and all(nearest_integer(v) is not None for v in fractions):
+        what = f"holds {', '.join(map(format_value, fractions[:4]))}: farther from whole numbers than rounding leaves"
         fix = f"round the values in `{where}` to whole numbers, and save it as integers; or {fixes.drop(case)}"
         return Finding("error", "label-values", where, what, fix, case.id)
     what = f"holds {content.distinct} different values" + (f", such as {fractions[0]:g}" if fractions else "")

@@ -15,9 +15,9 @@ from cpfnet.data.case import Case, placed
 from cpfnet.data.export.manifests import Entry, Target
 from cpfnet.errors import DatasetError
 from cpfnet.image import Image, Segmentation
-from cpfnet.label_values import inside
-from cpfnet.labels import IGNORED, codes_of, empty, encode
-from cpfnet.messages import of_label
+from cpfnet.label_values import region_mask
+from cpfnet.labels import IGNORED, codes_of, empty_outside, encode
+from cpfnet.messages import label_messages
 from cpfnet.planning import Folds, Labels
 
 
@@ -93,16 +93,16 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
     Raises:
         CpfnetError: a file cannot be read, does not lie on the image's grid or holds unknown values; or cannot be written.
     """
-    image = formats.read(case.images).in_colours(form.channels)
+    image = formats.read(case.images).to_channels(form.channels)
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():
         raise DatasetError(
             "holds NaN or infinite values", where=case.images[0], fix="replace them in the file, or leave the case out"
         )
     labels = {reader: placed(path, image, form.labels) for reader, path in case.labels.items()}
     codes = {reader: encode(label, form.labels, where=str(case.labels[reader])) for reader, label in labels.items()}
-    roi = None if case.roi is None else inside(placed(case.roi, image))
+    roi = None if case.roi is None else region_mask(placed(case.roi, image))
     if roi is not None and form.to == "nnunet":  # which knows no regions; but that nothing is where no picture is
-        blank = empty(image.array, roi)
+        blank = empty_outside(image.array, roi)
         for plane in codes.values():
             plane[~roi & ~(blank & (plane == 0))] = IGNORED
     for plane in codes.values():
@@ -126,5 +126,5 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
         formats.write_image(channel, folder / path)
     for path, mask in masks.items():
         formats.write(Segmentation(mask, image.affine), folder / path)
-    notes = dict.fromkeys([*image.notes, *(n for label in labels.values() for n in of_label(label, form.labels))])
+    notes = dict.fromkeys([*image.notes, *(n for label in labels.values() for n in label_messages(label, form.labels))])
     return Entry(case.id, case.patient, name, tuple(images), files, region, case.split, fold), tuple(notes)

@@ -27,7 +27,7 @@ from cpfnet.data.splits import folds
 from cpfnet.errors import CpfnetError, DatasetError, OutputError
 from cpfnet.files import check_writable
 from cpfnet.image import GREY, RGB
-from cpfnet.messages import gathered
+from cpfnet.messages import merge_messages
 from cpfnet.planning import Folds, Labels, Modality, Plan
 from cpfnet.progress import Bar
 from cpfnet.text import printable
@@ -297,7 +297,7 @@ def _write_all(
                 entry, said = transcribe(case, names[case.id], number.get(case.id), folder, form)
                 entries.append(entry)
                 notes.append((case.id, said))
-    for sentence in gathered(notes):
+    for sentence in merge_messages(notes):
         say(sentence)
     if not any(entry.trains for entry in entries):
         raise _nothing(dataset, failures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpfnet.errors import CpfnetError, FormatError, complaint
+from cpfnet.errors import CpfnetError, FormatError, redacted_message
 from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.image.datasets import Archives, DicomObject, locations, read_object
 from cpfnet.formats.dicom.referenced_images import KINDS
@@ -62,4 +62,6 @@ def read_label(path: Path, image: Image | Header | None = None, labels: Labels |
         except MemoryError:
             raise FormatError("does not fit into memory", where=path, fix="free memory") from None
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-            raise FormatError(f"is damaged: {complaint(error)}", where=path, fix="copy or export it again") from error
+            raise FormatError(
+                f"is damaged: {redacted_message(error)}", where=path, fix="copy or export it again"
+            ) from error

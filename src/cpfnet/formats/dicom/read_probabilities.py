@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cpfnet.errors import CpfnetError, FormatError, complaint
+from cpfnet.errors import CpfnetError, FormatError, redacted_message
 from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.frame_geometry import on_slices, own_grid, planes_of
 from cpfnet.formats.dicom.image.datasets import Archives
@@ -53,4 +53,4 @@ def read_map(path: Path, image: Image | Header | None = None) -> np.ndarray:
         except CpfnetError as error:
             raise type(error)(error.what, where=path, fix=error.fix) from error
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-            raise FormatError(f"is damaged: {complaint(error)}", where=path, fix="write it again") from error
+            raise FormatError(f"is damaged: {redacted_message(error)}", where=path, fix="write it again") from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pydicom
 
-from cpfnet.errors import FormatError, complaint
+from cpfnet.errors import FormatError, redacted_message
 from cpfnet.formats.dicom.attributes import text
 from cpfnet.formats.file_types import Header
 from cpfnet.image import Image
@@ -48,7 +48,9 @@ def items(parent: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
     try:
         return [item for item in parent.get(keyword) or () if isinstance(item, pydicom.Dataset)]
     except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-        raise FormatError(f"its {keyword} is damaged: {complaint(error)}", fix="copy or export it again") from error
+        raise FormatError(
+            f"its {keyword} is damaged: {redacted_message(error)}", fix="copy or export it again"
+        ) from error
 
 
 def _values(found: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:

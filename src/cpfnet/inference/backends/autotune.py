@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cpfnet.cores import counted
+from cpfnet.cores import cores_in_words
 from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference.backends import exported_files
 from cpfnet.inference.backends.exported_files import Choice, Judged
@@ -175,4 +175,4 @@ def processor() -> str:
     if info.is_file():
         lines = (line.partition(":") for line in info.read_text().splitlines())
         name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
-    return f"{name}, {counted()}"
+    return f"{name}, {cores_in_words()}"

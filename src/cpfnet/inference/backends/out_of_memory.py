@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpfnet.errors import NetworkError, lacks_memory
+from cpfnet.errors import NetworkError, is_out_of_memory
 from cpfnet.inference.tiling import Backend
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SMALLER = "predict with a smaller --tile; or close other programs"
 def exhausted(error: BaseException) -> bool:
     """Whether it says that memory, of the device or of the machine, does not suffice."""
     torch = sys.modules.get("torch")  # what was not loaded has raised nothing
-    return lacks_memory(error) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    return is_out_of_memory(error) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def cause(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cpfnet import formats
-from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, complaint, lacks_memory
+from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, is_out_of_memory, redacted_message
 from cpfnet.formats import OutputFormat
 from cpfnet.formats.file_types import JPEG_SUFFIXES, SERIES
 from cpfnet.image import Assessment, Image, Segmentation
@@ -101,8 +101,8 @@ class Job:
             self.end("refused" if isinstance(error, InputRefused) else "failed", str(error))
         except Exception as error:
             # Whatever is wrong with this one, the others are still to be done.
-            what = f"unexpected {type(error).__name__}: {complaint(error)}"
-            if lacks_memory(error):
+            what = f"unexpected {type(error).__name__}: {redacted_message(error)}"
+            if is_out_of_memory(error):
                 what = "does not fit into memory\n  → close other programs, or predict with a smaller --tile or --batch"
             self.end("failed", f"{self.item.path}: {what}")
         self.seconds += time.perf_counter() - start

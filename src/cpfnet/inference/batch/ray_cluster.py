@@ -21,7 +21,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import cpfnet
-from cpfnet.errors import CpfnetError, complaint
+from cpfnet.errors import CpfnetError, redacted_message
 from cpfnet.files import temporary_prefix
 from cpfnet.inference.backends import exported_files
 from cpfnet.inference.batch.job import Job, Order, look, place, read
@@ -72,7 +72,7 @@ def connected(address: str | None) -> Iterator[None]:
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise CpfnetError(
-            f"no Ray cluster can be joined: {complaint(error)}",
+            f"no Ray cluster can be joined: {redacted_message(error)}",
             where=address or os.environ.get("RAY_ADDRESS"),
             fix="give the address that `ray start --head` printed, such as 10.0.0.1:6379, on a machine of the cluster, with its versions of Ray and Python,"
             " and with its token and RAY_AUTH_MODE=token where it asks for one",

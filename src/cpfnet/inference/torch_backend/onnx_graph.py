@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import cpfnet
-from cpfnet.errors import NetworkError, complaint
+from cpfnet.errors import NetworkError, redacted_message
 from cpfnet.files import replacing
 from cpfnet.inference.backends.exported_files import prepared
 from cpfnet.inference.backends.runtimes import installed, onnx_backend, openvino_backend
@@ -72,7 +72,7 @@ def write_onnx(model: Model, path: Path, *, overwrite: bool = False) -> float:
                 )
         except Exception as error:  # the exporter raises anything
             raise NetworkError(
-                f"network {plan.network.name!r} cannot be written as ONNX for any size: {complaint(error)}",
+                f"network {plan.network.name!r} cannot be written as ONNX for any size: {redacted_message(error)}",
                 fix="predict with --backend torch",
             ) from None
         assert program is not None

@@ -28,9 +28,9 @@ import numpy as np
 from cpfnet import formats, preprocessing
 from cpfnet.data.case import Case, placed
 from cpfnet.errors import DatasetError, OutputError, TrainingError
-from cpfnet.label_values import inside
-from cpfnet.labels import IGNORED, OUTSIDE, empty, encode
-from cpfnet.messages import of_label
+from cpfnet.label_values import region_mask
+from cpfnet.labels import IGNORED, OUTSIDE, empty_outside, encode
+from cpfnet.messages import label_messages
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import extent, levels
 from cpfnet.training.signals import leave_signals
@@ -214,8 +214,10 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
     )
     codes = np.stack([preprocessing.apply_codes(code_map, trace) for code_map in encoded])
     if case.roi is not None:
-        counts = inside(placed(case.roi, image))
-        region = preprocessing.apply_codes(np.where(counts, 1, 2 * empty(image.array, counts)).astype(np.uint8), trace)
+        counts = region_mask(placed(case.roi, image))
+        region = preprocessing.apply_codes(
+            np.where(counts, 1, 2 * empty_outside(image.array, counts)).astype(np.uint8), trace
+        )
         blank = (region == 2) & (codes == 0).all(axis=0)
         codes[:, region != 1] = IGNORED
         codes[:, blank] = OUTSIDE
@@ -230,7 +232,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         spacing=trace.spacing,
         pixel_volume=None if trace.pixel_volume is None else trace.pixel_volume / trace.pixel_share,
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
-        notes=tuple(dict.fromkeys([*image.notes, *(n for one in labels for n in of_label(one, plan.labels))])),
+        notes=tuple(dict.fromkeys([*image.notes, *(n for one in labels for n in label_messages(one, plan.labels))])),
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:

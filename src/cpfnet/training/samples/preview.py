@@ -13,7 +13,7 @@ from cpfnet import formats, preprocessing
 from cpfnet.data.case import Case, Dataset, add_labels, placed
 from cpfnet.errors import DatasetError
 from cpfnet.files import replacing
-from cpfnet.label_values import inside
+from cpfnet.label_values import region_mask
 from cpfnet.labels import IGNORED, encode, membership
 from cpfnet.planning import Plan
 from cpfnet.report.figures import legend_columns, line_colours
@@ -58,7 +58,7 @@ def _prepared(case: Case, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     label = next(iter(case.labels.values()))
     codes = encode(placed(label, stored, plan.labels), plan.labels, where=str(label))
     if case.roi is not None:
-        codes[~inside(placed(case.roi, stored))] = IGNORED
+        codes[~region_mask(placed(case.roi, stored))] = IGNORED
     codes = preprocessing.apply_codes(codes, trace)
     return (image[:, None], codes[None]) if codes.ndim == 2 else (image, codes)
 

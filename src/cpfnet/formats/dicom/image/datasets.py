@@ -21,7 +21,7 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from cpfnet.errors import CpfnetError, FormatError, complaint
+from cpfnet.errors import CpfnetError, FormatError, redacted_message
 from cpfnet.files import sha256_of
 from cpfnet.formats.dicom.attributes import complete, quiet, text
 from cpfnet.formats.file_types import looks_like_dicom
@@ -291,7 +291,7 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
         raise FormatError("does not fit into memory", where=_where(location), fix="free memory") from None
     except Exception as error:  # decoders raise anything on damaged bytes
         ends = isinstance(error, (EOFError, struct.error)) or (isinstance(error, OSError) and error.errno is None)
-        what = "is cut short" if ends else f"cannot be read as DICOM: {complaint(error)}"
+        what = "is cut short" if ends else f"cannot be read as DICOM: {redacted_message(error)}"
         raise FormatError(what, where=_where(location), fix="copy or export it again") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from cpfnet.errors import FormatError, complaint
+from cpfnet.errors import FormatError, redacted_message
 from cpfnet.formats.dicom.attributes import text
 from cpfnet.formats.dicom.image.datasets import DicomObject
 
@@ -74,7 +74,7 @@ class Frame:
                         return value
         except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
             raise FormatError(
-                f"{keyword} of {self.name} cannot be understood: {complaint(error)}",
+                f"{keyword} of {self.name} cannot be understood: {redacted_message(error)}",
                 fix="copy or export the series again",
             ) from error
         return None
@@ -118,7 +118,9 @@ def frames_of(found: DicomObject) -> list[Frame]:
         shared = header.get("SharedFunctionalGroupsSequence") or ()
         each = header.get("PerFrameFunctionalGroupsSequence") or ()
     except Exception as error:
-        raise FormatError(f"functional groups of {found.name} cannot be understood: {complaint(error)}") from error
+        raise FormatError(
+            f"functional groups of {found.name} cannot be understood: {redacted_message(error)}"
+        ) from error
     if not each:
         if count != "1":
             raise FormatError(

@@ -15,7 +15,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
-from cpfnet.errors import CpfnetError, FormatError, complaint
+from cpfnet.errors import CpfnetError, FormatError, redacted_message
 from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.image.datasets import Archives, read_object
 from cpfnet.formats.dicom.image.functional_groups import Frame
@@ -252,7 +252,7 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
         except MemoryError:
             raise FormatError("does not fit into memory", fix="free memory") from None
         except Exception as error:  # decoders raise anything on damaged bytes
-            raise undecodable(found.name, found.header, complaint(error)) from error
+            raise undecodable(found.name, found.header, redacted_message(error)) from error
     if smallest:
         for index, mask in padded.items():
             array[0, index][mask] = min(smallest)

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import codes as concepts
 from pydicom.sr.coding import Code as Concept
 
 import cpfnet
-from cpfnet.errors import OutputError, complaint
+from cpfnet.errors import OutputError, redacted_message
 from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.patient_study import allowed
 from cpfnet.formats.dicom.segment_descriptions import Structure, described, structures
@@ -132,7 +132,7 @@ def _save(
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OutputError(
-                f"no DICOM segmentation can be made of these images: {complaint(error)}",
+                f"no DICOM segmentation can be made of these images: {redacted_message(error)}",
                 where=where,
                 fix="write another format (--format nifti, or png for a picture)",
             ) from error
