@@ -1,5 +1,6 @@
 """Settings for all tests."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -16,3 +17,6 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 # How long an example takes tells of the machine's load, not of the code.
 settings.register_profile("cpfnet", deadline=None)
 settings.load_profile("cpfnet")
+
+# `caplog` holds all that users of the program see, not only warnings.
+logging.getLogger("cpfnet").setLevel(logging.INFO)

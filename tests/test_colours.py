@@ -63,7 +63,7 @@ def test_it_is_converted_as_if_all_were_coloured(sets: tuple[Path, Path], tmp_pa
     written = []
     for root in sets:
         out = tmp_path / f"out-{root.parent.name}"
-        cpfnet.convert(root, out, to="nnunet", say=lambda text: None)
+        cpfnet.convert(root, out, to="nnunet")
         written.append({str(f.relative_to(out)): f.read_bytes() for f in out.rglob("*") if f.is_file()})
     assert written[0] == written[1]
 
@@ -72,12 +72,12 @@ def test_a_grey_picture_among_photographs_in_colour_is_another_kind_of_image(tmp
     root = synthetic.make_images_dataset(tmp_path / "set", cases=4)
     settings = ["network.name=unet", "network.options={widths: [4, 4, 4, 4, 8]}", "spatial.patch=[32, 32]"]
     settings += ["training.epochs=1", "training.samples=4", "training.batch=2"]
-    model = cpfnet.train(root, tmp_path / "m", settings=settings, device="cpu", say=lambda text: None)
+    model = cpfnet.train(root, tmp_path / "m", settings=settings, device="cpu")
     file = root / "images" / "case_00.png"
     Pillow.open(file).convert("L").save(file)
     assert ("error", "channels") in {(f.severity, f.kind) for f in cpfnet.check(root)}
     with pytest.raises(DatasetError, match="stored in grey, and others have colours"):
-        cpfnet.plan(root, say=lambda text: None)
+        cpfnet.plan(root)
     with pytest.raises(InputRefused, match=r"3 channels \(red, green, blue\), and this image has 1"):
         cpfnet.predict(model, file, device="cpu")
 
@@ -95,9 +95,7 @@ def test_training_and_prediction_take_both(sets: tuple[Path, Path], tmp_path: Pa
     settings += ["training.epochs=1", "training.samples=4", "training.batch=2"]
     weights, masks = [], []
     for root in sets:
-        model = cpfnet.train(
-            root, tmp_path / f"model-{root.parent.name}", settings=settings, device="cpu", say=lambda text: None
-        )
+        model = cpfnet.train(root, tmp_path / f"model-{root.parent.name}", settings=settings, device="cpu")
         weights.append((model.folder / "weights.safetensors").read_bytes())
     assert weights[0] == weights[1]
     for root in sets:
@@ -111,7 +109,7 @@ def test_a_grey_model_takes_grey_stored_in_three_channels_and_no_colours(tmp_pat
     synthetic.make_images_dataset(tmp_path / "set", cases=4, channels=1)
     settings = ["network.name=unet", "network.options={widths: [4, 4, 4, 4, 8]}", "spatial.patch=[32, 32]"]
     settings += ["training.epochs=1", "training.samples=4", "training.batch=2"]
-    model = cpfnet.train(tmp_path / "set", tmp_path / "m", settings=settings, device="cpu", say=lambda text: None)
+    model = cpfnet.train(tmp_path / "set", tmp_path / "m", settings=settings, device="cpu")
     scan = cpfnet.read(tmp_path / "set" / "images" / "case_00.png")
     copy = scan.to_channels(RGB)
     expected = cpfnet.predict(model, scan, device="cpu").array

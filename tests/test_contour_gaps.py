@@ -210,22 +210,21 @@ def striped(root: Path) -> Path:
     return root
 
 
-def test_check_plan_and_convert_say_it_and_the_fix_fills(tmp_path: Path) -> None:
+def test_check_plan_and_convert_say_it_and_the_fix_fills(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = striped(tmp_path / "set")
     found = [f for f in check(root) if f.kind == "contour-gap"]
     assert [(f.severity, f.where) for f in found] == [("warning", f"labels/case_0{n}.nii.gz") for n in range(1, 5)]
     assert "6 of 13 slices between first and last have no contour (3, 5, 7, 9, 11, 13," in found[0].what
-    said: list[str] = []
-    cpfnet.plan(root, say=said.append)
-    assert any("case_01, case_02, case_03, case_04: 'value 1': 6 of 13 slices" in line for line in said)
-    said = []
-    cpfnet.convert(root, tmp_path / "raw", to="csv", say=said.append)
-    assert any("'foreground': 6 of 13 slices" in line for line in said)
+    cpfnet.plan(root)
+    assert any("case_01, case_02, case_03, case_04: 'value 1': 6 of 13 slices" in line for line in caplog.messages)
+    caplog.clear()
+    cpfnet.convert(root, tmp_path / "raw", to="csv")
+    assert any("'foreground': 6 of 13 slices" in line for line in caplog.messages)
 
     line = found[0].fix.split("write `")[1].split("`")[0]
     (root / "dataset.yaml").write_text(f"{line}\n")
     assert not any(f.kind == "contour-gap" for f in check(root))
-    cpfnet.convert(root, tmp_path / "filled", to="csv", say=said.append)
+    cpfnet.convert(root, tmp_path / "filled", to="csv")
     for path in sorted((tmp_path / "filled").glob("labels/*")):
         np.testing.assert_allclose(discs(formats.read_label(path).array[0] > 0), RADII, atol=0.5)
 

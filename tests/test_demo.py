@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import socket
@@ -98,15 +99,17 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_way_with_little_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_way_with_little_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     brief = (*demonstration.SETTINGS, "training.epochs=1", "training.samples=8", "training.workers=0")
     monkeypatch.setattr(demonstration, "SETTINGS", brief)
-    said: list[str] = []
     out = tmp_path / "demo"
-    scores = demo(out, progress=False, say=said.append)
+    scores = demo(out, progress=False)
     assert {row["case"] for row in scores.rows} == {"slab4", "slab6"}
     for path in ("evaluation/report.html", "predictions/slab4.nii.gz", "model/weights.safetensors", "plan.yaml"):
         assert (out / path).is_file()
+    said = caplog.messages
     assert said[0] == demonstration.HONESTY
     steps = [line for line in said if re.match(r"\d/5 ", line)]
     assert [line.split()[0] for line in steps] == [f"{k}/5" for k in (1, 1, 2, 2, 3, 3, 4, 4, 5, 5)]
@@ -115,11 +118,13 @@ def test_the_whole_way_with_little_training(tmp_path: Path, monkeypatch: pytest.
     assert str(out / "evaluation" / "report.html") in said[-1]
 
 
-def test_how_long_it_will_take_is_measured_in_its_first_epoch() -> None:
+def test_how_long_it_will_take_is_measured_in_its_first_epoch(caplog: pytest.LogCaptureFixture) -> None:
     clock = iter([0.0, 100.0, 130.0])  # it begins, has prepared its cases, and has finished an epoch
-    said: list[str] = []
-    pass_on = demonstration._estimating(8, said.append, lambda: next(clock))
-    for line in ("Training cpfnet (1 weights)", "epoch 1/8  loss 1", "epoch 2/8  loss 1"):
-        pass_on(line)
-    assert said[2] == "The first epoch took 30 s: the other 7 end in about 3.5 minutes."
-    assert len(said) == 4
+    training = logging.getLogger("cpfnet.training.run")
+    with demonstration._estimating(8, lambda: next(clock)):
+        for line in ("Training cpfnet (1 weights)", "epoch 1/8  loss 1", "epoch 2/8  loss 1"):
+            training.info(line)
+    training.info("epoch 1/8  loss 1")
+    (estimate,) = (record.message for record in caplog.records if record.name == "cpfnet.demo")
+    assert estimate == "The first epoch took 30 s: the other 7 end in about 3.5 minutes."
+    assert len(caplog.records) == 5

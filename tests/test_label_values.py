@@ -104,7 +104,7 @@ def test_farther_is_refused_by_all_and_says_near_what(tmp_path: Path, odd: float
     assert len(findings) == 5
     assert all(f.kind == "label-values" and said in f.what and "round" in f.fix for f in findings)
     with pytest.raises(DatasetError) as error:
-        cpfnet.plan(root, say=lambda _: None)
+        cpfnet.plan(root)
     assert said in error.value.what
     labels = Labels(classes=(LabelClass(name="a", values=(1,)), LabelClass(name="b", values=(2,))))
     path = root / "labels/case_00.nii.gz"
@@ -131,7 +131,7 @@ def test_a_data_set_of_scaled_labels_is_checked_planned_and_scored(tmp_path: Pat
     (finding,) = check(root)
     assert (finding.severity, finding.kind, len(finding.files)) == ("note", "reading-note", 5)
     assert "taken as integers" in finding.what
-    assert [c.values for c in cpfnet.plan(root, say=lambda _: None).labels.classes] == [(1,), (2,)]
+    assert [c.values for c in cpfnet.plan(root).labels.classes] == [(1,), (2,)]
     scores = cpfnet.evaluate(root, predictions, say=lambda _: None)
     assert {row["dice"] for row in scores.rows} == {1.0}
     assert any("prediction: values off whole numbers" in note for note in scores.warnings)
@@ -272,7 +272,7 @@ def test_soft_edges_between_main_colours_are_named_by_all(tmp_path: Path, name: 
         assert all(value in finding.what for value in shown)
         assert ("convert it to grey" in finding.fix) == (len(colours) == 2 and name != "green")
     with pytest.raises(DatasetError) as error:
-        cpfnet.plan(root, say=lambda _: None)
+        cpfnet.plan(root)
     assert ("unexpected label values" if declared else "soft edges") in error.value.what
 
 
@@ -382,7 +382,7 @@ def test_a_region_of_interest_in_two_colours(tmp_path: Path) -> None:
         for one in (root, plain)
     )
     assert found == expected
-    cpfnet.convert(root, tmp_path / "raw", to="csv", say=lambda _: None)
+    cpfnet.convert(root, tmp_path / "raw", to="csv")
     for path in sorted((tmp_path / "raw/roi").iterdir()):
         (original,) = (plain / "roi").glob(f"{path.name.split('.')[0]}.*")
         np.testing.assert_array_equal(np.array(Pillow.open(path)) > 0, np.array(Pillow.open(original)) > 0)
@@ -402,10 +402,10 @@ def test_noise_around_integers_moves_no_threshold_into_the_background(tmp_path: 
     if highest == 2:
         assert "error" in {f.severity for f in check(root)}
         with pytest.raises(DatasetError):
-            cpfnet.plan(root, say=lambda _: None)
+            cpfnet.plan(root)
         return
     assert "error" not in {f.severity for f in check(root)}
-    labels = cpfnet.plan(root, say=lambda _: None).labels
+    labels = cpfnet.plan(root).labels
     for path, truth in truths.items():
         np.testing.assert_array_equal(encode(formats.read_label(path, labels=labels), labels), truth > 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 PathLike = Path | str
 Say = Callable[[str], None]
+
+logger = logging.getLogger(__name__)
 
 
 @require_extras()
@@ -76,7 +79,6 @@ def plan(
     preview: PathLike | None = None,
     overwrite: bool = False,
     progress: bool = False,
-    say: Say = print,
 ) -> Plan:
     """Fingerprint the data and propose how to train on them.
 
@@ -89,13 +91,14 @@ def plan(
         preview: write a picture of 16 augmented samples here.
         overwrite: replace an existing ``out`` or ``preview``.
         progress: show a bar.
-        say: told what of the dataset could not be taken as it stands.
 
     Raises:
         CpfnetError: the dataset cannot be planned for, or a file is in the way.
     """
-    from cpfnet.data.case import remarks
+    from cpfnet.data.case import dataset_warnings
     from cpfnet.data.dataset import load
+    from cpfnet.planner.fingerprint import fingerprint
+    from cpfnet.planner.proposal import propose
     from cpfnet.settings import check_keys, is_set
 
     check_keys(Plan, settings)  # before the data are read
@@ -107,9 +110,12 @@ def plan(
 
         zoo.takes_imagenet(network)  # a name that nothing is called by is refused before the data are read
     data = load(Path(dataset))
-    for remark in remarks(data):
-        say(remark)
-    proposed, reasons = _propose(data, modality=modality, network=network, weights=weights, progress=progress, say=say)
+    for warning in dataset_warnings(data):
+        logger.warning(warning)
+    found = fingerprint(data, progress=progress)
+    for note in found.notes:
+        logger.warning(note)
+    proposed, reasons = propose(found, data, modality=modality, network=network, weights=weights)
     if settings:
         from cpfnet.training.initial_weights import check_buildable
 
@@ -124,7 +130,7 @@ def plan(
 
         draw(data, proposed, Path(preview))
         if key := lettering([c.name for c in proposed.labels.classes]).key:
-            say(f"{preview}: {key}")
+            logger.info(f"{preview}: {key}")
     return proposed
 
 
@@ -145,7 +151,6 @@ def train(
     resume: bool = False,
     init: PathLike | None = None,
     progress: bool = False,
-    say: Say = print,
 ) -> Model:
     """Train a Model and write it, with a report, to ``out``.
 
@@ -164,7 +169,6 @@ def train(
         resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
         init: start from this Model's weights; without ``plan`` and ``network``, the proposed plan gets its network, too.
         progress: show a bar.
-        say: where messages go; on several devices a function of a module, since another process calls it.
 
     Raises:
         CpfnetError: the data, plan, weights, devices or ``out`` do not allow it; a process was killed.
@@ -185,8 +189,8 @@ def train(
         data = load(Path(dataset))
         given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
         if given is not None:
-            for remark in _for_others(given, data, "plan", "what is learned are the plan's, by their label values"):
-                say(remark)
+            for warning in _for_others(given, data, "plan", "what is learned are the plan's, by their label values"):
+                logger.warning(warning)
 
         from cpfnet.model import Model
         from cpfnet.training.checkpoint import RunFolder
@@ -200,14 +204,14 @@ def train(
         folder.check(
             resume=True
         )  # before anything is written into what is not ours, and all images are read for a plan
-        holding.enter_context(locked(folder.work, say))
+        holding.enter_context(locked(folder.work))
         folder.check(resume=resume)
         if devices > 1:
             check_devices(device, devices)
         if given is None and resume:
             given = plan_of_run(out)
         elif given is None:
-            say("No plan given: using the proposed one (cpfnet plan shows it).")
+            logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
             # The weights of an earlier Model fit its own network.
             same = None if init is None or network is not None else Model.load(Path(init)).plan.network
             name, source = (network, weights) if same is None else (same.name, weights or same.weights)
@@ -217,7 +221,7 @@ def train(
         named = {"training.epochs": epochs, "network.name": network, "network.weights": weights}
         changed = given.with_settings([*changes(settings), *((k, v) for k, v in named.items() if v is not None)])
         if (changed.network.weights == "none") != (given.network.weights == "none"):
-            say(
+            logger.warning(
                 f"network.weights is {changed.network.weights!r} now; training.learning_rate ({changed.training.learning_rate:g}), network.options and the channels' "
                 f"intensities stay as they were planned for {given.network.weights!r}: cpfnet plan --weights {changed.network.weights} proposes others"
             )
@@ -241,17 +245,16 @@ def train(
             resume=resume,
             init=None if init is None else Path(init),
             progress=progress,
-            say=say,
         )
         if team.size == 1 and devices > 1:
             from cpfnet.model import Model
             from cpfnet.training.distributed.launch import start
 
-            start(work, devices, device=device, say=say)
+            start(work, devices, device=device)
             model = Model.load(out)
         else:
             model = work(team=team)
-        team.share(lambda: write_report(model, data, device=device, progress=progress, say=say))
+        team.share(lambda: write_report(model, data, device=device, progress=progress))
     return model
 
 
@@ -660,7 +663,6 @@ def convert(
     plan: Plan | PathLike | None = None,
     overwrite: bool = False,
     progress: bool = False,
-    say: Say = print,
 ) -> Converted:
     """Write a dataset for other tools: images as NIfTI or PNG, labels as numbers, and their lists.
 
@@ -672,7 +674,6 @@ def convert(
         plan: whose labels, channels and folds to use; default: what the dataset declares, else what `plan` proposes.
         overwrite: replace an earlier conversion in ``out``; nothing else is ever replaced.
         progress: show bars.
-        say: where messages go.
 
     Returns:
         The folder, the cases in it, and what is wrong with each case that is not.
@@ -685,7 +686,7 @@ def convert(
 
     if plan is not None and not isinstance(plan, Plan):
         plan = Plan.load(plan)
-    return run(load(Path(dataset)), Path(out), to=to, plan=plan, overwrite=overwrite, progress=progress, say=say)
+    return run(load(Path(dataset)), Path(out), to=to, plan=plan, overwrite=overwrite, progress=progress)
 
 
 def _propose(
@@ -695,15 +696,11 @@ def _propose(
     network: str | None = None,
     weights: str | None = None,
     progress: bool = False,
-    say: Say | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.proposal import propose
 
     found = fingerprint(data, progress=progress)
-    if say is not None:
-        for note in found.notes:
-            say(note)
     return propose(found, data, modality=modality, network=network, weights=weights)
 
 

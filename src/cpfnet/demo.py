@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import time
@@ -17,6 +18,8 @@ from cpfnet.errors import CpfnetError, OutputError
 
 if TYPE_CHECKING:
     from cpfnet.evaluation.scores import Scores
+
+logger = logging.getLogger(__name__)
 
 HONESTY = "This is a demonstration on one averaged brain (test slabs lie 10 mm and more from training slabs), not a benchmark."
 
@@ -115,16 +118,14 @@ def demo(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool = True,
-    say: Callable[[str], None] = print,
 ) -> Scores:
-    """Check, plan, train, predict and evaluate on the brain template, from nothing to a report.
+    """Check, plan, train, predict and evaluate on the brain template, from nothing to a report; each step is logged.
 
     Args:
         out: folder for ``dataset/``, ``plan.yaml``, ``model/``, ``predictions/`` and ``evaluation/``.
         device: as for `cpfnet.train`.
         overwrite: replace what an earlier demonstration left in ``out``.
         progress: show bars.
-        say: where messages go.
 
     Returns:
         The scores of the held-out slabs.
@@ -138,71 +139,75 @@ def demo(
     began = time.monotonic()
     out = Path(out)
     _clear(out, overwrite)
-    say(HONESTY)
+    logger.info(HONESTY)
     dataset = build_dataset(out / "dataset")
     cases = load(dataset).cases
     held_out = [case for case in cases if case.split == "test"]
-    with _step(f"1/5 check    {dataset}: {len(cases)} slabs, {len(held_out)} of them for the test", say):
+    with _step(f"1/5 check    {dataset}: {len(cases)} slabs, {len(held_out)} of them for the test"):
         findings = api.check(dataset, progress=progress)
         for finding in findings:
-            say(f"{finding.severity}: {finding.where}: {finding.what}")
+            logger.warning(f"{finding.severity}: {finding.where}: {finding.what}")
         if any(finding.severity == "error" for finding in findings):
             fix = 'install the package again: pip install --force-reinstall "nilearn>=0.11"'
             raise CpfnetError("the template that nilearn ships is damaged", where=dataset, fix=fix)
-    with _step(f"2/5 plan     {out / 'plan.yaml'}", say):
+    with _step(f"2/5 plan     {out / 'plan.yaml'}"):
         plan = api.plan(dataset, out=out / "plan.yaml", settings=SETTINGS, progress=progress)
-    with _step(f"3/5 train    {out / 'model'}: nearly all of the time; the first epoch shows how long", say):
-        model = api.train(
-            dataset,
-            out / "model",
-            plan=plan,
-            device=device,
-            progress=progress,
-            say=_estimating(plan.training.epochs, say),
-        )
-    with _step(f"4/5 predict  {out / 'predictions'}", say):
+    with (
+        _step(f"3/5 train    {out / 'model'}: nearly all of the time; the first epoch shows how long"),
+        _estimating(plan.training.epochs),
+    ):
+        model = api.train(dataset, out / "model", plan=plan, device=device, progress=progress)
+    with _step(f"4/5 predict  {out / 'predictions'}"):
         inputs = [path for case in held_out for path in case.images]
         outcomes = api.predict_files(
-            model, inputs, out / "predictions", overlays=True, device=device, progress=progress, say=say
+            model, inputs, out / "predictions", overlays=True, device=device, progress=progress, say=logger.info
         )
         for outcome in outcomes:
             if outcome.status != "done":
                 raise CpfnetError(f"not segmented: {outcome.message}", where=outcome.path)
-    with _step(f"5/5 evaluate {out / 'evaluation'}", say):
+    with _step(f"5/5 evaluate {out / 'evaluation'}"):
         scores = api.evaluate(
-            dataset, out / "predictions", out=out / "evaluation", split="test", progress=progress, say=say
+            dataset, out / "predictions", out=out / "evaluation", split="test", progress=progress, say=logger.info
         )
-    say(_summary(scores, out, time.monotonic() - began))
+    logger.info(_summary(scores, out, time.monotonic() - began))
     return scores
 
 
 @contextmanager
-def _step(title: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Say what begins, and how long it took."""
-    say(title)
+def _step(title: str) -> Iterator[None]:
+    """Log what begins, and how long it took."""
+    logger.info(title)
     began = time.monotonic()
     yield
-    say(f"{title[:12].rstrip()} took {_duration(time.monotonic() - began)}")
+    logger.info(f"{title[:12].rstrip()} took {_duration(time.monotonic() - began)}")
 
 
-def _estimating(
-    epochs: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> Callable[[str], None]:
-    """Pass messages of a training on; after its first epoch say how long the others will take."""
-    began = clock()
+@contextmanager
+def _estimating(epochs: int, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """Follow what a training logs; after its first epoch log how long the others will take."""
+    handler, parent = _Estimate(epochs, clock), logging.getLogger("cpfnet")
+    parent.addHandler(handler)  # after those that print, so that the epoch's own line comes first
+    try:
+        yield
+    finally:
+        parent.removeHandler(handler)
 
-    def pass_on(line: str) -> None:
-        nonlocal began
-        say(line)
+
+class _Estimate(logging.Handler):
+    def __init__(self, epochs: int, clock: Callable[[], float]):
+        super().__init__()
+        self.epochs, self.clock = epochs, clock
+        self.began = clock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
         if line.startswith("Training "):
-            began = clock()
-        elif line.startswith("epoch 1/") and epochs > 1:
-            first = clock() - began
-            say(
-                f"The first epoch took {_duration(first)}: the other {epochs - 1} end in about {_duration((epochs - 1) * first)}."
+            self.began = self.clock()
+        elif line.startswith("epoch 1/") and self.epochs > 1:
+            first, others = self.clock() - self.began, self.epochs - 1
+            logger.info(
+                f"The first epoch took {_duration(first)}: the other {others} end in about {_duration(others * first)}."
             )
-
-    return pass_on
 
 
 def _duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -25,6 +27,11 @@ class Bar(Progress):
         console = Console(stderr=True)
         super().__init__(*columns, console=console, disable=not (show and console.is_terminal), transient=True)
 
+    def start(self) -> None:
+        super().start()
+        if not self.disable:
+            _SHOWN.append(self)
+
     def add_task(self, description: str, *args: Any, **options: Any) -> TaskID:
         return super().add_task(escape(printable(description)), *args, **options)
 
@@ -35,3 +42,22 @@ class Bar(Progress):
     def stop(self) -> None:
         if not self.disable:  # outside a terminal, rich ends even a disabled bar with an empty line
             super().stop()
+            if self in _SHOWN:
+                _SHOWN.remove(self)
+
+
+_SHOWN: list[Bar] = []
+"""Bars on this process' terminal."""
+
+
+@contextmanager
+def bars_hidden() -> Iterator[None]:
+    """Take the bars away while another process writes to the same terminal."""
+    shown = [*_SHOWN]
+    for bar in shown:
+        bar.stop()
+    try:
+        yield
+    finally:
+        for bar in shown:
+            bar.start()

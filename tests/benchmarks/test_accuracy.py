@@ -320,9 +320,7 @@ def test_a_run_from_data_to_table_and_picture(tmp_path: Path) -> None:
 
 
 def test_the_plain_way_is_a_plan_for_colours(tmp_path: Path) -> None:
-    plan = cpfnet.plan(
-        make_images_dataset(tmp_path, channels=3), network=PLAIN.network, weights="none", say=lambda text: None
-    )
+    plan = cpfnet.plan(make_images_dataset(tmp_path, channels=3), network=PLAIN.network, weights="none")
     plain = plan.with_settings([*PLAIN.settings])
     assert [channel.intensity.kind for channel in plain.channels] == ["zscore"] * 3
     assert plain.network.options == {}  # the paper's width, whatever is proposed

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cpfnet.data.case import remarks
+from cpfnet.data.case import dataset_warnings
 from cpfnet.data.dataset import load
 from cpfnet.data.dataset_yaml import Declaration, full_labels, short_labels
 from cpfnet.errors import CpfnetError, DatasetError, PlanError
@@ -475,12 +475,12 @@ def test_a_split_that_names_a_case_left_out_says_why(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_remarks_name_the_first_problems(tmp_path: Path) -> None:
+def test_warnings_name_the_first_problems(tmp_path: Path) -> None:
     touch(tmp_path, *(f"images/{n}.png" for n in "abcdefg"), "masks/a.png")
     touch(tmp_path, *(f"masks/alone_{n}.png" for n in "abcdefg"))
-    remark, unlabelled = remarks(load(tmp_path))
+    problems, unlabelled = dataset_warnings(load(tmp_path))
     assert unlabelled.startswith("6 cases without a label that could be taken: b, c, d, e, f, g;")
-    first, *named = remark.splitlines()
+    first, *named = problems.splitlines()
     assert first == "7 problems of the dataset; `cpfnet check` says how to fix them, the first ones:"
     assert named[0] == "  masks/alone_a.png: no image belongs to it"
     assert len(named) == 5

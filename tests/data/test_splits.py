@@ -64,45 +64,45 @@ def test_seed_matters() -> None:
     assert len({tuple(c.id for c in folds(cases(20), 5, seed)[0][1]) for seed in range(5)}) > 1
 
 
-def test_own_split_wins_and_test_and_unlabelled_stay_out() -> None:
+def test_own_split_wins_and_test_and_unlabelled_stay_out(caplog: pytest.LogCaptureFixture) -> None:
     data = dataset(
         cases(4, split="train"),
         [replace(c, id=f"v{c.id}", patient=f"v{c.patient}") for c in cases(2, split="val")],
         [replace(c, id=f"t{c.id}") for c in cases(2, split="test")],
         [Case("bare", "bare", (Path("i.png"),))],
     )
-    train, val, messages = split(data, PLAN)
+    train, val = split(data, PLAN)
     assert [case.id for case in val] == ["vp0_0", "vp1_0"]
     assert len(train) == 4
-    assert any("2 cases of the test split kept apart" in m for m in messages)
-    assert any("1 case without a label that could be taken: bare" in m for m in messages)
-    train, val, messages = split(data, PLAN, fold=1)
+    assert any("2 cases of the test split kept apart" in m for m in caplog.messages)
+    assert any("1 case without a label that could be taken: bare" in m for m in caplog.messages)
+    train, val = split(data, PLAN, fold=1)
     assert len(train) + len(val) == 6
     assert not any(case.split == "test" or case.id == "bare" for case in train + val)
-    assert any("fold was asked for" in m for m in messages)
+    assert any("fold was asked for" in m for m in caplog.messages)
 
 
-def test_one_case_validates_what_it_trains_on() -> None:
-    train, val, messages = split(dataset(cases(1)), PLAN)
+def test_one_case_validates_what_it_trains_on(caplog: pytest.LogCaptureFixture) -> None:
+    train, val = split(dataset(cases(1)), PLAN)
     assert train == val
     assert len(train) == 1
-    assert any("validation is on the training data" in m for m in messages)
+    assert any("validation is on the training data" in m for m in caplog.messages)
 
 
-def test_five_folds_on_four_patients() -> None:
+def test_five_folds_on_four_patients(caplog: pytest.LogCaptureFixture) -> None:
     for fold in range(4):
-        train, val, messages = split(dataset(cases(4, each=2)), PLAN, fold)
+        train, val = split(dataset(cases(4, each=2)), PLAN, fold)
         assert (len(train), len(val)) == (6, 2)
-        assert any("5 folds asked for, but only 4 patients: 4 folds" in m for m in messages)
+        assert any("5 folds asked for, but only 4 patients: 4 folds" in m for m in caplog.messages)
     with pytest.raises(DatasetError, match=r"no fold 4; there are 4"):
         split(dataset(cases(4, each=2)), PLAN, 4)
 
 
-def test_own_folds_are_taken() -> None:
+def test_own_folds_are_taken(caplog: pytest.LogCaptureFixture) -> None:
     data = dataset(cases(2, fold=0), [replace(c, id=f"x{c.id}", patient=f"x{c.patient}") for c in cases(3, fold=1)])
-    train, val, messages = split(data, PLAN, 1)
+    train, val = split(data, PLAN, 1)
     assert (len(train), len(val)) == (2, 3)
-    assert any("dataset's own 2 folds" in m for m in messages)
+    assert any("dataset's own 2 folds" in m for m in caplog.messages)
 
 
 @pytest.mark.parametrize(

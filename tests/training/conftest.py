@@ -94,11 +94,5 @@ def full_disk(size: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    """Pass ``said.append`` as ``say``."""
-    return []
-
-
-@pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"

@@ -109,19 +109,19 @@ def test_a_series_is_cached_until_one_of_its_files_changes(tmp_path, case, kind)
     assert (changed.digest == first.digest) == (kind == "archive")
 
 
-def test_what_was_assumed_is_said_once_not_again_when_resumed(tmp_path, said):
+def test_what_was_assumed_is_said_once_not_again_when_resumed(tmp_path, caplog):
     for number in range(3):
         files = scan(tmp_path / "data" / f"p{number}" / "ct", seed=number, patient=str(number), edit=unnamed)
         write_rtstruct(tmp_path / "data" / f"p{number}" / "rs.dcm", files)
     dataset = load(tmp_path / "data")
-    train(dataset, plan(epochs=1), tmp_path / "out", device="cpu", say=said.append, progress=False)
-    about = [line for line in said if "SpecificCharacterSet" in line]
+    train(dataset, plan(epochs=1), tmp_path / "out", device="cpu", progress=False)
+    about = [line for line in caplog.messages if "SpecificCharacterSet" in line]
     assert len(about) == 1
     names = about[0].split(":")[0].split(", ")
     assert sorted(names) == ["p0", "p1", "p2"]
-    said.clear()
-    train(dataset, plan(epochs=2), tmp_path / "out", device="cpu", say=said.append, progress=False, resume=True)
-    assert not any("SpecificCharacterSet" in line for line in said)
+    caplog.clear()
+    train(dataset, plan(epochs=2), tmp_path / "out", device="cpu", progress=False, resume=True)
+    assert not any("SpecificCharacterSet" in line for line in caplog.messages)
 
 
 def test_the_preview_draws_studies(tmp_path, case):

@@ -20,11 +20,12 @@ from cpfnet.training.run import train
 from tests.training.conftest import images_plan
 
 _RUN = """
-import sys
+import logging, sys
 from pathlib import Path
 from cpfnet.data.dataset import load
 from cpfnet.planning import Plan
 from cpfnet.training.run import train
+logging.basicConfig(level=logging.INFO, format="%(message)s")
 data, plan, out = map(Path, sys.argv[1:])
 train(load(data), Plan.load(plan), out, device="cpu", resume=True, checkpoint_every=0.0)
 """
@@ -59,10 +60,12 @@ def digest(out: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_run_ends_with_the_same_weights(images: Dataset, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_weights(
+    images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     samples = plan().training.samples
     plan().save(tmp_path / "plan.yaml")
-    train(images, plan(), tmp_path / "whole", device="cpu", say=lambda line: None)
+    train(images, plan(), tmp_path / "whole", device="cpu")
 
     out = tmp_path / "cut"
     last, temporary = out / ".work" / "last.ckpt", out / ".work" / "last.ckpt.tmp"
@@ -92,9 +95,8 @@ def test_a_killed_run_ends_with_the_same_weights(images: Dataset, tmp_path: Path
             break
     assert reached < number() < plan().training.epochs * samples
 
-    said: list[str] = []
-    train(images, plan(), out, device="cpu", resume=True, say=said.append)
-    assert any(line.startswith("Going on after step") for line in said)
+    train(images, plan(), out, device="cpu", resume=True)
+    assert any(line.startswith("Going on after step") for line in caplog.messages)
     assert digest(out) == digest(tmp_path / "whole")
     ends = [checkpoint.load(folder / ".work" / "last.ckpt") for folder in (tmp_path / "whole", out)]
     rows = [[(r["epoch"], r["loss"], r["dice"], r["learning_rate"]) for r in end["history"]] for end in ends]

@@ -21,7 +21,7 @@ from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.lock import Holder, locked
 
 _HOLD = """
-import multiprocessing, sys, time
+import logging, multiprocessing, sys, time
 from pathlib import Path
 from cpfnet.errors import OutputError
 from cpfnet.training.signals import leave_signals
@@ -31,10 +31,11 @@ def help_out():
     leave_signals()
     time.sleep(600)
 
+logging.basicConfig(level=logging.INFO, format="said %(message)s", stream=sys.stdout)
 work, begin, helpers = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 time.sleep(max(0.0, begin - time.time()))
 try:
-    with locked(work, lambda line: print("said", line, flush=True)):
+    with locked(work):
         for _ in range(helpers):
             multiprocessing.get_context("fork").Process(target=help_out, daemon=True).start()
         print("held", flush=True)
@@ -111,14 +112,14 @@ def test_what_another_machine_held_is_never_taken(tmp_path: Path, changes: dict[
     for _ in range(2):
         with (
             pytest.raises(OutputError, match=f"process 4711 on {name}, since ") as caught,
-            locked(record.parent, print),
+            locked(record.parent),
         ):
             raise AssertionError("taken")
         assert str(record) in caught.value.fix
         assert caught.value.fix.startswith(f"look on {name} whether process 4711 still trains")
     assert record.read_bytes() == before
     record.unlink()  # as the message says
-    with locked(record.parent, print):
+    with locked(record.parent):
         assert json.loads(record.read_text())["pid"] == os.getpid()
 
 
@@ -131,24 +132,28 @@ def test_what_another_machine_held_is_never_taken(tmp_path: Path, changes: dict[
     ],
     ids=["ended", "its number is another process' now", "before the machine was started again"],
 )
-def test_the_dead_of_this_machine_hold_nothing(tmp_path: Path, said: list[str], changes: dict[str, object]) -> None:
+def test_the_dead_of_this_machine_hold_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, object]
+) -> None:
     record = leave(tmp_path, **changes)
-    with locked(record.parent, said.append):
+    with locked(record.parent):
         pass
-    assert [line.split(" (")[0] for line in said] == ["The training that held this folder ended without a word"]
+    assert [line.split(" (")[0] for line in caplog.messages] == [
+        "The training that held this folder ended without a word"
+    ]
     assert not record.exists()
 
 
 def test_where_locks_do_not_reach_the_record_still_tells(tmp_path: Path) -> None:
     record = leave(tmp_path)  # of a process that lives, but holds no lock
-    with pytest.raises(OutputError, match=f"is being trained by process {os.getpid()}"), locked(record.parent, print):
+    with pytest.raises(OutputError, match=f"is being trained by process {os.getpid()}"), locked(record.parent):
         raise AssertionError("taken")
 
 
 def test_a_damaged_record_stops_nobody(tmp_path: Path) -> None:
     record = leave(tmp_path)
     record.write_bytes(record.read_bytes()[:20])
-    with locked(record.parent, print):
+    with locked(record.parent):
         assert Holder.model_validate_json(record.read_bytes()).alive
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests import synthetic
 
 _TRAIN = """
-import hashlib, json, resource, sys
+import hashlib, json, logging, resource, sys
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from torch import nn
@@ -52,17 +52,25 @@ kept_memory, training.kept_memory = training.kept_memory, nullcontext  # what it
 root, found = Path(sys.argv[1]), {}
 TILES = ["inference.tile=[256, 256]", "inference.overlap=0.9", "inference.batch=16"]
 
+class Heard(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+
+said = []
+logging.getLogger("cpfnet").addHandler(Heard())
+logging.getLogger("cpfnet").setLevel(logging.INFO)
+
 def run(name, out, folder="data", resume=False, settings=(), **training):
     plan = images_plan(**{"epochs": 1, "samples": 20, "batch": 16, "accumulate": 1, "optimiser": "sgd", **training})
     plan = plan.with_settings(["network.name=wide", "network.options={}", "spatial.patch=[256, 256]", *TILES, *settings])
-    said = []
+    said.clear()
     try:
-        train(load(root / folder), plan, root / out, device="cpu", resume=resume, say=said.append, progress=False)
+        train(load(root / folder), plan, root / out, device="cpu", resume=resume, progress=False)
     except CpfnetError as error:
         said.append(str(error))
     path = root / out / ".work" / "last.ckpt"
     state = checkpoint.load(path) if path.exists() else None
-    found[name] = said, state and state["share"], state and weights(state["task"]["network"])
+    found[name] = [*said], state and state["share"], state and weights(state["task"]["network"])
 
 run("first", "first", samples=1, batch=1)  # all libraries are loaded now
 with room(140):

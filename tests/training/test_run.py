@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import threading
@@ -34,9 +35,9 @@ def weights(out: Path) -> bytes:
     return (out / "weights.safetensors").read_bytes()
 
 
-def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> None:
+def test_images_end_in_a_model(images: Dataset, out: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = images_plan(epochs=6, samples=10, batch=2, accumulate=1, ema=0.8, workers=2)
-    model = train(images, plan, out, device="cpu", say=said.append)
+    model = train(images, plan, out, device="cpu")
     assert model.fitted.cases == 4
     assert model.fitted.validation_dice > 0.7
     low, high = model.fitted.channels[0].low, model.fitted.channels[0].high
@@ -53,7 +54,7 @@ def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> N
     metrics = json.loads((out / "metrics.json").read_text())
     history, told = metrics["history"], metrics["calibration"]
     assert set(metrics["fitting"]) == {"temperature", "threshold", "min_component_size", "quality"}
-    (fitted,) = (line for line in said if line.startswith("Fitted"))
+    (fitted,) = (line for line in caplog.messages if line.startswith("Fitted"))
     assert fitted.startswith(f"Fitted temperature {model.fitted.temperature:g}; threshold 0.5; ")
     assert fitted.endswith("quality not known (why: report.html)")  # of two cases
     assert (told["cases"], told["temperature"]) == (2, model.fitted.temperature)
@@ -69,13 +70,13 @@ def test_images_end_in_a_model(images: Dataset, out: Path, said: list[str]) -> N
     assert all(row["seconds"] > 0 for row in history)
     assert list((out / "logs" / "tensorboard").glob("events.*"))
     assert not (out / ".work" / "cache").exists()
-    assert sum("images/s" in line for line in said) == 6
-    assert said[-1] == f"Done: the best Model, of epoch {model.fitted.epochs}, is in {out}"
+    assert sum("images/s" in line for line in caplog.messages) == 6
+    assert caplog.messages[-1] == f"Done: the best Model, of epoch {model.fitted.epochs}, is in {out}"
 
 
 @pytest.mark.parametrize("mode", ["2d", "2.5d", "3d"])
-def test_volumes_end_in_a_model(volumes: Dataset, out: Path, said: list[str], mode: str) -> None:
-    model = train(volumes, volumes_plan(mode, epochs=1, samples=3), out, device="cpu", say=said.append)
+def test_volumes_end_in_a_model(volumes: Dataset, out: Path, mode: str) -> None:
+    model = train(volumes, volumes_plan(mode, epochs=1, samples=3), out, device="cpu")
     assert model.fitted.spacing_low == model.fitted.spacing_high == (2.0, 1.0, 1.0)
     scores, ids = model.metrics["validation"], model.metrics["cases"]
     assert set(scores["cases"]) == set(ids["validation"])
@@ -98,48 +99,48 @@ class _Supervised(nn.Module):
         return [head(nn.functional.max_pool2d(features, 2**k)) for k, head in enumerate(self.heads)]
 
 
-def test_a_network_with_deep_supervision(
-    images: Dataset, out: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_with_deep_supervision(images: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
     zoo.register("supervised", _Supervised)
     plan = images_plan().with_settings(["network.name=supervised", "network.options={}", "training.precision=bf16"])
-    train(images, plan, out, device="cpu", say=said.append)
+    train(images, plan, out, device="cpu")
     with torch.inference_mode():
         assert Model.load(out).network()(torch.zeros(1, 3, 40, 50)).shape == (1, 2, 40, 50)
 
 
-def test_overlapping_regions(volumes: Dataset, out: Path, said: list[str]) -> None:
+def test_overlapping_regions(volumes: Dataset, out: Path) -> None:
     content = volumes_plan("2d", epochs=1, samples=3).model_dump(mode="json")
     content["labels"] = {
         "exclusive": False,
         "classes": [{"name": "whole", "values": [1, 2]}, {"name": "core", "values": [2]}],
     }
-    model = train(volumes, Plan.model_validate(content), out, device="cpu", say=said.append)
+    model = train(volumes, Plan.model_validate(content), out, device="cpu")
     assert set(model.metrics["validation"]["classes"]) == {"whole", "core"}
 
 
-def test_a_single_case_trains_and_says_what_that_means(images: Dataset, out: Path, said: list[str]) -> None:
+def test_a_single_case_trains_and_says_what_that_means(
+    images: Dataset, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     one = replace(images, cases=images.cases[:1])
-    model = train(one, images_plan(epochs=1, samples=2), out, device="cpu", say=said.append)
+    model = train(one, images_plan(epochs=1, samples=2), out, device="cpu")
     assert model.fitted.cases == 1
-    assert any("validation is on the training data" in line for line in said)
-    assert "Fitted nothing: the validation cases are the training cases" in said
+    assert any("validation is on the training data" in line for line in caplog.messages)
+    assert "Fitted nothing: the validation cases are the training cases" in caplog.messages
     assert (model.fitted.temperature, model.metrics["calibration"]) == (1, {})
 
 
-def test_runs_repeat_exactly(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+def test_runs_repeat_exactly(images: Dataset, tmp_path: Path) -> None:
     plan = images_plan(ema=0.9, precision="bf16")
     for name, workers in (("a", 0), ("b", 1)):
         plan = plan.with_settings([f"training.workers={workers}"])
-        train(images, plan, tmp_path / name, device="cpu", say=said.append)
+        train(images, plan, tmp_path / name, device="cpu")
     one, other = (Model.load(tmp_path / name).network().state_dict() for name in ("a", "b"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize(("every", "written"), [(300.0, 1), (0.0, 6 + 3)])  # 2 steps an epoch
 def test_brief_epochs_share_a_checkpoint(
-    images: Dataset, out: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, every: float, written: int
+    images: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch, every: float, written: int
 ) -> None:
     numbers: list[int] = []
     save = checkpoint.save
@@ -150,15 +151,15 @@ def test_brief_epochs_share_a_checkpoint(
 
     monkeypatch.setattr(checkpoint, "save", noting)
     plan = images_plan(epochs=3, samples=4, batch=2, accumulate=1)
-    train(images, plan, out, device="cpu", say=said.append, checkpoint_every=every)
+    train(images, plan, out, device="cpu", checkpoint_every=every)
     assert (len(numbers), numbers[-1]) == (written, 12)
 
 
-def test_nothing_is_overwritten(images: Dataset, out: Path, said: list[str]) -> None:
+def test_nothing_is_overwritten(images: Dataset, out: Path) -> None:
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"notes\.txt"):
-        train(images, images_plan(), out, device="cpu", say=said.append)
+        train(images, images_plan(), out, device="cpu")
     assert [p.name for p in out.iterdir()] == ["notes.txt"]
 
 
@@ -171,29 +172,27 @@ def test_nothing_is_overwritten(images: Dataset, out: Path, said: list[str]) -> 
         ("training.precision=fp16", PlanError, "fp16"),
     ],
 )
-def test_plans_that_cannot_be(
-    images: Dataset, out: Path, said: list[str], setting: str, error: type[CpfnetError], words: str
-) -> None:
+def test_plans_that_cannot_be(images: Dataset, out: Path, setting: str, error: type[CpfnetError], words: str) -> None:
     with pytest.raises(error, match=words):
-        train(images, images_plan().with_settings([setting]), out, device="cpu", say=said.append)
+        train(images, images_plan().with_settings([setting]), out, device="cpu")
 
 
-def test_devices_and_folds_that_are_not_there(images: Dataset, out: Path, said: list[str]) -> None:
+def test_devices_and_folds_that_are_not_there(images: Dataset, out: Path) -> None:
     with pytest.raises(CpfnetError, match="cuda:99"):
-        train(images, images_plan(), out, device="cuda:99", say=said.append)
+        train(images, images_plan(), out, device="cuda:99")
     with pytest.raises(DatasetError, match="no fold 7"):
-        train(images, images_plan(), out, device="cpu", fold=7, say=said.append)
+        train(images, images_plan(), out, device="cpu", fold=7)
 
 
-def test_a_plan_for_other_weights_is_said(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+def test_a_plan_for_other_weights_is_said(images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = images_plan().with_settings(["network.weights=imagenet"])
     out = tmp_path / "model"
     with pytest.raises(CpfnetError, match="share it evenly"):  # what cannot be is found before anything is trained
-        cpfnet.train(images.root, out, plan=plan, weights="none", device="cpu", devices=3, say=said.append)
-    assert any("planned for 'imagenet': cpfnet plan --weights none" in message for message in said)
+        cpfnet.train(images.root, out, plan=plan, weights="none", device="cpu", devices=3)
+    assert any("planned for 'imagenet': cpfnet plan --weights none" in message for message in caplog.messages)
 
 
-def test_a_plan_for_other_data_is_said(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+def test_a_plan_for_other_data_is_said(images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = images_plan().model_copy(update={"modality": "dermoscopy"})
     declared = tmp_path / "dataset.yaml"
     declared.write_text(
@@ -201,24 +200,26 @@ def test_a_plan_for_other_data_is_said(images: Dataset, tmp_path: Path, said: li
         "labels: {background: [0], classes: [{name: vessel, values: [255]}]}\n"
     )
     with pytest.raises(CpfnetError, match="share it evenly"):
-        cpfnet.train(declared, tmp_path / "model", plan=other, device="cpu", devices=3, say=said.append)
-    assert said == [
+        cpfnet.train(declared, tmp_path / "model", plan=other, device="cpu", devices=3)
+    assert caplog.messages == [
         "classes are vessel here, and blob in the plan; images are fundus here, and dermoscopy in the plan: "
         "what is learned are the plan's, by their label values"
     ]
 
 
 def test_networks_without_imagenet_weights_start_from_scratch_and_say_so(
-    images: Dataset, out: Path, said: list[str]
+    images: Dataset, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = images_plan(epochs=1, samples=2).with_settings(["network.weights=imagenet"])
-    train(images, plan, out, device="cpu", say=said.append)
-    assert "unet has no ImageNet weights: starting from scratch." in said
+    train(images, plan, out, device="cpu")
+    assert "unet has no ImageNet weights: starting from scratch." in caplog.messages
 
 
-def test_fine_tuning_takes_what_fits(images: Dataset, volumes: Dataset, tmp_path: Path, said: list[str]) -> None:
+def test_fine_tuning_takes_what_fits(
+    images: Dataset, volumes: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     plan = volumes_plan("2d", epochs=1, samples=2, learning_rate=1e-9, weight_decay=0.0)
-    first = train(volumes, plan, tmp_path / "first", device="cpu", say=said.append)
+    first = train(volumes, plan, tmp_path / "first", device="cpu")
     content = plan.model_dump(mode="json")
     content["labels"]["classes"] = [{"name": "both", "values": [1, 2]}]
     second = train(
@@ -227,24 +228,25 @@ def test_fine_tuning_takes_what_fits(images: Dataset, volumes: Dataset, tmp_path
         tmp_path / "second",
         device="cpu",
         init=tmp_path / "first",
-        say=said.append,
     )
     old, new = first.network().state_dict(), second.network().state_dict()
     other = {key for key in old if old[key].shape != new[key].shape}
     assert other
     for key in old.keys() - other:
         torch.testing.assert_close(old[key], new[key], atol=1e-6, rtol=0)
-    (line,) = [line for line in said if line.startswith("Weights from")]
+    (line,) = [line for line in caplog.messages if line.startswith("Weights from")]
     assert all(key in line for key in other)
     bigger = plan.with_settings(["network.options.widths=[16, 16, 32, 32, 32]"])
     with pytest.raises(
         TrainingError,
         match=r"of its weights \(unet, 2-D, widths \[4, .*fit this network \(unet, 2-D, widths \[16, (.|\n)*--network unet --set",
     ):
-        train(volumes, bigger, tmp_path / "third", device="cpu", init=tmp_path / "first", say=said.append)
+        train(volumes, bigger, tmp_path / "third", device="cpu", init=tmp_path / "first")
 
 
-def test_fine_tuning_without_a_plan_takes_the_models_network(images: Dataset, tmp_path: Path, said: list[str]) -> None:
+def test_fine_tuning_without_a_plan_takes_the_models_network(
+    images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tiny = [
         "training.samples=2",
         "training.batch=2",
@@ -254,12 +256,12 @@ def test_fine_tuning_without_a_plan_takes_the_models_network(images: Dataset, tm
     ]
     narrow = ["network.name=cpfnet", "network.options={width: 4, gpg: false}", "network.weights=none"]
     first, second = tmp_path / "first", tmp_path / "second"
-    arguments = {"epochs": 1, "device": "cpu", "say": said.append}
+    arguments = {"epochs": 1, "device": "cpu"}
     cpfnet.train(images.root, first, settings=[*tiny, *narrow], **arguments)
     tuned = cpfnet.train(images.root, second, settings=tiny, init=first, **arguments)
     assert tuned.plan.network.name == "cpfnet"
     assert tuned.plan.network.options == {"width": 4, "gpg": False}
-    assert f"Weights from {first}" in said
+    assert f"Weights from {first}" in caplog.messages
 
 
 def test_a_network_that_imagenet_weights_do_not_fit_is_refused_before_they_are_sought(
@@ -270,78 +272,81 @@ def test_a_network_that_imagenet_weights_do_not_fit_is_refused_before_they_are_s
         train(images, images_plan().with_settings(narrow), out, device="cpu")
 
 
-def test_divergence_stops_with_step_cases_and_advice(images: Dataset, out: Path, said: list[str]) -> None:
+def test_divergence_stops_with_step_cases_and_advice(images: Dataset, out: Path) -> None:
     plan = images_plan(learning_rate=1e30, optimiser="sgd", clip=None, epochs=5)
     with pytest.raises(TrainingError, match=r"(the loss|the gradient's norm) is (nan|inf) at step \d+ of 10") as caught:
-        train(images, plan, out, device="cpu", say=said.append)
+        train(images, plan, out, device="cpu")
     assert "case_0" in caught.value.what
     assert "training.learning_rate (now 1e+30)" in caught.value.fix
 
 
-def test_a_full_disk_ends_in_a_message(images: Dataset, out: Path, said: list[str]) -> None:
+def test_a_full_disk_ends_in_a_message(images: Dataset, out: Path) -> None:
     with full_disk(100_000), pytest.raises(OutputError, match="cannot be written"):
-        train(images, images_plan(), out, device="cpu", say=said.append)
-    train(images, images_plan(), out, device="cpu", resume=True, say=said.append)
+        train(images, images_plan(), out, device="cpu")
+    train(images, images_plan(), out, device="cpu", resume=True)
 
 
 class TestResume:
-    def test_more_epochs_stretch_the_schedule_aloud(self, images: Dataset, out: Path, said: list[str]) -> None:
-        train(images, images_plan(epochs=1), out, device="cpu", say=said.append)
+    def test_more_epochs_stretch_the_schedule_aloud(
+        self, images: Dataset, out: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        train(images, images_plan(epochs=1), out, device="cpu")
         assert plan_of_run(out) == images_plan(epochs=1)
-        model = train(images, images_plan(epochs=3), out, device="cpu", resume=True, say=said.append)
-        assert any("3 epochs instead of 1" in line and "stretched" in line for line in said)
+        model = train(images, images_plan(epochs=3), out, device="cpu", resume=True)
+        assert any("3 epochs instead of 1" in line and "stretched" in line for line in caplog.messages)
         history = model.metrics["history"]
         assert [row["epoch"] for row in history] == [1, 2, 3]
         plan = images_plan(epochs=3)
         assert history[1]["learning_rate"] == pytest.approx(0.01 * (1 - 3 / 6) ** 0.9)
         assert Model.load(out).plan == plan
         with pytest.raises(TrainingError, match=r"2 epochs are asked for, and 3\.0 are done"):
-            train(images, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
+            train(images, images_plan(epochs=2), out, device="cpu", resume=True)
 
-    def test_a_finished_run_stays_as_it_is(self, images: Dataset, out: Path, said: list[str]) -> None:
-        train(images, images_plan(), out, device="cpu", say=said.append)
+    def test_a_finished_run_stays_as_it_is(self, images: Dataset, out: Path) -> None:
+        train(images, images_plan(), out, device="cpu")
         before = weights(out)
-        train(images, images_plan(), out, device="cpu", resume=True, say=said.append)
+        train(images, images_plan(), out, device="cpu", resume=True)
         assert weights(out) == before
 
-    def test_other_plans_folds_and_data_are_refused(
-        self, images: Dataset, out: Path, tmp_path: Path, said: list[str]
-    ) -> None:
-        train(images, images_plan(epochs=1), out, device="cpu", fold=0, say=said.append)
+    def test_other_plans_folds_and_data_are_refused(self, images: Dataset, out: Path, tmp_path: Path) -> None:
+        train(images, images_plan(epochs=1), out, device="cpu", fold=0)
         with pytest.raises(TrainingError, match=r"training\.batch: 2 then, 3 now"):
-            train(images, images_plan(epochs=1, batch=3), out, device="cpu", resume=True, say=said.append)
+            train(images, images_plan(epochs=1, batch=3), out, device="cpu", resume=True)
         with pytest.raises(TrainingError, match="other cases"):
-            train(images, images_plan(epochs=2), out, device="cpu", resume=True, fold=1, say=said.append)
+            train(images, images_plan(epochs=2), out, device="cpu", resume=True, fold=1)
         assert plan_of_run(out) == images_plan(epochs=1)
         moved = load(synthetic.make_images_dataset(tmp_path / "moved", roi=True))
-        train(moved, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
+        train(moved, images_plan(epochs=2), out, device="cpu", resume=True)
         changed = load(synthetic.make_images_dataset(tmp_path / "changed", roi=True, seed=1))
         with pytest.raises(TrainingError, match=r"changed: train/case_"):
-            train(changed, images_plan(epochs=2), out, device="cpu", resume=True, say=said.append)
+            train(changed, images_plan(epochs=2), out, device="cpu", resume=True)
 
-    def test_without_a_run_it_begins_one(self, images: Dataset, out: Path, said: list[str]) -> None:
-        train(images, images_plan(epochs=1), out, device="cpu", resume=True, say=said.append)
-        assert any("starting from the beginning" in line for line in said)
+    def test_without_a_run_it_begins_one(self, images: Dataset, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+        train(images, images_plan(epochs=1), out, device="cpu", resume=True)
+        assert any("starting from the beginning" in line for line in caplog.messages)
         with pytest.raises(TrainingError, match="no training run began here"):
             plan_of_run(out / "elsewhere")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_cleanly_and_the_run_goes_on_to_the_same_result(
-        self, images: Dataset, tmp_path: Path, said: list[str], number: signal.Signals
+        self, images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: signal.Signals
     ) -> None:
         plan = images_plan(epochs=3, samples=12, workers=1)
-        train(images, plan, tmp_path / "whole", device="cpu", say=said.append)
+        train(images, plan, tmp_path / "whole", device="cpu")
 
-        def say(line: str) -> None:
-            said.append(line)
-            if line.startswith("epoch 1/3"):  # from another thread, while the next step is under way
-                threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
+        class Interrupt(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if record.getMessage().startswith("epoch 1/3"):  # from another thread, while the next step is under way
+                    threading.Timer(0.02, os.kill, (os.getpid(), number)).start()
 
         before = signal.getsignal(number)
+        interrupt, logger = Interrupt(), logging.getLogger("cpfnet.training")
+        logger.addHandler(interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(images, plan, tmp_path / "cut", device="cpu", say=say)
+            train(images, plan, tmp_path / "cut", device="cpu")
+        logger.removeHandler(interrupt)
         assert signal.getsignal(number) is before
-        assert any("--resume" in line for line in said[-1:])
+        assert any("--resume" in line for line in caplog.messages[-1:])
         assert checkpoint.load(tmp_path / "cut" / ".work" / "last.ckpt")["number"] >= 12
-        train(images, plan, tmp_path / "cut", device="cpu", resume=True, say=said.append)
+        train(images, plan, tmp_path / "cut", device="cpu", resume=True)
         assert weights(tmp_path / "cut") == weights(tmp_path / "whole")

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 import cpfnet
 from cpfnet.cli import weights
 from cpfnet.cli.compare import compare
-from cpfnet.cli.console import complain, messages, put_json, say, set_up_streams, table
+from cpfnet.cli.console import complain, messages, put_json, set_up_streams, shows_progress, table
 from cpfnet.cli.dataset import check, convert, plan
 from cpfnet.cli.evaluate import evaluate
 from cpfnet.cli.export import export
@@ -113,7 +113,7 @@ def demo(
     """
     from cpfnet.demo import demo as run
 
-    run(out, overwrite=overwrite, say=say)
+    run(out, overwrite=overwrite, progress=shows_progress())
 
 
 def fail(error: CpfnetError) -> NoReturn:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cpfnet.cli.console import say, table
+from cpfnet.cli.console import table
+
+logger = logging.getLogger(__name__)
 
 
 def compare(
@@ -43,7 +46,7 @@ def compare(
         columns, rows, styles = console_table(comparison, method)
         table(f"{method} against {comparison.reference}", columns, rows, styles=styles)
     for note in comparison.notes:
-        say(f"Note: {note}")
-    say(f"Correction: {comparison.protocol['correction']}")
+        logger.warning(note)
+    logger.info(f"Correction: {comparison.protocol['correction']}")
     if out is not None:
-        say(f"Report: {out / 'report.html'}")
+        logger.info(f"Report: {out / 'report.html'}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from cpfnet.cli.console import line, put_json, say, table
+from cpfnet.cli.console import line, put_json, shows_progress, table
 from cpfnet.cli.options import PLAN, AsJson, Dataset, Overwrite, Settings
+
+logger = logging.getLogger(__name__)
 
 
 def check(
@@ -30,13 +33,15 @@ def check(
     """
     from cpfnet import api
 
-    findings = api.check(dataset, html=html, workers=workers, progress=not as_json, overwrite=overwrite)
+    findings = api.check(
+        dataset, html=html, workers=workers, progress=shows_progress() and not as_json, overwrite=overwrite
+    )
     if as_json:
         put_json([finding.as_dict() for finding in findings])
     else:
         _print_findings(findings)
     if html is not None and not as_json:
-        say(f"Page: {html}")
+        logger.info(f"Page: {html}")
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
 
@@ -50,7 +55,8 @@ def _print_findings(findings: list[Any]) -> None:
         for finding in group:
             lines = [f"  {finding.where}: {finding.what}"]
             lines += [
-                f"    {name}: {len(cases)} case{'s' * (len(cases) > 1)} ({', '.join(cases[:6])}{' …' * (len(cases) > 6)})"
+                f"    {name}: {len(cases)} case{'s' * (len(cases) > 1)} "
+                f"({', '.join(cases[:6])}{' …' * (len(cases) > 6)})"
                 for name, cases in finding.variants.items()
             ]
             line("\n".join([*lines, f"    → {finding.fix}"]))
@@ -64,7 +70,8 @@ def plan(
     modality: Annotated[
         str | None,
         typer.Option(
-            help="ct mr pet fundus dermoscopy endoscopy microscopy oct xray ultrasound other; default: declared or guessed.",
+            help="ct mr pet fundus dermoscopy endoscopy microscopy oct xray ultrasound other; "
+            "default: declared or guessed.",
             rich_help_panel=PLAN,
         ),
     ] = None,
@@ -97,17 +104,17 @@ def plan(
         settings=settings or [],
         preview=preview,
         overwrite=overwrite,
-        progress=True,
-        say=say,
+        progress=shows_progress(),
     )
     spatial, classes, epochs = proposed.spatial, len(proposed.labels.classes), proposed.training.epochs
-    say(
+    logger.info(
         f"{out}: {proposed.modality} {proposed.source}, {classes} class{'es' * (classes != 1)}, {spatial.mode}, "
-        f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, {epochs} epoch{'s' * (epochs != 1)}"
+        f"patch {'×'.join(map(str, spatial.patch))}, network {proposed.network.name}, "
+        f"{epochs} epoch{'s' * (epochs != 1)}"
     )
     if preview is not None:
-        say(f"{preview}: 16 augmented samples")
-    say(f"Next: read it, change what you like, then  cpfnet train {dataset} -o MODEL --plan {out}")
+        logger.info(f"{preview}: 16 augmented samples")
+    logger.info(f"Next: read it, change what you like, then  cpfnet train {dataset} -o MODEL --plan {out}")
 
 
 def convert(
@@ -131,7 +138,7 @@ def convert(
     """
     from cpfnet import api
 
-    done = api.convert(dataset, out, to=to, plan=plan, overwrite=overwrite, progress=True, say=say)
+    done = api.convert(dataset, out, to=to, plan=plan, overwrite=overwrite, progress=shows_progress())
     if done.failures:
         table(
             "Not converted",
@@ -139,6 +146,6 @@ def convert(
             list(map(list, done.failures.items())),
             styles=["red"] * len(done.failures),
         )
-    say(f"{len(done.cases)} of {len(done.cases) + len(done.failures)} cases converted, in {done.folder}")
+    logger.info(f"{len(done.cases)} of {len(done.cases) + len(done.failures)} cases converted, in {done.folder}")
     if done.failures:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cpfnet.cli.console import say
+from cpfnet.cli.console import shows_progress
 from cpfnet.cli.options import EARLIER, PLACE, PLAN, Dataset, Device, Settings
 
 
@@ -73,8 +73,7 @@ def train(
             nodes=nodes,
             resume=resume,
             init=init,
-            progress=True,
-            say=say,
+            progress=shows_progress(),
         )
     except KeyboardInterrupt as stop:  # typer would make all of them 130
         raise typer.Exit(128 + getattr(stop, "number", signal.SIGINT)) from None

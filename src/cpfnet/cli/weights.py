@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cpfnet.cli.console import put, say
+from cpfnet.cli.console import put
 from cpfnet.cli.options import App
 from cpfnet.errors import CpfnetError
+
+logger = logging.getLogger(__name__)
 
 app = App(no_args_is_help=True, help="ImageNet weights for the encoder: list, import, verify, download, path.")
 
@@ -32,7 +35,7 @@ def weights_list() -> None:
     for item in found:
         put(f"  {item.path} ({item.place})")
     if not found:
-        say("None on this machine yet: cpfnet weights download, or cpfnet weights import FILE")
+        logger.info("None on this machine yet: cpfnet weights download, or cpfnet weights import FILE")
 
 
 @app.command("import")
@@ -62,7 +65,7 @@ def weights_verify(
 
     found = store.verify(file)
     if not found:
-        say("No weight file on this machine: cpfnet weights download, or cpfnet weights import FILE")
+        logger.info("No weight file on this machine: cpfnet weights download, or cpfnet weights import FILE")
     for item in found:
         put(f"{item.path}: {item.problem or 'good'}")
     if any(item.problem for item in found):

@@ -81,7 +81,7 @@ def add_labels(dataset: Dataset) -> str:
     return next((finding.fix for finding in dataset.problems if finding.kind in UNPAIRED), "add labels")
 
 
-def remarks(dataset: Dataset) -> list[str]:
+def dataset_warnings(dataset: Dataset) -> list[str]:
     """What the user should know before the dataset is used: what could not be taken as it stands, the first ones by name."""
     problems = [finding for finding in dataset.problems if finding.severity != "note"]
     named = "".join(f"\n  {finding.where}: {finding.what}" for finding in problems[:_NAMED])
@@ -99,7 +99,8 @@ def remarks(dataset: Dataset) -> list[str]:
 
 def left_out(dataset: Dataset) -> list[str]:
     """What scores over the dataset should say: the errors, each of which may have cost a case; nothing where there are none."""
-    return remarks(replace(dataset, cases=(), problems=tuple(f for f in dataset.problems if f.severity == "error")))
+    errors = tuple(finding for finding in dataset.problems if finding.severity == "error")
+    return dataset_warnings(replace(dataset, cases=(), problems=errors))
 
 
 def placed(path: Path, image: Image, labels: Labels | None = None) -> Image:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 
 import numpy as np
 
-from cpfnet.data.case import Case, Dataset, add_labels, remarks
+from cpfnet.data.case import Case, Dataset, add_labels, dataset_warnings
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Plan
 from cpfnet.text import counted, natural
+
+logger = logging.getLogger(__name__)
 
 
 def by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
@@ -57,8 +60,8 @@ def folds(cases: Iterable[Case], count: int, seed: int) -> list[tuple[list[Case]
     ]
 
 
-def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[Case], list[Case], list[str]]:
-    """Cases to train on, cases to validate on, and what the user should be told about it.
+def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[Case], list[Case]]:
+    """Cases to train on and cases to validate on; how they were chosen is logged.
 
     Test cases and unlabelled cases are in neither. Without ``fold`` the dataset's own ``val`` split validates, if it has
     one, else fold 0.
@@ -66,10 +69,11 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     Raises:
         DatasetError: no labelled case to train on, none among those declared to validate, or no such fold.
     """
-    messages = remarks(dataset)
+    for message in dataset_warnings(dataset):
+        logger.warning(message)
     pool = [case for case in dataset.cases if case.split != "test"]
     if len(pool) < len(dataset.cases):
-        messages.append(f"{counted(len(dataset.cases) - len(pool), 'case')} of the test split kept apart")
+        logger.info(f"{counted(len(dataset.cases) - len(pool), 'case')} of the test split kept apart")
     labelled = [case for case in pool if case.labels]
     own = [case for case in labelled if case.split == "val"]
     train = [case for case in labelled if case.split != "val"]
@@ -87,20 +91,21 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
             fix="label one of them, name others as `val`, or choose a fold (--fold)",
         )
     if own and fold is None:
-        messages.append(f"the dataset's own split: {counted(len(train), 'case')} train, {len(own)} validate")
-        return train, own, messages
+        logger.info(f"the dataset's own split: {counted(len(train), 'case')} train, {len(own)} validate")
+        return train, own
     if own:
-        messages.append("a fold was asked for: the dataset's own val split joins the training cases")
+        logger.info("a fold was asked for: the dataset's own val split joins the training cases")
     parts = folds(labelled, plan.folds.count, plan.folds.seed)
     patients = len(by_patient(labelled))
     if patients == 1:
-        messages.append(
-            f"one patient ({counted(len(labelled), 'case')}): validation is on the training data and tells nothing about others"
+        logger.warning(
+            f"one patient ({counted(len(labelled), 'case')}): validation is on the training data and tells nothing about "
+            "others"
         )
     elif patients < plan.folds.count and len(parts) == patients:
-        messages.append(f"{plan.folds.count} folds asked for, but only {patients} patients: {patients} folds")
+        logger.warning(f"{plan.folds.count} folds asked for, but only {patients} patients: {patients} folds")
     elif len(parts) != plan.folds.count:
-        messages.append(f"the dataset's own {len(parts)} folds are used, not {plan.folds.count}")
+        logger.info(f"the dataset's own {len(parts)} folds are used, not {plan.folds.count}")
     chosen = 0 if fold is None else fold
     if not 0 <= chosen < len(parts):
         raise DatasetError(
@@ -108,5 +113,5 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
         )
     train, val = parts[chosen]
     if patients > 1:
-        messages.append(f"fold {chosen} of {len(parts)}: {counted(len(train), 'case')} train, {len(val)} validate")
-    return train, val, messages
+        logger.info(f"fold {chosen} of {len(parts)}: {counted(len(train), 'case')} train, {len(val)} validate")
+    return train, val

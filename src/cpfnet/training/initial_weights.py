@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 
 import torch
@@ -17,10 +17,10 @@ from cpfnet.network.pretrained.load import imagenet_encoder, load_imagenet
 from cpfnet.planning import Plan
 from cpfnet.training import loss
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
-def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool, say: Say) -> nn.Module:
+def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool) -> nn.Module:
     """Build the plan's network on the CPU.
 
     Args:
@@ -28,7 +28,6 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
         init: a Model folder to take all weights from that fit, in place of ImageNet's.
         random: no other weights than random ones; a checkpoint will replace them.
         progress: show a bar while downloading.
-        say: where messages go.
 
     Raises:
         NetworkError: no such network or option.
@@ -41,15 +40,15 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
     if random:
         return network
     if init is not None:
-        _take(network, plan, Model.load(init), say)
+        _take(network, plan, Model.load(init))
     elif weights != "none":
         if zoo.takes_imagenet(plan.network.name):
             imagenet_encoder(network)  # before anything is downloaded
             file = store.find(weights, progress=progress)
             load_imagenet(network, file)
-            say(f"Encoder weights from {file}")
+            logger.info(f"Encoder weights from {file}")
         else:
-            say(f"{plan.network.name} has no ImageNet weights: starting from scratch.")
+            logger.warning(f"{plan.network.name} has no ImageNet weights: starting from scratch.")
     return network
 
 
@@ -67,8 +66,8 @@ def check_buildable(plan: Plan) -> None:
         imagenet_encoder(network)
 
 
-def _take(network: nn.Module, plan: Plan, model: Model, say: Say) -> None:
-    """Give ``network`` what fits of a Model's weights, and say what does not."""
+def _take(network: nn.Module, plan: Plan, model: Model) -> None:
+    """Give ``network`` what fits of a Model's weights, and log what does not."""
     theirs = model.plan.network
     own, given = network.state_dict(), model.network().state_dict()
     fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
@@ -81,7 +80,7 @@ def _take(network: nn.Module, plan: Plan, model: Model, say: Say) -> None:
             fix=f"plan with its network (--network {theirs.name} --set 'network.options={json.dumps(theirs.options)}'), or start without --init",
         )
     network.load_state_dict({**own, **fitting})
-    say(f"Weights from {model.folder}" + (f"; of other shape, so new: {', '.join(left)}" if left else ""))
+    logger.info(f"Weights from {model.folder}" + (f"; of other shape, so new: {', '.join(left)}" if left else ""))
 
 
 def _described(plan: Plan) -> str:

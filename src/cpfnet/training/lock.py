@@ -10,11 +10,12 @@ with ``flock``). The record tells of a training on another machine there, too, s
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ from cpfnet.errors import OutputError
 from cpfnet.files import replacing
 from cpfnet.planning import Strict
 from cpfnet.training.samples.cache import disk_error
+
+logger = logging.getLogger(__name__)
 
 GRACE = 10.0
 """Seconds within which the helpers of a killed training end, which hold its lock as long as they live."""
@@ -86,12 +89,11 @@ def _boot() -> str:
 
 
 @contextmanager
-def locked(work: Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(work: Path) -> Iterator[None]:
     """Hold a run's folder; processes that train together have one holder.
 
     Args:
         work: ``out/.work``; made, and removed in the end where nothing was begun in it.
-        say: told that a killed training's folder is taken over.
 
     Raises:
         OutputError: another training holds it, or did on a machine that cannot be asked; or it cannot be written.
@@ -102,7 +104,7 @@ def locked(work: Path, say: Callable[[str], None]) -> Iterator[None]:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, work) from None
-    _acquire(lock, record, work.parent, say)
+    _acquire(lock, record, work.parent)
     try:
         with replacing(record, overwrite=True) as temporary:
             temporary.write_text(Holder.this().model_dump_json(), encoding="utf-8")
@@ -120,7 +122,7 @@ def locked(work: Path, say: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, record: Path, out: Path, say: Callable[[str], None]) -> None:
+def _acquire(lock: FileLock, record: Path, out: Path) -> None:
     end = time.monotonic() + GRACE
     while True:
         try:
@@ -140,13 +142,15 @@ def _acquire(lock: FileLock, record: Path, out: Path, say: Callable[[str], None]
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise disk_error(error, out) from None
-            say(f"{out}: this file system has no locks; do not start two trainings in it at the same moment.")
+            logger.warning(
+                f"{out}: this file system has no locks; do not start two trainings in it at the same moment."
+            )
             break
     holder = _read(record)
     if holder is None:
         return
     if holder.here and not holder.alive:
-        say(f"The training that held this folder ended without a word ({holder}): going on without it.")
+        logger.info(f"The training that held this folder ended without a word ({holder}): going on without it.")
         return
     lock.release()
     if holder.here:

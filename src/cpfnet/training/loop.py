@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,6 +34,8 @@ from cpfnet.training.signals import Interruption, Stopped
 from cpfnet.training.train_step import OutOfMemory, Task
 from cpfnet.training.validation import validate
 
+logger = logging.getLogger(__name__)
+
 FRESH = 20.0
 """Seconds for which a checkpoint is good enough at the end of an epoch; on a GPU an epoch may take less than to write one."""
 
@@ -46,7 +49,6 @@ class Run:
         patches: training samples.
         validation: held-out cases.
         digests: what the data were.
-        say: where messages go.
         team: this process among those of the run; the first one writes.
         number: samples learned from so far; with the seed it says all about the data to come.
         micro_batch_size: samples in a batch: the plan's, or what memory was found to hold.
@@ -62,7 +64,6 @@ class Run:
     patches: Patches
     validation: Sequence[Cached]
     digests: dict[str, str]
-    say: Callable[[str], None]
     team: ProcessGroup = SINGLE_PROCESS
     number: int = 0
     losses: float = 0.0
@@ -81,7 +82,7 @@ class Run:
         self.number, self.losses, self.seconds = state["number"], state["losses"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
         self.micro_batch_size = min(self.micro_batch_size, state.get("share", self.micro_batch_size) * self.team.size)
-        self.say(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
+        logger.info(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
 
     def save(self) -> None:
         """Write a checkpoint: one for all, who differ in nothing."""
@@ -116,17 +117,17 @@ class Run:
         self.task.record(self.micro_batch_size)
         stream = self._stream()
         # What an interrupted run logged after its last checkpoint is overwritten.
-        logger = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
+        board = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
         saved = self._ticked = time.monotonic()
         with ExitStack() as ending:
-            ending.callback(logger.finalize, "ended")  # its thread must not outlive a process that only trains
-            display = ending.enter_context(Display(course, start=self.number, dice=dice, bar=bar, say=self.say))
+            ending.callback(board.finalize, "ended")  # its thread must not outlive a process that only trains
+            display = ending.enter_context(Display(course, start=self.number, dice=dice, bar=bar))
             while True:
                 try:
                     if self.team.any(bool(interruption.asked)):
                         raise Stopped(interruption.asked or signal.SIGTERM)  # one of the others was asked
                     if len(self.history) < self.number // training.samples:
-                        self._end_epoch(display, logger, interruption)
+                        self._end_epoch(display, board, interruption)
                         if self.number >= course.samples or time.monotonic() - saved >= min(FRESH, checkpoint_every):
                             self.save()
                             saved = time.monotonic()
@@ -179,7 +180,7 @@ class Run:
             )
         self.micro_batch_size = (tried + 1) // 2
         parts = -(-self.task.course.group // self.micro_batch_size)
-        self.say(
+        logger.warning(
             f"{place} is out of memory with {tried} patches at once: going on with {self.micro_batch_size}, {parts} times a step "
             f"(training.batch={self.micro_batch_size}, training.accumulate={parts}), from the same step ({said})"
         )
@@ -188,7 +189,7 @@ class Run:
         now = time.monotonic()
         self.seconds, self._ticked = self.seconds + now - self._ticked, now
 
-    def _end_epoch(self, display: Display, logger: TensorBoardLogger, interruption: Interruption) -> None:
+    def _end_epoch(self, display: Display, board: TensorBoardLogger, interruption: Interruption) -> None:
         began = time.monotonic()
 
         def advance(done: int, total: int) -> None:
@@ -217,7 +218,7 @@ class Run:
         if better and self.team.first:
             self._model(scores, epoch).save(self.folder.out)
         if self.team.first:
-            self._log(logger)
+            self._log(board)
         display.pause(time.monotonic() - began)
         display.epoch(self.history[-1], best=better)
 
@@ -245,7 +246,7 @@ class Run:
         ids = {"train": [c.id for c in cases], "validation": [c.id for c in self.validation]}
         return Model(self.plan, fitted, self.task.best.state_dict(), {"validation": scores, "cases": ids})
 
-    def _log(self, logger: TensorBoardLogger) -> None:
+    def _log(self, board: TensorBoardLogger) -> None:
         """The history as CSV, whole each time, and the last row for TensorBoard."""
         row = self.history[-1]
         with (
@@ -256,8 +257,8 @@ class Run:
             writer.writeheader()
             writer.writerows(self.history)
         try:
-            logger.log_metrics({key: value for key, value in row.items() if value is not None}, row["step"])
-            logger.save()
+            board.log_metrics({key: value for key, value in row.items() if value is not None}, row["step"])
+            board.save()
         except OSError as error:
             raise disk_error(error, self.folder.logs) from None
 
@@ -271,16 +272,16 @@ class Run:
         model.metrics |= {"history": self.history, "fitting": found.notes, "calibration": found.calibration}
         model.save(self.folder.out)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
-        self.say(found.brief())
+        logger.info(found.brief())
         none = model.fitted.validation_dice is None
         said = " (no class was there to be found in the validation cases)" * none
-        self.say(f"Done: the best Model, of epoch {model.fitted.epochs}{said}, is in {self.folder.out}")
+        logger.info(f"Done: the best Model, of epoch {model.fitted.epochs}{said}, is in {self.folder.out}")
         return model
 
     def _fit(self, model: Model, interruption: Interruption, bar: bool) -> Findings:
         if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
             return Findings.none("the validation cases are the training cases")
-        backend = torch_backend(model, str(self.task.fabric.device), say=self.say)
+        backend = torch_backend(model, str(self.task.fabric.device))
         with counted("Fitting", bar) as shown:
             task = shown.add_task("")
 

@@ -1,9 +1,9 @@
-"""What a run shows: a bar on a terminal, otherwise one plain line an epoch."""
+"""What a run shows: a bar on a terminal, and one message an epoch."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from cpfnet.progress import Bar
 from cpfnet.training.samples.patches import Schedule
+
+logger = logging.getLogger(__name__)
 
 
 class Display:
@@ -22,12 +24,10 @@ class Display:
         start: sample number that the run goes on from.
         dice: the last validation Dice, if any.
         bar: show a bar where there is a terminal.
-        say: where lines go.
     """
 
-    def __init__(self, course: Schedule, *, start: int, dice: float | None, bar: bool, say: Callable[[str], None]):
+    def __init__(self, course: Schedule, *, start: int, dice: float | None, bar: bool):
         self.course = course
-        self.say = say
         self._dice = dice
         self._start = self._number = start
         self._began = time.monotonic()
@@ -91,7 +91,7 @@ class Display:
         """One line for what an epoch brought."""
         self._dice = row["dice"]
         dice = "–" if self._dice is None else f"{self._dice:.4f}"
-        self.say(
+        logger.info(
             f"{self._name(self._number)}  loss {row['loss']:.4f}  Dice {dice}{' (best)' if best else ''}"
             f"  lr {row['learning_rate']:.2e}  {row['images_per_second']:.1f} images/s  {self.left} left"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,8 @@ from cpfnet.report import page
 from cpfnet.report.calibration import calibration_section
 from cpfnet.report.training import training_sections
 
+logger = logging.getLogger(__name__)
+
 _FITTED = {
     "temperature": "Temperature",
     "threshold": "Threshold",
@@ -34,14 +37,13 @@ def write_report(
     *,
     device: str = "auto",
     progress: bool = False,
-    say: Callable[[str], None] = print,
 ) -> Path:
-    """Write ``report.html`` into the Model's folder, replacing that of an earlier run in it, and say its headline.
+    """Write ``report.html`` into the Model's folder, replacing that of an earlier run in it, and log its headline.
 
     Args:
         model: as `train` returned it.
         dataset: which it was trained on.
-        device, progress, say: as for `train`.
+        device, progress: as for `train`.
 
     Raises:
         CpfnetError: a validation case cannot be read any more, or the report cannot be written.
@@ -64,7 +66,7 @@ def write_report(
             force=True,
             overwrite=True,
             progress=progress,
-            say=say,
+            say=logger.info,
         )
         protocol = {"chosen": "validation cases"} | as_fitted([model])
         scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
@@ -102,7 +104,7 @@ def write_report(
     )
     dice = scores.of("dice")
     headline = f"; Dice {number(dice['mean'])}, the mean of {_cases(dice['count'])}" if dice and dice["count"] else ""
-    say(f"Report: {written}{headline}, on the files' grid" if headline else f"Report: {written}")
+    logger.info(f"Report: {written}{headline}, on the files' grid" if headline else f"Report: {written}")
     return written
 
 

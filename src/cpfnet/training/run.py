@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from cpfnet.training.samples.patches import Patches, check_shares, explain
 from cpfnet.training.signals import Interruption, Stopped
 from cpfnet.training.train_step import Task
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 VISIBLE = 90.0
 """Seconds after which a network file system shows everywhere what was written on one machine."""
@@ -49,7 +50,6 @@ def train(
     resume: bool = False,
     init: Path | None = None,
     progress: bool = True,
-    say: Say = print,
     checkpoint_every: float = 300.0,
     team: ProcessGroup = SINGLE_PROCESS,
 ) -> Model:
@@ -64,7 +64,6 @@ def train(
         resume: go on where the run in ``out`` stopped; on a CPU it ends with the same weights as without the stop.
         init: Model folder whose weights to start from.
         progress: show a bar where there is a terminal.
-        say: where messages go.
         checkpoint_every: seconds between checkpoints within an epoch; after an epoch there is one where the last is 20 seconds old.
         team: the processes that train it together, all of which call this; they have met.
 
@@ -75,8 +74,7 @@ def train(
         CpfnetError: data, plan, weights, device or ``out`` do not allow it; the loss diverged; the disk is full.
         KeyboardInterrupt: on Ctrl-C, SIGTERM or SIGHUP, once a checkpoint is written.
     """
-    if not team.first:
-        progress, say = False, _silent
+    progress = progress and team.first
     chosen = pick_device(device) if team.size == 1 else team.device(device)
     folder = RunFolder(Path(out))
 
@@ -86,13 +84,11 @@ def train(
         precision = choose_precision(plan.training, chosen)
         if team.first:
             folder.check(resume=resume)
-        state = _resumed(folder, plan, chosen, precision, team, say) if resume else None
-        training, validation, messages = split(dataset, plan, fold)
-        for message in messages:
-            say(message)
+        state = _resumed(folder, plan, chosen, precision, team) if resume else None
+        training, validation = split(dataset, plan, fold)
         # What cannot be (a network, its weights) shows before anything is written. The first process' weights will be everybody's.
         random = state is not None or not team.first
-        network = first_network(plan, init=init, random=random, progress=progress, say=say)
+        network = first_network(plan, init=init, random=random, progress=progress)
         return precision, state, training, validation, network
 
     precision, state, training, validation, network = team.each(set_up)
@@ -105,22 +101,22 @@ def train(
     team.share(begin)
     if team.size > 1:
         team.each(lambda: _find(folder))
-    with kept_memory(), Interruption(say, team.flag, listen=team.flag is None) as interruption:
+    with kept_memory(), Interruption(team.flag, listen=team.flag is None) as interruption:
         try:
             cached = team.share(lambda: _cached([*training, *validation], plan, folder, progress, interruption))
             if state is None:
                 for note in merge_messages((c.id, c.notes) for c in cached):
-                    say(note)
+                    logger.warning(note)
             cases, held_out = cached[: len(training)], cached[len(training) :]
             digests = {f"train/{c.id}": c.digest for c in cases} | {f"validation/{c.id}": c.digest for c in held_out}
             if state is not None:
                 team.share(lambda: _go_on(state, digests, plan, folder))
-            task = Task(network, plan, fabric_for(chosen, precision, team), say)
-            run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, say, team)
+            task = Task(network, plan, fabric_for(chosen, precision, team))
+            run = Run(folder, plan, task, Patches(cases, plan, Augmenter(plan)), held_out, digests, team)
             if state is None:
                 size = sum(p.numel() for p in network.parameters())
                 epochs, steps = plan.training.epochs, task.course.steps_per_epoch
-                say(
+                logger.info(
                     f"Training {plan.network.name} ({size:,} weights) on {_named(chosen, team)} in {precision}: "
                     f"{len(cases)} case{'s' * (len(cases) != 1)}, {len(held_out)} for validation, "
                     f"{epochs} epoch{'s' * (epochs != 1)} of {steps} step{'s' * (steps != 1)}"
@@ -131,7 +127,7 @@ def train(
             return team.share(lambda: run.finish(interruption, bar=progress))
         except KeyboardInterrupt as stop:
             place = "here" if isinstance(stop, Stopped) else "its last checkpoint"
-            say(f"Stopped. The same command with --resume goes on from {place}, to the same result.")
+            logger.info(f"Stopped. The same command with --resume goes on from {place}, to the same result.")
             raise
         except (RuntimeError, MemoryError) as error:
             if exhausted(error):  # where no smaller batch helps
@@ -161,10 +157,6 @@ def _find(folder: RunFolder) -> None:
         time.sleep(0.2)
 
 
-def _silent(line: str) -> None:
-    """The first process says it."""
-
-
 def _named(device: torch.device, team: ProcessGroup) -> str:
     if team.size == 1:
         return str(device)
@@ -192,11 +184,11 @@ def _go_on(state: dict[str, Any], digests: dict[str, str], plan: Plan, folder: R
 
 
 def _resumed(
-    folder: RunFolder, plan: Plan, device: torch.device, precision: str, team: ProcessGroup, say: Say
+    folder: RunFolder, plan: Plan, device: torch.device, precision: str, team: ProcessGroup
 ) -> dict[str, Any] | None:
     """The checkpoint to go on from, once it is known to fit; None where there is none yet."""
     if not folder.checkpoint.is_file():
-        say(f"No checkpoint in {folder.out}: starting from the beginning.")
+        logger.info(f"No checkpoint in {folder.out}: starting from the beginning.")
         return None
     state = checkpoint.load(folder.checkpoint)
     old = checkpoint.plan_of(state, folder.checkpoint)
@@ -208,20 +200,22 @@ def _resumed(
             fix="ask for more epochs; the Model of the best epoch so far lies in the folder",
         )
     if plan.training.epochs != old.training.epochs:
-        say(
+        logger.warning(
             f"{plan.training.epochs} epochs instead of {old.training.epochs}: the learning rate follows a schedule stretched "
             "to the new length from here on, so the result differs from a run planned so from the start."
         )
     then, now = (state["device"], state["precision"]), (device.type, precision)
     if then != now:
-        say(f"The run began on {' in '.join(then)} and goes on on {' in '.join(now)}: results will differ slightly.")
+        logger.warning(
+            f"The run began on {' in '.join(then)} and goes on on {' in '.join(now)}: results will differ slightly."
+        )
     before = state.get("processes", 1)
     if before != team.size:
-        say(
+        logger.warning(
             f"The run began on {before} device{'s' * (before != 1)} and goes on on {team.size}: results differ by rounding."
         )
     elif device.type == "cpu" and state["threads"] != torch.get_num_threads():
-        say(f"Computing with {state['threads']} threads, as the run began.")
+        logger.info(f"Computing with {state['threads']} threads, as the run began.")
         torch.set_num_threads(state["threads"])
     return state
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any
 
 from cpfnet.terminal import leave_terminal
+
+logger = logging.getLogger(__name__)
 
 HANGUP: int | None = getattr(signal, "SIGHUP", None)
 """The terminal, or the connection to it, was closed; there is no such signal on Windows."""
@@ -41,13 +43,11 @@ class Interruption:
     Where SIGHUP is ignored, as under nohup, it stays so. Outside the main thread no signal can be caught, and nothing is.
 
     Args:
-        say: where messages go.
         flag: where its number is noted (``value``), so that other processes see it.
         listen: False: another process hears the signals, and notes them in ``flag``.
     """
 
-    def __init__(self, say: Callable[[str], None], flag: Any = None, *, listen: bool = True):
-        self._say = say
+    def __init__(self, flag: Any = None, *, listen: bool = True):
         self._flag = SimpleNamespace(value=0) if flag is None else flag
         self._listen = listen
         self._before: dict[int, Any] = {}
@@ -65,7 +65,9 @@ class Interruption:
         elif self.asked:
             raise Interrupted(number)
         self._flag.value = number
-        self._say("Stopping after this step … (once more: at once; what was learned since the last checkpoint is lost)")
+        logger.warning(
+            "Stopping after this step … (once more: at once; what was learned since the last checkpoint is lost)"
+        )
 
     def __enter__(self) -> Interruption:
         if self._listen and threading.current_thread() is threading.main_thread():

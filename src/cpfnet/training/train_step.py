@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,6 +26,8 @@ from cpfnet.training.hardware.cuda_graphs import CudaGraphRunner
 from cpfnet.training.hardware.flat_conv3d import FlatMaps
 from cpfnet.training.samples.patches import Patches, Sample, Schedule
 
+logger = logging.getLogger(__name__)
+
 _DROPOUT = 2  # stream of random numbers, beside those of `loading`
 
 
@@ -39,10 +42,9 @@ class Task:
         network: on the CPU, with its first weights.
         plan: `training` and `labels`.
         fabric: device, precision and the other processes, if any; each learns from an equal share of every batch.
-        say: told when memory does not hold a batch of `segment`.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric, say: Callable[[str], None] = print):
+    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric):
         self.plan = plan
         self.training = plan.training
         self.course = Schedule(plan.training)
@@ -63,7 +65,7 @@ class Task:
         self._recorded: CudaGraphRunner | None = None
         fix = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
         tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
-        self._segment = portioned(self._logits, fabric.device, say=say, fix=fix.format(json.dumps(tile)))
+        self._segment = portioned(self._logits, fabric.device, say=logger.warning, fix=fix.format(json.dumps(tile)))
 
     @property
     def best(self) -> nn.Module:

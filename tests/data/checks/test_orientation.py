@@ -63,7 +63,7 @@ def test_a_mask_turned_by_a_tag_of_its_own(tmp_path) -> None:
 
 def test_converted_files_lie_upright_and_need_no_tag(tmp_path) -> None:
     photographs(tmp_path / "in", [3, 6, 1, 8])
-    convert(load(tmp_path / "in"), tmp_path / "Dataset001_photos", to="nnunet", say=lambda sentence: None)
+    convert(load(tmp_path / "in"), tmp_path / "Dataset001_photos", to="nnunet")
     for number in range(4):
         out = tmp_path / "Dataset001_photos"
         with Pillow.open(tmp_path / "in" / "images" / f"p{number}.jpg") as picture:

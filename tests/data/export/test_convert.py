@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -46,10 +47,6 @@ from tests.synthetic import (
 
 TARGETS = ("nnunet", "monai", "csv")
 targets = pytest.mark.parametrize("to", TARGETS)
-
-
-def silent(text: str) -> None:
-    pass
 
 
 def declare(root: Path, text: str) -> Path:
@@ -190,7 +187,7 @@ def labels_of(dataset: Dataset) -> Labels:
 
 @targets
 def test_our_own_reader_finds_the_same_again(source: Path, to: str, tmp_path: Path) -> None:
-    done = cpfnet.convert(source, tmp_path / "out", to=to, say=silent)
+    done = cpfnet.convert(source, tmp_path / "out", to=to)
     before, after = load(source), load(tmp_path / "out")
     assert done.failures == {}
     assert not after.problems
@@ -222,14 +219,14 @@ def folds_of_training(dataset: Path, folder: Path) -> list[tuple[set[str], set[s
     data, parts = load(dataset), []
     count = 1 if any(c.split == "val" for c in data.cases) else plan.folds.count
     for fold in range(count):
-        train, val, _ = split(data, plan, None if count == 1 else fold)
+        train, val = split(data, plan, None if count == 1 else fold)
         parts.append(({c.id for c in train}, {c.id for c in val}))
     return parts
 
 
 @targets
 def test_the_folds_are_those_of_training(source: Path, to: str, tmp_path: Path) -> None:
-    cpfnet.convert(source, tmp_path / "out", to=to, say=silent)
+    cpfnet.convert(source, tmp_path / "out", to=to)
     expected = folds_of_training(source, tmp_path)
     if to == "nnunet":
         written = json.loads((tmp_path / "out" / "splits_final.json").read_text())
@@ -239,7 +236,7 @@ def test_the_folds_are_those_of_training(source: Path, to: str, tmp_path: Path) 
 
 
 def test_nnunet_is_told_what_it_asks_for(tmp_path: Path) -> None:
-    cpfnet.convert(regions(tmp_path / "brains"), tmp_path / "Dataset007_Brains", to="nnunet", say=silent)
+    cpfnet.convert(regions(tmp_path / "brains"), tmp_path / "Dataset007_Brains", to="nnunet")
     told = json.loads((tmp_path / "Dataset007_Brains" / "dataset.json").read_text())
     assert told["channel_names"] == {"0": "T1", "1": "FLAIR"}
     assert told["labels"] == {"background": 0, "whole": [1, 2, 3], "core": [1, 3], "enhancing": 3}
@@ -251,7 +248,7 @@ def test_nnunet_is_told_what_it_asks_for(tmp_path: Path) -> None:
 
 
 def test_ct_keeps_its_units_in_nnunet(tmp_path: Path) -> None:
-    cpfnet.convert(oblique_volumes(tmp_path / "scans"), tmp_path / "out", to="nnunet", say=silent)
+    cpfnet.convert(oblique_volumes(tmp_path / "scans"), tmp_path / "out", to="nnunet")
     told = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert told["channel_names"] == {"0": "CT"}
     assert told["labels"] == {"background": 0, "liver": 1, "spleen": 2, "ignore": 3}
@@ -261,20 +258,21 @@ def test_ct_keeps_its_units_in_nnunet(tmp_path: Path) -> None:
 def test_nnunet_reads_tilted_volumes_by_the_one_reader_that_can(
     tmp_path: Path, make: Callable[[Path], Path], reader: str | None
 ) -> None:
-    cpfnet.convert(make(tmp_path / "scans"), tmp_path / "out", to="nnunet", say=silent)
+    cpfnet.convert(make(tmp_path / "scans"), tmp_path / "out", to="nnunet")
     told = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert told.get("overwrite_image_reader_writer") == reader
 
 
-def test_outside_the_region_nnunet_learns_nothing_but_where_no_picture_is(tmp_path: Path) -> None:
+def test_outside_the_region_nnunet_learns_nothing_but_where_no_picture_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = make_images_dataset(tmp_path / "eyes", cases=4, size=(48, 52), channels=1, roi=True)
     dark, black = (tmp_path / "eyes" / "images" / f"case_0{n}.png" for n in (0, 1))
     inside = np.asarray(Pillow.open(root / "roi" / "case_01.png")) > 0
     pixels = np.asarray(Pillow.open(black)).copy()
     write_raster(black, np.uint8(np.where(inside, np.maximum(pixels, 30), 0)))
-    said: list[str] = []
-    cpfnet.convert(root, tmp_path / "out", to="nnunet", say=said.append)
-    assert any("region of interest" in line for line in said)
+    cpfnet.convert(root, tmp_path / "out", to="nnunet")
+    assert any("region of interest" in line for line in caplog.messages)
     for image, name, outside in ((dark, "case_00", 2), (black, "case_01", 0)):
         written = np.asarray(Pillow.open(tmp_path / "out" / "labelsTr" / f"{name}.png"))
         drawn = np.asarray(Pillow.open(root / "masks" / image.name)) == 255
@@ -285,7 +283,7 @@ def test_outside_the_region_nnunet_learns_nothing_but_where_no_picture_is(tmp_pa
 @pytest.mark.parametrize("to", ["monai", "csv"])
 def test_regions_of_interest_go_along(tmp_path: Path, to: str) -> None:
     root = make_images_dataset(tmp_path / "eyes", cases=3, size=(32, 36), roi=True)
-    cpfnet.convert(root, tmp_path / "out", to=to, say=silent)
+    cpfnet.convert(root, tmp_path / "out", to=to)
     for old, new in zip(load(root).cases, load(tmp_path / "out").cases, strict=True):
         assert old.roi is not None
         assert new.roi is not None
@@ -295,7 +293,7 @@ def test_regions_of_interest_go_along(tmp_path: Path, to: str) -> None:
 @targets
 def test_the_labels_of_other_readers_are_kept(tmp_path: Path, to: str) -> None:
     root = readers(tmp_path / "eyes")
-    cpfnet.convert(root, tmp_path / "out", to=to, say=silent)
+    cpfnet.convert(root, tmp_path / "out", to=to)
     folder = {"nnunet": "labelsTr_ben", "monai": "labels_ben", "csv": "labels_ben"}[to]
     for case in load(root).cases:
         drawn = np.asarray(Pillow.open(case.labels["ben"])) == 255
@@ -307,7 +305,7 @@ def test_monai_reads_its_datalist(tmp_path: Path) -> None:
     from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
     root = regions(tmp_path / "brains")
-    cpfnet.convert(root, tmp_path / "out", to="monai", say=silent)
+    cpfnet.convert(root, tmp_path / "out", to="monai")
     items = load_decathlon_datalist(tmp_path / "out" / "dataset.json", True, "training")
     assert [item["case"] for item in items] == ["b0", "b1", "b2", "b3"]
     assert {item["fold"] for item in items} == {0, 1, 2, 3}
@@ -322,8 +320,7 @@ def test_monai_reads_its_datalist(tmp_path: Path) -> None:
 def test_monai_gets_test_cases_without_label(tmp_path: Path) -> None:
     from monai.data import load_decathlon_datalist
 
-    said: list[str] = []
-    cpfnet.convert(nnunet(tmp_path / "scans"), tmp_path / "out", to="monai", say=said.append)
+    cpfnet.convert(nnunet(tmp_path / "scans"), tmp_path / "out", to="monai")
     items = load_decathlon_datalist(tmp_path / "out" / "dataset.json", True, "test")
     assert [(item["case"], "label" in item) for item in items] == [("scan_008", False), ("scan_009", False)]
     assert all(Path(image).is_file() for item in items for image in item["image"])
@@ -334,7 +331,7 @@ def test_nnunet_finds_no_fault(tmp_path: Path) -> None:
     integrity = pytest.importorskip("nnunetv2.experiment_planning.verify_dataset_integrity", reason=reason)
     for number, name in enumerate(MADE):
         converted = tmp_path / f"Dataset{number:03}_Any"
-        cpfnet.convert(make(name, tmp_path / "sources"), converted, to="nnunet", say=silent)
+        cpfnet.convert(make(name, tmp_path / "sources"), converted, to="nnunet")
         integrity.verify_dataset_integrity(str(converted), 1)
 
 
@@ -363,7 +360,7 @@ def test_another_reader_finds_image_and_label_where_they_were(
     write_nifti(root / "images" / "a.nii.gz", rng.integers(-1000, 1000, shape).astype(np.int16), geometry)
     write_nifti(root / "labels" / "a.nii.gz", rng.integers(0, 3, shape).astype(np.uint8) * 5, geometry)
     declare(root, "labels: {one: 5, two: 10}\n")
-    cpfnet.convert(root, root / "out", to="nnunet", say=silent)
+    cpfnet.convert(root, root / "out", to="nnunet")
     for old, new, factor in (("images/a", "imagesTr/a_0000", 1), ("labels/a", "labelsTr/a", 5)):
         before, after = (SimpleITK.ReadImage(root / f"{name}.nii.gz") for name in (old, f"out/{new}"))
         np.testing.assert_array_equal(
@@ -376,7 +373,7 @@ def test_another_reader_finds_image_and_label_where_they_were(
 
 
 def test_dicom_comes_out_as_simpleitk_reads_it(tmp_path: Path) -> None:
-    cpfnet.convert(studies(tmp_path / "studies"), tmp_path / "out", to="nnunet", say=silent)
+    cpfnet.convert(studies(tmp_path / "studies"), tmp_path / "out", to="nnunet")
     told = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert told["channel_names"] == {"0": "CT"}
     assert told["labels"] == {"background": 0, "liver": 1, "tumour": 2}
@@ -397,14 +394,13 @@ def test_dicom_comes_out_as_simpleitk_reads_it(tmp_path: Path) -> None:
 
 
 @targets
-def test_nothing_private_leaves_the_studies(tmp_path: Path, to: str) -> None:
-    said: list[str] = []
-    done = cpfnet.convert(studies(tmp_path / "studies"), tmp_path / "out", to=to, say=said.append)
+def test_nothing_private_leaves_the_studies(tmp_path: Path, to: str, caplog: pytest.LogCaptureFixture) -> None:
+    done = cpfnet.convert(studies(tmp_path / "studies"), tmp_path / "out", to=to)
     written = [
         gzip.decompress(p.read_bytes()) if p.suffix == ".gz" else p.read_bytes() for p in done.folder.rglob("*.*")
     ]
     names = [str(path.relative_to(tmp_path)) for path in done.folder.rglob("*")]
-    everything = b"\n".join([*written, "\n".join([*names, *said]).encode()])
+    everything = b"\n".join([*written, "\n".join([*names, *caplog.messages]).encode()])
     for secret in (*PRIVATE.values(), "P-1", "P-2"):
         assert secret.encode() not in everything
 
@@ -415,7 +411,7 @@ def test_nothing_of_the_source_header_but_its_geometry_goes_along(tmp_path: Path
         image = nibabel.load(path)
         image.header["descrip"], image.header["db_name"] = b"DOE^JANE", b"19500101"
         nibabel.save(image, path)
-    cpfnet.convert(root, tmp_path / "out", to="csv", say=silent)
+    cpfnet.convert(root, tmp_path / "out", to="csv")
     for path in (tmp_path / "out").glob("*/*.nii.gz"):
         header = nibabel.load(path).header
         assert (header["descrip"].item(), header["db_name"].item()) == (b"", b"")
@@ -432,7 +428,7 @@ def test_every_id_becomes_a_file_name_of_its_own(ids: list[str]) -> None:
         assert len(name) <= 110
 
 
-def test_ids_that_are_no_file_names(tmp_path: Path) -> None:
+def test_ids_that_are_no_file_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = tmp_path / "scans"
     with (tmp_path / "cases.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -447,7 +443,7 @@ def test_ids_that_are_no_file_names(tmp_path: Path) -> None:
     with (tmp_path / "cases.csv").open("w", newline="") as file:
         csv.writer(file).writerows(table)
     for to in ("csv", "monai"):
-        cpfnet.convert(tmp_path / "cases.csv", tmp_path / to, to=to, say=silent)
+        cpfnet.convert(tmp_path / "cases.csv", tmp_path / to, to=to)
         assert {c.patient for c in load(tmp_path / to).cases} == {"=cmd", "-0.5", "p2", "p3"}
         assert {c.id for c in load(tmp_path / to).cases} == {c.id for c in load(tmp_path / "cases.csv").cases}
         assert {path.parent.name for path in tmp_path.glob(f"{to}/**/*.png")} == {"images", "labels"}
@@ -455,9 +451,8 @@ def test_ids_that_are_no_file_names(tmp_path: Path) -> None:
     assert {row["case"] for row in written} >= {"'-left: eye"}  # no spreadsheet computes it
     assert {row["patient"] for row in written} == {"'=cmd", "-0.5", "p2", "p3"}
     assert all((tmp_path / "csv" / row[column]).is_file() for row in written for column in ("image", "label"))
-    said: list[str] = []
-    cpfnet.convert(tmp_path / "cases.csv", tmp_path / "nnunet", to="nnunet", say=said.append)
-    assert any("another name" in line for line in said)
+    cpfnet.convert(tmp_path / "cases.csv", tmp_path / "nnunet", to="nnunet")
+    assert any("another name" in line for line in caplog.messages)
     assert len(load(tmp_path / "nnunet").cases) == 4
 
 
@@ -491,7 +486,7 @@ def harm(root: Path, what: str) -> str:
 def test_a_bad_case_is_named_and_left_out(tmp_path: Path, to: str, what: str) -> None:
     root = declare(make_volumes_dataset(tmp_path / "scans", cases=5, shape=(12, 10, 6)), "labels: {a: 1, b: 2}\n")
     named = harm(root, what)
-    done = cpfnet.convert(root, tmp_path / "out", to=to, say=silent)
+    done = cpfnet.convert(root, tmp_path / "out", to=to)
     assert list(done.failures) == ["case_02"]
     assert named in done.failures["case_02"]
     assert "→" in done.failures["case_02"]
@@ -505,7 +500,7 @@ def test_a_bad_case_is_named_and_left_out(tmp_path: Path, to: str, what: str) ->
 def test_where_no_case_is_left_nothing_is_written(tmp_path: Path) -> None:
     root = declare(make_volumes_dataset(tmp_path / "scans", cases=2, shape=(12, 10, 6)), "labels: {organ: 9}\n")
     with pytest.raises(DatasetError, match=r"none of 2 cases .* that failed: .*unexpected label values"):
-        cpfnet.convert(root, tmp_path / "out", to="nnunet", say=silent)
+        cpfnet.convert(root, tmp_path / "out", to="nnunet")
     assert not (tmp_path / "out").exists()
 
 
@@ -518,7 +513,7 @@ def test_where_nothing_can_be_learnt_the_reason_is_told(
     for path in (root / folder).iterdir():
         path.unlink() if folder == "masks" else path.write_bytes(b"")
     with pytest.raises(DatasetError, match=f"none of 2 cases has a label to learn from{rest}"):
-        cpfnet.convert(root, tmp_path / "out", to="csv", say=silent)
+        cpfnet.convert(root, tmp_path / "out", to="csv")
     assert not (tmp_path / "out").exists()
 
 
@@ -527,8 +522,8 @@ def test_classes_called_as_settings_are_refused(tmp_path: Path, name: str) -> No
     root = make_volumes_dataset(tmp_path / "scans", cases=2, shape=(12, 10, 6), classes=1)
     declare(root, f"labels: {{classes: [{{name: {name}, values: 1}}]}}\n")
     with pytest.raises(DatasetError, match=f"called '{name}'"):
-        cpfnet.convert(root, tmp_path / "out", to="nnunet", say=silent)
-    cpfnet.convert(root, tmp_path / "out", to="csv", say=silent)
+        cpfnet.convert(root, tmp_path / "out", to="nnunet")
+    cpfnet.convert(root, tmp_path / "out", to="csv")
     again = load(tmp_path / "out").labels
     assert again is not None
     assert [c.name for c in again.classes] == [name]
@@ -540,30 +535,28 @@ def test_what_the_user_made_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match="not empty"):
-            cpfnet.convert(root, tmp_path / "thesis", to="csv", overwrite=overwrite, say=silent)
+            cpfnet.convert(root, tmp_path / "thesis", to="csv", overwrite=overwrite)
         with pytest.raises(OutputError, match="the data set itself"):
-            cpfnet.convert(root, root, to="csv", overwrite=overwrite, say=silent)
+            cpfnet.convert(root, root, to="csv", overwrite=overwrite)
         with pytest.raises(OutputError, match="no folder"):
-            cpfnet.convert(root, tmp_path / "thesis" / "chapter.txt", to="csv", overwrite=overwrite, say=silent)
+            cpfnet.convert(root, tmp_path / "thesis" / "chapter.txt", to="csv", overwrite=overwrite)
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.txt"]
 
 
 def test_an_earlier_conversion_is_replaced_on_request(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    cpfnet.convert(make_images_dataset(tmp_path / "a", cases=4, size=(32, 32)), out, to="nnunet", say=silent)
+    cpfnet.convert(make_images_dataset(tmp_path / "a", cases=4, size=(32, 32)), out, to="nnunet")
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="earlier conversion"):
-        cpfnet.convert(tmp_path / "a", out, to="csv", say=silent)
-    cpfnet.convert(
-        make_images_dataset(tmp_path / "b", cases=3, size=(32, 32)), out, to="csv", overwrite=True, say=silent
-    )
+        cpfnet.convert(tmp_path / "a", out, to="csv")
+    cpfnet.convert(make_images_dataset(tmp_path / "b", cases=3, size=(32, 32)), out, to="csv", overwrite=True)
     assert {path.name for path in out.iterdir()} == {"images", "labels", "cases.csv", "dataset.yaml", "notes.txt"}
     assert len(load(out).cases) == 3
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    cpfnet.convert(make_images_dataset(tmp_path / "a", cases=3, size=(32, 32)), tmp_path / "out", to="csv", say=silent)
+    cpfnet.convert(make_images_dataset(tmp_path / "a", cases=3, size=(32, 32)), tmp_path / "out", to="csv")
     assert len(load(tmp_path / "out").cases) == 3
 
 
@@ -572,12 +565,16 @@ def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
     (root / "images" / "case_00.png").rename(root / "images" / "the first.png")
     (root / "masks" / "case_00.png").rename(root / "masks" / "the first.png")
 
-    def interrupt(text: str) -> None:
-        if "another name" in text:
-            raise KeyboardInterrupt
+    class Interrupt(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "another name" in record.getMessage():
+                raise KeyboardInterrupt
 
+    interrupt, logger = Interrupt(), logging.getLogger("cpfnet.data")
+    logger.addHandler(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        cpfnet.convert(root, tmp_path / "out", to="nnunet", say=interrupt)
+        cpfnet.convert(root, tmp_path / "out", to="nnunet")
+    logger.removeHandler(interrupt)
     assert not (tmp_path / "out").exists()
 
 
@@ -618,7 +615,7 @@ def test_a_plan_decides_about_labels_and_folds(tmp_path: Path) -> None:
     root = make_volumes_dataset(tmp_path / "scans", cases=6, shape=(20, 18, 8))
     plan = cpfnet.plan(root, modality="ct", settings=["folds.count=3"])
     both = Labels.model_validate({"classes": [{"name": "organ", "values": [1, 2]}]})
-    cpfnet.convert(root, tmp_path / "out", to="nnunet", plan=plan.model_copy(update={"labels": both}), say=silent)
+    cpfnet.convert(root, tmp_path / "out", to="nnunet", plan=plan.model_copy(update={"labels": both}))
     told = json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert told["labels"] == {"background": 0, "organ": 1}
     assert told["channel_names"] == {"0": "CT"}

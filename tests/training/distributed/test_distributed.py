@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 import shutil
@@ -125,17 +126,15 @@ def test_what_cannot_be_is_refused_before_anything_starts(images: Dataset, out: 
     plan = images_plan(batch=4, samples=8)
     with pytest.raises(PlanError, match="3 devices cannot share it evenly"):
         cpfnet.train(images.root, out, plan=plan, device="cpu", devices=3)
-    with pytest.raises(TrainingError, match="cannot be given to other processes"):
-        cpfnet.train(images.root, out, plan=plan, device="cpu", devices=2, say=lambda line: None)
     with pytest.raises(TrainingError, match="cpu:0 is one device, --devices 2 are several"):
-        start(print, 2, device="cpu:0", say=print)
+        start(print, 2, device="cpu:0")
     if not torch.cuda.is_available():
         with pytest.raises(NetworkError, match="0 CUDA devices found"):
-            start(print, 2, device="cuda", say=print)
+            start(print, 2, device="cuda")
     else:
         count = torch.cuda.device_count()
         with pytest.raises(TrainingError, match=f"{count + 1} devices are asked for, and {count} GPU"):
-            start(print, count + 1, device="cuda", say=print)
+            start(print, count + 1, device="cuda")
     assert not out.exists()
 
 
@@ -235,13 +234,41 @@ def together(dataset: Dataset, cases: list[cache.Cached], folder: Path, *, team:
     team.each(read)
 
 
+def talk(*, team: ProcessGroup) -> None:
+    """Log at all levels, and beside another's logger."""
+    logger = logging.getLogger("cpfnet.some.module")
+    logger.debug("a detail")
+    logger.info(f"a message of process {team.rank}")
+    logger.warning("a doubt about %s", Path("x"))
+    try:
+        raise ValueError("a cause")
+    except ValueError:
+        logger.exception("a fault")
+
+
+@pytest.mark.slow
+def test_what_the_first_process_logs_comes_home(caplog: pytest.LogCaptureFixture) -> None:
+    start(talk, 2, device="cpu")
+    ours = [record for record in caplog.records if record.name == "cpfnet.some.module"]
+    assert [(record.levelname, record.message.split("\n")[0]) for record in ours] == [
+        ("INFO", "a message of process 0"),
+        ("WARNING", "a doubt about x"),
+        ("ERROR", "a fault"),
+    ]
+    assert "ValueError: a cause" in caplog.text
+    with caplog.at_level(logging.WARNING, "cpfnet"):
+        caplog.clear()
+        start(talk, 2, device="cpu")
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+
+
 @pytest.fixture(scope="module")
 def both(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes left what they learned, and the second one its error to the first, which the caller hears."""
     folder = tmp_path_factory.mktemp("both")
     cases = cache.build(images.cases, images_plan(), folder / "cache")
     with pytest.raises(DatasetError, match="cannot be read") as caught:
-        start(partial(together, images, cases, folder), 2, device="cpu", say=print)
+        start(partial(together, images, cases, folder), 2, device="cpu")
     assert (caught.value.where, caught.value.fix) == ("case_1", "fix it")
     return folder
 
@@ -273,7 +300,7 @@ def rows(out: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_a_run_of_two_is_a_run_of_one(images: Dataset, both: Path, tmp_path: Path) -> None:
-    one, two = train(images, plan(), tmp_path / "one", device="cpu", say=lambda line: None), Model.load(both / "out")
+    one, two = train(images, plan(), tmp_path / "one", device="cpu"), Model.load(both / "out")
     for of_one, of_two in zip(rows(tmp_path / "one"), rows(both / "out"), strict=True):
         assert of_two == pytest.approx(of_one, rel=1e-4)
     validated = two.metrics["validation"]["cases"]
@@ -304,17 +331,17 @@ def killed(dataset: Dataset, out: Path, *, team: ProcessGroup) -> None:
 
 @pytest.mark.slow
 def test_a_killed_process_ends_all_and_the_run_goes_on(
-    images: Dataset, both: Path, tmp_path: Path, said: list[str]
+    images: Dataset, both: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"
     with pytest.raises(TrainingError, match=r"^process 1 of 2 was killed \(SIGKILL\)") as caught:
-        start(partial(killed, images, out), 2, device="cpu", say=print)
+        start(partial(killed, images, out), 2, device="cpu")
     assert "go on with --resume" in (caught.value.fix or "")
     assert 0 < checkpoint.load(out / ".work" / "last.ckpt")["number"] < 30
     shutil.copytree(out, tmp_path / "alone")
 
-    train(images, plan(), tmp_path / "alone", device="cpu", resume=True, say=said.append)
-    assert any("began on 2 devices and goes on on 1" in line for line in said)
+    train(images, plan(), tmp_path / "alone", device="cpu", resume=True)
+    assert any("began on 2 devices and goes on on 1" in line for line in caplog.messages)
     for before, after in zip(rows(both / "out"), rows(tmp_path / "alone"), strict=True):
         assert after == pytest.approx(before, rel=1e-4)
 

@@ -20,7 +20,7 @@ from tests.training.conftest import images_plan
 
 def run(name):
     plan = images_plan(epochs=1, samples=int(name), batch=8, accumulate=1).with_settings(["folds.count=20"])
-    train(load(root / name), plan, root / f"{name}-out", device="cpu", say=lambda line: None, progress=False)
+    train(load(root / name), plan, root / f"{name}-out", device="cpu", progress=False)
 
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()

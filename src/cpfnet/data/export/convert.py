@@ -6,10 +6,11 @@ Volumes become NIfTI, pictures PNG (TIFF where 16 bits do not hold their values)
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import cast
 import numpy as np
 
 from cpfnet import formats
-from cpfnet.data.case import Case, Dataset, remarks
+from cpfnet.data.case import Case, Dataset, dataset_warnings
 from cpfnet.data.export.case_writer import Form, file_names, numbered, transcribe
 from cpfnet.data.export.manifests import LISTS, MADE, About, Entry, Target, check_names
 from cpfnet.data.infer_labels import Values, meaning_of, values_of
@@ -31,6 +32,8 @@ from cpfnet.messages import merge_messages
 from cpfnet.planning import Folds, Labels, Modality, Plan
 from cpfnet.progress import Bar
 from cpfnet.text import printable
+
+logger = logging.getLogger(__name__)
 
 _WRITTEN = re.compile(r"(images|labels|roi)(T[rs])?(_.+)?|dataset\.(json|yaml)|splits_final\.json|cases\.csv")
 
@@ -75,7 +78,6 @@ def convert(
     plan: Plan | None = None,
     overwrite: bool = False,
     progress: bool = False,
-    say: Callable[[str], None] = print,
 ) -> Converted:
     """Write a data set for another tool, a case at a time; a case that cannot be read does not stop the others.
 
@@ -86,7 +88,6 @@ def convert(
         plan: whose labels, channels and folds to use; default: what the data set declares, else what would be proposed.
         overwrite: replace an earlier conversion in ``out``.
         progress: show bars.
-        say: told what the user should know.
 
     Raises:
         DatasetError: nothing is labelled, the labels have no meaning that could be proposed, or no case can be converted.
@@ -100,14 +101,14 @@ def convert(
     declared = dataset.labels if plan is None else plan.labels
     looks = _survey(dataset, declared, failures, progress)
     form, about = _settle(dataset, plan, to, looks, failures)
-    for sentence in _remarks(dataset, form, about, out):
-        say(sentence)
+    for message in _warnings(dataset, form, about, out):
+        logger.warning(message)
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         # Inside it, because that alone is surely on the same disk.
         with TemporaryDirectory(prefix=".convert-", dir=out) as temporary:
-            entries = _write_all(dataset, [*looks], form, Path(temporary), failures, say, progress)
+            entries = _write_all(dataset, [*looks], form, Path(temporary), failures, progress)
             for name, text in LISTS[to](entries, about).items():
                 (Path(temporary) / name).write_text(text, encoding="utf-8")
             _place(Path(temporary), out)
@@ -251,9 +252,9 @@ def _nothing(dataset: Dataset, failures: dict[str, str]) -> DatasetError:
     return DatasetError(found, where=dataset.root, fix="`cpfnet check` lists what is missing, and what is wrong")
 
 
-def _remarks(dataset: Dataset, form: Form, about: About, out: Path) -> Iterator[str]:
+def _warnings(dataset: Dataset, form: Form, about: About, out: Path) -> Iterator[str]:
     """What the user should know."""
-    yield from remarks(dataset)
+    yield from dataset_warnings(dataset)
     if form.to == "csv":
         return
     unlabelled = sum(not case.labels and case.split != "test" for case in dataset.cases)
@@ -281,24 +282,23 @@ def _write_all(
     form: Form,
     folder: Path,
     failures: dict[str, str],
-    say: Callable[[str], None],
     progress: bool,
 ) -> list[Entry]:
     """Write the cases called ``ids``, one at a time."""
     names = file_names([case.id for case in dataset.cases])
     renamed = [id for id, name in names.items() if id != name]
     if renamed and form.to == "nnunet":
-        say(f"{len(renamed)} cases have another name as files, such as {names[renamed[0]]} for {renamed[0]!r}")
+        logger.info(f"{len(renamed)} cases have another name as files, such as {names[renamed[0]]} for {renamed[0]!r}")
     number = _fold_numbers(dataset, form.folds)
     entries, notes = [], []
     with Bar(show=progress) as bar:
         for case in bar.track([case for case in dataset.cases if case.id in ids], description="Convert"):
             with _collecting(case, failures):
-                entry, said = transcribe(case, names[case.id], number.get(case.id), folder, form)
+                entry, messages = transcribe(case, names[case.id], number.get(case.id), folder, form)
                 entries.append(entry)
-                notes.append((case.id, said))
-    for sentence in merge_messages(notes):
-        say(sentence)
+                notes.append((case.id, messages))
+    for message in merge_messages(notes):
+        logger.warning(message)
     if not any(entry.trains for entry in entries):
         raise _nothing(dataset, failures)
     return entries

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import logging.handlers
 import multiprocessing
 import os
-import pickle
 import signal
 import socket
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ import torch.multiprocessing
 from torch.multiprocessing.spawn import ProcessException
 
 from cpfnet.errors import CpfnetError, TrainingError
+from cpfnet.progress import bars_hidden
 from cpfnet.training.distributed.process_group import ProcessGroup, WorkerLost, announce, check_devices, joined
 from cpfnet.training.signals import Interruption, Stopped, leave_signals
 
@@ -29,16 +33,16 @@ GRACE = 10.0
 """Seconds in which the others may end by themselves, once one has ended; then they are ended."""
 
 
-def start(work: Work, devices: int, *, device: str, say: Callable[[str], None]) -> None:
+def start(work: Work, devices: int, *, device: str) -> None:
     """Run ``work`` in as many processes, one a device; on a CPU they divide the threads.
 
-    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them.
+    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them. What the first process logs
+    is logged here.
 
     Args:
         work: as `Work`.
         devices: how many.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        say: where messages go.
 
     Raises:
         CpfnetError: what ended one of them.
@@ -46,22 +50,22 @@ def start(work: Work, devices: int, *, device: str, say: Callable[[str], None]) 
         KeyboardInterrupt: they were stopped.
     """
     check_devices(device, devices)
-    try:
-        pickle.dumps(work)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise TrainingError(
-            f"cannot be given to other processes: {error}",
-            where="say",
-            fix="give a function of a module, such as print",
-        ) from None
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it is said below
     context = torch.multiprocessing.get_context("spawn")
     flag, errors = context.RawValue("b", 0), context.SimpleQueue()
     setting = _Setting(
-        devices, device, _free_port(), max(1, torch.get_num_threads() // devices), multiprocessing.get_start_method()
+        devices,
+        device,
+        _free_port(),
+        max(1, torch.get_num_threads() // devices),
+        multiprocessing.get_start_method(),
+        logging.getLogger("cpfnet").getEffectiveLevel(),
     )
-    with Interruption(say, flag):
-        started = torch.multiprocessing.start_processes(_member, (setting, work, flag, errors), devices, join=False)
+    here, there = context.Pipe()
+    with Interruption(flag), _logged(here):
+        with there:  # the first process holds the other end alone: its end is the end of what it logs
+            given = (setting, work, flag, errors, there)
+            started = torch.multiprocessing.start_processes(_member, given, devices, join=False)
         try:
             while not started.join(grace_period=GRACE):
                 pass
@@ -83,10 +87,18 @@ class _Setting:
     port: int
     threads: int
     helpers: str
+    level: int
 
 
-def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any) -> None:
+def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any, parent: Any) -> None:
     leave_signals()
+    if rank == 0:
+        logger = logging.getLogger("cpfnet")
+        logger.setLevel(setting.level)
+        logger.addHandler(_ToParent(parent))
+        logger.propagate = False
+    else:
+        parent.close()
     multiprocessing.set_start_method(
         setting.helpers, force=True
     )  # else it would be spawn, which takes seconds for each
@@ -107,6 +119,38 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any) ->
             error.add_note(traceback.format_exc())
         errors.put(error)
         sys.exit(1)
+
+
+class _ToParent(logging.handlers.QueueHandler):
+    """Gives a record to the process that started this one, and waits until it is written there: no bar comes in between."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with bars_hidden(), suppress(OSError, EOFError):  # who has no parent any more is about to end
+            parent: Any = self.queue
+            parent.send(record)
+            parent.recv()
+
+
+@contextmanager
+def _logged(child: Connection) -> Iterator[None]:
+    """Hand what comes from `_ToParent` to this process' own loggers."""
+
+    def listen() -> None:
+        with suppress(OSError, EOFError):  # the child has ended
+            while True:
+                record = child.recv()
+                logger = logging.getLogger(record.name)
+                if logger.isEnabledFor(record.levelno):
+                    logger.handle(record)
+                child.send(None)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(GRACE)  # helpers of the child may outlive it for a moment
+        child.close()
 
 
 def _told(errors: Any) -> BaseException | None:

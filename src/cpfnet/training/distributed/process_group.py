@@ -7,6 +7,7 @@ what may fail in one of them ends all of them with one message (`ProcessGroup.ea
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -267,7 +268,8 @@ def joined(team: ProcessGroup, device: str) -> Iterator[None]:
         torch.distributed.init_process_group(
             backend, store=store, rank=team.rank, world_size=team.size, timeout=PATIENCE
         )
-        yield
+        with _one_voice(team):
+            yield
     except RuntimeError as error:
         lost = _lost(error)
         if not lost:
@@ -282,6 +284,19 @@ def joined(team: ProcessGroup, device: str) -> Iterator[None]:
             # with the interpreter locked, and wait for its threads, which may need the interpreter to let go of their last tensors.
             gc.collect()
             torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _one_voice(team: ProcessGroup) -> Iterator[None]:
+    """Let the first process alone log."""
+    logger = logging.getLogger("cpfnet")
+    before = logger.level
+    if not team.first:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _lost(error: RuntimeError) -> bool:

@@ -27,6 +27,8 @@ from cpfnet.training.samples.augment import Cut
 from cpfnet.training.samples.cache import ANNOTATED, Cached
 from cpfnet.training.signals import leave_signals
 
+logger = logging.getLogger(__name__)
+
 Augment = Callable[[Cut, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 _SOCKET_NAME = 103
@@ -303,8 +305,9 @@ def _has_sockets() -> bool:
     longest = len(os.fsencode(tempfile.gettempdir())) + len("/pymp-01234567/listener-01234567")
     if longest <= _SOCKET_NAME:
         return True
-    logging.getLogger("cpfnet").warning(
-        "Samples are prepared without workers, since the folder of temporary files has too long a name for their sockets: set TMPDIR to a shorter one"
+    logger.warning(
+        "Samples are prepared without workers, since the folder of temporary files has too long a name for their sockets: "
+        "set TMPDIR to a shorter one"
     )
     return False
 
