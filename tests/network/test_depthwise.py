@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpfnet.network import zoo
-from cpfnet.network.depthwise import DepthwiseConv, apart, together
+from cpfnet.network.depthwise import DepthwiseConv, deinterleave, interleave
 
 
 @pytest.mark.parametrize("name", ["cpfnet", "cpfnet-hr", "cpfnet-guide"])
@@ -65,9 +65,9 @@ def test_a_layer_is_the_dilated_convolution(
 @given(st.lists(st.integers(1, 17), min_size=2, max_size=3), st.integers(2, 8))
 def test_maps_come_apart_and_together_again(size: list[int], step: int) -> None:
     x = torch.randn(2, 3, *size)
-    parts = apart(x, step)
+    parts = deinterleave(x, step)
     assert torch.equal(parts[0], x[(0, slice(None), *[slice(None, None, step)] * len(size))])
-    assert torch.equal(together(parts, step, size), x)
+    assert torch.equal(interleave(parts, step, size), x)
 
 
 def test_networks_converted_to_bf16_still_answer() -> None:

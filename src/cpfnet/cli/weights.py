@@ -27,7 +27,7 @@ def weights_list() -> None:
     """
     from cpfnet.network.pretrained import store
 
-    found = store.list_found()
+    found = store.list_files()
     for entry in store.ENTRIES.values():
         put(f"{entry.name}: {entry.about}\n  {entry.url}")
     if found:

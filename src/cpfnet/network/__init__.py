@@ -1,4 +1,4 @@
 """The paper's network, the guide's, baselines under one interface, and their weights.
 
-Nothing is imported here: `cpfnet.network.pretrained.store` answers without waiting for torch.
+Nothing is imported here, so that `cpfnet.network.pretrained.store` works without waiting for torch.
 """

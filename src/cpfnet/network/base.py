@@ -1,4 +1,4 @@
-"""What every network of ours promises about its input and its output."""
+"""What every network promises about its input and its output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALLEST = 32
 
 
 def check_arguments(in_channels: int, classes: int, spatial_dims: int) -> None:
-    """Refuse a network that cannot be.
+    """Refuse arguments that no network can have.
 
     Raises:
         NetworkError: fewer than one channel or class, or neither 2 nor 3 spatial axes.
@@ -43,10 +43,11 @@ class SegmentationNetwork(nn.Module):
         self.spatial_dims = spatial_dims
 
     def check_input(self, x: Tensor) -> None:
-        """Refuse what the network cannot take.
+        """Refuse an input that the network cannot take.
 
         Raises:
-            NetworkError: wrong rank, channel count, or a size below `SMALLEST`; says what was given and what would do.
+            NetworkError: wrong rank, wrong channel count, or a size below `SMALLEST`; names what was given
+                and what works.
         """
         axes = ("depth", "height", "width")[-self.spatial_dims :]
         wanted = f"({', '.join(('batch', str(self.in_channels), *axes))})"
@@ -69,17 +70,17 @@ class SegmentationNetwork(nn.Module):
             )
 
     def check_statistics(self, x: Tensor, deepest: Iterable[int]) -> None:
-        """Refuse to train where batch normalisation would see a single value per channel (of all processes together).
+        """Refuse training in which batch normalisation would see one value per channel (of all processes together).
 
         Args:
             x: the input, ``(N, channels, *spatial)``.
             deepest: spatial size of the deepest feature map.
 
         Raises:
-            NetworkError: one sample, and one pixel left of it at the deepest level.
+            NetworkError: the batch is one sample, of which one pixel is left at the deepest level.
         """
-        together = distributed.is_available() and distributed.is_initialized()  # processes that share a batch
-        if self.training and x.shape[0] * math.prod(deepest) == 1 and not together:
+        shared = distributed.is_available() and distributed.is_initialized()  # processes that share a batch
+        if self.training and x.shape[0] * math.prod(deepest) == 1 and not shared:
             raise NetworkError(
                 f"training on one sample of {'×'.join(map(str, x.shape[2:]))} leaves one value per channel at the "
                 "deepest level, and batch normalisation needs at least two",

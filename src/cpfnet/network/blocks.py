@@ -44,8 +44,8 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Ten
     return F.interpolate(x, size=tuple(size), mode=mode, align_corners=align_corners)
 
 
-def at_size(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut far edges off, or repeat the last pixel beyond them, to a spatial size."""
+def crop_or_extend(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Change the spatial size at the far edges: cut them off, or repeat the last pixel beyond them."""
     for axis, n in enumerate(size, start=2):
         # Indices rather than pad and narrow: they put no condition on sizes into an exported graph.
         x = x.index_select(axis, torch.arange(n, device=x.device).clamp(max=x.shape[axis] - 1))

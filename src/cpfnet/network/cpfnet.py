@@ -1,4 +1,7 @@
-"""CPFNet as published: Feng et al., "CPFNet: Context Pyramid Fusion Network for Medical Image Segmentation", IEEE TMI 2020."""
+"""CPFNet as published.
+
+Feng et al., "CPFNet: Context Pyramid Fusion Network for Medical Image Segmentation", IEEE TMI 2020.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ class CPFNet(SegmentationNetwork):
         spatial_dims: 2 for ``(height, width)``, 3 for ``(depth, height, width)``.
         stem_stride: 2 as published; 1 keeps every feature map at double resolution, for thin structures (about four
             times the work in 2-D).
-        width: channels of c1 and c2, 64 as published; all other maps go with them. Half of it is a quarter of the weights and
-            multiplications; ImageNet weights fit 64 alone.
+        width: channels of c1 and c2, 64 as published; all other maps change with them. Half of it means a quarter of
+            the weights and multiplications. ImageNet weights fit only 64.
         gpg: False leaves the skips plain, as in the paper's ablation.
         sapf: False leaves c5 as it is, as in the paper's ablation.
 
     Raises:
-        NetworkError: an argument, or later an input, that cannot be.
+        NetworkError: an argument, or later an input, that the network cannot have.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class CPFNet(SegmentationNetwork):
         self.decoder3 = DecoderBlock(spatial_dims, c3, width)
         self.decoder2 = DecoderBlock(spatial_dims, width, width)
         self.head = Head(spatial_dims, width, classes)
-        # The encoder has torchvision's initialisation, SAPF (as in the authors' code) PyTorch's own.
+        # The encoder has torchvision's initialisation; SAPF has PyTorch's own, as in the authors' code.
         initialise(self.gpg4, self.gpg3, self.gpg2)
         initialise(self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.head)
 
@@ -73,7 +76,9 @@ class CPFNet(SegmentationNetwork):
         return self.head(self.decoder2(x2, c1.shape[2:]) + c1, x.shape[2:])
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All but the last step up and the head: ``(N, in_channels, *spatial)`` → c1, x₂ and x₃ (once, once and twice the width).
+        """Everything up to the head and the step before it: ``(N, in_channels, *spatial)`` → c1, x₂ and x₃.
+
+        c1 and x₂ have ``width`` channels, x₃ twice as many.
 
         Raises:
             NetworkError: as `forward`.

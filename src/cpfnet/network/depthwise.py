@@ -1,4 +1,4 @@
-"""Depthwise convolutions with dilation, whose gradients PyTorch gets wrong in bfloat16 on a CPU, and slowly in float32."""
+"""Dilated depthwise convolutions: PyTorch's gradients on a CPU are wrong in bfloat16 and slow in float32."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from torch.nn import functional as F
 class DepthwiseConv(nn.Module):
     """Depthwise 3×3(×3) convolution with dilation.
 
-    PyTorch on a CPU returns wrong weight gradients for a *dilated* depthwise convolution in bfloat16 with channels-last memory (seen in
-    2.13: relative errors of 1.4 and far more, without a warning), and right ones in float32 by a kernel that is many times as slow as that
-    without dilation. But with dilation d a pixel meets only those d pixels away: the map falls apart into d² (d³) interleaved maps, and each is
-    convolved without dilation. So it is computed on a CPU, in 3-D in float32 also under autocast, since there the gradients of plain
-    convolutions are wrong, too, for maps of two planes. What is exported, traced or compiled, and other devices, take the layer as it is, under autocast in
-    float32. A network converted to bfloat16 as a whole is for prediction.
+    PyTorch on a CPU returns wrong weight gradients for a *dilated* depthwise convolution in bfloat16 with channels-last
+    memory (seen in 2.13: relative errors of 1.4 and far more, without a warning). In float32 they are right, but the
+    kernel is many times slower than the one without dilation.
+
+    With dilation d, a pixel meets only pixels that are d away: the map consists of d² (d³) interleaved maps, and each
+    can be convolved without dilation. On a CPU this layer does so. In 3-D it does so in float32, under autocast, too,
+    because there the gradients of plain convolutions are also wrong for maps of two planes.
+
+    Exported, traced and compiled networks and other devices use the layer as it is, under autocast in float32. A
+    network converted to bfloat16 as a whole is for prediction.
     """
 
     def __init__(self, spatial_dims: int, channels: int, *, dilation: int, bias: bool = False) -> None:
@@ -38,23 +42,23 @@ class DepthwiseConv(nn.Module):
             return convolve(x)
         with torch.autocast(device, enabled=False):
             y = convolve(x.to(self.conv.weight.dtype))
-        return y.to(torch.get_autocast_dtype(device))  # as other convolutions give: half the memory for what follows
+        return y.to(torch.get_autocast_dtype(device))  # the dtype of other convolutions: half the memory later
 
     def _interleaved(self, x: Tensor) -> Tensor:
         layer, size = self.conv, x.shape[2:]
         convolve = {4: F.conv2d, 5: F.conv3d}[x.ndim]
         step = layer.dilation[0]
-        parts = apart(x, step) if step > 1 else x
+        parts = deinterleave(x, step) if step > 1 else x
         y = convolve(parts, layer.weight, layer.bias, padding=1, groups=layer.groups)
-        return together(y, step, size) if step > 1 else y
+        return interleave(y, step, size) if step > 1 else y
 
 
-def apart(x: Tensor, step: int) -> Tensor:
-    """The maps that every ``step``-th pixel along each axis makes, channels last in memory.
+def deinterleave(x: Tensor, step: int) -> Tensor:
+    """The maps that every ``step``-th pixel along each axis forms, channels last in memory.
 
     ``(N, C, *S)`` → ``(N·stepⁿ, C, *⌈S/step⌉)``, zero where a map has one pixel fewer than others.
     """
-    # MONAI's pixelunshuffle makes them channels, which costs a layer three to five times as long on a CPU.
+    # MONAI's pixelunshuffle makes them channels, which makes a layer three to five times as slow on a CPU.
     counts = [-(-n // step) for n in x.shape[2:]]
     beyond = [count * step - n for count, n in zip(counts, x.shape[2:], strict=True)]
     x = F.pad(x, [*chain.from_iterable((0, n) for n in reversed(beyond))]) if any(beyond) else x
@@ -63,13 +67,13 @@ def apart(x: Tensor, step: int) -> Tensor:
     return x.permute(0, *maps, *pixels, -1).flatten(0, len(counts)).movedim(-1, 1)
 
 
-def together(x: Tensor, step: int, size: Sequence[int]) -> Tensor:
-    """The inverse of `apart`: ``(N·stepⁿ, C, *⌈size/step⌉)`` → ``(N, C, *size)``."""
+def interleave(x: Tensor, step: int, size: Sequence[int]) -> Tensor:
+    """The inverse of `deinterleave`: ``(N·stepⁿ, C, *⌈size/step⌉)`` → ``(N, C, *size)``."""
     axes = len(size)
     x = x.movedim(1, -1).unflatten(0, (-1, *[step] * axes))
     x = x.permute(0, *chain.from_iterable((axes + 1 + axis, 1 + axis) for axis in range(axes)), -1)
     whole = [count * step for count in x.shape[1:-1:2]]
     x = x.reshape(len(x), *whole, x.shape[-1]).movedim(-1, 1)
-    if whole == [*size]:  # the gradient of a slice is a copy, even of all
+    if whole == [*size]:  # the gradient of a slice is a copy, even if the slice is everything
         return x
     return x[(slice(None), slice(None), *(slice(n) for n in size))]

@@ -16,8 +16,8 @@ WIDTH = 64
 class ResNet34Encoder(ResNet):
     """MONAI's ResNet-34 with torchvision's parameter names (no ``fc``), so ImageNet files load unchanged.
 
-    From scratch the last batch normalisation of each residual block starts from zero (Goyal et al., 2017, section 5.1): the encoder
-    begins as a shallow network, which learns sooner.
+    From scratch, the last batch normalisation of each residual block starts from zero (Goyal et al., 2017, section
+    5.1): the encoder begins as a shallow network, which learns sooner.
 
     Args:
         in_channels: channels of the input.
@@ -26,7 +26,7 @@ class ResNet34Encoder(ResNet):
         width: channels of c1 and c2; c3, c4 and c5 have two, four and eight times as many. ImageNet weights have 64.
 
     Raises:
-        NetworkError: another stem stride, or a width that is no even number above 0.
+        NetworkError: another stem stride, or a width that is not an even number above 0.
     """
 
     def __init__(self, in_channels: int, *, spatial_dims: int = 2, stem_stride: int = 2, width: int = WIDTH) -> None:

@@ -28,18 +28,18 @@ def fuse(network: nn.Module) -> nn.Module:
     """A copy for inference that gives the same logits, up to rounding.
 
     - A batch normalisation after a convolution becomes part of its kernel and bias.
-    - A 1×1 convolution (with its normalisation) commutes with linear interpolation, whose weights add up to 1: it runs on the small map,
-      before the ReLU and after nothing but resizing is left.
+    - A 1×1 convolution (with its normalisation) commutes with linear interpolation, whose weights add up to 1: it runs
+      on the small map, so that only the ReLU stays after resizing.
     - Two 1×1 convolutions with nothing in between are one (the guide's GPG).
-    - What only training needs is left out.
+    - Layers that only training needs are left out.
 
-    Parts of other networks are normalised by what runs them; here they stay as they are.
+    The parts of other networks do not change here; the backend that runs them optimises them.
 
     Args:
-        network: trained; it stays as it is.
+        network: trained; it is not changed.
 
     Returns:
-        In evaluation mode, and for that alone.
+        A network in evaluation mode, which cannot be trained.
     """
     return _rewritten(copy.deepcopy(network).eval())
 
@@ -47,9 +47,7 @@ def fuse(network: nn.Module) -> nn.Module:
 def _rewritten(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, _rewritten(child))
-    if isinstance(
-        module, (nn.Sequential, ResNetBlock, ResNet34Encoder)
-    ):  # their children run in the order of their names
+    if isinstance(module, (nn.Sequential, ResNetBlock, ResNet34Encoder)):  # children run in the order of their names
         _fold(module)
     if isinstance(module, CPFNetHR):
         module.guesses = nn.ModuleList()
@@ -66,7 +64,7 @@ def _rewritten(module: nn.Module) -> nn.Module:
 
 
 def _fold(module: nn.Module) -> None:
-    """Each batch normalisation into the convolution before it."""
+    """Fold each batch normalisation into the convolution before it."""
     for (name, layer), (following, bn) in pairwise(list(module.named_children())):
         if isinstance(bn, (nn.BatchNorm2d, nn.BatchNorm3d)):
             if isinstance(layer, DepthwiseConv):
@@ -79,7 +77,7 @@ def _fold(module: nn.Module) -> None:
 
 
 class ReducedFirst(nn.Module):
-    """`DecoderBlock`, its 1×1 convolution before the resizing."""
+    """`DecoderBlock` with its 1×1 convolution before the resizing."""
 
     def __init__(self, block: DecoderBlock) -> None:
         super().__init__()
@@ -91,7 +89,7 @@ class ReducedFirst(nn.Module):
 
 
 class HeadReducedFirst(nn.Module):
-    """`Head`, its first 1×1 convolution before the resizing."""
+    """`Head` with its first 1×1 convolution before the resizing."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()
@@ -103,7 +101,7 @@ class HeadReducedFirst(nn.Module):
 
 
 class FoldedSAPF(nn.Module):
-    """`ScaleAwarePyramidFusion`: its one kernel, once for each dilation with that branch's normalisation in it."""
+    """`ScaleAwarePyramidFusion` with one kernel a dilation, each with the normalisation of its branch folded in."""
 
     def __init__(self, sapf: ScaleAwarePyramidFusion) -> None:
         super().__init__()
@@ -125,7 +123,7 @@ class FoldedSAPF(nn.Module):
 
 
 class MergedGuideGPG(nn.Module):
-    """`GuideGPG`: the 1×1 convolutions of its branches and the one that merges them, in one."""
+    """`GuideGPG` with the 1×1 convolutions of its branches and the one that merges them as one convolution."""
 
     def __init__(self, gpg: GuideGPG) -> None:
         super().__init__()

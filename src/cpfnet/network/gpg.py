@@ -48,7 +48,7 @@ class GlobalPyramidGuidance(nn.Module):
 
 
 class PlainSkip(nn.Module):
-    """A skip without guidance: the level's own features as they are (the baseline of the paper's ablation)."""
+    """A skip without guidance: the level's own features (the baseline of the paper's ablation)."""
 
     def __init__(self, spatial_dims: int, sources: Sequence[int], width: int) -> None:
         super().__init__()

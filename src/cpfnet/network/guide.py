@@ -1,7 +1,7 @@
-"""CPFNet as a widely read practical guide sketches it; its code does not run, and this is what it says, fixed.
+"""CPFNet as a widely read practical guide sketches it. The guide's code does not run; this is what it describes, fixed.
 
 It differs from the paper in every module: GPG sums two inputs, SAPF fuses with two plain attention maps, the decoder
-concatenates its skips and convolves twice, and nothing outside the encoder is batch-normalised. Layers keep PyTorch's
+concatenates its skips and convolves twice, and only the encoder has batch normalisation. Layers keep PyTorch's
 initialisation, since the guide gives none.
 """
 
@@ -116,5 +116,6 @@ class GuideCPFNet(SegmentationNetwork):
         d3 = self.decoder3(d4, self.gpg3(c3, d4))
         d2 = self.decoder2(d3, self.gpg2(c2, d3))
         d1 = self.decoder1(d2, self.gpg1(c1, d2))
-        # The guide resizes first. A 1×1 convolution commutes with it, and has a quarter of the pixels to do here.
+        # The guide resizes first. A 1×1 convolution commutes with that, and has a quarter of the pixels to process
+        # here.
         return resize(self.head(d1), x.shape[2:], align_corners=False)

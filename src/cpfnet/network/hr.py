@@ -1,4 +1,4 @@
-"""CPFNet-HR: the paper's network with a head that gives every pixel logits of its own, for boundaries and thin structures."""
+"""CPFNet-HR: the paper's network with a head that gives every pixel its own logits, for thin structures."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cpfnet.network.blocks import at_size, conv, conv_bn, conv_bn_relu, initialise, resize
+from cpfnet.network.blocks import conv, conv_bn, conv_bn_relu, crop_or_extend, initialise, resize
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import WIDTH
 
 
 class CPFNetHR(CPFNet):
-    """CPFNet with a fine skip and a sub-pixel head; what is new here is ours, not the paper's.
+    """CPFNet with a fine skip and a sub-pixel head, which are not from the paper.
 
-    Encoder, GPG, SAPF and decoder are the paper's. Its head adds c1 to the decoder's last map and enlarges both by interpolation, so
-    what lies between their pixels must be guessed. But c1 holds 64 values (its width) for each 2×2 pixels of the input: all of
-    them, for three channels. Here c1, a single convolution deep, passes two residual blocks; and the head (`SubpixelHead`) reads it and the decoder's
-    map at half resolution and gives each pixel of a block logits of its own. In training, x₂ and x₃ give logits, too, enlarged to the
-    input: supervised deeply (Lee et al., AISTATS 2015), the deeper levels learn sooner.
+    Encoder, GPG, SAPF and decoder are the paper's. The paper's head adds c1 to the decoder's last map and enlarges both
+    by interpolation, so it must guess what lies between their pixels. But c1 holds 64 values (its width) for each 2×2
+    pixels of the input: with three channels, this is all of their content.
+
+    Here c1, a single convolution deep, passes two residual blocks. The head (`SubpixelHead`) reads it and the decoder's
+    map at half resolution, and gives each pixel of a block its own logits. In training, x₂ and x₃ give logits, too,
+    enlarged to the input: with this deep supervision (Lee et al., AISTATS 2015) the deeper levels learn sooner.
 
     Args:
         in_channels: channels of the input.
@@ -30,7 +32,7 @@ class CPFNetHR(CPFNet):
         width, gpg, sapf: as in `CPFNet`.
 
     Raises:
-        NetworkError: an argument, or later an input, that cannot be.
+        NetworkError: an argument, or later an input, that the network cannot have.
     """
 
     def __init__(
@@ -81,9 +83,10 @@ class ResidualBlock(nn.Module):
 
 
 class SubpixelHead(nn.Module):
-    """3×3 conv/BN/ReLU to half the channels, a residual block, and a sub-pixel convolution (Shi et al., CVPR 2016) to twice the resolution.
+    """Twice the resolution by a sub-pixel convolution (Shi et al., CVPR 2016).
 
-    At half resolution 64 channels are as much work as the paper's 32 at full resolution.
+    Before it, a 3×3 conv/BN/ReLU to half the channels and a residual block. At half resolution, 64 channels cost as
+    much as the paper's 32 at full resolution.
     """
 
     def __init__(self, spatial_dims: int, in_channels: int, classes: int) -> None:
@@ -97,4 +100,4 @@ class SubpixelHead(nn.Module):
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
         """``(N, in_channels, *half the size, rounded up)`` → logits ``(N, classes, *size)``."""
-        return at_size(self.classify(self.refine(self.reduce(x))), size)
+        return crop_or_extend(self.classify(self.refine(self.reduce(x))), size)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from cpfnet.errors import CpfnetError, NetworkError, redacted_message
 from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments
-from cpfnet.network.blocks import at_size
+from cpfnet.network.blocks import crop_or_extend
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.guide import GuideCPFNet
@@ -198,10 +198,10 @@ class AnySize(SegmentationNetwork):
         size = x.shape[2:]
         counts = [max((n + m - 1) // m, self.at_least) for n, m in zip(size, self.multiple, strict=True)]
         self.check_statistics(x, counts)
-        logits = self.network(at_size(x, [count * m for m, count in zip(self.multiple, counts, strict=True)]))
+        logits = self.network(crop_or_extend(x, [count * m for m, count in zip(self.multiple, counts, strict=True)]))
         if isinstance(logits, (list, tuple)):
             logits = logits[-1]
-        return at_size(logits, size)
+        return crop_or_extend(logits, size)
 
 
 def _widths(widths: Sequence[int], count: int | None = None) -> tuple[int, ...]:

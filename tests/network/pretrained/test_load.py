@@ -172,8 +172,8 @@ def test_only_what_the_authors_never_call_may_lack(official_state: State) -> Non
             import_official({k: v for k, v in rest.items() if k != key})
 
 
-def test_alien_keys_and_shapes_are_named(official_state: State) -> None:
-    with pytest.raises(WeightsError, match=r"alien: decoder4\.extra\.weight"):
+def test_unexpected_keys_and_shapes_are_named(official_state: State) -> None:
+    with pytest.raises(WeightsError, match=r"unexpected: decoder4\.extra\.weight"):
         import_official(official_state | {"decoder4.extra.weight": torch.ones(1)})
     with pytest.raises(WeightsError, match=r"sap\.gamma is \[2\] instead of \[1\]"):
         import_official(official_state | {"sap.gamma": torch.ones(2)})
@@ -295,7 +295,7 @@ def test_another_networks_file_is_refused_by_its_keys(resnet: ResNet34Encoder, t
     safetensors.torch.save_file(state | {"layer5.weight": torch.ones(1)}, tmp_path / "resnet.safetensors")
     with pytest.raises(WeightsError) as caught:
         load_imagenet(CPFNet(3, 2), tmp_path / "resnet.safetensors")
-    for words in ("layer4.2.conv1.weight", "alien: layer5.weight", "resnet.safetensors", "ResNet-34"):
+    for words in ("layer4.2.conv1.weight", "unexpected: layer5.weight", "resnet.safetensors", "ResNet-34"):
         assert words in str(caught.value)
 
 

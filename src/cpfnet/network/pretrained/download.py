@@ -1,4 +1,4 @@
-"""Bring one file over HTTP: resumed where it was cut, verified by its hash, and under its name only when whole and right."""
+"""Download one file over HTTP: resume where it was cut, verify its hash, and name it only when it is complete."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Say what stands in the way of writing into the cache folder (made if need be).
+def writing_to(folder: Path) -> Iterator[None]:
+    """Make the cache folder, and explain why it cannot be written.
 
     Raises:
-        OutputError: no permission, no space, not a folder.
+        OutputError: no permission, no space, or not a folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,16 +47,16 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def fetch(address: str, target: Path, digits: str, *, progress: bool = True) -> None:
-    """Download ``target`` unless it is there and right.
+def fetch(address: str, target: Path, hash_prefix: str, *, progress: bool = True) -> None:
+    """Download ``target`` unless it exists and is right.
 
-    What has arrived stays beside it as ``.part``, so that the next call goes on there. Two processes that want the same file
-    wait for each other.
+    What has arrived stays in a ``.part`` file next to it, and the next call continues there. Two processes that want
+    the same file wait for each other.
 
     Args:
         address: an http(s) URL.
         target: the file to make.
-        digits: what its SHA-256 begins with.
+        hash_prefix: the first hex digits of its SHA-256.
         progress: show a bar.
 
     Raises:
@@ -66,16 +66,17 @@ def fetch(address: str, target: Path, digits: str, *, progress: bool = True) -> 
     if not address.startswith(("http://", "https://")):
         raise WeightsError("not an http(s) address", where=address, fix="correct CPFNET_WEIGHTS_URL")
     part = target.with_name(f"{target.name}.part")
-    with writing(target.parent), FileLock(target.with_name(f".{target.name}.lock")):
-        if target.is_file() and sha256(target).startswith(digits):
+    with writing_to(target.parent), FileLock(target.with_name(f".{target.name}.lock")):
+        if target.is_file() and sha256(target).startswith(hash_prefix):
             return
         with _bar(target.name, progress) as report:
-            _bring(address, part, report)
-        found = sha256(part)
-        if not found.startswith(digits):
+            _complete(address, part, report)
+        digest = sha256(part)
+        if not digest.startswith(hash_prefix):
             part.unlink()
             raise WeightsError(
-                f"the server sent a wrong file: its SHA-256 begins with {found[: len(digits)]}, expected {digits}; it was removed",
+                f"the server sent a wrong file: its SHA-256 begins with {digest[: len(hash_prefix)]}, "
+                f"expected {hash_prefix}; it was removed",
                 where=address,
                 fix="try again, or set CPFNET_WEIGHTS_URL to another mirror",
             )
@@ -106,8 +107,8 @@ def _bar(title: str, show: bool) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _bring(address: str, part: Path, report: Report) -> None:
-    """Bring ``part`` to its full length, over several connections if need be."""
+def _complete(address: str, part: Path, report: Report) -> None:
+    """Download the rest of ``part``, over several connections if necessary."""
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -118,7 +119,7 @@ def _bring(address: str, part: Path, report: Report) -> None:
             reason = "the connection was cut"
         except urllib.error.HTTPError as error:
             reason = f"the server answered {error.code} {error.reason}"
-            if error.code == 416:  # nothing follows: whole already (the hash will tell), or longer than the server's
+            if error.code == 416:  # nothing follows: complete (the hash will tell), or longer than the server's file
                 total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range") or "")
                 if total and int(total[1]) == _size(part):
                     return
@@ -128,7 +129,7 @@ def _bring(address: str, part: Path, report: Report) -> None:
         except urllib.error.URLError as error:
             reason = f"no connection: {error.reason}"
             if isinstance(error.reason, (socket.gaierror, ConnectionRefusedError)):
-                break  # offline: a second will not change it
+                break  # offline: another attempt would fail, too
         except (OSError, http.client.HTTPException) as error:
             reason = f"the connection failed: {error or type(error).__name__}"
     kept = f"; the next try goes on after the {_size(part):,} bytes that are here" if _size(part) else ""
@@ -140,7 +141,7 @@ def _size(part: Path) -> int:
 
 
 def _connect_once(address: str, part: Path, report: Report) -> bool:
-    """One connection; True when the file is whole, as far as the server says how long it is."""
+    """One connection; True when the file is complete, as far as the server says how long it is."""
     done = _size(part)
     request = urllib.request.Request(address, headers={"User-Agent": "cpfnet"})
     if done:
@@ -152,12 +153,12 @@ def _connect_once(address: str, part: Path, report: Report) -> bool:
             stated = response.headers.get("Content-Range") or ""
             span = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated)
             if not span or int(span[1]) != done:
-                part.unlink(missing_ok=True)  # another piece than the one asked for: begin anew
+                part.unlink(missing_ok=True)  # another part than the one asked for: start again
                 raise http.client.HTTPException(f"asked for bytes from {done}, got {stated or 'an unnamed piece'}")
             total = int(span[3]) if span[3].isdigit() else int(span[2]) + 1
         else:
             done = 0  # the server knows no ranges and sends all of it
-        with writing(part.parent), part.open("ab" if done else "wb") as file:
+        with writing_to(part.parent), part.open("ab" if done else "wb") as file:
             while block := _read(response):
                 file.write(block)
                 done += len(block)

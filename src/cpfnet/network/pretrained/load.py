@@ -1,4 +1,4 @@
-"""Weights made elsewhere: read without running code, checked key by key, fitted to our networks."""
+"""Weights made elsewhere: read without running code, checked key by key, fitted to the networks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ State = dict[str, Tensor]
 def read_state_dict(path: Path | str) -> State:
     """Read tensors from a weight file; the content decides, not the name.
 
-    Understood are torch files (ZIP and the older kind) and safetensors; plain, wrapped under ``state_dict``, or with
-    the ``module.`` prefix that training on several GPUs leaves. Nothing in the file is run.
+    It reads torch files (ZIP and the older kind) and safetensors: plain, wrapped under ``state_dict``, or with the
+    ``module.`` prefix that training on several GPUs leaves. Nothing in the file is run.
 
     Args:
         path: the file.
@@ -33,7 +33,7 @@ def read_state_dict(path: Path | str) -> State:
         Tensors on the CPU by name.
 
     Raises:
-        WeightsError: not there, damaged, something else under that name, or more than tensors.
+        WeightsError: the file is missing or damaged, is something else, or holds more than tensors.
     """
     path = Path(path)
     try:
@@ -64,7 +64,7 @@ def read_state_dict(path: Path | str) -> State:
 
 
 def _refuse_compressed(path: Path, size: int) -> None:
-    """torch stores tensors as they are; compressed ones come from elsewhere, and may fill the memory."""
+    """torch stores tensors as they are; compressed ones come from elsewhere, and may fill the memory when unpacked."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > 2 * size + 2**20:
@@ -80,7 +80,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _kind(start: bytes, path: Path) -> str:
-    """Which kind of file begins like this."""
+    """Which kind of file begins with these bytes."""
     if start.startswith(b"PK\x03\x04"):
         return "torch ZIP file"
     if start.startswith(b"\x80"):
@@ -102,10 +102,10 @@ def _kind(start: bytes, path: Path) -> str:
 
 
 def unwrap(content: Any, *, where: Path | str | None = None) -> State:
-    """The state dict inside a checkpoint: without its ``state_dict`` wrapping and ``module.`` prefix.
+    """The state dict inside a checkpoint: without the ``state_dict`` wrapping and the ``module.`` prefix.
 
     Raises:
-        WeightsError: no mapping of names to tensors.
+        WeightsError: not a mapping of names to tensors.
     """
     fix = "give a state dict (`model.state_dict()`), alone or under the key `state_dict`"
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -126,21 +126,23 @@ def _brief(keys: list[str]) -> str:
 
 
 def _match(state: State, shapes: Mapping[str, torch.Size], *, of: str, where: Path | str | None = None) -> State:
-    """Exactly the tensors named in ``shapes``; counters that old files lack become 0.
+    """Exactly the tensors named in ``shapes``; counters that old files do not have become 0.
 
     Raises:
-        WeightsError: missing and alien keys, or other shapes, all named.
+        WeightsError: missing and unexpected keys, or other shapes, all named.
     """
     counters = {key for key in shapes if key.endswith("num_batches_tracked")}
     missing = [key for key in shapes if key not in state and key not in counters]
-    alien = [key for key in state if key not in shapes]
-    other = [
+    unexpected = [key for key in state if key not in shapes]
+    misshapen = [
         f"{key} is {list(state[key].shape)} instead of {list(shape)}"
         for key, shape in shapes.items()
         if key in state and state[key].shape != shape
     ]
     problems = [
-        f"{name}: {_brief(keys)}" for name, keys in (("missing", missing), ("alien", alien), ("shapes", other)) if keys
+        f"{name}: {_brief(keys)}"
+        for name, keys in (("missing", missing), ("unexpected", unexpected), ("shapes", misshapen))
+        if keys
     ]
     if problems:
         raise WeightsError(
@@ -158,7 +160,7 @@ _POSITION = {"conv": "0", "bn": "1"}
 _BRANCH = {"0.conv": "0.conv1", "1": "0.bn", "2": "0.pointwise", "3": "1"}
 _ATTENTION = {"0": "conv1x1.0", "2": "conv3x3_1.0", "4": "conv3x3_2.0"}
 
-# How our names begin → how theirs do.
+# The beginnings of our names → those of the authors' names.
 _OFFICIAL: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"encoder\.", lambda m: "backbone."),
     (r"gpg(\d)\.projections\.(\d)\.(conv|bn)", lambda m: f"mce_{m[1]}.conv{5 - int(m[2])}.{_POSITION[m[3]]}"),
@@ -187,7 +189,7 @@ def _official_name(key: str) -> str:
 def import_official(state_dict: Mapping[str, Any]) -> State:
     """Turn a checkpoint of the authors' released class into the state dict of `CPFNet`.
 
-    What their forward pass never calls is dropped by rule; channels and classes follow the checkpoint.
+    Layers that their forward pass never calls are dropped; channels and classes follow the checkpoint.
 
     Args:
         state_dict: theirs; wrapped under ``state_dict`` or with ``module.`` prefixes is fine.
@@ -196,7 +198,7 @@ def import_official(state_dict: Mapping[str, Any]) -> State:
         The state dict for ``CPFNet(in_channels, classes)``. Theirs returns log-softmax, ours logits.
 
     Raises:
-        WeightsError: any other missing or alien key, or another shape, by the authors' names.
+        WeightsError: any other missing or unexpected key, or another shape, by the authors' names.
     """
     state = {key: value for key, value in unwrap(state_dict).items() if not _NEVER_CALLED.match(key)}
     stem, last = state.get("backbone.conv1.weight"), state.get("main_head.conv_1x1_2.weight")
@@ -211,7 +213,7 @@ def read_resnet34(file: Path | str) -> State:
     """The tensors of a ResNet-34 for RGB images, under torchvision's names and without the classifier ``fc``.
 
     Raises:
-        WeightsError: as `read_state_dict`; or missing, alien or misshapen tensors, all named.
+        WeightsError: as `read_state_dict`; or missing, unexpected or misshapen tensors, all named.
     """
     state = {key: value for key, value in read_state_dict(file).items() if not key.startswith("fc.")}
     with torch.device("meta"):
@@ -220,10 +222,10 @@ def read_resnet34(file: Path | str) -> State:
 
 
 def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
-    """The part of a network that ImageNet weights fit.
+    """The part of a network into which ImageNet weights fit.
 
     Raises:
-        WeightsError: it has none, or one of another width.
+        WeightsError: it has none, or its width is another.
     """
     encoder = next((module for module in network.modules() if isinstance(module, ResNet34Encoder)), None)
     if encoder is None:
@@ -233,7 +235,8 @@ def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
         )
     if encoder.width != WIDTH:
         raise WeightsError(
-            f"ImageNet weights have {WIDTH} channels at the first level, and this {type(network).__name__} {encoder.width}",
+            f"ImageNet weights have {WIDTH} channels at the first level, and this {type(network).__name__} "
+            f"{encoder.width}",
             fix=f"set network.options.width={WIDTH}, or train from scratch: network.weights=none",
         )
     return encoder
@@ -242,10 +245,10 @@ def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
 def load_imagenet(network: nn.Module, file: Path | str) -> None:
     """Load ImageNet weights into a network's ResNet-34 encoder, in place.
 
-    torchvision's and timm's ``resnet34`` files and any state dict with those names are taken; the classifier ``fc`` is
-    dropped. The first layer is fitted to the channels (see `fit_stem`). A 3-D encoder gets the 2-D filters inflated
-    (Carreira and Zisserman, CVPR 2017): repeated along depth and divided by it, so a volume that does not change along
-    depth gives what its slice gives.
+    It takes torchvision's and timm's ``resnet34`` files and any state dict with those names, and drops the classifier
+    ``fc``. The first layer is fitted to the channels (see `fit_stem`). A 3-D encoder gets the 2-D filters inflated
+    (Carreira and Zisserman, CVPR 2017): repeated along depth and divided by it, so that a volume that does not change
+    along depth gives the same as one slice of it.
 
     Args:
         network: contains a `ResNet34Encoder`.
@@ -266,10 +269,10 @@ def load_imagenet(network: nn.Module, file: Path | str) -> None:
 
 
 def fit_stem(weight: Tensor, channels: int) -> Tensor:
-    """Fit RGB filters to any number of channels, so that equal channels give what their RGB copy would.
+    """Fit RGB filters to any number of channels, so that equal channels give the same as their RGB copy.
 
-    Multiples of three (stacks of colour or grey slices, slice-major) repeat R, G, B and divide by the repetitions;
-    every other count gets the sum over R, G, B shared equally.
+    For multiples of three (stacks of colour or grey slices, slice-major), R, G, B are repeated and divided by the
+    repetitions; for every other count, the sum over R, G, B is shared equally.
 
     Args:
         weight: ``(filters, 3, height, width)``.

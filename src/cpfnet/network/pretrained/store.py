@@ -1,7 +1,7 @@
-"""Where ImageNet weight files lie: find, list, import, verify and download them.
+"""The files of ImageNet weights on this machine: find, list, import, verify and download them.
 
-Files are looked for in the tool's own cache, in torch hub's and in huggingface's, and never changed in the latter two. torch is
-imported only to look inside a file; hashes need none.
+Files are searched in cpfnet's own cache, in torch hub's and in huggingface's; the latter two are never changed. torch
+is imported only to read a file; hashes need no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from cpfnet.errors import OutputError, WeightsError
-from cpfnet.network.pretrained.download import fetch, sha256, writing
+from cpfnet.network.pretrained.download import fetch, sha256, writing_to
 
 WEIGHTS_URL = "https://download.pytorch.org/models"
 SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -26,10 +26,10 @@ class Entry:
     """Known ImageNet weights for ResNet-34.
 
     Attributes:
-        name: how commands call them.
+        name: as commands name them.
         file: the file's name; torchvision puts the first 8 digits of its SHA-256 there.
         about: where the weights come from.
-        sha256: what the file's SHA-256 begins with; None where the publisher does not say.
+        sha256: the first digits of the file's SHA-256; None where the publisher gives none.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Entry:
 
     @property
     def url(self) -> str:
-        """Where to get the file; the environment variable CPFNET_WEIGHTS_URL sets a mirror of download.pytorch.org/models."""
+        """Where to get the file; the environment variable CPFNET_WEIGHTS_URL replaces download.pytorch.org/models."""
         if self.sha256 is None:
             return f"https://huggingface.co/{self.name}/resolve/main/{self.file}"
         return f"{(os.environ.get('CPFNET_WEIGHTS_URL') or WEIGHTS_URL).rstrip('/')}/{self.file}"
@@ -58,12 +58,13 @@ _HASHED = {entry.file: entry for entry in ENTRIES.values() if entry.sha256}
 
 
 @dataclass(frozen=True)
-class Found:
+class WeightFile:
     """A weight file on this machine.
 
     Attributes:
         path: the file.
-        place: whose cache it lies in: ``"cpfnet"``, ``"torch hub"``, ``"huggingface"``; ``"given"`` for a file named by the user.
+        place: whose cache it is in: ``"cpfnet"``, ``"torch hub"``, ``"huggingface"``; ``"given"`` for a file named
+            by the user.
         problem: what `verify` found wrong with it, else None.
     """
 
@@ -73,7 +74,7 @@ class Found:
 
 
 def cache_folder() -> Path:
-    """The tool's own folder for weights (it need not exist yet); the environment variable CPFNET_CACHE moves it."""
+    """cpfnet's own folder for weights (it need not exist yet); the environment variable CPFNET_CACHE moves it."""
     root = os.environ.get("CPFNET_CACHE") or platformdirs.user_cache_dir("cpfnet", appauthor=False)
     return Path(root).expanduser().absolute() / "weights"
 
@@ -88,25 +89,25 @@ def _huggingface_folder() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
 
 
-def list_found() -> list[Found]:
+def list_files() -> list[WeightFile]:
     """Every weight file in the caches, in the order in which `find` tries them; nothing is opened or verified."""
     own, hub = cache_folder(), _torch_folder()
     imported = sorted(path for path in own.glob("[!.]*") if path.suffix in SUFFIXES and path.name not in _HASHED)
     timm = sorted(_huggingface_folder().glob("models--timm--resnet34.*/snapshots/*/model.safetensors"))
-    found = [
-        *(Found(own / file, "cpfnet") for file in _HASHED),
-        *(Found(path, "cpfnet") for path in imported),
-        *(Found(hub / file, "torch hub") for file in _HASHED),
-        *(Found(path, "huggingface") for path in timm),
+    files = [
+        *(WeightFile(own / file, "cpfnet") for file in _HASHED),
+        *(WeightFile(path, "cpfnet") for path in imported),
+        *(WeightFile(hub / file, "torch hub") for file in _HASHED),
+        *(WeightFile(path, "huggingface") for path in timm),
     ]
-    return [item for item in found if item.path.is_file()]
+    return [item for item in files if item.path.is_file()]
 
 
-def _digits(path: Path) -> str | None:
-    """What the SHA-256 must begin with, where something promises it.
+def _promised_hash(path: Path) -> str | None:
+    """The first digits of the SHA-256 that a name promises, or None.
 
-    Known names do, and those that `import_file` gave; huggingface names its blobs, to which a snapshot links, by their whole hash.
-    Digits in other names may be a date.
+    Known names promise one, and those that `import_file` gave. A snapshot of huggingface links to a blob that is named
+    by its whole hash. Digits in other names may be a date.
     """
     blob = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", blob):
@@ -117,16 +118,16 @@ def _digits(path: Path) -> str | None:
     return given[1] if given and path.absolute().parent == cache_folder() else None
 
 
-def _damage(path: Path) -> str | None:
+def _hash_problem(path: Path) -> str | None:
     """How a file's hash differs from the promised one, or None."""
-    digits = _digits(path)
-    found = sha256(path) if digits else ""
-    if digits is None or found.startswith(digits):
+    promised = _promised_hash(path)
+    digest = sha256(path) if promised else ""
+    if promised is None or digest.startswith(promised):
         return None
-    return f"damaged or another file: its SHA-256 begins with {found[:8]}, expected {digits[:8]}"
+    return f"damaged or another file: its SHA-256 begins with {digest[:8]}, expected {promised[:8]}"
 
 
-def _alien(path: Path) -> str | None:
+def _content_problem(path: Path) -> str | None:
     """How a file's content differs from the weights of a ResNet-34, or None."""
     from cpfnet.network.pretrained.load import read_resnet34
 
@@ -138,9 +139,9 @@ def _alien(path: Path) -> str | None:
 
 
 def _problem(path: Path) -> str | None:
-    """What is wrong with a weight file, or None: its hash where one is promised, keys and shapes where the name is not known."""
+    """What is wrong with a weight file, or None: its hash if one is promised, its keys if its name is unknown."""
     try:
-        return _damage(path) or (None if path.name in _HASHED else _alien(path))
+        return _hash_problem(path) or (None if path.name in _HASHED else _content_problem(path))
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
 
@@ -155,8 +156,10 @@ def _existing(path: Path | str) -> Path:
         raise WeightsError(f"cannot be read: {error.strerror}", where=file, fix=fix) from None
 
 
-def verify(path: Path | str | None = None) -> list[Found]:
-    """Check one file, or all in the caches: the SHA-256 where one is promised, keys and shapes of what is not known by name.
+def verify(path: Path | str | None = None) -> list[WeightFile]:
+    """Check one file, or all in the caches.
+
+    The SHA-256 is checked where a name promises one; keys and shapes are checked where the name is unknown.
 
     Returns:
         The files, each with its `problem` or None.
@@ -164,7 +167,7 @@ def verify(path: Path | str | None = None) -> list[Found]:
     Raises:
         WeightsError: the given file does not exist.
     """
-    files = list_found() if path is None else [Found(_existing(path), "given")]
+    files = list_files() if path is None else [WeightFile(_existing(path), "given")]
     return [replace(item, problem=_problem(item.path)) for item in files]
 
 
@@ -176,16 +179,16 @@ def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
         progress: show a bar while downloading.
 
     Raises:
-        WeightsError: the given file is missing or damaged; or none is here and none can be had: says what to fetch, from
-            where, and where to put it.
+        WeightsError: the given file is missing or damaged; or no file is here and none can be downloaded: the error
+            says what to fetch, from where, and where to put it.
     """
     if str(weights) != "imagenet":
         file = _existing(weights)
-        if damage := _damage(file):
-            raise WeightsError(damage, where=file, fix="fetch it again, or give another file")
+        if problem := _hash_problem(file):
+            raise WeightsError(problem, where=file, fix="fetch it again, or give another file")
         return file
     unusable = []
-    for item in list_found():
+    for item in list_files():
         problem = _problem(item.path)
         if problem is None:
             return item.path
@@ -204,9 +207,9 @@ def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
 
 
 def import_file(path: Path | str) -> Path:
-    """Copy a file of ResNet-34 ImageNet weights into the cache, once it is known to be right.
+    """Copy a file of ResNet-34 ImageNet weights into the cache, after checking it.
 
-    The copy carries the first 8 digits of its SHA-256 in its name, so that `verify` can check it from then on.
+    The name of the copy holds the first 8 digits of its SHA-256, so that `verify` can check it later.
 
     Args:
         path: torchvision's or timm's file, or any state dict with the same keys (torch or safetensors).
@@ -231,7 +234,7 @@ def import_file(path: Path | str) -> Path:
     digest = f"-{sha256(source)[:8]}"
     target = cache_folder() / f"{source.stem.removesuffix(digest)}{digest}{source.suffix}"
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with writing(target.parent):
+    with writing_to(target.parent):
         try:
             shutil.copyfile(source, temporary)
             temporary.replace(target)
@@ -249,7 +252,7 @@ def download(name: str = DEFAULT.name, *, url: str | None = None, progress: bool
         progress: show a bar.
 
     Returns:
-        The file in the cache; one that is there and right is not fetched again.
+        The file in the cache; a file that exists and is right is not fetched again.
 
     Raises:
         WeightsError: no such entry, no connection, or a wrong hash (then nothing is kept).
