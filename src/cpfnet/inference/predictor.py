@@ -58,10 +58,10 @@ class _Member:
 class Predictor:
     """One or several Models, loaded once, for any number of images; several average their probabilities.
 
-    What was fitted (temperature, thresholds, smallest components) is applied once, to the average over tiles, copies (`tta`) and
-    Models: the mean of the Models' temperatures and of their thresholds, and of the sizes the smallest, so that nothing goes
-    that one of them would keep. It was fitted for one Model without copies, and averages are less sure of themselves:
-    they come out too unsure rather than too sure.
+    What was fitted (temperature, thresholds, smallest components) is applied once, to the average over tiles, copies
+    (`tta`) and Models: the mean of the Models' temperatures and of their thresholds, and of the sizes the smallest, so
+    that nothing goes that one of them would keep. It was fitted for one Model without copies, and averages are less
+    sure of themselves: they come out too unsure rather than too sure.
 
     Args:
         models: trained for the same labels, channels and kind of source; their grids may differ.
@@ -133,7 +133,8 @@ class Predictor:
             progress: called with the share of the work done, 0…1.
 
         Returns:
-            With its quality as far as it can be told (`inference.quality`, `inference.brightness`), on the image's own grid, with the data set's label values.
+            With its quality as far as it can be told (`inference.quality`, `inference.brightness`), on the image's own
+            grid, with the data set's label values.
 
         Raises:
             InputRefused: the image is of another kind than the Models' (always), or outside what they were fitted for
@@ -141,7 +142,7 @@ class Predictor:
             FormatError: NaN or infinite values.
         """
         if all(_colourless(model) for model in self.models):
-            image = preprocessing.fitting(image, self.models[0].plan)
+            image = preprocessing.match_channels(image, self.models[0].plan)
         traces = [preprocessing.trace(image, model.plan) for model in self.models]
         if not force:
             reasons = [
@@ -171,7 +172,7 @@ class Predictor:
             threshold=thresholds,
             min_component_pixels=np.min(least, axis=0).tolist(),
             keep_probabilities=keep_probabilities,
-            doubt=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
+            uncertainty=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
         )
         # What the mask lacks was not found: small components are dropped from it after the network was asked.
         there = classes_present(segmentation.array, labels)
@@ -225,7 +226,7 @@ class Predictor:
         def make(start: int, stop: int) -> np.ndarray:
             total = np.zeros((self.models[0].plan.labels.outputs, stop - start, *way.grid[1:]), np.float32)
             for slices, own in sums:
-                planes = preprocessing.oriented(slices, own, *((start, stop) if alike else (0, own.oriented[0])))
+                planes = preprocessing.resample_back(slices, own, *((start, stop) if alike else (0, own.oriented[0])))
                 total += way.orient(own.restore_orientation(planes))
             return total
 
@@ -329,7 +330,8 @@ def refusal(reasons: Sequence[str], where: Path | None) -> InputRefused:
 def suits(modality: str | None, wanted: str) -> bool:
     """May an image of this modality, None where it is unknown, be one of those that a Model is for?
 
-    What DICOM calls anything else (nuclear medicine, a photograph) is neither CT nor MR; it may be a scanned film or a microscope's picture.
+    What DICOM calls anything else (nuclear medicine, a photograph) is neither CT nor MR; it may be a scanned film or
+    a microscope's picture.
     """
     if modality is None or "other" in (modality, wanted):
         return modality is None or wanted not in ("ct", "mr")
@@ -349,11 +351,11 @@ def _colourless(model: Model) -> bool:
 def outside(image: Image, trace: Trace, model: Model) -> list[str]:
     """How an image lies outside what a Model was fitted for; empty where it does not.
 
-    Modality, where the format knows it. Values: an image that is constant; and where the Plan's intensity is in absolute units
-    (`Window`, `Scale`), values beyond both that intensity's own range and the training
-    images' (`RANGE_MARGIN`), or spread over much less (`FLATTEST`); elsewhere, where the intensity adapts to each image,
-    negative values where the training images had none (`SIGN_MARGIN`); values wholly beside the training images'. Spacing: coarser or finer than the training images
-    (`SPACING_FACTOR`).
+    Modality, where the format knows it. Values: an image that is constant; and where the Plan's intensity is in
+    absolute units (`Window`, `Scale`), values beyond both that intensity's own range and the training images'
+    (`RANGE_MARGIN`), or spread over much less (`FLATTEST`); elsewhere, where the intensity adapts to each image,
+    negative values where the training images had none (`SIGN_MARGIN`); values wholly beside the training images'.
+    Spacing: coarser or finer than the training images (`SPACING_FACTOR`).
 
     Args:
         image: as read.

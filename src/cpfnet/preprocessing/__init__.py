@@ -1,6 +1,6 @@
-"""One invertible way from an Image to what a network sees, and back; training and inference use the same.
+"""From an Image to what a network sees, and back; training and inference use the same steps.
 
-The network's grid is not padded to a patch: whoever cuts patches pads.
+The network's grid is not padded to a patch: the code that cuts patches pads them.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ __all__ = [
     "apply",
     "apply_codes",
     "calibrate",
-    "fitting",
-    "oriented",
+    "match_channels",
     "prepare",
+    "resample_back",
     "restore",
     "run_length",
     "trace",
 ]
 
 
-def fitting(image: Image, plan: Plan) -> Image:
-    """A picture in the Plan's colours, where that changes nothing (`Image.to_channels`)."""
+def match_channels(image: Image, plan: Plan) -> Image:
+    """A picture in the Plan's channels, if converting its colours changes nothing (`Image.to_channels`)."""
     return image.to_channels(tuple(channel.name for channel in plan.channels))
 
 
 def trace(image: Image, plan: Plan) -> Trace:
-    """What `apply` will do to the grid, without touching pixels.
+    """How `apply` will change the grid; no pixels are read.
 
     Raises:
-        InputRefused: the image is of another kind than the Plan (rank, channels, geometry).
+        InputRefused: the image does not fit the Plan (rank, channels, geometry).
     """
-    with _naming(image):
+    with _name_file_in_errors(image):
         _check_kind(image, plan)
         return spatial.trace(image, plan.spatial)
 
 
 def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
-    """Normalise, orient and resample all of an image at once.
+    """Normalise, orient and resample a whole image at once.
 
     Returns:
         float32 ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
@@ -60,19 +60,20 @@ def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
     Raises:
         as `prepare`.
     """
-    slices, way = prepare(image, plan)
-    return slices(0, slices.count), way
+    slices, steps = prepare(image, plan)
+    return slices(0, slices.count), steps
 
 
 def prepare(image: Image, plan: Plan, *, block: int | None = None) -> tuple[Slices, Trace]:
     """Normalise, orient and resample, a run of slices at a time.
 
-    Intensities are normalised on the image's own grid, before resampling, so that statistics are those of the file, all of it.
+    Intensities are normalised on the image's own grid, before resampling, so that statistics are those of
+    the whole file.
 
     Args:
         image: as read.
         plan: its `channels` and `spatial` say what to do.
-        block: slices of the network's grid made at once, of a volume; default: all.
+        block: number of slices of the network's grid that are made at once, of a volume; default: all.
 
     Returns:
         ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
@@ -81,8 +82,8 @@ def prepare(image: Image, plan: Plan, *, block: int | None = None) -> tuple[Slic
         InputRefused: as `trace`.
         FormatError: NaN or infinite values.
     """
-    way = trace(image, plan)
-    with _naming(image):
+    steps = trace(image, plan)
+    with _name_file_in_errors(image):
         shown = field_of_view(image.array) if any(c.intensity.kind == "local" for c in plan.channels) else None
         normalisers = [
             intensity.normaliser(stored, channel.intensity, inside=shown, where=f"channel {channel.name!r}")
@@ -90,19 +91,19 @@ def prepare(image: Image, plan: Plan, *, block: int | None = None) -> tuple[Slic
         ]
 
     def make(start: int, stop: int) -> np.ndarray:
-        first, last = spatial.needed(way.oriented[0], way.grid[0], start, stop)
-        out = np.empty((len(plan.channels), stop - start, *way.grid[1:]), dtype=np.float32)
+        first, last = spatial.source_slices(steps.oriented[0], steps.grid[0], start, stop)
+        out = np.empty((len(plan.channels), stop - start, *steps.grid[1:]), dtype=np.float32)
         for planes, stored, normalise in zip(out, image.array, normalisers, strict=True):
-            values = normalise(way.orient(stored)[first:last])
-            planes[...] = spatial.resample(values, way.grid, whole=way.oriented, start=start, stop=stop)
+            values = normalise(steps.orient(stored)[first:last])
+            planes[...] = spatial.resample(values, steps.grid, whole=steps.oriented, start=start, stop=stop)
         return out
 
-    return Slices(make, way.grid[0], block), way
+    return Slices(make, steps.grid[0], block), steps
 
 
 @contextmanager
-def _naming(image: Image) -> Iterator[None]:
-    """Errors name the file first."""
+def _name_file_in_errors(image: Image) -> Iterator[None]:
+    """Add the image's file to errors."""
     try:
         yield
     except (FormatError, InputRefused) as error:
@@ -124,17 +125,18 @@ def _check_kind(image: Image, plan: Plan) -> None:
     if len(image.array) != len(plan.channels):
         names = ", ".join(channel.name for channel in plan.channels)
         raise InputRefused(
-            f"the plan has {len(plan.channels)} channels ({names}), and this image has {len(image.array)}: {', '.join(image.channels)}",
+            f"the plan has {len(plan.channels)} channels ({names}), and this image has {len(image.array)}: "
+            + ", ".join(image.channels),
             fix="give the same channels in the same order as in training",
         )
 
 
 def apply_codes(codes: np.ndarray, trace: Trace) -> np.ndarray:
-    """The same way for a code map (`cpfnet.labels`), label-exact: no code appears that was not there.
+    """The same steps for a code map (`cpfnet.labels`), exactly: no new code appears.
 
     Args:
         codes: uint8 ``([depth,] height, width)`` on the source's grid.
-        trace: from `apply` to the image they belong to.
+        trace: from `apply` to the image of this map.
 
     Returns:
         uint8 on the network's grid.
@@ -150,8 +152,8 @@ def apply_codes(codes: np.ndarray, trace: Trace) -> np.ndarray:
     return np.ascontiguousarray(spatial.resample_codes(trace.orient(codes), trace.grid))
 
 
-def oriented(slices: Slices, trace: Trace, start: int, stop: int) -> np.ndarray:
-    """A run of slices back on the source's grid, linearly, before its orientation is restored.
+def resample_back(slices: Slices, trace: Trace, start: int, stop: int) -> np.ndarray:
+    """A run of slices at the source's resolution, linearly, before its orientation is restored.
 
     Args:
         slices: float32 ``(planes, [depth,] height, width)`` on the network's grid.
@@ -159,9 +161,9 @@ def oriented(slices: Slices, trace: Trace, start: int, stop: int) -> np.ndarray:
         start, stop: of the slices of ``trace.oriented``.
 
     Returns:
-        float32 ``(planes, stop - start, height, width)``; a view of ``slices`` where nothing is resampled.
+        float32 ``(planes, stop - start, height, width)``; a view of ``slices`` if nothing is resampled.
     """
-    run = slices(*spatial.needed(trace.grid[0], trace.oriented[0], start, stop))
+    run = slices(*spatial.source_slices(trace.grid[0], trace.oriented[0], start, stop))
     if trace.grid == trace.oriented:
         return run
     return np.stack(
@@ -177,24 +179,26 @@ def restore(
     threshold: float | Sequence[float] = 0.5,
     min_component_pixels: float | Sequence[float] = 0,
     keep_probabilities: bool = False,
-    doubt: Callable[[np.ndarray], np.ndarray] | None = None,
+    uncertainty: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Segmentation:
     """Probabilities on the network's grid → a Segmentation that lines up with the source voxel by voxel.
 
-    Probabilities are resampled linearly, a run of slices at a time, and decided on the source's grid, so that contours are as smooth as
-    the source allows.
+    Probabilities are resampled linearly, a run of slices at a time, and decided on the source's grid, so that contours
+    are as smooth as the source allows.
 
     Args:
         probabilities: float32 ``(plan.labels.outputs, [depth,] height, width)``, 0…1, on the network's grid.
         trace: from `apply`.
         plan: the same.
-        threshold: see `decision.decide`.
-        min_component_pixels: connected components of a class with fewer pixels of the source's grid are dropped (`decision.drop_small`).
-        keep_probabilities: the Segmentation carries them, on the source's grid.
-        doubt: makes the Segmentation's uncertainty of probabilities ``(outputs, …)``, a run of slices at a time; default: it has none.
+        threshold: see `postprocess.decide`.
+        min_component_pixels: connected components of a class with fewer pixels of the source's grid are dropped
+            (`postprocess.drop_small`).
+        keep_probabilities: keep them in the Segmentation, on the source's grid.
+        uncertainty: computes the Segmentation's uncertainty from probabilities ``(outputs, …)``, a run of slices at a
+            time; default: it has none.
 
     Raises:
-        NetworkError: ``probabilities`` are not of the size that the Trace and the Plan say.
+        NetworkError: the size of ``probabilities`` does not fit the Trace and the Plan.
     """
     expected = (plan.labels.outputs, *trace.grid)
     if isinstance(probabilities, np.ndarray):
@@ -205,18 +209,18 @@ def restore(
     exclusive, names = plan.labels.exclusive, tuple(c.name for c in plan.labels.classes)
     classes = np.empty(trace.shape, np.uint8) if exclusive else np.empty((len(names), *trace.shape), np.bool_)
     kept = np.empty((plan.labels.outputs, *trace.shape), np.float32) if keep_probabilities else None
-    unsure = np.empty(trace.shape, np.float32) if doubt is not None else None
+    uncertain = np.empty(trace.shape, np.float32) if uncertainty is not None else None
     count, length = trace.oriented[0], run_length(plan.labels.outputs, trace.oriented)
     for start in range(0, count, length):
         stop = min(start + length, count)
-        planes = oriented(probabilities, trace, start, stop)
+        planes = resample_back(probabilities, trace, start, stop)
         run = slice(start, stop)
         decided = decide(iter(planes), plan.labels, threshold)
         trace.orient(classes)[run if exclusive else (slice(None), run)] = decided
         if kept is not None:
             trace.orient(kept)[:, run] = planes
-        if unsure is not None and doubt is not None:
-            trace.orient(unsure)[run] = doubt(planes)
+        if uncertain is not None and uncertainty is not None:
+            trace.orient(uncertain)[run] = uncertainty(planes)
     return Segmentation(
         np.ascontiguousarray(
             labels.decode(drop_small(classes, plan.labels, min_component_pixels), plan.labels, overwrite=True)
@@ -225,6 +229,6 @@ def restore(
         source=trace.source,
         probabilities=kept,
         classes=(("background", *names) if exclusive else names) if keep_probabilities else (),
-        uncertainty=unsure,
+        uncertainty=uncertain,
         labels=plan.labels,
     )

@@ -1,7 +1,7 @@
 """From the values of a file to the values that a network sees: one function for each kind of `planning.Intensity`.
 
-All of them take one channel as stored, any real dtype and shape, and return float32. Statistics belong to the image, not to how
-its axes are stored, so the functions give the same for every orientation of it.
+All of them take one channel as stored, of any real dtype and shape, and return float32. Statistics belong to the image,
+not to the order of its stored axes, so the functions give the same for every orientation of the image.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cpfnet.planning import Intensity, Local, MinMax, Percentiles, Scale, Window
 from cpfnet.preprocessing.local_contrast import field_of_view, local_contrast
 
 CONSTANT_BORDER = 0.25
-"""A value is padding where it fills more than this share of the two border faces of an axis."""
+"""A value is padding if it fills more than this share of the two border faces of an axis."""
 
 LEVELS_PIXELS = 2**22
-"""Pixels of an image that `levels` takes, about."""
+"""The approximate number of pixels of an image that `levels` uses."""
 
 AIR_BORDER = 0.7
-"""Air surrounds the body where it fills more than this share of the two border faces of an axis …"""
+"""Air surrounds the body if it fills more than this share of the two border faces of an axis …"""
 
 AIR_RATIO = 0.25
 """… and its mean, counted from the minimum, is less than this share of the body's."""
@@ -32,30 +32,30 @@ AIR_RATIO = 0.25
 def normalise(
     channel: np.ndarray, intensity: Intensity, *, inside: np.ndarray | None = None, where: object = None
 ) -> np.ndarray:
-    """One channel by its `Intensity`, all of it: see `normaliser`."""
+    """One whole channel by its `Intensity`: see `normaliser`."""
     return normaliser(channel, intensity, inside=inside, where=where)(channel)
 
 
 def normaliser(
     channel: np.ndarray, intensity: Intensity, *, inside: np.ndarray | None = None, where: object = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes of one channel's values those that the network sees.
+    """The function from one channel's stored values to those that the network sees.
 
-    Statistics are taken here, of the whole channel; what comes back can then be given a part of it at a time, but for `Local`, which
-    looks at the surroundings of each pixel and takes the whole.
+    Statistics are taken here, of the whole channel. The function that is returned can then take one part at a time;
+    only that of `Local`, which uses the surroundings of each pixel, needs the whole.
 
     Args:
         channel: values as stored, ``([depth,] height, width)``.
         intensity: the Plan's, for this channel.
-        inside: the image's `local.field_of_view`, where a channel is `Local`; default: that of the channel alone.
+        inside: the image's `local_contrast.field_of_view`, if a channel is `Local`; default: that of the channel alone.
         where: file or channel, for the message.
 
     Returns:
         Stored values → float32, of the same shape.
 
     Raises:
-        FormatError: NaN or infinite values. They are refused and never filled in: what they stand for (outside the
-            scan, failed reconstruction) only the owner of the file can know.
+        FormatError: NaN or infinite values. They are refused and never filled in: only the owner of the file can know
+            what they stand for (outside the scan, failed reconstruction).
     """
     if channel.dtype == np.bool_:
         channel = channel.view(np.uint8)
@@ -107,8 +107,9 @@ def _zscore(x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def _percentiles(x: np.ndarray, low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
     """`window` between two percentiles of the image itself.
 
-    Padding (see `padding`) does not count, or a wide black border would become both percentiles. Percentiles instead of extremes, because
-    single bright speckles must not set the scale. An image that is constant between the two falls back to `_minmax`.
+    Padding (see `padding`) does not count: otherwise both percentiles would be the value of a wide black border.
+    Percentiles are used instead of extremes, because single bright speckles must not set the scale. An image that is
+    constant between the two percentiles is scaled by `_minmax`.
     """
     values = x
     for value in padding(x):
@@ -131,7 +132,10 @@ def _zeros(x: np.ndarray) -> np.ndarray:
 
 
 def _quantiles(x: np.ndarray, percent: Sequence[float]) -> list[float]:
-    """`np.percentile`; of integers by counting them, which is faster than sorting, takes no copy of a large volume, and does not overflow between far neighbours."""
+    """`np.percentile`, for integers by counting them.
+
+    Counting is faster than sorting, makes no copy of a large volume, and does not overflow between distant neighbours.
+    """
     lowest, highest = x.min(), x.max()
     if x.dtype.kind not in "iu" or int(highest) - int(lowest) >= 2**16:
         return [float(value) for value in np.percentile(x, percent)]
@@ -140,27 +144,27 @@ def _quantiles(x: np.ndarray, percent: Sequence[float]) -> list[float]:
     for part in np.array_split(x, math.ceil(x.size / 2**20)):
         counts += np.bincount(part.ravel().astype(np.intp) - lowest, minlength=len(counts))
     below = np.cumsum(counts)
-    found = []
+    out = []
     for at in np.asarray(percent) / 100 * (x.size - 1):
         low, high = (int(np.searchsorted(below, k, side="right")) + lowest for k in (math.floor(at), math.ceil(at)))
         past = at - math.floor(at)
-        found.append(float(low + (high - low) * past if past < 0.5 else high - (high - low) * (1 - past)))
-    return found
+        out.append(float(low + (high - low) * past if past < 0.5 else high - (high - low) * (1 - past)))
+    return out
 
 
 def extent(x: np.ndarray) -> tuple[float, float]:
-    """The 0.5 % and 99.5 % quantiles, in file units: what a Model remembers of its training images and asks of an input."""
+    """The 0.5 % and 99.5 % quantiles, in file units: a Model compares its inputs' with those of its training images."""
     low, high = _quantiles(x.view(np.uint8) if x.dtype == np.bool_ else x, (0.5, 99.5))
     return low, high
 
 
 def levels(x: np.ndarray, intensity: Intensity) -> tuple[float, float, float] | None:
-    """How bright an image is: the 0.5 %, 50 % and 99.5 % quantiles inside the `body`, in file units, of values clipped to a `Window`.
+    """How bright an image is: the 0.5 %, 50 % and 99.5 % quantiles inside the `body`, in file units.
 
-    Of large images a regular sample is taken (`LEVELS_PIXELS`).
+    Values are first clipped to a `Window`. Of large images, a regular sample is taken (`LEVELS_PIXELS`).
 
     Returns:
-        None where the intensity adapts to each image, so that its brightness does not matter.
+        None if the intensity adapts to each image, so that its brightness does not matter.
     """
     if not isinstance(intensity, (Window, Scale)):
         return None
@@ -175,15 +179,15 @@ def levels(x: np.ndarray, intensity: Intensity) -> tuple[float, float, float] | 
 
 
 def body(x: np.ndarray) -> np.ndarray:
-    """Where an MR image shows the patient: all that is not background. Background is
+    """Where an MR image shows the patient: everything except the background. Background is
 
     - padding (`padding`): skull-stripped and zero-filled images; and
-    - air: of the rest, values below Otsu's threshold, if along some axis they (and padding) fill the border of the image
-      (`AIR_BORDER`) and if they are dark beside the others (`AIR_RATIO`). In a crop that lies within the body neither holds,
-      and all of it counts.
+    - air: of the rest, values below Otsu's threshold, if along some axis they (and padding) fill the border of the
+      image (`AIR_BORDER`), and if they are dark compared with the others (`AIR_RATIO`). In a crop inside the body
+      neither is true, and all of it counts.
 
     Returns:
-        bool, of the same shape, True somewhere.
+        bool, of the same shape, True for at least one pixel.
     """
     from skimage.filters import threshold_otsu
 
@@ -203,7 +207,7 @@ def body(x: np.ndarray) -> np.ndarray:
         kind = values.dtype.type
         ulp = max(np.spacing(kind(max(-lowest, high))), np.finfo(kind).tiny)
         if high - lowest < 512 * float(ulp):
-            return inside  # constant up to rounding: too little for the 256 steps of a histogram
+            return inside  # constant up to rounding: too small a range for the 256 steps of a histogram
     threshold = threshold_otsu(np.minimum(values, high))
     dark = values <= threshold
     surrounds = any(np.mean(faces) > AIR_BORDER for faces in _faces((x <= threshold) | ~inside))
@@ -215,17 +219,17 @@ def body(x: np.ndarray) -> np.ndarray:
 
 
 def padding(x: np.ndarray) -> set[float]:
-    """Values that fill a border: for each axis the commonest value of its two faces, if it is common enough.
+    """Values that fill a border: for each axis, the commonest value of its two faces, if it is common enough.
 
     Returns:
-        At most one value an axis; none for an image without a constant border.
+        At most one value for each axis; none for an image without a constant border.
     """
-    found: set[float] = set()
+    constant: set[float] = set()
     for faces in _faces(x):
         values, counts = np.unique(faces, return_counts=True)
         if counts.max() > CONSTANT_BORDER * faces.size:
-            found.add(values[counts.argmax()].item())
-    return found
+            constant.add(values[counts.argmax()].item())
+    return constant
 
 
 def _faces(x: np.ndarray) -> Iterator[np.ndarray]:
@@ -236,7 +240,7 @@ def _faces(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _affine(x: np.ndarray, offset: float, divisor: float) -> np.ndarray:
-    """(x − offset) / divisor as float32, computed so that no stored digit is lost on the way."""
+    """(x − offset) / divisor as float32, computed so that no stored digit is lost."""
     wide = np.result_type(x.dtype, np.float32)
     out = np.subtract(x, wide.type(offset), dtype=wide)
     out /= wide.type(divisor)

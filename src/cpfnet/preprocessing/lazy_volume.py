@@ -1,4 +1,4 @@
-"""A volume of which only the slices that are just needed are in memory. NumPy only."""
+"""A volume that keeps only the slices in memory that are needed at the moment. NumPy only."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable
 import numpy as np
 
 RUN = 2**23
-"""Numbers in a run of slices, about: 32 MiB as float32."""
+"""The approximate count of numbers in a run of slices: 32 MiB as float32."""
 
 
 def run_length(planes: int, shape: tuple[int, ...]) -> int:
-    """How many slices of ``planes`` × ``shape[1:]`` numbers make a run; at least one."""
+    """How many slices of ``planes`` × ``shape[1:]`` numbers make a run (at least one)."""
     return max(1, RUN // int(planes * np.prod(shape[1:])))
 
 
 class Slices:
-    """Planes ``(planes, depth, height, width)``, made a block of slices at a time, each slice once.
+    """Planes ``(planes, depth, height, width)``, computed one block of slices at a time, each slice once.
 
-    A block is kept until a run begins behind it; so runs are asked for in ascending order, and may overlap. Pictures without depth
-    are the same with rows for slices.
+    A block is kept until a run begins after it. Therefore runs must be asked for in ascending order; they may overlap.
+    A picture without depth is treated in the same way, with its rows as slices.
 
     Args:
         make: first and last + 1 slice → float32 ``(planes, slices, height, width)``.
         count: slices in all.
-        block: slices to make at once; default: all.
+        block: number of slices to compute at once; default: all.
     """
 
     def __init__(self, make: Callable[[int, int], np.ndarray], count: int, block: int | None = None):
@@ -33,7 +33,7 @@ class Slices:
         self._first = self._last = 0
 
     def __call__(self, start: int, stop: int) -> np.ndarray:
-        """The slices ``start … stop - 1``; a view of what is kept."""
+        """The slices ``start … stop - 1``; a view of the kept block."""
         assert self._first <= start < stop <= self.count
         if self._held is not None:
             self._held, self._first = self._held[:, start - self._first :], min(start, self._last)

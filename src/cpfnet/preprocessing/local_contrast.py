@@ -1,26 +1,28 @@
-"""Local contrast: uneven light and exposure go, thin structures stay."""
+"""Local contrast: removes uneven light and exposure, and keeps thin structures."""
 
 from __future__ import annotations
 
 import numpy as np
 
 DARK = 0.2
-"""What is darker than this share of the 99 % quantile, counted from the minimum, may be what surrounds a photograph."""
+"""What is darker than this share of the 99 % quantile, counted from the minimum, may be the surroundings of a
+photograph."""
 
 FLAT = 0.1
-"""Contrast below this share of the whole image's is not raised to full contrast: it is noise."""
+"""Contrast below this share of the whole image's is noise, and is not raised to full contrast."""
 
 
 def local_contrast(x: np.ndarray, radius: float, inside: np.ndarray) -> np.ndarray:
     """(x − m) / s, with mean m and standard deviation s of the surroundings of each pixel; 0 outside.
 
-    Both come from a Gaussian window, made of three box filters (Wells, IEEE PAMI 1986), whose cost does not grow with its size. Only pixels
-    ``inside`` count, so that the dark around a field of view raises no false edge along it. s² has a share (`FLAT`) of the
-    whole image's variance added.
+    Both come from a Gaussian window, made of three box filters (Wells, IEEE PAMI 1986), whose cost does not grow with
+    its size. Only pixels ``inside`` count, so that the dark around a field of view makes no false edge along it. A
+    share (`FLAT`) of the whole image's variance is added to s².
 
     Args:
         x: ``(height, width)``, any real dtype.
-        radius: standard deviation of the window, as a share of the longer side: the same field at another resolution looks alike.
+        radius: standard deviation of the window, as a share of the longer side: the same field looks the same
+            at another resolution.
         inside: bool, of the same shape.
 
     Returns:
@@ -43,13 +45,14 @@ def local_contrast(x: np.ndarray, radius: float, inside: np.ndarray) -> np.ndarr
     centred = (x - np.mean(x, where=inside, dtype=np.float64)) * counted
     difference = (centred - smooth(centred) / weight) * counted
     variance = np.maximum(smooth(difference**2) / weight, 0)
-    floor = FLAT**2 * float(np.mean(centred**2, where=inside))
-    spread = np.sqrt(variance + floor)
+    least = FLAT**2 * float(np.mean(centred**2, where=inside))
+    spread = np.sqrt(variance + least)
     return np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 0).astype(np.float32)
 
 
 def field_of_view(array: np.ndarray) -> np.ndarray:
-    """Where a photograph shows something: all but what is dark (`DARK`) in every channel and connected with the border.
+    """Where a photograph shows something: all pixels except those that are dark (`DARK`) in every channel and connected
+    with the border.
 
     Args:
         array: ``(channels, height, width)`` as stored.

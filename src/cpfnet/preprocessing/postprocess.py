@@ -1,6 +1,7 @@
-"""From probabilities to classes: calibrated, decided, and rid of components too small to be real. NumPy and SciPy only.
+"""From probabilities to classes: calibrate, decide, and drop components too small to be real. NumPy and SciPy only.
 
-What it takes (temperature, thresholds, sizes) is found after training, on the validation cases, and kept in the Model.
+The parameters (temperature, thresholds, sizes) are fitted after training, on the validation cases, and kept
+in the Model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def activate(logits: np.ndarray, *, exclusive: bool) -> np.ndarray:
 
     Args:
         logits: ``(N, planes, …)``; finite.
-        exclusive: the planes are to sum to 1.
+        exclusive: the planes shall sum to 1.
 
     Returns:
         Probabilities of the same shape and dtype.
@@ -35,9 +36,9 @@ def activate(logits: np.ndarray, *, exclusive: bool) -> np.ndarray:
 def calibrate(probabilities: np.ndarray, temperature: float, *, exclusive: bool) -> np.ndarray:
     """Temperature scaling (Guo et al., ICML 2017): logits divided by T, written for probabilities.
 
-    Exclusive classes: p^(1/T), divided by the sum over the planes, which is the softmax of logits / T; regions: the same of the
-    pair p, 1 − p, which is the sigmoid. No order among classes changes, and no side of 0.5. Calibrating by T and then by U is
-    calibrating by T·U.
+    Exclusive classes: p^(1/T), divided by the sum over the planes, which is the softmax of logits / T. Regions: the
+    same for the pair p, 1 − p, which is the sigmoid. The order among classes and the side of 0.5 never change.
+    Calibrating by T and then by U is calibrating by T·U.
 
     Args:
         probabilities: float32 ``(planes, …)``, 0…1, as the network gives them; **changed in place**.
@@ -55,23 +56,23 @@ def calibrate(probabilities: np.ndarray, temperature: float, *, exclusive: bool)
         probabilities /= probabilities.sum(axis=0)
     else:
         for plane in probabilities:
-            rest = opposite(plane) ** power
+            rest = complement(plane) ** power
             np.power(plane, power, out=plane)
             plane /= plane + rest
     return probabilities
 
 
-def opposite(probability: np.ndarray) -> np.ndarray:
-    """1 − p, and where p is 1 what float32 cannot tell from it: 2⁻²⁴, so that certainty is as great as it can have been, not infinite."""
+def complement(probability: np.ndarray) -> np.ndarray:
+    """1 − p, at least 2⁻²⁴, the smallest difference from 1 that float32 may hide: certainty must not be infinite."""
     return np.maximum(1 - probability, np.float32(2.0**-24))
 
 
 def decide(planes: Iterable[np.ndarray], labels: Labels, threshold: float | Sequence[float] = 0.5) -> np.ndarray:
-    """Which class, or which regions, each pixel is.
+    """Which class, or which regions, each pixel belongs to.
 
     Args:
-        planes: probabilities ``([depth,] height, width)``, one plane after another, so that a volume's need not all be in memory:
-            exclusive: background and classes; else one a region.
+        planes: probabilities ``([depth,] height, width)``, one plane after another, so that those of a volume need not
+            all be in memory: exclusive: background and classes; else one plane a region.
         labels: the Plan's.
         threshold: a region, or the only class, is where its probability is above this; one a region, or one for all.
             Several exclusive classes take the most probable instead.
@@ -96,27 +97,29 @@ def decide(planes: Iterable[np.ndarray], labels: Labels, threshold: float | Sequ
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """Connected components, pixels that touch at a corner included: int32 of the mask's shape, 0 outside, else 1, 2, …"""
+    """Connected components (touching corners connect): int32 of the mask's shape, 0 outside, else 1, 2, …"""
     from scipy import ndimage
 
     return ndimage.label(mask, np.ones((3,) * mask.ndim))[0]
 
 
-def drop_small(classes: np.ndarray, labels: Labels, least: float | Sequence[float]) -> np.ndarray:
-    """Take away the `components` of each class that have fewer pixels than ``least``.
+def drop_small(classes: np.ndarray, labels: Labels, min_pixels: float | Sequence[float]) -> np.ndarray:
+    """Remove the `components` of each class that have fewer pixels than ``min_pixels``.
 
     Args:
-        classes: as `decide` gives them; **changed in place**. A dropped component becomes background, or is in one region less.
+        classes: as `decide` returns them; **changed in place**. A dropped component becomes background, or loses this
+            region.
         labels: the Plan's.
-        least: pixels (voxels) a component must have, up to rounding; one a class, or one for all; 0 and 1 keep all.
+        min_pixels: pixels (voxels) that a component must have, up to rounding; one a class, or one for all; 0 and
+            1 keep all.
 
     Returns:
         ``classes``.
     """
-    for index, pixels in enumerate(np.broadcast_to(least, len(labels.classes)).tolist()):
+    for index, pixels in enumerate(np.broadcast_to(min_pixels, len(labels.classes)).tolist()):
         if not above(pixels, 1):
             continue
-        from scipy import ndimage  # a sixth of the time that a picture takes from the shell, and mostly not needed
+        from scipy import ndimage  # a sixth of the time that predicting one picture takes, and mostly not needed
 
         plane, value = (classes, index + 1) if labels.exclusive else (classes[index], 1)
         box = ndimage.find_objects(plane.view(np.uint8), max_label=value)[-1]
@@ -125,8 +128,12 @@ def drop_small(classes: np.ndarray, labels: Labels, least: float | Sequence[floa
     return classes
 
 
-def _drop_small(inside: np.ndarray, value: int, least: float, run: int | None = None) -> None:
-    """The same in one box and for one class: components are numbered run by run of slices, and joined where they touch across, since numbering takes 12 bytes a pixel."""
+def _drop_small(inside: np.ndarray, value: int, min_pixels: float, run: int | None = None) -> None:
+    """The same in one box and for one class.
+
+    Components are numbered run by run of slices, since numbering takes 12 bytes a pixel, and joined where they touch
+    across two runs.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -135,27 +142,27 @@ def _drop_small(inside: np.ndarray, value: int, least: float, run: int | None = 
     sizes, joined = [np.zeros(1, np.int64)], [np.zeros((2, 0), np.int64)]  # 0 is what is outside
     offset, before = 0, None
     for part in runs:
-        found = components(inside[part] == value)
-        sizes.append(np.bincount(found.ravel())[1:])
-        first, last = (np.where(found[at] > 0, found[at] + offset, 0) for at in (0, -1))
+        numbers = components(inside[part] == value)
+        sizes.append(np.bincount(numbers.ravel())[1:])
+        first, last = (np.where(numbers[at] > 0, numbers[at] + offset, 0) for at in (0, -1))
         if before is not None:
             joined += _touching(before, first)
         offset, before = offset + len(sizes[-1]), last
     counts, (one, other) = np.concatenate(sizes), np.concatenate(joined, axis=1)
     links = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(counts),) * 2)
     _, whole = connected_components(links, directed=False)
-    small = below(np.bincount(whole, weights=counts)[whole], least)
+    small = below(np.bincount(whole, weights=counts)[whole], min_pixels)
     small[0] = False
     offset = 0
     for part, own in zip(runs, sizes[1:], strict=True):
-        found = components(inside[part] == value)
+        numbers = components(inside[part] == value)
         table = np.concatenate([small[:1], small[offset + 1 : offset + 1 + len(own)]])
-        inside[part][table[found]] = 0
+        inside[part][table[numbers]] = 0
         offset += len(own)
 
 
 def _touching(before: np.ndarray, after: np.ndarray) -> Iterator[np.ndarray]:
-    """Numbers ``(2, n)`` of components in neighbouring slices that touch, at a corner too; 0 is outside."""
+    """Numbers ``(2, n)`` of components in neighbouring slices that touch, at a corner, too; 0 is outside."""
     wide = np.pad(before, 1)
     for corner in np.ndindex(*[3] * before.ndim):
         shifted = wide[tuple(slice(at, at + n) for at, n in zip(corner, before.shape, strict=True))]

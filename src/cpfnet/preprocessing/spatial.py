@@ -1,12 +1,13 @@
 """From the grid of an Image to the grid that a network sees, and back to the source voxel by voxel.
 
-Two steps, both told by one `Trace`:
+There are two steps, and one `Trace` records both:
 
-1. *Orientation*, exact: the stored axes are permuted and flipped (never interpolated) so that slices, rows and columns run along
-   fixed patient directions, as nearly as the stored axes allow (an oblique scan stays oblique).
-2. *Resampling*, only along axes whose size changes. The convention is that of pixels with an area: both grids cover exactly
-   the same box, edge to edge, so index ``i`` of ``n`` lies at ``(i + ½)·m/n − ½`` among the ``m`` source indices. The
-   kernel is linear; where the grid gets coarser it widens with it (a triangle of two target voxels), so that nothing aliases.
+1. *Orientation*, exact: the stored axes are permuted and flipped (never interpolated) so that slices, rows and columns
+   run along fixed patient directions, as nearly as the stored axes allow (an oblique scan stays oblique).
+2. *Resampling*, only along axes whose size changes. The convention is that of pixels with an area: both grids cover
+   exactly the same box, edge to edge, so index ``i`` of ``n`` lies at ``(i + ½)·m/n − ½`` among the ``m`` source
+   indices. The kernel is linear; where the grid becomes coarser, the kernel becomes wider with it (a triangle of two
+   target voxels), so that nothing aliases.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ DIRECTIONS = {
     "coronal": (ANTERIOR_TO_POSTERIOR, -INFERIOR_TO_SUPERIOR, RIGHT_TO_LEFT),
     "sagittal": (RIGHT_TO_LEFT, -INFERIOR_TO_SUPERIOR, ANTERIOR_TO_POSTERIOR),
 }
-"""Where (depth, height, width) run: a slice looks as radiologists see it, the patient's right on the left, head up."""
+"""Where (depth, height, width) run: slices in radiological view, the patient's right on the left, head up."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """How an Image's grid became the network's: all that the way back needs.
+    """How an Image's grid became the network's: everything that the way back needs.
 
     Attributes:
         shape: the source's spatial shape.
@@ -73,12 +74,12 @@ class Trace:
 
     @property
     def pixel_volume(self) -> float | None:
-        """Of one pixel of the source, mm³; None without millimetres."""
+        """Volume of one pixel of the source, mm³; None without millimetres."""
         return None if self.affine is None else float(abs(np.linalg.det(self.affine[:3, :3])))
 
     @property
     def pixel_share(self) -> float:
-        """How many pixels of the network's grid one of the source is: the same part of a picture, whatever size it was saved in."""
+        """Pixels of the network's grid for each pixel of the source: the scale from source sizes to network sizes."""
         return math.prod(self.grid) / math.prod(self.shape)
 
     @property
@@ -109,10 +110,10 @@ class Trace:
 
 
 def trace(image: Image, spatial: Spatial) -> Trace:
-    """What the Plan's `spatial` asks for, worked out for one Image.
+    """What the Plan's `spatial` means for one Image.
 
     Raises:
-        InputRefused: the Plan speaks of millimetres or directions and the Image has none.
+        InputRefused: the Plan needs millimetres or directions and the Image has none.
     """
     ndim = len(image.shape)
     axes, flips = tuple(range(ndim)), (False,) * ndim
@@ -133,16 +134,16 @@ def trace(image: Image, spatial: Spatial) -> Trace:
     if image.affine is not None and spatial.spacing is not None:
         spacing = spacing_of(image.affine)
         grid = tuple(
-            max(1, round(round(n * spacing[axis] / wanted, 3)))  # a half is a half, whatever the last digits are
+            max(1, round(round(n * spacing[axis] / wanted, 3)))  # a half must be a half in spite of rounding
             for n, axis, wanted in zip(oriented, axes, spatial.spacing, strict=True)
         )
     return Trace(image.shape, image.affine, image.source, axes, flips, grid)
 
 
 def closest_axes(affine: np.ndarray, directions: tuple[np.ndarray, ...]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """Which stored axis runs along each direction, and whether backwards.
+    """Which stored axis runs along each direction, and whether it runs backwards.
 
-    The assignment with the largest sum of |cosines|, so that each axis is used once, however oblique the scan.
+    It is the assignment with the largest sum of |cosines|, so that each axis is used once, however oblique the scan is.
 
     Args:
         affine: array indices → LPS mm.
@@ -153,14 +154,20 @@ def closest_axes(affine: np.ndarray, directions: tuple[np.ndarray, ...]) -> tupl
     """
     columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     cosines = np.stack(directions) @ columns
-    # At exactly 45° two assignments are equally good: rounding lets the same one win whatever the last digits are.
+    # At exactly 45° two assignments are equally good: with rounding, the same one always wins.
     fits = np.round(np.abs(cosines), 6)
     axes = max(itertools.permutations(range(3)), key=lambda order: sum(fits[i, axis] for i, axis in enumerate(order)))
     return axes, tuple(bool(cosines[i, axis] < 0) for i, axis in enumerate(axes))
 
 
-def needed(before: int, after: int, start: int, stop: int) -> tuple[int, int]:
-    """First and last + 1 of ``before`` slices that the slices ``start … stop - 1`` of ``after`` are made of, where `resample` makes one of the other."""
+def source_slices(before: int, after: int, start: int, stop: int) -> tuple[int, int]:
+    """First and last + 1 of the slices that `resample` needs to make the slices ``start … stop - 1``.
+
+    Args:
+        before: number of slices before resampling.
+        after: number of slices after it.
+        start, stop: the slices that are wanted.
+    """
     if before == after:
         return start, stop
     columns = _weights(before, after)[start:stop].indices
@@ -182,19 +189,19 @@ def resample(
     Args:
         array: one plane, ``([depth,] height, width)`` float32.
         shape: of the whole result.
-        whole, start, stop: for the slices ``start … stop - 1`` of the result alone: ``array`` holds the slices `needed` for them, of a plane whose
-            shape is ``whole``.
+        whole, start, stop: to make only the slices ``start … stop - 1`` of the result: ``array`` then holds their
+            `source_slices`, of a plane whose shape is ``whole``.
 
     Returns:
-        float32; values of a slice stay within the extremes of those that it is made of.
+        float32; values of a slice stay within the extremes of the slices that it is made from.
     """
     before = array.shape if whole is None else whole
     if before == shape:
         return array
-    first, last = needed(before[0], shape[0], start, shape[0] if stop is None else stop)
+    first, last = source_slices(before[0], shape[0], start, shape[0] if stop is None else stop)
     rest = tuple(range(1, array.ndim))
     lows, highs = array.min(axis=rest), array.max(axis=rest)
-    # Shrinking axes first: less to do for the others.
+    # Shrinking axes first: this leaves less work for the others.
     for axis in sorted(range(array.ndim), key=lambda a: shape[a] / before[a]):
         m, n = before[axis], shape[axis]
         if m != n:
@@ -221,17 +228,17 @@ def _weights(m: int, n: int) -> csr_array:
     offsets = np.arange(int(np.ceil(2 * reach)) + 1)
     columns = np.floor(centres - reach).astype(int)[:, None] + 1 + offsets
     values = np.clip(1 - np.abs(columns - centres[:, None]) / reach, 0, None)
-    values[(columns < 0) | (columns >= m)] = 0  # beyond an edge lies nothing
+    values[(columns < 0) | (columns >= m)] = 0  # nothing lies beyond an edge
     values /= values.sum(axis=1, keepdims=True)
     row, at = np.nonzero(values)
     return csr_array((values[row, at].astype(np.float32), (row, columns[row, at])), shape=(n, m))
 
 
 def resample_codes(codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Label-exact resampling: each target voxel takes the code with the largest share in it (`resample` of each code alone).
+    """Resampling of codes: each target voxel takes the code with the largest share in it (`resample` of each code).
 
-    No code appears that was not there. Between equal shares the later code wins, so structures win over background and
-    not-annotated, which give way.
+    No new code appears. Between equal shares the later code wins, so structures win over background, and everything
+    wins over not annotated.
 
     Args:
         codes: uint8 ``([depth,] height, width)``.

@@ -41,14 +41,16 @@ RANKING = 6
 """Pieces on which NNCF ranks the layers: each is tried with each of more than a hundred layers."""
 
 RESTORED = 0.0005
-"""Where plain quantisation is not good enough, layers go back to float until the calibration pieces are decided alike but for this share."""
+"""Where plain quantisation is not good enough, layers go back to float until the calibration pieces are decided alike
+but for this share."""
 
 
 def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Callable[[str], None] = print) -> Path:
     """Make the int8 graph beside the Model.
 
-    Plain post-training quantisation first (per-channel weights, activations calibrated on the pieces). If what it decides on the validation
-    cases is too far from float32, NNCF's accuracy control puts the layers that matter most back to float, judged on the calibration pieces.
+    Plain post-training quantisation first (per-channel weights, activations calibrated on the pieces). If what it
+    decides on the validation cases is too far from float32, NNCF's accuracy control puts the layers that matter most
+    back to float, judged on the calibration pieces.
 
     Args:
         model: lies in a folder, whose ``metrics.json`` names its training and validation cases.
@@ -159,7 +161,7 @@ def _pieces(backend: Backend, model: Model, cases: Sequence[Case], *, progress: 
     with Bar(show=progress) as bar:
         for case in bar.track(cases[::step], description="Calibrating"):
             watching = _Watching(backend, model)
-            image = preprocessing.fitting(formats.read(list(case.images)), model.plan)
+            image = preprocessing.match_channels(formats.read(list(case.images)), model.plan)
             array, _ = preprocessing.apply(image, model.plan)
             predict_array(watching, array, model.plan)
             chosen += [piece for _, _, piece in watching.best]

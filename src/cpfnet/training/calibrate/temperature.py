@@ -8,11 +8,11 @@ import numpy as np
 
 from cpfnet.labels import OUTSIDE, membership
 from cpfnet.planning import Labels
-from cpfnet.preprocessing.postprocess import opposite
+from cpfnet.preprocessing.postprocess import complement
 
 INVERSES = np.array([2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 80]) / 32
-"""1 / temperature at which the loss is computed; between them it is a cubic spline. The loss is smooth and convex in 1 / temperature,
-and the minimum is met to within 0.5 % (beyond 8: 2 %); temperatures lie in 0.4 … 16."""
+"""1 / temperature at which the loss is computed; between them it is a cubic spline. The loss is smooth and convex in 1
+/ temperature, and the minimum is met to within 0.5 % (beyond 8: 2 %); temperatures lie in 0.4 … 16."""
 
 _CHUNK = 2**18  # pixels at once
 
@@ -22,7 +22,8 @@ def curve(probabilities: np.ndarray, codes: np.ndarray, labels: Labels) -> np.nd
 
     Args:
         probabilities: float32 ``(planes, [depth,] height, width)``, as the network gives them.
-        codes: uint8 ``(readers, [depth,] height, width)``; ignored pixels and those outside the region of interest do not count.
+        codes: uint8 ``(readers, [depth,] height, width)``; ignored pixels and those outside the region of interest
+            do not count.
         labels: the Plan's.
 
     Returns:
@@ -49,7 +50,7 @@ def _choices(planes: np.ndarray, codes: np.ndarray, labels: Labels) -> Iterator[
         yield planes, codes
     else:
         for plane, members in zip(planes, membership(labels).T, strict=True):
-            yield np.stack([opposite(plane), plane]), members[codes].astype(np.uint8)
+            yield np.stack([complement(plane), plane]), members[codes].astype(np.uint8)
 
 
 def _losses(planes: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Training cases, decoded and preprocessed once, as memory-mapped arrays: RAM does not grow with the data set.
 
-One folder a case, named after everything that shapes its content (the plan's data part, the files' names, sizes and times),
-made whole or not at all:
+One folder a case, named after everything that shapes its content (the plan's data part, the files' names, sizes and
+times), made whole or not at all:
 
     image.npy      float32 (channels, [depth,] height, width), as the network's grid has it
     codes.npy      uint8 (readers, [depth,] height, width); outside the region of interest IGNORED or OUTSIDE
@@ -206,7 +206,7 @@ def _load(case: Case, target: Path) -> Cached:
 
 
 def _make(case: Case, plan: Plan, target: Path) -> None:
-    image = preprocessing.fitting(formats.read(case.images), plan)
+    image = preprocessing.match_channels(formats.read(case.images), plan)
     array, trace = preprocessing.apply(image, plan)
     labels = [placed(path, image, plan.labels) for path in case.labels.values()]
     encoded = (

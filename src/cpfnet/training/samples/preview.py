@@ -53,7 +53,7 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
 
 def _prepared(case: Case, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     """Image and codes, ``([channels,] depth, height, width)``, as the network's grid has them."""
-    stored = preprocessing.fitting(formats.read(case.images), plan)
+    stored = preprocessing.match_channels(formats.read(case.images), plan)
     image, trace = preprocessing.apply(stored, plan)
     label = next(iter(case.labels.values()))
     codes = encode(placed(label, stored, plan.labels), plan.labels, where=str(label))
