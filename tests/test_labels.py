@@ -226,14 +226,14 @@ def test_background_of_several_values_is_written_as_the_first() -> None:
         ([0, COLOURS + 1], np.int32, "expected finite numbers"),
     ],
 )
-def test_alien_values_are_named_with_their_share(values: list, dtype: type, says: str) -> None:
+def test_unexpected_values_are_named_with_their_share(values: list, dtype: type, says: str) -> None:
     with pytest.raises(DatasetError, match=says) as caught:
         lb.encode(grey(values, dtype), one(), where="case_07.png")
     assert caught.value.where == "case_07.png"
     assert caught.value.fix
 
 
-def test_alien_colours_are_named_as_colours() -> None:
+def test_unexpected_colours_are_named_as_colours() -> None:
     with pytest.raises(DatasetError, match=r"unexpected label values #00ff00 on 50.00%.* known are 0, #ff0000"):
         lb.encode(rgb("#ff0000", "#00ff00"), one("#ff0000"))
 

@@ -167,8 +167,8 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
     table |= {number_of(value): IGNORED for value in labels.ignore}
     for code, (values, _) in enumerate(codes_of(labels), start=1):
         table |= dict.fromkeys(values, code)
-    values = distinct_values(packed)
-    unexpected = [value for value in values.tolist() if value not in table]
+    stored = distinct_values(packed)
+    unexpected = [value for value in stored.tolist() if value not in table]
     if unexpected:
         share = float(np.isin(packed, unexpected).mean())
         shown = ", ".join(map(format_value, unexpected[:8])) + " …" * (len(unexpected) > 8)
@@ -184,7 +184,7 @@ def encode(label: Image, labels: Labels, *, where: str | None = None) -> np.ndar
         raise DatasetError(
             f"unexpected label values {shown} on {share:.2%} of the pixels; known are {known}", where=where, fix=fix
         )
-    return replace_values(packed, values, np.array([table[value] for value in values.tolist()], dtype=np.uint8))
+    return replace_values(packed, stored, np.array([table[value] for value in stored.tolist()], dtype=np.uint8))
 
 
 def distinct_values(packed: np.ndarray) -> np.ndarray:

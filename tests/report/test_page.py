@@ -118,7 +118,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 
 def test_versions():
-    found = dict(page.installed("numpy", "no-such-package"))
+    found = dict(page.installed_versions("numpy", "no-such-package"))
     assert found["numpy"] == np.__version__
     assert {"Python", "Machine", "cpfnet"} < set(found)
     assert "no-such-package" not in found

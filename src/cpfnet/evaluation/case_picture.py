@@ -10,19 +10,20 @@ from cpfnet.evaluation.case_masks import Item, load_masks
 from cpfnet.image import geometry_difference
 from cpfnet.planning import Labels
 from cpfnet.report.figures import Overlay
-from cpfnet.report.slices import as_seen, richest, slice_axis, to_unit
+from cpfnet.report.slices import fullest_slice, radiological_view, slice_axis, to_unit
 
 
 def overlay_of(item: Item, definitions: Labels, *, window: tuple[float, float] | None = None) -> Overlay | None:
     """The picture of a case with the first reader's label and the prediction, where pixels count.
 
-    Of a volume it is the slice with the most classes, then with the largest structures, seen as radiologists see it: the
-    patient's anterior (or head) up, right side on the left.
+    Of a volume it is the slice with the most classes, then with the largest structures, seen as radiologists see it:
+    the patient's anterior (or head) up, right side on the left.
 
     Args:
         item: the case.
         definitions: the Plan's labels.
-        window: values shown black and white, in file units (HU); default: the 1 % and 99 % quantiles around the structures.
+        window: values shown black and white, in file units (HU); default: the 1 % and 99 % quantiles
+            around the structures.
 
     Returns:
         None where the image is not at hand, or does not lie on the label's grid.
@@ -45,11 +46,11 @@ def overlay_of(item: Item, definitions: Labels, *, window: tuple[float, float] |
     aspect, where = 1.0, ""
     if image.array.ndim == 4:
         axis = slice_axis(image.affine)
-        index = richest(truth | prediction, axis)
+        index = fullest_slice(truth | prediction, axis)
         stack = [part.take(index, axis=axis + 1) for part in stack]
         where = f", slice {index + 1} of {image.shape[axis]}"
         if image.affine is not None:
-            stack, aspect = as_seen(stack, image.affine, axis)
+            stack, aspect = radiological_view(stack, image.affine, axis)
     shown, truth, prediction, *roi = stack
     return Overlay(
         image=to_unit(shown, truth.any(axis=0) | prediction.any(axis=0), window),

@@ -58,7 +58,7 @@ def _boxes(scores: Scores) -> list[page.Block]:
     note = (
         "One dot a case; box: quartiles and median; whiskers: up to 1.5 boxes; n × ∞: cases with an infinite distance."
     )
-    note = f"{note} {lettering(figures.rows_of(panels)).key}".strip()
+    note = f"{note} {lettering(figures.names_in(panels)).key}".strip()
     return [page.Figure(uri, "Box plots per class: " + ", ".join(panels), note)]
 
 
@@ -146,6 +146,6 @@ def write_report(
     parts = sections(scores, items, definitions, window=window)
     if plan:
         parts.append(page.Section("Plan", [page.Code(plan)]))
-    installed = page.installed("numpy", "scipy", "scikit-image")
+    installed = page.installed_versions("numpy", "scipy", "scikit-image")
     parts.append(page.Section("Versions and timing" if facts else "Versions", [page.Pairs([*facts, *installed])]))
     return page.render(path, title=title, subtitle=subtitle, sections=parts, overwrite=overwrite)

@@ -1,4 +1,7 @@
-"""Do the probabilities mean what they say: diagrams and figures, of training before and after the temperature, as a section of a page."""
+"""Do the probabilities mean what they say? Reliability diagrams and their figures, as a section of a page.
+
+For training, before and after the temperature.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from cpfnet.report.lettering import lettering, style
 from cpfnet.report.page import Block, Figure, Section, Table, Text
 
 Panels = Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]
-"""Class → moment → diagram."""
+"""Class → moment (before, after) → diagram."""
 
 _DRAWN = 6
-"""Classes in the figure; the table has them all."""
+"""Classes in the figure; the table holds all of them."""
 
 _COLUMNS = {
     "ece": "ECE",
@@ -25,15 +28,16 @@ _COLUMNS = {
 
 
 def calibration_section(
-    moments: Mapping[str, Mapping[str, Mapping[str, Any]]], *, unit: str, pixels: str, remark: str = ""
+    moments: Mapping[str, Mapping[str, Mapping[str, Any]]], *, unit: str, pixels: str, note: str = ""
 ) -> list[Section]:
     """A section for `cpfnet.report.page.render`; none where nothing is known.
 
     Args:
-        moments: one, or ``before`` and ``after`` the temperature: of each class the figures of `cpfnet.evaluation.metrics.calibration.figures`.
+        moments: one, or ``before`` and ``after`` the temperature → class → its figures
+            (`cpfnet.evaluation.metrics.calibration.figures`).
         unit: of the band around the boundary, ``"mm"`` or ``"pixels"``.
         pixels: in words, those that were counted.
-        remark: what else a reader should know.
+        note: what else a reader should know.
     """
     classes = list(next(iter(moments.values()), {}))
     if not classes:
@@ -44,17 +48,17 @@ def calibration_section(
             values = [figures[name][key] for key in _COLUMNS]
             heading = name if len(moments) == 1 else f"{name}, {when}"
             rows.append([heading, *("–" if value is None else f"{value:.4f}" for value in values)])
-    note = (
+    text = (
         f"Over {pixels}; each class against all else. ECE: mean difference between probability and share of the class, "
-        f"in 15 bins. Near the boundary: at most 3 {unit} from it. {remark}"
+        f"in 15 bins. Near the boundary: at most 3 {unit} from it. {note}"
     )
-    blocks: list[Block] = [Table(["Class", *_COLUMNS.values()], rows), Text([note.strip()])]
+    blocks: list[Block] = [Table(["Class", *_COLUMNS.values()], rows), Text([text.strip()])]
     panels = {name: {when: moments[when][name]["band"] for when in moments} for name in classes}
     if uri := reliability(panels):
         caption = (
-            "Near the boundary: the share of pixels that are of the class, over the probability that they are given. On the "
-            "dashed line the two agree; below it the model is too sure of the class. Bars: the share of the pixels"
-            + (", after the temperature." if "after" in moments else ".")
+            "Near the boundary: the share of pixels that are of the class, over the probability that they are given. "
+            "On the dashed line the two agree; below it the model is too sure of the class. "
+            "Bars: the share of the pixels" + (", after the temperature." if "after" in moments else ".")
         )
         if len(classes) > _DRAWN:
             caption += f" The first {_DRAWN} of {len(classes)} classes."

@@ -1,4 +1,4 @@
-"""Differences from a reference as a figure: an interval a row, and where they are given the cases as dots."""
+"""Differences from a reference as a figure: one interval a row, and the cases as dots where they are given."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ class Row:
     Attributes:
         name: of the row.
         estimate, low, high: the difference and its interval, in the metric's unit; NaN where unknown.
-        shown: 1 where it is better, −1 where it is worse, 0 where no difference was shown.
-        cases: the difference of each case, drawn as dots; NaN values are left out, infinite ones counted at the edge.
+        shown: 1 where it is better, −1 where it is worse, 0 where no difference was found.
+        cases: the difference of each case, drawn as dots; NaN values are left out, infinite ones are counted
+            at the edge.
     """
 
     name: str
@@ -42,7 +43,7 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
 
     Args:
         panels: metric (with its unit) → rows, of the same names in each.
-        falling: metrics of which less is better: their axes run from right to left.
+        falling: metrics where less is better: their axes run from right to left.
 
     Returns:
         SVG data URI.
@@ -75,7 +76,7 @@ def differences(panels: Mapping[str, Sequence[Row]], *, falling: Collection[str]
 
 
 def row_names(panels: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Of all panels, each once."""
+    """The names in all panels, without repetitions."""
     return list(dict.fromkeys(row.name for rows in panels.values() for row in rows))
 
 
@@ -93,12 +94,12 @@ def _cases(ax: Axes, place: int, row: Row, sign: int) -> None:
 
 
 def _limits(ax: Axes, rows: Sequence[Row], *, falling: bool) -> None:
-    """From the lowest to the highest value and 0, with room for infinite ones."""
+    """From the lowest to the highest value and 0, with space for infinite ones."""
     values = np.concatenate([[0, row.estimate, row.low, row.high, *row.cases] for row in rows])
     finite = values[np.isfinite(values)]
     low, high = finite.min(), finite.max()
-    room = 0.25 if np.isinf(values).any() else 0.08
-    margin = room * (high - low) or 1e-3
+    space = 0.25 if np.isinf(values).any() else 0.08
+    margin = space * (high - low) or 1e-3
     low, high = low - margin, high + margin
     ax.set_xlim((high, low) if falling else (low, high))
 

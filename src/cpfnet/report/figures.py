@@ -1,6 +1,6 @@
 """Figures as data URIs: curves, box plots, and images with boundary lines.
 
-Drawn on `matplotlib.figure.Figure` without pyplot: no display is needed, and no figure stays behind.
+They are drawn on `matplotlib.figure.Figure` without pyplot: no display is needed, and no figure stays in memory.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#5f6b1c")
-"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+"""Colour-blind readers can tell them apart, too (Okabe and Ito 2008)."""
 
 LINES = ("#00e5ff", "#ff9d00", "#7cff5b", "#ff5bd0", "#ffee33", "#5b9dff", "#ff5b5b", "#c9a0ff")
-"""Bright ones, for lines on images; `line_colours` has more."""
+"""Bright colours, for lines on images; `line_colours` has more."""
 
 
 @cache
 def line_colours(count: int) -> tuple[str, ...]:
-    """Bright colours for lines on images: `LINES`, then each as far as can be from those before it (CIELAB)."""
+    """Bright colours for lines on images: `LINES`, then colours as far as possible from those before them (CIELAB)."""
     from skimage.color import rgb2lab
 
     steps = np.linspace(0, 255, 9).round().astype(int)
@@ -68,13 +68,13 @@ def data_uri(figure: Figure, kind: str = "svg") -> str:
         # Comments repeat the names, and XML holds no control characters.
         drawn = printable(buffer.getvalue().decode(), keep="\n")
         return "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
-    # Full chroma resolution, or thin coloured lines turn grey.
+    # Full chroma resolution: otherwise thin coloured lines turn grey.
     figure.savefig(buffer, format="jpg", dpi=180, pil_kwargs={"quality": 88, "subsampling": 0})
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def panel_grid(panels: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, each ``height`` inches tall."""
+    """A figure with this number of panels, each ``height`` inches tall."""
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     figure = _figure(10.4 if columns > 1 else 6.0, height * rows)
@@ -99,7 +99,7 @@ def curves(
     Args:
         x: positions.
         panels: panel title → name of a line → its values (None, "" and NaN are gaps).
-        x_label: what ``x`` is.
+        x_label: the title of the axis.
 
     Returns:
         SVG data URI.
@@ -108,7 +108,7 @@ def curves(
     from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(style()):
-        shown = lettering(rows_of(panels)).shown
+        shown = lettering(names_in(panels)).shown
         figure, axes = panel_grid(len(panels), 2, 2.7)
         for ax, (title, lines) in zip(axes, panels.items(), strict=True):
             for colour, (name, values) in zip(_repeat(COLOURS), lines.items(), strict=False):
@@ -133,8 +133,8 @@ def curves(
         return data_uri(figure)
 
 
-def rows_of(panels: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names in all panels, each once: of lines or of classes."""
+def names_in(panels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of lines or classes in all panels, without repetitions."""
     return list(dict.fromkeys(name for groups in panels.values() for name in groups))
 
 
@@ -144,14 +144,14 @@ def _repeat(colours: Sequence[str]) -> Any:
 
 
 def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range: Sequence[str] = ()) -> str:
-    """One panel a metric, one box a class, one dot a case, lying.
+    """Horizontal box plots: one panel a metric, one box a class, one dot a case.
 
-    Boxes hold the quartiles, the line is the median, whiskers reach to 1.5 times the box. Infinite values cannot be drawn: they are
-    counted at the right edge ("2 × ∞").
+    Boxes hold the quartiles, the line is the median, whiskers reach to 1.5 times the box. Infinite values cannot be
+    drawn: they are counted at the right edge ("2 × ∞").
 
     Args:
         panels: metric → class → one value a case; NaN values are left out.
-        unit_range: metrics that end at 1, drawn up to there.
+        unit_range: metrics that end at 1: their axes end there, too.
 
     Returns:
         SVG data URI.
@@ -159,7 +159,7 @@ def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range
     import matplotlib
 
     with matplotlib.rc_context(style()):
-        names = rows_of(panels)
+        names = names_in(panels)
         shown = list(lettering(names).shown.values())
         figure, axes = panel_grid(len(panels), 3, 0.75 + 0.34 * max(len(names), 2))
         for number, (ax, (title, groups)) in enumerate(zip(axes, panels.items(), strict=True)):
@@ -178,7 +178,7 @@ def box_plots(panels: Mapping[str, Mapping[str, Sequence[float]]], *, unit_range
             if title in unit_range:
                 ax.set_xlim(low, 1)
             elif any(infinite.values()):
-                ax.set_xlim(low, high + 0.2 * (high - low))  # room for the count of infinite values
+                ax.set_xlim(low, high + 0.2 * (high - low))  # space for the count of infinite values
             ax.set_title(title, loc="left")
             ax.set_ylim(len(names) - 0.5, -0.5)
             ax.set_yticks(range(len(names)), shown if number % 3 == 0 else [""] * len(names))
@@ -208,7 +208,7 @@ def _box(ax: Axes, place: int, values: np.ndarray, colour: str) -> None:
 
 @dataclass(frozen=True)
 class Overlay:
-    """A picture with what should have been found and what was.
+    """A picture with the true and the predicted boundaries.
 
     Attributes:
         image: ``(height, width)`` or ``(height, width, 3)``, 0 … 1.
@@ -216,7 +216,7 @@ class Overlay:
         classes: their names.
         aspect: height of a pixel / its width.
         roi: bool ``(height, width)``, or None; its edge is drawn as a dotted line.
-        caption: what is seen.
+        caption: what the picture shows.
     """
 
     image: np.ndarray
@@ -231,8 +231,8 @@ class Overlay:
 def overlay(picture: Overlay) -> str:
     """Draw boundary lines on an image.
 
-    Left the whole image, with a frame where the lines are shown enlarged. One class: truth and prediction in one panel, in
-    two colours; several classes: truth and prediction side by side, one colour a class.
+    On the left the whole image, with a frame around the part that the other panels enlarge. One class: truth and
+    prediction in one panel, in two colours. Several classes: truth and prediction side by side, one colour a class.
 
     Returns:
         JPEG data URI.
@@ -256,7 +256,7 @@ def overlay(picture: Overlay) -> str:
         else:
             colours = zip(picture.classes, line_colours(len(picture.classes)), strict=True)
             drawn = (picture.truth | picture.prediction).any(axis=(1, 2))
-            names = {name: colour for (name, colour), there in zip(colours, drawn, strict=True) if there}
+            names = {name: colour for (name, colour), visible in zip(colours, drawn, strict=True) if visible}
         texts = [written.get(name, name) for name in names]
         columns = legend_columns(texts, 10, 9)
         figure = _figure(10.4, 10.4 / panels * tall + 0.35 + 0.2 * max(1, math.ceil(len(names) / columns)))
@@ -306,16 +306,16 @@ def _line(ax: Axes, mask: np.ndarray, colour: str, width: float, style: str = "s
 
 
 def _zoom(picture: Overlay) -> tuple[slice, slice]:
-    """Where the masks lie, with a margin; the whole image where that is most of it."""
+    """Where the masks lie, with a margin; the whole image if that is most of it."""
     union = np.logical_or(picture.truth.any(axis=0), picture.prediction.any(axis=0))
     size = union.shape
     if not union.any():
         return slice(0, size[0]), slice(0, size[1])
     out = []
     for axis in (0, 1):
-        found = np.flatnonzero(union.any(axis=1 - axis))
-        side = max((found[-1] + 1 - found[0]) * 1.4, size[axis] / 5)
-        start = round(max((found[0] + found[-1] + 1 - side) / 2, 0))
+        index = np.flatnonzero(union.any(axis=1 - axis))
+        side = max((index[-1] + 1 - index[0]) * 1.4, size[axis] / 5)
+        start = round(max((index[0] + index[-1] + 1 - side) / 2, 0))
         out.append(slice(start, min(round(start + side), size[axis])))
     rows, columns = out
     if (rows.stop - rows.start) * (columns.stop - columns.start) > 0.5 * size[0] * size[1]:

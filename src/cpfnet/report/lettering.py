@@ -1,4 +1,4 @@
-"""Names in figures, in whatever script: by the fonts that are installed, else by a number with the name in the text beside it."""
+"""Names in figures, in any script: drawn with the installed fonts, else as a number that the text explains."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from cpfnet.text import printable
 
 PLAIN = ("Liberation Sans", "Arial", "Helvetica")
-"""The first of these that is installed has most of the text …"""
+"""The first of these that is installed draws most of the text …"""
 
 EVERYWHERE = "DejaVu Sans"
-"""… this one, which comes with Matplotlib, what that lacks …"""
+"""… this one, which comes with Matplotlib, draws the characters that it does not have …"""
 
 EAST_ASIAN = (
     "Noto Sans CJK SC",
@@ -55,11 +55,11 @@ EAST_ASIAN = (
 
 @dataclass(frozen=True)
 class Lettering:
-    """How names stand in a figure.
+    """How names are drawn in a figure.
 
     Attributes:
-        shown: name → what is drawn: the name, or a number for the part of it that no font here has.
-        key: what the numbers mean, for the text beside the figure; "" where all is drawn.
+        shown: name → what is drawn: the name, with a number for the part that no installed font has.
+        key: what the numbers mean, for the text next to the figure; "" where everything is drawn.
     """
 
     shown: dict[str, str]
@@ -90,8 +90,8 @@ def lettering(names: Iterable[str]) -> Lettering:
 
 @cache
 def style() -> Any:
-    """Of every figure, for `matplotlib.rc_context`."""
-    # Many East Asian fonts have no bold; that a title is drawn without is nothing to tell.
+    """The style of every figure, for `matplotlib.rc_context`."""
+    # Many East Asian fonts have no bold; it is no problem that a title is drawn without it.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     return {
         "font.family": list(_families()),
@@ -104,17 +104,17 @@ def style() -> Any:
         "axes.grid": True,
         "grid.color": "#e6eaef",
         "svg.hashsalt": "cpfnet",
-        "text.parse_math": False,  # a $ in a name is a $
+        "text.parse_math": False,  # a $ in a name stays a $
     }
 
 
 def _families() -> tuple[str, ...]:
-    """Those installed, in the order in which a character is looked for."""
+    """Installed font families, in the order in which a character is searched."""
     from matplotlib import font_manager
 
-    there = {font.name for font in font_manager.fontManager.ttflist}
-    plain = [family for family in PLAIN if family in there][:1]
-    return (*plain, EVERYWHERE, *(family for family in EAST_ASIAN if family in there))
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    plain = [family for family in PLAIN if family in installed][:1]
+    return (*plain, EVERYWHERE, *(family for family in EAST_ASIAN if family in installed))
 
 
 @cache
@@ -124,7 +124,7 @@ def _has(character: str) -> bool:
 
 @cache
 def _characters() -> tuple[frozenset[int], ...]:
-    """Those of each font; bold titles are drawn by fonts of their own, which have no fewer where it matters."""
+    """The characters of each font; bold titles use fonts of their own, which have all characters that matter."""
     from matplotlib import font_manager, ft2font
 
     files = (font_manager.findfont(family, fallback_to_default=False) for family in _families())

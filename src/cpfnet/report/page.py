@@ -1,6 +1,7 @@
-"""One self-contained HTML page: sections of plain data in, a file out that can be mailed, archived and printed.
+"""One self-contained HTML page: from sections of plain data to a file that can be mailed, archived and printed.
 
-Nothing in it is loaded from elsewhere: pictures are data URIs, styles stand in the page, and the page forbids itself the network.
+It loads nothing from elsewhere: pictures are data URIs, styles are in the page, and the page forbids
+itself the network.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Notice:
-    """What the reader must not overlook; ``level`` is ``"warning"`` or ``"note"``. Without messages nothing is shown."""
+    """Messages that the reader must not overlook (none: nothing is shown); ``level`` is ``"warning"`` or ``"note"``."""
 
     messages: Sequence[str]
     level: str = "warning"
@@ -38,7 +39,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Tile:
-    """One headline number: what it is, its value, and what stands behind it."""
+    """One headline number: its name, its value, and a detail below it."""
 
     label: str
     value: str
@@ -68,7 +69,7 @@ class Table:
     Attributes:
         columns: headings.
         rows: as many entries as columns.
-        caption: what it shows, and how to read it.
+        caption: what the table shows, and how to read it.
     """
 
     columns: Sequence[str]
@@ -87,7 +88,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture as a data URI (see `cpfnet.report.figures`); ``alt`` says what it shows to those who cannot see it."""
+    """A picture as a data URI (see `cpfnet.report.figures`); ``alt`` describes it to people who cannot see it."""
 
     uri: str
     alt: str
@@ -97,7 +98,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Code:
-    """Text with its line breaks; long ones scroll on screen and stand whole on paper."""
+    """Text with its line breaks; long text scrolls on the screen and is printed whole."""
 
     text: str
     kind: ClassVar[str] = "code"
@@ -105,23 +106,23 @@ class Code:
 
 @dataclass(frozen=True)
 class Card:
-    """One thing told in words beside its picture.
+    """One thing explained in words next to its picture.
 
     Attributes:
         title: what it is about.
         tag: a word for its kind.
-        text: what is to be said; here and in ``ways``, what stands between backticks is set as code.
-        ways: what can be done about it, an entry each.
-        more: a long list, folded away.
+        text: the explanation; here and in ``fixes``, text between backticks is set as code.
+        fixes: what can be done about it, one entry each.
+        more: a long list, folded.
         uri: the picture as a data URI, or "".
         alt: what the picture shows.
-        caption: what stands under it.
+        caption: the line under the picture.
     """
 
     title: str
     tag: str
     text: str
-    ways: Sequence[str] = ()
+    fixes: Sequence[str] = ()
     more: Sequence[str] = ()
     uri: str = ""
     alt: str = ""
@@ -141,27 +142,27 @@ Block = Text | Notice | Tiles | Table | Pairs | Figure | Code | Cards
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks under it."""
 
     title: str
     blocks: Sequence[Block] = field(default_factory=list)
 
 
-def installed(*packages: str) -> list[tuple[str, str]]:
-    """Versions of this installation, for `Pairs`: Python, the machine, cpfnet, and the named packages that are installed."""
+def installed_versions(*packages: str) -> list[tuple[str, str]]:
+    """Versions on this machine, for `Pairs`: Python, the machine, cpfnet, and the named packages that are installed."""
     import platform
 
-    found = [("Python", platform.python_version()), ("Machine", f"{platform.system()} {platform.machine()}")]
+    versions = [("Python", platform.python_version()), ("Machine", f"{platform.system()} {platform.machine()}")]
     for package in ("cpfnet", *packages):
         try:
-            found.append((package, version(package)))
+            versions.append((package, version(package)))
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _shown(value: Any) -> Any:
-    """A value without control characters; HTML that the template made itself holds none any more."""
+    """A value without control characters; HTML that the template made holds none any more."""
     return printable(value, keep="\n") if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -188,7 +189,7 @@ def render(
     Args:
         path: the file to write, ``….html``.
         title: its heading.
-        subtitle: one line under it (what of, when).
+        subtitle: one line under it (its subject and date).
         sections: in order; empty ones are left out.
         overwrite: replace an existing file.
 

@@ -1,4 +1,4 @@
-"""From a volume to the slice to look at: which one, the way radiologists see it, with its values between black and white."""
+"""From a volume to one slice to look at: which slice, in radiological view, with its values between black and white."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cpfnet.image import spacing_of
 
 
 def slice_axis(affine: np.ndarray | None) -> int:
-    """The axis of thick slices; among equals the one nearest to the patient's length, and without millimetres the first."""
+    """The axis of thick slices; of equal ones, that nearest to the patient's length; without millimetres, the first."""
     if affine is None:
         return 0
     spacing = np.array(spacing_of(affine))
@@ -16,7 +16,7 @@ def slice_axis(affine: np.ndarray | None) -> int:
     return int(np.argmax(np.where(spacing >= 0.99 * spacing.max(), upright, -1)))
 
 
-def richest(masks: np.ndarray, axis: int) -> int:
+def fullest_slice(masks: np.ndarray, axis: int) -> int:
     """The slice with the most classes, then with the most labelled voxels; the middle one of an empty volume.
 
     Args:
@@ -30,8 +30,10 @@ def richest(masks: np.ndarray, axis: int) -> int:
     return int(np.lexsort((areas.sum(axis=0), (areas > 0).sum(axis=0)))[-1])
 
 
-def as_seen(stack: list[np.ndarray], affine: np.ndarray, axis: int) -> tuple[list[np.ndarray], float]:
-    """Turn slices as radiologists see them, by quarter turns and flips: anterior (or head) up, the patient's right on the left.
+def radiological_view(stack: list[np.ndarray], affine: np.ndarray, axis: int) -> tuple[list[np.ndarray], float]:
+    """Turn slices as radiologists see them: anterior (or head) up, the patient's right on the left.
+
+    Only by quarter turns and flips.
 
     Args:
         stack: slices ``(channels, rows, columns)``.
@@ -63,7 +65,7 @@ def to_unit(image: np.ndarray, structures: np.ndarray, window: tuple[float, floa
 
     Args:
         image: grey, or 8-bit colours.
-        structures: bool ``(height, width)``: what is to be seen well.
+        structures: bool ``(height, width)``: the window is chosen so that these are seen well.
         window: grey values shown black and white; default: the 1 % and 99 % quantiles around the structures.
     """
     if len(image) == 3:
@@ -72,9 +74,9 @@ def to_unit(image: np.ndarray, structures: np.ndarray, window: tuple[float, floa
     if window is None:
         near = plane
         if structures.any():
-            found = [np.flatnonzero(structures.any(axis=1 - axis)) for axis in (0, 1)]
-            margin = [max(10, (f[-1] - f[0]) // 2) for f in found]
-            near = plane[tuple(slice(max(f[0] - m, 0), f[-1] + m + 1) for f, m in zip(found, margin, strict=True))]
+            index = [np.flatnonzero(structures.any(axis=1 - axis)) for axis in (0, 1)]
+            margin = [max(10, (i[-1] - i[0]) // 2) for i in index]
+            near = plane[tuple(slice(max(i[0] - m, 0), i[-1] + m + 1) for i, m in zip(index, margin, strict=True))]
         low, high = np.percentile(near, (1, 99)).tolist()
         window = (low, high) if high > low else (float(plane.min()), float(plane.max()))
     low, high = window

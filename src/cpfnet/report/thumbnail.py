@@ -1,4 +1,4 @@
-"""A small picture with the outlines of what is drawn on it, as a data URI."""
+"""A small picture with the outlines of the labels on it, as a data URI."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from cpfnet.report.figures import line_colours
 
 SIDE = 440
-"""Pixels along the longer side: shown at half of it, so lines stay sharp on fine screens."""
+"""Pixels along the longer side; it is shown at half of it, so that lines stay sharp on high-resolution screens."""
 
 
 def thumbnail(image: np.ndarray, codes: np.ndarray, aspect: float = 1.0) -> str:
-    """Draw it.
+    """Draw the thumbnail.
 
     Args:
         image: ``(height, width)`` or ``(height, width, 3)``, 0 … 1.
-        codes: ``(height, width)`` integers, 0 where nothing is drawn; each other number has its colour.
+        codes: ``(height, width)`` integers, 0 where nothing is drawn; each other number has a colour.
         aspect: height of a pixel / its width.
 
     Returns:

@@ -82,7 +82,7 @@ def write_report(
     run = training_sections(
         model.metrics["history"],
         facts=facts,
-        versions=page.installed("torch", "monai", "lightning-fabric", "numpy"),
+        versions=page.installed_versions("torch", "monai", "lightning-fabric", "numpy"),
         plan=(model.folder / "plan.yaml").read_text(encoding="utf-8"),
     )
     notes = model.metrics["fitting"]
@@ -120,7 +120,7 @@ def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Sec
             "stands after it at the temperature that the others gave. They also chose the epoch: on other images all of it may be worse."
         )
     pixels = f"the pixels of {_cases(found['cases'])} together (the table of scores has means over cases), on the network's grid"
-    return calibration_section(moments, unit=unit, pixels=pixels, remark=remark)
+    return calibration_section(moments, unit=unit, pixels=pixels, note=remark)
 
 
 def _cases(count: int) -> str:

@@ -9,7 +9,7 @@ from cpfnet.data.case import Case
 from cpfnet.errors import CpfnetError
 from cpfnet.image import Image
 from cpfnet.labels import pack
-from cpfnet.report.slices import as_seen, slice_axis, to_unit
+from cpfnet.report.slices import radiological_view, slice_axis, to_unit
 from cpfnet.report.thumbnail import thumbnail
 
 MOST_COLOURS = 32
@@ -34,7 +34,7 @@ def picture_of(case: Case) -> tuple[str, str]:
     shown = pixels.reshape(len(pixels), *shape).take(index, axis=axis + 1)
     stack, aspect = [shown, _resampled(codes, to_label, axis, index, shape)[None]], 1.0
     if image.affine is not None:
-        stack, aspect = as_seen(stack, image.affine, axis)
+        stack, aspect = radiological_view(stack, image.affine, axis)
     picture, drawn = stack[0], stack[1][0]
     seen = f"slice {index + 1} of {shape[axis]}" if shape[axis] > 1 else ""
     if case.labels and not drawn.any():

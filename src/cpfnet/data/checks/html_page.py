@@ -82,7 +82,7 @@ def _card(finding: Finding, picture: tuple[str, str]) -> Card:
         title=finding.where,
         tag=finding.kind,
         text=finding.what,
-        ways=finding.fix.split("; or "),
+        fixes=finding.fix.split("; or "),
         more=finding.files,
         uri=uri,
         alt=f"{finding.case or 'the first case'} with the outline of its label",

@@ -209,7 +209,7 @@ def sections(comparison: Comparison) -> list[page.Section]:
         *_figures(comparison),
         *tables,
         page.Section("Protocol", [page.Pairs([(k.capitalize(), v) for k, v in comparison.protocol.items()])]),
-        page.Section("Versions", [page.Pairs(page.installed("numpy", "scipy"))]),
+        page.Section("Versions", [page.Pairs(page.installed_versions("numpy", "scipy"))]),
     ]
 
 
