@@ -31,7 +31,7 @@ html_title = "cpfnet"
 html_theme_options = {"show_prev_next": True, "secondary_sidebar_items": ["page-toc"], "navigation_with_keys": False}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_sidebars = {page: [] for page in ("index", "tutorial", "zh/tutorial")}  # nothing to navigate there
+html_sidebars = {page: [] for page in ("index", "tutorial", "zh/tutorial", "zh/the-guide")}  # nothing to navigate there
 html_show_sourcelink = False
 
 HERE = Path(__file__).parent
