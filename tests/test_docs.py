@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -66,9 +68,13 @@ def test_settings_files_are_valid(page: Path) -> None:
 
 
 @pages
-def test_python_compiles(page: Path) -> None:
+def test_python_compiles_and_imports_what_there_is(page: Path) -> None:
     for text in blocks(page, "python"):
-        compile(text, str(page), "exec")
+        for node in ast.walk(ast.parse(text, str(page))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cpfnet":
+                home = import_module(node.module or "")
+                for name in node.names:
+                    assert hasattr(home, name.name) or import_module(f"{node.module}.{name.name}"), name.name
 
 
 @pytest.mark.parametrize("page", [*PAGES, *MEASUREMENTS], ids=lambda page: page.relative_to(ROOT).as_posix())
