@@ -58,6 +58,59 @@ def test_hints_reach_the_networks_that_know_them_and_options_win() -> None:
 
 
 @pytest.mark.parametrize(
+    ("patch", "spacing"), [((64, 96), None), ((64, 64, 96), None), ((40, 128, 128), (5.0, 1.0, 1.0))]
+)
+def test_deep_supervision_judges_the_decoder_above_its_lowest_level(
+    patch: tuple[int, ...], spacing: tuple[float, ...] | None
+) -> None:
+    dims = len(patch)
+    options = {"patch": patch, "spacing": spacing, "widths": [4] * 8}
+    torch.manual_seed(0)
+    plain = zoo.build("dynunet", 1, 3, spatial_dims=dims, **options)
+    torch.manual_seed(0)
+    supervised = zoo.build("dynunet", 1, 3, spatial_dims=dims, deep_supervision=True, **options)
+    own = plain.state_dict()
+    heads = set(supervised.state_dict()) - set(own)
+    assert all(torch.equal(supervised.state_dict()[key], value) for key, value in own.items())
+    strides = [level.upsample.transp_conv.conv.stride for level in levels(supervised)]
+    x = torch.rand(1, 1, *patch)
+    outputs = supervised.train()(x)
+    assert len(outputs) == len(strides) - 1 == len(heads) // 2 + 1
+    size = patch
+    for output, stride in zip(outputs, strides, strict=False):
+        assert output.shape == (1, 3, *size)
+        size = tuple(n // s for n, s in zip(size, stride, strict=True))
+    assert torch.equal(outputs[0], plain.train()(x))
+    assert torch.equal(supervised.eval()(x), plain.eval()(x))
+
+
+def levels(network: torch.nn.Module) -> list[torch.nn.Module]:
+    """Of MONAI's DynUNet, finest first."""
+    found = [network.network.skip_layers]
+    while hasattr(found[-1].next_layer, "next_layer"):
+        found.append(found[-1].next_layer)
+    return found
+
+
+def test_deep_supervision_needs_levels() -> None:
+    with pytest.raises(NetworkError, match="deep_supervision = 'yes'"):
+        zoo.build("dynunet", 1, 2, deep_supervision="yes")
+
+
+def test_logits_of_several_sizes_are_cut_to_their_share() -> None:
+    class Two(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            return [x, x[..., ::4, ::4]]
+
+    x = torch.rand(1, 1, 33, 40)
+    network = zoo.AnySize(Two(), 1, 1, 2, 16)
+    fine, coarse = network.train()(x)
+    assert torch.equal(fine, x)
+    assert torch.equal(coarse, x[..., ::4, ::4])
+    assert torch.equal(network.eval()(x), x)
+
+
+@pytest.mark.parametrize(
     ("name", "near"), [("cpfnett", "'cpfnet'"), ("UNet", "'unet'"), ("resnet34_unet", "'resnet34-unet'")]
 )
 def test_a_mistyped_name_is_told_its_neighbour(name: str, near: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cpfnet.errors import NetworkError, PlanError
 from cpfnet.labels import IGNORED, OUTSIDE
+from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.training import loss
 
@@ -161,6 +162,32 @@ def test_deep_supervision_is_a_weighted_mean_over_sizes(size: tuple[int, ...]) -
     first, second, third = (built(output, c) for output, c in zip(outputs, codes, strict=True))
     torch.testing.assert_close(built(outputs, codes[0]), (4 * first + 2 * second + third) / 7)
     torch.testing.assert_close(built(tuple(outputs[:1]), codes[0]), first)
+
+
+@pytest.mark.parametrize("patch", [(64, 96), (32, 64, 32)])
+def test_deep_supervision_of_nnunets_network_by_hand(patch: tuple[int, ...]) -> None:
+    """Weights 1, ½, ¼ … of all but the decoder's lowest level; masks by the nearest voxel, the far one of two."""
+    torch.manual_seed(0)
+    network = zoo.build(
+        "dynunet", 1, 3, spatial_dims=len(patch), patch=patch, widths=[4] * 6, deep_supervision=True
+    ).train()
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randint(0, 3, (2, *patch), generator=generator).to(torch.uint8)
+    codes[0, :10] = IGNORED
+    outputs = network(torch.rand(2, 1, *patch, generator=generator))
+    expected, total = torch.zeros(2), 0.0
+    for level, logits in enumerate(outputs):
+        step = patch[0] // logits.shape[2]
+        seen = codes[(slice(None), *[slice(step // 2, None, step)] * len(patch))].long()
+        counts = seen != IGNORED
+        one = onehot(torch.where(counts, seen, 0)) * counts[:, None]
+        p = logits.softmax(1) * counts[:, None]
+        inner = (p * one).flatten(2).sum(2)
+        dice = 1 - (2 * inner + 1e-5) / (p.flatten(2).sum(2) + one.flatten(2).sum(2) + 1e-5)
+        entropy = -(one * logits.log_softmax(1)).flatten(1).sum(1) / counts.flatten(1).sum(1)
+        expected, total = expected + 0.5**level * (dice.mean(1) + entropy), total + 0.5**level
+    assert [logits.shape[2] for logits in outputs] == [patch[0] // 2**level for level in range(3)]
+    torch.testing.assert_close(loss.build(plan())(outputs, codes), expected / total, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,21 @@ def learn(task: Task, patches: Patches, start: int = 0, stop: int | None = None)
     return losses
 
 
-@pytest.mark.parametrize("loss", ["dice+ce", "focal"])
-def test_accumulation_equals_the_large_batch(cached: list[cache.Cached], loss: str) -> None:
+def supervised() -> nn.Module:
+    torch.manual_seed(0)
+    return zoo.build("dynunet", 3, 2, patch=[32, 32], widths=[4, 4, 8, 8], deep_supervision=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "network"), [("dice+ce", lambda: None), ("focal", lambda: None), ("dice+ce", supervised)]
+)
+def test_accumulation_equals_the_large_batch(
+    cached: list[cache.Cached], loss: str, network: Callable[[], nn.Module | None]
+) -> None:
     # 7 samples: a group of 6 (2 × 3 or 6 × 1), then a partial group of 1; twice.
     common = {"samples": 7, "epochs": 2, "optimiser": "sgd", "loss": {"name": loss}, "clip": 0.5}
-    parts, whole = make(cached, batch=2, accumulate=3, **common), make(cached, batch=6, accumulate=1, **common)
+    parts = make(cached, network(), batch=2, accumulate=3, **common)
+    whole = make(cached, network(), batch=6, accumulate=1, **common)
     assert parts[0].course.steps == whole[0].course.steps == 4
     first = {k: v.clone() for k, v in parts[0].network.state_dict().items()}
     assert learn(*parts) == pytest.approx(learn(*whole), rel=1e-5)

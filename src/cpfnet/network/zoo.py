@@ -27,6 +27,7 @@ from cpfnet.errors import CpfnetError, NetworkError, redacted_message
 from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments
 from cpfnet.network.blocks import crop_or_extend
 from cpfnet.network.cpfnet import CPFNet
+from cpfnet.network.dynunet import DeeplySupervisedDynUNet
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.guide import GuideCPFNet
 from cpfnet.network.hr import CPFNetHR
@@ -162,7 +163,8 @@ class AnySize(SegmentationNetwork):
     """A network that needs sizes divisible by something, made to take any.
 
     The input is continued past its far edges by repeating them, up to multiples of ``multiple``; the logits are cut
-    back. Of networks that return a list, the last entry is taken.
+    back. A network that is deeply supervised gives several in training, full size first: smaller ones are cut to their
+    share of the input, rounded up.
 
     Args:
         network: from ``(N, in_channels, *spatial)`` to logits.
@@ -188,8 +190,8 @@ class AnySize(SegmentationNetwork):
         self.multiple = (multiple,) * spatial_dims if isinstance(multiple, int) else tuple(multiple)
         self.at_least = at_least
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, *spatial)`` → logits ``(N, classes, *spatial)``.
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """``(N, in_channels, *spatial)`` → logits ``(N, classes, *spatial)``; in training perhaps a list of them.
 
         Raises:
             NetworkError: wrong rank or channel count, or an axis below 32 pixels, or one value per channel in training.
@@ -198,10 +200,16 @@ class AnySize(SegmentationNetwork):
         size = x.shape[2:]
         counts = [max((n + m - 1) // m, self.at_least) for n, m in zip(size, self.multiple, strict=True)]
         self.check_statistics(x, counts)
-        logits = self.network(crop_or_extend(x, [count * m for m, count in zip(self.multiple, counts, strict=True)]))
-        if isinstance(logits, (list, tuple)):
-            logits = logits[-1]
-        return crop_or_extend(logits, size)
+        whole = [count * m for m, count in zip(self.multiple, counts, strict=True)]
+        logits = self.network(crop_or_extend(x, whole))
+        if not isinstance(logits, (list, tuple)):
+            return crop_or_extend(logits, size)
+        if len(logits) == 1 or not self.training:
+            return crop_or_extend(logits[0], size)
+        return [
+            crop_or_extend(one, [-(-n * m // w) for n, m, w in zip(size, one.shape[2:], whole, strict=True)])
+            for one in logits
+        ]
 
 
 def _widths(widths: Sequence[int], count: int | None = None) -> tuple[int, ...]:
@@ -269,6 +277,7 @@ def _dynunet(
     patch: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
     widths: Sequence[int] | None = None,
+    deep_supervision: bool = False,
 ) -> nn.Module:
     """nnU-Net's network (Isensee et al., Nature Methods 2021), as deep as the patch allows.
 
@@ -276,7 +285,8 @@ def _dynunet(
     coarser axes get kernels of 1 until the others have caught up.
 
     ``patch``: training patch, default 256² or 64³. ``spacing``: of the patch, default the same on all axes. ``widths``:
-    default 32, 64, … up to 512 in 2-D and 320 in 3-D.
+    default 32, 64, … up to 512 in 2-D and 320 in 3-D. ``deep_supervision``: as there, training
+    judges the decoder's levels above the lowest, too; predictions are made without.
     """
     sizes = _numbers("patch", patch or ((256, 256) if spatial_dims == 2 else (64, 64, 64)), spatial_dims, SMALLEST)
     steps = _numbers("spacing", spacing or [1.0] * spatial_dims, spatial_dims, 1e-6)
@@ -294,7 +304,10 @@ def _dynunet(
     filters = None if widths is None else _widths(widths)
     if filters is not None and len(filters) < len(strides):
         raise NetworkError(f"widths = {widths!r}", fix=f"this patch makes {len(strides)} levels; give as many widths")
-    network = DynUNet(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters)
+    if not isinstance(deep_supervision, bool):
+        raise NetworkError(f"deep_supervision = {deep_supervision!r}", fix="give true or false")
+    kind = DeeplySupervisedDynUNet if deep_supervision else DynUNet
+    network = kind(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters)
     # MONAI lists every layer twice, here and inside `skip_layers`; once is enough for files and optimisers.
     del network.input_block, network.downsamples, network.bottleneck, network.upsamples
     multiple = [math.prod(axis) for axis in zip(*strides, strict=True)]

@@ -144,7 +144,7 @@ def test_the_package_is_a_command() -> None:
 
 
 def plan() -> Plan:
-    # SGD: AdamW makes steps of full size of the rounding in gradients that are zero but for it (biases before a normalisation).
+    # SGD: where gradients are zero but for rounding (biases before a normalisation), AdamW's steps have full size.
     made = images_plan(epochs=3, samples=10, batch=4, accumulate=2, ema=0.9, workers=1, optimiser="sgd", momentum=0.9)
     return made.with_settings(["folds.count=2"])  # three cases validate, which two processes cannot deal out evenly
 
@@ -189,6 +189,10 @@ def _paper() -> nn.Module:
     return _Exact(network)
 
 
+def _supervised() -> nn.Module:
+    return _Exact(zoo.build("dynunet", 3, 2, patch=[32, 32], widths=[4, 4, 8, 8], deep_supervision=True))
+
+
 def _exact_layers() -> nn.Module:
     return _Exact(_Layers())
 
@@ -196,6 +200,7 @@ def _exact_layers() -> nn.Module:
 SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "layers, clipped": (_Layers, {"optimiser": "sgd", "momentum": 0.9, "clip": 0.5, "ema": 0.9}),
     "layers, exact": (_exact_layers, {"optimiser": "adamw", "clip": 1.0, "ema": 0.9}),
+    "deeply supervised, exact": (_supervised, {"optimiser": "sgd", "momentum": 0.9}),
     "paper, exact": (_paper, {"optimiser": "sgd", "samples": 4, "epochs": 1}),  # more than one of DDP's buckets
 }
 
