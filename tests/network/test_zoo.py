@@ -220,6 +220,21 @@ def test_padding_repeats_the_edge_and_is_cut_off_again(size: list[int], multiple
     assert torch.equal(seen[0], torch.nn.functional.pad(x, amounts, mode="replicate"))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_fits_is_not_copied(layout: torch.memory_format) -> None:
+    class Probe(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = x
+            return x
+
+    probe = Probe()
+    x = torch.rand(2, 3, 32, 48).contiguous(memory_format=layout)
+    assert zoo.AnySize(probe, 3, 3, 2, 16)(x) is probe.seen is x
+    padded = zoo.AnySize(probe, 3, 3, 2, 32)(x)
+    assert probe.seen.shape == (2, 3, 32, 64)
+    assert torch.equal(padded, x)
+
+
 def test_an_installed_package_brings_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs.py").write_text(
         "import torch\n"

@@ -45,8 +45,11 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Ten
 
 
 def crop_or_extend(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Change the spatial size at the far edges: cut them off, or repeat the last pixel beyond them."""
+    """Change the spatial size at the far edges: cut them off, or repeat the last pixel; ``x`` itself if it has the size."""
+    exporting = torch.compiler.is_compiling()
     for axis, n in enumerate(size, start=2):
+        if not exporting and n == x.shape[axis]:  # an exported graph must not ask whether
+            continue
         # Indices rather than pad and narrow: they put no condition on sizes into an exported graph.
         x = x.index_select(axis, torch.arange(n, device=x.device).clamp(max=x.shape[axis] - 1))
     return x
