@@ -19,6 +19,7 @@ from cpfnet.errors import TrainingError
 from cpfnet.inference.backends.out_of_memory import cause, exhausted, portioned, release
 from cpfnet.inference.tiling import predict_array
 from cpfnet.network import zoo
+from cpfnet.network.layout import memory_layout
 from cpfnet.planning import Plan
 from cpfnet.training import loss, schedule
 from cpfnet.training.distributed.sync_layers import shared
@@ -53,7 +54,7 @@ class Task:
         self._flat = plan.spatial.dims == 3 and fabric.device.type == "cpu"
         if fabric.world_size > 1:
             network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
-        layout = torch.channels_last if plan.spatial.dims == 2 else torch.channels_last_3d
+        layout = memory_layout(network, plan.spatial.dims, fabric.device)
         self.network = fabric.to_device(network).to(memory_format=layout)  # type: ignore[call-overload]
         scaled = bool(fabric.strategy.precision.state_dict())
         # Fabric does not clip the scaled gradients of fp16 before a fused step.

@@ -65,10 +65,12 @@ def torch_backend(
     import torch
 
     from cpfnet.network.fuse import fuse
+    from cpfnet.network.layout import memory_layout
 
     place = pick_device(device)
-    layout = torch.channels_last if model.plan.spatial.dims == 2 else torch.channels_last_3d
-    network = fuse(model.network()).to(place, memory_format=layout)  # type: ignore[call-overload]
+    network = fuse(model.network())
+    layout = memory_layout(network, model.plan.spatial.dims, place)
+    network = network.to(place, memory_format=layout)  # type: ignore[call-overload]
 
     def forward(batch: np.ndarray) -> np.ndarray:
         tensor = torch.from_numpy(np.ascontiguousarray(batch)).to(place, memory_format=layout)

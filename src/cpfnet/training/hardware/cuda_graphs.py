@@ -13,6 +13,7 @@ from torch import nn
 
 from cpfnet.errors import TrainingError
 from cpfnet.inference.backends.out_of_memory import cause, exhausted, release
+from cpfnet.network.layout import memory_layout
 
 # PyTorch says so of whatever was recorded beside the stream of its replay; the engine waits where it must.
 warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
@@ -82,7 +83,7 @@ class CudaGraphRunner:
         self.network.__dict__.pop("forward", None)
 
     def _record(self, fabric: Fabric) -> None:
-        layout = torch.channels_last if len(self._shape) == 4 else torch.channels_last_3d
+        layout = memory_layout(self.network, len(self._shape) - 2, fabric.device)
         image = torch.randn(self._shape, device=fabric.device).contiguous(memory_format=layout)
         image = fabric.strategy.precision.convert_input(image)  # as the network is given it
         self.network.train()
