@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cpfnet.data.case import Dataset
 from cpfnet.data.dataset import load
 from cpfnet.errors import PlanError
-from cpfnet.planner.draft import GIB, Memory
+from cpfnet.planner.costs import GIB
+from cpfnet.planner.draft import Memory
 from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint, fingerprint
 from cpfnet.planner.modality import Look
 from cpfnet.planner.proposal import propose
@@ -425,7 +426,7 @@ def test_small_slices_are_predicted_many_at_once(size: Any, spacing: Any, batch:
 def test_little_memory_is_made_up_for_by_accumulation() -> None:
     much, little = (
         plan(found(((584, 565),), radius=9, tubular=True)),
-        plan(found(((584, 565),), radius=9, tubular=True), Memory(4 * GIB, "cpu")),
+        plan(found(((584, 565),), radius=9, tubular=True), Memory(3 * GIB, "cpu")),
     )
     assert (much.training.batch, much.training.accumulate) == (4, 1)
     assert little.training.batch < 4

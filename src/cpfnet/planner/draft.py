@@ -11,10 +11,9 @@ from typing import Any
 
 import psutil
 
+from cpfnet.planner.costs import GIB
 from cpfnet.planner.fingerprint import Fingerprint
 from cpfnet.planning import Modality
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)

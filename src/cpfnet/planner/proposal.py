@@ -8,7 +8,8 @@ from typing import Any, get_args
 from cpfnet.cores import cores
 from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
-from cpfnet.planner.draft import GIB, Draft, Memory
+from cpfnet.planner.costs import GIB, patch_bytes, room
+from cpfnet.planner.draft import Draft, Memory
 from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint
 from cpfnet.planner.modality import guess
 from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, up
@@ -36,13 +37,6 @@ lesions of 24 held-out images of PH² with a Dice of 0.934, 0.944 and 0.951, and
 the latter with 0.820 at 32, and in thirteen with 0.817 at 16. After half an hour and more the two are level."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-BYTES_PER_PIXEL = 10_000
-"""Training memory for one input pixel or voxel: what a network of full width keeps for its gradients was measured as 1.5 to 9.7 kB in float32
-(cpfnet 3.0, unet++ 8.7, cpfnet with stem_stride 1 9.7; cpfnet in 3-D 1.3)."""
-
-FIXED_BYTES = 2 * GIB
-"""Weights, gradients, optimiser and libraries."""
 
 BATCH_PIXELS = 4 * 256 * 256
 """Pixels of one optimiser step: 4 patches of 256², or as many smaller ones …"""
@@ -282,13 +276,14 @@ def _training(draft: Draft) -> None:
     most = SHRUNK_BATCH if shrunk else 32
     least = 1 if _entire(draft) else 2  # instance normalisation needs no second sample
     wanted = min(most, max(least, round((BRISK_PIXELS if draft.many_small_steps else BATCH_PIXELS) / pixels)))
-    fits = max(1, int((0.7 * draft.memory.bytes - FIXED_BYTES) / (pixels * BYTES_PER_PIXEL)))
+    needed = _patch_bytes(draft)
+    fits = max(1, int(room(draft.memory.bytes) / needed))
     batch = min(wanted, fits)
     accumulate = -(-wanted // batch)
     draft.because(
         "training.batch",
         f"{wanted} patch{'es' * (wanted > 1)} of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
-        f"{pixels * BYTES_PER_PIXEL / GIB:.1f} GiB a patch: {batch} at once"
+        f"{needed / GIB:.2g} GiB a patch: {batch} at once"
         f"{'; many small steps learn more in the same time' if draft.many_small_steps or shrunk else ''}",
     )
     epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
@@ -323,6 +318,20 @@ def _training(draft: Draft) -> None:
         "workers": min(4, cores()),
         "augmentation": augmentation,
     }
+
+
+def _patch_bytes(draft: Draft) -> float:
+    spatial = draft.data["spatial"]
+    _, *pixel = step = spatial.get("spacing") or (1.0, 1.0, 1.0)
+    planes = len(draft.data["labels"]["classes"]) + bool(draft.data["labels"]["exclusive"])
+    return patch_bytes(
+        draft.network,
+        spatial["patch"],
+        planes,
+        half=draft.memory.device == "cuda",
+        flat=step[0] > 2 * min(pixel),
+        options=draft.data["network"].get("options"),
+    )
 
 
 def _learning_rate(draft: Draft) -> tuple[float, str]:

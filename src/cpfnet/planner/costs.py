@@ -1,0 +1,121 @@
+"""What learning from a patch takes: memory and arithmetic of each network, as measured.
+
+The figures were counted where PyTorch is (`python -m benchmarks memory` prints them, a test counts them again); here they are a table, since
+planning works without PyTorch, for machines that have none yet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one input pixel or voxel.
+
+    Attributes:
+        full: bytes kept for the gradients in float32.
+        half: the same where autocast computes in bfloat16 or float16.
+        flops: floating-point operations of a pass forward.
+    """
+
+    full: int
+    half: int
+    flops: int
+
+
+COSTS = {
+    ("cpfnet", 2): Cost(3248, 1759, 250_000),
+    ("cpfnet-hr", 2): Cost(3504, 1888, 375_000),
+    ("cpfnet-guide", 2): Cost(1840, 1041, 324_000),
+    ("unet", 2): Cost(6220, 3717, 1_558_000),
+    ("attention-unet", 2): Cost(6079, 3160, 1_288_000),
+    ("unet++", 2): Cost(8680, 5083, 998_000),
+    ("segresnet", 2): Cost(3028, 1538, 474_000),
+    ("dynunet", 2): Cost(2510, 1432, 455_000),
+    ("resnet34-unet", 2): Cost(1470, 872, 218_000),
+    ("cpfnet", 3): Cost(1352, 791, 133_000),
+    ("cpfnet-hr", 3): Cost(1096, 663, 295_000),
+    ("cpfnet-guide", 3): Cost(640, 451, 206_000),
+    ("unet", 3): Cost(4388, 2917, 2_048_000),
+    ("attention-unet", 3): Cost(4267, 2179, 1_485_000),
+    ("unet++", 3): Cost(7028, 4287, 1_842_000),
+    ("segresnet", 3): Cost(2006, 1012, 552_000),
+    ("dynunet", 3): Cost(1707, 869, 455_000),
+    ("resnet34-unet", 3): Cost(701, 431, 141_000),
+}
+"""By network and spatial axes, at full width. A network that is not here (a user's own, say) is taken for the dearest of them: it cannot be measured
+without PyTorch, and too small a patch or batch trains, where too large a one does not."""
+
+FLAT = 1.3
+"""`dynunet` keeps and computes so many times as much where slices lie far apart, since it does not halve the depth at the first levels."""
+
+FULL_WIDTH = 64
+"""Channels of the first level that the rows of cpfnet and cpfnet-hr stand for; bytes follow the width, operations its square."""
+
+CLASS_BYTES = 24
+"""For one pixel of one plane of the output: 16 … 18 that the loss keeps, the logits and their gradient."""
+
+TRANSIENT = 1.25
+"""Times what is kept: gradients of maps on their way back, and what the allocator cannot fill."""
+
+FIXED_BYTES = 2 * GIB
+"""Weights, gradients, optimiser, libraries and what their convolutions work in."""
+
+USABLE = 0.8
+"""Share of the free memory that is planned with."""
+
+
+def cost(network: str, dims: int, *, flat: bool = False, width: int = FULL_WIDTH) -> Cost:
+    """Of a pixel; ``flat``: slices lie more than twice as far apart as pixels."""
+    rows = [row for (_, axes), row in COSTS.items() if axes == dims]
+    dearest = Cost(*(max(getattr(row, name) for row in rows) for name in ("full", "half", "flops")))
+    row = COSTS.get((network, dims), dearest)
+    share = width / FULL_WIDTH if network in ("cpfnet", "cpfnet-hr") else 1.0
+    more = FLAT if flat and network == "dynunet" else 1.0
+    return Cost(round(row.full * share * more), round(row.half * share * more), round(row.flops * share**2 * more))
+
+
+def patch_bytes(
+    network: str,
+    patch: Sequence[int],
+    outputs: int,
+    *,
+    half: bool,
+    flat: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> float:
+    """Memory that learning from one patch takes beside `FIXED_BYTES`.
+
+    Args:
+        network: its name.
+        patch: 2 or 3 sizes.
+        outputs: planes of the network.
+        half: computed in half precision, as on every GPU.
+        flat: slices lie more than twice as far apart as pixels.
+        options: the network's.
+    """
+    found = cost(network, len(patch), flat=flat, width=_width(options))
+    return math.prod(patch) * TRANSIENT * ((found.half if half else found.full) + CLASS_BYTES * outputs)
+
+
+def patch_flops(
+    network: str, patch: Sequence[int], *, flat: bool = False, options: Mapping[str, Any] | None = None
+) -> float:
+    """Floating-point operations of one pass forward of one patch."""
+    return math.prod(patch) * float(cost(network, len(patch), flat=flat, width=_width(options)).flops)
+
+
+def _width(options: Mapping[str, Any] | None) -> int:
+    width = (options or {}).get("width", FULL_WIDTH)
+    return width if isinstance(width, int) and width > 0 else FULL_WIDTH
+
+
+def room(free: int) -> float:
+    """Of so many free bytes, those that patches may take."""
+    return max(0.0, USABLE * free - FIXED_BYTES)
