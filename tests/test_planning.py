@@ -112,7 +112,9 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"spatial": {"patch": [64]}}, "patch of 2 sizes, got"),
-        ({"spatial": {"patch": [64, 16]}}, "greater than or equal to 32"),
+        ({"spatial": {"patch": [64, 16]}}, "16 is too small: give at least 32"),
+        ({"spatial": {"patch": [7, 64, 64], "mode": "3d"}, "source": "volumes"}, "7 is too small: the depth needs"),
+        ({"spatial": {"patch": [8, 64, 16], "mode": "3d"}, "source": "volumes"}, "16 is too small: give at least 32"),
         ({"spatial": {"mode": "3d", "patch": [64, 64, 64]}}, "3d needs volumes"),
         ({"spatial": {"patch": [64, 64], "neighbours": 1}}, "neighbours = 1 does not fit mode 2d"),
         ({"spatial": {"patch": [64, 64], "mode": "2.5d"}, "source": "volumes"}, "needs at least 1"),

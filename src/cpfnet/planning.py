@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from cpfnet.text import brief, counted, printable
 
@@ -26,6 +26,18 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=2**16)]
+
+
+def _large_enough(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Volumes may have few slices; a plane needs 32 pixels for five halvings."""
+    for axis, size in enumerate(sizes):
+        least = 8 if len(sizes) == 3 and axis == 0 else 32
+        if size < least:
+            raise ValueError(f"{size} is too small: {'the depth needs' if least == 8 else 'give'} at least {least}")
+    return sizes
+
+
+Sizes = Annotated[tuple[int, ...], AfterValidator(_large_enough)]
 
 
 COLOURS = 0x1000000
@@ -280,7 +292,9 @@ class Spatial(Strict):
         None,
         description="images without mm: pixels that the longer side gets, the other in proportion; or size, or neither",
     )
-    patch: tuple[Annotated[int, Field(ge=32)], ...] = Field(description="training patch, ([depth,] height, width)")
+    patch: Sizes = Field(
+        description="training patch, ([depth,] height, width); each at least 32, but for the depth of dynunet: at least 8"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Spatial:
@@ -404,9 +418,7 @@ class TrainingPlan(Strict):
 
 
 class InferencePlan(Strict):
-    tile: tuple[Annotated[int, Field(ge=32)], ...] | None = Field(
-        None, description="largest piece given to the network at once; null: whole slices"
-    )
+    tile: Sizes | None = Field(None, description="largest piece given to the network at once; null: whole slices")
     overlap: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.5, description="share that neighbouring tiles have in common"
     )

@@ -141,6 +141,7 @@ def test_a_wild_name_is_told_all_names() -> None:
         ("segresnet", {"width": 12}, "divisible by 8"),
         ("dynunet", {"patch": [64]}, "give 2 numbers, each at least 32"),
         ("dynunet", {"patch": [64, 16]}, "each at least 32"),
+        ("dynunet", {"patch": 7}, "give 2 numbers"),
         ("dynunet", {"spacing": [1, 0]}, "each at least 1e-06"),
         ("dynunet", {"patch": 64}, "give 2 numbers"),
         ("dynunet", {"patch": [256, 256], "widths": [8, 16, 32]}, "7 levels"),
@@ -255,3 +256,13 @@ def test_an_installed_package_brings_its_network(tmp_path: Path, monkeypatch: py
         [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )
     assert "the network 'their-net' of an installed package cannot be loaded" in done.stderr
+
+
+def test_a_dynunet_built_for_flat_patches_takes_flat_volumes_and_no_flatter_ones() -> None:
+    network = zoo.build("dynunet", 1, 3, spatial_dims=3, hints={"patch": (20, 64, 64), "spacing": (5, 1.5, 1.5)})
+    assert network(torch.zeros(1, 1, 20, 64, 64)).shape == (1, 3, 20, 64, 64)
+    assert network.eval()(torch.zeros(1, 1, 21, 70, 64)).shape == (1, 3, 21, 70, 64)
+    with pytest.raises(NetworkError, match=r"every axis needs at least 20×32×32 pixels(.|\n)*pad it to 20×64×64"):
+        network(torch.zeros(1, 1, 19, 64, 64))
+    with pytest.raises(NetworkError, match="each at least 8"):
+        zoo.build("dynunet", 1, 3, spatial_dims=3, patch=(7, 64, 64))

@@ -34,7 +34,7 @@ SIGN_MARGIN = 0.02
 """How far below 0 an input's values may go, as a share of their own range, where the training images never did."""
 
 SMALLEST = 32
-"""Pixels along each axis of a tile, below which networks see nothing at their deepest level."""
+"""Pixels along each axis of a tile, below which networks see nothing at their deepest level; or as many as the patch has."""
 
 FLATTEST = 1 / 8
 """An input's values must spread over at least this share of the training images' range."""
@@ -291,8 +291,11 @@ def _tile(tile: int | Sequence[int], model: Model) -> tuple[int, ...]:
             where=model.folder,
             fix=f"give {dims} sizes, such as {'×'.join(map(str, model.plan.spatial.patch))}, or one for all axes",
         )
-    if min(sizes) < SMALLEST:
-        raise CpfnetError(f"a tile of {given} is too small", fix=f"give sizes of at least {SMALLEST} pixels")
+    least = tuple(min(SMALLEST, size) for size in model.plan.spatial.patch)
+    if _is_smaller(sizes, least):
+        raise CpfnetError(
+            f"a tile of {given} is too small", fix=f"give sizes of at least {'×'.join(map(str, least))} pixels"
+        )
     return sizes
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 from cpfnet.errors import NetworkError
 
 SMALLEST = 32
-"""Smallest input size along each axis, pixels."""
+"""Smallest input size along each axis, pixels, of networks that name no other."""
 
 
 def check_arguments(in_channels: int, classes: int, spatial_dims: int) -> None:
@@ -33,6 +33,7 @@ class SegmentationNetwork(nn.Module):
         in_channels: channels of the input.
         classes: planes of the output; the softmax or sigmoid belongs to the loss and to inference.
         spatial_dims: 2 for ``(height, width)``, 3 for ``(depth, height, width)``.
+        smallest: input size along each axis, pixels: `SMALLEST`, or less where a network was built for flatter patches.
     """
 
     def __init__(self, in_channels: int, classes: int, spatial_dims: int) -> None:
@@ -41,13 +42,13 @@ class SegmentationNetwork(nn.Module):
         self.in_channels = in_channels
         self.classes = classes
         self.spatial_dims = spatial_dims
+        self.smallest = (SMALLEST,) * spatial_dims
 
     def check_input(self, x: Tensor) -> None:
         """Refuse an input that the network cannot take.
 
         Raises:
-            NetworkError: wrong rank, wrong channel count, or a size below `SMALLEST`; names what was given
-                and what works.
+            NetworkError: wrong rank, channel count, or a size below `smallest`; says what was given and what would do.
         """
         axes = ("depth", "height", "width")[-self.spatial_dims :]
         wanted = f"({', '.join(('batch', str(self.in_channels), *axes))})"
@@ -62,10 +63,11 @@ class SegmentationNetwork(nn.Module):
                 f"the input has {x.shape[1]} channels ({given}); this network takes {wanted}",
                 fix=f"give {self.in_channels} channels, or build the network with in_channels={x.shape[1]}",
             )
-        if min(x.shape[2:]) < SMALLEST:
-            enough = "×".join(str(max(size, SMALLEST)) for size in x.shape[2:])
+        if any(size < least for size, least in zip(x.shape[2:], self.smallest, strict=True)):
+            enough = "×".join(str(max(sizes)) for sizes in zip(x.shape[2:], self.smallest, strict=True))
+            least = "×".join(map(str, self.smallest)) if len({*self.smallest}) > 1 else f"{self.smallest[0]}"
             raise NetworkError(
-                f"the input is {'×'.join(map(str, x.shape[2:]))}; every axis needs at least {SMALLEST} pixels",
+                f"the input is {'×'.join(map(str, x.shape[2:]))}; every axis needs at least {least} pixels",
                 fix=f"pad it to {enough}",
             )
 

@@ -35,6 +35,9 @@ from cpfnet.network.hr import CPFNetHR
 Builder = Callable[..., nn.Module]
 """``builder(in_channels, classes, *, spatial_dims, **options)``; its keyword-only arguments are the options."""
 
+FLATTEST = 8
+"""Fewest slices of a patch in 3-D for a network that halves an axis only while pixels remain."""
+
 GROUP = "cpfnet.networks"
 """Entry-point group by which an installed package's networks join: name → builder."""
 
@@ -173,6 +176,7 @@ class AnySize(SegmentationNetwork):
         spatial_dims: 2 or 3.
         multiple: what sizes must be divisible by, for all axes or each.
         at_least: multiples that an axis must hold; 2 for instance normalisation at the deepest level.
+        smallest: size of each axis below which an input is refused; default: `SMALLEST`.
     """
 
     def __init__(
@@ -184,8 +188,11 @@ class AnySize(SegmentationNetwork):
         multiple: int | Sequence[int],
         *,
         at_least: int = 1,
+        smallest: Sequence[int] | None = None,
     ) -> None:
         super().__init__(in_channels, classes, spatial_dims)
+        if smallest is not None:
+            self.smallest = tuple(smallest)
         self.network = network
         self.multiple = (multiple,) * spatial_dims if isinstance(multiple, int) else tuple(multiple)
         self.at_least = at_least
@@ -288,7 +295,8 @@ def _dynunet(
     default 32, 64, … up to 512 in 2-D and 320 in 3-D. ``deep_supervision``: as there, training
     judges the decoder's levels above the lowest, too; predictions are made without.
     """
-    sizes = _numbers("patch", patch or ((256, 256) if spatial_dims == 2 else (64, 64, 64)), spatial_dims, SMALLEST)
+    least = SMALLEST if spatial_dims == 2 else FLATTEST
+    sizes = _numbers("patch", patch or ((256, 256) if spatial_dims == 2 else (64, 64, 64)), spatial_dims, least)
     steps = _numbers("spacing", spacing or [1.0] * spatial_dims, spatial_dims, 1e-6)
     kernels: list[list[int]] = []
     strides: list[list[int]] = [[1] * spatial_dims]
@@ -311,7 +319,8 @@ def _dynunet(
     # MONAI lists every layer twice, here and inside `skip_layers`; once is enough for files and optimisers.
     del network.input_block, network.downsamples, network.bottleneck, network.upsamples
     multiple = [math.prod(axis) for axis in zip(*strides, strict=True)]
-    return AnySize(network, in_channels, classes, spatial_dims, multiple, at_least=2)
+    smallest = [min(SMALLEST, int(size)) for size in patch] if patch else None
+    return AnySize(network, in_channels, classes, spatial_dims, multiple, at_least=2, smallest=smallest)
 
 
 def _resnet34_unet(in_channels: int, classes: int, *, spatial_dims: int) -> nn.Module:
