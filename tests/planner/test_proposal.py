@@ -14,8 +14,8 @@ from cpfnet.data.case import Dataset
 from cpfnet.data.dataset import load
 from cpfnet.errors import PlanError
 from cpfnet.planner.costs import GIB
-from cpfnet.planner.draft import Memory
 from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint, fingerprint
+from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import Look
 from cpfnet.planner.proposal import propose
 from cpfnet.planning import LabelClass, Labels, Modality, Plan

@@ -9,8 +9,9 @@ from cpfnet.cores import cores
 from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
 from cpfnet.planner.costs import GIB, patch_bytes, room
-from cpfnet.planner.draft import Draft, Memory
+from cpfnet.planner.draft import Draft
 from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint
+from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import guess
 from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, up
 from cpfnet.planning import Modality, Plan

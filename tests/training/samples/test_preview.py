@@ -10,8 +10,9 @@ from PIL import Image as Pillow
 
 from cpfnet.data.dataset import load
 from cpfnet.errors import OutputError
-from cpfnet.planner.draft import GIB, Memory
+from cpfnet.planner.costs import GIB
 from cpfnet.planner.fingerprint import fingerprint
+from cpfnet.planner.machine import Memory
 from cpfnet.planner.proposal import propose
 from cpfnet.planning import LabelClass, Plan
 from cpfnet.report.figures import line_colours
