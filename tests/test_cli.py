@@ -344,6 +344,18 @@ def test_a_plan_in_python_takes_settings_by_name(work, caplog):
         cpfnet_package.train(work / "data", work / "none", settings={"training.epoch": 3})
 
 
+def test_another_machine_is_planned_for(work, tmp_path):
+    done = cpfnet("plan", work / "data", "-o", tmp_path / "plan.yaml", "--memory", "24GiB")
+    assert done.returncode == 0, done.stderr
+    assert "24 GiB free on the GPU that is planned for" in (tmp_path / "plan.yaml").read_text().replace("\n  # ", " ")
+    here = cpfnet("plan", work / "data", "-o", tmp_path / "none.yaml", "--device", "cuda:9")
+    assert here.returncode != 0
+    assert "--memory 24GiB" in here.stderr
+    assert not (tmp_path / "none.yaml").exists()
+    with pytest.raises(CpfnetError, match="is no amount of memory"):
+        cpfnet_package.plan(work / "data", memory="plenty")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 @pytest.mark.parametrize("kib", [300_000, 600_000, 900_000, 1_200_000])
 def test_too_little_memory_is_called_so(work, kib, tmp_path):

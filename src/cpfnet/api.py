@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.batch.run import Outcome
     from cpfnet.model import Model
+    from cpfnet.planner.machine import Memory
 
 PathLike = Path | str
 Say = Callable[[str], None]
@@ -75,6 +76,8 @@ def plan(
     modality: str | None = None,
     network: str | None = None,
     weights: str | None = None,
+    device: str = "auto",
+    memory: str | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     preview: PathLike | None = None,
     overwrite: bool = False,
@@ -87,6 +90,9 @@ def plan(
         out: write the plan here, with the reason beside each choice.
         modality: what the images are; default: declared by the dataset, else guessed.
         network, weights: to plan for; default: what suits the data, from ImageNet weights where the network takes them.
+        device: what will train: ``"auto"`` (a GPU where there is one that PyTorch can use), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        memory: of the GPU of another machine to plan for (with ``device="cpu"`` its main memory), such as ``"24GiB"``; default: what is
+            free here.
         settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command line.
         preview: write a picture of 16 augmented samples here.
         overwrite: replace an existing ``out`` or ``preview``.
@@ -98,10 +104,12 @@ def plan(
     from cpfnet.data.case import dataset_warnings
     from cpfnet.data.dataset import load
     from cpfnet.planner.fingerprint import fingerprint
+    from cpfnet.planner.machine import Memory
     from cpfnet.planner.proposal import propose
     from cpfnet.settings import check_keys, is_set
 
     check_keys(Plan, settings)  # before the data are read
+    machine = Memory.found(device) if memory is None else Memory.given(memory, device)
     for path in (out, preview):
         if path is not None:
             _free(Path(path), overwrite)
@@ -115,7 +123,7 @@ def plan(
     found = fingerprint(data, progress=progress)
     for note in found.notes:
         logger.warning(note)
-    proposed, reasons = propose(found, data, modality=modality, network=network, weights=weights)
+    proposed, reasons = propose(found, data, modality=modality, network=network, weights=weights, memory=machine)
     if settings:
         from cpfnet.training.initial_weights import check_buildable
 
@@ -695,13 +703,14 @@ def _propose(
     modality: str | None = None,
     network: str | None = None,
     weights: str | None = None,
+    memory: Memory | None = None,
     progress: bool = False,
 ) -> tuple[Plan, dict[str, str]]:
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.proposal import propose
 
     found = fingerprint(data, progress=progress)
-    return propose(found, data, modality=modality, network=network, weights=weights)
+    return propose(found, data, modality=modality, network=network, weights=weights, memory=memory)
 
 
 def _for_others(plan: Plan, data: Dataset, whose: str, then: str) -> list[str]:

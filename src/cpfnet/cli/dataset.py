@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cpfnet.cli.console import line, put_json, shows_progress, table
-from cpfnet.cli.options import PLAN, AsJson, Dataset, Overwrite, Settings
+from cpfnet.cli.options import PLACE, PLAN, AsJson, Dataset, Overwrite, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,17 @@ def plan(
     weights: Annotated[
         str | None, typer.Option(help="imagenet, none (from scratch), or a file.", rich_help_panel=PLAN)
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="What will train: auto, cpu, cuda or cuda:N.", rich_help_panel=PLACE)
+    ] = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Plan for another machine: memory of its GPU, such as 24GiB (with --device cpu: main memory).",
+            rich_help_panel=PLACE,
+        ),
+    ] = None,
     settings: Settings = None,
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
@@ -91,6 +102,7 @@ def plan(
 
     - `cpfnet plan data/`
     - `cpfnet plan data/ -o plan.yaml --modality ct --preview samples.png`
+    - `cpfnet plan data/ --memory 24GiB` (for a GPU that is not in this machine)
     """
     from cpfnet import api
 
@@ -101,6 +113,8 @@ def plan(
         modality=modality,
         network=network,
         weights=weights,
+        device=device,
+        memory=memory,
         settings=settings or [],
         preview=preview,
         overwrite=overwrite,
