@@ -110,23 +110,26 @@ def _plan() -> str:
         for k in (planning.Window, planning.ZScore, planning.Percentiles, planning.MinMax, planning.Scale)
     )
     return (
-        "# plan.yaml\n\n`cpfnet plan` writes it, with the reason above each choice ([how to change it](../how-to/plan.md)). "
-        "Unknown keys and wrong values are refused with their line. `[]` stands for each entry of a list.\n\n"
+        "# plan.yaml\n\n`cpfnet plan` writes it, with the reason above each choice "
+        "([how to change it](../how-to/plan.md)). Unknown keys and wrong values are refused with their "
+        "line. `[]` stands for each entry of a list.\n\n"
         f"{_table(_fields(planning.Plan))}\n\n## channels[].intensity\n\n`kind` is one of:\n\n{kinds}"
     )
 
 
 def _dataset() -> str:
     return (
-        "# dataset.yaml\n\nAll keys may be missing; [examples](../how-to/data.md). Unknown keys and wrong values are refused with "
-        f"their line.\n\n{_table(_fields(Declaration, whole=('labels',)))}\n\n## Patterns\n\n`{{case}}` and `{{patient}}` each stand "
-        "for one name (anything but `/`); `*` and `?` match as in file names. Patterns are relative to `root`. What a pattern for labels or "
-        "regions finds belongs to the image with the same names.\n\n## labels\n\nEvery key but those below names a class; its value is a "
-        "file value, a colour such as `'#ff0000'`, the name of a DICOM segment or ROI (`'GTV*'`; case does not count), a list of these, "
-        "or a mapping `{values: …, names: …, write: …, tubular: …}`. "
+        "# dataset.yaml\n\nAll keys may be missing; [examples](../how-to/data.md). Unknown keys and wrong values are "
+        f"refused with their line.\n\n{_table(_fields(Declaration, whole=('labels',)))}\n\n## Patterns\n\n`{{case}}` "
+        "and `{patient}` each stand for one name (anything but `/`); `*` and `?` match as in file names. Patterns are "
+        "relative to `root`. What a pattern for labels or regions finds belongs to the image with the same names.\n\n"
+        "## labels\n\nEvery key but those below names a class; its value is a file value, a colour such as "
+        "`'#ff0000'`, the name of a DICOM segment or ROI (`'GTV*'`; case does not count), a list of these, or a mapping "
+        "`{values: …, names: …, write: …, tubular: …}`. "
         "The long form of [plan.yaml](plan.md) is understood, too.\n\n"
         + _table([row for row in _fields(planning.Labels, whole=("classes",)) if "`classes`" not in row])
-        + "\n| `tubular` | `[]` | names of classes that are thin and branching (vessels): clDice and thin recall are reported too |\n"
+        + "\n| `tubular` | `[]` | names of classes that are thin and branching (vessels): clDice and thin recall are "
+        "reported too |\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""What README and docs show must exist: every command with its options and settings, every YAML key, every file linked."""
+"""What README and docs show must exist: every command with its options, YAML key, import, and file that is linked."""
 
 from __future__ import annotations
 
