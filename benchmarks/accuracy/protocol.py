@@ -32,7 +32,7 @@ class Protocol:
         title: for tables.
         judging: the cases that judge, one tuple of names a fold; or a share of all cases, spread evenly over their names: then there is one fold.
         threshold_on: the split whose best mean Dice chooses the threshold, as `cpfnet evaluate --threshold-on`; None: what the Model was fitted with.
-        metrics: columns of its table, keys of `cpfnet.evaluation.metrics.binary.METRICS`; "guide" is the guide's own Dice.
+        metrics: columns of its table, keys of `cpfnet.evaluation.metrics.binary.METRICS`; "guide" is the batch-pooled Dice.
         reader: of several, the one whose labels count.
     """
 

@@ -19,7 +19,7 @@ from cpfnet.evaluation.scores import BACKGROUND, MEAN, MEAN_WITH_BACKGROUND
 from cpfnet.files import replacing
 
 GUIDE = "guide"
-_GUIDE_LABEL = "guide's Dice"
+_GUIDE_LABEL = "batch-pooled Dice"
 _EQUAL = ("settings", "steps", "batch", "budget", "parameters")
 """What runs of one variant must agree on, or their mean means nothing."""
 _SAID = ("region", "threshold", "grid", "pooling", "surface")

@@ -498,7 +498,7 @@ def evaluate(
         threshold_on: a split, ``"train"`` or ``"val"`` (as for ``split``): Models take the threshold with the best mean Dice over its cases instead of their
             own; none of them may be among those scored.
         tolerance: of NSD, mm (pixels where there are no millimetres).
-        guide_batch: cases pooled for the guide's own metric.
+        guide_batch: cases pooled for the batch-pooled Dice.
         allow_missing: a case without prediction counts as predicted empty instead of ending in an error.
         labels: a plan whose labels to use for a folder of predictions; default: those that the dataset declares, else those
             that `plan` proposes.
@@ -646,7 +646,7 @@ def compare(
         CpfnetError: no scores, damaged ones, or evaluations of other cases, labels or protocols, each with what differs; or files in the way.
     """
     from cpfnet.evaluation.comparison.compare import compare as run
-    from cpfnet.evaluation.comparison.load_runs import gather
+    from cpfnet.evaluation.comparison.load_runs import load_runs
     from cpfnet.evaluation.comparison.report import write_report
 
     if out is not None:
@@ -655,7 +655,7 @@ def compare(
         for name in ("comparison.csv", "comparison.json", "report.html"):
             _free(Path(out) / name, overwrite)
         check_writable(Path(out))
-    comparison = run(gather(reports), against=against)
+    comparison = run(load_runs(reports), against=against)
     if out is not None:
         comparison.save(out, overwrite=overwrite)
         write_report(comparison, Path(out) / "report.html", overwrite=overwrite)

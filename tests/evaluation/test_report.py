@@ -77,7 +77,8 @@ def test_probabilities_bring_a_section_on_calibration(tmp_path):
     assert [row[0] for row in told.blocks[0].rows] == ["a", "b <wide>"]
     (note,) = told.blocks[1].paragraphs
     assert note.startswith(
-        "Over the pixels of 2 cases together (the table of scores has means over cases), on the labels' own grid; each class"
+        "Over the pixels of 2 cases together (the table of scores has means over cases), "
+        "on the labels' own grid; each class"
     )
     assert "temperature" not in told.blocks[2].caption
 
@@ -87,16 +88,17 @@ def test_the_table_for_the_console(tmp_path):
     columns, rows = console_table(scores)
     assert all(len(row) == len(columns) for row in rows)
     by_name = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
-    assert list(by_name) == ["a", "b <wide>", "mean", "mean with background", "guide's, whole image"]
+    assert list(by_name) == ["a", "b <wide>", "mean", "mean with background", "batch-pooled, whole image"]
     assert by_name["mean"]["Dice"].startswith(f"{scores.of('dice')['mean']:.3f} (")
     assert by_name["b <wide>"]["HD95, pixels"] == "∞"
     assert by_name["b <wide>"]["missed"] == "1 of 5"
-    assert by_name["guide's, whole image"]["Dice"] == f"{scores.guide[0]['guide_dice']:.3f}"
+    assert by_name["batch-pooled, whole image"]["Dice"] == f"{scores.guide[0]['guide_dice']:.3f}"
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(5e-5, "5e−05"), (-0.0012, "−0.0012"), (0.004, "0.004"), (0.006, "0.01"), (0.0, "0.00"), (1e-17, "0.00")]
-)  # fmt: skip
+    ("value", "text"),
+    [(5e-5, "5e−05"), (-0.0012, "−0.0012"), (0.004, "0.004"), (0.006, "0.01"), (0.0, "0.00"), (1e-17, "0.00")],
+)
 def test_distances_under_a_microscope_do_not_look_like_none(value, text):
     assert shown(value, 2) == text
 

@@ -155,7 +155,7 @@ class TestLabelsFirst:
 
     def test_what_cannot_be_asked_for(self, root):
         self.refused(root, "the tolerance is nan", tolerance=float("nan"))
-        self.refused(root, "the guide's batch is 0", guide_batch=0)
+        self.refused(root, "the batch of pooled cases is 0", guide_batch=0)
 
     def test_predictions_in_the_way(self, root):
         (root.parent / "out" / "predictions").mkdir(parents=True)

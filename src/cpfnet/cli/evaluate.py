@@ -44,7 +44,7 @@ def evaluate(
         float, typer.Option(min=0, help="Of NSD: mm, or pixels where there are no mm.", rich_help_panel=SCORED)
     ] = 1.0,
     guide_batch: Annotated[
-        int, typer.Option(min=1, help="Cases pooled for the guide's own metric.", rich_help_panel=SCORED)
+        int, typer.Option(min=1, help="Cases pooled for the batch-pooled Dice.", rich_help_panel=SCORED)
     ] = 4,
     allow_missing: Annotated[
         bool,

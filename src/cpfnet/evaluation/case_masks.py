@@ -1,4 +1,4 @@
-"""One case to score, and its files as code maps on one grid."""
+"""One case to score, with its files as code maps on one grid."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ class Item:
         prediction: a written label map, a Segmentation, or None where there is none.
         truth: reader → label file.
         roi: mask of the evaluation region (non-zero counts), if any.
-        patient: whom it belongs to; the bootstrap draws patients. Default: the case.
+        patient: whose case it is; the bootstrap draws patients. Default: the case.
         images: the case's image files, for pictures in the report.
-        probabilities: file with one plane a class (background first, or left out), for AUC; default: what a Segmentation holds.
+        probabilities: file with one plane a class (background first, or without it), for AUC; default: those
+            of a Segmentation.
     """
 
     case: str
@@ -47,9 +48,9 @@ class CaseMasks:
         prediction: codes, ``([depth,] height, width)``.
         truth: reader → codes, IGNORED where not annotated.
         roi: bool, or None where everything counts.
-        probability: class plane → ``([depth,] height, width)``, without the background's; None if not at hand.
+        probability: class plane → ``([depth,] height, width)``, without the background's; None if there is none.
         affine: of the truth; None where the format knows no millimetres.
-        notes: what was repaired or assumed while reading.
+        notes: messages about what was repaired or assumed while reading.
     """
 
     prediction: np.ndarray
@@ -76,7 +77,7 @@ def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> 
 
 
 def check_on_grid(masks: CaseMasks, image: Header, item: Item) -> None:
-    """Whether masks lie on their image's grid, where its predictions will lie.
+    """Check that masks lie on their image's grid, where its predictions will lie.
 
     Raises:
         DatasetError: they do not (both geometries).
@@ -92,12 +93,13 @@ def check_on_grid(masks: CaseMasks, image: Header, item: Item) -> None:
 
 
 def load_masks(item: Item, definitions: Labels, image: Image | Header | None = None) -> CaseMasks:
-    """Read an item's files onto one grid; a missing prediction is an empty one.
+    """Read an item's files onto one grid; a missing prediction becomes an empty one.
 
     Args:
         item: the case.
         definitions: the Plan's labels.
-        image: the case's, where it is at hand; default: its header is read where labels need it to be placed (DICOM).
+        image: of the case, if it was read already; default: its header is read where labels need it to
+            be placed (DICOM).
 
     Raises:
         CpfnetError: something is missing, unreadable, on another grid (both values), or holds unknown values.
@@ -112,17 +114,17 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         _agree(f"label of reader {reader!r}", other, reference, name, item.case)
     truth = {reader: labels.encode(label, definitions, where=str(item.truth[reader])) for reader, label in read.items()}
 
-    found = item.prediction
-    absent = found is None or (isinstance(found, Path) and not found.exists())
+    prediction = item.prediction
+    absent = prediction is None or (isinstance(prediction, Path) and not prediction.exists())
     predicted = None
-    if found is None or absent:
+    if prediction is None or absent:
         codes = np.zeros(reference.shape, dtype=np.uint8)
     else:
-        source = str(found) if isinstance(found, Path) else item.case
+        source = str(prediction) if isinstance(prediction, Path) else item.case
         predicted = (
-            Image(found.array[None], found.affine)
-            if isinstance(found, Segmentation)
-            else formats.read_label(found, image, definitions.model_copy(update={"interpolate_contours": False}))
+            Image(prediction.array[None], prediction.affine)
+            if isinstance(prediction, Segmentation)
+            else formats.read_label(prediction, image, definitions.model_copy(update={"interpolate_contours": False}))
         )
         _agree("prediction", predicted, reference, name, item.case)
         codes = labels.encode_prediction(predicted, definitions, where=source)
@@ -135,8 +137,8 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
     planes = None
     if item.probabilities is not None:
         planes = formats.read_map(item.probabilities, image)
-    elif isinstance(found, Segmentation):
-        planes = found.probabilities
+    elif isinstance(prediction, Segmentation):
+        planes = prediction.probabilities
     count = len(definitions.classes)
     if planes is not None:
         if planes.shape[1:] != reference.shape or len(planes) not in (count, count + definitions.exclusive):

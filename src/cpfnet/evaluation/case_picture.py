@@ -1,4 +1,4 @@
-"""From a case to the picture that shows most of it: the slice, its orientation, its window."""
+"""From a case to the picture that shows most of it: its slice, orientation and window."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cpfnet.report.slices import fullest_slice, radiological_view, slice_axis, t
 def overlay_of(item: Item, definitions: Labels, *, window: tuple[float, float] | None = None) -> Overlay | None:
     """The picture of a case with the first reader's label and the prediction, where pixels count.
 
-    Of a volume it is the slice with the most classes, then with the largest structures, seen as radiologists see it:
-    the patient's anterior (or head) up, right side on the left.
+    Of a volume, it is the slice with the most classes, then with the largest structures, in radiological view: the
+    patient's anterior (or head) up, the right side on the left.
 
     Args:
         item: the case.
@@ -26,7 +26,7 @@ def overlay_of(item: Item, definitions: Labels, *, window: tuple[float, float] |
             around the structures.
 
     Returns:
-        None where the image is not at hand, or does not lie on the label's grid.
+        None if there is no image, or if it does not lie on the label's grid.
     """
     if not item.images:
         return None

@@ -1,4 +1,4 @@
-"""evaluate: predictions and readers' labels → Scores, several cases at a time."""
+"""evaluate: from predictions and readers' labels to Scores, several cases at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cpfnet.evaluation.metrics.confusion import boxes, confusion, counts_of, uni
 from cpfnet.evaluation.metrics.guide import guide_metrics, guide_sums
 from cpfnet.evaluation.metrics.pooled import PooledRanks, pooled
 from cpfnet.evaluation.metrics.vessels import cldice, thin_recall
-from cpfnet.evaluation.protocol import given, protocol_of, some, warnings_of
+from cpfnet.evaluation.protocol import first_few, has_prediction, protocol_of, warnings_of
 from cpfnet.evaluation.scores import (
     ALL_READERS,
     BACKGROUND,
@@ -56,8 +56,13 @@ def _score_pair(
     tolerance: float,
     probability: np.ndarray | None,
 ) -> tuple[list[dict[str, Any]], dict[str, tuple[Tally, Tally]]]:
-    """Rows of one prediction against one reader: background, every class, and their means; and of each class's probabilities the tallies."""
-    # What does not count is background in both from here on.
+    """Score one prediction against one reader.
+
+    Returns:
+        Rows of the background, of every class, and of their means; and class → tallies of its probabilities, everywhere
+        and near the boundary.
+    """
+    # From here on, what does not count is background in both.
     prediction, truth = prediction * valid, truth * valid
     places = boxes(prediction), boxes(truth)
     rows: list[dict[str, Any]] = []
@@ -97,7 +102,15 @@ def _score_pair(
 
 @dataclass(frozen=True)
 class _Scored:
-    """One case: its rows, the guide's sums for each (reader, region), tallies, whether it has millimetres, and notes on reading it."""
+    """One scored case.
+
+    Attributes:
+        rows: of `Scores`.
+        sums: (reader, region) → the sums of `guide_sums`.
+        tallies: class → tallies, one pair for each reader.
+        has_mm: the label has millimetres.
+        notes: messages from reading it.
+    """
 
     rows: list[dict[str, Any]]
     sums: dict[tuple[str, str], np.ndarray]
@@ -107,7 +120,10 @@ class _Scored:
 
 
 def _pairs(item: Item, masks: CaseMasks) -> Iterator[tuple[str, str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """The prediction against each reader, and readers against each other: both names and codes, what is annotated, and what of it counts.
+    """The prediction against each reader, and readers against each other.
+
+    Yields:
+        Both names, both code maps, which pixels are annotated, and which of them count.
 
     Raises:
         DatasetError: no pixel counts.
@@ -118,7 +134,7 @@ def _pairs(item: Item, masks: CaseMasks) -> Iterator[tuple[str, str, np.ndarray,
     ]
     for name, reader, codes, truth in pairs:
         annotated = truth != labels.IGNORED
-        if name != PREDICTION:  # what a reader did not annotate counts no more than what the other did not
+        if name != PREDICTION:  # between readers, both must have annotated a pixel
             annotated &= codes != labels.IGNORED
         valid = annotated if masks.roi is None else annotated & masks.roi
         if not valid.any():
@@ -133,8 +149,8 @@ def _pairs(item: Item, masks: CaseMasks) -> Iterator[tuple[str, str, np.ndarray,
 def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool, ranks: PooledRanks) -> _Scored:
     """Score one case, and add its probabilities to ``ranks``.
 
-    With ``several`` (some case has more than one reader) every case gets rows of `ALL_READERS`, those of one reader too: else the
-    headline would leave them out.
+    With ``several`` (some case has more than one reader), every case gets rows of `ALL_READERS`, also a case with one
+    reader: otherwise the headline would leave it out.
     """
     masks = load_masks(item, definitions)
     head = {"case": item.case, "patient": item.patient or item.case}
@@ -144,7 +160,7 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
     tallies: Tallies = {}
     for name, reader, codes, truth, annotated, valid in _pairs(item, masks):
         table = confusion(codes, truth, valid)
-        scored, told = _score_pair(
+        scored, pair_tallies = _score_pair(
             codes,
             truth,
             table,
@@ -154,7 +170,7 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
             tolerance=tolerance,
             probability=masks.probability if name == PREDICTION else None,
         )
-        for label, pair in told.items():
+        for label, pair in pair_tallies.items():
             tallies.setdefault(label, []).append(pair)
         rows += [head | {"prediction": name, "reader": reader} | row for row in scored]
         if name == PREDICTION:
@@ -188,35 +204,37 @@ def evaluate(
 ) -> Scores:
     """Score predictions against every reader, and the readers against each other.
 
-    Each case is scored on the label's own grid, alone; means are taken over cases. Pixels outside the region of interest or not
-    annotated are in no metric.
+    Each case is scored alone, on the label's own grid; means are taken over cases. Pixels outside the region of
+    interest or not annotated are in no metric.
 
     Args:
         items: the cases.
         definitions: the Plan's labels.
         tolerance: of NSD, in mm; in pixels where the labels have no millimetres.
-        guide_batch: cases pooled, in their order, for the guide's own metric.
-        allow_missing: a case without prediction counts as predicted empty (missed structures) instead of an error.
+        guide_batch: cases that are pooled, in their order, for the batch-pooled Dice (see
+            `cpfnet.evaluation.metrics.guide`).
+        allow_missing: a case without prediction counts as predicted empty (missed structures) instead of
+            raising an error.
         protocol: further lines for the protocol (model, threshold …).
         seed: of the bootstrap.
         workers: threads; default: one a core.
         progress: show a bar.
 
     Raises:
-        DatasetError: cases that cannot be scored, each with what is wrong; no case; cases with and without millimetres.
+        DatasetError: cases that cannot be scored, each with the reason; no case; cases with and without millimetres.
     """
     chosen = list(items)
     check_request(chosen, definitions, tolerance=tolerance, guide_batch=guide_batch)
     several = any(len(item.truth) > 1 for item in chosen)
-    missing = [item.case for item in chosen if not given(item)]
+    missing = [item.case for item in chosen if not has_prediction(item)]
     if missing and not allow_missing:
         raise DatasetError(
-            f"{len(missing)} of {len(chosen)} cases have no prediction: {some(missing)}",
+            f"{len(missing)} of {len(chosen)} cases have no prediction: {first_few(missing)}",
             fix="predict them, evaluate a split (--split), or have them count as predicted empty (--allow-missing)",
         )
 
     ranks = PooledRanks()
-    done = _each(lambda item: _score_case(item, definitions, tolerance, several, ranks), chosen, workers, progress)
+    done = _map_cases(lambda item: _score_case(item, definitions, tolerance, several, ranks), chosen, workers, progress)
     unit = _unit("mm" if scored.has_mm else "pixels" for scored in done)
     rows = [row for scored in done for row in scored.rows]
     notes = merge_messages((item.case, scored.notes) for item, scored in zip(chosen, done, strict=True))
@@ -232,7 +250,7 @@ def evaluate(
 
 
 def check_request(items: Sequence[Item], definitions: Labels, *, tolerance: float, guide_batch: int) -> None:
-    """What `evaluate` cannot be asked for, told from arguments and names alone.
+    """Refuse what `evaluate` cannot do, as far as arguments and names show it.
 
     Raises:
         DatasetError: as `evaluate`.
@@ -242,7 +260,7 @@ def check_request(items: Sequence[Item], definitions: Labels, *, tolerance: floa
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise DatasetError(f"the tolerance is {tolerance}", fix="give a finite distance of 0 or more")
     if guide_batch < 1:
-        raise DatasetError(f"the guide's batch is {guide_batch}", fix="give a number of cases, at least 1")
+        raise DatasetError(f"the batch of pooled cases is {guide_batch}", fix="give a number of cases, at least 1")
     repeated = [case for case, number in Counter(item.case for item in items).items() if number > 1]
     if repeated:
         raise DatasetError(f"case ids repeat: {', '.join(repeated[:8])}", fix="give every case an id of its own")
@@ -259,15 +277,15 @@ def check_request(items: Sequence[Item], definitions: Labels, *, tolerance: floa
 def check_labels(
     items: Sequence[Item], definitions: Labels, *, workers: int | None = None, progress: bool = False
 ) -> None:
-    """Whether all labels and regions of interest can be scored, before minutes are spent on predictions.
+    """Check that all labels and regions of interest can be scored, before minutes are spent on predictions.
 
     Args:
-        items: the cases; their predictions are not asked for.
+        items: the cases; their predictions are not used.
         definitions, workers, progress: as for `evaluate`.
 
     Raises:
-        DatasetError: each label that cannot be read, holds unknown values, is not on its image's grid or has no pixel that counts; cases
-            with and without millimetres.
+        DatasetError: each label that cannot be read, holds unknown values, is not on its image's grid or has no pixel
+            that counts; cases with and without millimetres.
     """
 
     def check(item: Item) -> str:
@@ -276,34 +294,34 @@ def check_labels(
         if header is not None:
             check_on_grid(masks, header, item)
         for _ in _pairs(item, masks):
-            pass  # raises where nothing counts
+            pass  # raises if no pixel counts
         return "pixels" if masks.affine is None else "mm"
 
-    _unit(_each(check, items, workers, progress, "Checking the labels"))
+    _unit(_map_cases(check, items, workers, progress, "Checking the labels"))
 
 
 def _unit(units: Iterable[str]) -> str:
-    """That of all cases' distances."""
-    found = set(units)
-    if len(found) > 1:
+    """The unit of all cases' distances."""
+    distinct = set(units)
+    if len(distinct) > 1:
         raise DatasetError(
             "some labels have millimetres and some have none, so their distances cannot be averaged",
             fix="evaluate the two kinds apart",
         )
-    return found.pop()
+    return distinct.pop()
 
 
-def _each(
+def _map_cases(
     run: Callable[[Item], Result],
     items: Sequence[Item],
     workers: int | None,
     progress: bool,
     description: str = "Scoring",
 ) -> list[Result]:
-    """What becomes of each case, several at a time.
+    """The result for each case, several cases at a time.
 
     Raises:
-        CpfnetError: of the cases that failed, all that is wrong.
+        CpfnetError: all errors of the cases that failed.
     """
 
     def caught(item: Item) -> Result | CpfnetError:

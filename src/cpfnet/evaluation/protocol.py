@@ -1,4 +1,4 @@
-"""What must be said beside scores: how they were measured, and what their reader should know."""
+"""The protocol and the warnings of scores: how they were measured, and what their reader should know."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cpfnet.planning import Labels
 def protocol_of(
     items: Sequence[Item], definitions: Labels, tolerance: float, unit: str, guide_batch: int, allow_missing: bool
 ) -> dict[str, str]:
-    """Name → how it was done, in words; ``unit`` is that of distances."""
+    """Name → how it was done, in words; ``unit`` is the unit of distances."""
     inside = sum(item.roi is not None for item in items)
     patients = len({item.patient or item.case for item in items})
-    missing = sum(not given(item) for item in items) if allow_missing else 0
+    missing = sum(not has_prediction(item) for item in items) if allow_missing else 0
     region = {0: "whole image (no region of interest given)", len(items): "inside the region of interest only"}
     readers = list(dict.fromkeys(reader for item in items for reader in item.truth))
     return {
@@ -37,19 +37,19 @@ def protocol_of(
         "distance unit": unit,
         "surface": f"pixels with a face neighbour outside the mask; NSD tolerance {tolerance:g} {unit}",
         "empty masks": "both empty: not defined, not counted; one empty: ratios 0, distances infinite",
-        "guide's Dice": f"mean over classes with background, pixels pooled over batches of {guide_batch} cases",
+        "batch-pooled Dice": f"mean over classes with background, pixels pooled over batches of {guide_batch} cases",
     }
 
 
-def given(item: Item) -> bool:
+def has_prediction(item: Item) -> bool:
     """Is there a prediction?"""
     return item.prediction.exists() if isinstance(item.prediction, Path) else item.prediction is not None
 
 
 def warnings_of(items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Structures missed or made up, predictions that are missing, too few cases."""
+    """Warnings about missed and spurious structures, missing predictions, and too few cases."""
     out = []
-    missing = [item.case for item in items if not given(item)]
+    missing = [item.case for item in items if not has_prediction(item)]
     if missing:
         out.append(
             f"{len(missing)} of {len(items)} cases have no prediction and count as empty: {', '.join(missing[:8])}"
@@ -61,11 +61,10 @@ def warnings_of(items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list[s
         spurious = [row["case"] for row in of_class if row["spurious"]]
         present = sum(row["present"] for row in of_class)
         if missed:
-            out.append(f"{label}: missed in {len(missed)} of {present} labels that hold it ({some(missed)})")
+            out.append(f"{label}: missed in {len(missed)} of {present} labels that hold it ({first_few(missed)})")
         if spurious:
-            out.append(
-                f"{label}: predicted in {len(spurious)} of {len(of_class) - present} labels without it ({some(spurious)})"
-            )
+            absent = len(of_class) - present
+            out.append(f"{label}: predicted in {len(spurious)} of {absent} labels without it ({first_few(spurious)})")
         if not present:
             out.append(f"{label}: no label holds it")
     if 0 < len(items) < 5:
@@ -73,7 +72,7 @@ def warnings_of(items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> list[s
     return out
 
 
-def some(names: Sequence[str]) -> str:
-    """The first few, each once."""
+def first_few(names: Sequence[str]) -> str:
+    """The first few different names."""
     unique = list(dict.fromkeys(names))
     return ", ".join(unique[:5]) + (" …" if len(unique) > 5 else "")

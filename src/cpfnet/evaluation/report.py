@@ -1,4 +1,4 @@
-"""Scores → the sections of a report: headline, table, box plots, pictures, protocol."""
+"""From Scores to the sections of a report: headline, table, box plots, pictures, protocol."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _tiles(scores: Scores) -> page.Tiles:
     detail = f"with background, pooled over {whole['batch']} cases, whole image"
     if inside is not None:
         detail += f"; inside the region {number(inside['guide_dice'])}"
-    tiles.append(page.Tile("Guide's Dice", number(whole["guide_dice"]), detail))
+    tiles.append(page.Tile("Batch-pooled Dice", number(whole["guide_dice"]), detail))
     return page.Tiles(tiles)
 
 
@@ -88,8 +88,11 @@ def _pictures(
 
 
 def _calibration(scores: Scores) -> list[page.Section]:
-    count = max((found["cases"] for found in scores.calibration.values()), default=0)
-    pixels = f"the pixels of {count} case{'s' * (count != 1)} together (the table of scores has means over cases), on the labels' own grid"
+    count = max((entry["cases"] for entry in scores.calibration.values()), default=0)
+    pixels = (
+        f"the pixels of {count} case{'s' * (count != 1)} together "
+        "(the table of scores has means over cases), on the labels' own grid"
+    )
     unit = scores.protocol["distance unit"]
     return calibration_section({"as predicted": scores.calibration}, unit=unit, pixels=pixels)
 
@@ -101,7 +104,7 @@ def sections(
 
     Args:
         scores: of `evaluate`.
-        items: those that were scored; the pictures read their files again.
+        items: the scored cases; the pictures read their files again.
         definitions: the Plan's labels.
         window: values shown black and white in pictures of grey images, in file units; default: from the image.
     """
@@ -146,6 +149,6 @@ def write_report(
     parts = sections(scores, items, definitions, window=window)
     if plan:
         parts.append(page.Section("Plan", [page.Code(plan)]))
-    installed = page.installed_versions("numpy", "scipy", "scikit-image")
-    parts.append(page.Section("Versions and timing" if facts else "Versions", [page.Pairs([*facts, *installed])]))
+    versions = page.installed_versions("numpy", "scipy", "scikit-image")
+    parts.append(page.Section("Versions and timing" if facts else "Versions", [page.Pairs([*facts, *versions])]))
     return page.render(path, title=title, subtitle=subtitle, sections=parts, overwrite=overwrite)

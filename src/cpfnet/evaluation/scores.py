@@ -1,4 +1,4 @@
-"""Scores: one row a case, class and reader, their aggregates, and the protocol that gives them meaning."""
+"""Scores: one row a case, class and reader, their aggregates, and the protocol that explains them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BACKGROUND = "(background)"
 MEAN = "(mean)"
 """The mean over a case's classes, background left out."""
 MEAN_WITH_BACKGROUND = "(mean with background)"
-"""The mean over a case's classes and background, as many papers report it; a large background flatters it."""
+"""The mean over a case's classes and background, as many papers report it; a large background increases it."""
 PREDICTION = "prediction"
-"""What is scored, where it is not another reader."""
+"""The name of what is scored, unless it is another reader."""
 ALL_READERS = "(all readers)"
 """The mean over a case's readers."""
 
@@ -34,7 +34,7 @@ _PIXELS = ("tp", "fp", "fn", "tn")
 
 
 def mean_rows(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of each metric over ``rows``, its counts summed; NaN values do not count, infinite ones do."""
+    """The mean of each metric over ``rows``, and the sums of counts; NaN values do not count, infinite ones do."""
     out: dict[str, Any] = {}
     for name in METRICS:
         values = [row[name] for row in rows if name in row]
@@ -53,7 +53,8 @@ def aggregate(rows: Iterable[dict[str, Any]], *, seed: int = 0) -> list[dict[str
 
     Returns:
         Entries ``prediction, reader, class, metric`` + the fields of `Summary` + ``present, missed, spurious``:
-        structures that the truth holds, those of them with an empty prediction, and predicted ones that the truth lacks.
+        structures that the truth holds, those of them with an empty prediction, and predicted ones that the truth
+        does not hold.
     """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -84,12 +85,12 @@ def strict_json(value: Any) -> Any:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for CSV: what is not defined is an empty field, and no text is a spreadsheet's formula."""
+    """A value for CSV: an empty field if it is not defined; text never becomes a spreadsheet's formula."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else to_csv_cell(value)
 
 
 def _numbers(value: Any) -> Any:
-    """The inverse of `strict_json`, in all but names."""
+    """The inverse of `strict_json`, except for names."""
     if isinstance(value, dict):
         return {k: v if k in ("patient", *_KEY) else _numbers(v) for k, v in value.items()}
     if isinstance(value, list):
@@ -98,7 +99,7 @@ def _numbers(value: Any) -> Any:
 
 
 def _problem(data: Any) -> str | None:
-    """Why what a file holds cannot be `Scores.as_dict`; None if it can."""
+    """Why data from a file cannot be `Scores.as_dict`; None if they can."""
     rows = data.get("rows") if isinstance(data, dict) else None
     if not isinstance(rows, list) or not isinstance(data.get("protocol"), dict):
         return "no rows and protocol"
@@ -112,7 +113,7 @@ def _problem(data: Any) -> str | None:
                 return f"{name} of row {number} is no number"
         counts = (*_COUNTS, *(_PIXELS if "tp" in row else ()))
         if not all(isinstance(row.get(name), int) for name in counts):
-            return f"row {number} lacks one of {', '.join(counts)}"
+            return f"row {number} does not have all of {', '.join(counts)}"
     keys = Counter(tuple(row[name] for name in _KEY) for row in rows)
     if len(keys) < len(rows):
         return f"two rows for {', '.join(keys.most_common(1)[0][0])}"
@@ -124,18 +125,19 @@ class Scores:
     """What `evaluate` found.
 
     Attributes:
-        rows: one a case, prediction, reader and class: ``case, patient, prediction, reader, class``, the keys of `METRICS`
-            that apply (NaN: not defined), ``present, missed, spurious``; single classes also ``tp, fp, fn, tn``. ``class`` is a class's
-            name, `BACKGROUND`, `MEAN` or `MEAN_WITH_BACKGROUND`; ``prediction`` is `PREDICTION` or a reader's name; ``reader``
-            a reader's name or, where there are several, `ALL_READERS`.
-        guide: the practical guide's own metric, one entry a reader and region: ``reader, region, guide_dice,
-            guide_iou, batch, batches, cases``.
-        pooled: the pixels of all cases together, one entry a prediction, reader and class; see `cpfnet.evaluation.metrics.pooled.pooled`.
+        rows: one a case, prediction, reader and class: ``case, patient, prediction, reader, class``, the keys of
+            `METRICS` that apply (NaN: not defined), ``present, missed, spurious``; single classes also ``tp, fp, fn,
+            tn``. ``class`` is a class's name, `BACKGROUND`, `MEAN` or `MEAN_WITH_BACKGROUND`; ``prediction`` is
+            `PREDICTION` or a reader's name; ``reader`` a reader's name or, where there are several, `ALL_READERS`.
+        guide: the batch-pooled metrics (see `cpfnet.evaluation.metrics.guide`), one entry a reader and region:
+            ``reader, region, guide_dice, guide_iou, batch, batches, cases``.
+        pooled: the pixels of all cases together, one entry a prediction, reader and class; see
+            `cpfnet.evaluation.metrics.pooled.pooled`.
         calibration: of each class that has probabilities; see `cpfnet.evaluation.metrics.calibration.of_cases`.
         protocol: how all this was measured, in words.
         warnings: what a reader of the numbers should know.
         seed: of the bootstrap.
-        aggregates: see `aggregate`; made from ``rows``.
+        aggregates: see `aggregate`; computed from ``rows``.
     """
 
     rows: list[dict[str, Any]]
@@ -188,23 +190,23 @@ class Scores:
         problem = _problem(data)
         if problem:
             raise FormatError(f"does not hold scores: {problem}", where=file, fix=fix)
-        found = {f.name: data[f.name] for f in fields(cls) if f.init and f.name in data}
-        return cls(**{name: value if name == "calibration" else _numbers(value) for name, value in found.items()})
+        known = {f.name: data[f.name] for f in fields(cls) if f.init and f.name in data}
+        return cls(**{name: value if name == "calibration" else _numbers(value) for name, value in known.items()})
 
     @property
     def reader(self) -> str:
-        """The reader that headline numbers are against: the only one, or `ALL_READERS`."""
+        """The reader of the headline numbers: the only one, or `ALL_READERS`."""
         readers = list(dict.fromkeys(row["reader"] for row in self.rows if row["prediction"] == PREDICTION))
         return ALL_READERS if ALL_READERS in readers else readers[0]
 
     def of(self, metric: str, label: str = MEAN, *, reader: str | None = None) -> dict[str, Any] | None:
-        """The aggregate of one metric and class (default: mean over classes, headline reader); None if it does not apply."""
+        """The aggregate of a metric and class (default: mean over classes, headline reader); None if there is none."""
         wanted = (PREDICTION, reader or self.reader, label, metric)
-        found = (a for a in self.aggregates if (a["prediction"], a["reader"], a["class"], a["metric"]) == wanted)
-        return next(found, None)
+        matches = (a for a in self.aggregates if (a["prediction"], a["reader"], a["class"], a["metric"]) == wanted)
+        return next(matches, None)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as strict JSON data: null is "not defined", the string "inf" is infinity."""
+        """Everything as strict JSON data: null is "not defined", the string "inf" is infinity."""
         return strict_json(
             {
                 "protocol": self.protocol,
@@ -221,8 +223,8 @@ class Scores:
     def save(self, folder: Path | str, *, overwrite: bool = False) -> list[Path]:
         """Write ``scores.csv`` (the rows) and ``scores.json`` (everything).
 
-        In the CSV an empty field is "not defined" or "does not apply", ``inf`` is infinity; text that a spreadsheet would take for a formula
-        has an apostrophe in front (`cpfnet.text.to_csv_cell`).
+        In the CSV, an empty field is "not defined" or "does not apply", and ``inf`` is infinity; text that a
+        spreadsheet would take for a formula has an apostrophe in front (`cpfnet.text.to_csv_cell`).
 
         Raises:
             OutputError: the folder cannot be written, or holds scores already and ``overwrite`` is False.

@@ -1,4 +1,4 @@
-"""From values per case to what is said of all cases: mean, SD, median, interval, and the counts behind them."""
+"""From values of cases to statistics of all cases: mean, SD, median, interval, and the counts behind them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Summary:
         sd: standard deviation (n − 1); NaN for fewer than two values, or with an infinite one.
         low, high: 95 % bootstrap interval of the mean; NaN for fewer than two groups.
         median: infinite values are the largest ones.
-        finite_mean: of the finite values alone; to be read with ``infinite`` beside it.
+        finite_mean: of the finite values alone; read it together with ``infinite``.
         count: values that count.
-        groups: patients that they come from.
+        groups: patients of these values.
         undefined: values left out because they are NaN.
         infinite: infinite ones among ``count``.
     """
@@ -76,7 +76,7 @@ def summarise(
 
 
 def _median(x: np.ndarray) -> float:
-    """Midway between the two middle values; infinite as soon as one of them is."""
+    """Midway between the two middle values; infinite if one of them is."""
     if not len(x):
         return math.nan
     ordered = np.sort(x)
@@ -90,10 +90,10 @@ def _interval(x: np.ndarray, group: np.ndarray, groups: int, seed: int, resample
     np.add.at(sums, group, x)
     np.add.at(sizes, group, 1)
     drawn = np.random.default_rng(seed).integers(groups, size=(resamples, groups))
-    # Rounding may put the mean of equal values beside them: no mean lies beyond what it is taken over.
+    # Rounding may move the mean of equal values: no mean may lie outside the values.
     means = np.clip(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), x.min(), x.max())
-    # Observed means, as many below the one as above the other: between a finite and an infinite mean nothing can be interpolated, and the
-    # interval of the negated values is the negated interval.
+    # Observed means, as many below the one as above the other: nothing can be interpolated between a finite and an
+    # infinite mean, and the interval of the negated values is the negated interval.
     tail = math.ceil(0.025 * resamples)
     ordered = np.sort(means)
     return float(ordered[tail - 1]), float(ordered[-tail])

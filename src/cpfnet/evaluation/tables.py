@@ -1,4 +1,4 @@
-"""Scores → tables: of the report, and of the console."""
+"""From Scores to tables: those of the report, and that of the console."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from cpfnet.evaluation.scores import (
 from cpfnet.report import page
 
 _NOTE = (
-    "Mean over cases, below it the 95 % interval, SD and, where they differ, the number of cases counted. A distance is infinite "
-    "where one mask is empty: then the mean is ∞, with the median and the mean of the finite ones below it. "
-    "Missed: structures in the label with an empty prediction. Spurious: predicted ones that the label lacks."
+    "Mean over cases, below it the 95 % interval, SD and, where they differ, the number of cases counted. "
+    "A distance is infinite where one mask is empty: then the mean is ∞, with the median and the mean of the finite "
+    "ones below it. Missed: structures in the label with an empty prediction. "
+    "Spurious: predicted ones that are not in the label."
 )
 
 
 def number(value: float, digits: int = 3) -> str:
-    """With a minus sign, ∞ and – for what is not defined. What is not 0 does not look so: distances under a microscope, in mm."""
+    """A number as text, with a minus sign, ∞, and – where it is not defined. Small numbers do not look like 0."""
     if math.isnan(value):
         return "–"
-    if 1e-9 < abs(value) < 0.5 * 10**-digits:  # less is rounding
+    if 1e-9 < abs(value) < 0.5 * 10**-digits:  # distances under a microscope, in mm; less is rounding
         return f"{value:.2g}".replace("-", "−")
     return ("∞" if value > 0 else "−∞") if math.isinf(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def title_of(metric: str, unit: str) -> str:
-    """A metric's heading; distances with their unit."""
+    """A metric's heading, for distances with their unit."""
     label = METRICS[metric].label
     return f"{label}, {unit}" if METRICS[metric].distance else label
 
@@ -63,8 +64,8 @@ def _digits(metric: str) -> int:
     return 2 if METRICS[metric].distance else 3
 
 
-def _match(prediction: str, reader: str) -> str:
-    """Who is scored against whom."""
+def _pair_title(prediction: str, reader: str) -> str:
+    """Who is scored against whom, in words."""
     who = "prediction" if prediction == PREDICTION else f"reader {prediction!r}"
     whom = reader.strip("()") if reader == ALL_READERS else f"reader {reader!r}"
     return f"{who} against {whom}"
@@ -75,7 +76,7 @@ def score_tables(scores: Scores) -> list[page.Section]:
     pairs = list(dict.fromkeys((row["prediction"], row["reader"]) for row in scores.rows))
     pairs.sort(key=lambda pair: pair != (PREDICTION, scores.reader))
     unit = scores.protocol["distance unit"]
-    finer = ("auc", "brier", "ece", "cldice", "thin_recall")  # of probabilities and of lines, where there are such
+    finer = ("auc", "brier", "ece", "cldice", "thin_recall")  # of probabilities and of lines, if there are any
     surface = [m for m, metric in METRICS.items() if m == "nsd" or metric.distance]
     overlap = [m for m in METRICS if m not in (*finer, *surface)]
     out: list[page.Section] = []
@@ -89,7 +90,7 @@ def score_tables(scores: Scores) -> list[page.Section]:
         classes = list(dict.fromkeys(row["class"] for row in members))
         names = [c for c in classes if c not in (BACKGROUND, MEAN, MEAN_WITH_BACKGROUND)]
         cases = len({row["case"] for row in members})
-        match = _match(prediction, reader)
+        title = _pair_title(prediction, reader)
         blocks: list[page.Block] = []
         for wanted in (overlap, finer, surface):
             present = [m for m in wanted if any((c, m) in entries for c in classes)]
@@ -111,31 +112,32 @@ def score_tables(scores: Scores) -> list[page.Section]:
                     row += [f"{entry['missed']} of {entry['present']}", str(entry["spurious"])]
             blocks.append(page.Table(columns, rows))
         blocks.append(page.Text([f"{cases} cases. {_NOTE}"]))
-        out.append(page.Section("Scores" if len(pairs) == 1 else match[0].upper() + match[1:], blocks))
+        out.append(page.Section("Scores" if len(pairs) == 1 else title[0].upper() + title[1:], blocks))
     return out
 
 
-def beside_readers(scores: Scores) -> list[tuple[str, str, dict[tuple[str, str, str], dict[str, Any]]]]:
-    """Each reader against each other, and the prediction against the same, on the same cases.
+def reader_agreement(scores: Scores) -> list[tuple[str, str, dict[tuple[str, str, str], dict[str, Any]]]]:
+    """Each reader against each other, and the prediction against the same reader, on the same cases.
 
     Returns:
-        For each pair of readers: second, first, and ``(prediction or second, class, metric)`` → aggregate against the first, over
-        the cases that both have read.
+        For each pair of readers: second, first, and ``(prediction or second, class, metric)`` → aggregate
+            against the first,
+        over the cases that both have read.
     """
     pairs = dict.fromkeys((r["prediction"], r["reader"]) for r in scores.rows if r["prediction"] != PREDICTION)
     out = []
     for second, first in pairs:
         against = [r for r in scores.rows if r["reader"] == first and r["prediction"] in (PREDICTION, second)]
         both = {r["case"] for r in against if r["prediction"] == second}
-        found = aggregate([r for r in against if r["case"] in both], seed=scores.seed)
-        out.append((second, first, {(a["prediction"], a["class"], a["metric"]): a for a in found}))
+        aggregates = aggregate([r for r in against if r["case"] in both], seed=scores.seed)
+        out.append((second, first, {(a["prediction"], a["class"], a["metric"]): a for a in aggregates}))
     return out
 
 
 def reader_tables(scores: Scores) -> list[page.Block]:
-    """How well the readers agree among themselves, and beside it how well the prediction agrees with the same reader."""
+    """How well the readers agree with each other, and below it how well the prediction agrees with the same reader."""
     unit, blocks = scores.protocol["distance unit"], list[page.Block]()
-    for second, first, entries in beside_readers(scores):
+    for second, first, entries in reader_agreement(scores):
         labels = dict.fromkeys(
             label for _, label, _ in entries if label not in (BACKGROUND, MEAN, MEAN_WITH_BACKGROUND)
         )
@@ -144,7 +146,7 @@ def reader_tables(scores: Scores) -> list[page.Block]:
         ]
         cases = max(entry["count"] + entry["undefined"] for entry in entries.values())
         rows: list[list[str | page.Cell]] = [
-            [f"{label}: {_match(who, first)}", *(_cell(entries.get((who, label, m)), cases) for m in metrics)]
+            [f"{label}: {_pair_title(who, first)}", *(_cell(entries.get((who, label, m)), cases) for m in metrics)]
             for label in labels
             for who in (PREDICTION, second)
         ]
@@ -158,44 +160,44 @@ def pooled_table(scores: Scores) -> list[page.Block]:
     metrics = [m for m in METRICS if any(m in entry for entry in scores.pooled)]
     rows = [
         [
-            f"{entry['class']}: {_match(entry['prediction'], entry['reader'])}",
+            f"{entry['class']}: {_pair_title(entry['prediction'], entry['reader'])}",
             *(number(entry[m], 4) if m in entry else "–" for m in metrics),
             str(entry["cases"]),
         ]
         for entry in scores.pooled
     ]
     caption = (
-        "Not the mean over cases: a case with more of the structure weighs more, and there is no interval. Compare it only with "
-        "figures that were pooled, too."
+        "Not the mean over cases: a case with more of the structure weighs more, and there is no interval. "
+        "Compare it only with figures that were pooled, too."
     )
     return [page.Table(["", *(METRICS[m].label for m in metrics), "Cases"], rows, caption)] if rows else []
 
 
 def console_table(scores: Scores) -> tuple[list[str], list[list[str]]]:
-    """The headline as columns and rows of text: classes, their means, the readers, and the guide's metric under its own name.
+    """The headline as columns and rows of text: classes, their means, the readers, and the batch-pooled metrics.
 
     Each cell is the mean over cases, Dice with its 95 % interval; ``n`` counts the cases behind Dice.
     """
     unit = scores.protocol["distance unit"]
     metrics = [m for m in ("dice", "iou", "auc", "cldice", "thin_recall", "nsd", "hd95") if scores.of(m)]
     labels = list(dict.fromkeys(r["class"] for r in scores.rows if r["class"] != BACKGROUND))
-    if len(labels) == 3:  # one class is its own mean
+    if len(labels) == 3:  # a single class equals its mean
         labels.remove(MEAN)
     rows = [_console_row(label.strip("()"), [scores.of(m, label) for m in metrics]) for label in labels]
-    for second, first, entries in beside_readers(scores):
+    for second, first, entries in reader_agreement(scores):
         rows += [
-            _console_row(_match(who, first), [entries.get((who, MEAN, m)) for m in metrics])
+            _console_row(_pair_title(who, first), [entries.get((who, MEAN, m)) for m in metrics])
             for who in (PREDICTION, second)
         ]
     for entry in scores.guide:
         where = "" if len({g["reader"] for g in scores.guide}) == 1 else f" ({entry['reader']})"
         cells = [number(entry["guide_dice"]), number(entry["guide_iou"]), *[""] * (len(metrics) - 2)]
-        rows.append([f"guide's, {entry['region']}{where}", *cells, str(entry["cases"]), ""])
+        rows.append([f"batch-pooled, {entry['region']}{where}", *cells, str(entry["cases"]), ""])
     return ["", *(title_of(m, unit) for m in metrics), "n", "missed"], rows
 
 
 def _console_row(name: str, entries: list[dict[str, Any] | None]) -> list[str]:
-    """One line; the first of the entries is Dice, which every class has."""
+    """One line; the first entry is Dice, which every class has."""
     cells = ["–" if e is None else number(e["mean"], _digits(e["metric"])) for e in entries]
     dice = entries[0]
     assert dice is not None

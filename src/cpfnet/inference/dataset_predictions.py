@@ -12,7 +12,7 @@ from cpfnet.data.finding import quoted, shown
 from cpfnet.data.sources.unread_files import unread_below, unread_fix
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.case_masks import Item
-from cpfnet.evaluation.protocol import some
+from cpfnet.evaluation.protocol import first_few
 from cpfnet.image import Segmentation
 from cpfnet.inference.batch import records
 from cpfnet.inference.match_predictions import Match, Name, doubtful, match, name_of, places
@@ -67,7 +67,7 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
     if split == "val" and own:
         absent = sorted(known.difference(case.id for case in own))
         said = f"{len(own)} cases that validated the model"
-        return own, said + (f", and without {some(absent)}, which this dataset has no label of" if absent else "")
+        return own, said + (f", and without {first_few(absent)}, which this dataset has no label of" if absent else "")
     unsaid = "the model does not say which cases validated it" if models and split == "val" and not known else ""
     if declared:
         return declared, f"the {split} split" + (f" ({unsaid})" if unsaid else "")
@@ -75,7 +75,7 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
     if unsaid:
         why += f", and {unsaid}"
     elif split == "val" and models:
-        why += f", and none of them is one of the {len(known)} that validated the model ({some(sorted(known))})"
+        why += f", and none of them is one of the {len(known)} that validated the model ({first_few(sorted(known))})"
     others = (
         {case.split for case in labelled if case.split} | ({"val"} if own else set()) | (set() if models else {"all"})
     )

@@ -14,7 +14,7 @@ from scipy import stats
 
 from cpfnet.errors import CpfnetError, DatasetError, FormatError, OutputError
 from cpfnet.evaluation.comparison.compare import compare
-from cpfnet.evaluation.comparison.load_runs import gather
+from cpfnet.evaluation.comparison.load_runs import load_runs
 from cpfnet.evaluation.comparison.paired_tests import holm
 from cpfnet.evaluation.comparison.report import console_table, sentence, write_report
 from cpfnet.evaluation.scores import MEAN, Scores
@@ -238,11 +238,11 @@ def test_evaluations_are_called_as_their_folders_or_as_said(tmp_path):
     for name in ("one", "two", "deep/two"):
         scores(BASE).save(tmp_path / name)
     one, two, deep = (tmp_path / name for name in ("one", "two", "deep/two"))
-    assert list(gather([one, str(two) + "/"])) == ["one", "two"]
-    assert list(gather([one / "scores.json", f"x={deep}"])) == ["one", "x"]
-    runs = gather([f"x={one}", f"y={two}", f"y={deep}"])
+    assert list(load_runs([one, str(two) + "/"])) == ["one", "two"]
+    assert list(load_runs([one / "scores.json", f"x={deep}"])) == ["one", "x"]
+    runs = load_runs([f"x={one}", f"y={two}", f"y={deep}"])
     assert {name: len(found) for name, found in runs.items()} == {"x": 1, "y": 2}
-    given = gather({"x": one, "y": [two, Scores.load(deep)]})
+    given = load_runs({"x": one, "y": [two, Scores.load(deep)]})
     assert {name: len(found) for name, found in given.items()} == {"x": 1, "y": 2}
     for reports, said in (
         ([one, one], "given twice, as one and one"),
@@ -251,9 +251,9 @@ def test_evaluations_are_called_as_their_folders_or_as_said(tmp_path):
         ([f"two={one}", two], "two evaluations are called 'two'"),
     ):
         with pytest.raises(DatasetError, match=said):
-            gather(reports)
+            load_runs(reports)
     with pytest.raises(DatasetError, match="only one to compare"):
-        compare(gather([one]))
+        compare(load_runs([one]))
 
 
 def test_scores_are_read_back_as_they_were(tmp_path):
@@ -289,8 +289,8 @@ ROW = {
         ([3], "row 1 has no patient"),
         ([ROW, ROW | {"case": None}], "row 2 has no case"),
         ([ROW | {"dice": "0.5"}], "dice of row 1 is no number"),
-        ([ROW | {"missed": None}], "row 1 lacks one of present, missed, spurious"),
-        ([ROW | {"tp": 3}], "row 1 lacks one of"),
+        ([ROW | {"missed": None}], "row 1 does not have all of present, missed, spurious"),
+        ([ROW | {"tp": 3}], "row 1 does not have all of"),
         ([ROW, ROW], "two rows for c, prediction, r, a"),
         ([ROW | {"prediction": "second"}], "no row of a prediction"),
     ],

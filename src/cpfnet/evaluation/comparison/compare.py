@@ -1,4 +1,4 @@
-"""compare: evaluations of the same cases → what can be said of their differences."""
+"""compare: from evaluations of the same cases to their differences, with interval and test."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from cpfnet.evaluation.scores import MEAN, Scores, mean_rows
 from cpfnet.evaluation.statistics import RESAMPLES
 
 COMPARED = ("dice", "auc", "cldice", "thin_recall", "nsd", "hd95")
-"""The metrics compared; others say nearly the same once more, at the price of a stricter correction."""
+"""The metrics compared; others repeat nearly the same, at the price of a stricter correction."""
 LEVEL = 0.05
 FEWEST = 6
-"""Patients from which the test's smallest p, 2 / 2ⁿ, lies below `LEVEL`."""
+"""From this number of patients, the test's smallest p, 2 / 2ⁿ, lies below `LEVEL`."""
 
 
 def compare(evaluations: Mapping[str, Sequence[Scores]], *, against: str | None = None, seed: int = 0) -> Comparison:
-    """Compare methods on the same cases, against the reader that headline numbers are against.
+    """Compare methods on the same cases, scored against the reader of the headline numbers.
 
     Args:
-        evaluations: method → its evaluations: one, or several runs (seeds: of the same cases; folds: of cases of which none is in two).
-            A case's score is the mean over the runs that scored it.
+        evaluations: method → its evaluations: one, or several runs (seeds: of the same cases; folds: of cases of which
+            none is in two). A case's score is the mean over the runs that scored it.
         against: the reference; default: the first.
         seed: of the bootstrap.
 
     Raises:
-        DatasetError: fewer than two methods; no such reference; evaluations of other cases, labels or protocols (both values); nothing that
-            all of them scored.
+        DatasetError: fewer than two methods; no such reference; evaluations of other cases, labels or protocols (both
+            values); no metric that all of them have.
     """
     if len(evaluations) < 2:
         raise DatasetError(
@@ -51,7 +51,7 @@ def compare(evaluations: Mapping[str, Sequence[Scores]], *, against: str | None 
     labels = list(reference.rows)
     classes = [label for label in labels if label != MEAN]
     labels = classes if len(classes) == 1 else [MEAN, *classes]
-    found: list[tuple[tuple[str, str, str], Paired]] = []
+    results: list[tuple[tuple[str, str, str], Paired]] = []
     cases = {}
     for method in others:
         for label in labels:
@@ -60,18 +60,18 @@ def compare(evaluations: Mapping[str, Sequence[Scores]], *, against: str | None 
                 if a is not None and b is not None:
                     key = method.name, label, metric
                     patients = [row["patient"] for _, row in sorted(reference.rows[label].items())]
-                    found.append((key, paired(a.tolist(), b.tolist(), patients, seed=seed)))
+                    results.append((key, paired(a.tolist(), b.tolist(), patients, seed=seed)))
                     cases[key] = case_differences(a, b)
-    if not found:
+    if not results:
         raise DatasetError(
             "no metric is in all evaluations", fix="evaluate all of them again, with one version of cpfnet"
         )
-    corrected = holm([result.p for _, result in found])
+    corrected = holm([result.p for _, result in results])
     differences = [
         Difference(
             **vars(result), method=key[0], label=key[1], metric=key[2], p_holm=p, verdict=_verdict(key[2], result, p)
         )
-        for (key, result), p in zip(found, corrected, strict=True)
+        for (key, result), p in zip(results, corrected, strict=True)
     ]
     return Comparison(
         reference=reference.name,
@@ -101,7 +101,7 @@ def _verdict(metric: str, result: Paired, p_holm: float) -> Verdict:
 
 
 def _runs(method: Method, labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Means of each run and their SD, where every run scored every case."""
+    """Means of each run and their SD, if every run scored every case."""
     if method.seeds < 2 or method.seeds != len(method.runs):
         return []
     out = []
@@ -130,16 +130,17 @@ def _protocol(methods: Sequence[Method], differences: Sequence[Difference], seed
         "cases": f"{len(reference.cases)}, of {patients} patients",
         "runs": "; ".join(f"{method.name}: {_how_many(method)}" for method in methods),
         "reader": first.reader.strip("()"),
-        "distance unit": first.protocol.get("distance unit", "not said"),
-        "surface": first.protocol.get("surface", "not said"),
-        "difference": "method − reference, case by case, then the mean over cases; where a distance is infinite on one side only: the median "
-        "over patients, an infinite one being larger than any other",
-        "interval": f"95 %; of the mean: percentile bootstrap over patients, {RESAMPLES} resamples, seed {seed}; of a median: exact, "
-        "from order statistics",
-        "test": "Wilcoxon's signed-rank test on each patient's mean difference, two-sided, without patients that do not differ; "
-        f"exact up to {EXACT} patients",
+        "distance unit": first.protocol.get("distance unit", "not recorded"),
+        "surface": first.protocol.get("surface", "not recorded"),
+        "difference": "method − reference, case by case, then the mean over cases; where a distance is infinite on one "
+        "side only: the median over patients, an infinite one being larger than any other",
+        "interval": f"95 %; of the mean: percentile bootstrap over patients, {RESAMPLES} resamples, seed {seed}; of a "
+        "median: exact, from order statistics",
+        "test": "Wilcoxon's signed-rank test on each patient's mean difference, two-sided, without patients that do "
+        f"not differ; exact up to {EXACT} patients",
         "correction": f"Holm, over all {tests} comparisons made here ({' × '.join(family)})",
-        "verdict": f"better or worse: corrected p < {LEVEL}, the interval excludes 0, and both point the same way; anything else: no difference shown",
+        "verdict": f"better or worse: corrected p < {LEVEL}, the interval excludes 0, and both point the same way; "
+        "anything else: no difference shown",
         "what it covers": "chance in the choice of patients"
         + (
             ""
@@ -156,8 +157,8 @@ def _how_many(method: Method) -> str:
     return ", ".join(parts) or "1"
 
 
-_EXPECTED = ("model", "cases", "fitted", "interval", "guide's Dice", "readers", "pooling")
-"""Lines of the protocol that may differ without a word."""
+_EXPECTED = ("model", "cases", "fitted", "interval", "batch-pooled Dice", "readers", "pooling")
+"""Lines of the protocol that may differ without a message."""
 
 
 def _notes(methods: Sequence[Method], differences: Sequence[Difference]) -> list[str]:
@@ -168,26 +169,27 @@ def _notes(methods: Sequence[Method], differences: Sequence[Difference]) -> list
         out.append(f"{_count(patients, 'patient')}: no test can show a difference with fewer than {FEWEST}")
     elif tests * 2 / 2**patients >= LEVEL:
         out.append(
-            f"{patients} patients and {tests} comparisons: even a difference in all patients would have a corrected p of "
-            f"{min(1, tests * 2 / 2**patients):.2g}, so none can be shown; score more patients, or compare fewer methods"
+            f"{patients} patients and {tests} comparisons: even a difference in all patients would have a corrected p "
+            f"of {min(1, tests * 2 / 2**patients):.2g}, so none can be shown; "
+            "score more patients, or compare fewer methods"
         )
     for line in dict.fromkeys(line for method in methods for run in method.runs for line in run.protocol):
-        said = [" / ".join(dict.fromkeys(run.protocol.get(line, "–") for run in method.runs)) for method in methods]
-        if line not in _EXPECTED and len(set(said)) > 1:
-            both = "; ".join(f"{method.name}: {words}" for method, words in zip(methods, said, strict=True))
+        texts = [" / ".join(dict.fromkeys(run.protocol.get(line, "–") for run in method.runs)) for method in methods]
+        if line not in _EXPECTED and len(set(texts)) > 1:
+            both = "; ".join(f"{method.name}: {text}" for method, text in zip(methods, texts, strict=True))
             out.append(f"the protocols differ in {line!r}: {both}")
     for method in methods:
         seen = {run.protocol["trained on"] for run in method.runs if "trained on" in run.protocol}
         if seen:
             out.append(f"{method.name} was trained on {' / '.join(sorted(seen))}: its scores are optimistic")
         for run in method.runs:
-            missing = run.protocol.get("cases", "").partition("; ")[2]  # of its cases, how many were counted as empty
+            missing = run.protocol.get("cases", "").partition("; ")[2]  # how many of its cases were counted as empty
             if missing:
                 out.append(f"{method.name}: {missing}")
     for metric in COMPARED:
-        lack = [m.name for m in methods if all(_values(m, label, metric) is None for label in m.rows)]
-        if lack and len(lack) < len(methods):
-            out.append(f"{METRICS[metric].label} is not compared where {', '.join(lack)} was scored without it")
+        without = [m.name for m in methods if all(_values(m, label, metric) is None for label in m.rows)]
+        if without and len(without) < len(methods):
+            out.append(f"{METRICS[metric].label} is not compared where {', '.join(without)} was scored without it")
     for d in differences:
         for name, other, number in (
             (methods[0].name, d.method, d.undefined_reference),
@@ -195,8 +197,8 @@ def _notes(methods: Sequence[Method], differences: Sequence[Difference]) -> list
         ):
             if number and d.metric == "dice" and d.label != MEAN:
                 out.append(
-                    f"{d.label}: in {_count(number, 'case')} without the structure {other} finds some where {name} rightly finds none; "
-                    f"the Dice of {name} is not defined there, so these are in no test"
+                    f"{d.label}: in {_count(number, 'case')} without the structure {other} finds some where {name} "
+                    f"rightly finds none; the Dice of {name} is not defined there, so these are in no test"
                 )
     return out
 

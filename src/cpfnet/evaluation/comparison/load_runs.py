@@ -1,4 +1,4 @@
-"""What the user wants compared → the evaluations of each method, by name."""
+"""From what the user wants compared to the evaluations of each method, by name."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from cpfnet.evaluation.scores import Scores
 Report = Scores | Path | str
 
 
-def gather(reports: Sequence[Path | str] | Mapping[str, Report | Sequence[Report]]) -> dict[str, list[Scores]]:
+def load_runs(reports: Sequence[Path | str] | Mapping[str, Report | Sequence[Report]]) -> dict[str, list[Scores]]:
     """Load evaluations and name them.
 
     Args:
-        reports: folders that `Scores.save` wrote (or the scores.json in them), each called as its folder or, given as ``NAME=PATH``, so;
-            one NAME given several times: runs of one method. Or name → Scores or folder, or several of them.
+        reports: folders that `Scores.save` wrote (or the scores.json in them). A folder given as ``NAME=PATH`` is named
+            NAME, others by the folder's name. One NAME given several times: runs of one method. Or name → Scores or
+            folder, or several of them.
 
     Raises:
-        DatasetError: a folder is given twice; two are called the same without having been named so.
+        DatasetError: a folder is given twice; or two have the same name, which the user did not give them.
         FormatError: a folder holds no scores, or damaged ones.
     """
     named: list[tuple[str, Report, bool]] = []
@@ -39,7 +40,7 @@ def gather(reports: Sequence[Path | str] | Mapping[str, Report | Sequence[Report
                     f"is given twice, as {places[place]} and {name}", where=report, fix="give each evaluation once"
                 )
             places[place] = name
-        if name in out and not all(said for other, _, said in named if other == name):
+        if name in out and not all(explicit for other, _, explicit in named if other == name):
             raise DatasetError(
                 f"two evaluations are called {name!r}",
                 fix="name them: NAME=PATH NAME2=PATH2; runs of one method (seeds, folds) get one NAME",

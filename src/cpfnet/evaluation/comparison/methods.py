@@ -1,4 +1,4 @@
-"""Which evaluations can be compared, and case by case what each method scored."""
+"""Which evaluations can be compared, and what each method scored in each case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEASURE = {
     "surface": "evaluate again with one --tolerance",
     "ignored": "evaluate again with one meaning of the labels (--labels)",
 }
-"""Lines of the protocol that must be the same, each with the fix."""
+"""Lines of the protocol that must be equal, each with the fix."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Method:
     """One method's runs (seeds, folds) as one: each case's scores are the mean over the runs that scored it.
 
     Attributes:
-        name: as the user calls it.
+        name: as the user named it.
         runs: evaluations of the same cases (seeds), or of cases of which none is in two (folds), or of both.
         rows: class → case → a row of the headline reader (see `Scores`), background left out.
         seeds: how many runs scored each case.
@@ -41,13 +41,13 @@ class Method:
             _same_measure(names[0], self.runs[0], name, run)
             _same_labels(names[0], self.runs[:1], name, [run])
         self._check_cases(names)
-        gathered: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        by_class: dict[str, dict[str, list[dict[str, Any]]]] = {}
         for run in self.runs:
             for row in _headline(run):
-                gathered.setdefault(row["class"], {}).setdefault(row["case"], []).append(row)
+                by_class.setdefault(row["class"], {}).setdefault(row["case"], []).append(row)
         self.rows = {
             label: {case: {"patient": rows[0]["patient"]} | mean_rows(rows) for case, rows in cases.items()}
-            for label, cases in gathered.items()
+            for label, cases in by_class.items()
         }
 
     def _check_cases(self, names: Sequence[str]) -> None:
@@ -69,12 +69,12 @@ class Method:
 
     @property
     def cases(self) -> list[str]:
-        """In the order of the files."""
+        """All cases, in the order of the files."""
         return list(next(iter(self.rows.values())))
 
 
 def check_comparable(reference: Method, other: Method) -> None:
-    """Refuse methods whose scores do not mean the same, or are of other cases.
+    """Refuse methods whose scores do not have the same meaning, or are of other cases.
 
     Raises:
         DatasetError: what differs (both values), and how to fix it.
@@ -110,12 +110,12 @@ def _same_labels(one: str, a: Sequence[Scores], two: str, b: Sequence[Scores]) -
 
 def _same_measure(one: str, a: Scores, two: str, b: Scores) -> None:
     for line, fix in _MEASURE.items():
-        first, second = (scores.protocol.get(line, "not said") for scores in (a, b))
+        first, second = (scores.protocol.get(line, "not recorded") for scores in (a, b))
         if first != second:
             raise DatasetError(f"{line} of {one}: {first}; of {two}: {second}", fix=fix)
     classes = [list(dict.fromkeys(row["class"] for row in _headline(scores))) for scores in (a, b)]
     if set(classes[0]) != set(classes[1]):
-        first, second = (", ".join(c for c in found if not c.startswith("(")) for found in classes)
+        first, second = (", ".join(c for c in names if not c.startswith("(")) for names in classes)
         raise DatasetError(f"classes of {one}: {first}; of {two}: {second}", fix="evaluate both with the same --labels")
     if a.reader != b.reader:
         raise DatasetError(
@@ -135,7 +135,7 @@ def _headline(scores: Scores) -> list[dict[str, Any]]:
 
 
 def _labels(runs: Sequence[Scores]) -> dict[tuple[str, str, str], tuple[str, int, int]]:
-    """What was scored against: (case, reader, class) → patient, pixels that count, pixels of the class."""
+    """The labels that were scored against: (case, reader, class) → patient, pixels that count, pixels of the class."""
     return {
         (row["case"], row["reader"], row["class"]): (
             row["patient"],
@@ -148,10 +148,10 @@ def _labels(runs: Sequence[Scores]) -> dict[tuple[str, str, str], tuple[str, int
     }
 
 
-def _describe(found: tuple[str, int, int] | None) -> str:
-    if found is None:
+def _describe(label: tuple[str, int, int] | None) -> str:
+    if label is None:
         return "it has none"
-    patient, pixels, inside = found
+    patient, pixels, inside = label
     return f"it is of patient {patient} and holds {inside:,} of the {pixels:,} pixels that count"
 
 

@@ -1,6 +1,7 @@
 """Two methods on the same cases: difference, interval, test and effect size of one metric.
 
-Patients are the unit: cases of one patient resemble each other, so the interval draws patients and the test sees one difference each.
+The unit is the patient: cases of one patient resemble each other, so the interval draws patients, and the test uses one
+difference a patient.
 """
 
 from __future__ import annotations
@@ -16,29 +17,31 @@ from scipy import stats
 from cpfnet.evaluation.statistics import summarise
 
 EXACT = 50
-"""Up to so many patients with a difference, p is exact; beyond, the normal approximation serves."""
+"""Up to this number of patients with a difference, p is exact; above it, the normal approximation is used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
     """One metric of two methods on the same cases. Differences are method − reference, in the metric's unit.
 
-    A pair in which either value is NaN (not defined) is left out of everything else, and counted. Among infinite distances an infinite one is
-    larger than any finite one, and two are equal.
+    A pair in which either value is NaN (not defined) is counted, and left out of everything else. Among distances, an
+    infinite one is larger than any finite one, and two infinite ones are equal.
 
     Attributes:
         reference_mean, method_mean: over the pairs; infinite if any value is.
-        statistic: what ``difference`` is: the ``"mean"`` over the pairs that are finite on both sides or, as soon as a pair is
-            infinite on one side only, the ``"median"`` over patients.
+        statistic: what ``difference`` is: the ``"mean"`` over the pairs that are finite on both sides or, as soon as a
+            pair is infinite on one side only, the ``"median"`` over patients.
         difference: see ``statistic``; NaN without a pair.
-        low, high: its 95 % interval. Mean: percentile bootstrap over patients. Median: from order statistics, exact. NaN where
-            there are too few patients (2 resp. 6).
+        low, high: its 95 % interval. Mean: percentile bootstrap over patients. Median: from order statistics, exact.
+            NaN where there are too few patients (2 for the mean, 6 for the median).
         finite_difference: mean over the pairs that are finite on both sides.
-        p: of Wilcoxon's signed-rank test on the patients' differences, two-sided; 1 where none differs, NaN without a pair.
+        p: of Wilcoxon's signed-rank test on the patients' differences, two-sided; 1 where none differs, NaN
+            without a pair.
         cohens_d: Cohen's d_z, mean / SD of the patients' differences; NaN where one is infinite or all are equal.
-        rank_biserial: matched-pairs rank-biserial correlation, (W₊ − W₋) / (W₊ + W₋), −1 … 1; 0 where none differs (Kerby 2014).
-        patients, cases: behind all this.
-        higher, equal, lower: cases in which the method's value is so.
+        rank_biserial: matched-pairs rank-biserial correlation, (W₊ − W₋) / (W₊ + W₋), −1 … 1; 0 where none
+            differs (Kerby 2014).
+        patients, cases: how many are compared.
+        higher, equal, lower: cases in which the method's value is higher, equal or lower.
         undefined, undefined_reference, undefined_method: pairs left out: NaN on both sides, or on one only.
         infinite, infinite_reference, infinite_method: pairs infinite on both sides, or on one only.
     """
@@ -69,7 +72,7 @@ class Paired:
 def case_differences(reference: np.ndarray, method: np.ndarray) -> np.ndarray:
     """Method − reference, case by case: ±∞ where one is infinite, 0 where both are, NaN where either is.
 
-    Rounded to twelve decimals, so that a mean of equal scores, which rounding moves, counts as equal.
+    It is rounded to twelve decimals, so that means of equal scores, which differ by rounding, count as equal.
     """
     with np.errstate(invalid="ignore"):
         return np.where(reference == method, 0.0, np.round(method - reference, 12))
@@ -97,7 +100,7 @@ def paired(
     one_sided = bool(np.isinf(difference).any())
     if one_sided:
         interval = stats.quantile_test(of_patients, p=0.5).confidence_interval(0.95)
-        with np.errstate(invalid="ignore"):  # midway between −∞ and ∞ lies nothing
+        with np.errstate(invalid="ignore"):  # nothing lies midway between −∞ and ∞
             middle = float(np.median(of_patients))
         estimate = middle, float(interval.low), float(interval.high)
     else:
@@ -130,7 +133,7 @@ def paired(
 
 
 def patient_means(difference: np.ndarray, patients: Sequence[Hashable]) -> np.ndarray:
-    """Each patient's mean difference; within a patient infinite ones of opposite sign cancel, and any left over decide."""
+    """Each patient's mean difference; infinite ones of opposite sign cancel within a patient, and the rest decides."""
     groups: dict[Hashable, list[float]] = {}
     for owner, value in zip(patients, difference.tolist(), strict=True):
         groups.setdefault(owner, []).append(value)
@@ -145,8 +148,8 @@ def patient_means(difference: np.ndarray, patients: Sequence[Hashable]) -> np.nd
 def signed_rank(difference: np.ndarray) -> tuple[float, float]:
     """Wilcoxon's signed-rank test, two-sided, and the matched-pairs rank-biserial correlation; zeros are left out.
 
-    Up to `EXACT` differences p comes from all 2ⁿ signs of the ranks as they are, ties included, which SciPy's exact method does not know;
-    beyond, from SciPy's normal approximation (Wilcoxon 1945; Kerby 2014, doi:10.2466/11.IT.3.1).
+    Up to `EXACT` differences, p comes from all 2ⁿ signs of the ranks, ties included, which SciPy's exact method does
+    not support; above, from SciPy's normal approximation (Wilcoxon 1945; Kerby 2014, doi:10.2466/11.IT.3.1).
     """
     moved = difference[difference != 0]
     if not len(moved):
@@ -156,7 +159,7 @@ def signed_rank(difference: np.ndarray) -> tuple[float, float]:
     correlation = float(2 * positive / total - 1)
     if len(moved) > EXACT:
         return float(stats.wilcoxon(np.sign(moved) * ranks, method="asymptotic").pvalue), correlation
-    chances = np.ones(1)  # of each sum of the doubled (so whole) ranks with a positive sign
+    chances = np.ones(1)  # for each sum of the doubled (therefore whole) ranks with a positive sign
     for rank in (2 * ranks).astype(int):
         chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
     observed = round(2 * positive)

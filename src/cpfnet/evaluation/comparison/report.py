@@ -1,4 +1,4 @@
-"""Comparison → a table for the terminal, and the sections of a report."""
+"""From a Comparison to a table for the terminal, and to the sections of a report."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _name(label: str) -> str:
 
 
 def sentence(d: Difference) -> str:
-    """The verdict in words, with what stands behind it."""
+    """The verdict in words, with the numbers behind it."""
     if d.patients < FEWEST:
         return f"{d.verdict} (n = {d.patients}: no test can show one with fewer than {FEWEST} patients)"
     p = "" if d.verdict == "no difference shown" else f", p {'' if d.p_holm < 0.001 else '= '}{_p(d.p_holm)}"
@@ -51,7 +51,10 @@ def sentence(d: Difference) -> str:
 
 
 def console_table(comparison: Comparison, method: str) -> tuple[list[str], list[list[str]], list[str]]:
-    """Columns, rows and a style for each row: every difference of one method; ``n`` counts patients, ``+/=/−`` cases."""
+    """Columns, rows and a style for each row: every difference of one method.
+
+    ``n`` counts patients, ``+/=/−`` cases.
+    """
     own = [d for d in comparison.differences if d.method == method]
     classes = len({d.label for d in own}) > 1
     columns = [*["class"] * classes, "metric", comparison.reference, method, "difference", "95 % interval", "n"]
@@ -81,7 +84,7 @@ def _unit(comparison: Comparison, metric: str) -> str:
 
 
 def _spread(comparison: Comparison, method: str, d: Difference) -> str:
-    """SD over runs, where there are several."""
+    """SD over runs, if there are several."""
     for entry in comparison.runs:
         if (entry["method"], entry["class"], entry["metric"]) == (method, d.label, d.metric):
             return f"{len(entry['means'])} runs:\nSD {_value(entry['sd'], d.metric)}"
@@ -89,7 +92,7 @@ def _spread(comparison: Comparison, method: str, d: Difference) -> str:
 
 
 def _cell(value: str, *details: str) -> page.Cell:
-    """Its lines are not broken: they are short, and hold intervals."""
+    """A cell whose lines are not broken: they are short, and hold intervals."""
     return page.Cell(value, "\n".join(details).replace(" ", "\N{NO-BREAK SPACE}"))
 
 
@@ -129,9 +132,10 @@ def _table(comparison: Comparison, method: str) -> page.Table:
         )
     columns = ["", "Reference", "Method", "Difference", "n", "p", "r", "+ / = / −", "Verdict"]
     caption = (
-        "Mean over cases, with the SD over runs where there are several; n × ∞: cases infinite here and not there. Difference, below it its 95 % "
-        "interval. n: patients. p: corrected (Holm), and alone. r: matched-pairs rank-biserial correlation; d: Cohen's d_z; both "
-        "have the sign of the difference. + / = / −: cases better, equal, worse."
+        "Mean over cases, with the SD over runs where there are several; n × ∞: cases infinite here and not there. "
+        "Difference, below it its 95 % interval. n: patients. p: corrected (Holm), and alone. "
+        "r: matched-pairs rank-biserial correlation; d: Cohen's d_z; both have the sign of the difference. "
+        "+ / = / −: cases better, equal, worse."
     )
     return page.Table(columns, rows, caption)
 
@@ -145,8 +149,8 @@ def _summary(comparison: Comparison) -> page.Block:
     metrics = list(dict.fromkeys(d.metric for d in headline))
     rows: list[list[str | page.Cell]] = []
     for method in comparison.methods[1:]:
-        found = {d.metric: d for d in headline if d.method == method}
-        cells = [_cell(_value(found[m].difference, m, "+"), found[m].verdict) if m in found else "–" for m in metrics]
+        own = {d.metric: d for d in headline if d.method == method}
+        cells = [_cell(_value(own[m].difference, m, "+"), own[m].verdict) if m in own else "–" for m in metrics]
         rows.append([method, *cells])
     caption = f"Difference from {comparison.reference}, {_name(comparison.headline)}."
     return page.Table(["", *(_unit(comparison, m) for m in metrics)], rows, caption)
@@ -171,8 +175,9 @@ def _figures(comparison: Comparison) -> list[page.Section]:
         name = ": ".join([*[d.method] * several, *[_name(d.label)] * classes])
         forest.setdefault(title, []).append(Row(name, *numbers))
     note = (
-        f"Difference from {comparison.reference}; right of 0 is better, also where less is better. Diamond and line: {{}}the 95 % interval, to the edge where it is infinite; blue: better, "
-        "orange: worse, dark: no difference shown."
+        f"Difference from {comparison.reference}; right of 0 is better, also where less is better. "
+        "Diamond and line: {}the 95 % interval, to the edge where it is infinite; "
+        "blue: better, orange: worse, dark: no difference shown."
     )
     middle = "mean (median, where distances are infinite on one side) and "
     dots = f"One dot a case, {_name(comparison.headline)}; n × ∞: cases infinite on one side only. "

@@ -47,7 +47,7 @@ class Difference(Paired):
         return self.lower if METRICS[self.metric].higher_is_better else self.higher
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it by name; the class is called ``class``."""
+        """Everything by name; the class is called ``class``."""
         own = asdict(self)
         head = {name: own.pop(name) for name in ("method", "label", "metric", "verdict")}
         head["class"] = head.pop("label")
@@ -62,10 +62,10 @@ class Comparison:
     Attributes:
         reference: the method that the others are compared with.
         methods: all names, the reference first.
-        differences: one for each other method, class and metric; for several classes the mean over them comes first.
-        runs: where a method has several runs of the same cases, one entry a class and metric: ``method, class, metric``, ``means`` (of each run,
-            over cases) and their ``sd``.
-        protocol: how all this was found, in words.
+        differences: one for each other method, class and metric; for several classes, the mean over them comes first.
+        runs: for methods with several runs of the same cases, one entry a class and metric: ``method, class, metric``,
+            ``means`` (of each run, over cases) and their ``sd``.
+        protocol: how all this was measured, in words.
         notes: what a reader of the numbers should know.
         cases: (method, class, metric) → the difference of each case, NaN where not defined; for figures.
     """
@@ -89,7 +89,7 @@ class Comparison:
         return next((d for d in self.differences if (d.method, d.label, d.metric) == wanted), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it but the cases as strict JSON data: null is "not defined", the string "inf" is infinity."""
+        """Everything except the cases as strict JSON data: null is "not defined", the string "inf" is infinity."""
         return strict_json(
             {
                 "reference": self.reference,

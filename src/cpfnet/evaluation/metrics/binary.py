@@ -1,9 +1,9 @@
-"""How well one binary mask matches another: overlap, ranking and surface distances; vessels besides: `tubular`.
+"""How well one binary mask matches another: overlap, ranking and surface distances; for vessels, see also `vessels`.
 
-Conventions, everywhere: NaN means *not defined* and stands only where truth and prediction are both empty of what the
-metric divides by (for sensitivity, precision, Dice …: both without the structure; for specificity: both without background). One-sided
-emptiness is a failure and scores like one: ratios are 0 and distances infinite. Two look at the truth alone: AUC needs both kinds of
-pixels there, thin recall needs a thin vessel.
+Conventions for all of them: NaN means *not defined*, and occurs only where truth and prediction are both empty of what
+the metric divides by (for sensitivity, precision, Dice …: both without the structure; for specificity: both without
+background). If only one of them is empty, that is a failure and scores like one: ratios are 0 and distances infinite.
+Two metrics depend on the truth alone: AUC needs both kinds of pixels there, thin recall needs a thin vessel.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from cpfnet.evaluation.metrics import calibration
-from cpfnet.evaluation.metrics.vessels import cldice, flat, thin_recall
+from cpfnet.evaluation.metrics.vessels import cldice, squeeze_single_slices, thin_recall
 from cpfnet.rounding import above
 
 
 class Metric(NamedTuple):
-    """What a metric is called, which way is better, and whether it is in mm or pixels."""
+    """The name of a metric, which direction is better, and whether it is in mm or pixels."""
 
     label: str
     higher_is_better: bool = True
@@ -77,7 +77,7 @@ def count(prediction: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = 
 
 
 def _ratio(part: int, whole: int, *, other: int) -> float:
-    """part / whole; for an empty whole 0 where the other mask is not empty (``other`` pixels), NaN where it is, too."""
+    """part / whole; for an empty whole: 0 if the other mask is not empty (``other`` pixels), NaN if it is, too."""
     if whole:
         return part / whole
     return 0.0 if other else math.nan
@@ -114,7 +114,7 @@ def accuracy(c: Counts) -> float:
 
 
 def mcc(c: Counts) -> float:
-    """Matthews correlation coefficient, −1 … 1; 0 where one mask is constant, NaN where both are, and alike."""
+    """Matthews correlation coefficient, −1 … 1; 0 if one mask is constant, NaN if both are, with the same value."""
     if c.fp + c.fn == 0 and 0 in (c.tp, c.tn):
         return math.nan
     factors = (c.tp + c.fp, c.tp + c.fn, c.tn + c.fp, c.tn + c.fn)
@@ -148,9 +148,9 @@ def auc(probability: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = N
 def boundary(mask: np.ndarray) -> np.ndarray:
     """Pixels of the mask with a face neighbour outside it; what lies beyond the array is outside.
 
-    An axis of length 1 has no neighbours to speak of: a single slice is treated as the image it is.
+    An axis of length 1 has no neighbours: a single slice is treated as the image that it is.
     """
-    image = flat(mask)
+    image = squeeze_single_slices(mask)
     return (image & ~ndimage.binary_erosion(image)).reshape(mask.shape)
 
 
@@ -166,7 +166,8 @@ def surface_distances(
 ) -> SurfaceDistances:
     """Distances between the boundaries (see `boundary`) of two masks, between pixel centres, exact.
 
-    Boundaries are few points in a large volume: a k-d tree finds nearest ones some 9 times faster than distance maps.
+    Boundaries are few points in a large volume: a k-d tree finds the nearest ones some 9 times faster
+    than distance maps.
 
     Args:
         prediction, truth: bool, of one shape.
@@ -201,14 +202,15 @@ def assd(d: SurfaceDistances) -> float:
 def nsd(d: SurfaceDistances, tolerance: float) -> float:
     """Normalised surface Dice: share of both boundaries within ``tolerance`` of the other (Nikolov et al. 2021).
 
-    A boundary's size is its number of pixels, as in MONAI without subvoxels. A distance that is the tolerance up to rounding is within it.
+    A boundary's size is its number of pixels, as in MONAI without subvoxels. Distances up to the tolerance, allowing
+    for rounding, are within it.
     """
     both = np.concatenate(d)
     return float((~above(both, tolerance)).mean()) if both.size else math.nan
 
 
 def overlap(c: Counts) -> dict[str, float]:
-    """All metrics that need the counts alone."""
+    """All metrics that need only the counts."""
     return {
         "dice": dice(c),
         "iou": iou(c),
@@ -223,7 +225,10 @@ def overlap(c: Counts) -> dict[str, float]:
 def surface(
     prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float] | None = None, *, tolerance: float = 1.0
 ) -> dict[str, float]:
-    """NSD, HD95 and ASSD; see `surface_distances` for the arguments. Cropping both masks to where they lie changes nothing."""
+    """NSD, HD95 and ASSD; see `surface_distances` for the arguments.
+
+    Cropping both masks to their bounding box changes nothing.
+    """
     distances = surface_distances(prediction, truth, spacing)
     return {"nsd": nsd(distances, tolerance), "hd95": hd95(distances), "assd": assd(distances)}
 
@@ -242,8 +247,8 @@ def score(
 
     Args:
         prediction, truth: bool, 2-D or 3-D, of one shape.
-        valid: bool; pixels that count. The others are taken out of both masks before anything is computed, so a structure
-            cut by the region's edge has its boundary there, in both masks alike.
+        valid: bool; pixels that count. The others are removed from both masks before anything is computed, so that a
+            structure cut by the region's edge has its boundary there, in both masks.
         spacing: mm between neighbours along each axis; default: distances in pixels.
         tolerance: of NSD, in the unit of ``spacing``.
         tubular: add clDice and thin recall.

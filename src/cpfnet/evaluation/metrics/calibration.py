@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say? Brier score, calibration error and reliability diagram of one class against all else."""
+"""Do probabilities mean what they say? Brier score, calibration error and reliability diagram of one class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy import ndimage
 from cpfnet.rounding import above
 
 BINS = 15
-"""Of equal width, from 0 to 1."""
+"""Bins of equal width, from 0 to 1."""
 
 BAND = 3.0
 """Half the width of the band around a boundary: mm, or pixels where there are no millimetres."""
@@ -23,7 +23,7 @@ BAND = 3.0
 _CHUNK = 2**18  # pixels at once
 
 _TILE = {2: 512, 3: 64}
-"""Side of what `near_boundary` does at once, by the number of axes."""
+"""Side of the tiles that `near_boundary` processes, by the number of axes."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,15 @@ class Tally:
     def ece(self) -> float:
         """Expected calibration error: Σ share of the bin · |share of the class − mean probability|; NaN without pixels.
 
-        For one class against all else it is the class-wise error (Nixon et al., CVPR workshops 2019), with bins of equal width.
+        For one class against all others, it is the class-wise error (Nixon et al., CVPR workshops 2019), with bins
+        of equal width.
         """
         total = self.pixels.sum()
         return float(np.abs(self.positives - self.confidence).sum() / total) if total else np.nan
 
     @property
     def scores(self) -> dict[str, float]:
-        """As `metrics.METRICS` call them."""
+        """With the names of `metrics.METRICS`."""
         return {"brier": self.brier, "ece": self.ece}
 
     def diagram(self) -> dict[str, list[float]]:
@@ -102,13 +103,14 @@ class Tally:
 
 
 def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, ...] | None) -> np.ndarray:
-    """Pixels at most `BAND` away from one of the other kind, in the class or out of it; of larger pixels, those next to one.
+    """Pixels at most `BAND` away from one of the other kind, of the class or not; if pixels are larger, the neighbours.
 
-    Most pixels of an image are far from every boundary, and sure and right: alone they would make any network look calibrated.
+    Most pixels of an image are far from every boundary, and both certain and right: alone, they would make any
+    network look calibrated.
 
     Args:
         truth: bool ``([depth,] height, width)``.
-        counted: bool; others neither belong to the band nor make a boundary.
+        counted: bool; the others neither belong to the band nor make a boundary.
         spacing: mm along each axis, or None for pixels.
 
     Returns:
@@ -119,7 +121,8 @@ def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, 
     width = max(BAND, min(steps))
     margins = [int(width / step) + 1 for step in steps]
     inside, outside = truth & counted, ~truth & counted
-    # Tile by tile, each with what the band may reach beyond it: distances take 50 bytes a pixel, and most tiles have no boundary.
+    # Tile by tile, with the margin that the band may reach: distances take 50 bytes a pixel; most tiles have no
+    # boundary.
     for corner in product(*(range(0, size, _TILE[truth.ndim]) for size in truth.shape)):
         tile = tuple(slice(start, start + _TILE[truth.ndim]) for start in corner)
         first = [max(0, start - margin) for start, margin in zip(corner, margins, strict=True)]
@@ -134,7 +137,7 @@ def near_boundary(truth: np.ndarray, counted: np.ndarray, spacing: tuple[float, 
 
 
 def tally(probability: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> Tally | None:
-    """Of one class in one case; None where values leave 0…1, and so are no probabilities.
+    """The tally of one class in one case; None where values leave 0…1, and are therefore no probabilities.
 
     Args:
         probability: ``([depth,] height, width)``.
@@ -145,16 +148,21 @@ def tally(probability: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> Ta
 
 
 Tallies = dict[str, list[tuple[Tally, Tally]]]
-"""Of one case: each class's, everywhere and near the boundary, a pair for each reader."""
+"""Of one case: class → pairs of tallies, everywhere and near the boundary, one pair for each reader."""
 
 
 def summed(readers: Iterable[Sequence[tuple[Tally, Tally]]], where: int) -> Tally:
-    """All pairs' first (everywhere, 0) or second (near the boundary, 1) added up, the readers of a case counting together as one."""
+    """The sum of all pairs' tallies, where each case counts once, however many readers it has.
+
+    Args:
+        readers: for each case, one pair a reader.
+        where: 0 for everywhere, 1 for near the boundary.
+    """
     return reduce(operator.add, (pair[where] * (1 / len(pairs)) for pairs in readers for pair in pairs))
 
 
 def of_cases(cases: Sequence[Tallies]) -> dict[str, dict[str, Any]]:
-    """The `figures` of each class over the pixels of all cases that have probabilities of it, with their number as ``cases``."""
+    """The `figures` of each class over all cases with probabilities of it, and the number of these as ``cases``."""
     out = {}
     for name in dict.fromkeys(name for case in cases for name in case):
         own = [case[name] for case in cases if name in case]
@@ -163,7 +171,7 @@ def of_cases(cases: Sequence[Tallies]) -> dict[str, dict[str, Any]]:
 
 
 def figures(everywhere: Tally, band: Tally) -> dict[str, Any]:
-    """What reports and ``metrics.json`` say of a class; None stands for what is not known."""
+    """What reports and ``metrics.json`` hold for a class; None stands for what is not known."""
     known = {"ece": everywhere.ece, "ece_band": band.ece, "brier": everywhere.brier, "brier_band": band.brier}
     out: dict[str, Any] = {name: None if np.isnan(value) else float(value) for name, value in known.items()}
     return out | {"everywhere": everywhere.diagram(), "band": band.diagram()}

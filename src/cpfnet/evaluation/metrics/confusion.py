@@ -1,4 +1,4 @@
-"""One pass over two code maps, and what all classes need from it: pixel counts, and where each structure lies."""
+"""One pass over two code maps for all classes: pixel counts, and the place of each structure."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def boxes(codes: np.ndarray) -> list[Box | None]:
     return ndimage.find_objects(codes)
 
 
-def union(found: Sequence[Sequence[Box | None]], member: np.ndarray, ndim: int) -> Box:
-    """The box around all codes of a class (bool, 256) in several maps; of no extent where none occurs."""
-    parts = [box for each in found for code, box in enumerate(each, start=1) if box is not None and member[code]]
+def union(maps: Sequence[Sequence[Box | None]], member: np.ndarray, ndim: int) -> Box:
+    """The box around all codes of a class (bool, 256) in several maps' `boxes`; empty if none occurs."""
+    parts = [box for each in maps for code, box in enumerate(each, start=1) if box is not None and member[code]]
     if not parts:
         return (slice(0, 0),) * ndim
     return tuple(slice(min(b[i].start for b in parts), max(b[i].stop for b in parts)) for i in range(ndim))

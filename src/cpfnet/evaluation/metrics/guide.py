@@ -1,8 +1,8 @@
-"""The practical guide's own metric, ``calculate_metrics``, beside ours because its results are said in it.
+"""The batch-pooled Dice and IoU of a widely read practical guide (its ``calculate_metrics``), for comparison.
 
-For each class, background included, intersection I, prediction P and truth T are summed over all pixels of a batch of images;
-Dice = 2 I / (P + T + 1e-8), IoU = I / (P + T − I + 1e-8); then the mean over classes. A class that a batch lacks counts 0. Large
-backgrounds flatter it, and so does pooling: it cannot be compared with a mean of Dice over cases.
+For each class, background included, intersection I, prediction P and truth T are summed over all pixels of a batch of
+images; Dice = 2 I / (P + T + 1e-8), IoU = I / (P + T − I + 1e-8); then the mean over classes. A class that a batch does
+not have counts 0. Large backgrounds and pooling increase it: it cannot be compared with a mean of Dice over cases.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The pixels of all cases as if they were one image: what many retinal papers report, beside means over cases.
+"""Metrics of the pixels of all cases as if they were one image, which many retinal papers report instead of means.
 
-A case with much of a structure weighs more here than one with little, and no interval can be given: there is one number.
+A case with much of a structure weighs more here than one with little, and no interval can be given: it is one number.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from scipy.special import logit
 from cpfnet.evaluation.metrics.binary import Counts, overlap
 
 _LOW, _HIGH = -40, 17
-"""Logits between which float32 probabilities are told apart: those below 4e-18 count as equal, and none but 1 lies above."""
+"""Logits between which float32 probabilities differ: those below 4e-18 count as equal, and above there is only 1."""
 _STEPS = 2048
-"""Bins to one unit of the logit: probabilities rank as equal where their odds differ by less than 0.05 %."""
+"""Bins for one unit of the logit: probabilities count as equal if their odds differ by less than 0.05 %."""
 _CHUNK = 2**20  # pixels at once
 
 
 class PooledRanks:
-    """AUC over any number of images, each seen once: two histograms of logits (2 MB) for each key; safe among threads.
+    """AUC over any number of images, each read once: two histograms of logits (2 MB) for each key; thread-safe.
 
-    It is the exact one to about four digits, to six where many pixels count: ties within a bin then err as often up as down.
-    The bins follow the logit because networks crowd their probabilities at 0 and 1, where bins of equal width would tie most pixels.
+    It equals the exact AUC to about four digits, to six where many pixels count: errors by ties within a bin then
+    cancel. The bins follow the logit because networks crowd their probabilities at 0 and 1, where bins of equal width
+    would tie most pixels.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,7 @@ class PooledRanks:
             self._bins[key] = None if counts is None or before is None else before + counts
 
     def auc(self, key: Hashable) -> float | None:
-        """As `metrics.auc`, ties counting half; None where nothing, or no probability, was added."""
+        """As `metrics.auc`, ties counting half; None if nothing was added, or values that are no probabilities."""
         counts = self._bins.get(key)
         if counts is None:
             return None

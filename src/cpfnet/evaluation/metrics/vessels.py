@@ -1,4 +1,4 @@
-"""How well a network of vessels is found: its centre lines, and its thin branches."""
+"""How well a network of vessels was found: its centre lines, and its thin branches."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ THIN = 3
 """Pixels: vessels up to this width are thin."""
 
 
-def flat(mask: np.ndarray) -> np.ndarray:
-    """A volume of one slice is an image: without its singleton axes (but never below two)."""
+def squeeze_single_slices(mask: np.ndarray) -> np.ndarray:
+    """A mask without its axes of length 1, but with at least two axes: a volume of one slice is an image."""
     axes = [axis for axis, length in enumerate(mask.shape) if length == 1]
     return np.squeeze(mask, tuple(axes[: max(mask.ndim - 2, 0)]))
 
 
 def skeleton(mask: np.ndarray) -> np.ndarray:
-    """Centre lines of a mask, bool of its shape, by scikit-image (Zhang in 2-D, Lee in 3-D); the mask itself where nothing is left."""
+    """Centre lines of a mask, bool of its shape (scikit-image: Zhang in 2-D, Lee in 3-D); if none is left, the mask."""
     from skimage.morphology import skeletonize
 
     out = np.zeros_like(mask)
@@ -33,8 +33,8 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
 def cldice(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Centreline Dice: harmonic mean of the shares of each skeleton that lie inside the other mask.
 
-    Shit et al., "clDice – a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation", CVPR 2021, eq. 1 and 2,
-    with the skeletons of `skeleton`.
+    Shit et al., "clDice – a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation", CVPR 2021, eq.
+    1 and 2, with the skeletons of `skeleton`.
 
     Args:
         prediction, truth: bool, 2-D or 3-D, of one shape.
@@ -43,7 +43,7 @@ def cldice(prediction: np.ndarray, truth: np.ndarray) -> float:
         return math.nan
     if not prediction.any() or not truth.any():
         return 0.0
-    prediction, truth = flat(prediction), flat(truth)
+    prediction, truth = squeeze_single_slices(prediction), squeeze_single_slices(truth)
     topology_precision = truth[skeleton(prediction)].mean()
     topology_sensitivity = prediction[skeleton(truth)].mean()
     if not topology_precision + topology_sensitivity:
@@ -54,10 +54,11 @@ def cldice(prediction: np.ndarray, truth: np.ndarray) -> float:
 def thin(mask: np.ndarray) -> np.ndarray:
     """Pixels that belong to vessels at most `THIN` pixels wide.
 
-    The width at a point of the centre line is its local thickness: the diameter of the largest disc (ball) inside the mask that covers
-    it (Hildebrand and Rüegsegger, J. Microsc. 185:67, 1997). Every other pixel has the width of the centre line next to it, so that a
-    rough edge makes no vessel of its own. A disc of diameter `THIN` + 1 is the pixels whose centres lie within its radius of a
-    pixel's corner; it fits into 4 rows and into 5 diagonals (3.5 pixels), not into 3 rows or 4 diagonals (2.8 pixels).
+    The width at a point of the centre line is its local thickness: the diameter of the largest disc (ball) inside the
+    mask that covers it (Hildebrand and Rüegsegger, J. Microsc. 185:67, 1997). Every other pixel has the width of the
+    nearest point of the centre line, so that a rough edge is no vessel. A disc of diameter `THIN` + 1 is the pixels
+    whose centres lie within its radius of a pixel's corner; it fits into 4 rows and into 5 diagonals (3.5 pixels), not
+    into 3 rows or 4 diagonals (2.8 pixels).
 
     Args:
         mask: bool, 2-D or 3-D. What lies beyond the array is outside.
@@ -65,7 +66,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
     Returns:
         bool, of its shape.
     """
-    vessels = flat(mask)
+    vessels = squeeze_single_slices(mask)
     offsets = np.indices((THIN + 1,) * vessels.ndim) - THIN / 2
     disc = (offsets**2).sum(axis=0) <= ((THIN + 1) / 2) ** 2
     wide = ndimage.binary_opening(vessels, disc)
@@ -79,7 +80,7 @@ def thin(mask: np.ndarray) -> np.ndarray:
 def thin_recall(prediction: np.ndarray, truth: np.ndarray) -> float:
     """Share of the truth's `thin` pixels that are predicted; NaN where it has none.
 
-    Widths are in pixels, also where millimetres are known: what a grid can hardly show is what is hard to find.
+    Widths are in pixels, even where millimetres are known: vessels that the grid can hardly show are hard to find.
 
     Args:
         prediction, truth: bool, 2-D or 3-D, of one shape.
