@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from cpfnet.text import brief, counted, printable
 
@@ -124,10 +124,9 @@ class Labels(Strict):
     """
 
     background: tuple[int | str, ...] = Field((0,), description="file values that mean none of the classes")
-    classes: tuple[LabelClass, ...] = Field(
-        min_length=1, max_length=253
-    )  # codes are one byte, two are taken: cpfnet.labels
     exclusive: bool = Field(True, description="false: regions that may overlap")
+    # Codes are one byte, two are taken (cpfnet.labels).
+    classes: tuple[LabelClass, ...] = Field(min_length=1, max_length=253)
     ignore: tuple[int | str, ...] = Field(
         (), description="file values for 'not annotated': in neither loss nor metrics"
     )
@@ -151,6 +150,27 @@ class Labels(Strict):
         lambda v: tuple(map(_label_value, v)) if isinstance(v, (list, tuple)) else (_label_value(v),)
     )
 
+    @field_validator("classes")
+    @classmethod
+    def _write_regions(cls, classes: tuple[LabelClass, ...], info: ValidationInfo) -> tuple[LabelClass, ...]:
+        """Choose what each region is written as, so that a written prediction says which regions a pixel is in."""
+        if info.data.get("exclusive", True):
+            return classes
+        chosen = []
+        for index, c in enumerate(classes):
+            inner = {v for later in classes[index + 1 :] for v in later.values}
+            own = [v for v in c.values if v not in inner]
+            if not own:
+                raise ValueError(
+                    f"region {c.name!r} has no value of its own beside the later ones; "
+                    "order them from the outermost to the innermost"
+                )
+            if c.write is not None and c.write not in own:
+                raise ValueError(f"region {c.name!r} can be written as {own}, not as {c.write!r}")
+            alone = min(own, key=lambda value: sum(value in other.values for other in classes))
+            chosen.append(c.model_copy(update={"write": alone if c.write is None else c.write}))
+        return tuple(chosen)
+
     @model_validator(mode="after")
     def _consistent(self) -> Labels:
         names = [c.name for c in self.classes]
@@ -168,8 +188,6 @@ class Labels(Strict):
             for value in c.values:
                 if value in self.background or value in self.ignore:
                     raise ValueError(f"value {value!r} of class {c.name!r} is also background or ignored")
-        if not self.exclusive:
-            self._check_regions()
         written = [c.written for c in self.classes]
         for c in self.classes:
             if c.written in self.background or c.written in self.ignore:
@@ -179,22 +197,6 @@ class Labels(Strict):
         if self.threshold is not None and len(self.classes) != 1:
             raise ValueError("`threshold` is for soft masks of exactly one class")
         return self
-
-    def _check_regions(self) -> None:
-        """Choose what each region is written as, so that a written prediction says which regions a pixel is in."""
-        classes = []
-        for index, c in enumerate(self.classes):
-            inner = {v for later in self.classes[index + 1 :] for v in later.values}
-            own = [v for v in c.values if v not in inner]
-            if not own:
-                raise ValueError(
-                    f"region {c.name!r} has no value of its own beside the later ones; order them from the outermost to the innermost"
-                )
-            if c.write is not None and c.write not in own:
-                raise ValueError(f"region {c.name!r} can be written as {own}, not as {c.write!r}")
-            alone = min(own, key=lambda value: sum(value in other.values for other in self.classes))
-            classes.append(c.model_copy(update={"write": alone if c.write is None else c.write}))
-        object.__setattr__(self, "classes", tuple(classes))
 
     def meant(self, structure: str) -> frozenset[int]:
         """Indices of the classes that a DICOM segment or ROI of this name belongs to.
