@@ -181,89 +181,12 @@ def train(
     Raises:
         CpfnetError: the data, plan, weights, devices or ``out`` do not allow it; a process was killed.
     """
-    from contextlib import ExitStack
-    from functools import partial
+    from cpfnet.training.from_dataset import train_on_dataset
+    from cpfnet.training.options import PlanOptions, TrainOptions
 
-    from cpfnet.data.dataset import load
-    from cpfnet.settings import changes, check_keys
-    from cpfnet.training.distributed.process_group import found, joined
-
-    # What is cheap to find wrong comes first: loading the libraries that train takes seconds.
-    out = Path(out)
-    team = found(devices, nodes)
-
-    def prepared() -> tuple[Dataset, Plan]:
-        check_keys(Plan, settings)  # before the data are read
-        data = load(Path(dataset))
-        given = plan if plan is None or isinstance(plan, Plan) else Plan.load(plan)
-        if given is not None:
-            for warning in _for_others(given, data, "plan", "what is learned are the plan's, by their label values"):
-                logger.warning(warning)
-
-        from cpfnet.model import Model
-        from cpfnet.training.checkpoint import RunFolder
-        from cpfnet.training.distributed.process_group import check_devices
-        from cpfnet.training.initial_weights import check_buildable
-        from cpfnet.training.lock import locked
-        from cpfnet.training.run import plan_of_run
-        from cpfnet.training.samples.patches import check_shares
-
-        folder = RunFolder(out)
-        folder.check(
-            resume=True
-        )  # before anything is written into what is not ours, and all images are read for a plan
-        holding.enter_context(locked(folder.work))
-        folder.check(resume=resume)
-        if devices > 1:
-            check_devices(device, devices)
-        if given is None and resume:
-            given = plan_of_run(out)
-        elif given is None:
-            logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
-            # The weights of an earlier Model fit its own network.
-            same = None if init is None or network is not None else Model.load(Path(init)).plan.network
-            name, source = (network, weights) if same is None else (same.name, weights or same.weights)
-            given = _propose(data, network=name, weights=source, progress=progress)[0]
-            if same is not None:
-                given = given.with_settings([("network.options", same.options)])
-        named = {"training.epochs": epochs, "network.name": network, "network.weights": weights}
-        changed = given.with_settings([*changes(settings), *((k, v) for k, v in named.items() if v is not None)])
-        if (changed.network.weights == "none") != (given.network.weights == "none"):
-            logger.warning(
-                f"network.weights is {changed.network.weights!r} now; training.learning_rate ({changed.training.learning_rate:g}), network.options and the channels' "
-                f"intensities stay as they were planned for {given.network.weights!r}: cpfnet plan --weights {changed.network.weights} proposes others"
-            )
-        check_buildable(changed)
-        check_shares(changed.training, max(team.size, devices))
-        return data, changed
-
-    with ExitStack() as holding, joined(team, device):
-        data, chosen = team.share(prepared)
-
-        from cpfnet.training.report import write_report
-        from cpfnet.training.run import train as run
-
-        work = partial(
-            run,
-            data,
-            chosen,
-            out,
-            fold=fold,
-            device=device,
-            resume=resume,
-            init=None if init is None else Path(init),
-            progress=progress,
-        )
-        if team.size == 1 and devices > 1:
-            from cpfnet.model import Model
-            from cpfnet.training.distributed.launch import start
-
-            start(work, devices, device=device)
-            model = Model.load(out)
-        else:
-            model = work(team=team)
-        team.share(lambda: write_report(model, data, device=device, progress=progress))
-    return model
+    wanted = PlanOptions(Path(plan) if isinstance(plan, str) else plan, settings, epochs, network, weights)
+    options = TrainOptions(fold, device, devices, nodes, resume, None if init is None else Path(init), progress)
+    return train_on_dataset(Path(dataset), Path(out), wanted, options)
 
 
 @require_extras()

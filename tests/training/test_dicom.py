@@ -14,6 +14,7 @@ from cpfnet.data.case import Case
 from cpfnet.data.dataset import load
 from cpfnet.labels import IGNORED
 from cpfnet.planning import LabelClass, Plan
+from cpfnet.training.options import TrainOptions
 from cpfnet.training.run import train
 from cpfnet.training.samples import cache
 from cpfnet.training.samples.preview import preview
@@ -114,13 +115,13 @@ def test_what_was_assumed_is_said_once_not_again_when_resumed(tmp_path, caplog):
         files = scan(tmp_path / "data" / f"p{number}" / "ct", seed=number, patient=str(number), edit=unnamed)
         write_rtstruct(tmp_path / "data" / f"p{number}" / "rs.dcm", files)
     dataset = load(tmp_path / "data")
-    train(dataset, plan(epochs=1), tmp_path / "out", device="cpu", progress=False)
+    train(dataset, plan(epochs=1), tmp_path / "out", TrainOptions(device="cpu", progress=False))
     about = [line for line in caplog.messages if "SpecificCharacterSet" in line]
     assert len(about) == 1
     names = about[0].split(":")[0].split(", ")
     assert sorted(names) == ["p0", "p1", "p2"]
     caplog.clear()
-    train(dataset, plan(epochs=2), tmp_path / "out", device="cpu", progress=False, resume=True)
+    train(dataset, plan(epochs=2), tmp_path / "out", TrainOptions(device="cpu", progress=False, resume=True))
     assert not any("SpecificCharacterSet" in line for line in caplog.messages)
 
 

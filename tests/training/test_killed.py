@@ -16,6 +16,7 @@ import pytest
 from cpfnet.data.case import Dataset
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
+from cpfnet.training.options import TrainOptions
 from cpfnet.training.run import train
 from tests.training.conftest import images_plan
 
@@ -24,10 +25,11 @@ import logging, sys
 from pathlib import Path
 from cpfnet.data.dataset import load
 from cpfnet.planning import Plan
+from cpfnet.training.options import TrainOptions
 from cpfnet.training.run import train
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 data, plan, out = map(Path, sys.argv[1:])
-train(load(data), Plan.load(plan), out, device="cpu", resume=True, checkpoint_every=0.0)
+train(load(data), Plan.load(plan), out, TrainOptions(device="cpu", resume=True, checkpoint_every=0.0))
 """
 
 
@@ -65,7 +67,7 @@ def test_a_killed_run_ends_with_the_same_weights(
 ) -> None:
     samples = plan().training.samples
     plan().save(tmp_path / "plan.yaml")
-    train(images, plan(), tmp_path / "whole", device="cpu")
+    train(images, plan(), tmp_path / "whole", TrainOptions(device="cpu"))
 
     out = tmp_path / "cut"
     last, temporary = out / ".work" / "last.ckpt", out / ".work" / "last.ckpt.tmp"
@@ -95,7 +97,7 @@ def test_a_killed_run_ends_with_the_same_weights(
             break
     assert reached < number() < plan().training.epochs * samples
 
-    train(images, plan(), out, device="cpu", resume=True)
+    train(images, plan(), out, TrainOptions(device="cpu", resume=True))
     assert any(line.startswith("Going on after step") for line in caplog.messages)
     assert digest(out) == digest(tmp_path / "whole")
     ends = [checkpoint.load(folder / ".work" / "last.ckpt") for folder in (tmp_path / "whole", out)]

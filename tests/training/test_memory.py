@@ -22,7 +22,8 @@ from cpfnet.data.dataset import load
 from cpfnet.errors import CpfnetError
 from cpfnet.network import zoo
 from cpfnet.training import checkpoint, run as training
-from cpfnet.training.run import plan_of_run, train
+from cpfnet.training.options import TrainOptions
+from cpfnet.training.run import train
 from tests.training.conftest import images_plan
 
 class Wide(nn.Module):  # what a batch holds shows in its statistics
@@ -65,7 +66,7 @@ def run(name, out, folder="data", resume=False, settings=(), **training):
     plan = plan.with_settings(["network.name=wide", "network.options={}", "spatial.patch=[256, 256]", *TILES, *settings])
     said.clear()
     try:
-        train(load(root / folder), plan, root / out, device="cpu", resume=resume, progress=False)
+        train(load(root / folder), plan, root / out, TrainOptions(device="cpu", resume=resume))
     except CpfnetError as error:
         said.append(str(error))
     path = root / out / ".work" / "last.ckpt"

@@ -26,7 +26,9 @@ from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import levels
 from cpfnet.training import checkpoint
-from cpfnet.training.run import plan_of_run, train
+from cpfnet.training.checkpoint import RunFolder
+from cpfnet.training.options import TrainOptions
+from cpfnet.training.run import train
 from tests import synthetic
 from tests.training.conftest import full_disk, images_plan, volumes_plan
 
@@ -37,7 +39,7 @@ def weights(out: Path) -> bytes:
 
 def test_images_end_in_a_model(images: Dataset, out: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = images_plan(epochs=6, samples=10, batch=2, accumulate=1, ema=0.8, workers=2)
-    model = train(images, plan, out, device="cpu")
+    model = train(images, plan, out, TrainOptions(device="cpu"))
     assert model.fitted.cases == 4
     assert model.fitted.validation_dice > 0.7
     low, high = model.fitted.channels[0].low, model.fitted.channels[0].high
@@ -76,7 +78,7 @@ def test_images_end_in_a_model(images: Dataset, out: Path, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("mode", ["2d", "2.5d", "3d"])
 def test_volumes_end_in_a_model(volumes: Dataset, out: Path, mode: str) -> None:
-    model = train(volumes, volumes_plan(mode, epochs=1, samples=3), out, device="cpu")
+    model = train(volumes, volumes_plan(mode, epochs=1, samples=3), out, TrainOptions(device="cpu"))
     assert model.fitted.spacing_low == model.fitted.spacing_high == (2.0, 1.0, 1.0)
     scores, ids = model.metrics["validation"], model.metrics["cases"]
     assert set(scores["cases"]) == set(ids["validation"])
@@ -103,7 +105,7 @@ def test_a_network_with_deep_supervision(images: Dataset, out: Path, monkeypatch
     monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
     zoo.register("supervised", _Supervised)
     plan = images_plan().with_settings(["network.name=supervised", "network.options={}", "training.precision=bf16"])
-    train(images, plan, out, device="cpu")
+    train(images, plan, out, TrainOptions(device="cpu"))
     with torch.inference_mode():
         assert Model.load(out).network()(torch.zeros(1, 3, 40, 50)).shape == (1, 2, 40, 50)
 
@@ -114,7 +116,7 @@ def test_overlapping_regions(volumes: Dataset, out: Path) -> None:
         "exclusive": False,
         "classes": [{"name": "whole", "values": [1, 2]}, {"name": "core", "values": [2]}],
     }
-    model = train(volumes, Plan.model_validate(content), out, device="cpu")
+    model = train(volumes, Plan.model_validate(content), out, TrainOptions(device="cpu"))
     assert set(model.metrics["validation"]["classes"]) == {"whole", "core"}
 
 
@@ -122,7 +124,7 @@ def test_a_single_case_trains_and_says_what_that_means(
     images: Dataset, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = replace(images, cases=images.cases[:1])
-    model = train(one, images_plan(epochs=1, samples=2), out, device="cpu")
+    model = train(one, images_plan(epochs=1, samples=2), out, TrainOptions(device="cpu"))
     assert model.fitted.cases == 1
     assert any("validation is on the training data" in line for line in caplog.messages)
     assert "Fitted nothing: the validation cases are the training cases" in caplog.messages
@@ -133,7 +135,7 @@ def test_runs_repeat_exactly(images: Dataset, tmp_path: Path) -> None:
     plan = images_plan(ema=0.9, precision="bf16")
     for name, workers in (("a", 0), ("b", 1)):
         plan = plan.with_settings([f"training.workers={workers}"])
-        train(images, plan, tmp_path / name, device="cpu")
+        train(images, plan, tmp_path / name, TrainOptions(device="cpu"))
     one, other = (Model.load(tmp_path / name).network().state_dict() for name in ("a", "b"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
@@ -151,7 +153,7 @@ def test_brief_epochs_share_a_checkpoint(
 
     monkeypatch.setattr(checkpoint, "save", noting)
     plan = images_plan(epochs=3, samples=4, batch=2, accumulate=1)
-    train(images, plan, out, device="cpu", checkpoint_every=every)
+    train(images, plan, out, TrainOptions(device="cpu", checkpoint_every=every))
     assert (len(numbers), numbers[-1]) == (written, 12)
 
 
@@ -159,7 +161,7 @@ def test_nothing_is_overwritten(images: Dataset, out: Path) -> None:
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"notes\.txt"):
-        train(images, images_plan(), out, device="cpu")
+        cpfnet.train(images.root, out, plan=images_plan(), device="cpu")
     assert [p.name for p in out.iterdir()] == ["notes.txt"]
 
 
@@ -174,14 +176,15 @@ def test_nothing_is_overwritten(images: Dataset, out: Path) -> None:
 )
 def test_plans_that_cannot_be(images: Dataset, out: Path, setting: str, error: type[CpfnetError], words: str) -> None:
     with pytest.raises(error, match=words):
-        train(images, images_plan().with_settings([setting]), out, device="cpu")
+        cpfnet.train(images.root, out, plan=images_plan().with_settings([setting]), device="cpu")
+    assert not out.exists()
 
 
 def test_devices_and_folds_that_are_not_there(images: Dataset, out: Path) -> None:
     with pytest.raises(CpfnetError, match="cuda:99"):
-        train(images, images_plan(), out, device="cuda:99")
+        train(images, images_plan(), out, TrainOptions(device="cuda:99"))
     with pytest.raises(DatasetError, match="no fold 7"):
-        train(images, images_plan(), out, device="cpu", fold=7)
+        train(images, images_plan(), out, TrainOptions(device="cpu", fold=7))
 
 
 def test_a_plan_for_other_weights_is_said(images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -211,7 +214,7 @@ def test_networks_without_imagenet_weights_start_from_scratch_and_say_so(
     images: Dataset, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = images_plan(epochs=1, samples=2).with_settings(["network.weights=imagenet"])
-    train(images, plan, out, device="cpu")
+    train(images, plan, out, TrainOptions(device="cpu"))
     assert "unet has no ImageNet weights: starting from scratch." in caplog.messages
 
 
@@ -219,15 +222,11 @@ def test_fine_tuning_takes_what_fits(
     images: Dataset, volumes: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = volumes_plan("2d", epochs=1, samples=2, learning_rate=1e-9, weight_decay=0.0)
-    first = train(volumes, plan, tmp_path / "first", device="cpu")
+    first = train(volumes, plan, tmp_path / "first", TrainOptions(device="cpu"))
     content = plan.model_dump(mode="json")
     content["labels"]["classes"] = [{"name": "both", "values": [1, 2]}]
     second = train(
-        volumes,
-        Plan.model_validate(content),
-        tmp_path / "second",
-        device="cpu",
-        init=tmp_path / "first",
+        volumes, Plan.model_validate(content), tmp_path / "second", TrainOptions(device="cpu", init=tmp_path / "first")
     )
     old, new = first.network().state_dict(), second.network().state_dict()
     other = {key for key in old if old[key].shape != new[key].shape}
@@ -241,7 +240,7 @@ def test_fine_tuning_takes_what_fits(
         TrainingError,
         match=r"of its weights \(unet, 2-D, widths \[4, .*fit this network \(unet, 2-D, widths \[16, (.|\n)*--network unet --set",
     ):
-        train(volumes, bigger, tmp_path / "third", device="cpu", init=tmp_path / "first")
+        train(volumes, bigger, tmp_path / "third", TrainOptions(device="cpu", init=tmp_path / "first"))
 
 
 def test_fine_tuning_without_a_plan_takes_the_models_network(
@@ -269,30 +268,30 @@ def test_a_network_that_imagenet_weights_do_not_fit_is_refused_before_they_are_s
 ) -> None:
     narrow = ["network.name=cpfnet", "network.options={width: 4}", "network.weights=nowhere.pth"]
     with pytest.raises(WeightsError, match="64 channels at the first level, and this CPFNet 4"):
-        train(images, images_plan().with_settings(narrow), out, device="cpu")
+        train(images, images_plan().with_settings(narrow), out, TrainOptions(device="cpu"))
 
 
 def test_divergence_stops_with_step_cases_and_advice(images: Dataset, out: Path) -> None:
     plan = images_plan(learning_rate=1e30, optimiser="sgd", clip=None, epochs=5)
     with pytest.raises(TrainingError, match=r"(the loss|the gradient's norm) is (nan|inf) at step \d+ of 10") as caught:
-        train(images, plan, out, device="cpu")
+        train(images, plan, out, TrainOptions(device="cpu"))
     assert "case_0" in caught.value.what
     assert "training.learning_rate (now 1e+30)" in caught.value.fix
 
 
 def test_a_full_disk_ends_in_a_message(images: Dataset, out: Path) -> None:
     with full_disk(100_000), pytest.raises(OutputError, match="cannot be written"):
-        train(images, images_plan(), out, device="cpu")
-    train(images, images_plan(), out, device="cpu", resume=True)
+        train(images, images_plan(), out, TrainOptions(device="cpu"))
+    train(images, images_plan(), out, TrainOptions(device="cpu", resume=True))
 
 
 class TestResume:
     def test_more_epochs_stretch_the_schedule_aloud(
         self, images: Dataset, out: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        train(images, images_plan(epochs=1), out, device="cpu")
-        assert plan_of_run(out) == images_plan(epochs=1)
-        model = train(images, images_plan(epochs=3), out, device="cpu", resume=True)
+        train(images, images_plan(epochs=1), out, TrainOptions(device="cpu"))
+        assert RunFolder(out).first_plan() == images_plan(epochs=1)
+        model = train(images, images_plan(epochs=3), out, TrainOptions(device="cpu", resume=True))
         assert any("3 epochs instead of 1" in line and "stretched" in line for line in caplog.messages)
         history = model.metrics["history"]
         assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -300,39 +299,39 @@ class TestResume:
         assert history[1]["learning_rate"] == pytest.approx(0.01 * (1 - 3 / 6) ** 0.9)
         assert Model.load(out).plan == plan
         with pytest.raises(TrainingError, match=r"2 epochs are asked for, and 3\.0 are done"):
-            train(images, images_plan(epochs=2), out, device="cpu", resume=True)
+            train(images, images_plan(epochs=2), out, TrainOptions(device="cpu", resume=True))
 
     def test_a_finished_run_stays_as_it_is(self, images: Dataset, out: Path) -> None:
-        train(images, images_plan(), out, device="cpu")
+        train(images, images_plan(), out, TrainOptions(device="cpu"))
         before = weights(out)
-        train(images, images_plan(), out, device="cpu", resume=True)
+        train(images, images_plan(), out, TrainOptions(device="cpu", resume=True))
         assert weights(out) == before
 
     def test_other_plans_folds_and_data_are_refused(self, images: Dataset, out: Path, tmp_path: Path) -> None:
-        train(images, images_plan(epochs=1), out, device="cpu", fold=0)
+        train(images, images_plan(epochs=1), out, TrainOptions(device="cpu", fold=0))
         with pytest.raises(TrainingError, match=r"training\.batch: 2 then, 3 now"):
-            train(images, images_plan(epochs=1, batch=3), out, device="cpu", resume=True)
+            train(images, images_plan(epochs=1, batch=3), out, TrainOptions(device="cpu", resume=True))
         with pytest.raises(TrainingError, match="other cases"):
-            train(images, images_plan(epochs=2), out, device="cpu", resume=True, fold=1)
-        assert plan_of_run(out) == images_plan(epochs=1)
+            train(images, images_plan(epochs=2), out, TrainOptions(device="cpu", resume=True, fold=1))
+        assert RunFolder(out).first_plan() == images_plan(epochs=1)
         moved = load(synthetic.make_images_dataset(tmp_path / "moved", roi=True))
-        train(moved, images_plan(epochs=2), out, device="cpu", resume=True)
+        train(moved, images_plan(epochs=2), out, TrainOptions(device="cpu", resume=True))
         changed = load(synthetic.make_images_dataset(tmp_path / "changed", roi=True, seed=1))
         with pytest.raises(TrainingError, match=r"changed: train/case_"):
-            train(changed, images_plan(epochs=2), out, device="cpu", resume=True)
+            train(changed, images_plan(epochs=2), out, TrainOptions(device="cpu", resume=True))
 
     def test_without_a_run_it_begins_one(self, images: Dataset, out: Path, caplog: pytest.LogCaptureFixture) -> None:
-        train(images, images_plan(epochs=1), out, device="cpu", resume=True)
+        train(images, images_plan(epochs=1), out, TrainOptions(device="cpu", resume=True))
         assert any("starting from the beginning" in line for line in caplog.messages)
         with pytest.raises(TrainingError, match="no training run began here"):
-            plan_of_run(out / "elsewhere")
+            RunFolder(out / "elsewhere").first_plan()
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_cleanly_and_the_run_goes_on_to_the_same_result(
         self, images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: signal.Signals
     ) -> None:
         plan = images_plan(epochs=3, samples=12, workers=1)
-        train(images, plan, tmp_path / "whole", device="cpu")
+        train(images, plan, tmp_path / "whole", TrainOptions(device="cpu"))
 
         class Interrupt(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
@@ -343,10 +342,10 @@ class TestResume:
         interrupt, logger = Interrupt(), logging.getLogger("cpfnet.training")
         logger.addHandler(interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(images, plan, tmp_path / "cut", device="cpu")
+            train(images, plan, tmp_path / "cut", TrainOptions(device="cpu"))
         logger.removeHandler(interrupt)
         assert signal.getsignal(number) is before
         assert any("--resume" in line for line in caplog.messages[-1:])
         assert checkpoint.load(tmp_path / "cut" / ".work" / "last.ckpt")["number"] >= 12
-        train(images, plan, tmp_path / "cut", device="cpu", resume=True)
+        train(images, plan, tmp_path / "cut", TrainOptions(device="cpu", resume=True))
         assert weights(tmp_path / "cut") == weights(tmp_path / "whole")

@@ -63,6 +63,20 @@ class RunFolder:
         except OSError as error:
             raise disk_error(error, self.out) from None
 
+    def first_plan(self) -> Plan:
+        """The plan that the run began with.
+
+        Raises:
+            TrainingError: none began here.
+        """
+        if not self.plan.is_file():
+            raise TrainingError(
+                "no training run began here",
+                where=self.out,
+                fix="give the folder of an interrupted run, or leave out --resume",
+            )
+        return Plan.load(self.plan)
+
     def make(self) -> None:
         """Make the folder, and clear away what a sudden end left half-written; only who holds it (`lock`) may.
 

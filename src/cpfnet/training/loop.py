@@ -27,7 +27,7 @@ from cpfnet.training.calibrate.fit import Findings, fit
 from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.hardware.precision import choose_precision
-from cpfnet.training.progress_display import Display, counted
+from cpfnet.training.progress_display import CaseCounter, Display
 from cpfnet.training.samples.cache import Cached, disk_error
 from cpfnet.training.samples.patches import Patches, Sample, batches
 from cpfnet.training.signals import Interruption, Stopped
@@ -49,7 +49,7 @@ class Run:
         patches: training samples.
         validation: held-out cases.
         digests: what the data were.
-        team: this process among those of the run; the first one writes.
+        group: this process among those of the run; the main one writes.
         number: samples learned from so far; with the seed it says all about the data to come.
         micro_batch_size: samples in a batch: the plan's, or what memory was found to hold.
         losses: sum of the losses of this epoch's samples.
@@ -64,7 +64,7 @@ class Run:
     patches: Patches
     validation: Sequence[Cached]
     digests: dict[str, str]
-    team: ProcessGroup = SINGLE_PROCESS
+    group: ProcessGroup = SINGLE_PROCESS
     number: int = 0
     losses: float = 0.0
     seconds: float = 0.0
@@ -72,6 +72,7 @@ class Run:
     best: float | None = None
     micro_batch_size: int = field(init=False)
     _ticked: float = field(default_factory=time.monotonic)
+    _saved: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.micro_batch_size = self.plan.training.batch
@@ -81,15 +82,18 @@ class Run:
         self.task.load_state_dict(state["task"])
         self.number, self.losses, self.seconds = state["number"], state["losses"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
-        self.micro_batch_size = min(self.micro_batch_size, state.get("share", self.micro_batch_size) * self.team.size)
+        self.micro_batch_size = min(self.micro_batch_size, state.get("share", self.micro_batch_size) * self.group.size)
         logger.info(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
 
     def save(self) -> None:
         """Write a checkpoint: one for all, who differ in nothing."""
         self._tick()
-        if not self.team.first:
-            return
-        state = {
+        if self.group.is_main_process:
+            checkpoint.save(self._state(), self.folder.checkpoint)
+        self._saved = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "plan": self.plan.model_dump(mode="json"),
             "task": self.task.state_dict(),
             "number": self.number,
@@ -97,16 +101,15 @@ class Run:
             "seconds": self.seconds,
             "history": self.history,
             "best": self.best,
-            "share": self.micro_batch_size // self.team.size,
+            "share": self.micro_batch_size // self.group.size,
             "digests": self.digests,
             "device": self.task.fabric.device.type,
             "precision": choose_precision(self.plan.training, self.task.fabric.device),
             "threads": torch.get_num_threads(),
-            "processes": self.team.size,
+            "processes": self.group.size,
         }
-        checkpoint.save(state, self.folder.checkpoint)
 
-    def go(self, interruption: Interruption, *, bar: bool, checkpoint_every: float) -> None:
+    def fit(self, interruption: Interruption, *, bar: bool, checkpoint_every: float) -> None:
         """Learn and validate to the end; on an interruption write a checkpoint and stop.
 
         Where memory does not hold a batch, the step is done again in smaller ones. The first step is the trial: only real samples
@@ -118,19 +121,18 @@ class Run:
         stream = self._stream()
         # What an interrupted run logged after its last checkpoint is overwritten.
         board = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
-        saved = self._ticked = time.monotonic()
+        self._saved = self._ticked = time.monotonic()
         with ExitStack() as ending:
             ending.callback(board.finalize, "ended")  # its thread must not outlive a process that only trains
             display = ending.enter_context(Display(course, start=self.number, dice=dice, bar=bar))
             while True:
                 try:
-                    if self.team.any(bool(interruption.asked)):
+                    if self.group.any(bool(interruption.asked)):
                         raise Stopped(interruption.asked or signal.SIGTERM)  # one of the others was asked
                     if len(self.history) < self.number // training.samples:
                         self._end_epoch(display, board, interruption)
-                        if self.number >= course.samples or time.monotonic() - saved >= min(FRESH, checkpoint_every):
+                        if self.number >= course.samples or self._unsaved >= min(FRESH, checkpoint_every):
                             self.save()
-                            saved = time.monotonic()
                 except (Stopped, NetworkError):  # what cannot be validated as planned may be after --resume
                     self.save()
                     raise
@@ -147,14 +149,20 @@ class Run:
                 self.number += size
                 self.losses += value * size
                 display.step(self.number, value, self.task.optimiser.param_groups[0]["lr"])
-                if time.monotonic() - saved >= checkpoint_every:
+                if self._unsaved >= checkpoint_every:
                     self.save()
-                    saved = time.monotonic()
+
+    @property
+    def _unsaved(self) -> float:
+        """Seconds since the last checkpoint."""
+        return time.monotonic() - self._saved
 
     def _stream(self) -> Iterator[Sample]:
         cuda = self.task.fabric.device.type == "cuda"
         return iter(
-            batches(self.patches, self.number, team=self.team, micro_batch_size=self.micro_batch_size, pin_memory=cuda)
+            batches(
+                self.patches, self.number, group=self.group, micro_batch_size=self.micro_batch_size, pin_memory=cuda
+            )
         )
 
     def _divide(self, tried: int, said: str) -> None:
@@ -165,13 +173,13 @@ class Run:
         """
         place = self.task.fabric.device
         patch = "×".join(map(str, self.plan.spatial.patch))
-        if self.team.size > 1:
-            half = max(1, tried // self.team.size // 2)
+        if self.group.size > 1:
+            half = max(1, tried // self.group.size // 2)
             raise TrainingError(
-                f"the memory of device {self.team.rank + 1} of {self.team.size} does not hold its {tried // self.team.size} of "
+                f"the memory of device {self.group.rank + 1} of {self.group.size} does not hold its {tried // self.group.size} of "
                 f"{tried} patches of {patch} ({said})",
-                fix=f"for a new run, set training.batch={half * self.team.size} and "
-                f"training.accumulate={-(-self.task.course.group // (half * self.team.size))}: the steps stay the same; or train on more devices",
+                fix=f"for a new run, set training.batch={half * self.group.size} and "
+                f"training.accumulate={-(-self.task.course.group // (half * self.group.size))}: the steps stay the same; or train on more devices",
             )
         if tried == 1:
             raise TrainingError(
@@ -196,7 +204,7 @@ class Run:
             display.validating(done, total)
             interruption.check()
 
-        scores = validate(self.task.segment, self.validation, self.plan, advance, self.team)
+        scores = validate(self.task.segment, self.validation, self.plan, advance, self.group)
         better = self.best is None or (scores["dice"] is not None and scores["dice"] > self.best)
         epoch = len(self.history) + 1
         self._tick()
@@ -215,9 +223,9 @@ class Run:
         self.losses = self.seconds = 0.0
         if better:
             self.best = scores["dice"]
-        if better and self.team.first:
+        if better and self.group.is_main_process:
             self._model(scores, epoch).save(self.folder.out)
-        if self.team.first:
+        if self.group.is_main_process:
             self._log(board)
         display.pause(time.monotonic() - began)
         display.epoch(self.history[-1], best=better)
@@ -266,7 +274,7 @@ class Run:
         """Complete the best Model with what else can be fitted and the history; the cache goes, the checkpoint stays for more epochs."""
         self.task.forget()
         model = Model.load(self.folder.out)
-        found = self._fit(model, interruption, bar)
+        found = self._calibrate(model, interruption, bar)
         model.plan = self.plan
         model.fitted = model.fitted.model_copy(update={"plan_hash": self.plan.hash, **found.values})
         model.metrics |= {"history": self.history, "fitting": found.notes, "calibration": found.calibration}
@@ -278,17 +286,11 @@ class Run:
         logger.info(f"Done: the best Model, of epoch {model.fitted.epochs}{said}, is in {self.folder.out}")
         return model
 
-    def _fit(self, model: Model, interruption: Interruption, bar: bool) -> Findings:
+    def _calibrate(self, model: Model, interruption: Interruption, bar: bool) -> Findings:
         if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
             return Findings.none("the validation cases are the training cases")
         backend = torch_backend(model, str(self.task.fabric.device))
-        with counted("Fitting", bar) as shown:
-            task = shown.add_task("")
-
-            def advance(done: int, total: int) -> None:
-                shown.update(task, completed=done, total=total)
-                interruption.check()
-
+        with CaseCounter("Fitting", bar, interruption) as advance:
             return fit(
                 lambda array: predict_array(backend, array, self.plan),
                 self.validation,

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
 from cpfnet.progress import Bar
 from cpfnet.training.samples.patches import Schedule
+from cpfnet.training.signals import Interruption
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,34 @@ class Display:
         )
 
 
-def counted(what: str, bar: bool) -> Bar:
-    """A bar for work of a known number of cases."""
-    return Bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), show=bar)
+class CaseCounter:
+    """A bar for work of a known number of cases, which stops where that is asked for. Use as a context; call it case by case.
+
+    Args:
+        what: the work.
+        bar: show it where there is a terminal.
+        interruption: looked at before every case.
+    """
+
+    def __init__(self, what: str, bar: bool, interruption: Interruption):
+        self._bar = Bar(TextColumn(what), BarColumn(), MofNCompleteColumn(), show=bar)
+        self._task = self._bar.add_task("")
+        self._interruption = interruption
+
+    def __enter__(self) -> CaseCounter:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` cases are done.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        self._bar.update(self._task, completed=done, total=total)
+        self._interruption.check()

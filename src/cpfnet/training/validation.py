@@ -24,9 +24,9 @@ def validate(
     cases: Sequence[Cached],
     plan: Plan,
     advance: Callable[[int, int], None] = lambda done, total: None,
-    team: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, Any]:
-    """Segment every case and score it; in a team each case is one process' work, and all know all scores.
+    """Segment every case and score it; in a group each case is one process' work, and all know all scores.
 
     Pixels ignored or outside the region of interest count nowhere. A class that is neither there nor predicted has no Dice (None) and enters no mean. Several readers of a case
     are averaged.
@@ -35,7 +35,7 @@ def validate(
         ``dice`` (mean over the classes of their means over the cases), ``classes`` (name → mean), ``cases`` (id → name → Dice).
     """
     names = [c.name for c in plan.labels.classes]
-    dealt = cases[team.rank :: team.size]
+    dealt = cases[group.rank :: group.size]
 
     def score() -> dict[str, list[float | None]]:
         own = {}
@@ -45,8 +45,8 @@ def validate(
             own[case.id] = dices(predicted, case.codes(), plan.labels)
         return own
 
-    parts = team.gather(team.each(score))
-    scores = {case.id: parts[index % team.size][case.id] for index, case in enumerate(cases)}
+    parts = group.gather(group.run_on_all(score))
+    scores = {case.id: parts[index % group.size][case.id] for index, case in enumerate(cases)}
     classes = [mean(values) for values in zip(*scores.values(), strict=True)]
     return {
         "dice": mean(classes),

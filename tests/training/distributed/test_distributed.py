@@ -32,8 +32,9 @@ from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.distributed.launch import start
-from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, found
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, check_devices, find_group
 from cpfnet.training.hardware.precision import fabric_for
+from cpfnet.training.options import TrainOptions
 from cpfnet.training.run import train
 from cpfnet.training.samples import cache
 from cpfnet.training.samples.augment import Augmenter
@@ -79,12 +80,12 @@ class TestPlaces:
             monkeypatch.delenv(name)
 
     def test_alone(self) -> None:
-        assert found(1, 1) == found(4, 1) == SINGLE_PROCESS
+        assert find_group(1, 1) == find_group(4, 1) == SINGLE_PROCESS
         with pytest.raises(TrainingError, match="nothing says which of the 2 machines") as caught:
-            found(4, 2)
+            find_group(4, 2)
         assert "srun --nodes=2 --ntasks-per-node=4" in (caught.value.fix or "")
         with pytest.raises(TrainingError, match="0 devices"):
-            found(0, 1)
+            TrainOptions(devices=0)
 
     def test_torchrun(self, monkeypatch: pytest.MonkeyPatch) -> None:
         places = {
@@ -96,9 +97,9 @@ class TestPlaces:
         }
         for name, value in places.items():
             monkeypatch.setenv(name, value)
-        assert found(1, 1) == found(2, 2) == ProcessGroup(3, 4, 1, 2)
+        assert find_group(1, 1) == find_group(2, 2) == ProcessGroup(3, 4, 1, 2)
         with pytest.raises(TrainingError, match="torchrun started 4 processes, 2 of them here; --devices 3"):
-            found(3, 1)
+            find_group(3, 1)
 
     def test_slurm(self, monkeypatch: pytest.MonkeyPatch) -> None:
         places = {
@@ -112,14 +113,14 @@ class TestPlaces:
         }
         for name, value in places.items():
             monkeypatch.setenv(name, value)
-        assert found(4, 1) == SINGLE_PROCESS  # a batch script without srun
+        assert find_group(4, 1) == SINGLE_PROCESS  # a batch script without srun
         monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
         monkeypatch.setenv("SLURM_STEP_NUM_NODES", "2")
-        assert found(2, 2) == ProcessGroup(3, 4, 1, 2)
+        assert find_group(2, 2) == ProcessGroup(3, 4, 1, 2)
         assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("gpu5", "16234")
-        assert found(1, 1) == SINGLE_PROCESS  # so many trainings, each for itself
+        assert find_group(1, 1) == SINGLE_PROCESS  # so many trainings, each for itself
         with pytest.raises(TrainingError, match="srun started 4 tasks on 2 machines; --devices 4 --nodes 1"):
-            found(4, 1)
+            find_group(4, 1)
 
 
 def test_what_cannot_be_is_refused_before_anything_starts(images: Dataset, out: Path) -> None:
@@ -127,14 +128,14 @@ def test_what_cannot_be_is_refused_before_anything_starts(images: Dataset, out: 
     with pytest.raises(PlanError, match="3 devices cannot share it evenly"):
         cpfnet.train(images.root, out, plan=plan, device="cpu", devices=3)
     with pytest.raises(TrainingError, match="cpu:0 is one device, --devices 2 are several"):
-        start(print, 2, device="cpu:0")
+        check_devices("cpu:0", 2)
     if not torch.cuda.is_available():
         with pytest.raises(NetworkError, match="0 CUDA devices found"):
-            start(print, 2, device="cuda")
+            check_devices("cuda", 2)
     else:
         count = torch.cuda.device_count()
         with pytest.raises(TrainingError, match=f"{count + 1} devices are asked for, and {count} GPU"):
-            start(print, count + 1, device="cuda")
+            check_devices("cuda", count + 1)
     assert not out.exists()
 
 
@@ -205,15 +206,15 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
-def learn(cases: list[cache.Cached], setting: str, team: ProcessGroup = SINGLE_PROCESS) -> dict[str, Any]:
+def learn(cases: list[cache.Cached], setting: str, group: ProcessGroup = SINGLE_PROCESS) -> dict[str, Any]:
     """Ten samples an epoch, where nothing else is said: a group of 4 + 4, and a partial one of 2."""
     build, settings = SETTINGS[setting]
     plan = images_plan(**{"samples": 10, "batch": 4, "accumulate": 2, "epochs": 2, **settings})
-    torch.manual_seed(team.rank)  # the first one's weights will be everybody's
+    torch.manual_seed(group.rank)  # the first one's weights will be everybody's
     patches = Patches(cases, plan, Augmenter(plan))
-    task = Task(build(), plan, fabric_for(torch.device("cpu"), "fp32", team))
+    task = Task(build(), plan, fabric_for(torch.device("cpu"), "fp32", group))
     first = {name: p.detach().clone() for name, p in task.network.named_parameters()}
-    stream, number, losses = iter(batches(patches, 0, team=team)), 0, []
+    stream, number, losses = iter(batches(patches, 0, group=group)), 0, []
     while number < task.course.samples:
         size = task.course.group_size(number)
         losses.append(task.step(islice(stream, -(-size // 4)), number, patches))
@@ -222,28 +223,28 @@ def learn(cases: list[cache.Cached], setting: str, team: ProcessGroup = SINGLE_P
     return {"losses": losses, "first": first, "weights": task.network.state_dict(), "best": best}
 
 
-def together(dataset: Dataset, cases: list[cache.Cached], folder: Path, *, team: ProcessGroup) -> None:
+def together(dataset: Dataset, cases: list[cache.Cached], folder: Path, *, group: ProcessGroup) -> None:
     """What each of two processes does."""
     for name in SETTINGS:
-        torch.save(learn(cases, name, team), folder / f"{name} {team.rank}.pt")
-    train(dataset, plan(), folder / "out", device="cpu", team=team)
-    assert team.gather(team.rank) == [0, 1]
-    assert team.any(team.rank == 1)
-    assert not team.any(False)
-    assert team.share(lambda: f"from {team.rank}") == "from 0"
+        torch.save(learn(cases, name, group), folder / f"{name} {group.rank}.pt")
+    train(dataset, plan(), folder / "out", TrainOptions(device="cpu"), group)
+    assert group.gather(group.rank) == [0, 1]
+    assert group.any(group.rank == 1)
+    assert not group.any(False)
+    assert group.run_on_main(lambda: f"from {group.rank}") == "from 0"
 
     def read() -> None:
-        if team.rank == 1:
+        if group.rank == 1:
             raise DatasetError("cannot be read", where="case_1", fix="fix it")
 
-    team.each(read)
+    group.run_on_all(read)
 
 
-def talk(*, team: ProcessGroup) -> None:
+def talk(*, group: ProcessGroup) -> None:
     """Log at all levels, and beside another's logger."""
     logger = logging.getLogger("cpfnet.some.module")
     logger.debug("a detail")
-    logger.info(f"a message of process {team.rank}")
+    logger.info(f"a message of process {group.rank}")
     logger.warning("a doubt about %s", Path("x"))
     try:
         raise ValueError("a cause")
@@ -305,7 +306,7 @@ def rows(out: Path) -> list[dict[str, float]]:
 
 @pytest.mark.slow
 def test_a_run_of_two_is_a_run_of_one(images: Dataset, both: Path, tmp_path: Path) -> None:
-    one, two = train(images, plan(), tmp_path / "one", device="cpu"), Model.load(both / "out")
+    one, two = train(images, plan(), tmp_path / "one", TrainOptions(device="cpu")), Model.load(both / "out")
     for of_one, of_two in zip(rows(tmp_path / "one"), rows(both / "out"), strict=True):
         assert of_two == pytest.approx(of_one, rel=1e-4)
     validated = two.metrics["validation"]["cases"]
@@ -320,7 +321,7 @@ def test_a_run_of_two_is_a_run_of_one(images: Dataset, both: Path, tmp_path: Pat
     assert not (both / "out" / ".work" / "cache").exists()
 
 
-def killed(dataset: Dataset, out: Path, *, team: ProcessGroup) -> None:
+def killed(dataset: Dataset, out: Path, *, group: ProcessGroup) -> None:
     """Train until the first checkpoint in mid-epoch; then the second process is killed."""
     last = out / ".work" / "last.ckpt"
 
@@ -329,9 +330,9 @@ def killed(dataset: Dataset, out: Path, *, team: ProcessGroup) -> None:
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if not team.first:
+    if not group.is_main_process:
         threading.Thread(target=kill, daemon=True).start()
-    train(dataset, plan(), out, device="cpu", checkpoint_every=0.0, team=team)
+    train(dataset, plan(), out, TrainOptions(device="cpu", checkpoint_every=0.0), group)
 
 
 @pytest.mark.slow
@@ -345,7 +346,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(
     assert 0 < checkpoint.load(out / ".work" / "last.ckpt")["number"] < 30
     shutil.copytree(out, tmp_path / "alone")
 
-    train(images, plan(), tmp_path / "alone", device="cpu", resume=True)
+    train(images, plan(), tmp_path / "alone", TrainOptions(device="cpu", resume=True))
     assert any("began on 2 devices and goes on on 1" in line for line in caplog.messages)
     for before, after in zip(rows(both / "out"), rows(tmp_path / "alone"), strict=True):
         assert after == pytest.approx(before, rel=1e-4)
@@ -365,10 +366,10 @@ import sys
 from pathlib import Path
 
 import torch
-from cpfnet.training.distributed.process_group import found, joined
+from cpfnet.training.distributed.process_group import find_group, joined
 
-team = found(1, 1)
-with joined(team, "cpu"):
+group = find_group(1, 1)
+with joined(group, "cpu"):
     layer = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(3, 3))
     layer(torch.ones(2, 3)).sum().backward()
     layer.own = layer  # a circle, as Fabric's modules have them

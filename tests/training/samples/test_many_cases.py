@@ -15,12 +15,13 @@ _TRAIN = """
 import resource, sys
 from pathlib import Path
 from cpfnet.data.dataset import load
+from cpfnet.training.options import TrainOptions
 from cpfnet.training.run import train
 from tests.training.conftest import images_plan
 
 def run(name):
     plan = images_plan(epochs=1, samples=int(name), batch=8, accumulate=1).with_settings(["folds.count=20"])
-    train(load(root / name), plan, root / f"{name}-out", device="cpu", progress=False)
+    train(load(root / name), plan, root / f"{name}-out", TrainOptions(device="cpu"))
 
 def status(key):
     lines = Path("/proc/self/status").read_text().splitlines()

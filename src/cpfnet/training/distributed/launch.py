@@ -23,11 +23,11 @@ from torch.multiprocessing.spawn import ProcessException
 
 from cpfnet.errors import CpfnetError, TrainingError
 from cpfnet.progress import bars_hidden
-from cpfnet.training.distributed.process_group import ProcessGroup, WorkerLost, announce, check_devices, joined
+from cpfnet.training.distributed.process_group import ProcessGroup, WorkerLost, announce, joined
 from cpfnet.training.signals import Interruption, Stopped, leave_signals
 
 Work = Callable[..., object]
-"""Called in every process as ``work(team=…)``; it is pickled on its way there."""
+"""Called in every process as ``work(group=…)``; it is pickled on its way there."""
 
 GRACE = 10.0
 """Seconds in which the others may end by themselves, once one has ended; then they are ended."""
@@ -36,20 +36,19 @@ GRACE = 10.0
 def start(work: Work, devices: int, *, device: str) -> None:
     """Run ``work`` in as many processes, one a device; on a CPU they divide the threads.
 
-    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them. What the first process logs
-    is logged here.
+    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them. What the main process
+    logs is logged here.
 
     Args:
         work: as `Work`.
         devices: how many.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        device: as `check_devices` allows it.
 
     Raises:
         CpfnetError: what ended one of them.
-        TrainingError: one was killed; there are not so many devices.
+        TrainingError: one was killed.
         KeyboardInterrupt: they were stopped.
     """
-    check_devices(device, devices)
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it is said below
     context = torch.multiprocessing.get_context("spawn")
     flag, errors = context.RawValue("b", 0), context.SimpleQueue()
@@ -63,7 +62,7 @@ def start(work: Work, devices: int, *, device: str) -> None:
     )
     here, there = context.Pipe()
     with Interruption(flag), _logged(here):
-        with there:  # the first process holds the other end alone: its end is the end of what it logs
+        with there:  # the main process holds the other end alone: its end is the end of what it logs
             given = (setting, work, flag, errors, there)
             started = torch.multiprocessing.start_processes(_member, given, devices, join=False)
         try:
@@ -104,15 +103,15 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any, pa
     )  # else it would be spawn, which takes seconds for each
     os.environ["OMP_NUM_THREADS"] = str(setting.threads)
     torch.set_num_threads(setting.threads)
-    team = ProcessGroup(rank, setting.size, rank, setting.size, flag)
-    announce(team, "127.0.0.1", setting.port)
+    group = ProcessGroup(rank, setting.size, rank, setting.size, flag)
+    announce(group, "127.0.0.1", setting.port)
     try:
-        with joined(team, setting.device):
-            work(team=team)
+        with joined(group, setting.device):
+            work(group=group)
     except WorkerLost:  # the other one, or who started it, says why
         sys.exit(1)
     except Stopped as stopped:
-        if team.first:
+        if group.is_main_process:
             errors.put(stopped)
     except Exception as error:
         if not isinstance(error, CpfnetError):  # a defect, then

@@ -1,7 +1,7 @@
 """The processes of one run: each has a device and its share of every batch, and all learn the same network.
 
-One process says what is to be said and writes what is to be written: the first. What it alone can do, it does for all (`ProcessGroup.share`);
-what may fail in one of them ends all of them with one message (`ProcessGroup.each`).
+The main process, the first one, logs and writes. What it alone can do, it does for all (`ProcessGroup.run_on_main`); what may
+fail in one of them ends all of them with one message (`ProcessGroup.run_on_all`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
-"""How long processes wait for each other: the others stand by while the first prepares cases or fits. A process that ends is noticed at once."""
+"""How long processes wait for each other: the others stand by while the main one prepares cases or fits.
+
+A process that ends is noticed at once.
+"""
 
 MEETING = timedelta(minutes=10)
 """How long they wait for each other to start."""
@@ -52,8 +55,8 @@ class ProcessGroup:
     flag: Any = None
 
     @property
-    def first(self) -> bool:
-        """Whether it speaks and writes for all."""
+    def is_main_process(self) -> bool:
+        """Whether it logs and writes for all."""
         return self.rank == 0
 
     def gather(self, own: T) -> list[T]:
@@ -76,7 +79,7 @@ class ProcessGroup:
         torch.distributed.all_reduce(some, torch.distributed.ReduceOp.MAX)
         return bool(some)
 
-    def each(self, make: Callable[[], T]) -> T:
+    def run_on_all(self, make: Callable[[], T]) -> T:
         """What ``make`` gives in this process, once it gave something in all of them.
 
         Raises:
@@ -92,18 +95,18 @@ class ProcessGroup:
             own = error
         failed = [error for error in self.gather(own) if error is not None]
         if failed:
-            if self.first or isinstance(failed[0], Stopped):
+            if self.is_main_process or isinstance(failed[0], Stopped):
                 raise failed[0]
             self.leave()
         return made  # type: ignore[return-value]
 
-    def share(self, make: Callable[[], T]) -> T:
+    def run_on_main(self, make: Callable[[], T]) -> T:
         """What ``make`` gives in the first process, in every process; it runs there alone.
 
         Raises:
-            CpfnetError, Stopped, SystemExit: as for `each`.
+            CpfnetError, Stopped, SystemExit: as for `run_on_all`.
         """
-        made = [self.each(lambda: make() if self.first else None)]
+        made = [self.run_on_all(lambda: make() if self.is_main_process else None)]
         if self.size > 1:
             import torch.distributed
 
@@ -111,14 +114,20 @@ class ProcessGroup:
         return made[0]  # type: ignore[return-value]
 
     def device(self, name: str) -> torch.device:
-        """This process' own, of the kind that is called so; also where its GPU collectives work."""
+        """This process' own, of the kind that is called so; also where its GPU collectives work.
+
+        Raises:
+            NetworkError: no such device.
+        """
         import torch
 
-        kind = check_devices(name, self.local_size)
-        if kind == "cpu":
-            return torch.device(kind)
+        from cpfnet.inference.torch_backend.network import pick_device
+
+        chosen = pick_device(name)
+        if self.size == 1 or chosen.type == "cpu":
+            return chosen
         torch.cuda.set_device(self.local_rank)
-        return torch.device(kind, self.local_rank)
+        return torch.device(chosen.type, self.local_rank)
 
     def leave(self) -> None:
         """End this process with the first one, which says what is wrong: torchrun ends all of them as soon as one has ended.
@@ -136,18 +145,15 @@ class ProcessGroup:
 SINGLE_PROCESS = ProcessGroup()
 
 
-def found(devices: int, nodes: int) -> ProcessGroup:
+def find_group(devices: int, nodes: int) -> ProcessGroup:
     """This process' place where torchrun or SLURM started all of them; `SINGLE_PROCESS` where nobody did.
 
     Args:
-        devices: asked for on each machine.
-        nodes: machines asked for.
+        devices, nodes: as in `TrainOptions`.
 
     Raises:
         TrainingError: what is asked for is not what was started, or there is no way to the other machines.
     """
-    if devices < 1 or nodes < 1:
-        raise TrainingError(f"{devices} devices on {nodes} machines cannot be", fix="give numbers from 1")
     asked = f"--devices {devices} --nodes {nodes}"
     if "TORCHELASTIC_RUN_ID" in os.environ:
         rank, size, local_rank, local_size = (
@@ -159,9 +165,8 @@ def found(devices: int, nodes: int) -> ProcessGroup:
                 fix="leave out --devices and --nodes: torchrun's --nproc-per-node and --nnodes say it",
             )
         return ProcessGroup(rank, size, local_rank, local_size)
-    tasks = int(
-        os.environ.get("SLURM_STEP_NUM_TASKS", 1)
-    )  # srun's; a batch script, or one task, starts its own processes
+    # srun's; a batch script, or one task, starts its own processes.
+    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     if devices * nodes > 1 and tasks > 1:
         return _slurm(devices, nodes, tasks)
     if nodes > 1:
@@ -194,19 +199,19 @@ def _slurm(devices: int, nodes: int, tasks: int) -> ProcessGroup:
             f"SLURM does not say how many of the {tasks} tasks run on each machine",
             fix=f"start it by srun --nodes={nodes} --ntasks-per-node={devices}",
         ) from None
-    team = ProcessGroup(slurm.global_rank(), tasks, slurm.local_rank(), devices)
-    announce(team, slurm.main_address, slurm.main_port)
+    group = ProcessGroup(slurm.global_rank(), tasks, slurm.local_rank(), devices)
+    announce(group, slurm.main_address, slurm.main_port)
     os.environ["GROUP_RANK"] = str(slurm.node_rank())
-    return team
+    return group
 
 
-def announce(team: ProcessGroup, address: str, port: int) -> None:
+def announce(group: ProcessGroup, address: str, port: int) -> None:
     """Say by environment variables, as torchrun does, which process this is and where they all meet."""
     os.environ |= {
-        "RANK": str(team.rank),
-        "WORLD_SIZE": str(team.size),
-        "LOCAL_RANK": str(team.local_rank),
-        "LOCAL_WORLD_SIZE": str(team.local_size),
+        "RANK": str(group.rank),
+        "WORLD_SIZE": str(group.size),
+        "LOCAL_RANK": str(group.local_rank),
+        "LOCAL_WORLD_SIZE": str(group.local_size),
         "MASTER_ADDR": address,
         "MASTER_PORT": str(port),
     }
@@ -241,17 +246,17 @@ def check_devices(device: str, count: int) -> str:
 
 
 @contextmanager
-def joined(team: ProcessGroup, device: str) -> Iterator[None]:
+def joined(group: ProcessGroup, device: str) -> Iterator[None]:
     """Meet the others, work, and part; gradients go by NCCL between GPUs, all else by gloo.
 
     Args:
-        team: as `found` or announced.
-        device: as for `train`.
+        group: as `find_group` gives it, or announced.
+        device: as in `TrainOptions`.
 
     Raises:
-        Lost: another process ended, or never came.
+        WorkerLost: another process ended, or never came.
     """
-    if team.size == 1:
+    if group.size == 1:
         yield
         return
     import torch.distributed
@@ -261,37 +266,38 @@ def joined(team: ProcessGroup, device: str) -> Iterator[None]:
     import torch.distributed.nn.functional
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "cpu:gloo,cuda:nccl" if check_devices(device, team.local_size) == "cuda" else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if check_devices(device, group.local_size) == "cuda" else "gloo"
     lost = False
     try:
         store = next(rendezvous("env://", timeout=MEETING))[0]
         torch.distributed.init_process_group(
-            backend, store=store, rank=team.rank, world_size=team.size, timeout=PATIENCE
+            backend, store=store, rank=group.rank, world_size=group.size, timeout=PATIENCE
         )
-        with _one_voice(team):
+        with _one_voice(group):
             yield
     except RuntimeError as error:
         lost = _lost(error)
         if not lost:
             raise
         raise WorkerLost(
-            f"another process of this run ended, or never came (noticed by process {team.rank} of {team.size})",
+            f"another process of this run ended, or never came (noticed by process {group.rank} of {group.size})",
             fix="what it or its launcher said tells why; the same command with --resume goes on from the last checkpoint",
         ) from None
     finally:
         if not lost and torch.distributed.is_initialized():
-            # What was trained holds on to the group in circles. It goes first: were it the last to hold the group, the group would end
-            # with the interpreter locked, and wait for its threads, which may need the interpreter to let go of their last tensors.
+            # What was trained holds on to the group in circles. It goes first: were it the last to hold the group, the group
+            # would end with the interpreter locked, and wait for its threads, which may need the interpreter to let go of
+            # their last tensors.
             gc.collect()
             torch.distributed.destroy_process_group()
 
 
 @contextmanager
-def _one_voice(team: ProcessGroup) -> Iterator[None]:
-    """Let the first process alone log."""
+def _one_voice(group: ProcessGroup) -> Iterator[None]:
+    """Let the main process alone log."""
     logger = logging.getLogger("cpfnet")
     before = logger.level
-    if not team.first:
+    if not group.is_main_process:
         logger.setLevel(logging.CRITICAL)
     try:
         yield

@@ -29,18 +29,18 @@ def choose_precision(training: TrainingPlan, device: torch.device) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-def fabric_for(device: torch.device, precision: str, team: ProcessGroup = SINGLE_PROCESS) -> Fabric:
-    """Lightning Fabric on one device; of a team that has met, with the others."""
+def fabric_for(device: torch.device, precision: str, group: ProcessGroup = SINGLE_PROCESS) -> Fabric:
+    """Lightning Fabric on one device; of a group that has met, with the others."""
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # the run says it itself
     numbers: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
-    if team.size == 1:
+    if group.size == 1:
         return Fabric(
             accelerator=device.type, devices=1 if device.type == "cpu" else [device.index or 0], precision=numbers
         )
     fabric = Fabric(
         accelerator=device.type,
-        devices=team.local_size,
-        num_nodes=team.size // team.local_size,
+        devices=group.local_size,
+        num_nodes=group.size // group.local_size,
         strategy="ddp",
         plugins=TorchElasticEnvironment(),
         precision=numbers,

@@ -117,12 +117,12 @@ def _multiple(number: int, of: int) -> int:
 class Batches(Sampler[list[int]]):
     """Sample numbers, batch by batch, from ``start`` to the end of the run; no batch spans two optimiser steps.
 
-    A process of a team gets its share of each batch: equal parts, in order.
+    A process of a group gets its share of each batch: equal parts, in order.
 
     Args:
         training: the plan's.
         start: the first sample of an optimiser step.
-        team: this process among those of the run.
+        group: this process among those of the run.
         micro_batch_size: samples in a batch, where memory does not hold the plan's.
     """
 
@@ -130,12 +130,12 @@ class Batches(Sampler[list[int]]):
         self,
         training: TrainingPlan,
         start: int = 0,
-        team: ProcessGroup = SINGLE_PROCESS,
+        group: ProcessGroup = SINGLE_PROCESS,
         micro_batch_size: int | None = None,
     ):
         self.course = Schedule(training)
         self.start = start
-        self.team = team
+        self.group = group
         self.micro_batch_size = training.batch if micro_batch_size is None else micro_batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -144,8 +144,8 @@ class Batches(Sampler[list[int]]):
             end = number + self.course.group_size(number)
             while number < end:
                 stop = min(number + self.micro_batch_size, end)
-                share = (stop - number) // self.team.size
-                first = number + self.team.rank * share
+                share = (stop - number) // self.group.size
+                first = number + self.group.rank * share
                 yield list(range(first, first + share))
                 number = stop
 
@@ -276,7 +276,7 @@ def batches(
     patches: Patches,
     start: int,
     *,
-    team: ProcessGroup = SINGLE_PROCESS,
+    group: ProcessGroup = SINGLE_PROCESS,
     micro_batch_size: int | None = None,
     pin_memory: bool = False,
     patience: float = PATIENCE,
@@ -289,7 +289,7 @@ def batches(
     workers = min(patches.training.workers, cores()) if _has_sockets() else 0  # the plan may be from a larger machine
     return DataLoader(
         patches,
-        batch_sampler=Batches(patches.training, start, team, micro_batch_size),
+        batch_sampler=Batches(patches.training, start, group, micro_batch_size),
         num_workers=workers,
         timeout=patience if workers else 0,
         worker_init_fn=_start_worker if workers else None,

@@ -1,0 +1,105 @@
+"""From a data set to a Model with its report: what is cheap to find wrong comes first, and libraries that train load late."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpfnet.data.case import Dataset
+from cpfnet.data.dataset import load
+from cpfnet.data.task_mismatch import task_mismatch
+from cpfnet.planning import Plan
+from cpfnet.training.distributed.process_group import ProcessGroup, find_group, joined
+from cpfnet.training.options import PlanOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from cpfnet.model import Model
+
+logger = logging.getLogger(__name__)
+
+
+def train_on_dataset(dataset: Path, out: Path, wanted: PlanOptions, options: TrainOptions) -> Model:
+    """Train a Model and write it, with a report, to ``out``.
+
+    Args:
+        dataset: folder, dataset.yaml, CSV manifest or datalist JSON.
+        out: the Model folder; must not exist, unless it is resumed.
+        wanted: the plan.
+        options: how to train.
+
+    Raises:
+        CpfnetError: the data, plan, weights, devices or ``out`` do not allow it; a process was killed.
+        KeyboardInterrupt: once a checkpoint is written.
+    """
+    group = find_group(options.devices, options.nodes)
+    with ExitStack() as holding, joined(group, options.device):
+        data, plan = group.run_on_main(lambda: _prepare(dataset, out, wanted, options, group, holding))
+
+        from cpfnet.model import Model
+        from cpfnet.training.report import write_report
+        from cpfnet.training.run import train
+
+        work = partial(train, data, plan, out, options)
+        if group.size == 1 and options.devices > 1:
+            from cpfnet.training.distributed.launch import start
+
+            start(work, options.devices, device=options.device)
+            model = Model.load(out)
+        else:
+            model = work(group=group)
+        group.run_on_main(lambda: write_report(model, data, device=options.device, progress=options.progress))
+    return model
+
+
+def _prepare(
+    dataset: Path, out: Path, wanted: PlanOptions, options: TrainOptions, group: ProcessGroup, holding: ExitStack
+) -> tuple[Dataset, Plan]:
+    """Refuse what cannot be trained, choose the plan, and hold the run's folder."""
+    data = load(dataset)
+    given = Plan.load(wanted.plan) if isinstance(wanted.plan, Path) else wanted.plan
+    if given is not None:
+        for warning in task_mismatch(given, data, "plan", "what is learned are the plan's, by their label values"):
+            logger.warning(warning)
+
+    from cpfnet.training.checkpoint import RunFolder
+    from cpfnet.training.distributed.process_group import check_devices
+    from cpfnet.training.initial_weights import check_buildable
+    from cpfnet.training.lock import locked
+    from cpfnet.training.samples.patches import check_shares
+
+    folder = RunFolder(out)
+    folder.check(resume=True)  # before anything is written into what is not ours, and all images are read for a plan
+    holding.enter_context(locked(folder.work))
+    folder.check(resume=options.resume)
+    if options.devices > 1:
+        check_devices(options.device, options.devices)
+    if given is None:
+        given = folder.first_plan() if options.resume else _propose(data, wanted, options)
+    plan = wanted.change(given)
+    if (plan.network.weights == "none") != (given.network.weights == "none"):
+        logger.warning(
+            f"network.weights is {plan.network.weights!r} now; training.learning_rate ({plan.training.learning_rate:g}), "
+            "network.options and the channels' intensities stay as they were planned for "
+            f"{given.network.weights!r}: cpfnet plan --weights {plan.network.weights} proposes others"
+        )
+    check_buildable(plan)
+    check_shares(plan.training, max(group.size, options.devices))
+    return data, plan
+
+
+def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
+    """The plan where none is given; with the network of the Model whose weights to start from."""
+    from cpfnet.model import Model
+    from cpfnet.planner.fingerprint import fingerprint
+    from cpfnet.planner.proposal import propose
+
+    logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
+    # The weights of an earlier Model fit its own network.
+    same = None if options.init is None or wanted.network is not None else Model.load(options.init).plan.network
+    network, weights = (wanted.network, wanted.weights) if same is None else (same.name, wanted.weights or same.weights)
+    found = fingerprint(data, progress=options.progress)
+    plan, _ = propose(found, data, network=network, weights=weights)
+    return plan if same is None else plan.with_settings([("network.options", same.options)])
