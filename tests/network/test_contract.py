@@ -19,10 +19,11 @@ OPTIONS = {
     "unet++": {"widths": NARROW},
     "segresnet": {"width": 8},
     "dynunet": {"patch": [64, 64], "widths": NARROW},
+    "dynunet-res": {"patch": [64, 64], "widths": NARROW},
 }
 """Narrow networks where the builder can, for the sake of time."""
 
-SUPERVISED = "dynunet, supervised"
+SUPERVISED = [f"{name}, supervised" for name in ("dynunet", "dynunet-res", "mednext")]
 
 
 def build(name: str, *, spatial_dims: int = 2, seed: int = 0) -> torch.nn.Module:
@@ -31,7 +32,7 @@ def build(name: str, *, spatial_dims: int = 2, seed: int = 0) -> torch.nn.Module
     options = dict(OPTIONS.get(registered, {}))
     if spatial_dims == 3 and "patch" in options:
         options["patch"] = [32, 64, 64]
-    if name == SUPERVISED:
+    if name in SUPERVISED:
         options["deep_supervision"] = True
     network = zoo.build(registered, 3, 2, spatial_dims=spatial_dims, **options)
     for key, parameter in network.named_parameters():
@@ -41,7 +42,7 @@ def build(name: str, *, spatial_dims: int = 2, seed: int = 0) -> torch.nn.Module
     return network
 
 
-@pytest.fixture(scope="module", params=[*zoo.names(), SUPERVISED])
+@pytest.fixture(scope="module", params=[*zoo.names(), *SUPERVISED])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.networks.nets.mednext import MedNeXtSmall, create_mednext
 
 from cpfnet.errors import NetworkError
 from cpfnet.network import zoo
@@ -92,9 +93,30 @@ def levels(network: torch.nn.Module) -> list[torch.nn.Module]:
     return found
 
 
-def test_deep_supervision_needs_levels() -> None:
-    with pytest.raises(NetworkError, match="deep_supervision = 'yes'"):
-        zoo.build("dynunet", 1, 2, deep_supervision="yes")
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_mednext_judges_every_level_of_its_decoder_and_keeps_monais_output(spatial_dims: int) -> None:
+    torch.manual_seed(0)
+    plain = zoo.build("mednext", 1, 3, spatial_dims=spatial_dims)
+    torch.manual_seed(0)
+    supervised = zoo.build("mednext", 1, 3, spatial_dims=spatial_dims, deep_supervision=True)
+    torch.manual_seed(0)
+    monai = MedNeXtSmall(spatial_dims=spatial_dims, in_channels=1, out_channels=3)
+    x = torch.rand(1, 1, *(32, 48, 32)[:spatial_dims])
+    outputs = supervised.train()(x)
+    expected = [tuple(n // 2**level for n in x.shape[2:]) for level in range(4)]
+    assert [tuple(one.shape[2:]) for one in outputs] == expected
+    for found in (outputs[0], plain.train()(x), plain.eval()(x), supervised.eval()(x)):
+        torch.testing.assert_close(found, monai(x))
+
+
+@pytest.mark.parametrize("size", ["small", "base", "medium", "large"])
+def test_mednext_has_the_papers_sizes(size: str) -> None:
+    with torch.device("meta"):
+        found = zoo.build("mednext", 1, 2, spatial_dims=3, size=size).state_dict()
+        theirs = create_mednext(size[0], 3, 1, 2).state_dict()
+    assert {key.removeprefix("network."): value.shape for key, value in found.items()} == {
+        key: value.shape for key, value in theirs.items()
+    }
 
 
 def test_logits_of_several_sizes_are_cut_to_their_share() -> None:
@@ -139,6 +161,10 @@ def test_a_wild_name_is_told_all_names() -> None:
         ("attention-unet", {"widths": [8]}, "two or more"),
         ("unet++", {"widths": [8, 16, 32, 64, -1]}, "-1"),
         ("segresnet", {"width": 12}, "divisible by 8"),
+        ("mednext", {"size": "S"}, "small, base, medium, large"),
+        ("mednext", {"deep_supervision": 1}, "give true or false"),
+        ("dynunet-res", {"deep_supervision": "yes"}, "give true or false"),
+        ("dynunet", {"deep_supervision": "yes"}, "give true or false"),
         ("dynunet", {"patch": [64]}, "give 2 numbers, each at least 32"),
         ("dynunet", {"patch": [64, 16]}, "each at least 32"),
         ("dynunet", {"patch": 7}, "give 2 numbers"),

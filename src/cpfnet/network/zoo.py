@@ -31,6 +31,7 @@ from cpfnet.network.dynunet import DeeplySupervisedDynUNet
 from cpfnet.network.encoder import ResNet34Encoder
 from cpfnet.network.guide import GuideCPFNet
 from cpfnet.network.hr import CPFNetHR
+from cpfnet.network.mednext import SupervisedMedNeXt
 
 Builder = Callable[..., nn.Module]
 """``builder(in_channels, classes, *, spatial_dims, **options)``; its keyword-only arguments are the options."""
@@ -276,6 +277,13 @@ def _segresnet(in_channels: int, classes: int, *, spatial_dims: int, width: int 
     return AnySize(network, in_channels, classes, spatial_dims, 8)
 
 
+def _switch(name: str, value: bool) -> bool:
+    """True or false, as given by a user."""
+    if not isinstance(value, bool):
+        raise NetworkError(f"{name} = {value!r}", fix="give true or false")
+    return value
+
+
 def _dynunet(
     in_channels: int,
     classes: int,
@@ -286,14 +294,43 @@ def _dynunet(
     widths: Sequence[int] | None = None,
     deep_supervision: bool = False,
 ) -> nn.Module:
-    """nnU-Net's network (Isensee et al., Nature Methods 2021), as deep as the patch allows.
+    """nnU-Net's network (Isensee et al., Nature Methods 2021): `_unet_of_patch` with plain blocks."""
+    return _unet_of_patch(in_channels, classes, spatial_dims, patch, spacing, widths, deep_supervision, residual=False)
 
-    As there, an axis is halved while at least 4 pixels remain and its spacing is within a factor of 2 of the finest;
-    coarser axes get kernels of 1 until the others have caught up.
+
+def _residual_dynunet(
+    in_channels: int,
+    classes: int,
+    *,
+    spatial_dims: int,
+    patch: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    widths: Sequence[int] | None = None,
+    deep_supervision: bool = False,
+) -> nn.Module:
+    """The same with residual blocks in the encoder (Futrega et al., BrainLes 2021)."""
+    return _unet_of_patch(in_channels, classes, spatial_dims, patch, spacing, widths, deep_supervision, residual=True)
+
+
+def _unet_of_patch(
+    in_channels: int,
+    classes: int,
+    spatial_dims: int,
+    patch: Sequence[int] | None,
+    spacing: Sequence[float] | None,
+    widths: Sequence[int] | None,
+    deep_supervision: bool,
+    *,
+    residual: bool,
+) -> nn.Module:
+    """MONAI's `DynUNet`, as deep as the patch allows.
+
+    As in nnU-Net, an axis is halved while at least 4 pixels remain and its spacing is within a factor of 2 of the
+    finest; coarser axes get kernels of 1 until the others have caught up.
 
     ``patch``: training patch, default 256² or 64³. ``spacing``: of the patch, default the same on all axes. ``widths``:
-    default 32, 64, … up to 512 in 2-D and 320 in 3-D. ``deep_supervision``: as there, training
-    judges the decoder's levels above the lowest, too; predictions are made without.
+    default 32, 64, … up to 512 in 2-D and 320 in 3-D. ``deep_supervision``: as there, training judges the decoder's
+    levels above the lowest, too; predictions are made without.
     """
     least = SMALLEST if spatial_dims == 2 else FLATTEST
     sizes = _numbers("patch", patch or ((256, 256) if spatial_dims == 2 else (64, 64, 64)), spatial_dims, least)
@@ -312,15 +349,27 @@ def _dynunet(
     filters = None if widths is None else _widths(widths)
     if filters is not None and len(filters) < len(strides):
         raise NetworkError(f"widths = {widths!r}", fix=f"this patch makes {len(strides)} levels; give as many widths")
-    if not isinstance(deep_supervision, bool):
-        raise NetworkError(f"deep_supervision = {deep_supervision!r}", fix="give true or false")
-    kind = DeeplySupervisedDynUNet if deep_supervision else DynUNet
-    network = kind(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters)
+    kind = DeeplySupervisedDynUNet if _switch("deep_supervision", deep_supervision) else DynUNet
+    network = kind(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters, res_block=residual)
     # MONAI lists every layer twice, here and inside `skip_layers`; once is enough for files and optimisers.
     del network.input_block, network.downsamples, network.bottleneck, network.upsamples
     multiple = [math.prod(axis) for axis in zip(*strides, strict=True)]
     smallest = [min(SMALLEST, int(size)) for size in patch] if patch else None
     return AnySize(network, in_channels, classes, spatial_dims, multiple, at_least=2, smallest=smallest)
+
+
+def _mednext(
+    in_channels: int, classes: int, *, spatial_dims: int, size: str = "small", deep_supervision: bool = False
+) -> nn.Module:
+    """MedNeXt (Roy et al., MICCAI 2023) with kernels of 3."""
+    network = SupervisedMedNeXt(
+        in_channels,
+        classes,
+        spatial_dims=spatial_dims,
+        size=size,
+        deep_supervision=_switch("deep_supervision", deep_supervision),
+    )
+    return AnySize(network, in_channels, classes, spatial_dims, 16)
 
 
 def _resnet34_unet(in_channels: int, classes: int, *, spatial_dims: int) -> nn.Module:
@@ -339,6 +388,8 @@ register("attention-unet", _attention_unet)
 register("unet++", _unet_plus_plus)
 register("segresnet", _segresnet)
 register("dynunet", _dynunet)
+register("dynunet-res", _residual_dynunet)
+register("mednext", _mednext)
 register("resnet34-unet", _resnet34_unet, takes_imagenet=True)
 
 SHIPPED = frozenset(_registered)

@@ -140,9 +140,12 @@ class TestGraph:
             ("cpfnet-guide", {"mode": "3d"}),
             ("unet", {}),
             ("dynunet", {"mode": "3d"}),
+            ("dynunet-res", {"mode": "3d"}),
+            ("mednext", {}),
+            ("mednext", {"mode": "3d"}),
             ("tiny", {"mode": "3d"}),
         ],
-        ids=["hr-2.5d", "guide-3d", "unet", "dynunet-3d", "tiny-3d"],
+        ids=["hr-2.5d", "guide-3d", "unet", "dynunet-3d", "dynunet-res-3d", "mednext", "mednext-3d", "tiny-3d"],
     )
     def test_networks_and_modes(self, tmp_path, name, options):
         model = trained(tmp_path / "model", name, values=(1, 2), **options)

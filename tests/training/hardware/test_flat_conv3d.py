@@ -37,7 +37,14 @@ class Calls(TorchFunctionMode):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("cpfnet", (40, 56, 40)), ("unet", (64, 32, 32)), ("attention-unet", (32, 32, 32)), ("dynunet", (32, 32, 32))],
+    [
+        ("cpfnet", (40, 56, 40)),
+        ("unet", (64, 32, 32)),
+        ("attention-unet", (32, 32, 32)),
+        ("dynunet", (32, 32, 32)),
+        ("dynunet-res", (32, 32, 32)),
+        ("mednext", (32, 32, 32)),
+    ],
 )
 def test_gradients_of_every_3d_convolution_are_right(name: str, size: tuple[int, ...]) -> None:
     torch.manual_seed(0)
