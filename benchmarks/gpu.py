@@ -40,7 +40,7 @@ def steps(plan: Plan, cached: list[cache.Cached], *, recorded: bool) -> tuple[fl
         task.record(plan.training.batch)
     patches = Patches(cached, plan, Augmenter(plan))
     stream, seconds, losses = iter(batches(patches, 0, pin_memory=True)), [], []
-    for number in range(0, task.course.samples, plan.training.batch):
+    for number in range(0, task.schedule.samples, plan.training.batch):
         torch.cuda.synchronize(device)
         start = time.perf_counter()
         losses.append(task.step([next(stream)], number, patches))

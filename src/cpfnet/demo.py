@@ -1,4 +1,4 @@
-"""All of cpfnet on real data that come with a dependency: one averaged brain, cut into slabs that lie apart."""
+"""All of cpfnet on real data that come with a dependency: one averaged brain, cut into slabs with gaps between them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HONESTY = "This is a demonstration on one averaged brain (test slabs lie 10 mm and more from training slabs), not a benchmark."
+HONESTY = (
+    "This is a demonstration on one averaged brain (test slabs lie 10 mm and more from training slabs), not a "
+    "benchmark."
+)
 
 # Axial slices of the template, [first, last + 1): 1 mm each, all of the brain. Between what trains and what is held out
 # lie nine unused slices.
@@ -36,9 +39,9 @@ SLABS = {
 }
 
 DECLARATION = """\
-# The ICBM 152 template (2009a, nonlinear, symmetric; Fonov et al., NeuroImage 2011), as the package nilearn ships it: T1-weighted MRI,
-# averaged over 152 people, with the mean grey- and white-matter maps. Axial slabs; those that validate and test lie 10 mm and
-# more from those that train.
+# The ICBM 152 template (2009a, nonlinear, symmetric; Fonov et al., NeuroImage 2011), as the package nilearn ships it:
+# T1-weighted MRI, averaged over 152 people, with the mean grey- and white-matter maps. Axial slabs; those that validate
+# and test lie 10 mm and more from those that train.
 name: brain template
 modality: mr
 channels: [T1]
@@ -46,7 +49,8 @@ labels: {{grey matter: 1, white matter: 2}}
 split: {{val: [{val}], test: [{test}]}}
 """
 
-# What the plan proposes is made for hours; this is made for minutes on two cores (200 steps of 8), without pretrained weights.
+# What the plan proposes is made for hours; this is made for minutes on two cores (200 steps of 8), without pretrained
+# weights.
 SETTINGS = (
     "spatial.mode=2d",
     "spatial.slices=axial",
@@ -67,8 +71,9 @@ SETTINGS = (
 def build_dataset(folder: Path | str) -> Path:
     """Make a NIfTI data set of the brain template that nilearn ships (nothing is downloaded).
 
-    ``images/`` hold T1-weighted intensities 0…255 at 1 mm, ``labels/`` 1 for grey and 2 for white matter: the likelier of the two
-    where together they are likelier than anything else, else 0. ``dataset.yaml`` says which slabs validate and test.
+    ``images/`` hold T1-weighted intensities 0…255 at 1 mm, ``labels/`` 1 for grey and 2 for white matter: the likelier
+    of the two where together they are likelier than anything else, else 0. ``dataset.yaml`` says which slabs validate
+    and test.
 
     Args:
         folder: to make; whole or not at all.

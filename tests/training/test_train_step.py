@@ -39,8 +39,8 @@ def make(cached: list[cache.Cached], network: nn.Module | None = None, **trainin
 
 def learn(task: Task, patches: Patches, start: int = 0, stop: int | None = None) -> list[float]:
     stream, number, losses = iter(batches(patches, start)), start, []
-    while number < (task.course.samples if stop is None else stop):
-        size = task.course.group_size(number)
+    while number < (task.schedule.samples if stop is None else stop):
+        size = task.schedule.group_size(number)
         group = [next(stream) for _ in range(-(-size // patches.training.batch))]
         losses.append(task.step(group, number, patches))
         number += size
@@ -62,7 +62,7 @@ def test_accumulation_equals_the_large_batch(
     common = {"samples": 7, "epochs": 2, "optimiser": "sgd", "loss": {"name": loss}, "clip": 0.5}
     parts = make(cached, network(), batch=2, accumulate=3, **common)
     whole = make(cached, network(), batch=6, accumulate=1, **common)
-    assert parts[0].course.steps == whole[0].course.steps == 4
+    assert parts[0].schedule.steps == whole[0].schedule.steps == 4
     first = {k: v.clone() for k, v in parts[0].network.state_dict().items()}
     assert learn(*parts) == pytest.approx(learn(*whole), rel=1e-5)
     for key, value in whole[0].network.state_dict().items():
@@ -79,7 +79,7 @@ def test_a_partial_group_is_a_mean_over_its_own_samples(cached: list[cache.Cache
     gradients = torch.autograd.grad(loss[0], list(task.network.parameters()))
     value = task.step(last, 6, patches)
     assert value == pytest.approx(loss.item(), rel=1e-5)
-    rate = schedule.learning_rate(1, task.course.steps, patches.training)
+    rate = schedule.learning_rate(1, task.schedule.steps, patches.training)
     for (key, parameter), gradient in zip(task.network.named_parameters(), gradients, strict=True):
         torch.testing.assert_close(parameter.detach(), before[key] - rate * gradient, rtol=1e-4, atol=1e-6)
 

@@ -42,7 +42,8 @@ class Commands(TyperGroup):
 app = App(
     name="cpfnet",
     cls=Commands,
-    help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.\n\n"
+    help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can "
+    "use.\n\n"
     "In order: doctor, check, plan, train, predict, evaluate, compare, export. `cpfnet COMMAND --help` shows examples.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -126,7 +127,7 @@ def fail(error: CpfnetError) -> NoReturn:
 
 
 def main() -> None:
-    """Entry point; where memory does not even suffice to say so at length, it is said briefly."""
+    """Entry point; where memory does not even suffice for the message, there is a shorter one."""
     try:
         _main()
     except MemoryError:
@@ -149,10 +150,10 @@ def _main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        fail(_told(error))
+        fail(_as_cpfnet_error(error))
 
 
-def _told(error: Exception) -> CpfnetError:
+def _as_cpfnet_error(error: Exception) -> CpfnetError:
     """What a library or the system raised, for whoever reads only this."""
     if is_out_of_memory(error):
         return CpfnetError(

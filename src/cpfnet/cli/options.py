@@ -25,8 +25,8 @@ Backend = Annotated[
     str,
     typer.Option(
         rich_help_panel=PLACE,
-        help="What runs the network: auto (the fastest that decides as float32 does), torch, torch-bf16, onnx, openvino, "
-        "openvino-bf16 or openvino-int8.",
+        help="What runs the network: auto (the fastest that decides as float32 does), torch, torch-bf16, onnx, "
+        "openvino, openvino-bf16 or openvino-int8.",
     ),
 ]
 Settings = Annotated[
@@ -77,5 +77,6 @@ def _with_level(command: Command) -> Command:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
         for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
     ]
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    parameters = [*signature.parameters.values(), *added]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run  # type: ignore[return-value]

@@ -181,14 +181,14 @@ def check_data(old: dict[str, str], new: dict[str, str], out: Path) -> None:
         "missing": sorted(old.keys() - new.keys()),
         "changed": sorted(k for k in old.keys() & new.keys() if old[k] != new[k]),
     }
-    said = "; ".join(
+    differences = "; ".join(
         f"{what}: {', '.join(ids[:5])}{f' and {len(ids) - 5} more' if len(ids) > 5 else ''}"
         for what, ids in parts.items()
         if ids
     )
-    if said:
+    if differences:
         raise TrainingError(
-            f"the run began with other cases ({said})",
+            f"the run began with other cases ({differences})",
             where=out,
             fix="resume with the same dataset and --fold, or train into another folder",
         )

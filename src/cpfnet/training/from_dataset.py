@@ -1,4 +1,7 @@
-"""From a data set to a Model with its report: what is cheap to find wrong comes first, and libraries that train load late."""
+"""From a data set to a Model with its report.
+
+What is cheap to find wrong comes first; libraries that train load late.
+"""
 
 from __future__ import annotations
 
@@ -81,9 +84,10 @@ def _prepare(
     plan = wanted.change(given)
     if (plan.network.weights == "none") != (given.network.weights == "none"):
         logger.warning(
-            f"network.weights is {plan.network.weights!r} now; training.learning_rate ({plan.training.learning_rate:g}), "
-            "network.options and the channels' intensities stay as they were planned for "
-            f"{given.network.weights!r}: cpfnet plan --weights {plan.network.weights} proposes others"
+            f"network.weights is {plan.network.weights!r} now; "
+            f"training.learning_rate ({plan.training.learning_rate:g}), network.options and the channels' "
+            f"intensities stay as they were planned for {given.network.weights!r}: "
+            f"cpfnet plan --weights {plan.network.weights} proposes others"
         )
     check_buildable(plan)
     check_shares(plan.training, max(group.size, options.devices))

@@ -53,7 +53,7 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
 
 
 def check_buildable(plan: Plan) -> None:
-    """Refuse a plan whose network, loss or their options cannot be, or whose network ImageNet weights do not fit, before data are read.
+    """Refuse what cannot be built, before data are read: network, loss, options, or ImageNet weights that do not fit.
 
     Raises:
         CpfnetError: as `first_network` and `loss.build`.
@@ -77,7 +77,8 @@ def _take(network: nn.Module, plan: Plan, model: Model) -> None:
         raise TrainingError(
             f"only {share:.0%} of its weights ({_described(model.plan)}) fit this network ({_described(plan)})",
             where=model.folder,
-            fix=f"plan with its network (--network {theirs.name} --set 'network.options={json.dumps(theirs.options)}'), or start without --init",
+            fix=f"plan with its network (--network {theirs.name} --set "
+            f"'network.options={json.dumps(theirs.options)}'), or start without --init",
         )
     network.load_state_dict({**own, **fitting})
     logger.info(f"Weights from {model.folder}" + (f"; of other shape, so new: {', '.join(left)}" if left else ""))

@@ -1,10 +1,11 @@
 """One training in a folder at a time: a lock, and beside it who holds it.
 
-    .work/lock          locked by the operating system while a training runs; it lets go when the process ends, however it ends
+    .work/lock          locked by the operating system while a training runs; it lets go however the process ends
     .work/holder.json   `Holder`: who trains; left behind by a process that was killed
 
-Network file systems do not always carry a lock from machine to machine (NFS does where its lock service runs; Lustre where mounted
-with ``flock``). The record tells of a training on another machine there, too, save of one that starts in the same moment.
+Network file systems do not always carry a lock from machine to machine (NFS does where its lock service runs; Lustre
+where mounted with ``flock``). The record tells of a training on another machine there, too, save of one that starts in
+the same moment.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Holder(Strict):
 
     Attributes:
         host: name of its machine.
-        boot: tells apart machines of one name, and one machine before and after it was started again; "" where it is not known.
+        boot: tells apart machines of one name, and one machine before and after it was started again; "" where it is
+            not known.
         pid: its number there.
         started: when it started; a later process may get the same number. Seconds since 1970, as `began`.
         began: when it began to train.
@@ -64,7 +66,10 @@ class Holder(Strict):
 
     @property
     def here(self) -> bool:
-        """Was it on this machine? Another one of the same name has been started at another time, and trained since this one started."""
+        """Was it on this machine?
+
+        Another one of the same name was started at another time, and trained since this one was started.
+        """
         restarted = self.boot == _boot() or self.began < psutil.boot_time()
         return self.host == platform.node() and restarted
 
@@ -156,7 +161,8 @@ def _acquire(lock: FileLock, record: Path, out: Path) -> None:
     if holder.here:
         raise _held(holder, out)
     raise OutputError(
-        f"was being trained by {holder}, and nothing says that this has ended; from here nobody can see whether it still runs",
+        f"was being trained by {holder}, and nothing says that this has ended; from here nobody can see whether "
+        "it still runs",
         where=out,
         fix=f"look on {holder.host} whether process {holder.pid} still trains. If it surely does not, remove "
         f"{record} by hand and start again: the checkpoint stays",

@@ -37,7 +37,10 @@ from cpfnet.training.validation import validate
 logger = logging.getLogger(__name__)
 
 FRESH = 20.0
-"""Seconds for which a checkpoint is good enough at the end of an epoch; on a GPU an epoch may take less than to write one."""
+"""Seconds for which a checkpoint is good enough at the end of an epoch.
+
+On a GPU an epoch may take less than to write one.
+"""
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Run:
         self.number, self.losses, self.seconds = state["number"], state["losses"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
         self.micro_batch_size = min(self.micro_batch_size, state.get("share", self.micro_batch_size) * self.group.size)
-        logger.info(f"Going on after step {self.task.course.step(self.number)} of {self.task.course.steps}.")
+        logger.info(f"Going on after step {self.task.schedule.step(self.number)} of {self.task.schedule.steps}.")
 
     def save(self) -> None:
         """Write a checkpoint: one for all, who differ in nothing."""
@@ -112,33 +115,34 @@ class Run:
     def fit(self, interruption: Interruption, *, bar: bool, checkpoint_every: float) -> None:
         """Learn and validate to the end; on an interruption write a checkpoint and stop.
 
-        Where memory does not hold a batch, the step is done again in smaller ones. The first step is the trial: only real samples
-        under the real optimiser tell what a step takes, and what does not fit later is met in the same way.
+        Where memory does not hold a batch, the step is done again in smaller ones. The first step is the trial: only
+        real samples under the real optimiser tell what a step takes, and what does not fit later is met in the same
+        way.
         """
-        course, training = self.task.course, self.plan.training
+        schedule, training = self.task.schedule, self.plan.training
         dice = self.history[-1]["dice"] if self.history else None
         self.task.record(self.micro_batch_size)
         stream = self._stream()
         # What an interrupted run logged after its last checkpoint is overwritten.
-        board = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=course.step(self.number) + 1)
+        board = TensorBoardLogger(self.folder.logs, "tensorboard", "", purge_step=schedule.step(self.number) + 1)
         self._saved = self._ticked = time.monotonic()
         with ExitStack() as ending:
             ending.callback(board.finalize, "ended")  # its thread must not outlive a process that only trains
-            display = ending.enter_context(Display(course, start=self.number, dice=dice, bar=bar))
+            display = ending.enter_context(Display(schedule, start=self.number, dice=dice, bar=bar))
             while True:
                 try:
                     if self.group.any(bool(interruption.asked)):
                         raise Stopped(interruption.asked or signal.SIGTERM)  # one of the others was asked
                     if len(self.history) < self.number // training.samples:
                         self._end_epoch(display, board, interruption)
-                        if self.number >= course.samples or self._unsaved >= min(FRESH, checkpoint_every):
+                        if self.number >= schedule.samples or self._unsaved >= min(FRESH, checkpoint_every):
                             self.save()
                 except (Stopped, NetworkError):  # what cannot be validated as planned may be after --resume
                     self.save()
                     raise
-                if self.number >= course.samples:
+                if self.number >= schedule.samples:
                     return
-                size = course.group_size(self.number)
+                size = schedule.group_size(self.number)
                 try:
                     value = self.task.step(islice(stream, -(-size // self.micro_batch_size)), self.number, self.patches)
                 except OutOfMemory as lack:
@@ -165,7 +169,7 @@ class Run:
             )
         )
 
-    def _divide(self, tried: int, said: str) -> None:
+    def _divide(self, tried: int, cause: str) -> None:
         """Make batches half as large as the one that was tried.
 
         Raises:
@@ -176,21 +180,23 @@ class Run:
         if self.group.size > 1:
             half = max(1, tried // self.group.size // 2)
             raise TrainingError(
-                f"the memory of device {self.group.rank + 1} of {self.group.size} does not hold its {tried // self.group.size} of "
-                f"{tried} patches of {patch} ({said})",
+                f"the memory of device {self.group.rank + 1} of {self.group.size} does not hold its "
+                f"{tried // self.group.size} of {tried} patches of {patch} ({cause})",
                 fix=f"for a new run, set training.batch={half * self.group.size} and "
-                f"training.accumulate={-(-self.task.course.group // (half * self.group.size))}: the steps stay the same; or train on more devices",
+                f"training.accumulate={-(-self.task.schedule.group // (half * self.group.size))}: the steps stay the "
+                "same; or train on more devices",
             )
         if tried == 1:
             raise TrainingError(
-                f"the memory of {place} does not hold one patch of {patch} for {self.plan.network.name} ({said})",
+                f"the memory of {place} does not hold one patch of {patch} for {self.plan.network.name} ({cause})",
                 fix="for a new run, choose a smaller spatial.patch or network, or a device with more memory",
             )
         self.micro_batch_size = (tried + 1) // 2
-        parts = -(-self.task.course.group // self.micro_batch_size)
+        parts = -(-self.task.schedule.group // self.micro_batch_size)
         logger.warning(
-            f"{place} is out of memory with {tried} patches at once: going on with {self.micro_batch_size}, {parts} times a step "
-            f"(training.batch={self.micro_batch_size}, training.accumulate={parts}), from the same step ({said})"
+            f"{place} is out of memory with {tried} patches at once: going on with {self.micro_batch_size}, "
+            f"{parts} times a step (training.batch={self.micro_batch_size}, training.accumulate={parts}), "
+            f"from the same step ({cause})"
         )
 
     def _tick(self) -> None:
@@ -211,7 +217,7 @@ class Run:
         self.history.append(
             {
                 "epoch": epoch,
-                "step": self.task.course.step(self.number),
+                "step": self.task.schedule.step(self.number),
                 "loss": self.losses / self.plan.training.samples,
                 "learning_rate": self.task.optimiser.param_groups[0]["lr"],
                 "dice": scores["dice"],
@@ -271,7 +277,10 @@ class Run:
             raise disk_error(error, self.folder.logs) from None
 
     def finish(self, interruption: Interruption, *, bar: bool) -> Model:
-        """Complete the best Model with what else can be fitted and the history; the cache goes, the checkpoint stays for more epochs."""
+        """Complete the best Model with what else can be fitted and the history.
+
+        The cache goes, the checkpoint stays for more epochs.
+        """
         self.task.forget()
         model = Model.load(self.folder.out)
         found = self._calibrate(model, interruption, bar)
@@ -282,8 +291,8 @@ class Run:
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         logger.info(found.brief())
         none = model.fitted.validation_dice is None
-        said = " (no class was there to be found in the validation cases)" * none
-        logger.info(f"Done: the best Model, of epoch {model.fitted.epochs}{said}, is in {self.folder.out}")
+        no_class = " (no class was there to be found in the validation cases)" * none
+        logger.info(f"Done: the best Model, of epoch {model.fitted.epochs}{no_class}, is in {self.folder.out}")
         return model
 
     def _calibrate(self, model: Model, interruption: Interruption, bar: bool) -> Findings:

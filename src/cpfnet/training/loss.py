@@ -1,8 +1,9 @@
 """What training makes small, by name: overlap, cross-entropy, topology and boundary terms from MONAI.
 
-Every loss is reduced *per sample*, in float32: the mean over a large batch then equals the sum over its parts, which makes gradient
-accumulation exact (Dice pooled over a batch, or a mean over its valid pixels, would not be). Pixels with code `IGNORED` (not
-annotated, outside the region of interest, padding) count nowhere; a sample that has no other pixels has loss and gradient zero.
+Every loss is reduced *per sample*, in float32: the mean over a large batch then equals the sum over its parts, which
+makes gradient accumulation exact (Dice pooled over a batch, or a mean over its valid pixels, would not be). Pixels with
+code `IGNORED` (not annotated, outside the region of interest, padding) count nowhere; a sample that has no other pixels
+has loss and gradient zero.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from cpfnet.planning import Labels, Plan
 
 @dataclass(frozen=True)
 class Batch:
-    """What the terms look at: (N, planes, *spatial) each, ``valid`` with one plane; zero where ignored, save ``logits``."""
+    """What the terms look at: (N, planes, *spatial), ``valid`` with one plane; zero where ignored, save ``logits``."""
 
     logits: torch.Tensor
     probabilities: torch.Tensor
@@ -55,7 +56,8 @@ def dice(batch: Batch, *, smooth: float = 1e-5, background: bool = True) -> torc
 def cross_entropy(batch: Batch, *, label_smoothing: float = 0.0) -> torch.Tensor:
     """Mean over pixels; overlapping regions: binary cross-entropy, mean over regions.
 
-    With label smoothing ε the target is (1 − ε)·t + ε/K, K the planes of the softmax, 2 for a sigmoid (Szegedy et al. 2016).
+    With label smoothing ε the target is (1 − ε)·t + ε/K, K the planes of the softmax, 2 for a sigmoid (Szegedy et al.
+    2016).
     """
     exclusive = batch.labels.exclusive
     choices = batch.target.shape[1] if exclusive else 2
@@ -79,7 +81,7 @@ def tversky(batch: Batch, *, alpha: float = 0.3, beta: float = 0.7, smooth: floa
 
 
 def cldice(batch: Batch, *, iterations: int = 3, cldice_weight: float = 1.0) -> torch.Tensor:
-    """Soft clDice (Shit et al. 2021), mean over the tubular classes, or over all structures where none is declared so."""
+    """Soft clDice (Shit et al. 2021), mean over the tubular classes, or over all structures where none is tubular."""
     probabilities, target = batch.structures()
     tubular = [k for k, c in enumerate(batch.labels.classes) if c.tubular] or list(range(target.shape[1]))
     loss = SoftclDiceLoss(iter_=iterations, reduction="none")
@@ -88,7 +90,7 @@ def cldice(batch: Batch, *, iterations: int = 3, cldice_weight: float = 1.0) -> 
 
 
 def boundary(batch: Batch, *, boundary_weight: float = 0.01) -> torch.Tensor:
-    """Mean of p times the signed distance, in pixels, to the true boundary (Kervadec et al. 2019), mean over the structures."""
+    """Mean of p times the signed distance, in pixels, to the true boundary, of structures (Kervadec et al. 2019)."""
     share = batch.valid.flatten(1).mean(1).clamp(min=torch.finfo(torch.float32).tiny)
     per_structure = BoundaryLoss(reduction="none")(*batch.structures())
     return boundary_weight * per_structure.mean(1) / share  # MONAI divides by all pixels, ignored ones too
@@ -110,8 +112,8 @@ LOSSES: Mapping[str, tuple[Callable[..., torch.Tensor], ...]] = {
 class Loss:
     """(N, planes, *spatial) logits and (N, *spatial) uint8 codes → (N,) float32.
 
-    A network with deep supervision gives, in training mode, logits of several sizes, full size first. Its loss is Σ wₖ·lossₖ with
-    w = 1, ½, ¼ …, scaled to a sum of 1, against codes resized by nearest neighbour (Isensee et al. 2021).
+    A network with deep supervision gives, in training mode, logits of several sizes, full size first. Its loss is Σ
+    wₖ·lossₖ with w = 1, ½, ¼ …, scaled to a sum of 1, against codes resized by nearest neighbour (Isensee et al. 2021).
     """
 
     def __init__(self, labels: Labels, terms: Sequence[Callable[[Batch], torch.Tensor]]):
@@ -133,8 +135,8 @@ class Loss:
         outputs: list[Any] = list(logits) if isinstance(logits, (list, tuple)) else [logits]
         found = [tuple(o.shape) if isinstance(o, torch.Tensor) else type(o).__name__ for o in outputs]
         wanted = (len(codes), self.planes.shape[1], *codes.shape[1:])
-        alike = all(len(shape) == len(wanted) and shape[:2] == wanted[:2] for shape in found)
-        if found[:1] != [wanted] or not alike:
+        fitting = all(len(shape) == len(wanted) and shape[:2] == wanted[:2] for shape in found)
+        if found[:1] != [wanted] or not fitting:
             raise NetworkError(
                 f"the network's logits in training have the shapes {found}; the patches ask for {wanted}",
                 fix="return logits of the input's size; for deep supervision several, full size first",
@@ -195,9 +197,10 @@ def _number(name: str, value: Any, default: Any) -> Any:
     most = 1 if name == "label_smoothing" else math.inf
     fits = isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool) and 0 <= value <= most
     if not fits:
+        wanted = "true or false" if kind is bool else "a whole number" if kind is int else "a number"
         raise PlanError(
             f"{value!r} cannot be",
             where=f"training.loss.options.{name}",
-            fix=f"give {'true or false' if kind is bool else 'a whole number' if kind is int else 'a number'} from 0{' to 1' * (most == 1)}, for example {0.25 if default is None else default}",
+            fix=f"give {wanted} from 0{' to 1' * (most == 1)}, for example {0.25 if default is None else default}",
         )
     return value

@@ -47,10 +47,11 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How a run is carried out; what is learned says the plan.
+    """How a run is carried out; the plan says what is learned.
 
     Attributes:
-        fold: validate on this fold (from 0) of the plan's cross-validation; None: the data set's own ``val`` split, else fold 0.
+        fold: validate on this fold (from 0) of the plan's cross-validation; None: the data set's own ``val`` split,
+            else fold 0.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         devices: GPUs, or processes on a CPU, of each machine that share every batch. Under torchrun it is known.
         nodes: machines; torchrun or SLURM's srun starts the processes then.

@@ -21,14 +21,14 @@ class Display:
     """Use as a context; `step` after every optimiser step, `epoch` after every validation.
 
     Args:
-        course: how far it is.
+        schedule: how far it is.
         start: sample number that the run goes on from.
         dice: the last validation Dice, if any.
         bar: show a bar where there is a terminal.
     """
 
-    def __init__(self, course: Schedule, *, start: int, dice: float | None, bar: bool):
-        self.course = course
+    def __init__(self, schedule: Schedule, *, start: int, dice: float | None, bar: bool):
+        self.schedule = schedule
         self._dice = dice
         self._start = self._number = start
         self._began = time.monotonic()
@@ -40,7 +40,7 @@ class Display:
             TextColumn("{task.fields[figures]}"),
             show=bar,
         )
-        self._task = self._progress.add_task("", total=course.steps_per_epoch, figures="")
+        self._task = self._progress.add_task("", total=schedule.steps_per_epoch, figures="")
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -63,11 +63,11 @@ class Display:
         done = self._number - self._start
         if done == 0:
             return "?"
-        seconds = (time.monotonic() - self._began) / done * (self.course.samples - self._number)
+        seconds = (time.monotonic() - self._began) / done * (self.schedule.samples - self._number)
         return str(timedelta(seconds=round(seconds)))
 
     def _name(self, number: int) -> str:
-        return f"epoch {(number - 1) // self.course.training.samples + 1}/{self.course.training.epochs}"
+        return f"epoch {(number - 1) // self.schedule.training.samples + 1}/{self.schedule.training.epochs}"
 
     def step(self, number: int, loss: float, rate: float) -> None:
         """``number`` samples are learned from; the last step's loss and learning rate."""
@@ -76,7 +76,7 @@ class Display:
         self._progress.update(
             self._task,
             description=self._name(number),
-            completed=self.course.step(number - 1) % self.course.steps_per_epoch + 1,
+            completed=self.schedule.step(number - 1) % self.schedule.steps_per_epoch + 1,
             figures=f"loss {loss:.4f}{dice}  lr {rate:.2e}  {self.rate:.1f} images/s  {self.left} left",
         )
 
@@ -99,7 +99,7 @@ class Display:
 
 
 class CaseCounter:
-    """A bar for work of a known number of cases, which stops where that is asked for. Use as a context; call it case by case.
+    """A bar for work of a known number of cases, which stops when it is asked to; use as a context, call case by case.
 
     Args:
         what: the work.

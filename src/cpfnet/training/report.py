@@ -1,4 +1,4 @@
-"""The report of a training run: its curves, and how the finished Model does on the validation cases, at full resolution."""
+"""The report of a training run: its curves, and how the Model does on the validation cases, at full resolution."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def write_report(
     held_out = set(model.metrics["cases"]["validation"])
     chosen = [case for case in dataset.cases if case.id in held_out]
     warnings = [
-        "The validation cases chose the epoch, the temperature, the threshold and the smallest component kept: their scores are optimistic."
+        "The validation cases chose the epoch, the temperature, the threshold and the smallest component kept: their "
+        "scores are optimistic."
     ]
     if held_out <= set(model.metrics["cases"]["train"]):
         warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
@@ -89,9 +90,8 @@ def write_report(
     fits = [(title, notes[name]) for name, title in _FITTED.items() if name in notes]
     unit = "mm" if fitted.spacing_low else "pixels"
     calibration = validation_calibration(model.metrics["calibration"], unit)
-    told = {
-        section.title for section in calibration
-    }  # before and after the temperature; `evaluate` knows the latter only
+    # Before and after the temperature; `evaluate` knows the latter only.
+    shown = {section.title for section in calibration}
     trust = [page.Section("Fitted on the validation cases", [page.Pairs(fits)]), *calibration]
     curves = [section for section in run if section.title in ("Training", "Curves")]
     rest = [section for section in run if section not in curves]
@@ -99,7 +99,7 @@ def write_report(
         model.folder / "report.html",
         title=f"{plan.name}: training",
         subtitle=f"{plan.network.name}, {fitted.cases} cases",
-        sections=[*curves, *(section for section in scored if section.title not in told), *trust, *rest],
+        sections=[*curves, *(section for section in scored if section.title not in shown), *trust, *rest],
         overwrite=True,
     )
     dice = scores.of("dice")
@@ -116,10 +116,12 @@ def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Sec
     remark = "No temperature was fitted; the cases also chose the epoch: on other images this may be worse."
     if "after" in moments:
         remark = (
-            f"The temperature, {found['temperature']:g}, was fitted on these very cases; so that none judges what it helped to fit, each case "
-            "stands after it at the temperature that the others gave. They also chose the epoch: on other images all of it may be worse."
+            f"The temperature, {found['temperature']:g}, was fitted on these very cases; so that none judges what it "
+            "helped to fit, each case stands after it at the temperature that the others gave. They also chose the "
+            "epoch: on other images all of it may be worse."
         )
-    pixels = f"the pixels of {_cases(found['cases'])} together (the table of scores has means over cases), on the network's grid"
+    cases = _cases(found["cases"])
+    pixels = f"the pixels of {cases} together (the table of scores has means over cases), on the network's grid"
     return calibration_section(moments, unit=unit, pixels=pixels, note=remark)
 
 

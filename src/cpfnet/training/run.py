@@ -130,7 +130,7 @@ def _learn(
     run = Run(folder, plan, task, Patches(training, plan, Augmenter(plan)), validation, digests, group)
     if state is None:
         size = sum(p.numel() for p in start.network.parameters())
-        epochs, steps = plan.training.epochs, task.course.steps_per_epoch
+        epochs, steps = plan.training.epochs, task.schedule.steps_per_epoch
         logger.info(
             f"Training {plan.network.name} ({size:,} weights) on {_named(start.device, group)} in {start.precision}: "
             f"{len(training)} case{'s' * (len(training) != 1)}, {len(validation)} for validation, "
@@ -164,7 +164,8 @@ def _find(folder: RunFolder) -> None:
     while not folder.plan.is_file():
         if time.monotonic() > end:
             raise TrainingError(
-                f"is not the same folder on all machines: after {VISIBLE:.0f} s one of them does not see what another wrote",
+                f"is not the same folder on all machines: after {VISIBLE:.0f} s one of them does not see what another "
+                "wrote",
                 where=folder.out,
                 fix="choose a folder on a file system that all machines share",
             )
@@ -201,8 +202,8 @@ def _resumed(
         )
     if plan.training.epochs != old.training.epochs:
         logger.warning(
-            f"{plan.training.epochs} epochs instead of {old.training.epochs}: the learning rate follows a schedule stretched "
-            "to the new length from here on, so the result differs from a run planned so from the start."
+            f"{plan.training.epochs} epochs instead of {old.training.epochs}: the learning rate follows a schedule "
+            "stretched to the new length from here on, so the result differs from a run planned so from the start."
         )
     then, now = (state["device"], state["precision"]), (device.type, precision)
     if then != now:
@@ -212,7 +213,8 @@ def _resumed(
     before = state.get("processes", 1)
     if before != group.size:
         logger.warning(
-            f"The run began on {before} device{'s' * (before != 1)} and goes on on {group.size}: results differ by rounding."
+            f"The run began on {before} device{'s' * (before != 1)} and goes on on {group.size}: results differ by "
+            "rounding."
         )
     elif device.type == "cpu" and state["threads"] != torch.get_num_threads():
         logger.info(f"Computing with {state['threads']} threads, as the run began.")

@@ -15,11 +15,12 @@ from cpfnet.planning import TrainingPlan
 def learning_rate(step: int, steps: int, training: TrainingPlan) -> float:
     """Learning rate of optimiser step ``step`` (from 0) of ``steps``; 0 past the last step.
 
-    A pure function, so a resumed run needs no scheduler state. With w steps of linear warm-up, a tenth of all at most (a short
-    run would end before it had begun to learn), and r(step) = min(1, (step + 1)/(w + 1)):
+    A pure function, so a resumed run needs no scheduler state. With w steps of linear warm-up, a tenth of all at most
+    (a short run would end before it had begun to learn), and r(step) = min(1, (step + 1)/(w + 1)):
 
     - poly (the paper): lr · r · (1 − step/steps)^power
-    - cosine (Loshchilov and Hutter 2017, without restarts): lr · r · (1 + cos πt)/2 with t = max(0, step − w)/(steps − w)
+    - cosine (Loshchilov and Hutter 2017, without restarts): lr · r · (1 + cos πt)/2 with t = max(0, step − w)/(steps −
+      w)
     """
     if step >= steps:  # a negative base would give a complex number
         return 0.0
@@ -33,8 +34,8 @@ def learning_rate(step: int, steps: int, training: TrainingPlan) -> float:
 def optimiser(network: nn.Module, training: TrainingPlan, *, fused: bool = True) -> torch.optim.Optimizer:
     """SGD with momentum (the paper: 0.01, 0.9, 1e-4) or AdamW; fused: one pass over the weights instead of a dozen.
 
-    Weight decay acts on kernels and matrices alone: a bias, a normalisation's scale or a mixing factor such as SAPF's γ pulled
-    towards zero makes nothing simpler (He et al. 2019, section 3.1).
+    Weight decay acts on kernels and matrices alone: a bias, a normalisation's scale or a mixing factor such as SAPF's γ
+    pulled towards zero makes nothing simpler (He et al. 2019, section 3.1).
     """
     kernels = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
@@ -50,8 +51,9 @@ def optimiser(network: nn.Module, training: TrainingPlan, *, fused: bool = True)
 class _AdamW(torch.optim.AdamW):
     """AdamW that takes kernels in the order in which they lie in memory.
 
-    PyTorch's fused step works on contiguous tensors and copies all others there and back: weights, gradients and both moments of every
-    channels-last kernel, as much work as the step itself. Each value is updated by itself, so a view that is contiguous does as well.
+    PyTorch's fused step works on contiguous tensors and copies all others there and back: weights, gradients and both
+    moments of every channels-last kernel, as much work as the step itself. Each value is updated by itself, so a view
+    that is contiguous does as well.
     """
 
     def _init_group(
@@ -74,7 +76,8 @@ class _AdamW(torch.optim.AdamW):
 def average(mean: nn.Module, network: nn.Module, step: int, decay: float) -> None:
     """Move ``mean`` towards ``network`` after optimiser step ``step`` (from 0); batch-norm statistics too.
 
-    The decay grows to its full value, min(decay, (1 + step)/(10 + step)), so that the mean soon forgets the first weights.
+    The decay grows to its full value, min(decay, (1 + step)/(10 + step)), so that the mean soon forgets the first
+    weights.
     """
     decay = min(decay, (1 + step) / (10 + step))
     pairs = list(zip(mean.state_dict().values(), network.state_dict().values(), strict=True))

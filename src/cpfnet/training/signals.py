@@ -40,7 +40,8 @@ class Stopped(Interrupted):
 class Interruption:
     """As a context: the first SIGINT, SIGTERM or SIGHUP is only noted, the second one interrupts at once.
 
-    Where SIGHUP is ignored, as under nohup, it stays so. Outside the main thread no signal can be caught, and nothing is.
+    Where SIGHUP is ignored, as under nohup, it stays so. Outside the main thread no signal can be caught, and nothing
+    is.
 
     Args:
         flag: where its number is noted (``value``), so that other processes see it.
@@ -96,8 +97,8 @@ class Interruption:
 def leave_signals() -> None:
     """In a helping process: Ctrl-C, termination and hang-up are the parent's business, and its end is the helper's.
 
-    Terminals, `timeout` and batch systems send signals to whole groups of processes; helpers that died of them would take
-    the parent's last step, and its checkpoint, with them. What the parent itself sends still ends a helper.
+    Terminals, `timeout` and batch systems send signals to whole groups of processes; helpers that died of them would
+    take the parent's last step, and its checkpoint, with them. What the parent itself sends still ends a helper.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if HANGUP is not None:

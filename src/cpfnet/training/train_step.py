@@ -48,7 +48,7 @@ class Task:
     def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric):
         self.plan = plan
         self.training = plan.training
-        self.course = Schedule(plan.training)
+        self.schedule = Schedule(plan.training)
         self.fabric = fabric
         self.loss = loss.build(plan)
         self._flat = plan.spatial.dims == 3 and fabric.device.type == "cpu"
@@ -59,9 +59,8 @@ class Task:
         scaled = bool(fabric.strategy.precision.state_dict())
         # Fabric does not clip the scaled gradients of fp16 before a fused step.
         self.optimiser = schedule.optimiser(self.network, self.training, fused=not scaled)
-        self._module, self._optimiser = fabric.setup(
-            self.network, self.optimiser
-        )  # all have the first one's weights now
+        # All have the main process' weights from here on.
+        self._module, self._optimiser = fabric.setup(self.network, self.optimiser)
         self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
         self._recorded: CudaGraphRunner | None = None
         fix = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
@@ -74,7 +73,9 @@ class Task:
         return self.network if self.mean is None else self.mean
 
     def record(self, micro_batch_size: int) -> None:
-        """On a GPU, prepare to replay steps of one batch (`CudaGraphRunner`). Nothing else may use the GPU meanwhile, the loader's thread neither.
+        """On a GPU, prepare to replay steps of one batch (`CudaGraphRunner`).
+
+        Nothing else may use the GPU meanwhile, the loader's thread neither.
 
         Args:
             micro_batch_size: samples in a batch.
@@ -83,7 +84,7 @@ class Task:
             TrainingError: it cannot be done here.
         """
         alone = self.fabric.world_size == 1 and self.fabric.device.type == "cuda"
-        if alone and micro_batch_size == self.course.group_size(0) and self.plan.network.name in zoo.SHIPPED:
+        if alone and micro_batch_size == self.schedule.group_size(0) and self.plan.network.name in zoo.SHIPPED:
             shape = (micro_batch_size, self.plan.in_channels, *self.plan.spatial.patch)
             self._recorded = CudaGraphRunner(self.network, self.fabric, shape)
 
@@ -96,10 +97,10 @@ class Task:
         return True
 
     def step(self, batches: Iterable[Sample], number: int, patches: Patches) -> float:
-        """One optimiser step over the batches, or this process' shares of them, of the group that begins with sample ``number``.
+        """One optimiser step over the batches from sample ``number`` on, or this process' shares of them.
 
-        The loss is the sum over the samples divided by their count in the group: gradients are those of one large batch,
-        batch-norm statistics aside.
+        The loss is the sum over the samples divided by their count in the group: gradients are those of one large
+        batch, batch-norm statistics aside.
 
         Returns:
             The loss, and leaves it all changed.
@@ -108,16 +109,16 @@ class Task:
             TrainingError: the loss or its gradient is not finite; nothing was changed.
             OutOfMemory: a batch is too large; nothing was changed, either.
         """
-        step, size = self.course.step(number), self.course.group_size(number)
+        step, size = self.schedule.step(number), self.schedule.group_size(number)
         for group in self.optimiser.param_groups:
-            group["lr"] = schedule.learning_rate(step, self.course.steps, self.training)
+            group["lr"] = schedule.learning_rate(step, self.schedule.steps, self.training)
         total = self._gradients(batches, number, size)
         norm = self._clip()
         mean = float(self.fabric.all_reduce(total))  # type: ignore[arg-type]
         if not math.isfinite(mean) or not math.isfinite(norm):
             what = f"the loss is {mean}" if not math.isfinite(mean) else f"the gradient's norm is {norm}"
             cases = ", ".join(dict.fromkeys(patches.case_of(n).id for n in range(number, number + size)))
-            raise self._diverged(f"{what} at step {step} of {self.course.steps}; the step's cases: {cases}")
+            raise self._diverged(f"{what} at step {step} of {self.schedule.steps}; the step's cases: {cases}")
         self._optimiser.step()
         if self.mean is not None and self.training.ema is not None:
             schedule.average(self.mean, self.network, step, self.training.ema)
@@ -135,7 +136,7 @@ class Task:
         except (RuntimeError, MemoryError) as error:
             if not exhausted(error):
                 raise
-            said = cause(error)
+            found = cause(error)
         # Outside the handler, whose error holds on to all that the attempt had.
         self.optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -143,7 +144,7 @@ class Task:
                 for buffer, value in zip(kind, before.split([b.numel() for b in kind]), strict=True):
                     buffer.copy_(value.view_as(buffer))
         release(self.fabric.device)
-        raise OutOfMemory(said)
+        raise OutOfMemory(found)
 
     def _backward(self, batches: Iterable[Sample], number: int, size: int) -> torch.Tensor:
         own = size // self.fabric.world_size
@@ -195,7 +196,7 @@ class Task:
 
     @torch.inference_mode()
     def _logits(self, image: np.ndarray) -> np.ndarray:
-        """What `best` says: float32 (N, channels, *spatial) → float32 (N, planes, *spatial)."""
+        """What `best` gives: float32 (N, channels, *spatial) → float32 (N, planes, *spatial)."""
         self.best.eval()
         with self.fabric.autocast():
             out = self.best(self.fabric.to_device(torch.from_numpy(np.ascontiguousarray(image))))

@@ -28,11 +28,12 @@ def validate(
 ) -> dict[str, Any]:
     """Segment every case and score it; in a group each case is one process' work, and all know all scores.
 
-    Pixels ignored or outside the region of interest count nowhere. A class that is neither there nor predicted has no Dice (None) and enters no mean. Several readers of a case
-    are averaged.
+    Pixels ignored or outside the region of interest count nowhere. A class that is neither there nor predicted has no
+    Dice (None) and enters no mean. Several readers of a case are averaged.
 
     Returns:
-        ``dice`` (mean over the classes of their means over the cases), ``classes`` (name → mean), ``cases`` (id → name → Dice).
+        ``dice`` (mean over the classes of their means over the cases), ``classes`` (name → mean), ``cases`` (id → name
+        → Dice).
     """
     names = [c.name for c in plan.labels.classes]
     dealt = cases[group.rank :: group.size]

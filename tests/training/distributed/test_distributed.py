@@ -215,8 +215,8 @@ def learn(cases: list[cache.Cached], setting: str, group: ProcessGroup = SINGLE_
     task = Task(build(), plan, fabric_for(torch.device("cpu"), "fp32", group))
     first = {name: p.detach().clone() for name, p in task.network.named_parameters()}
     stream, number, losses = iter(batches(patches, 0, group=group)), 0, []
-    while number < task.course.samples:
-        size = task.course.group_size(number)
+    while number < task.schedule.samples:
+        size = task.schedule.group_size(number)
         losses.append(task.step(islice(stream, -(-size // 4)), number, patches))
         number += size
     best = task.best.state_dict()

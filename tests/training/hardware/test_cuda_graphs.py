@@ -31,8 +31,8 @@ def learn(data: Dataset, folder: Path, network: str, *, recorded: bool, **traini
         task.record(plan.training.batch)
     patches = Patches(cache.build(data.cases, plan, folder), plan, Augmenter(plan))
     stream, number, losses = iter(batches(patches, 0, pin_memory=True)), 0, []
-    while number < task.course.samples:
-        size = task.course.group_size(number)
+    while number < task.schedule.samples:
+        size = task.schedule.group_size(number)
         losses.append(task.step([next(stream) for _ in range(-(-size // plan.training.batch))], number, patches))
         number += size
     return task, losses

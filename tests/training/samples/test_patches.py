@@ -47,21 +47,21 @@ def test_batches_and_steps_cover_every_sample_once(
     epochs: int, samples: int, batch: int, accumulate: int, data: st.DataObject
 ) -> None:
     training = TrainingPlan(epochs=epochs, samples=samples, batch=batch, accumulate=accumulate)
-    course = Schedule(training)
+    schedule = Schedule(training)
     everything = list(Batches(training))
     assert [n for b in everything for n in b] == list(range(epochs * samples))
     assert all(b[0] // samples == b[-1] // samples and len(b) <= batch for b in everything)
 
     number, starts, steps, rest = 0, [], 0, list(everything)
-    while number < course.samples:
-        assert course.step(number) == steps
+    while number < schedule.samples:
+        assert schedule.step(number) == steps
         starts.append(number)
-        size = course.group_size(number)
+        size = schedule.group_size(number)
         taken = [rest.pop(0) for _ in range(-(-size // batch))]
         assert [n for b in taken for n in b] == list(range(number, number + size))
         number, steps = number + size, steps + 1
     assert not rest
-    assert steps == course.steps
+    assert steps == schedule.steps
 
     start = data.draw(st.sampled_from(starts))
     assert list(Batches(training, start)) == [b for b in everything if b[0] >= start]

@@ -1,12 +1,13 @@
-"""What the validation cases tell once the weights are chosen: temperature, thresholds, smallest components, and how far to trust.
+"""What validation cases tell once the weights are chosen: temperature, thresholds, component sizes, how far to trust.
 
-The cases are segmented twice, as `predict` does it, and let go of one by one: memory holds the probabilities of one case. The
-first time gives the loss at a grid of temperatures (`temperature`) and the counts of probabilities (`choices.histogram`); the
-second time, calibrated and decided, the components and the calibration. Thresholds are those of calibrated probabilities.
+The cases are segmented twice, as `predict` does it, and let go of one by one: memory holds the probabilities of one
+case. The first time gives the loss at a grid of temperatures (`temperature`) and the counts of probabilities
+(`choices.histogram`); the second time, calibrated and decided, the components and the calibration. Thresholds are those
+of calibrated probabilities.
 
-Nothing is kept that does not help on cases left out in turn, and no temperature that harms near boundaries, where it matters: then
-the second time is done again without it. What chose the epoch chooses here, too: scores on the same cases are
-optimistic, and only the calibration is told for each case at a temperature that the others gave.
+Nothing is kept that does not help on cases left out in turn, and no temperature that harms near boundaries, where it
+matters: then the second time is done again without it. What chose the epoch chooses here, too: scores on the same cases
+are optimistic, and only the calibration is told for each case at a temperature that the others gave.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def fit(
         cases: validation cases, none of which it was trained on.
         plan: `labels`, `spatial` and `inference`.
         advance: called with the number of cases segmented and to be segmented; may raise to stop.
-        training: cases that it was trained on: no size of components is fitted where some of all cases have millimetres and some have none.
+        training: cases that it was trained on: no size of components is fitted where some of all cases have millimetres
+            and some have none.
     """
     found = Findings()
     decided = not plan.labels.exclusive or len(plan.labels.classes) == 1
@@ -210,7 +212,7 @@ def _min_component_sizes(
 
 
 def _said(chosen: Sequence[float], neutral: float, whys: Sequence[str], plan: Plan, unit: str = "") -> str:
-    """What was chosen for each class that has more than the neutral value, and why; of many that have it, not each reason."""
+    """What was chosen for each class that has more than the neutral value, and why; of many that have it, the first."""
 
     def told(value: float) -> str:
         return f"{value:g} {unit}" if unit and value else f"{value:g}"
@@ -275,7 +277,10 @@ class _Second:
         )
 
     def as_written(self, sizes: Sequence[float]) -> tuple[list[tuple[float | None, ...]], list[float | None]]:
-        """Confidences and mean Dice of each case where components below ``sizes``, one a class, are dropped: as `predict` judges its masks."""
+        """Confidences and mean Dice of each case without components below ``sizes``, one a class.
+
+        As `predict` judges its masks.
+        """
         confidences, means = [], []
         for sure, case in zip(self.confidences, self.components, strict=True):
             left = [not below(readers[0].size.max(initial=0), size) for readers, size in zip(case, sizes, strict=True)]
@@ -284,7 +289,7 @@ class _Second:
         return confidences, means
 
     def harm_near_boundaries(self) -> str | None:
-        """How the temperature makes probabilities near the boundaries worse: surer background may be all that it gains."""
+        """How the temperature harms probabilities near the boundaries: surer background may be all that it gains."""
         before, after = (
             calibration.summed((pairs for case in cases for pairs in case.values()), 1).brier
             for cases in (self.before, self.after)

@@ -1,4 +1,4 @@
-"""The temperature: the one number by which logits are divided so that probabilities mean what they say (Guo et al., ICML 2017)."""
+"""The temperature: logits are divided by it, so that probabilities mean what they say (Guo et al., ICML 2017)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 2**18  # pixels at once
 
 
 def curve(probabilities: np.ndarray, codes: np.ndarray, labels: Labels) -> np.ndarray | None:
-    """Negative log-likelihood of one case at each of `INVERSES`: mean over its pixels, its readers and, of regions, the regions.
+    """Negative log-likelihood of one case at each of `INVERSES`: mean over pixels, readers and regions.
 
     Args:
         probabilities: float32 ``(planes, [depth,] height, width)``, as the network gives them.
@@ -45,7 +45,7 @@ def curve(probabilities: np.ndarray, codes: np.ndarray, labels: Labels) -> np.nd
 
 
 def _choices(planes: np.ndarray, codes: np.ndarray, labels: Labels) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Planes that sum to 1, and which of them is right: all planes of exclusive classes; of each region itself and its opposite."""
+    """Planes that sum to 1, and which is right: all of exclusive classes; of each region itself and its opposite."""
     if labels.exclusive:
         yield planes, codes
     else:

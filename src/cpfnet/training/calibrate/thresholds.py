@@ -1,7 +1,7 @@
-"""Thresholds and smallest components: which choice gives the best mean Dice, and whether that holds on cases that did not choose.
+"""Thresholds and smallest components: the choice with the best mean Dice, if that holds on cases that did not choose.
 
-A table holds the Dice of one class, a row a case and a column a choice; the first is the neutral one. A case without the class
-scores 1 where none is predicted either, else 0: a choice must not gain by cases that drop out of the mean.
+A table holds the Dice of one class, a row a case and a column a choice; the first is the neutral one. A case without
+the class scores 1 where none is predicted either, else 0: a choice must not gain by cases that drop out of the mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ FEWEST = 3
 """Validation cases that a choice needs."""
 
 SHARE = 1 / 4
-"""The largest component that may be dropped, as a share of what the case with least of its class has: of a structure half as large half may be found."""
+"""The largest component that may be dropped, as a share of what the case with least of its class has.
+
+Of a structure half as large half may be found.
+"""
 
 LEAST_GAIN = 0.001
 """Dice that a choice must gain on cases left out in turn."""
@@ -138,9 +141,12 @@ class Components:
 
 
 def sizes_to_try(cases: Sequence[Components]) -> tuple[list[float], float | None]:
-    """0, and up to 50 sizes from two pixels to what drops all spurious components; and the largest of them where that drops not all.
+    """0, and up to 50 sizes from two pixels to what drops all spurious components.
 
-    None is above `SHARE` of the class in the case that has least of it: a limit that fits these cases must not take all that the next one has.
+    Beside them the largest, where that drops not all.
+
+    None is above `SHARE` of the class in the case that has least of it: a limit that fits these cases must not take all
+    that the next one has.
     """
     enough = max((case.spurious.max() + case.pixel for case in cases if case.spurious.size), default=0.0)
     most = _brief(SHARE * min((case.truth * case.pixel for case in cases if case.truth), default=0.0), math.floor)

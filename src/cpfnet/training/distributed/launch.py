@@ -36,8 +36,8 @@ GRACE = 10.0
 def start(work: Work, devices: int, *, device: str) -> None:
     """Run ``work`` in as many processes, one a device; on a CPU they divide the threads.
 
-    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them. What the main process
-    logs is logged here.
+    Signals are heard here: the first one lets all stop with a checkpoint, the second one ends them. What the main
+    process logs is logged here.
 
     Args:
         work: as `Work`.
@@ -49,7 +49,7 @@ def start(work: Work, devices: int, *, device: str) -> None:
         TrainingError: one was killed.
         KeyboardInterrupt: they were stopped.
     """
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # it is said below
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)  # the error below tells it
     context = torch.multiprocessing.get_context("spawn")
     flag, errors = context.RawValue("b", 0), context.SimpleQueue()
     setting = _Setting(
@@ -69,12 +69,12 @@ def start(work: Work, devices: int, *, device: str) -> None:
             while not started.join(grace_period=GRACE):
                 pass
         except ProcessException as ended:
-            raise (_told(errors) or _killed(ended, started.processes)) from None
+            raise (_first_error(errors) or _killed(ended, started.processes)) from None
         finally:
             for process in started.processes:
                 if process.is_alive():
                     process.kill()
-    stopped = _told(errors)
+    stopped = _first_error(errors)
     if stopped is not None:
         raise stopped
 
@@ -121,7 +121,7 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any, pa
 
 
 class _ToParent(logging.handlers.QueueHandler):
-    """Gives a record to the process that started this one, and waits until it is written there: no bar comes in between."""
+    """Gives a record to the process that started this one, and waits until it is handled, with no bar in between."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
         with bars_hidden(), suppress(OSError, EOFError):  # who has no parent any more is about to end
@@ -152,8 +152,8 @@ def _logged(child: Connection) -> Iterator[None]:
         child.close()
 
 
-def _told(errors: Any) -> BaseException | None:
-    """What the first that failed said; what the others say follows from it."""
+def _first_error(errors: Any) -> BaseException | None:
+    """The error of the first that failed; those of the others follow from it."""
     return None if errors.empty() else errors.get()
 
 
@@ -170,7 +170,7 @@ def _killed(ended: ProcessException, processes: list[Any]) -> TrainingError:
         )
     return TrainingError(
         f"process {index} of {len(codes)} ended with code {codes[index]}; the others were ended",
-        fix="what it said before tells why; what was learned before can go on with --resume",
+        fix="its messages before tell why; what was learned before can go on with --resume",
     )
 
 

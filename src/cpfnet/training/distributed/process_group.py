@@ -1,7 +1,7 @@
 """The processes of one run: each has a device and its share of every batch, and all learn the same network.
 
-The main process, the first one, logs and writes. What it alone can do, it does for all (`ProcessGroup.run_on_main`); what may
-fail in one of them ends all of them with one message (`ProcessGroup.run_on_all`).
+The main process, the first one, logs and writes. What it alone can do, it does for all (`ProcessGroup.run_on_main`);
+what may fail in one of them ends all of them with one message (`ProcessGroup.run_on_all`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ProcessGroup:
 
         Raises:
             CpfnetError, Stopped: in one of them; then all end with it.
-            SystemExit: likewise, and the first process says why.
+            SystemExit: likewise, and the main process says why.
         """
         if self.size == 1:
             return make()
@@ -101,7 +101,7 @@ class ProcessGroup:
         return made  # type: ignore[return-value]
 
     def run_on_main(self, make: Callable[[], T]) -> T:
-        """What ``make`` gives in the first process, in every process; it runs there alone.
+        """What ``make`` gives in the main process, in every process; it runs there alone.
 
         Raises:
             CpfnetError, Stopped, SystemExit: as for `run_on_all`.
@@ -130,7 +130,9 @@ class ProcessGroup:
         return torch.device(chosen.type, self.local_rank)
 
     def leave(self) -> None:
-        """End this process with the first one, which says what is wrong: torchrun ends all of them as soon as one has ended.
+        """End this process with the main one, which says what is wrong.
+
+        torchrun ends all of them as soon as one has ended.
 
         Raises:
             SystemExit: always.
@@ -261,8 +263,9 @@ def joined(group: ProcessGroup, device: str) -> Iterator[None]:
         return
     import torch.distributed
 
-    # Its functions' defaults are the group of the moment. DDP imports it once there is one, which then outlives its end, with
-    # threads that may need the interpreter when that is gone: now and then a process ended in SIGABRT, its work done.
+    # Its functions' defaults are the group of the moment. DDP imports it once there is one, which then outlives its
+    # end, with threads that may need the interpreter when that is gone: now and then a process ended in SIGABRT, its
+    # work done.
     import torch.distributed.nn.functional
     from torch.distributed.rendezvous import rendezvous
 
@@ -281,13 +284,14 @@ def joined(group: ProcessGroup, device: str) -> Iterator[None]:
             raise
         raise WorkerLost(
             f"another process of this run ended, or never came (noticed by process {group.rank} of {group.size})",
-            fix="what it or its launcher said tells why; the same command with --resume goes on from the last checkpoint",
+            fix="what it or its launcher said tells why; the same command with --resume goes on from the last "
+            "checkpoint",
         ) from None
     finally:
         if not lost and torch.distributed.is_initialized():
-            # What was trained holds on to the group in circles. It goes first: were it the last to hold the group, the group
-            # would end with the interpreter locked, and wait for its threads, which may need the interpreter to let go of
-            # their last tensors.
+            # What was trained holds on to the group in circles. It goes first: were it the last to hold the group, the
+            # group would end with the interpreter locked, and wait for its threads, which may need the interpreter to
+            # let go of their last tensors.
             gc.collect()
             torch.distributed.destroy_process_group()
 

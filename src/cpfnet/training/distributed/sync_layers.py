@@ -1,4 +1,7 @@
-"""Layers that look at the whole batch, or draw for it, where each process has an equal share of it: they do what one process would."""
+"""Layers that look at the whole batch, or draw for it, where each process has an equal share of it.
+
+They do what those of one process would.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from torch import nn
 class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """What `torch.nn.SyncBatchNorm` is, which knows GPUs alone: mean and variance of all processes' values.
 
-    The shares are equal, so the statistics are means over the processes; they are added up in float64, since the variance is a
-    difference there.
+    The shares are equal, so the statistics are means over the processes; they are added up in float64, since the
+    variance is a difference there.
     """
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
@@ -47,7 +50,7 @@ class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch normalisation by statistics that come from all processes, through PyTorch's kernels for fixed statistics."""
+    """Batch normalisation by statistics of all processes, through PyTorch's kernels for fixed statistics."""
 
     @staticmethod
     def forward(
@@ -69,7 +72,8 @@ class _Normalise(torch.autograd.Function):
         direct, scales, shifts = torch.ops.aten.native_batch_norm_backward(
             gradient, x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        # Less what goes through the statistics: w/σ · (mean of g + x̂ · mean of g·x̂), over all values of all processes.
+        # Less what goes through the statistics: w/σ · (mean of g + x̂ · mean of g·x̂), over all values of all
+        # processes.
         through = _mean(torch.stack([shifts, scales])) / (x.numel() // x.shape[1])
         inverse = (variance + ctx.eps).rsqrt()
         slope = weight * inverse.square() * through[1]

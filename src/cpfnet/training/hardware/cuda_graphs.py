@@ -1,4 +1,7 @@
-"""A network's training passes as CUDA graphs: on a GPU, small steps wait for Python, which launches some thousand brief kernels each."""
+"""A network's training passes as CUDA graphs.
+
+On a GPU, small steps wait for Python, which launches some thousand brief kernels each.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,13 @@ warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does
 class CudaGraphRunner:
     """Lets a network replay its passes forward and backward over batches of one shape, which are recorded here.
 
-    It replays the same kernels on the same places in memory: there may be no other batch in a step, whose gradients would be lost, and which
-    kernels run may depend on no value. The memory is held until `forget`; what does not fit, or would leave less than it takes, is not kept.
+    It replays the same kernels on the same places in memory: there may be no other batch in a step, whose gradients
+    would be lost, and which kernels run may depend on no value. The memory is held until `forget`; what does not fit,
+    or would leave less than it takes, is not kept.
 
     Args:
-        network: on a CUDA device, and alone there; its forward is replaced by `choose`, its weights stay where they are.
+        network: on a CUDA device, and alone there; its forward is replaced by `choose`, its weights stay where they
+            are.
         fabric: precision.
         shape: of the batches, ``(N, channels, *spatial)``.
 
@@ -46,7 +51,8 @@ class CudaGraphRunner:
             if not exhausted(error):
                 raise TrainingError(
                     f"the GPU's work on one batch cannot be recorded: {cause(error)}",
-                    fix="halve training.batch and double training.accumulate: such steps are computed one kernel at a time",
+                    fix="halve training.batch and double training.accumulate: such steps are computed one kernel at a "
+                    "time",
                 ) from None
         finally:
             self._written()
@@ -64,7 +70,7 @@ class CudaGraphRunner:
         return self._replay is not None
 
     def choose(self, image: torch.Tensor, *, single: bool) -> None:
-        """Make the network ready for a batch in training mode: to replay where it may and can, else to compute as written.
+        """Make the network ready for a batch in training: to replay where it may and can, else to compute as written.
 
         Args:
             image: the batch.

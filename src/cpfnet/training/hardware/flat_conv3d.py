@@ -14,9 +14,10 @@ from torch.overrides import TorchFunctionMode
 class FlatMaps(TorchFunctionMode):
     """Within it, under autocast on a CPU, these convolutions compute in float32, whichever network calls them.
 
-    PyTorch 2.13 returns weight gradients that are off by 80 % and more, infinite or no numbers, and at times writes beyond its memory: for
-    3×3×3 over maps of two planes, which the deepest level of CPFNet is for patches of 33 … 64. Outputs and the gradients of inputs are right.
-    What checkpointing computes again in the backward pass is not seen here.
+    PyTorch 2.13 returns weight gradients that are off by 80 % and more, infinite or no numbers, and at times writes
+    beyond its memory: for 3×3×3 over maps of two planes, which the deepest level of CPFNet is for patches of 33 … 64.
+    Outputs and the gradients of inputs are right. What checkpointing computes again in the backward pass is not seen
+    here.
     """
 
     def __torch_function__(

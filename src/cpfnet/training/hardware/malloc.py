@@ -20,9 +20,10 @@ _GLIBCS = {_TRIM_THRESHOLD: 64 * 2**20, _MMAP_MAX: 65536}
 def kept_memory() -> Iterator[None]:
     """Let the C library keep what is freed, until the end, when it is given back.
 
-    PyTorch has no cache for a CPU's memory: a step takes and frees its maps as blocks of many MiB, which glibc asks the kernel for and
-    gives back each time, and the kernel clears every page at its first touch. Other C libraries are left as they are. A thread whose
-    allocation failed gets its later blocks outside the heap, as it did without this: after such a step training is no faster for it.
+    PyTorch has no cache for a CPU's memory: a step takes and frees its maps as blocks of many MiB, which glibc asks the
+    kernel for and gives back each time, and the kernel clears every page at its first touch. Other C libraries are left
+    as they are. A thread whose allocation failed gets its later blocks outside the heap, as it did without this: after
+    such a step training is no faster for it.
     """
     library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(library, "mallopt"):

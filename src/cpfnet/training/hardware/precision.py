@@ -31,7 +31,7 @@ def choose_precision(training: TrainingPlan, device: torch.device) -> str:
 
 def fabric_for(device: torch.device, precision: str, group: ProcessGroup = SINGLE_PROCESS) -> Fabric:
     """Lightning Fabric on one device; of a group that has met, with the others."""
-    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # the run says it itself
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)  # the run logs it itself
     numbers: Any = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
     if group.size == 1:
         return Fabric(

@@ -1,8 +1,9 @@
 """Random changes that keep a sample plausible: shape first, in one resampling, then intensity.
 
-Every draw comes from the generator that is passed in, so a sample is a function of (seed, sample number) whatever the number of
-workers. Shape changes (rotation, scale, elastic deformation) are composed into one map, so that pixels are interpolated once and
-image and mask move together. The map looks beyond the patch's border, so a larger piece is cut, by just as much as this sample needs.
+Every draw comes from the generator that is passed in, so a sample is a function of (seed, sample number) whatever the
+number of workers. Shape changes (rotation, scale, elastic deformation) are composed into one map, so that pixels are
+interpolated once and image and mask move together. The map looks beyond the patch's border, so a larger piece is cut,
+by just as much as this sample needs.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ Cut = Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
 """Pixels to go beyond the patch on both sides of each axis → that piece of image ``(channels, …)`` and code map."""
 
 FULL_SIZE = 256.0
-"""Longest side (pixels; mm where spacing is known) from which the elastic field has its full size; smaller patches shrink it."""
+"""Longest side (pixels; mm where spacing is known) from which the elastic field has its full size.
+
+Smaller patches shrink it.
+"""
 
 IN_PLANE = 3.0
 """Ratio of slice distance to pixel size above which volumes turn within their slices only."""
@@ -42,7 +46,9 @@ COLOUR = 0.2
 
 
 def elastic_rms(alpha: float, sigma: float) -> float:
-    """RMS displacement, pixels, of the field that the guide makes: uniform noise in -1…1, Gaussian-filtered in 2-D, times alpha.
+    """RMS displacement, pixels, of the field that the guide makes.
+
+    That is uniform noise in -1…1, Gaussian-filtered in 2-D, times alpha.
 
     The noise has variance 1/3 and the filter passes 1/(4πσ²) of it: alpha / (σ·√(12π)); 5.4 for alpha 1000, sigma 30.
     """
@@ -52,8 +58,9 @@ def elastic_rms(alpha: float, sigma: float) -> float:
 def smooth_noise(count: int, shape: tuple[int, ...], sigma: tuple[float, ...], rng: np.random.Generator) -> np.ndarray:
     """White noise through a Gaussian filter, with mean 0 and variance 1.
 
-    Noise stands on a lattice one sigma wide and is spread by Gaussian kernels, axis by axis. Up to a ripple of 2·exp(-π²)
-    this is the filter at full resolution (MONAI's `Rand3DElastic` computes that), at a thousandth of its cost.
+    Noise stands on a lattice one sigma wide and is spread by Gaussian kernels, axis by axis. Up to a ripple of
+    2·exp(-π²) this is the filter at full resolution (MONAI's `Rand3DElastic` computes that), at a thousandth of its
+    cost.
 
     Args:
         count: independent fields.
@@ -123,7 +130,8 @@ class Augmenter:
     """Apply the Plan's augmentation to one sample.
 
     Args:
-        plan: `Plan.training.augmentation`, the patch, and the spacing (rotation and elastic deformation act in mm where it is known).
+        plan: `Plan.training.augmentation`, the patch, and the spacing (rotation and elastic deformation act in mm where
+            it is known).
     """
 
     def __init__(self, plan: Plan):
@@ -160,12 +168,13 @@ class Augmenter:
         """Draw what happens to one sample, cut as much of the image as that needs, and change it.
 
         Args:
-            cut: gives the patch, or more: image float32 ``(channels, [depth,] height, width)``, normalised, and uint8 code map
-                ``([depth,] height, width)``. They stay as they are.
+            cut: gives the patch, or more: image float32 ``(channels, [depth,] height, width)``, normalised, and uint8
+                code map ``([depth,] height, width)``. They stay as they are.
             rng: all randomness.
 
         Returns:
-            Both, changed, as large as the patch. All channels move alike; codes move by nearest neighbour, so no new code appears.
+            Both, changed, as large as the patch. All channels move alike; codes move by nearest neighbour, so no new
+            code appears.
         """
         flips = [axis for axis, name in enumerate(self.axes) if name in self.settings.flips and rng.random() < 0.5]
         turns = int(rng.choice(self.turns)) if self.settings.quarter_turns else 0
@@ -182,7 +191,7 @@ class Augmenter:
         return np.ascontiguousarray(changed.numpy(), dtype=np.float32), np.array(codes, order="C")
 
     def _grid(self, rng: np.random.Generator) -> torch.Tensor | None:
-        """Where each pixel of the patch comes from, in pixels from the centre, ``(axes, *patch)``; None where nothing moves."""
+        """Where each pixel of the patch comes from, in pixels from the centre, ``(axes, *patch)``; None: no move."""
         settings = self.settings
         turn, zoom, bend = rng.random(3) < (settings.rotation, settings.scale, settings.elastic)
         if not (turn or zoom or bend):
@@ -200,7 +209,7 @@ class Augmenter:
         return torch.from_numpy(grid)
 
     def _margin(self, grid: torch.Tensor) -> tuple[int, ...]:
-        """How far ``grid`` leads out of the patch, whole pixels along each axis; a thousandth is rounding, and does not count."""
+        """How far ``grid`` leads out of the patch, whole pixels along each axis; a thousandth is rounding."""
         reach = grid.abs().flatten(1).amax(1).tolist()
         return tuple(max(0, math.ceil(r - (n - 1) / 2 - 1e-3)) for r, n in zip(reach, self.patch, strict=True))
 
@@ -213,9 +222,10 @@ class Augmenter:
         return create_rotate(3, angles)[:3, :3]
 
     def _lit(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Uneven light, black + field · (x − black), then for each channel its own shift and contrast about its mean, or the mean alone.
+        """Uneven light, black + field · (x − black), then each channel's shift, and contrast or the mean alone.
 
-        Where the normalisation does not say what black is, it is the lowest value. The slices of a 2.5-D stack change alike.
+        Where the normalisation does not say what black is, it is the lowest value. The slices of a 2.5-D stack change
+        alike.
         """
         lit, coloured = rng.random(2) < (self.settings.illumination, self.settings.colour)
         dropped = rng.random(len(self.black)) < self.dropout

@@ -56,8 +56,8 @@ class Sample(TypedDict):
 class Schedule:
     """How samples become batches, optimiser steps and epochs; the whole state of a run's progress is one sample number.
 
-    An epoch has ``training.samples`` samples; groups of ``accumulate`` batches make one optimiser step. The last batch and
-    the last group of an epoch may be smaller.
+    An epoch has ``training.samples`` samples; groups of ``accumulate`` batches make one optimiser step. The last batch
+    and the last group of an epoch may be smaller.
     """
 
     training: TrainingPlan
@@ -89,7 +89,7 @@ class Schedule:
 
 
 def check_shares(training: TrainingPlan, size: int) -> None:
-    """Make sure that every batch can be dealt out evenly, so that the mean over the processes is the mean over the batch.
+    """Make sure that every batch can be dealt out evenly: the mean over the processes is the mean over the batch then.
 
     Raises:
         PlanError: it cannot, with the numbers of processes that could.
@@ -133,15 +133,15 @@ class Batches(Sampler[list[int]]):
         group: ProcessGroup = SINGLE_PROCESS,
         micro_batch_size: int | None = None,
     ):
-        self.course = Schedule(training)
+        self.schedule = Schedule(training)
         self.start = start
         self.group = group
         self.micro_batch_size = training.batch if micro_batch_size is None else micro_batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         number = self.start
-        while number < self.course.samples:
-            end = number + self.course.group_size(number)
+        while number < self.schedule.samples:
+            end = number + self.schedule.group_size(number)
             while number < end:
                 stop = min(number + self.micro_batch_size, end)
                 share = (stop - number) // self.group.size
@@ -213,8 +213,7 @@ class Patches(Dataset[Sample]):
 def corner(
     shape: tuple[int, ...], centre: tuple[int, ...] | None, spatial: Spatial, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    """Where a patch begins: inside the grid along axes that are long enough, so far before it that the grid lies in the middle
-    along shorter ones.
+    """Where a patch begins: inside the grid along axes that are long enough, else so that the grid lies in its middle.
 
     Args:
         shape: the grid's, (depth, height, width).
@@ -240,7 +239,9 @@ def cut(
     spatial: Spatial,
     margin: tuple[int, ...] = (0, 0, 0),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut one patch, or with a margin more. What lies beyond the grid repeats the image's edge, as in prediction, and is IGNORED.
+    """Cut one patch, or with a margin more.
+
+    What lies beyond the grid repeats the image's edge, as in prediction, and is IGNORED.
 
     Args:
         image: (channels, depth, height, width).
@@ -281,10 +282,13 @@ def batches(
     pin_memory: bool = False,
     patience: float = PATIENCE,
 ) -> DataLoader[Sample]:
-    """`Batches`, from the optimiser step that begins with sample ``start`` to the end of the run, prepared ahead by the plan's workers, at most one a core.
+    """`Batches`, from the optimiser step that begins with sample ``start`` to the end of the run.
 
-    Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is raised (the
-    death of a worker is noticed at once, whatever the training process does then); `explain` says what it means.
+    They are prepared ahead by the plan's workers, at most one a core.
+
+    Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is
+    raised (the death of a worker is noticed at once, whatever the training process does then); `explain` says what it
+    means.
     """
     workers = min(patches.training.workers, cores()) if _has_sockets() else 0  # the plan may be from a larger machine
     return DataLoader(
@@ -298,7 +302,9 @@ def batches(
 
 
 def _has_sockets() -> bool:
-    """Can workers pass on what they made? It goes through sockets in the folder of temporary files, whose names Linux and macOS cut off.
+    """Can workers pass on what they made?
+
+    It goes through sockets in the folder of temporary files, whose names Linux and macOS cut off.
 
     Where one does not fit, a worker fails without a word, and the training process waits for it.
     """
@@ -306,8 +312,8 @@ def _has_sockets() -> bool:
     if longest <= _SOCKET_NAME:
         return True
     logger.warning(
-        "Samples are prepared without workers, since the folder of temporary files has too long a name for their sockets: "
-        "set TMPDIR to a shorter one"
+        "Samples are prepared without workers, since the folder of temporary files has too long a name for their "
+        "sockets: set TMPDIR to a shorter one"
     )
     return False
 
@@ -318,16 +324,17 @@ def _start_worker(number: int) -> None:
 
 def explain(error: RuntimeError) -> TrainingError | None:
     """What went wrong in `batches`, or None where the error came from elsewhere."""
-    said = str(error).strip()
+    text = str(error).strip()
     if isinstance(error, SampleError):
         return TrainingError(
-            f"{said.rpartition('SampleError: ')[2]}",
-            fix="run `cpfnet check` on the dataset, then go on with --resume (what is missing in the cache is made anew)",
+            f"{text.rpartition('SampleError: ')[2]}",
+            fix="run `cpfnet check` on the dataset, then go on with --resume (what is missing in the cache is made "
+            "anew)",
         )
-    if "DataLoader" in said:  # torch's own words for a worker that was killed, or keeps still
+    if "DataLoader" in text:  # torch's own words for a worker that was killed, or keeps still
         return TrainingError(
-            f"the processes that prepare samples stopped: {said.splitlines()[-1]}",
-            fix="most likely memory ran out (a container may also limit /dev/shm): set training.workers lower (0 needs no "
-            "processes), then go on with --resume",
+            f"the processes that prepare samples stopped: {text.splitlines()[-1]}",
+            fix="most likely memory ran out (a container may also limit /dev/shm): set training.workers lower (0 needs "
+            "no processes), then go on with --resume",
         )
     return None

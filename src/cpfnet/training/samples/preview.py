@@ -71,7 +71,10 @@ def _piece(image: np.ndarray, codes: np.ndarray, plan: Plan, rng: np.random.Gene
 
 
 def _picture(image: np.ndarray, codes: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """What can be shown of a sample: ``(height, width[, 3])`` in 0…1, and its codes; of a volume the slice with most structure."""
+    """What can be shown of a sample: ``(height, width[, 3])`` in 0…1, and its codes.
+
+    Of a volume it is the slice with most structure.
+    """
     channels = len(plan.channels)
     middle = plan.spatial.neighbours * channels
     shown = image[middle : middle + (3 if channels == 3 else 1)]
