@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.errors import OutputError, PlanError
-from cpfnet.planning import Labels, LossPlan, NetworkPlan, Plan
+from cpfnet.planning import Labels, LossPlan, NetworkPlan, Plan, content_hash
 from cpfnet.settings import _models, check_keys, choices
 
 
@@ -97,6 +97,20 @@ def test_saved_plan_reads_back_equal(tmp_path: Path, made: Plan, comments: dict[
     back = Plan.load(tmp_path / "plan.yaml")
     assert back == made
     assert back.hash == made.hash
+
+
+def test_settings_that_came_later_change_no_hash_until_they_are_used() -> None:
+    """An earlier plan has none of them; with a value of its own each makes another plan."""
+    made = plan()
+    earlier = made.model_dump(mode="json")
+    values = {"scale_factors": [0.7, 1.4], "low_resolution": 0.25, "inverted_gamma": 0.1}
+    for name in values:
+        del earlier["training"]["augmentation"][name]
+    assert content_hash(earlier) == made.hash == Plan.model_validate(earlier).hash
+    hashes = {made.with_settings({f"training.augmentation.{name}": value}).hash for name, value in values.items()}
+    assert len({made.hash, *hashes}) == 4
+    with pytest.raises(PlanError, match="the smallest size comes first"):
+        made.with_settings(["training.augmentation.scale_factors=[1.4, 0.7]"])
 
 
 def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:

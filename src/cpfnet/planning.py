@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -62,6 +62,9 @@ class Strict(BaseModel):
     """Base of all settings: unknown keys are refused, values cannot change after checking."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Settings that earlier plans did not have: at their default they are not in the hash, which stays what it was."""
 
 
 def one_or_several(value: Any) -> Any:
@@ -320,7 +323,8 @@ class NetworkPlan(Strict):
 
     name: str = Field(
         "cpfnet",
-        description="cpfnet, cpfnet-hr, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, resnet34-unet, or a registered one",
+        description="cpfnet, cpfnet-hr, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, dynunet-res, mednext, "
+        "resnet34-unet, or a registered one",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
     weights: str = Field(
@@ -359,6 +363,8 @@ class LossPlan(Strict):
 class Augmentation(Strict):
     """Probability and strength of each random change; 0 switches one off."""
 
+    LATER = frozenset({"scale_factors", "low_resolution", "inverted_gamma"})
+
     elastic: Fraction = Field(0.3, description="probability of an elastic deformation")
     elastic_alpha: float = Field(1000.0, ge=0, description="the guide's alpha: displacement gain, pixels at full size")
     elastic_sigma: Positive = Field(30.0, description="the guide's sigma: smoothing of the displacement field, pixels")
@@ -366,6 +372,10 @@ class Augmentation(Strict):
     rotation_degrees: float = Field(15.0, ge=0, le=180, description="largest angle, either way")
     scale: Fraction = Field(0.3, description="probability of another size")
     scale_range: float = Field(0.2, ge=0, le=0.5, description="0.2 is 0.8 … 1.2")
+    scale_factors: tuple[Positive, Positive] | None = Field(
+        None,
+        description="smallest and largest size in place of scale_range, such as [0.7, 1.4]; all ratios are as likely",
+    )
     flips: tuple[Literal["depth", "height", "width"], ...] = Field(
         (), description="axes along which anatomy may be mirrored"
     )
@@ -383,11 +393,20 @@ class Augmentation(Strict):
         default_factory=dict,
         description="for channels by name, the probability that one shows nothing but its mean; one at least is kept",
     )
+    low_resolution: Fraction = Field(0.0, description="probability, for each channel, of half to all of its resolution")
+    inverted_gamma: Fraction = Field(0.0, description="probability of gamma on the negative, as nnU-Net has it")
     gamma: Fraction = Field(0.3, description="probability of brighter or darker mid-tones")
     brightness: Fraction = Field(0.3, description="probability of a shift of all values")
     contrast: Fraction = Field(0.3, description="probability of more or less contrast")
     blur: Fraction = Field(0.1, description="probability of a Gaussian blur")
     noise: Fraction = Field(0.1, description="probability of Gaussian noise")
+
+    @field_validator("scale_factors")
+    @classmethod
+    def _rising(cls, factors: tuple[float, float] | None) -> tuple[float, float] | None:
+        if factors is not None and not factors[0] <= factors[1]:
+            raise ValueError(f"the smallest size comes first; found {list(factors)}")
+        return factors
 
 
 class TrainingPlan(Strict):
@@ -444,6 +463,18 @@ class InferencePlan(Strict):
 class Folds(Strict):
     count: Annotated[int, Field(ge=2)] = Field(5, description="parts of a cross-validation; one of them validates")
     seed: int = Field(0, ge=0, description="shuffles the patients")
+
+
+def _established(settings: Strict) -> dict[str, Any]:
+    """As JSON, without `Strict.LATER` settings that are at their default."""
+    data = settings.model_dump(mode="json")
+    for name, info in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if name in settings.LATER and value == info.default:
+            del data[name]
+        elif isinstance(value, Strict):
+            data[name] = _established(value)
+    return data
 
 
 def content_hash(data: Any) -> str:
@@ -528,7 +559,7 @@ class Plan(Strict):
     @property
     def hash(self) -> str:
         """SHA-256 over the content, whatever the file's comments and order."""
-        return content_hash(self.model_dump(mode="json"))
+        return content_hash(_established(self))
 
     def with_settings(self, settings: Mapping[str, Any] | Iterable[str | tuple[str, Any]]) -> Plan:
         """A new Plan with some settings changed.

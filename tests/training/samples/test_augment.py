@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from cpfnet.labels import IGNORED
 from cpfnet.planning import Channel, Plan, Spatial
 from cpfnet.training.samples.augment import Augmenter, Cut, elastic_field, elastic_rms
 from cpfnet.training.samples.patches import corner, cut
 
-KINDS = ("elastic", "rotation", "scale", "illumination", "colour", "gamma", "brightness", "contrast", "blur", "noise")
+KINDS = (
+    *("elastic", "rotation", "scale", "illumination", "colour", "low_resolution", "inverted_gamma", "gamma"),
+    *("brightness", "contrast", "blur", "noise"),
+)
 SHAPE_KINDS = KINDS[:3]
 OFF: dict[str, Any] = dict.fromkeys(KINDS, 0)
 
@@ -132,13 +135,111 @@ def test_intensity_changes_stand_any_range(offset: float) -> None:
         assert np.abs(out - image).max() < 6
 
 
-def test_gamma_and_contrast_keep_the_range() -> None:
+def test_gamma_contrast_and_low_resolution_keep_the_range() -> None:
     image = rng().normal(size=(1, 64, 64)).astype(np.float32)
-    augmenter = Augmenter(plan(gamma=1, contrast=1))
+    augmenter = Augmenter(plan(gamma=1, inverted_gamma=1, contrast=1, low_resolution=1))
     for seed in range(5):
         out = augmenter(whole(image, np.zeros((64, 64), np.uint8)), rng(seed))[0]
         assert out.min() >= image.min() - 1e-4
         assert out.max() <= image.max() + 1e-4
+
+
+def test_inverted_gamma_is_the_negatives() -> None:
+    image = rng().random((1, 64, 64), dtype=np.float32)
+    codes = np.zeros((64, 64), np.uint8)
+    exponents = []
+    for seed in range(300):
+        out = Augmenter(plan(inverted_gamma=1))(whole(image, codes), rng(seed))[0]
+        low, extent = image.min(), np.ptp(image)
+        negative = (low + extent - image) / extent
+        inner = (negative > 0.05) & (negative < 0.95)
+        powers = np.log((low + extent - out[inner]) / extent) / np.log(negative[inner])
+        assert np.ptp(powers) < 1e-3
+        exponents.append(powers.mean())
+    assert stats.kstest(exponents, stats.uniform(0.7, 0.8).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("patch", "spacing", "thick"),
+    [((48, 40), None, []), ((32, 40, 36), (1.0, 1.0, 1.0), []), ((32, 40, 36), (4.0, 1.0, 1.0), [0])],
+)
+def test_low_resolution_is_the_nearest_pixels_and_linear_between(
+    patch: tuple[int, ...], spacing: tuple[float, float, float] | None, thick: list[int]
+) -> None:
+    """Against SciPy, for the one share of the resolution that fits; slices that are far apart stay whole."""
+    image = rng().random((1, *patch), dtype=np.float32)
+    augmenter = Augmenter(plan(patch, spacing=spacing, low_resolution=1))
+    shares = []
+    for seed in range(8):
+        out, mask = augmenter(whole(image, blocks(patch)), rng(seed))
+        np.testing.assert_array_equal(mask, blocks(patch))
+        fitting = set()
+        for share in np.arange(0.5, 1.0001, 0.002):
+            size = [n if axis in thick else round(n * share) for axis, n in enumerate(patch)]
+            coarse = image[0]
+            for axis, (n, m) in enumerate(zip(patch, size, strict=True)):
+                coarse = coarse.take(np.floor((np.arange(m) + 0.5) * n / m).astype(int), axis)
+            places = [(np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(patch, size, strict=True)]
+            grid = np.meshgrid(*places, indexing="ij")
+            expected = ndimage.map_coordinates(coarse, grid, order=1, mode="nearest")
+            if np.allclose(out[0], expected, atol=1e-4):
+                fitting.add(tuple(size))
+        (size,) = fitting
+        shares.append(size[-1] / patch[-1])
+    assert 0.5 <= min(shares) < 0.65
+    assert 0.85 < max(shares) <= 1
+
+
+def test_each_channel_has_its_own_resolution_and_a_stack_one() -> None:
+    made, image = in_colour(low_resolution=0.5)
+    changed = []
+    for seed in range(200):
+        out = Augmenter(made)(whole(image, np.zeros((64, 64), np.uint8)), rng(seed))[0]
+        np.testing.assert_array_equal(out[3:], out[:3])
+        changed.append([not np.array_equal(after, before) for before, after in zip(image[:3], out[:3], strict=True)])
+    for count in np.sum(changed, axis=0):
+        assert stats.binomtest(int(count), 200, 0.5).pvalue > 0.001
+    assert 0 < np.mean(np.all(changed, axis=1)) < 0.3  # each by itself
+
+
+def test_sizes_are_as_often_smaller_as_larger() -> None:
+    augmenter = Augmenter(plan((64, 64), scale=1, scale_factors=[0.7, 1.4]))
+    factors = [1 / np.diff(moved(augmenter, (64, 64), seed), axis=2)[1].mean() for seed in range(300)]
+    assert stats.kstest(factors, stats.loguniform(0.7, 1.4).cdf).pvalue > 0.01
+
+
+def test_nnunets_changes_of_shape_and_resolution_keep_image_and_mask_together() -> None:
+    """The image is its own mask, and stays within its values."""
+    patch = (32, 40, 36)
+    made = plan(
+        patch,
+        flips=["depth", "height", "width"],
+        rotation=1,
+        rotation_degrees=30,
+        scale=1,
+        scale_factors=[0.7, 1.4],
+        low_resolution=0.5,
+    )
+    for seed in range(6):
+        codes = blocks(patch, (0, 1), seed)
+        image, mask = Augmenter(made)(whole(codes[None].astype(np.float32), codes), rng(seed))
+        again, _ = Augmenter(made)(whole(codes[None].astype(np.float32), codes), rng(seed))
+        np.testing.assert_array_equal(image, again)
+        assert image.min() >= -1e-4
+        assert image.max() <= 1 + 1e-4
+        inner = ndimage.minimum_filter(mask, 9) == ndimage.maximum_filter(mask, 9)  # far from an edge
+        inner &= mask != IGNORED
+        assert inner.any()
+        np.testing.assert_array_equal((image[0] > 0.5)[inner], mask[inner] > 0)
+
+
+def test_what_is_off_draws_nothing() -> None:
+    """Samples of a plan from before there was such a change stay what they were."""
+    image, codes = rng().random((1, 64, 64), dtype=np.float32), blocks((64, 64))
+    generators = [rng(3), rng(3)]
+    Augmenter(plan(**dict.fromkeys(SHAPE_KINDS, 1)))(whole(image, codes), generators[0])
+    Augmenter(plan(**dict.fromkeys(SHAPE_KINDS, 1), scale_factors=[0.7, 1.4]))(whole(image, codes), generators[1])
+    assert generators[0].random() == generators[1].random()
 
 
 def test_channels_of_a_stack_move_alike() -> None:

@@ -21,7 +21,7 @@ from monai.transforms import (
     RandStdShiftIntensity,
 )
 from monai.transforms.utils import create_grid, create_rotate
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, interpolate
 
 from cpfnet.planning import Intensity, Local, Plan, Scale, ZScore
 from cpfnet.rounding import above
@@ -37,6 +37,9 @@ Smaller patches shrink it.
 
 IN_PLANE = 3.0
 """Ratio of slice distance to pixel size above which volumes turn within their slices only."""
+
+COARSEST = 0.5
+"""Lowest resolution that is simulated, as a share of the image's own."""
 
 ILLUMINATION = 0.2
 """RMS of the logarithm of uneven light: mostly 0.67 … 1.5 times the light; it varies over half the patch."""
@@ -156,10 +159,14 @@ class Augmenter:
             isinstance(c.intensity, ZScore | Local) or (isinstance(c.intensity, Scale) and c.intensity.std < 0.5)
             for c in plan.channels
         )
+        self.thick = above(self.spacing, IN_PLANE * self.spacing.min())
+        inverted = augmentation.inverted_gamma
         self.intensity = (
             RandGaussianSmooth((0.25, 1.5), (0.25, 1.5), (0.25, 1.5), prob=augmentation.blur),
             RandStdShiftIntensity(0.3, prob=augmentation.brightness),
             RandScaleIntensityFixedMean(prob=augmentation.contrast, factors=(-0.25, 0.3), preserve_range=True),
+            # What is off draws nothing here: samples of plans from before there was such a thing stay as they were.
+            *([RandAdjustContrast(prob=inverted, gamma=(0.7, 1.5), invert_image=True)] if inverted else []),
             RandAdjustContrast(prob=augmentation.gamma, gamma=(0.7, 1.5)),  # over the sample's own range
             RandGaussianNoise(prob=augmentation.noise, std=0.2 if unit else 0.05),
         )
@@ -185,6 +192,8 @@ class Augmenter:
         image, codes = np.rot90(image, turns, (-2, -1)), np.rot90(codes, turns, (-2, -1))
         image, codes = np.flip(image, tuple(axis + 1 for axis in flips)), np.flip(codes, tuple(flips))
         image = self._lit(np.array(image, dtype=np.float32, order="C"), rng)
+        if self.settings.low_resolution:
+            image = self._coarsened(image, rng)
         changed = torch.from_numpy(image)
         for transform in self.intensity:
             changed = transform.set_random_state(seed=int(rng.integers(2**32)))(changed)
@@ -200,13 +209,18 @@ class Augmenter:
         if turn:
             matrix = matrix @ self._rotation(rng)
         if zoom:
-            matrix = matrix / rng.uniform(1 - settings.scale_range, 1 + settings.scale_range)
+            matrix = matrix / self._size(rng)
         matrix = matrix * self.spacing / self.spacing[:, None]  # pixels → mm → pixels
         here = create_grid(self.patch, homogeneous=False, backend="numpy")
         grid = np.tensordot(matrix, here, axes=1).astype(np.float32)
         if bend:
             grid += elastic_field(self.patch, self.sigma, self.rms, rng)
         return torch.from_numpy(grid)
+
+    def _size(self, rng: np.random.Generator) -> float:
+        if self.settings.scale_factors is None:
+            return rng.uniform(1 - self.settings.scale_range, 1 + self.settings.scale_range)
+        return math.exp(rng.uniform(*np.log(self.settings.scale_factors)))
 
     def _margin(self, grid: torch.Tensor) -> tuple[int, ...]:
         """How far ``grid`` leads out of the patch, whole pixels along each axis; a thousandth is rounding."""
@@ -217,7 +231,7 @@ class Augmenter:
         angles = np.radians(rng.uniform(-1, 1, 3) * self.settings.rotation_degrees)
         if self.dims == 2:
             return create_rotate(2, angles[0])[:2, :2]
-        if above(self.spacing.max(), IN_PLANE * self.spacing.min()):
+        if self.thick.any():
             angles[np.arange(3) != np.argmax(self.spacing)] = 0
         return create_rotate(3, angles)[:3, :3]
 
@@ -244,3 +258,19 @@ class Augmenter:
         if dropped.any() and not dropped.all():
             stack = np.where(dropped.reshape(each), stack.mean(axis=inside, keepdims=True), stack)
         return stack.reshape(image.shape)
+
+    def _coarsened(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """As if some channels had been taken at a lower resolution: every so-many-th pixel, and linearly back (nnU-Net).
+
+        Thick slices are coarse enough, and stay whole. The slices of a 2.5-D stack change alike.
+        """
+        chosen = rng.random(len(self.black)) < self.settings.low_resolution
+        shares = rng.uniform(COARSEST, 1, len(self.black))
+        stack = torch.from_numpy(image).unflatten(0, (-1, len(self.black)))
+        for channel in np.flatnonzero(chosen):
+            share = np.where(self.thick, 1.0, shares[channel])
+            size = [max(1, round(n * s)) for n, s in zip(self.patch, share, strict=True)]
+            coarse = interpolate(stack[:, [channel]], size, mode="nearest-exact")
+            linear = "bilinear" if self.dims == 2 else "trilinear"
+            stack[:, [channel]] = interpolate(coarse, self.patch, mode=linear, align_corners=False)
+        return image
