@@ -285,19 +285,55 @@ class TestEveryLoss:
     [
         ("dice+cee", {}, "'dice+ce'"),
         ("lovasz", {}, "focal"),
-        ("dice+ce", {"smoth": 1e-5}, "smooth, background, label_smoothing"),
+        ("dice+ce", {"smoth": 1e-5}, "smooth, background, pooled, label_smoothing"),
         ("ce", {"smooth": 1e-5}, "label_smoothing"),
         ("focal", {"smooth": 1e-5}, "gamma, alpha"),
         ("ce", {"label_smoothing": 1.5}, "from 0 to 1"),
         ("focal", {"gamma": "high"}, "training.loss.options.gamma"),
         ("focal", {"gamma": -1}, "training.loss.options.gamma"),
         ("dice", {"background": 1}, "true or false"),
+        ("dice", {"pooled": 1}, "true or false"),
         ("dice+cldice", {"iterations": 2.5}, "a whole number"),
     ],
 )
 def test_wrong_names_and_options_are_refused(name: str, options: dict, said: str) -> None:
     with pytest.raises(PlanError, match=said.replace("+", r"\+").replace("(", r"\(")):
         loss.build(plan(name, **options))
+
+
+@pytest.mark.parametrize("labels", [EXCLUSIVE, REGIONS])
+@pytest.mark.parametrize("background", [True, False])
+def test_pooled_dice_is_monais_over_the_batch(labels: dict, background: bool) -> None:
+    exclusive = labels is EXCLUSIVE
+    logits, codes = batch(planes=3 if exclusive else 2)
+    target = onehot(codes) if exclusive else torch.stack([codes >= 1, codes == 2], 1).float()
+    whole = background or not exclusive
+    theirs = monai.losses.DiceLoss(softmax=exclusive, sigmoid=not exclusive, batch=True, include_background=whole)
+    found = loss.build(plan("dice", labels, pooled=True, background=background))(logits, codes)
+    torch.testing.assert_close(found, theirs(logits, target).expand(2), rtol=1e-5, atol=1e-6)
+
+
+def test_a_false_alarm_in_a_sample_without_the_class_has_a_gradient_where_dice_is_pooled() -> None:
+    codes = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    codes[0, 20:40, 20:40] = 1  # the second sample lacks it
+    logits = torch.zeros(2, 2, 64, 64)
+    logits[:, 1] = -6.0
+    logits[0, 1, 20:40, 20:40] = 6.0
+    logits[1, 1, :20, :20] = 6.0  # the false alarm
+    largest = {}
+    for pooled in (False, True):
+        given = logits.clone().requires_grad_(True)
+        labels = {"classes": [{"name": "a", "values": [1]}]}
+        loss.build(plan("dice", labels, pooled=pooled, background=False))(given, codes).mean().backward()
+        largest[pooled] = given.grad[1, 1, :20, :20].sum().item()
+    assert 0 <= largest[False] < 1e-6
+    assert largest[True] > 1e-4  # of 400 pixels at p = 0.998, whose slope is 0.0025
+
+
+def test_pooled_dice_and_accumulation_exclude_each_other() -> None:
+    made = plan(pooled=True).with_settings(["training.accumulate=2"])
+    with pytest.raises(PlanError, match="Dice is pooled over one batch, and a step has 2"):
+        loss.build(made)
 
 
 @pytest.mark.parametrize(("labels", "planes"), [(EXCLUSIVE, 3), (REGIONS, 2)])

@@ -1,9 +1,9 @@
 """What training makes small, by name: overlap, cross-entropy, topology and boundary terms from MONAI.
 
 Every loss is reduced *per sample*, in float32: the mean over a large batch then equals the sum over its parts, which
-makes gradient accumulation exact (Dice pooled over a batch, or a mean over its valid pixels, would not be). Pixels with
-code `IGNORED` (not annotated, outside the region of interest, padding) count nowhere; a sample that has no other pixels
-has loss and gradient zero.
+makes gradient accumulation exact (a mean over a batch's valid pixels would not be). Dice pooled over the batch is the
+exception, where the plan asks for it, and not to be had with accumulation. Pixels with code `IGNORED` (not annotated,
+outside the region of interest, padding) count nowhere; a sample that has no other pixels has loss and gradient zero.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.losses import BoundaryLoss, DiceLoss, FocalLoss, SoftclDiceLoss, TverskyLoss
+from torch import distributed
 
 from cpfnet.errors import NetworkError, PlanError
 from cpfnet.labels import IGNORED, OUTSIDE, membership
@@ -46,11 +47,29 @@ class Batch:
         return self.probabilities[:, first:], self.target[:, first:]
 
 
-def dice(batch: Batch, *, smooth: float = 1e-5, background: bool = True) -> torch.Tensor:
-    """1 − (2 Σpt + smooth) / (Σp + Σt + smooth), mean over the classes (with background, as the guide has it)."""
+def dice(batch: Batch, *, smooth: float = 1e-5, background: bool = True, pooled: bool = False) -> torch.Tensor:
+    """1 − (2 Σpt + smooth) / (Σp + Σt + smooth), mean over the classes (with background, as the guide has it).
+
+    ``pooled``: the sums are over the batch, of all processes, as in nnU-Net's batch Dice. A false alarm in a sample that
+    lacks the class then costs as much as elsewhere; by itself, such a sample's term is 1 wherever Σp is far above ``smooth``.
+    """
     first = 0 if background or not batch.labels.exclusive else 1
+    if pooled:
+        probabilities, target = batch.probabilities[:, first:], batch.target[:, first:]
+        sums = torch.stack([(probabilities * target), probabilities + target]).transpose(1, 2).flatten(2).sum(2)
+        overlap, total = _over_processes(sums)
+        return (1 - (2 * overlap + smooth) / (total + smooth)).mean().expand(len(target))
     loss = DiceLoss(smooth_nr=smooth, smooth_dr=smooth, reduction="none")
     return loss(batch.probabilities[:, first:], batch.target[:, first:]).flatten(1).mean(1)
+
+
+def _over_processes(sums: torch.Tensor) -> torch.Tensor:
+    """Summed over the processes that share a batch, with gradients."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return sums
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(sums)
 
 
 def cross_entropy(batch: Batch, *, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -188,6 +207,12 @@ def build(plan: Plan) -> Loss:
             f"loss {name!r} has no option {', '.join(map(repr, options))}",
             where="training.loss.options",
             fix=f"it knows: {', '.join(known)}" if known else "remove it",
+        )
+    if plan.training.loss.options.get("pooled") and plan.training.accumulate > 1:
+        raise PlanError(
+            f"Dice is pooled over one batch, and a step has {plan.training.accumulate}",
+            where="training.loss.options.pooled",
+            fix="set training.accumulate to 1, or leave pooled out",
         )
     return Loss(plan.labels, terms)
 

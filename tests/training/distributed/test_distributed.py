@@ -202,6 +202,10 @@ SETTINGS: dict[str, tuple[Any, dict[str, Any]]] = {
     "layers, clipped": (_Layers, {"optimiser": "sgd", "momentum": 0.9, "clip": 0.5, "ema": 0.9}),
     "layers, exact": (_exact_layers, {"optimiser": "adamw", "clip": 1.0, "ema": 0.9}),
     "deeply supervised, exact": (_supervised, {"optimiser": "sgd", "momentum": 0.9}),
+    "Dice over the batch, exact": (
+        _exact_layers,
+        {"optimiser": "sgd", "accumulate": 1, "loss": {"name": "dice+ce", "options": {"pooled": True}}},
+    ),
     "paper, exact": (_paper, {"optimiser": "sgd", "samples": 4, "epochs": 1}),  # more than one of DDP's buckets
 }
 
