@@ -34,7 +34,7 @@ WARMING = 10
 def steps(plan: Plan, cached: list[cache.Cached], *, recorded: bool) -> tuple[float, list[float]]:
     """Median seconds of a step, data included, and the losses of all."""
     device = pick_device("cuda")
-    network = first_network(plan, init=None, random=True, progress=False, say=lambda text: None)
+    network = first_network(plan, init=None, random=True, progress=False)
     task = Task(network, plan, fabric_for(device, choose_precision(plan.training, device)))
     if recorded:
         task.record(plan.training.batch)
@@ -66,7 +66,7 @@ def main() -> None:
                 *("training.batch=4", "training.accumulate=1", f"training.samples={4 * (WARMING + options.steps)}"),
                 *("training.epochs=1", "spatial.size=null", "spatial.patch=[256, 256]", "network.options={}"),
             ]
-            plan = cpfnet.plan(Path(folder) / "data", network=name, weights="none", say=lambda text: None)
+            plan = cpfnet.plan(Path(folder) / "data", network=name, weights="none")
             plan = plan.with_settings(settings)
             cached = cache.build(load(Path(folder) / "data").cases, plan, Path(folder) / name)
             for precision in options.precisions:

@@ -1,11 +1,13 @@
 """How time and memory grow with the work: python -m benchmarks growth
 
-Each point is a process of its own, so that its peak of memory is its own too. Predictions are timed from file to file after a first, unheeded
-one, so that loading the Model and compiling its graph, which take the same whatever comes, are not in the seconds (their memory is in the
-peak): CPFNet with random weights, in OpenVINO in float32. Data sets are of photographs of 128² with one disc each, and train a small U-Net for
-an epoch of as many samples as there are photographs.
+Each point is a process of its own, so that its peak of memory is its own too. Predictions are timed from file to file
+after a first, unheeded one, so that loading the Model and compiling its graph, which take the same whatever comes, are
+not in the seconds (their memory is in the peak): CPFNet with random weights, in OpenVINO in float32. Data sets are of
+photographs of 128² with one disc each, and train a small U-Net for an epoch of as many samples as there are
+photographs.
 
-The slope of the straight line through the points in log–log axes is the power by which cost grows: 1 is proportional to the work.
+The slope of the straight line through the points in log–log axes is the power by which cost grows: 1 is proportional to
+the work.
 """
 
 from __future__ import annotations
@@ -81,14 +83,14 @@ def predict(model: Path, source: Path, out: Path) -> float:
     import cpfnet
     from cpfnet.inference.predictor import Predictor
 
-    predictor = Predictor([cpfnet.Model.load(model)], backend="openvino")
+    predictor = Predictor([cpfnet.Model.load(model)], cpfnet.PredictorOptions(backend="openvino", force=True))
     image = cpfnet.read(source)
     if image.array.ndim == 4:
         image = replace(image, array=image.array[:, : SLICES[0]])
-    predictor.predict(image, force=True)
+    predictor.predict(image)
     del image
     start = time.perf_counter()
-    cpfnet.write(predictor.predict(cpfnet.read(source), force=True), out / f"mask{''.join(source.suffixes)}")
+    cpfnet.write(predictor.predict(cpfnet.read(source)), out / f"mask{''.join(source.suffixes)}")
     return time.perf_counter() - start
 
 

@@ -1,7 +1,8 @@
 """From shell to file, one image: python -m benchmarks startup
 
-`cpfnet predict` on a PNG of 512² with CPFNet (random weights) through its exported graph, in a new environment with `pip install .[runtime]`, which has no
-PyTorch. The graph was made, the backend chosen, and the disk warmed before. Beside it programs that stop earlier, so that the differences are the parts.
+`cpfnet predict` on a PNG of 512² with CPFNet (random weights) through its exported graph, in a new environment with
+`pip install .[runtime]`, which has no PyTorch. The graph was made, the backend chosen, and the disk warmed before.
+Beside it programs that stop earlier, so that the differences are the parts.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 LOAD = "import cpfnet.cli.app, cpfnet.api, cpfnet.inference.batch.run, cpfnet.model, openvino"
 COMPILE = f"""{LOAD}
 from cpfnet.inference.predictor import Predictor
-Predictor([cpfnet.model.Model.load({{!r}})], backend="auto")"""
+Predictor([cpfnet.model.Model.load({{!r}})])"""
 IMPORTS = 8
 
 

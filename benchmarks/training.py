@@ -83,7 +83,7 @@ def ours(folder: Path, scratch: Path) -> float:
     """Seconds of a step of `cpfnet train`."""
     import cpfnet
 
-    plan = cpfnet.plan(folder, network="cpfnet", weights="none", say=lambda text: None)
+    plan = cpfnet.plan(folder, network="cpfnet", weights="none")
     crops = [
         f"training.batch={BATCH}",
         "training.accumulate=1",

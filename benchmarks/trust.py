@@ -1,9 +1,9 @@
 """How far predictions can be trusted to say when they are wrong: python benchmarks/trust.py MODEL DATASET
 
-Segments the cases of DATASET that MODEL was not trained on, as they are and shifted (blurred, darker, brighter, noisy, at a quarter of
-their resolution, volumes at half); then judges what the probabilities tell. Half of the cases as they are (at random, 50 times) stand
-for validation cases: `cpfnet.inference.quality.estimate.fit` sees them alone, and the figures of estimates and looks are of the other half. The
-Model's own temperature and threshold are applied.
+Segments the cases of DATASET that MODEL was not trained on, as they are and shifted (blurred, darker, brighter, noisy,
+at a quarter of their resolution, volumes at half); then judges what the probabilities tell. Half of the cases as they
+are (at random, 50 times) stand for validation cases: `cpfnet.inference.quality.estimate.fit` sees them alone, and the
+figures of estimates and looks are of the other half. The Model's own temperature and threshold are applied.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cpfnet.data.dataset import load
 from cpfnet.errors import CpfnetError
 from cpfnet.evaluation.metrics import binary as metrics
 from cpfnet.inference.quality import estimate as quality
-from cpfnet.inference.quality.entropy import uncertainty
+from cpfnet.inference.quality.entropy import entropy
 from cpfnet.inference.tiling import predict_array
 from cpfnet.inference.torch_backend.network import torch_backend
 from cpfnet.labels import OUTSIDE, encode, membership
@@ -37,7 +37,11 @@ SCORES = ("confidence", "promised Dice", "boundary certainty")
 
 @dataclass
 class Row:
-    """One case under one shift: ``scores`` are those of `SCORES`, higher for better; ``caught`` the share of wrong pixels among the tenth that is most uncertain."""
+    """One case under one shift.
+
+    ``scores`` are those of `SCORES`, higher for better; ``caught`` is the share of wrong pixels among the tenth that is
+    most uncertain.
+    """
 
     case: str
     shift: str
@@ -78,11 +82,11 @@ def judge(case: str, shift: str, probabilities: np.ndarray, codes: np.ndarray, p
     truths = [members[codes] for members in membership(labels).T]
     dices = [metrics.dice(metrics.count(m, t, valid)) for m, t in zip(masks, truths, strict=True)]
     promised = [2 * p[m].sum() / max(m.sum() + p.sum(), 1) for p, m in zip(planes, masks, strict=True)]
-    entropy = uncertainty(probabilities, exclusive=labels.exclusive)
+    uncertain = entropy(probabilities, exclusive=labels.exclusive)
     found = np.any(masks, axis=0)
     band = ndimage.binary_dilation(found, iterations=2) & ~ndimage.binary_erosion(found, iterations=2)
     wrong = np.any([m != t for m, t in zip(masks, truths, strict=True)], axis=0) & valid
-    limit = np.quantile(entropy[valid], 0.9)
+    limit = np.quantile(uncertain[valid], 0.9)
     sure = quality.confidences(probabilities, classes, labels)
     known = [value for value in sure if value is not None]
     return Row(
@@ -93,9 +97,9 @@ def judge(case: str, shift: str, probabilities: np.ndarray, codes: np.ndarray, p
         (
             float(np.mean(known)) if known else 0.0,
             float(np.mean(promised)),
-            1 - float(entropy[band].mean()) if band.any() else 0.0,
+            1 - float(uncertain[band].mean()) if band.any() else 0.0,
         ),
-        float((wrong & (entropy > limit)).sum() / max(wrong.sum(), 1)),
+        float((wrong & (uncertain > limit)).sum() / max(wrong.sum(), 1)),
     )
 
 
@@ -123,11 +127,11 @@ def report(rows: list[Row], plan: Plan) -> None:
     names = list(dict.fromkeys(row.case for row in rows if row.shift == "as it is"))
     plain = {row.case: row for row in rows if row.shift == "as it is"}
     tenth = float(np.quantile([row.dice for row in plain.values()], 0.1))
+    mean = np.mean([row.dice for row in plain.values()])
+    print(f"{len(names)} cases as they are: Dice {mean:.3f}, a tenth below {tenth:.3f}\n")
     print(
-        f"{len(names)} cases as they are: Dice {np.mean([row.dice for row in plain.values()]):.3f}, a tenth below {tenth:.3f}\n"
-    )
-    print(
-        "| images | n | Dice | estimate errs by | mean Dice errs by | looked at: failures | successes | errors in the most uncertain 10 % |"
+        "| images | n | Dice | estimate errs by | mean Dice errs by | looked at: failures | successes "
+        "| errors in the most uncertain 10 % |"
     )
     print("|---|---|---|---|---|---|---|---|")
     shifts = list(dict.fromkeys(row.shift for row in rows))
@@ -157,7 +161,8 @@ def report(rows: list[Row], plan: Plan) -> None:
         figures += [f"{np.mean(values):.0%}" if values else "-" for values in (bad, good)]
         print(f"| {shift} | {len(some)} | {dice:.3f} | {' | '.join(figures)} | {caught:.0%} |")
     print(
-        f"\n| score | Spearman with Dice, as they are | AUROC, as they are, Dice < {tenth:.2f} | all, Dice < {tenth:.2f} | all, Dice < 0.7 |"
+        f"\n| score | Spearman with Dice, as they are | AUROC, as they are, Dice < {tenth:.2f} "
+        f"| all, Dice < {tenth:.2f} | all, Dice < 0.7 |"
     )
     print("|---|---|---|---|---|")
     for k, name in enumerate(SCORES):
@@ -165,11 +170,11 @@ def report(rows: list[Row], plan: Plan) -> None:
         everywhere = np.array([(row.scores[k], row.dice) for row in rows])
         print(
             f"| {name} | {spearmanr(*here.T)[0]:.2f} | {auroc(here[:, 0], here[:, 1] < tenth):.3f} "
-            f"| {auroc(everywhere[:, 0], everywhere[:, 1] < tenth):.3f} | {auroc(everywhere[:, 0], everywhere[:, 1] < 0.7):.3f} |"
+            f"| {auroc(everywhere[:, 0], everywhere[:, 1] < tenth):.3f} "
+            f"| {auroc(everywhere[:, 0], everywhere[:, 1] < 0.7):.3f} |"
         )
-    print(
-        f"\nfailures: {sum(row.dice < tenth for row in rows)} of {len(rows)} below {tenth:.2f}, {sum(row.dice < 0.7 for row in rows)} below 0.7"
-    )
+    below = [sum(row.dice < limit for row in rows) for limit in (tenth, 0.7)]
+    print(f"\nfailures: {below[0]} of {len(rows)} below {tenth:.2f}, {below[1]} below 0.7")
 
 
 def main() -> None:

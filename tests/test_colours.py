@@ -79,7 +79,7 @@ def test_a_grey_picture_among_photographs_in_colour_is_another_kind_of_image(tmp
     with pytest.raises(DatasetError, match="stored in grey, and others have colours"):
         cpfnet.plan(root)
     with pytest.raises(InputRefused, match=r"3 channels \(red, green, blue\), and this image has 1"):
-        cpfnet.predict(model, file, device="cpu")
+        cpfnet.predict(model, file, cpfnet.PredictorOptions(device="cpu"))
 
 
 def test_a_grey_picture_among_channels_that_are_no_colours_is_an_error(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_training_and_prediction_take_both(sets: tuple[Path, Path], tmp_path: Pa
     for root in sets:
         scan = cpfnet.read(root / "images" / "case_00.png")
         assert len(scan.array) == (3 if root is sets[0] else 1)
-        masks.append(cpfnet.predict(model, scan, device="cpu").array)
+        masks.append(cpfnet.predict(model, scan, cpfnet.PredictorOptions(device="cpu")).array)
     np.testing.assert_array_equal(masks[0], masks[1])
 
 
@@ -112,8 +112,8 @@ def test_a_grey_model_takes_grey_stored_in_three_channels_and_no_colours(tmp_pat
     model = cpfnet.train(tmp_path / "set", tmp_path / "m", settings=settings, device="cpu")
     scan = cpfnet.read(tmp_path / "set" / "images" / "case_00.png")
     copy = scan.to_channels(RGB)
-    expected = cpfnet.predict(model, scan, device="cpu").array
-    np.testing.assert_array_equal(cpfnet.predict(model, copy, device="cpu").array, expected)
+    expected = cpfnet.predict(model, scan, cpfnet.PredictorOptions(device="cpu")).array
+    np.testing.assert_array_equal(cpfnet.predict(model, copy, cpfnet.PredictorOptions(device="cpu")).array, expected)
     tinted = Image(np.stack([*copy.array[:2], copy.array[2] // 2]), channels=RGB)
     with pytest.raises(InputRefused, match=r"has 1 channels? \(grey\).*has 3"):
-        cpfnet.predict(model, tinted, device="cpu")
+        cpfnet.predict(model, tinted, cpfnet.PredictorOptions(device="cpu"))

@@ -232,7 +232,7 @@ def test_check_plan_and_convert_say_it_and_the_fix_fills(tmp_path: Path, caplog:
 def test_predictions_are_scored_as_they_are(tmp_path: Path) -> None:
     root = striped(tmp_path / "set")
     (root / "dataset.yaml").write_text("labels: {tumour: 1, interpolate_contours: true}\n")
-    scores = cpfnet.evaluate(root, predictions=root / "labels", say=lambda _: None)
+    scores = cpfnet.evaluate(root, predictions=root / "labels")
     dice = [row["dice"] for row in scores.rows if row["class"] == "tumour"]
     assert dice[0] == 1
     assert max(dice[1:]) < 0.75

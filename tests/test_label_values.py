@@ -132,7 +132,7 @@ def test_a_data_set_of_scaled_labels_is_checked_planned_and_scored(tmp_path: Pat
     assert (finding.severity, finding.kind, len(finding.files)) == ("note", "reading-note", 5)
     assert "taken as integers" in finding.what
     assert [c.values for c in cpfnet.plan(root).labels.classes] == [(1,), (2,)]
-    scores = cpfnet.evaluate(root, predictions, say=lambda _: None)
+    scores = cpfnet.evaluate(root, predictions)
     assert {row["dice"] for row in scores.rows} == {1.0}
     assert any("prediction: values off whole numbers" in note for note in scores.warnings)
 
@@ -378,8 +378,7 @@ def test_a_region_of_interest_in_two_colours(tmp_path: Path) -> None:
         moved = np.roll(np.array(Pillow.open(path)), 5, axis=1)
         write_raster(tmp_path / "predictions" / path.name, moved)
     found, expected = (
-        [row["dice"] for row in cpfnet.evaluate(one, tmp_path / "predictions", say=lambda _: None).rows]
-        for one in (root, plain)
+        [row["dice"] for row in cpfnet.evaluate(one, tmp_path / "predictions").rows] for one in (root, plain)
     )
     assert found == expected
     cpfnet.convert(root, tmp_path / "raw", to="csv")

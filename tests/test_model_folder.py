@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from cpfnet.errors import CpfnetError, NetworkError, OutputError, WeightsError
 from cpfnet.image import Image
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model, Quality, untrained
 from cpfnet.monai_bundle.metadata import describe
@@ -197,8 +198,8 @@ def outcome(folder: Path) -> str:
     try:
         model = Model.load(folder)
         describe(model)
-        predictor = Predictor([model], device="cpu", backend="torch", say=lambda text: None)
-        predictor.predict(Image(np.full((1, 40, 40), 100, np.uint8), None, channels=("channel0",)), force=True)
+        predictor = Predictor([model], PredictorOptions(device="cpu", backend="torch", force=True))
+        predictor.predict(Image(np.full((1, 40, 40), 100, np.uint8), None, channels=("channel0",)))
         return "used"
     except CpfnetError as error:
         if len(str(error)) < 5000 and (error.where is not None or isinstance(error, NetworkError)):

@@ -71,7 +71,7 @@ def test_a_picture_is_segmented_as_with_torch(python: Path, images: Model, tmp_p
     done = run(python, "-m", "cpfnet", "predict", images.folder, path, "-o", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = np.asarray(Pillow.open(tmp_path / "out" / "a.png"))
-    expected = cpfnet.predict(images, path, backend="torch", device="cpu").array
+    expected = cpfnet.predict(images, path, cpfnet.PredictorOptions(backend="torch", device="cpu")).array
     assert len(np.unique(expected)) > 1
     assert np.mean(found == expected) >= 0.999
 
@@ -85,7 +85,7 @@ def test_a_volume_is_segmented_as_with_torch(python: Path, volumes: Model, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
     written = nibabel.load(tmp_path / "out" / "a.nii.gz")
     assert np.allclose(written.affine, nibabel.load(path).affine)
-    expected = cpfnet.predict(volumes, path, backend="torch", device="cpu").array
+    expected = cpfnet.predict(volumes, path, cpfnet.PredictorOptions(backend="torch", device="cpu")).array
     assert len(np.unique(expected)) > 1
     assert np.mean(np.asarray(written.dataobj).transpose(2, 1, 0) == expected) >= 0.999
 

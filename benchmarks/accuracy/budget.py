@@ -82,7 +82,7 @@ def pace(dataset: Path, plan: Plan, *, device: str, scratch: Path) -> Pace:
     course = Schedule(2, TRIED)
     with TemporaryDirectory(prefix="trial-", dir=scratch) as folder:
         out = Path(folder) / "model"
-        cpfnet.train(dataset, out, plan=plan, settings=course.settings(plan), device=device, say=lambda message: None)
+        cpfnet.train(dataset, out, plan=plan, settings=course.settings(plan), device=device)
         with (out / "logs" / "history.csv").open(encoding="utf-8", newline="") as file:
             first, second = csv.DictReader(file)
     samples = TRIED * plan.training.batch * plan.training.accumulate

@@ -55,7 +55,7 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
     shared = bench.folder / f"nnunet-fold-{fold}"
     raw = shared / "raw" / f"Dataset001_{bench.protocol.name}"
     if not raw.exists():
-        cpfnet.convert(dataset, raw, to="nnunet", say=bench.say)
+        cpfnet.convert(dataset, raw, to="nnunet")
     worker = _Worker(bench, configuration, shared, place)
     worker.once("prepare", shared / f"prepared-{configuration}.json")
     wanted = None if full else _asked(bench, worker, place.parent)
@@ -68,7 +68,7 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
 
     judged = place / scores_name(bench.mirrored)
     numbered, masks = judged / "numbered", judged / "predictions"
-    plan = cpfnet.plan(dataset, weights="none", say=lambda message: None)  # for its mirroring and overlap alone
+    plan = cpfnet.plan(dataset, weights="none")  # for its mirroring and overlap alone
     began = time.monotonic()
     worker.once(
         "predict",
@@ -80,14 +80,7 @@ def run(bench: Bench, configuration: str, *, fold: int, seed: int, full: bool) -
         axes=_axes(plan, configuration) if bench.mirrored else [],
     )
     _named(dataset, numbered, masks)
-    scores = cpfnet.evaluate(
-        dataset,
-        masks,
-        out=judged,
-        split="test",
-        overwrite=True,
-        say=bench.say,
-    )
+    scores = cpfnet.evaluate(dataset, masks, out=judged, split="test", overwrite=True)
     content = {
         **bench.head(name, fold, seed),
         "budget": {"full": True} if full else bench.asked(),

@@ -1,8 +1,12 @@
-"""One run: plan, train, judge, and a row that says all about it. What is done is not done again; what was interrupted goes on."""
+"""One run: plan, train, judge, and a row that says all about it.
+
+What is done is not done again; what was interrupted goes on.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,11 +40,13 @@ class Bench:
     Attributes:
         protocol: of the data set.
         data: its folder.
-        out: where everything is kept: ``DATASET/fold-F.yaml``, ``DATASET/VARIANT/course.json``, and for each run ``DATASET/VARIANT/fold-F-seed-S/``
-            with ``plan.yaml``, ``log.txt``, ``model/``, ``scores/`` and ``row.json``.
+        out: where everything is kept: ``DATASET/fold-F.yaml``, ``DATASET/VARIANT/course.json``, and for each run
+            ``DATASET/VARIANT/fold-F-seed-S/`` with ``plan.yaml``, ``log.txt``, ``model/``, ``scores/`` and
+            ``row.json``.
         minutes, steps: the budget of a run; one of them.
         device: as for `cpfnet.train`.
-        mirrored: average predictions over mirrored copies: `cpfnet predict --tta` without its quarter turns, as nnU-Net does it.
+        mirrored: average predictions over mirrored copies: `cpfnet predict --tta` without its quarter turns, as nnU-Net
+            does it.
         settings: ``section.key=value`` for every variant.
         say: where messages go.
     """
@@ -86,7 +92,7 @@ class Bench:
                 torch.cuda.reset_peak_memory_stats()
             note(f"{variant.name}, fold {fold}, seed {seed}: {plan.training.epochs} epochs, {_steps(plan)} steps")
             model = cpfnet.train(
-                dataset, place / "model", plan=plan, device=self.device, resume=(place / "model").exists(), say=note
+                dataset, place / "model", plan=plan, device=self.device, resume=(place / "model").exists()
             )
             if self.mirrored:
                 model.plan = model.plan.with_settings(["inference.quarter_turns=false"])
@@ -94,13 +100,11 @@ class Bench:
             scores = cpfnet.evaluate(
                 dataset,
                 model,
+                cpfnet.PredictorOptions(device=self.device, tta=self.mirrored),
                 out=place / scores_name(self.mirrored),
                 split="test",
                 threshold_on=self.protocol.threshold_on,
-                device=self.device,
-                tta=self.mirrored,
                 overwrite=True,  # what an interrupted run left
-                say=note,
             )
             judged = time.monotonic() - began
         device = str(pick_device(self.device))
@@ -140,7 +144,7 @@ class Bench:
         if file.is_file():
             plan = Plan.load(file)
         else:
-            proposed = cpfnet.plan(dataset, network=variant.network, weights="none", settings=wanted, say=self.say)
+            proposed = cpfnet.plan(dataset, network=variant.network, weights="none", settings=wanted)
             plan = proposed.with_settings(self._course(dataset, proposed, place.parent).settings(proposed))
             place.mkdir(parents=True, exist_ok=True)
             plan.save(file)
@@ -167,7 +171,8 @@ class Bench:
         found = json.loads(file.read_text(encoding="utf-8"))
         if any(found.get(key) != value for key, value in asked.items()):
             raise OutputError(
-                f"steps were counted for {found['minutes']:g} minutes on {found['device']} of {found.get('network')}, not for {self.minutes:g} on {device} "
+                f"steps were counted for {found['minutes']:g} minutes on {found['device']} of {found.get('network')}, "
+                f"not for {self.minutes:g} on {device} "
                 f"of {asked['network']}",
                 where=file,
                 fix="give the budget of then, or another --out",
@@ -225,7 +230,7 @@ def _steps(plan: Plan) -> int:
 
 @contextmanager
 def _noting(say: Say, file: Path) -> Iterator[Say]:
-    """Say it, and keep it with the time."""
+    """Say it, and keep it with the time; so what cpfnet logs meanwhile."""
     with file.open("a", encoding="utf-8") as log:
 
         def note(message: str) -> None:
@@ -233,4 +238,22 @@ def _noting(say: Say, file: Path) -> Iterator[Say]:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
             log.flush()
 
-        yield note
+        logger, handler = logging.getLogger("cpfnet"), _Notes(note)
+        before = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield note
+        finally:
+            logger.removeHandler(handler)
+            logger.level, logger.propagate = before
+
+
+class _Notes(logging.Handler):
+    def __init__(self, note: Say):
+        super().__init__()
+        self.note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.note(record.getMessage())

@@ -1,7 +1,8 @@
 """Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.
 
-The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `doctor`), the nouns what they pass on
-(`Image`, `Plan`, `Model`, `Segmentation`); `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
+The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `doctor`), the
+nouns what they pass on (`Image`, `Plan`, `Model`, `Segmentation`), and how to predict (`PredictorOptions`, `OutputOptions`);
+`CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _HOME = {
     "CpfnetError": "errors",
     "Image": "image",
     "Segmentation": "image",
+    "PredictorOptions": "inference.options",
+    "OutputOptions": "inference.options",
     "Plan": "planning",
     "Model": "model",
     "CPFNet": "network.cpfnet",
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
     from cpfnet.formats import write as write
     from cpfnet.image import Image as Image
     from cpfnet.image import Segmentation as Segmentation
+    from cpfnet.inference.options import OutputOptions as OutputOptions
+    from cpfnet.inference.options import PredictorOptions as PredictorOptions
     from cpfnet.installation import doctor as doctor
     from cpfnet.model import Model as Model
     from cpfnet.network.cpfnet import CPFNet as CPFNet

@@ -140,6 +140,7 @@ def demo(
     """
     from cpfnet import api
     from cpfnet.data.dataset import load
+    from cpfnet.inference.options import OutputOptions, PredictorOptions
 
     began = time.monotonic()
     out = Path(out)
@@ -164,16 +165,13 @@ def demo(
         model = api.train(dataset, out / "model", plan=plan, device=device, progress=progress)
     with _step(f"4/5 predict  {out / 'predictions'}"):
         inputs = [path for case in held_out for path in case.images]
-        outcomes = api.predict_files(
-            model, inputs, out / "predictions", overlays=True, device=device, progress=progress, say=logger.info
-        )
+        options, output = PredictorOptions(device=device), OutputOptions(overlays=True)
+        outcomes = api.predict_files(model, inputs, out / "predictions", options, output, progress=progress)
         for outcome in outcomes:
             if outcome.status != "done":
                 raise CpfnetError(f"not segmented: {outcome.message}", where=outcome.path)
     with _step(f"5/5 evaluate {out / 'evaluation'}"):
-        scores = api.evaluate(
-            dataset, out / "predictions", out=out / "evaluation", split="test", progress=progress, say=logger.info
-        )
+        scores = api.evaluate(dataset, out / "predictions", out=out / "evaluation", split="test", progress=progress)
     logger.info(_summary(scores, out, time.monotonic() - began))
     return scores
 

@@ -41,6 +41,25 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
+def check_free(path: Path, *, overwrite: bool = False, fix: str | None = None) -> None:
+    """Whether something may be written to a path: before the long work, not after it.
+
+    Args:
+        path: a file or folder.
+        overwrite: it may be replaced.
+        fix: what else to do where it exists; default: another name, or ``--overwrite``.
+
+    Raises:
+        OutputError: it exists, and may not be replaced.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(
+            "exists already",
+            where=path,
+            fix=fix or "choose another name or folder, or allow replacing it (--overwrite)",
+        )
+
+
 @contextmanager
 def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = ()) -> Iterator[Path]:
     """A temporary name beside ``path`` to write to; it becomes ``path`` in one step, or leaves nothing behind.
@@ -65,10 +84,7 @@ def replacing(path: Path, *, overwrite: bool = False, keep: tuple[Path, ...] = (
                 raise OutputError(
                     "would replace the image that was segmented", where=path, fix="write to another folder or name"
                 )
-            if not overwrite:
-                raise OutputError(
-                    "exists already", where=path, fix="write to another folder, or allow overwriting (--overwrite)"
-                )
+            check_free(path, overwrite=overwrite)
         to_sync = [path.parent]  # the names in these folders must survive, too
         while not to_sync[-1].exists():
             to_sync.append(to_sync[-1].parent)

@@ -76,7 +76,7 @@ def test_check_plan_and_evaluate_say_it(tmp_path: Path) -> None:
         Pillow.fromarray(label).save(tmp_path / "predictions" / f"{path.stem}.jpg")
     assert check(root) == []
     with pytest.raises(CpfnetError, match="class numbers"):
-        cpfnet.evaluate(root, tmp_path / "predictions", say=lambda _: None)
+        cpfnet.evaluate(root, tmp_path / "predictions")
     for path in sorted((root / "masks").iterdir()):
         (tmp_path / "predictions" / f"{path.stem}.jpg").replace(path.with_suffix(".jpg"))
         path.unlink()
@@ -84,7 +84,7 @@ def test_check_plan_and_evaluate_say_it(tmp_path: Path) -> None:
     assert [f.kind for f in found] == ["lossy-label"] * 5
     assert all(f.fix.startswith("take the original drawing") for f in found)
     with pytest.raises(CpfnetError, match="class numbers"):
-        cpfnet.plan(root, say=lambda _: None)
+        cpfnet.plan(root)
 
 
 def jpegs(root: Path, values: tuple[int, ...], quality: int) -> Path:
@@ -109,7 +109,7 @@ def test_the_best_jpeg_of_a_mask_holds_one_class(tmp_path: Path, quality: int, a
             Pillow.open(path).save(path.with_suffix(".png"))
             path.unlink()
     assert [f.kind for f in check(root)] == ["soft-label"]
-    labels = cpfnet.plan(root, say=lambda _: None).labels
+    labels = cpfnet.plan(root).labels
     assert (len(labels.classes), labels.threshold) == (1, 127)
 
 
@@ -119,7 +119,7 @@ def test_classes_in_jpeg_are_not_merged_by_a_threshold(tmp_path: Path, values: t
     root = jpegs(tmp_path, values, quality)
     assert {f.severity for f in check(root) if f.kind in ("soft-label", "label-values", "lossy-label")} == {"error"}
     with pytest.raises(CpfnetError, match=r"several classes in JPEG|class numbers"):
-        cpfnet.plan(root, say=lambda _: None)
+        cpfnet.plan(root)
 
 
 def test_masks_of_radiographs_are_soft() -> None:

@@ -1,4 +1,4 @@
-"""A network that knows the answer: images whose brightness is the class, and the pointwise function that reads it off."""
+"""A network that knows the answer: images whose brightness is the class, and the pointwise function that reads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL = 200.0
 
 
 class Oracle(torch.nn.Module):
-    """Logits of plane k fall with the distance of the middle slice's first channel from the brightness k / (planes − 1)."""
+    """Logits of plane k fall with the distance of the middle slice's first channel from brightness k / (planes − 1)."""
 
     def __init__(self, in_channels: int, classes: int, *, spatial_dims: int, middle: int = 0):
         super().__init__()

@@ -43,7 +43,7 @@ def trained(root: Path, fold: int | None) -> Model:
 
 
 def scored(root: Path, models: Model | list[Model], **options: object) -> tuple[list[str], Scores]:
-    scores = cpfnet.evaluate(root, models, device="cpu", **options)
+    scores = cpfnet.evaluate(root, models, cpfnet.PredictorOptions(device="cpu"), **options)
     return list(dict.fromkeys(row["case"] for row in scores.rows)), scores
 
 
@@ -123,7 +123,9 @@ class TestLabelsFirst:
     @staticmethod
     def refused(root: Path, *said: str, **options: object) -> None:
         with pytest.raises(CpfnetError) as caught:
-            cpfnet.evaluate(root, trained(root, None), out=root.parent / "out", device="cpu", **options)
+            cpfnet.evaluate(
+                root, trained(root, None), cpfnet.PredictorOptions(device="cpu"), out=root.parent / "out", **options
+            )
         assert not (root.parent / "out").exists()
         for words in said:
             assert words in str(caught.value)
@@ -160,7 +162,7 @@ class TestLabelsFirst:
     def test_predictions_in_the_way(self, root):
         (root.parent / "out" / "predictions").mkdir(parents=True)
         with pytest.raises(CpfnetError, match=r"predictions: exists already"):
-            cpfnet.evaluate(root, trained(root, None), out=root.parent / "out", device="cpu")
+            cpfnet.evaluate(root, trained(root, None), cpfnet.PredictorOptions(device="cpu"), out=root.parent / "out")
 
 
 def test_what_an_error_of_the_dataset_left_out_is_said_with_the_scores(tmp_path: Path) -> None:

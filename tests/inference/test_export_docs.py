@@ -97,12 +97,14 @@ CASES = {
 def test_the_plain_program_writes_the_mask_of_predict(exported, tmp_path: Path, options: dict[str, Any]) -> None:
     """What was fitted included: taking any of it away changes these masks."""
     path = photograph(tmp_path / "a.png", (97, 131), "L" if options.get("channels") == 1 else "RGB")
-    share = preprocessing.trace(
+    share = preprocessing.trace_of(
         Image(np.zeros((options.get("channels", 3), 97, 131))), model(**options).plan
     ).pixel_share
     neutral = {"temperature": 1.0, "threshold": 0.5, "min_component_size": 0.0}
     fitted = {"temperature": 1.7, "threshold": 0.37, "min_component_size": 300 * share}
-    expected = cpfnet.predict(model(fitted=fitted, **options), path, backend="torch", device="cpu", force=True).array
+    expected = cpfnet.predict(
+        model(fitted=fitted, **options), path, cpfnet.PredictorOptions(backend="torch", device="cpu", force=True)
+    ).array
     run(PLAIN, tmp_path, exported(model(fitted=fitted, **options), tmp_path / "a.onnx"), path, tmp_path / "mask.png")
     written = np.asarray(Pillow.open(tmp_path / "mask.png"))
     assert len(np.unique(expected)) > 1
@@ -110,7 +112,9 @@ def test_the_plain_program_writes_the_mask_of_predict(exported, tmp_path: Path, 
     for name, value in neutral.items():
         if len(options["values"]) == 1 or name == "min_component_size":
             other = model(fitted=fitted | {name: value}, **options)
-            without = cpfnet.predict(other, path, backend="torch", device="cpu", force=True).array
+            without = cpfnet.predict(
+                other, path, cpfnet.PredictorOptions(backend="torch", device="cpu", force=True)
+            ).array
             assert (without != expected).sum() > 6, name
 
 
@@ -152,6 +156,6 @@ def test_with_cpfnet_a_volume_of_regions_is_segmented(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     run(WITH_CPFNET, tmp_path)
     written = cpfnet.read(tmp_path / "mask.nii.gz").array[0]
-    expected = cpfnet.predict(found, scan, backend="torch", device="cpu").array
+    expected = cpfnet.predict(found, scan, cpfnet.PredictorOptions(backend="torch", device="cpu")).array
     assert len(np.unique(expected)) > 1
     assert np.mean(written != expected) < 1e-3

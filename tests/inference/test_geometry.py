@@ -1,4 +1,4 @@
-"""Geometry, proved once for the whole way: file → preprocessing → prediction → file, voxel by voxel, read by other libraries."""
+"""Geometry from file to file: preprocessing, prediction and writing, voxel by voxel, read by other libraries."""
 
 import nibabel
 import numpy as np
@@ -6,10 +6,11 @@ import pytest
 import SimpleITK
 
 from cpfnet import formats, labels, preprocessing
-from cpfnet.inference.batch.run import predict_files
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from tests import synthetic
 from tests.inference.oracle import bright, make_model, oracle
+from tests.predicting import predict_files
 
 VALUES = (7, 100, 255)
 
@@ -48,7 +49,7 @@ def assert_lines_up(written, image_file, expected):
 def test_phantom_comes_back_voxel_exact_in_all_48_orientations(tmp_path, way, geometry):
     _, mask = synthetic.phantom((10, 12, 15))
     model = make_model(values=VALUES, **WAYS[way])
-    predictor = Predictor([model], backend=oracle)
+    predictor = Predictor([model], PredictorOptions(backend=oracle))
     for number, (axes, signs) in enumerate(synthetic.orientations()):
         affine = synthetic.affine(axes=axes, signs=signs, **GEOMETRIES[geometry])
         image_file = synthetic.write_nifti(tmp_path / f"{number}.nii", bright(mask, 3), affine)
@@ -71,7 +72,7 @@ def test_files_in_all_48_orientations_through_torch(tmp_path):
         affine = synthetic.affine(axes=axes, signs=signs, **GEOMETRIES["oblique"])
         synthetic.write_nifti(tmp_path / "in" / f"case_{number}.nii.gz", bright(mask, 3), affine)
     model = make_model(values=VALUES, slices="axial", mode="3d")
-    outcomes = predict_files([model], [tmp_path / "in"], tmp_path / "out", device="cpu", say=pytest.fail)
+    outcomes = predict_files([model], [tmp_path / "in"], tmp_path / "out", device="cpu", listen=pytest.fail)
     assert [outcome.path.name for outcome in outcomes] == [f"case_{number}.nii.gz" for number in range(48)]
     for outcome in outcomes:
         assert outcome.status == "done", outcome.message
@@ -89,7 +90,7 @@ def test_resampled_predictions_lie_on_the_sources_grid_in_their_place(tmp_path, 
     image_file = synthetic.write_nifti(tmp_path / "image.nii.gz", bright(ball, 1), affine)
     model = make_model(values=(1,), spacing=spacing, **WAYS[way])
     written = formats.write(
-        Predictor([model], backend=oracle).predict(formats.read(image_file)), tmp_path / "out.nii.gz"
+        Predictor([model], PredictorOptions(backend=oracle)).predict(formats.read(image_file)), tmp_path / "out.nii.gz"
     )
     found = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(written)) > 0
     np.testing.assert_allclose(nibabel.load(written).affine, nibabel.load(image_file).affine, atol=1e-5)

@@ -14,7 +14,7 @@ import cpfnet
 from cpfnet.data.case import Case
 from cpfnet.data.dataset import load
 from cpfnet.errors import CpfnetError, DatasetError
-from cpfnet.inference.dataset_predictions import found
+from cpfnet.inference.dataset_predictions import load_predictions
 from cpfnet.inference.match_predictions import match
 from tests import synthetic
 from tests.inference.oracle import bright, make_model
@@ -99,7 +99,7 @@ def predicted(out: Path, files: dict[str, int]) -> Path:
 
 
 def dice(dataset: Path, out: Path, **options: object) -> dict[str, float]:
-    scores = cpfnet.evaluate(dataset, out, say=print, **options)
+    scores = cpfnet.evaluate(dataset, out, **options)
     return {row["case"]: row["dice"] for row in scores.rows if row["class"] == "foreground"}
 
 
@@ -162,15 +162,14 @@ def test_what_cannot_be_told_apart_is_refused(
     assert not str(caught.value.fix).startswith("delete")
 
 
-def test_a_case_without_prediction_takes_no_neighbours(tmp_path: Path) -> None:
+def test_a_case_without_prediction_takes_no_neighbours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = listed(tmp_path / "set", PERMUTED)
     out = predicted(tmp_path / "out", {f"c{(n + 1) % 4}.png": n for n in range(3)})  # of the last, c0, none
     assert dice(manifest, out, allow_missing=True) == {"c0": 0, "c1": 1, "c2": 1, "c3": 1}
     predicted(out, {"C_0.png": 3})
-    said: list[str] = []
     with pytest.raises(CpfnetError, match="c0"):
-        cpfnet.evaluate(manifest, out, say=said.append)
-    assert "not used: `C_0.png`" in said[0]
+        cpfnet.evaluate(manifest, out)
+    assert "not used: `C_0.png`" in caplog.messages[0]
 
 
 def test_a_file_of_a_case_that_is_not_scored_is_not_free(tmp_path: Path) -> None:
@@ -187,8 +186,8 @@ def test_extra_files_are_named(tmp_path: Path) -> None:
     scores = cpfnet.evaluate(listed(tmp_path / "set", NAMED), out)
     (told,) = [line for line in scores.warnings if "not used" in line]
     assert (
-        "3 files are the prediction of no case that could be told, and not used: `mean.png`, `scan1.png` and `p1.seg.nrrd`"
-        in told
+        "3 files are the prediction of no case that could be told, and not used: "
+        "`mean.png`, `scan1.png` and `p1.seg.nrrd`" in told
     )
 
 
@@ -242,12 +241,16 @@ def test_what_predict_wrote_is_found_from_any_folder_above(tmp_path: Path, given
     out = tmp_path / "out"
     model = make_model(source="images", values=(255,))
     outcomes = cpfnet.predict_files(
-        model, [root / given], out, probabilities=True, uncertainty=True, overlays=True, force=True, device="cpu"
+        model,
+        [root / given],
+        out,
+        cpfnet.PredictorOptions(force=True, device="cpu"),
+        output=cpfnet.OutputOptions(probabilities=True, uncertainty=True, overlays=True),
     )
     assert [outcome.status for outcome in outcomes] == ["done"] * 3, outcomes[0].message
     dataset = load(root)
-    items, told = found(dataset, dataset.cases, out)
-    assert told == []
+    items, warnings = load_predictions(dataset, dataset.cases, out)
+    assert warnings == []
     assert [(item.prediction is not None, item.probabilities is not None) for item in items] == [(True, True)] * 3
     assert dice(root, out) == {"case0": 1.0, "case1": 1.0, "case2": 1.0}
 
@@ -266,7 +269,10 @@ RECORDED = {
 def test_what_predict_wrote_belongs_to_the_case_whose_image_it_was_made_from(
     tmp_path: Path, images: dict[str, str], one_by_one: bool
 ) -> None:
-    """Perfect predictions, but for the one case whose label was drawn elsewhere: its Dice, of two boxes that meet in half, is 1/2."""
+    """Perfect predictions, but for the one case whose label was drawn elsewhere.
+
+    Its Dice, of two boxes that meet in half, is 1/2.
+    """
     lines = ["case,image,label"]
     for number, (case, name) in enumerate(images.items()):
         mask = np.zeros((40, 48), np.uint8)
@@ -279,7 +285,12 @@ def test_what_predict_wrote_belongs_to_the_case_whose_image_it_was_made_from(
     (tmp_path / "cases.csv").write_text("\n".join(lines))
     files = [tmp_path / "images" / name for name in images.values()]
     given = files if one_by_one else sorted({file.parent for file in files})
-    outcomes = cpfnet.predict_files(make_model(source="images", values=(1,)), given, out=tmp_path / "out", device="cpu")
+    outcomes = cpfnet.predict_files(
+        make_model(source="images", values=(1,)),
+        given,
+        options=cpfnet.PredictorOptions(device="cpu"),
+        out=tmp_path / "out",
+    )
     assert [outcome.message for outcome in outcomes] == [""] * len(images)
     scores = cpfnet.evaluate(tmp_path / "cases.csv", tmp_path / "out", split="all")
     dice = {row["case"]: row["dice"] for row in scores.rows if row["class"] == "(mean)"}

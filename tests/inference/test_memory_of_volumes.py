@@ -1,4 +1,7 @@
-"""Volumes run by run of slices: the same as all at once, to the last bit, in memory that does not grow with what a network makes of them."""
+"""Volumes run by run of slices: the same as all at once, to the last bit.
+
+Memory does not grow with what a network makes of them.
+"""
 
 import json
 import subprocess
@@ -11,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpfnet.image import Image
-from cpfnet.inference.batch.run import predict_files
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.planning import LabelClass, Labels, MinMax, Percentiles, Window, ZScore
 from cpfnet.preprocessing import lazy_volume
@@ -19,6 +22,7 @@ from cpfnet.preprocessing.intensity import extent
 from tests import synthetic
 from tests.inference.batch.test_run import images_model, picture, run, tree
 from tests.inference.oracle import make_model
+from tests.predicting import predict_files
 
 REGIONS = Labels(
     classes=(LabelClass(name="organ", values=(1, 2)), LabelClass(name="tumour", values=(2,))), exclusive=False
@@ -47,8 +51,8 @@ def predicted(models, image, length: int, **options):
     """With about this many numbers in a run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lazy_volume, "RUN", length)
-        predictor = Predictor(models, backend=mixing, tta=options.pop("tta", False), batch=options.pop("batch", None))
-        return predictor.predict(image, force=True, keep_probabilities=True, uncertainty=True)
+        predictor = Predictor(models, PredictorOptions(backend=mixing, force=True, **options))
+        return predictor.predict(image, keep_probabilities=True, uncertainty=True)
 
 
 def assert_same(one, other):
@@ -121,7 +125,7 @@ def test_each_slice_goes_through_the_network_once():
     model = make_model(mode="2.5d", neighbours=1, slices="axial", spacing=(1.0, 0.8, 0.9))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lazy_volume, "RUN", 5000)
-        Predictor([model], backend=counting, batch=4).predict(volume((20, 16, 16), 0), force=True)
+        Predictor([model], PredictorOptions(backend=counting, batch=4, force=True)).predict(volume((20, 16, 16), 0))
     assert sum(seen) == 30
     assert seen[:-1] == [4] * 7  # batches are full
 
@@ -170,7 +174,7 @@ class TestFilesBesideTheNetwork:
                 uncertainty=True,
                 device="cpu",
                 backend=backend,
-                say=said.append,
+                listen=said.append,
             )
         assert said == [f"Stopped: 2 of 6 done, in {tmp_path / 'out'}; the same command with --resume goes on"]
         listed = (tmp_path / "out" / "quality.csv").read_text()
@@ -181,7 +185,7 @@ class TestFilesBesideTheNetwork:
 PEAK = """
 import json, resource, sys
 from pathlib import Path
-from cpfnet.inference.batch.run import predict_files
+from tests.predicting import predict_files
 from tests.inference.oracle import make_model
 from cpfnet.planning import Window
 model = make_model(mode="2.5d", neighbours=1, slices="axial", intensity=Window(low=-200, high=300), values=(1, 2),
@@ -210,6 +214,7 @@ def test_a_large_volume_takes_its_own_size_and_little_more(tmp_path, kind):
         cwd=Path(__file__).parents[2],
     )
     assert done.returncode == 0, done.stderr
-    # The image (2 bytes a voxel), its label map as classes, values and codes (1 each), what a run of slices takes, and the libraries.
+    # The image (2 bytes a voxel), its label map as classes, values and codes (1 each), what a run of slices takes, and
+    # the libraries.
     # All probabilities at once would be 12 bytes a voxel, and the preprocessed image 4.
     assert json.loads(done.stdout) < 6 * array.size + 600 * 2**20

@@ -8,10 +8,12 @@ from scipy import ndimage
 from cpfnet import preprocessing
 from cpfnet.errors import CpfnetError, FormatError, InputRefused
 from cpfnet.image import Image, Source
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.planning import Labels, MinMax, Percentiles, Scale, Window, ZScore
 from tests import synthetic
 from tests.inference.oracle import bright, make_model, oracle
+from tests.predicting import messages_to
 
 RNG = np.random.default_rng(0)
 CT = {"channels": [{"name": "channel0", "low": -1000, "high": 1400}]}
@@ -25,8 +27,8 @@ def volume(array: np.ndarray, spacing=(1.0, 1.0, 1.0), **more) -> Image:
     return Image(array[None], affine, **more)
 
 
-def predict(model, image, **options):
-    return Predictor([model], backend=oracle).predict(image, **options)
+def predict(model, image, *, force=False, **options):
+    return Predictor([model], PredictorOptions(backend=oracle, force=force)).predict(image, **options)
 
 
 class TestRefusals:
@@ -101,7 +103,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("degrees", [0, 7, 12, 33])
     def test_limits_that_are_met_up_to_rounding_are_met(self, degrees):
-        """1.5 times what training saw is allowed, whatever an oblique affine in float32 makes of it; and values of its own range."""
+        """1.5 times what training saw is allowed, also under oblique affines in float32; and values of its own range."""
         fitted = CT | {"spacing_low": (0.6, 0.6, 0.6), "spacing_high": (1.1, 1.1, 1.1)}
         model = self.model(fitted=fitted, slices="axial")
         for step, refused in ((1.1 * 1.5, False), (0.4, False), (1.652, True), (0.3995, True)):
@@ -173,7 +175,7 @@ class TestEnsembles:
     )
     def test_probabilities_are_averaged(self, spacings):
         models = [self.with_probability(p, spacing=s) for p, s in zip((0.9, 0.4, 0.5), spacings, strict=True)]
-        predictor = Predictor(models, backend=self.constant)
+        predictor = Predictor(models, PredictorOptions(backend=self.constant))
         result = predictor.predict(volume(bright(self.mask, 3)), keep_probabilities=True)
         np.testing.assert_allclose(result.probabilities[1], 0.6, atol=1e-5)
         np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-5)
@@ -183,19 +185,22 @@ class TestEnsembles:
         models = [make_model(values=(1,), slices=s, spacing=(1.5, 1, 1)) for s in ("axial", "coronal", "sagittal")]
         index = np.indices((20, 40, 44)).transpose(1, 2, 3, 0)
         ball = (((index - (8, 24, 17)) * (2, 1, 1)) ** 2).sum(-1) < 10**2
-        result = Predictor(models, backend=oracle).predict(volume(bright(ball, 1), (2.0, 1.0, 1.0))).array == 1
+        result = (
+            Predictor(models, PredictorOptions(backend=oracle)).predict(volume(bright(ball, 1), (2.0, 1.0, 1.0))).array
+            == 1
+        )
         assert 2 * (result & ball).sum() / (result.sum() + ball.sum()) > 0.95
         np.testing.assert_allclose(np.argwhere(result).mean(0), np.argwhere(ball).mean(0), atol=0.2)
 
     def test_the_fitted_threshold_decides(self):
         for threshold, expected in ((0.5, 1), (0.7, 0)):
             model = self.with_probability(0.6, fitted={"threshold": threshold})
-            result = Predictor([model], backend=self.constant).predict(volume(bright(self.mask, 3)))
+            result = Predictor([model], PredictorOptions(backend=self.constant)).predict(volume(bright(self.mask, 3)))
             assert (result.array == expected).all()
 
     def test_the_fitted_temperature_calibrates(self):
         model = self.with_probability(0.9, fitted={"temperature": 2.0})
-        result = Predictor([model], backend=self.constant).predict(
+        result = Predictor([model], PredictorOptions(backend=self.constant)).predict(
             volume(bright(self.mask, 3)), keep_probabilities=True
         )
         np.testing.assert_allclose(
@@ -212,11 +217,11 @@ class TestEnsembles:
             self.with_probability(p, fitted=f, spacing=s) for p, f, s in zip((0.85, 0.95), fits, spacings, strict=True)
         ]
         scan = volume(bright(self.mask, 3))
-        result = Predictor(models, backend=self.constant).predict(scan, keep_probabilities=True)
+        result = Predictor(models, PredictorOptions(backend=self.constant)).predict(scan, keep_probabilities=True)
         np.testing.assert_allclose(result.probabilities[1], 3 / (3 + 1), atol=1e-5)  # calibrated once, by 2
         assert (result.array == 1).all()  # above 0.7, and dropped only where both would
         models[0].fitted = models[0].fitted.model_copy(update={"threshold": (0.74,)})
-        assert (Predictor(models, backend=self.constant).predict(scan).array == 0).all()
+        assert (Predictor(models, PredictorOptions(backend=self.constant)).predict(scan).array == 0).all()
 
     @pytest.mark.parametrize(
         ("least", "look"), [(40, ""), (2401, "no class 1 found, and all 12 validation cases had it")]
@@ -227,7 +232,7 @@ class TestEnsembles:
         mask[2:8, 10:30, 10:30] = 1
         known = {"cases": 12, "lowest": 0.5, "found": ["class 1"], "factor": 1.0, "error": 0.05}
         model = make_model(values=(1,), fitted={"min_component_size": least, "quality": known})
-        told = Predictor([model], backend=oracle).predict(volume(bright(mask, 1)))
+        told = Predictor([model], PredictorOptions(backend=oracle)).predict(volume(bright(mask, 1)))
         assert (told.array == 1).any() == (not look)
         assert told.quality.look == look
         assert (told.quality.dice == 0) == bool(look)
@@ -235,7 +240,9 @@ class TestEnsembles:
     def test_progress_covers_all_models(self):
         models = [make_model(slices=s) for s in ("axial", "coronal", "axial")]
         shares = []
-        Predictor(models, backend=oracle).predict(volume(bright(self.mask, 3)), progress=shares.append)
+        Predictor(models, PredictorOptions(backend=oracle)).predict(
+            volume(bright(self.mask, 3)), progress=shares.append
+        )
         assert max(shares) == 1
 
     @pytest.mark.parametrize(
@@ -248,7 +255,7 @@ class TestEnsembles:
     )
     def test_models_of_other_tasks_are_refused(self, other, words):
         with pytest.raises(CpfnetError, match=f"different {words}"):
-            Predictor([make_model(), make_model(**other)], backend=oracle)
+            Predictor([make_model(), make_model(**other)], PredictorOptions(backend=oracle))
 
     def test_no_model_is_an_error(self):
         with pytest.raises(CpfnetError, match="no model"):
@@ -273,14 +280,17 @@ MM = {"spacing_low": (0.5, 0.5, 0.5), "spacing_high": (3.0, 3.0, 3.0)}
 
 
 class TestMinComponentSize:
-    """What is dropped is the same whatever grid a file has. Areas are those of the discs, volumes those of the boxes, by hand."""
+    """What is dropped is the same whatever grid a file has.
+
+    Areas are those of the discs, volumes those of the boxes, by hand.
+    """
 
     @pytest.mark.parametrize("size", [(72, 96), (36, 48), (144, 192), (576, 768), (288, 192), (71, 97), (96, 300)])
     @pytest.mark.parametrize("spatial", [{"longest": 96}, {"size": (72, 96)}, {"size": (40, 64)}])
     def test_photographs_of_any_size(self, size, spatial):
         """Pixels of the network's grid: of the disc 1,018 of 72 × 96, of the speck 50."""
         image = Image(bright(scene(*size), 1)[None])
-        grid = preprocessing.trace(image, make_model(source="images", values=(1,), **spatial).plan).grid
+        grid = preprocessing.trace_of(image, make_model(source="images", values=(1,), **spatial).plan).grid
         share = np.prod(grid) / (72 * 96)
         for least, kept in ((30, 2), (75, 1), (700, 1), (1300, 0)):
             model = make_model(source="images", values=(1,), fitted={"min_component_size": least * share}, **spatial)
@@ -300,7 +310,10 @@ class TestMinComponentSize:
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 2.0), (2.0, 0.5, 1.0), (0.25, 0.5, 0.5)])
     @pytest.mark.parametrize("grid", [None, (1.0, 1.0, 1.0), (1.0, 1.5, 1.5)], ids=str)
     def test_volumes_of_any_spacing(self, mode, spacing, grid):
-        """mm³: a box of 8 × 20 × 20 mm, and one of 4 × 4 × 4, cut into other voxels. A network in 2-D, too, gives components in 3-D."""
+        """mm³: a box of 8 × 20 × 20 mm, and one of 4 × 4 × 4, cut into other voxels.
+
+        A network in 2-D, too, gives components in 3-D.
+        """
         shape = np.int64((16, 48, 48) / np.array(spacing))
         mask = np.zeros(shape, np.uint8)
         for low, high in (((2, 4, 4), (10, 24, 24)), ((10, 36, 36), (14, 40, 40))):
@@ -338,7 +351,7 @@ class TestMinComponentSize:
 
         for least, kept in (((0, 75), (2, 1)), ((75, 0), (1, 2)), ((1300, 75), (0, 1))):
             model = make_model(source="images", labels=regions, longest=96, fitted={"min_component_size": least})
-            planes = Predictor([model], backend=everywhere).predict(image, keep_probabilities=True)
+            planes = Predictor([model], PredictorOptions(backend=everywhere)).predict(image, keep_probabilities=True)
             core = planes.array == 2
             assert len(sizes(core)) == kept[1]
             assert len(sizes((planes.array == 1) | core)) == max(kept)
@@ -363,21 +376,22 @@ class TestMinComponentSize:
         ]
         image = Image(bright(scene(288, 384), 1)[None])
         assert [len(sizes(predict(model, image).array == 1)) for model in models] == [1, 2]
-        assert len(sizes(Predictor(models, backend=oracle).predict(image).array == 1)) == 2
+        assert len(sizes(Predictor(models, PredictorOptions(backend=oracle)).predict(image).array == 1)) == 2
 
     def test_without_millimetres_no_size_in_mm3_is_applied_and_that_is_said(self):
         mask = np.zeros((8, 40, 40), np.uint8)
         mask[2:4, 10:13, 10:15] = 1
         model, said = make_model(values=(1,), fitted=MM | {"min_component_size": 500}), []
-        predictor = Predictor([model], backend=oracle, say=said.append)
-        assert sizes(predictor.predict(Image(bright(mask, 1)[None]), force=True).array == 1) == [30]
+        with messages_to(said.append):
+            found = predict(model, Image(bright(mask, 1)[None]), force=True)
+        assert sizes(found.array == 1) == [30]
         assert "small components are kept: their least size is in mm³" in said[0]
 
 
 @pytest.mark.parametrize("options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(CpfnetError, match="cannot be"):
-        Predictor([make_model()], backend=oracle, **options)
+        Predictor([make_model()], PredictorOptions(backend=oracle, **options))
 
 
 @pytest.mark.parametrize(
@@ -391,19 +405,19 @@ def test_impossible_options_are_refused(options):
 )
 def test_tiles_that_a_network_cannot_have_are_refused(model, tile, words):
     with pytest.raises(CpfnetError, match=words):
-        Predictor([make_model(**model)], backend=oracle, tile=tile)
+        Predictor([make_model(**model)], PredictorOptions(backend=oracle, tile=tile))
 
 
 def test_one_size_is_for_all_axes_and_a_small_tile_is_said():
     said = []
     _, mask = synthetic.phantom((40, 60, 50))
     for model in (make_model(mode="3d"), make_model(slices="axial")):
-        found = Predictor([model], backend=oracle, tile=48, say=said.append).predict(
-            Image(bright(mask, 3)[None], np.eye(4)), force=True
-        )
+        with messages_to(pytest.fail):
+            predictor = Predictor([model], PredictorOptions(backend=oracle, tile=48, force=True))
+            found = predictor.predict(Image(bright(mask, 3)[None], np.eye(4)))
         np.testing.assert_array_equal(found.array, mask)
-    assert said == []
-    Predictor([make_model(patch=(64, 96))], backend=oracle, tile=64, say=said.append)
+    with messages_to(said.append):
+        Predictor([make_model(patch=(64, 96))], PredictorOptions(backend=oracle, tile=64))
     assert said == ["The tile is smaller than the patches of training (64×96): expect worse masks"]
 
 

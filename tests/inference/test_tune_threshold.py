@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score
 
 import cpfnet
 from cpfnet.errors import CpfnetError
-from cpfnet.inference.tune_threshold import THRESHOLDS, best_threshold, dice_curve
+from cpfnet.inference.threshold_search import THRESHOLDS, best_threshold, dice_curve
 from cpfnet.model import Model
 from cpfnet.planning import Labels
 from tests import synthetic
@@ -79,8 +79,10 @@ TRAIN = {"a": 0.7, "b": 0.7, "c": 0.7}
 def test_the_threshold_that_fits_the_other_split_is_taken(tmp_path, roi):
     root = write(tmp_path, limits=TRAIN | {"t": 0.7}, label="vessel", split="{test: [t]}", roi=roi)
     model = vessels()
-    own = cpfnet.evaluate(root, model, device="cpu")
-    scores = cpfnet.evaluate(root, model, device="cpu", threshold_on="train", out=tmp_path / "out")
+    own = cpfnet.evaluate(root, model, cpfnet.PredictorOptions(device="cpu"))
+    scores = cpfnet.evaluate(
+        root, model, cpfnet.PredictorOptions(device="cpu"), threshold_on="train", out=tmp_path / "out"
+    )
     said, fitted = scores.protocol["threshold"], scores.protocol["fitted"]
     limit = float(fitted.split()[2])
     assert limit == pytest.approx(probability(0.7), abs=0.011)
@@ -98,7 +100,7 @@ def test_the_threshold_that_fits_the_other_split_is_taken(tmp_path, roi):
 
 def test_each_region_has_its_own(tmp_path):
     root = write(tmp_path, limits={"a": 0.8, "b": 0.8, "t": 0.8}, label="regions", split="{val: [a, b], test: [t]}")
-    scores = cpfnet.evaluate(root, regions(), device="cpu", threshold_on="val")
+    scores = cpfnet.evaluate(root, regions(), cpfnet.PredictorOptions(device="cpu"), threshold_on="val")
     assert scores.of("dice", "dark")["mean"] > 0.97
     assert scores.of("dice", "bright")["mean"] > 0.97
     dark, bright = (float(part.split()[2]) for part in scores.protocol["fitted"].split(", "))
@@ -114,7 +116,9 @@ def test_cases_count_alike_and_readers_are_averaged(tmp_path):
         .read_text()
         .replace("label: masks/{case}.png", "label: {r: 'masks/{case}.png', s: 'masks/{case}.png'}")
     )
-    said = cpfnet.evaluate(root, vessels(), device="cpu", threshold_on="train").protocol["fitted"]
+    said = cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu"), threshold_on="train").protocol[
+        "fitted"
+    ]
     curves = []
     for case in "abc":
         x = np.asarray(Pillow.open(root / f"images/{case}.png")) / FULL
@@ -129,9 +133,11 @@ def test_what_trained_the_model_is_said(tmp_path):
     root = write(tmp_path, limits=TRAIN | {"t": 0.7, "v": 0.7}, label="vessel", split="{val: [v], test: [t]}")
     model = vessels()
     model.metrics = {"cases": {"train": ["a", "b"], "validation": ["v"]}}
-    said = cpfnet.evaluate(root, model, device="cpu", threshold_on="train").protocol["threshold"]
+    said = cpfnet.evaluate(root, model, cpfnet.PredictorOptions(device="cpu"), threshold_on="train").protocol[
+        "threshold"
+    ]
     assert "3 cases of the train split (2 of them trained the model)" in said
-    scores = cpfnet.evaluate(root, model, device="cpu", split="val", threshold_on="train")
+    scores = cpfnet.evaluate(root, model, cpfnet.PredictorOptions(device="cpu"), split="val", threshold_on="train")
     assert "1 of 1 cases carry the names of cases that chose its epoch" in scores.warnings[0]
     assert scores.protocol["validated on"] == "1 of these cases"
 
@@ -155,7 +161,7 @@ def test_what_trained_the_model_is_said(tmp_path):
 def test_nothing_is_tuned_on_what_is_scored(tmp_path, options, message, fix):
     root = write(tmp_path, limits=TRAIN | {"t": 0.7, "v": 0.7}, label="vessel", split="{val: [v], test: [t]}")
     with pytest.raises(CpfnetError, match=message) as caught:
-        cpfnet.evaluate(root, vessels(), device="cpu", out=tmp_path / "out", **options)
+        cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu"), out=tmp_path / "out", **options)
     assert fix in caught.value.fix
     assert not (tmp_path / "out").exists()
 
@@ -165,7 +171,7 @@ def test_another_scan_of_a_patient_is_no_other_patient(tmp_path):
     with (root / "dataset.yaml").open("a") as file:
         file.write("\npatient: '^(p.)_'\n")
     with pytest.raises(CpfnetError, match=r"1 of the 1 cases to score are of the train split or its patients \(p1_b\)"):
-        cpfnet.evaluate(root, vessels(), device="cpu", threshold_on="train")
+        cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu"), threshold_on="train")
 
 
 def test_where_there_is_no_threshold_to_choose(tmp_path):
@@ -184,16 +190,16 @@ def test_where_there_is_no_threshold_to_choose(tmp_path):
 def test_the_protocol_of_several_models_and_classes(tmp_path):
     root = write(tmp_path, limits=TRAIN, label="vessel", split="{val: [c]}")
     pair = [vessels(fitted={"threshold": 0.4}), vessels(fitted={"threshold": 0.7})]
-    assert cpfnet.evaluate(root, pair, device="cpu").protocol["fitted"] == "vessel above 0.55"
+    assert cpfnet.evaluate(root, pair, cpfnet.PredictorOptions(device="cpu")).protocol["fitted"] == "vessel above 0.55"
     written = cpfnet.evaluate(root, root / "masks").protocol
     assert written["threshold"] == "predictions as written"
     assert "fitted" not in written
     picky = vessels(fitted={"threshold": 0.4, "min_component_size": 3, "temperature": 1.5})
     said = "vessel above 0.4; temperature 1.5; components dropped: vessel below 3 pixels of the network's grid"
-    assert cpfnet.evaluate(root, picky, device="cpu").protocol["fitted"] == said
+    assert cpfnet.evaluate(root, picky, cpfnet.PredictorOptions(device="cpu")).protocol["fitted"] == said
     coarse = soft(make_model(source="images", values=(255,), longest=40, fitted={"min_component_size": 9}))
     coarse.plan = coarse.plan.model_copy(update={"labels": picky.plan.labels})
-    told = cpfnet.evaluate(root, [picky, coarse], device="cpu").protocol["fitted"]
+    told = cpfnet.evaluate(root, [picky, coarse], cpfnet.PredictorOptions(device="cpu")).protocol["fitted"]
     assert told.endswith("components dropped: those that are too small for each of the models")
 
 
@@ -201,13 +207,18 @@ def test_a_model_of_another_task_is_told(tmp_path):
     root = write(tmp_path, limits=TRAIN, label="vessel", split="{val: [c]}")
     declared = (root / "dataset.yaml").read_text()
     (root / "dataset.yaml").write_text(declared.replace("vessel", "lesion"))
-    said = cpfnet.evaluate(root, vessels(), device="cpu").warnings[0]
+    said = cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu")).warnings[0]
     assert "classes are lesion here, and vessel in the Model" in said
     (root / "dataset.yaml").write_text(declared)
-    assert not [w for w in cpfnet.evaluate(root, vessels(), device="cpu").warnings if "in the Model" in w]
+    assert not [
+        w
+        for w in cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu")).warnings
+        if "in the Model" in w
+    ]
     (root / "dataset.yaml").write_text(f"{declared}\nmodality: fundus\n")
     assert (
-        "images are fundus here, and other in the Model" in cpfnet.evaluate(root, vessels(), device="cpu").warnings[0]
+        "images are fundus here, and other in the Model"
+        in cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu")).warnings[0]
     )
 
 

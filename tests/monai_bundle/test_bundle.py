@@ -15,13 +15,13 @@ from PIL import Image as Pillow
 
 import cpfnet
 from cpfnet.errors import OutputError, WeightsError
-from cpfnet.inference.batch.run import predict_files
 from cpfnet.model import Model
 from cpfnet.monai_bundle.write import write_bundle
 from cpfnet.network import zoo
 from cpfnet.planning import Labels, NetworkPlan, Scale, Window, ZScore
 from tests import synthetic
 from tests.inference.oracle import bright, make_model
+from tests.predicting import predict_files
 
 REGIONS = Labels(
     classes=[
@@ -34,7 +34,7 @@ REGIONS = Labels(
 
 
 def random_unet(**options) -> Model:
-    """A Model that another process can build, too: a tiny U-Net with random weights, all that is fitted away from neutral."""
+    """A Model that another process can build, too: a tiny U-Net with random weights, and nothing fitted neutral."""
     unet = NetworkPlan(name="unet", options={"widths": [8, 8, 8, 8, 8]}, weights="none")
     model = make_model(
         change=lambda plan: plan.model_copy(update={"network": unet}),
@@ -84,7 +84,7 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def predicted(model: Model, images: Path, out: Path) -> list[Path]:
-    outcomes = predict_files([model], [images], out, backend="torch", device="cpu", say=pytest.fail)
+    outcomes = predict_files([model], [images], out, backend="torch", device="cpu", listen=pytest.fail)
     assert [one.status for one in outcomes] == ["done"] * len(outcomes)
     return [one.output for one in outcomes]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cpfnet.cli.console import say, table
+from cpfnet.cli.console import shows_progress, table
 from cpfnet.cli.options import Dataset, Overwrite
+
+logger = logging.getLogger(__name__)
 
 SCORED, MODELS = "What is scored, and how", "Where Models predict"
 """Groups of options in the help."""
@@ -29,7 +32,8 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            help="train, val, test or all; default: labelled test cases, else all. Of a Model, val means the cases that validated it.",
+            help="train, val, test or all; default: labelled test cases, else all. Of a Model, val means the cases "
+            "that validated it.",
             rich_help_panel=SCORED,
         ),
     ] = None,
@@ -52,7 +56,7 @@ def evaluate(
             "--allow-missing", help="Count a case without prediction as predicted empty.", rich_help_panel=SCORED
         ),
     ] = False,
-    labels: Annotated[
+    label_plan: Annotated[
         Path | None,
         typer.Option(
             metavar="PLAN",
@@ -79,27 +83,25 @@ def evaluate(
     """
     from cpfnet import api
     from cpfnet.evaluation.tables import console_table
+    from cpfnet.inference.options import PredictorOptions
 
     scores = api.evaluate(
         dataset,
         predictions[0] if len(predictions) == 1 else list(predictions),
+        PredictorOptions(device=device, tta=tta, force=force),
         out=out,
         split=split,
         threshold_on=threshold_on,
         tolerance=tolerance,
         guide_batch=guide_batch,
         allow_missing=allow_missing,
-        labels=labels,
-        device=device,
-        tta=tta,
-        force=force,
+        label_plan=label_plan,
         overwrite=overwrite,
-        progress=True,
-        say=say,
+        progress=shows_progress(),
     )
     columns, rows = console_table(scores)
     table("Mean over cases", columns, rows)
     for warning in scores.warnings:
-        say(f"Note: {warning}")
+        logger.warning("%s", warning)
     if out is not None:
-        say(f"Report: {out / 'report.html'}")
+        logger.info("Report: %s", out / "report.html")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from cpfnet.cli.console import say
+from cpfnet.cli.console import shows_progress
+
+logger = logging.getLogger(__name__)
 
 
 def export(
@@ -38,5 +41,5 @@ def export(
     """
     from cpfnet import api
 
-    written = api.export(model, to, out=out, data=data, overwrite=overwrite, progress=True, say=say)
-    say(f"Written: {written}")
+    written = api.export(model, to, out=out, data=data, overwrite=overwrite, progress=shows_progress())
+    logger.info("Written: %s", written)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from cpfnet.cli.console import say, table
+from cpfnet.cli.console import shows_progress, table
 from cpfnet.cli.options import EARLIER, PLACE, Backend, Device, Overwrite
 from cpfnet.errors import CpfnetError
 from cpfnet.text import printable
+
+logger = logging.getLogger(__name__)
 
 WRITTEN, HOW = "What is written", "How it is predicted"
 """Groups of options in the help, besides those of `cpfnet.cli.options`."""
@@ -22,7 +25,8 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="MODEL... INPUT...",
-            help="Model folders (several: an ensemble), then files, folders, ZIPs of DICOM, globs, or lists of these (.txt).",
+            help="Model folders (several: an ensemble), then files, folders, ZIPs of DICOM, globs, or lists of these "
+            "(.txt).",
             show_default=False,
         ),
     ],
@@ -33,7 +37,8 @@ def predict(
         Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"],
         typer.Option(
             metavar="FORMAT",
-            help="Of the masks: same (as the input; dicom-seg for DICOM), nifti, png, tiff, dicom-seg, dicom-labelmap or rtstruct.",
+            help="Of the masks: same (as the input; dicom-seg for DICOM), nifti, png, tiff, dicom-seg, dicom-labelmap "
+            "or rtstruct.",
             rich_help_panel=WRITTEN,
         ),
     ] = "same",
@@ -115,6 +120,7 @@ def predict(
     - `cpfnet predict model studies.txt -o masks --engine ray --address 10.0.0.1:6379`
     """
     from cpfnet import api
+    from cpfnet.inference.options import OutputOptions, PredictorOptions
     from cpfnet.model import Model, is_model
 
     models = [path for path in paths if is_model(path)]
@@ -134,29 +140,34 @@ def predict(
         raise CpfnetError("stands before a Model and is none", where=stray[0], fix="give Models first, then the inputs")
     if not inputs:
         raise CpfnetError("no input given", fix="cpfnet predict MODEL INPUT... -o DIR")
-    loaded = [Model.load(path) for path in models]
-    outcomes = api.predict_files(
-        loaded,
-        inputs,
-        out,
-        format=format,
-        probabilities=probabilities,
-        uncertainty=uncertainty,
-        overlays=overlays,
+    options = PredictorOptions(
+        device=device,
+        backend=backend,
         tta=tta,
         overlap=overlap,
         tile=None if tile is None else _sizes(tile),
         batch=batch,
         force=force,
+    )
+    output = OutputOptions(
+        format=format,
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        overlays=overlays,
         overwrite=overwrite,
         resume=resume,
+    )
+    loaded = [Model.load(path) for path in models]
+    outcomes = api.predict_files(
+        loaded,
+        inputs,
+        out,
+        options,
+        output,
         shard=shard,
         engine=engine,
         address=address,
-        backend=backend,
-        device=device,
-        progress=True,
-        say=say,
+        progress=shows_progress(),
     )
     left = [outcome for outcome in outcomes if outcome.status != "done"]
     skipped = [outcome for outcome in left if outcome.status == "skipped"]
@@ -170,11 +181,12 @@ def predict(
     _print_first(outcomes, out)
     if unknown := [model for model in loaded if model.fitted.quality is None]:
         why = (unknown[0].metrics.get("fitting") or {}).get("quality", "the Model does not say why")
-        say(f"Masks are not compared with validation cases: {why.removeprefix('not known: ').removeprefix('none: ')}")
-    there = sum(outcome.there for outcome in outcomes)
-    more = f" ({there} of them by an earlier run, left as they were)" if there else ""
+        why = why.removeprefix("not known: ").removeprefix("none: ")
+        logger.info("Masks are not compared with validation cases: %s", why)
+    already_done = sum(outcome.already_done for outcome in outcomes)
+    more = f" ({already_done} of them by an earlier run, left as they were)" if already_done else ""
     more += f", {len(skipped)} skipped" if skipped else ""
-    say(f"{len(outcomes) - len(left)} of {len(outcomes)} done{more}, in {out}")
+    logger.info("%d of %d done%s, in %s", len(outcomes) - len(left), len(outcomes), more, out)
     if len(left) > len(skipped):
         raise typer.Exit(1)
 
@@ -218,9 +230,11 @@ def _print_first(outcomes: list[Any], out: Path) -> None:
     )
     looked_at = sum(bool(quality.look) for quality in judged.values())
     if looked_at > len(rows) or len(rows) > len(shown):
-        say(f"Each of the {looked_at}, with its figures: {out / 'quality.csv'}")
+        logger.info("Each of the %d, with its figures: %s", looked_at, out / "quality.csv")
     if 2 * looked_at > len(judged) > 3:
-        say(
-            f"{looked_at} of {len(judged)} is more than half: these images may differ from those that the Model was trained on, or it had too few to "
-            "compare with."
+        logger.warning(
+            "%d of %d is more than half: these images may differ from those that the Model was trained on, or it had "
+            "too few to compare with.",
+            looked_at,
+            len(judged),
         )

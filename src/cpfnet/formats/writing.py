@@ -28,11 +28,23 @@ _WRITTEN_INSTEAD = dict.fromkeys(JPEG_SUFFIXES, ".png") | dict.fromkeys((*DICOM_
 """Of suffixes that label maps do not have: JPEG would change the values, images are no segmentations."""
 
 
+def mask_suffix(image_suffix: str, format: OutputFormat) -> str:
+    """Suffix of the label map of an image: of its own format, else of the one that is asked for."""
+    return _WRITTEN_INSTEAD.get(image_suffix, image_suffix) if format == "same" else _SUFFIXES[format][0]
+
+
+def map_suffix(suffix: str) -> str:
+    """Suffix of a file of float32 planes beside a label map with this one, which may hold integers only."""
+    if suffix == ".rtstruct.dcm":
+        return ".seg.dcm"
+    return ".tif" if suffix in RASTER_SUFFIXES and suffix not in (".tif", ".tiff") else suffix
+
+
 def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, floats: bool = False) -> Path:
     """``path`` with the suffix of the format that is to be written."""
     source, named = segmentation.source, suffix_of(path)
     if format == "same" and named:
-        suffix = _WRITTEN_INSTEAD.get(named, named)
+        suffix = mask_suffix(named, format)
     elif format == "same" and source is not None and source.format == "dicom":
         suffix = ".seg.dcm"
     elif format == "same" and source is not None and source.format == "nifti":
@@ -46,11 +58,7 @@ def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, flo
     else:
         kinds = _SUFFIXES[format]
         suffix = named if named in kinds else kinds[0]
-    if floats and suffix == ".rtstruct.dcm":
-        suffix = ".seg.dcm"
-    if floats and suffix in RASTER_SUFFIXES and suffix not in (".tif", ".tiff"):
-        suffix = ".tif"
-    return path.with_name(stem(path) + suffix)
+    return path.with_name(stem(path) + (map_suffix(suffix) if floats else suffix))
 
 
 def write(

@@ -1,9 +1,9 @@
-"""Predictions of a dataset's cases: found in a folder, or made by Models."""
+"""Predictions of a dataset's cases: loaded from a folder, or made by Models."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from cpfnet import formats
@@ -15,7 +15,8 @@ from cpfnet.evaluation.case_masks import Item
 from cpfnet.evaluation.protocol import first_few
 from cpfnet.image import Segmentation
 from cpfnet.inference.batch import records
-from cpfnet.inference.match_predictions import Match, Name, doubtful, match, name_of, places
+from cpfnet.inference.match_predictions import Match, Name, ambiguous, match, name_of, places
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.progress import Bar
@@ -26,7 +27,8 @@ def choose(dataset: Dataset, split: str | None, models: Sequence[Model] = ()) ->
 
     Args:
         dataset: all cases.
-        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None: the test cases where there are labelled ones, else all.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; None: the test cases where there are labelled ones, else
+            all.
         models: that are to be scored; see `of_split`.
 
     Raises:
@@ -43,8 +45,8 @@ def choose(dataset: Dataset, split: str | None, models: Sequence[Model] = ()) ->
 def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tuple[list[Case], str]:
     """The labelled cases of one split, and in words which those are.
 
-    Models know which cases validated them, and ``"val"`` means these: after ``train --fold`` the dataset names none, or others, which trained
-    them. Where Models do not say, or the dataset has none of theirs, its own ``val`` counts.
+    Models know which cases validated them, and ``"val"`` means these: after ``train --fold`` the dataset names none, or
+    others, which trained them. Where Models do not say, or the dataset has none of theirs, its own ``val`` counts.
 
     Args:
         dataset: all cases.
@@ -52,28 +54,30 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
         models: whose validation cases are meant.
 
     Raises:
-        DatasetError: no labelled case among them, with what else can be scored; or Models that were validated on different cases.
+        DatasetError: no labelled case among them, with what else can be scored; or Models that were validated on
+            different cases.
     """
     labelled = [case for case in dataset.cases if case.labels]
     declared = [case for case in labelled if case.split == split]
     validated = {frozenset(model.metrics.get("cases", {}).get("validation", ())) for model in models}
     if split == "val" and len(validated) > 1:
         raise DatasetError(
-            f"the {len(models)} models were validated on different cases, as folds are: what validated one has trained another",
+            f"the {len(models)} models were validated on different cases, as folds are: "
+            "what validated one has trained another",
             fix="evaluate each model alone with --split val, or all of them on cases that none has seen (--split test)",
         )
     known = validated.pop() if len(validated) == 1 else frozenset[str]()
     own = [case for case in labelled if case.id in known]
     if split == "val" and own:
         absent = sorted(known.difference(case.id for case in own))
-        said = f"{len(own)} cases that validated the model"
-        return own, said + (f", and without {first_few(absent)}, which this dataset has no label of" if absent else "")
-    unsaid = "the model does not say which cases validated it" if models and split == "val" and not known else ""
+        without = f", and without {first_few(absent)}, which this dataset has no label of" if absent else ""
+        return own, f"{len(own)} cases that validated the model{without}"
+    unknown = "the model does not say which cases validated it" if models and split == "val" and not known else ""
     if declared:
-        return declared, f"the {split} split" + (f" ({unsaid})" if unsaid else "")
+        return declared, f"the {split} split" + (f" ({unknown})" if unknown else "")
     why = f"{len(labelled)} of {len(dataset.cases)} cases have labels"
-    if unsaid:
-        why += f", and {unsaid}"
+    if unknown:
+        why += f", and {unknown}"
     elif split == "val" and models:
         why += f", and none of them is one of the {len(known)} that validated the model ({first_few(sorted(known))})"
     others = (
@@ -104,10 +108,10 @@ def item_of(case: Case, prediction: Path | Segmentation | None, probabilities: P
     )
 
 
-def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[Item], list[str]]:
+def load_predictions(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[Item], list[str]]:
     """Pair cases with the label maps in a folder and below, called as the case or as its image (see `match`).
 
-    Where names leave a doubt, the records of `predict` decide, which tell the image that a mask was made from. A folder
+    Where names are ambiguous, the records of `predict` decide, which name the image that a mask was made from. A folder
     ``probabilities`` inside, as `predict` writes it, is used for AUC; its folders of pictures are passed over.
 
     Args:
@@ -116,7 +120,7 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
         folder: of the label maps.
 
     Returns:
-        One item a case, and what the user should know: names that repeat, files that are not used.
+        One item a case, and warnings: names that repeat, files that are not used.
 
     Raises:
         DatasetError: not a folder, no prediction at all, two for one case, or one that several cases could mean.
@@ -160,23 +164,26 @@ def found(dataset: Dataset, cases: Sequence[Case], folder: Path) -> tuple[list[I
                 fix="leave one of them in the folder, and move the others elsewhere",
             )
         items.append(item_of(case, masks[name][0] if name else None, planes[0] if planes else None))
-    return items, _told(dataset, matched, masks, maps, folder)
+    return items, _warnings(dataset, matched, masks, maps, folder)
 
 
 def _recorded(dataset: Dataset, masks: Collection[Name], folder: Path) -> dict[Name, str]:
-    """Label maps that `predict` made from the very image of one case → this case; images are read only where names leave a doubt."""
+    """Label maps that `predict` made from the very image of one case → this case.
+
+    Images are read only where names are ambiguous.
+    """
     inputs = {
         name: record.input
         for called, record in records.each(folder)
         if (mask := record.mask) and (name := name_of(Path(mask.replace("*", called, 1)))) in masks
     }
-    if not doubtful(dataset.cases, inputs):
+    if not ambiguous(dataset.cases, inputs):
         return {}
     contents: dict[str, str] = {}
     for case in dataset.cases:
         try:
             contents[case.id] = records.content_of(case.images).digest
-        except (CpfnetError, OSError):  # nothing is known of it; what is wrong with it is said where it is used
+        except (CpfnetError, OSError):  # nothing is known of it; where it is used, the error names what is wrong
             continue
     often = Counter(contents.values())
     case_of = {content: case for case, content in contents.items() if often[content] == 1}
@@ -215,14 +222,14 @@ def _unclear(
     )  # folders that tell it apart
     place = f", or by the folders of its image: `{'/'.join(own[-count:])}{suffix}` …" if count > 1 else ""
     return DatasetError(
-        f"{shown(file, folder)} could be the prediction of {len(meant)} cases ({', '.join(meant[:5])}{' …' * (len(meant) > 5)}), "
-        f"so it counts for none{others}",
+        f"{shown(file, folder)} could be the prediction of {len(meant)} cases "
+        f"({', '.join(meant[:5])}{' …' * (len(meant) > 5)}), so it counts for none{others}",
         where=folder,
         fix=f"call each prediction as its case: {', '.join(f'`{one}{suffix}`' for one in meant[:2])} …{place}",
     )
 
 
-def _told(
+def _warnings(
     dataset: Dataset,
     matched: Match,
     masks: dict[Name, list[Path]],
@@ -230,12 +237,12 @@ def _told(
     folder: Path,
 ) -> list[str]:
     """Names that were taken for one split though they repeat beyond it, and files that are not used."""
-    told = []
+    warnings = []
     if matched.assumed:
         name, meant = next(iter(matched.assumed.items()))
-        told.append(
-            f"{len(matched.assumed)} predictions are called as cases of other splits, too ({shown(masks[name][0], folder)}: "
-            f"{', '.join(meant[:5])}): they are taken for the split that is scored"
+        warnings.append(
+            f"{len(matched.assumed)} predictions are called as cases of other splits, too "
+            f"({shown(masks[name][0], folder)}: {', '.join(meant[:5])}): they are taken for the split that is scored"
         )
     unused = [path for name in (*matched.unused, *matched.claims) for path in masks[name]]
     unused += [path for name, paths in maps.items() if name not in masks for path in paths]
@@ -243,35 +250,31 @@ def _told(
     if unused:
         what = "1 file is" if len(unused) == 1 else f"{len(unused)} files are"
         names = f"{quoted(unused[:5], folder)}{' …' * (len(unused) > 5)}"
-        told.append(f"{what} the prediction of no case that could be told, and not used: {names}")
-    return told
+        warnings.append(f"{what} the prediction of no case that could be told, and not used: {names}")
+    return warnings
 
 
-def made(
+def predict_cases(
     cases: Sequence[Case],
     models: Sequence[Model],
     folder: Path,
+    options: PredictorOptions,
     *,
-    device: str,
-    tta: bool,
-    force: bool,
     overwrite: bool,
     progress: bool,
-    say: Callable[[str], None],
 ) -> list[Item]:
     """Predict every case into ``folder``, masks and probabilities.
 
     Raises:
         CpfnetError: a case cannot be read, lies outside what the Models were fitted for, or cannot be written.
     """
-    predictor = Predictor(models, device=device, tta=tta, say=say)
+    predictor = Predictor(models, options)
     items = []
     with Bar(show=progress) as bar:
         for case in bar.track(cases, description="Predicting"):
-            image = formats.read(list(case.images))
-            segmentation = predictor.predict(image, force=force, keep_probabilities=True)
+            segmentation = predictor.predict(formats.read(list(case.images)), keep_probabilities=True)
             mask = formats.write(segmentation, folder / case.id, overwrite=overwrite)
-            volume = segmentation.affine is not None
+            volume = segmentation.affine is not None  # not as DICOM, whose steps of 1/255 would round them
             maps = folder / "probabilities" / f"{case.id}{'.nii.gz' if volume else '.tif'}"
             assert segmentation.probabilities is not None  # asked for above
             formats.write_map(

@@ -50,16 +50,17 @@ def match(
 ) -> Match:
     """Give each file to one case at most, and each case one file at most.
 
-    A file means the cases that it is called as: (1) exactly as the id; (2) as the id but for capitals, or with folders in
-    place of underscores; (3) exactly as the image, with as many of its folders as the file has; (4) likewise but for
-    capitals; (5) as a folder above a DICOM series. The first of these that is true of any case decides. A file that means
-    several cases counts for none; a case takes the file that means it most exactly.
+    A file means the cases that it is called as: (1) exactly as the id; (2) as the id but for capitals, or with folders
+    in place of underscores; (3) exactly as the image, with as many of its folders as the file has; (4) likewise but for
+    capitals; (5) as a folder above a DICOM series. The first of these that is true of any case decides. A file that
+    means several cases counts for none; a case takes the file that means it most exactly.
 
     Args:
         cases: all of the dataset, not only those to be scored: a file that means another case is not free.
         files: where they lie.
         scored: cases of one part of the dataset, the only ones meant where names repeat beyond it.
-        made: of files that are known to be made from the image of a case, this case: they mean no other, whatever they are called.
+        made: of files that are known to be made from the image of a case, this case: they mean no other, whatever they
+            are called.
     """
     by_key = _by_key(cases)
     out = Match()
@@ -91,7 +92,7 @@ def match(
     return out
 
 
-def doubtful(cases: Sequence[Case], files: Collection[Name]) -> list[Name]:
+def ambiguous(cases: Sequence[Case], files: Collection[Name]) -> list[Name]:
     """Files whose name alone does not tell the case: it fits no case, or several in one way or another."""
     by_key = _by_key(cases)
     return [file for file in files if len({case for meant in _meant(file, by_key) for case in meant}) != 1]

@@ -1,7 +1,7 @@
 """A whole image through a network that sees pieces of it: slices, tiles, mirrored and turned copies. NumPy only.
 
-Pieces overlap and are blended with Gaussian weights, since a network knows least at the border of what it sees. All averaging
-(tiles, copies, and models in `predictor`) is done on probabilities.
+Pieces overlap and are blended with Gaussian weights, since a network knows least at the border of what it sees. All
+averaging (tiles, copies, and models in `predictor`) is done on probabilities.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Backend = Callable[[np.ndarray], np.ndarray]
 """float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``."""
 
 WHOLE_SLICE = 2048
-"""Longest side of a slice that is given to the network whole, where the Plan names no tile: some 3 GB for CPFNet in float32."""
+"""Longest side of a slice that the network is given whole, if the Plan names no tile: 3 GB for CPFNet in float32."""
 
 LEAST_WEIGHT = 1e-3
 """Of a tile's corner, its centre being 1: positive, so that pixels seen by one tile only are kept."""
@@ -40,25 +40,26 @@ def predict_array(
 ) -> np.ndarray:
     """Class probabilities of one preprocessed image.
 
-    A volume goes slice by slice through a 2-D network (2.5-D: with its neighbours, the first and last slice repeated beyond
-    the ends). An image larger than ``plan.inference.tile`` goes tile by tile; without that, 3-D networks see tiles of the
-    training patch's size, and 2-D ones whole slices up to `WHOLE_SLICE`.
+    A volume goes slice by slice through a 2-D network (2.5-D: with its neighbours, the first and last slice repeated
+    beyond the ends). An image larger than ``plan.inference.tile`` goes tile by tile; without that, 3-D networks see
+    tiles of the training patch's size, and 2-D ones whole slices up to `WHOLE_SLICE`.
 
     Args:
         backend: the network.
         array: float32 ``(channels, [depth,] height, width)`` from `cpfnet.preprocessing.apply`.
         plan: the network's.
         overlap: share of a tile that its neighbour covers too, 0 … <1; default: the Plan's.
-        tta: average over copies mirrored along every combination of ``plan.inference.mirror``, each with its quarter turns where
-            ``plan.inference.quarter_turns`` says so: of a plane that is mirrored both ways the eight symmetries of the square.
+        tta: average over copies mirrored along every combination of ``plan.inference.mirror``, each with its quarter
+            turns where ``plan.inference.quarter_turns`` says so: of a plane that is mirrored both ways the eight
+            symmetries of the square.
         tile: largest piece given to the network; default: the Plan's.
         batch: pieces given to the network at once; default: `batch_size`.
         run: slices to predict, where a volume goes through a 2-D network; the others are only neighbours to them.
         progress: called with the share of the work done, 0…1.
 
     Returns:
-        float32 ``(plan.labels.outputs, [run,] height, width)``: softmax over planes for exclusive labels, else a sigmoid
-        each.
+        float32 ``(plan.labels.outputs, [run,] height, width)``: softmax over planes for exclusive labels, else a
+        sigmoid each.
 
     Raises:
         NetworkError: the network gives another shape than the Plan says, or values that are no numbers.
@@ -145,8 +146,8 @@ def _predict_once(
 def tile_size(plan: Plan, size: tuple[int, ...], largest: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """The piece that the network is given, for an image of ``size``; ``largest`` is in place of the Plan's.
 
-    Smaller images are padded to the patch, as in training: a network that has only seen patches of 64×64 reads a bare image of
-    49×35, whose edges lie elsewhere in its deep levels, far worse (Dice 0.19 against 0.86 on one such case).
+    Smaller images are padded to the patch, as in training: a network that has only seen patches of 64×64 reads a bare
+    image of 49×35, whose edges lie elsewhere in its deep levels, far worse (Dice 0.19 against 0.86 on one such case).
     """
     whole = plan.spatial.patch if plan.spatial.dims == 3 else (WHOLE_SLICE, WHOLE_SLICE)
     largest = largest or plan.inference.tile or whole
@@ -156,8 +157,8 @@ def tile_size(plan: Plan, size: tuple[int, ...], largest: tuple[int, ...] | None
 def batch_size(plan: Plan, tile: tuple[int, ...]) -> int:
     """How many pieces of this size the network is given at once: the Plan's batch, or fewer.
 
-    A batch is planned for pieces of one size. Of larger ones only as many are taken as hold no more pixels, else a batch for
-    thumbnails would be one of photographs. A piece that alone holds more goes alone.
+    A batch is planned for pieces of one size. Of larger ones only as many are taken as hold no more pixels, else a
+    batch for thumbnails would be one of photographs. A piece that alone holds more goes alone.
     """
     spatial = plan.spatial
     longest = None if spatial.longest is None else (spatial.longest, spatial.longest)
@@ -167,7 +168,7 @@ def batch_size(plan: Plan, tile: tuple[int, ...]) -> int:
 
 
 def tile_windows(size: tuple[int, ...], tile: tuple[int, ...], overlap: float) -> Iterator[tuple[slice, ...]]:
-    """Evenly spread tiles that cover ``size`` and overlap by at least ``overlap`` of a tile; cut off where the image ends."""
+    """Evenly spread tiles that cover ``size``, overlap by ``overlap`` of a tile or more, and are cut off at its end."""
     starts = []
     for n, length in zip(size, tile, strict=True):
         step = max(1, int(length * (1 - overlap)))
@@ -178,7 +179,7 @@ def tile_windows(size: tuple[int, ...], tile: tuple[int, ...], overlap: float) -
 
 
 def gaussian(tile: tuple[int, ...]) -> np.ndarray:
-    """Blending weights float32 of the tile's shape: 1 at the centre, SD an eighth of a side, at least `LEAST_WEIGHT`."""
+    """Blending weights, float32 of the tile's shape: 1 at the centre, SD ⅛ of a side, at least `LEAST_WEIGHT`."""
     weights = np.ones((), dtype=np.float32)
     for length in tile:
         x = (np.arange(length, dtype=np.float32) - (length - 1) / 2) / (length / 8)

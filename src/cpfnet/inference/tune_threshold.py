@@ -1,8 +1,8 @@
-"""Where Models draw the line between a class and the rest: as fitted, or as chosen on cases other than those to be scored."""
+"""Where Models draw the line between a class and the rest: as fitted, or as chosen on cases that are not scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +12,12 @@ from cpfnet.data.case import Case, Dataset
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.case_masks import load_masks
 from cpfnet.inference.dataset_predictions import item_of, of_split
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
+from cpfnet.inference.threshold_search import THRESHOLDS, best_threshold, dice_curve
 from cpfnet.model import MM3, Model
 from cpfnet.planning import Labels
 from cpfnet.progress import Bar
-
-THRESHOLDS = tuple(n / 100 for n in range(1, 100))
-"""What is tried."""
 
 CHOOSING = ("train", "val")
 """Splits that may choose a threshold; what is called test may not."""
@@ -55,7 +54,8 @@ def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], models:
     definitions = models[0].plan.labels
     if not _has_threshold(definitions):
         raise CpfnetError(
-            f"of {len(definitions.classes)} exclusive classes the most probable one is taken; there is no threshold to choose",
+            f"of {len(definitions.classes)} exclusive classes the most probable one is taken; "
+            "there is no threshold to choose",
             fix="leave out --threshold-on",
         )
     try:
@@ -75,25 +75,25 @@ def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], models:
     return cases
 
 
-def chosen_on(
+def tune_threshold(
     cases: Sequence[Case],
     split: str,
     models: Sequence[Model],
+    options: PredictorOptions,
     *,
-    device: str,
-    tta: bool,
-    force: bool,
     progress: bool,
-    say: Callable[[str], None],
 ) -> tuple[list[Model], dict[str, str]]:
-    """Models with the threshold that gives the best mean Dice over cases, one a region; of several readers the mean counts.
+    """Models with the threshold that gives the best mean Dice over cases, one a region; readers of a case are averaged.
 
-    The cases are predicted one by one, and only their Dice at each of `THRESHOLDS` is kept. Components that the Models drop as too small are
-    still there when the threshold is chosen.
+    The cases are predicted one by one, and only their Dice at each of `THRESHOLDS` is kept. Components that the Models
+    drop as too small are still there when the threshold is chosen.
 
     Args:
         cases: of `choosing_cases`, of this split.
-        models, device, tta, force, progress, say: as for `Predictor`.
+        split: called so in the protocol.
+        models: which the threshold is for.
+        options: how they predict.
+        progress: show a bar.
 
     Returns:
         The Models with the new threshold, and for the protocol how it came about and, apart from that, what it is.
@@ -102,13 +102,13 @@ def chosen_on(
         CpfnetError: a case cannot be read, or lies outside what the Models were fitted for.
     """
     plan = models[0].plan.labels
-    predictor = Predictor(models, device=device, tta=tta, say=say)
+    predictor = Predictor(models, options)
     members = labels.membership(plan)
     curves = []
     with Bar(show=progress) as bar:
-        for case in bar.track(cases, description=f"AutoBackend the threshold on {split}"):
+        for case in bar.track(cases, description=f"Choosing the threshold on {split}"):
             image = formats.read(list(case.images))
-            segmentation = predictor.predict(image, force=force, keep_probabilities=True)
+            segmentation = predictor.predict(image, keep_probabilities=True)
             masks = load_masks(item_of(case, segmentation), plan, image)
             assert masks.probability is not None  # asked for above
             readers = []
@@ -120,7 +120,8 @@ def chosen_on(
     limits, dice = zip(*(best_threshold(of_class) for of_class in np.stack(curves, axis=1)), strict=True)
     trained = {name for model in models for name in model.metrics.get("cases", {}).get("train", [])}
     seen = f" ({sum(case.id in trained for case in cases)} of them trained the model)" if trained else ""
-    rule = f"best mean Dice over the {len(cases)} cases of the {split} split{seen}, of {THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
+    tried = f"{THRESHOLDS[0]:g} to {THRESHOLDS[-1]:g}"
+    rule = f"best mean Dice over the {len(cases)} cases of the {split} split{seen}, of {tried}"
     above = [
         f"{c.name} above {limit:g} (mean Dice {value:.4f})"
         for c, limit, value in zip(plan.classes, limits, dice, strict=True)
@@ -129,39 +130,15 @@ def chosen_on(
     return chosen, _lines(rule, above, models)
 
 
-def dice_curve(probability: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Dice of ``probability > t`` for each t of `THRESHOLDS`, exact.
-
-    Args:
-        probability: of the class, float32.
-        truth, valid: bool, of the same shape: pixels of the class, pixels that count.
-
-    Returns:
-        ``(99,)``. Where the truth is empty: 1 if nothing is predicted either, else 0, so that every threshold has a value.
-    """
-    values, inside = probability[valid], truth[valid]
-    below = np.searchsorted(np.array(THRESHOLDS, np.float32), values, side="left")  # thresholds that the pixel is above
-    right, wrong = (
-        np.bincount(below[side], minlength=len(THRESHOLDS) + 1)[::-1].cumsum()[::-1][1:] for side in (inside, ~inside)
-    )
-    whole = right + wrong + np.count_nonzero(inside)
-    return np.where(whole == 0, 1.0, 2 * right / np.maximum(whole, 1))
-
-
-def best_threshold(curves: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The threshold with the best mean of curves (one a case), and that mean; of equals the one nearest to 0.5."""
-    means = np.mean(curves, axis=0)
-    equal = np.flatnonzero(np.isclose(means, means.max(), rtol=0, atol=1e-12))
-    index = min(equal, key=lambda k: abs(THRESHOLDS[k] - 0.5))
-    return THRESHOLDS[index], float(means[index])
-
-
 def _has_threshold(definitions: Labels) -> bool:
     return not definitions.exclusive or len(definitions.classes) == 1
 
 
 def _lines(rule: str, above: Sequence[str], models: Sequence[Model]) -> dict[str, str]:
-    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it, the temperature, and the components that are too small for the Models."""
+    """The protocol's lines: ``threshold``, the rule; ``fitted``, what came of it.
+
+    That is the thresholds, the temperature, and the components that are too small for the Models.
+    """
     classes = models[0].plan.labels.classes
     sizes = np.min([model.min_component_size for model in models], axis=0).tolist()
     unit = models[0].component_unit

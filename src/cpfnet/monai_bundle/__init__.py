@@ -1,1 +1,1 @@
-"""What leaves the house: Models as other people's tools expect them."""
+"""Models as bundles that MONAI's own tools verify, load and run."""

@@ -38,11 +38,11 @@ def describe(model: Model) -> dict[str, Any]:
         "required_packages_version": {"cpfnet": cpfnet.__version__},
         "name": plan.name,
         "task": f"Segmentation of {classes} in {what}",
-        "description": f"Finds {classes} in {what} with network {plan.network.name!r} ({plan.spatial.mode}), trained by cpfnet on "
-        f"{plan.name!r}: {fitted.cases} cases, {fitted.epochs} epochs. All between file and mask is in models/plan.yaml and "
-        "models/fitted.yaml, and configs/inference.json runs it. Not a medical device.",
-        "intended_use": f"Research on {what} like those it was trained on. Not a medical device: not for diagnosis or treatment. Other "
-        "modalities, scanners or populations need an evaluation of their own.",
+        "description": f"Finds {classes} in {what} with network {plan.network.name!r} ({plan.spatial.mode}), trained "
+        f"by cpfnet on {plan.name!r}: {fitted.cases} cases, {fitted.epochs} epochs. All between file and mask is in "
+        "models/plan.yaml and models/fitted.yaml, and configs/inference.json runs it. Not a medical device.",
+        "intended_use": f"Research on {what} like those it was trained on. Not a medical device: not for diagnosis or "
+        "treatment. Other modalities, scanners or populations need an evaluation of their own.",
         "authors": "not stated",
         "copyright": "not stated",
         "data_source": f"{plan.name!r}, not part of the bundle",
@@ -61,7 +61,10 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def _inert(value: Any) -> Any:
-    """The same for MONAI's parser to take for text: it runs what begins with ``$``, and follows ``@`` and ``%``, in names from a plan, too."""
+    """The same as text for MONAI's parser, which runs what begins with ``$``, and follows ``@`` and ``%``.
+
+    It would do so in names from a plan, too.
+    """
     if isinstance(value, dict):
         return {key: _inert(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -82,8 +85,8 @@ def _scores(model: Model) -> tuple[dict[str, Any], str]:
         scores["dice_per_class"] = by_class
     seen = set(cases.get("train", ())) & set(cases.get("validation", ()))
     return scores, (
-        f"Dice, mean over classes of the means over {f'{count} ' if count else ''}validation cases, on the network's grid, at "
-        "threshold 0.5, before temperature, threshold and smallest component were fitted on the same cases. "
+        f"Dice, mean over classes of the means over {f'{count} ' if count else ''}validation cases, on the network's "
+        "grid, at threshold 0.5, before temperature, threshold and smallest component were fitted on the same cases. "
         + (f"{len(seen)} of them were trained on, too. " if seen else "")
         + "It chose the epoch, so it is optimistic; cases that training never saw tell more."
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpfnet.errors import CpfnetError
 from cpfnet.inference.batch.run import predict_files
+from cpfnet.inference.options import OutputOptions, PredictorOptions
 from cpfnet.model import Model
 
 if TYPE_CHECKING:
@@ -25,21 +27,24 @@ def network(folder: str) -> torch.nn.Module:
     return _load(folder).network()
 
 
-def predict(folder: str, images: str, out: str, **options: Any) -> None:
+def predict(folder: str, images: str, out: str, **keywords: Any) -> None:
     """Segment images as ``cpfnet predict`` does; one bad image does not stop the others.
 
     Args:
         folder: the bundle's ``models``.
         images: a file, folder or pattern.
         out: folder for the label maps; made if need be.
-        options: of `inference.run.predict_files`.
+        keywords: of `PredictorOptions`, `OutputOptions` and `cpfnet.predict_files`, side by side: a configuration of
+            MONAI holds plain values.
 
     Raises:
-        SystemExit: what is wrong and how to fix it; once all others are done, what is wrong with each image that was refused or failed.
-            MONAI would wrap any other exception, message and all, into advice for debuggers.
+        SystemExit: what is wrong and how to fix it; once all others are done, what is wrong with each image that was
+            refused or failed. MONAI would wrap any other exception, message and all, into advice for debuggers.
     """
     try:
-        outcomes = predict_files([_load(folder)], [str(images)], Path(str(out)), **options)
+        options = PredictorOptions(**_taken(PredictorOptions, keywords))
+        output = OutputOptions(**_taken(OutputOptions, keywords))
+        outcomes = predict_files([_load(folder)], [str(images)], Path(str(out)), options, output, **keywords)
     except CpfnetError as error:
         raise SystemExit(str(error)) from None
     left = [outcome.message for outcome in outcomes if outcome.status in ("refused", "failed")]
@@ -47,6 +52,11 @@ def predict(folder: str, images: str, out: str, **options: Any) -> None:
     print(f"{done} of {len(outcomes)} done, in {out}")
     if left:
         raise SystemExit("\n".join(left))
+
+
+def _taken(kind: type, keywords: dict[str, Any]) -> dict[str, Any]:
+    """What of the keywords belongs to a class of options; it is taken out of them."""
+    return {field.name: keywords.pop(field.name) for field in fields(kind) if field.name in keywords}
 
 
 def _load(folder: str) -> Model:

@@ -1,4 +1,4 @@
-"""A Model as a MONAI bundle: a folder that MONAI's tools verify, run and take a network from, and that holds all it takes.
+"""A Model as a MONAI bundle: a folder that MONAI's tools verify, run and take a network from, with all that it takes.
 
 configs/metadata.json            what it is for, what goes in and comes out, how well it did (`metadata`)
 configs/inference.json           from image files to masks, by the same code as ``cpfnet predict`` (`running`)
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from cpfnet.errors import OutputError
-from cpfnet.files import check_writable
+from cpfnet.files import check_free, check_writable
 from cpfnet.model import Model, is_model
 from cpfnet.monai_bundle.metadata import describe
 from cpfnet.text import markdown
@@ -39,7 +39,7 @@ INFERENCE: dict[str, Any] = {
         "backend": "torch",
     },
 }
-"""``configs/inference.json``; the reference backend, so that masks are the same on every machine as far as torch's are."""
+"""``configs/inference.json``; with the reference backend, masks are the same on every machine as far as torch's are."""
 
 
 def write_bundle(model: Model, out: Path, *, overwrite: bool = False) -> Path:
@@ -58,20 +58,21 @@ def write_bundle(model: Model, out: Path, *, overwrite: bool = False) -> Path:
         OutputError: ``out`` exists, is no bundle, or cannot be written; nothing is left behind then.
     """
     model.network()  # whether it fits its weights, before anything is written; and reads them, which may lie in ``out``
-    there = _is_bundle(out)
-    if out.exists() and not (overwrite and there):
+    replaces = _is_bundle(out)
+    check_free(out, overwrite=overwrite, fix=None if replaces else "write to another folder")
+    if out.exists() and not replaces:
         raise OutputError(
-            "exists already" if there or not overwrite else "is no bundle of a Model, and nothing else is replaced",
-            where=out,
-            fix="write to another folder" + (", or replace this one with --overwrite" if there else ""),
+            "is no bundle of a Model, and nothing else is replaced", where=out, fix="write to another folder"
         )
     check_writable(out.parent)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".bundle-", dir=out if there else out.parent) as temporary:  # on the same disk
+        with TemporaryDirectory(
+            prefix=".bundle-", dir=out if replaces else out.parent
+        ) as temporary:  # on the same disk
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             _write(model, new, name=out.name)
-            if not there:
+            if not replaces:
                 new.rename(out)
                 return out
             old.mkdir()
@@ -107,14 +108,16 @@ def _readme(model: Model, name: str) -> str:
     return f"""{model.card()}
 # The bundle {markdown(name)}
 
-A MONAI bundle. It needs `pip install "cpfnet[train]" fire jsonschema`; run these in its folder, or add `--bundle_root FOLDER`:
+A MONAI bundle. It needs `pip install "cpfnet[train]" fire jsonschema`; run these in its folder, or add
+`--bundle_root FOLDER`:
 
 ```bash
 python -m monai.bundle verify_metadata --meta_file configs/metadata.json --filepath configs/metadata.schema.json
 python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir MASKS
 ```
 
-The second writes the masks that `cpfnet predict models IMAGES -o MASKS --backend torch` writes. The network with its weights:
+The second writes the masks that `cpfnet predict models IMAGES -o MASKS --backend torch` writes. The network with its
+weights:
 
 ```python
 from monai.bundle import ConfigParser
@@ -125,10 +128,11 @@ network = parser.get_parsed_content("network_def")  # takes what preprocessing g
 ```
 
 - `configs/metadata.json`: what goes in and comes out. Authors and copyright are for you to fill in.
-- `models/`: the plan, the weights as safetensors (no code runs when they load; there is no pickled `model.pt`), what was fitted, the scores
-  with the names of the cases.
+- `models/`: the plan, the weights as safetensors (no code runs when they load; there is no pickled `model.pt`), what
+  was fitted, the scores with the names of the cases.
 
 ## Licence
 
-cpfnet, which the bundle calls, is under the Apache License 2.0. The weights are their owner's to license; nothing is stated here{began}.
+cpfnet, which the bundle calls, is under the Apache License 2.0. The weights are their owner's to license; nothing is
+stated here{began}.
 """

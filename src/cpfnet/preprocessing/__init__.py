@@ -1,4 +1,4 @@
-"""From an Image to what a network sees, and back; training and inference use the same steps.
+"""From an Image to what a network sees, and back; training and inference use the same trace.
 
 The network's grid is not padded to a patch: the code that cuts patches pads them.
 """
@@ -31,7 +31,7 @@ __all__ = [
     "resample_back",
     "restore",
     "run_length",
-    "trace",
+    "trace_of",
 ]
 
 
@@ -40,7 +40,7 @@ def match_channels(image: Image, plan: Plan) -> Image:
     return image.to_channels(tuple(channel.name for channel in plan.channels))
 
 
-def trace(image: Image, plan: Plan) -> Trace:
+def trace_of(image: Image, plan: Plan) -> Trace:
     """How `apply` will change the grid; no pixels are read.
 
     Raises:
@@ -58,13 +58,15 @@ def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
         float32 ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
 
     Raises:
-        as `prepare`.
+        InputRefused: as `trace_of`.
+        FormatError: NaN or infinite values.
     """
-    slices, steps = prepare(image, plan)
-    return slices(0, slices.count), steps
+    trace = trace_of(image, plan)
+    slices = prepare(image, plan, trace)
+    return slices(0, slices.count), trace
 
 
-def prepare(image: Image, plan: Plan, *, block: int | None = None) -> tuple[Slices, Trace]:
+def prepare(image: Image, plan: Plan, trace: Trace, *, block: int | None = None) -> Slices:
     """Normalise, orient and resample, a run of slices at a time.
 
     Intensities are normalised on the image's own grid, before resampling, so that statistics are those of
@@ -73,16 +75,15 @@ def prepare(image: Image, plan: Plan, *, block: int | None = None) -> tuple[Slic
     Args:
         image: as read.
         plan: its `channels` and `spatial` say what to do.
+        trace: from `trace_of` the same image and Plan.
         block: number of slices of the network's grid that are made at once, of a volume; default: all.
 
     Returns:
-        ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
+        ``(channels, [depth,] height, width)`` on the network's grid.
 
     Raises:
-        InputRefused: as `trace`.
         FormatError: NaN or infinite values.
     """
-    steps = trace(image, plan)
     with _name_file_in_errors(image):
         shown = field_of_view(image.array) if any(c.intensity.kind == "local" for c in plan.channels) else None
         normalisers = [
@@ -91,14 +92,14 @@ def prepare(image: Image, plan: Plan, *, block: int | None = None) -> tuple[Slic
         ]
 
     def make(start: int, stop: int) -> np.ndarray:
-        first, last = spatial.source_slices(steps.oriented[0], steps.grid[0], start, stop)
-        out = np.empty((len(plan.channels), stop - start, *steps.grid[1:]), dtype=np.float32)
+        first, last = spatial.source_slices(trace.oriented[0], trace.grid[0], start, stop)
+        out = np.empty((len(plan.channels), stop - start, *trace.grid[1:]), dtype=np.float32)
         for planes, stored, normalise in zip(out, image.array, normalisers, strict=True):
-            values = normalise(steps.orient(stored)[first:last])
-            planes[...] = spatial.resample(values, steps.grid, whole=steps.oriented, start=start, stop=stop)
+            values = normalise(trace.orient(stored)[first:last])
+            planes[...] = spatial.resample(values, trace.grid, whole=trace.oriented, start=start, stop=stop)
         return out
 
-    return Slices(make, steps.grid[0], block), steps
+    return Slices(make, trace.grid[0], block)
 
 
 @contextmanager

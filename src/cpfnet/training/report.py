@@ -12,7 +12,8 @@ from cpfnet.data.case import Dataset
 from cpfnet.evaluation import report as reporting
 from cpfnet.evaluation.evaluate import evaluate
 from cpfnet.evaluation.tables import number
-from cpfnet.inference import dataset_predictions
+from cpfnet.inference.dataset_predictions import predict_cases
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.tune_threshold import as_fitted
 from cpfnet.model import Model
 from cpfnet.network import zoo
@@ -58,17 +59,8 @@ def write_report(
     if held_out <= set(model.metrics["cases"]["train"]):
         warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
     with TemporaryDirectory(prefix="cpfnet-") as temporary:
-        items = dataset_predictions.made(
-            chosen,
-            [model],
-            Path(temporary),
-            device=device,
-            tta=False,
-            force=True,
-            overwrite=True,
-            progress=progress,
-            say=logger.info,
-        )
+        options = PredictorOptions(device=device, backend="torch", force=True)
+        items = predict_cases(chosen, [model], Path(temporary), options, overwrite=True, progress=progress)
         protocol = {"chosen": "validation cases"} | as_fitted([model])
         scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
         scores.warnings[:0] = warnings

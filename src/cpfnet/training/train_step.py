@@ -65,7 +65,7 @@ class Task:
         self._recorded: CudaGraphRunner | None = None
         fix = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
         tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
-        self._segment = portioned(self._logits, fabric.device, say=logger.warning, fix=fix.format(json.dumps(tile)))
+        self._segment = portioned(self._logits, fabric.device, fix=fix.format(json.dumps(tile)))
 
     @property
     def best(self) -> nn.Module:

@@ -66,20 +66,20 @@ class TestOutOfMemory:
             zoo.register(name, type("Hungry", (Hungry,), {"room": room}))
         return make_model(change=lambda plan: plan.model_copy(update={"network": _network(name)}))
 
-    def test_batches_are_halved_aloud_and_stay_small(self):
-        said = []
+    def test_batches_are_halved_aloud_and_stay_small(self, caplog):
+        caplog.set_level("INFO", "cpfnet")
         model = self.model(2)
-        backend = torch_backend(model, "cpu", say=said.append)
+        backend = torch_backend(model, "cpu")
         x = np.random.default_rng(0).random((7, 1, 32, 32), dtype=np.float32)
         for _ in range(2):
             np.testing.assert_allclose(backend(x), oracle(model)(x), atol=1e-3)
-        assert said == [
+        assert caplog.messages == [
             "cpu is out of memory: going on with batches of 3",
             "cpu is out of memory: going on with batches of 1",
         ]
 
     def test_a_single_piece_that_does_not_fit_is_an_error_with_a_fix(self):
-        backend = torch_backend(self.model(0), "cpu", say=lambda text: None)
+        backend = torch_backend(self.model(0), "cpu")
         with pytest.raises(NetworkError, match="single piece of 32×40 does not fit"):
             backend(np.zeros((2, 1, 32, 40), np.float32))
 

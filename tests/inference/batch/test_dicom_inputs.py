@@ -18,12 +18,13 @@ from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError
 from cpfnet.inference.batch.inputs import collect
 from cpfnet.inference.batch.item import Item
-from cpfnet.inference.batch.run import Outcome, predict_files
-from cpfnet.inference.dataset_predictions import found
+from cpfnet.inference.batch.run import Outcome
+from cpfnet.inference.dataset_predictions import load_predictions
 from tests import synthetic
 from tests.data.dicom_studies import scan, write_rtstruct
 from tests.inference.batch.test_run import tree
 from tests.inference.oracle import bright, make_model
+from tests.predicting import predict_files
 
 DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 EMPTY = np.zeros((3, 8, 9), np.uint16)
@@ -182,7 +183,7 @@ class TestCollect:
 
 def run(inputs: list[Path | str], out: Path, *, said: list[str] | None = None, **options) -> list[Outcome]:
     say = pytest.fail if said is None else said.append
-    return predict_files([options.pop("model", None) or model()], inputs, out, device="cpu", say=say, **options)
+    return predict_files([options.pop("model", None) or model()], inputs, out, device="cpu", listen=say, **options)
 
 
 class TestPredict:
@@ -322,7 +323,7 @@ class TestPredict:
         outcomes = run([tmp_path / "data"], tmp_path / "out", said=said)
         assert len(said) == 1
         assert said[0].startswith("a: SpecificCharacterSet is empty")
-        assert [len(o.notes) for o in outcomes] == [1, 0]
+        assert [len(o.warnings) for o in outcomes] == [1, 0]
 
     def test_overlay_of_a_series(self, tmp_path):
         ct(tmp_path / "pat_1", phantom())
@@ -332,7 +333,7 @@ class TestPredict:
     def test_a_notebook_predicts_a_folder(self, tmp_path):
         mask = phantom()
         ct(tmp_path / "pat_1", mask)
-        segmentation = cpfnet.predict(model(), tmp_path / "pat_1", device="cpu")
+        segmentation = cpfnet.predict(model(), tmp_path / "pat_1", cpfnet.PredictorOptions(device="cpu"))
         np.testing.assert_array_equal(segmentation.array, mask)
         assert segmentation.algorithm is not None
 
@@ -363,7 +364,7 @@ class TestFound:
         uids = [synthetic.dicom_uid(patient, "study", "series") for patient in "abc"]
         expected = [f"-{digest(uid)}.seg.dcm" for uid in uids]
         assert len(list(whole.rglob("*.seg.dcm"))) == 6
-        for item, end in zip(found(dataset, dataset.cases, whole)[0], expected, strict=True):
+        for item, end in zip(load_predictions(dataset, dataset.cases, whole)[0], expected, strict=True):
             assert item.prediction.name.endswith(end)
             assert item.prediction.relative_to(whole).as_posix().startswith(item.case)
 
@@ -373,7 +374,7 @@ class TestFound:
         dataset = load(tmp_path / "data")
         for place in ("data", "data/pat_a", "data/pat_a/CT"):
             out = self.masks(tmp_path / place.replace("/", "_"), tmp_path / place)
-            ((item,), _) = found(dataset, dataset.cases, out)
+            ((item,), _) = load_predictions(dataset, dataset.cases, out)
             assert [item.prediction] == list(out.rglob("*.seg.dcm"))
 
     @pytest.mark.parametrize(
@@ -404,9 +405,9 @@ class TestFound:
             wanted[f"pat_{patient}"] = tmp_path / "out" / names[0].format(**own)
             wanted[f"pat_{patient}"].parent.mkdir(parents=True, exist_ok=True)
             wanted[f"pat_{patient}"].touch()
-        items, told = found(dataset, dataset.cases, tmp_path / "out")
+        items, warnings = load_predictions(dataset, dataset.cases, tmp_path / "out")
         assert {item.case: item.prediction for item in items} == wanted
-        assert told == []
+        assert warnings == []
 
     def test_one_folder_name_of_several_patients_is_nobodys(self, tmp_path):
         for patient in "ab":
@@ -416,4 +417,4 @@ class TestFound:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "CT.seg.dcm").touch()
         with pytest.raises(DatasetError, match=r"CT.seg.dcm could be the prediction of 2 cases \(pat_a, pat_b\)"):
-            found(dataset, dataset.cases, tmp_path / "out")
+            load_predictions(dataset, dataset.cases, tmp_path / "out")

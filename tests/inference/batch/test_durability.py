@@ -1,8 +1,8 @@
 """Power cuts: of what was not synced nothing need survive, and of what a record says everything does.
 
-The calls themselves are real; what a disk keeps is written down as POSIX promises it: the content of a file as it was when it was last synced, and
-the names in a folder as they were when the folder was. Two disks are tried: one that keeps no more than that, and one that keeps every
-name at once, as ordered journals may, with nothing in what was not synced.
+The calls themselves are real; what a disk keeps is written down as POSIX promises it: the content of a file as it was
+when it was last synced, and the names in a folder as they were when the folder was. Two disks are tried: one that keeps
+no more than that, and one that keeps every name at once, as ordered journals may, with nothing in what was not synced.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ import pytest
 
 from cpfnet.files import replacing
 from cpfnet.inference.batch import records
-from cpfnet.inference.batch.run import predict_files
 from cpfnet.model import Quality
 from tests import synthetic
 from tests.inference.batch.test_run import images_model, picture, tree
 from tests.inference.oracle import oracle
+from tests.predicting import predict_files
 
 
 class Disk:
@@ -92,7 +92,6 @@ def run(images: Path, out: Path, **options):
         "probabilities": True,
         "device": "cpu",
         "backend": oracle,
-        "say": lambda text: None,
     } | options
     return predict_files([model], [images], out, **options)
 

@@ -1,4 +1,7 @@
-"""Runs that end early: killed at any call, asked to end by any signal, two in one folder, a list that cannot be written. Nothing is lost or made up."""
+"""Runs that end early: killed at any call, ended by any signal, two in one folder, a list that cannot be written.
+
+Nothing is lost or made up.
+"""
 
 import csv
 import os
@@ -12,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from cpfnet.errors import OutputError
-from cpfnet.inference.batch.run import predict_files
 from cpfnet.inference.batch.signals import Ended, ending, telling
 from cpfnet.inference.torch_backend.onnx_graph import prepared
 from cpfnet.model import Quality
 from tests import synthetic
 from tests.inference.batch.test_run import images_model, picture, tree
 from tests.inference.oracle import oracle
+from tests.predicting import predict_files
 
 KNOWS = {"quality": Quality(cases=5, lowest=0.9, found=())}
 COUNT = 40
@@ -26,7 +29,7 @@ COUNT = 40
 EACH_CALL = """
 import os, signal, sys
 from pathlib import Path
-from cpfnet.inference.batch.run import predict_files
+from tests.predicting import predict_files
 from tests.inference.oracle import oracle
 from tests.inference.batch.test_killed import KNOWS, images_model
 
@@ -35,7 +38,7 @@ model = images_model(fitted=KNOWS)
 
 def run(out):
     more = {"overlays": True, "resume": True, "backend": oracle, "device": "cpu"}
-    return predict_files([model], [inputs], out, say=lambda text: None, **more)
+    return predict_files([model], [inputs], out, **more)
 
 def killed(out, last):
     "Run in a child that kills itself at a call that changes the disk; was it so?"
@@ -176,7 +179,6 @@ def run(inputs: Path, out: Path, *, at: int, act: Callable[[], None], **options)
 
         return one
 
-    options.setdefault("say", lambda text: None)
     return predict_files([images_model(fitted=KNOWS)], [inputs], out, device="cpu", backend=backend, **options)
 
 
@@ -185,7 +187,7 @@ class TestListThatCannotBeWritten:
         inputs, said = photographs(tmp_path / "in", 3), []
         (inputs / "bad.png").write_text("no image")
         out = tmp_path / "out"
-        outcomes = run(inputs, out, at=2, act=lambda: (out / "quality.csv").mkdir(parents=True), say=said.append)
+        outcomes = run(inputs, out, at=2, act=lambda: (out / "quality.csv").mkdir(parents=True), listen=said.append)
         assert sorted(o.status for o in outcomes) == ["done", "done", "done", "failed"]
         assert any("quality.csv" in text for text in said)
 
@@ -223,7 +225,7 @@ class TestSignals:
     def test_while_the_list_is_written_it_waits(self, tmp_path):
         inputs, out = photographs(tmp_path / "in", 3), tmp_path / "out"
 
-        def say(text: str) -> None:
+        def listen(text: str) -> None:
             if text.startswith("Made again"):  # said just before
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -231,5 +233,5 @@ class TestSignals:
         (out / "1.png").write_bytes(b"")
         (out / "quality.csv").unlink()
         with pytest.raises(Ended):
-            run(inputs, out, at=0, act=lambda: None, resume=True, say=say)
+            run(inputs, out, at=0, act=lambda: None, resume=True, listen=listen)
         assert listed(out) == ["0.png", "1.png", "2.png"]

@@ -1,4 +1,4 @@
-"""Inputs spread over a Ray cluster: what comes out is what one process makes, whatever workers and machines are lost on the way."""
+"""Inputs spread over a Ray cluster: the results are those of one process, whatever workers and machines are lost."""
 
 import contextlib
 import os
@@ -22,11 +22,13 @@ from cpfnet.inference.batch import records
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.job import Job, Order
 from cpfnet.inference.batch.ray_cluster import connected, spread
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.quality.review_list import read_list
 from cpfnet.inference.torch_backend.onnx_graph import prepared
 from cpfnet.model import Model, Quality
 from tests import synthetic
 from tests.inference.batch.test_run import images_model, picture, run, tree
+from tests.predicting import messages_to, predict_files
 
 pytest.importorskip("ray")
 COUNT = 40
@@ -187,18 +189,19 @@ def test_an_interrupted_run_ends_cleanly_and_goes_on(folder, cluster, tmp_path, 
 
 
 def predict(folder: Path, inputs: list, out: Path, cluster, **more):
-    more.setdefault("say", pytest.fail)
+    more.setdefault("listen", pytest.fail)
     where = {"engine": "ray", "address": cluster.address}
-    return cpfnet.predict_files(folder / "model", inputs, out, backend="onnx", **where, **more)
+    return predict_files([Model.load(folder / "model")], inputs, out, backend="onnx", **where, **more)
 
 
 def test_every_outcome_is_that_of_one_process(folder, cluster, tmp_path):
     inputs = [folder / "in" / f"{name}.png" for name in (3, "text", 5, "black", "none", 4)]
-    here = cpfnet.predict_files(folder / "model", inputs, tmp_path / "here", backend="onnx", say=pytest.fail)
+    models = [Model.load(folder / "model")]
+    here = predict_files(models, inputs, tmp_path / "here", backend="onnx", listen=pytest.fail)
     there = predict(folder, inputs, tmp_path / "there", cluster)
     assert [o.status for o in there] == ["done", "failed", "done", "refused", "failed", "done"]
     for one, other in zip(here, there, strict=True):
-        for name in ("path", "status", "message", "notes", "quality"):
+        for name in ("path", "status", "message", "warnings", "quality"):
             assert getattr(one, name) == getattr(other, name)
         assert (one.output is None) == (other.output is None)
         assert other.output is None or other.output.read_bytes() == one.output.read_bytes()
@@ -216,8 +219,8 @@ def test_workers_look_at_what_is_done_as_one_process_does(folder, cluster, tmp_p
     (out / "empty.png").write_bytes(b"")
     shutil.copy(folder / "one" / "5.png", out / "edited.png")
     records.path_of(out, "one").write_text("{}")
-    again = predict(folder, inputs, out, cluster, resume=True, say=said.append)
-    assert [(o.status, o.there, o.again) for o in again] == [
+    again = predict(folder, inputs, out, cluster, resume=True, listen=said.append)
+    assert [(o.status, o.already_done, o.again) for o in again] == [
         ("done", False, "the record of how it was made was damaged"),
         ("done", True, ""),
         ("done", False, "its input was another one"),
@@ -243,10 +246,10 @@ def test_an_input_that_ends_its_workers_is_given_up_and_no_other(folder, cluster
     names = ["1", "text", "2", "3"]
     jobs = [Job(Item((folder / "in" / f"{name}.png",), name)) for name in names]
     jobs[1] = Job(Item((Deadly(folder / "in" / "text.png"),), "text"))
-    options = {"backend": "onnx", "device": "cpu", "tta": False, "overlap": None, "batch": None}
+    order = Order(tmp_path, PredictorOptions(backend="onnx", device="cpu"))
     said = []
-    with connected(cluster.address):
-        spread([Model.load(folder / "model")], options, said.append, jobs, Order(tmp_path), (), lambda *progress: None)
+    with connected(cluster.address), messages_to(said.append):
+        spread([Model.load(folder / "model")], jobs, order, (), lambda *progress: None)
     assert [job.outcome.status for job in jobs] == ["done", "failed", "done", "done"]
     assert "3 workers were lost over it" in jobs[1].outcome.message
     assert len(said) == 3
@@ -267,10 +270,9 @@ def test_what_the_machines_do_not_see_is_named(folder, cluster, tmp_path, hidden
                 paths["model"],
                 [paths["in"] / "1.png"],
                 paths["out"],
-                backend="onnx",
+                PredictorOptions(backend="onnx"),
                 engine="ray",
                 address=cluster.address,
-                say=lambda text: None,
             )
     finally:
         os.close(250)
@@ -280,15 +282,14 @@ def test_what_the_machines_do_not_see_is_named(folder, cluster, tmp_path, hidden
 
 
 def test_a_model_that_cannot_work_ends_it(folder, cluster, tmp_path):
-    with pytest.raises(CpfnetError, match="unknown backend 'abacus'"):
+    with pytest.raises(CpfnetError, match="unknown device 'abacus'"):
         cpfnet.predict_files(
             folder / "model",
             [folder / "in"],
             tmp_path,
-            backend="abacus",
+            PredictorOptions(backend="onnx", device="abacus"),
             engine="ray",
             address=cluster.address,
-            say=lambda text: None,
         )
 
 

@@ -1,4 +1,7 @@
-"""`--resume`: what an earlier run made is left alone only where it would be made the same again; nothing else is lost or replaced unsaid."""
+"""`--resume`: what an earlier run made is left alone only where it would be made the same again.
+
+Nothing else is lost, or replaced without a word.
+"""
 
 import json
 import os
@@ -13,11 +16,12 @@ import torch
 from PIL import Image as Pillow
 
 from cpfnet.inference.batch import records
-from cpfnet.inference.batch.run import Outcome, predict_files
+from cpfnet.inference.batch.run import Outcome
 from tests import synthetic
 from tests.inference.batch import test_dicom_inputs as dicom
 from tests.inference.batch.test_run import images_model, picture, tree
 from tests.inference.oracle import bright, make_model
+from tests.predicting import predict_files
 
 
 def write_photo(folder: Path, name: str, roll: int) -> Path:
@@ -64,14 +68,14 @@ class Kind:
         return self.folder / "out" / f"{name}{self.suffix}"
 
     def run(self, **options) -> list[Outcome]:
-        options = {"resume": True, "device": "cpu", "say": self.said.append} | options
+        options = {"resume": True, "device": "cpu", "listen": self.said.append} | options
         return predict_files([options.pop("model", self.model)], [self.folder / "in"], self.folder / "out", **options)
 
     def fresh(self) -> dict[str, np.ndarray]:
         """What a run into an empty folder makes."""
         out = self.folder / "fresh"
         shutil.rmtree(out, ignore_errors=True)
-        predict_files([self.model], [self.folder / "in"], out, device="cpu", say=lambda text: None)
+        predict_files([self.model], [self.folder / "in"], out, device="cpu")
         return {name: found(out / name) for name in tree(out) if name != "quality.csv"}
 
     def check(self) -> None:
@@ -98,7 +102,7 @@ def test_what_is_done_is_left_alone(kind):
     first = kind.run()
     before = {name: (kind.folder / "out" / name).stat().st_mtime_ns for name in tree(kind.folder / "out")}
     again = kind.run()
-    assert [(o.status, o.there, o.output) for o in again] == [("done", True, o.output) for o in first]
+    assert [(o.status, o.already_done, o.output) for o in again] == [("done", True, o.output) for o in first]
     assert [o.quality for o in again] == [o.quality for o in first]
     assert {name: (kind.folder / "out" / name).stat().st_mtime_ns for name in before} == before
     assert kind.said == []
@@ -111,7 +115,7 @@ def test_another_patient_in_another_folder_of_the_same_parent(kind):
     shutil.move(place, kind.folder / place.name)
     kind.put("B", 5)
     (outcome,) = kind.run()
-    assert (outcome.there, outcome.output) == (False, kind.mask("B"))
+    assert (outcome.already_done, outcome.output) == (False, kind.mask("B"))
     assert tree(kind.folder / "out") == [f"A{kind.suffix}", f"B{kind.suffix}"]
     kind.check()
 
@@ -122,7 +126,7 @@ def test_another_input_under_the_same_name_is_done_again_and_said(kind):
     kind.run()
     kind.put("a", 5)
     a, b = sorted(kind.run(), key=lambda outcome: outcome.path.name)
-    assert [(o.status, o.there, o.again) for o in (a, b)] == [
+    assert [(o.status, o.already_done, o.again) for o in (a, b)] == [
         ("done", False, "its input was another one"),
         ("done", True, ""),
     ]
@@ -134,7 +138,7 @@ def test_two_inputs_that_changed_places(kind):
     a, b = kind.put("a"), kind.put("b", 5)
     kind.run()
     a.rename(kind.folder / "kept"), b.rename(a), (kind.folder / "kept").rename(b)
-    assert [o.there for o in kind.run()] == [False, False]
+    assert [o.already_done for o in kind.run()] == [False, False]
     kind.check()
 
 
@@ -149,7 +153,7 @@ def test_the_same_content_under_the_same_name_is_the_same_input(kind):
         shutil.copy(place, kind.folder / "copy")
         place.unlink()
     (kind.folder / "copy").rename(place)
-    assert [o.there for o in kind.run()] == [True]
+    assert [o.already_done for o in kind.run()] == [True]
 
 
 def test_the_same_content_under_another_name_is_another_result(kind):
@@ -157,7 +161,7 @@ def test_the_same_content_under_another_name_is_another_result(kind):
     kind.run()
     place.rename(place.with_name(place.name.replace("a", "c", 1)))
     (outcome,) = kind.run()
-    assert (outcome.there, outcome.output) == (False, kind.mask("c"))
+    assert (outcome.already_done, outcome.output) == (False, kind.mask("c"))
     np.testing.assert_array_equal(found(kind.mask("c")), found(kind.mask("a")))
 
 
@@ -169,7 +173,7 @@ def test_another_model_is_said(kind):
     (outcome,) = kind.run(model=other)
     assert outcome.again == "another Model made it"
     assert kind.said == ["Made again: a: another Model made it"]
-    assert [o.there for o in kind.run(model=other)] == [True]
+    assert [o.already_done for o in kind.run(model=other)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -185,10 +189,10 @@ def test_other_options_are_said(tmp_path, options, reason):
     kind.put("a")
     kind.run()
     (outcome,) = kind.run(**options)
-    assert outcome.there is False
+    assert outcome.already_done is False
     assert reason in outcome.again
     (outcome,) = kind.run(**options)
-    assert outcome.there is True
+    assert outcome.already_done is True
 
 
 def test_another_way_to_write_the_same_suffix(tmp_path):
@@ -203,9 +207,11 @@ def test_what_is_asked_for_in_addition_is_made_without_a_word(kind):
     kind.put("a")
     kind.run()
     (outcome,) = kind.run(overlays=True)
-    assert (outcome.there, outcome.again, kind.said) == (False, "", [])
+    assert (outcome.already_done, outcome.again, kind.said) == (False, "", [])
     assert "overlays/a.png" in tree(kind.folder / "out")
-    assert [o.there for o in kind.run(overlays=True)] == [o.there for o in kind.run()] == [True]  # less is there, too
+    assert (
+        [o.already_done for o in kind.run(overlays=True)] == [o.already_done for o in kind.run()] == [True]
+    )  # less is there, too
 
 
 def test_force_counts_only_where_it_was_needed(tmp_path):
@@ -213,9 +219,9 @@ def test_force_counts_only_where_it_was_needed(tmp_path):
     kind.put("a")
     synthetic.write_raster(tmp_path / "in" / "black.png", np.zeros((40, 40), np.uint8))
     assert [o.status for o in kind.run()] == ["done", "refused"]
-    assert [(o.status, o.there) for o in kind.run(force=True)] == [("done", True), ("done", False)]
-    assert [(o.status, o.there) for o in kind.run(force=True)] == [("done", True), ("done", True)]
-    assert [(o.status, o.there) for o in kind.run()] == [("done", True), ("refused", False)]
+    assert [(o.status, o.already_done) for o in kind.run(force=True)] == [("done", True), ("done", False)]
+    assert [(o.status, o.already_done) for o in kind.run(force=True)] == [("done", True), ("done", True)]
+    assert [(o.status, o.already_done) for o in kind.run()] == [("done", True), ("refused", False)]
 
 
 @pytest.mark.parametrize("left", [0, 0.2, 0.7])
@@ -225,7 +231,7 @@ def test_a_mask_cut_short_is_made_again_and_said(kind, left):
     whole = kind.mask("a").read_bytes()
     kind.mask("a").write_bytes(whole[: int(left * len(whole))])
     (outcome,) = kind.run()
-    assert (outcome.status, outcome.there) == ("done", False)
+    assert (outcome.status, outcome.already_done) == ("done", False)
     assert kind.said == [f"Made again: a: its mask was {'damaged' if left else 'empty'}"]
     kind.check()
 
@@ -254,12 +260,12 @@ def test_a_mask_that_somebody_changed_is_kept_and_said(kind):
     kind.mask("b").write_bytes(replaced)  # whole, and not what was made at last
     assert replaced != newer
     a, b = sorted(kind.run(), key=lambda outcome: outcome.path.name)
-    assert (a.status, a.there, b.status) == ("done", True, "failed")
+    assert (a.status, a.already_done, b.status) == ("done", True, "failed")
     assert "was changed after it was made" in b.message
     assert "--overwrite" in b.message
     assert kind.mask("b").read_bytes() == replaced
     a, b = sorted(kind.run(overwrite=True), key=lambda outcome: outcome.path.name)
-    assert (a.there, b.status, b.again) == (True, "done", "its mask was changed after it was made")
+    assert (a.already_done, b.status, b.again) == (True, "done", "its mask was changed after it was made")
     kind.check()
 
 
@@ -284,8 +290,8 @@ def test_a_mask_without_a_record_is_nobodys(kind):
     assert "no record tells what it was made from" in outcome.message
     assert kind.mask("a").read_bytes() == before
     (outcome,) = kind.run(overwrite=True)
-    assert (outcome.status, outcome.there) == ("done", False)
-    assert [o.there for o in kind.run()] == [True]
+    assert (outcome.status, outcome.already_done) == ("done", False)
+    assert [o.already_done for o in kind.run()] == [True]
 
 
 def test_an_empty_mask_without_a_record_holds_nothing_to_lose(kind):
@@ -308,9 +314,9 @@ def test_a_damaged_record_is_not_done_and_said(kind, damage):
         {"cut": whole[:50], "empty": b"", "text": b"done", "another key": other, "bytes": b"\xff\0"}[damage]
     )
     (outcome,) = kind.run()
-    assert (outcome.status, outcome.there) == ("done", False)
+    assert (outcome.status, outcome.already_done) == ("done", False)
     assert kind.said == ["Made again: a: the record of how it was made was damaged"]
-    assert [o.there for o in kind.run()] == [True]
+    assert [o.already_done for o in kind.run()] == [True]
 
 
 def test_the_record_and_mask_of_another_patient_are_not_taken(kind):
@@ -321,7 +327,7 @@ def test_the_record_and_mask_of_another_patient_are_not_taken(kind):
     for path in (kind.mask("{}"), records.path_of(kind.folder / "out", "{}")):
         shutil.copy(str(path).format("b"), str(path).format("a"))
     a, b = sorted(kind.run(), key=lambda outcome: outcome.path.name)
-    assert (a.there, a.again, b.there) == (False, "its input was another one", True)
+    assert (a.already_done, a.again, b.already_done) == (False, "its input was another one", True)
     kind.check()
 
 
@@ -334,7 +340,7 @@ def test_maps_of_an_earlier_input_do_not_stay_beside_the_new_mask(tmp_path):
     kind.put("a", 5)
     kind.run()
     assert tree(tmp_path / "out") == ["a.png", "b.png", "overlays/a.png", "overlays/b.png", "probabilities/b.tif"]
-    assert [o.there for o in kind.run(probabilities=True)] == [False, True]
+    assert [o.already_done for o in kind.run(probabilities=True)] == [False, True]
 
 
 class TestWithoutOverwriting:
@@ -428,14 +434,14 @@ class TestSeries:
             file.rename(place / f"{9 - number}.ima")
         (place / "notes.txt").write_text("seen")
         synthetic.write_photograph(place / "dose", np.zeros((8, 9), np.uint8), SOPClassUID=dicom.DOSE)
-        assert [o.there for o in kind.run()] == [True]
+        assert [o.already_done for o in kind.run()] == [True]
 
     def test_an_archive(self, kind):
         place = kind.put("a")
         archive = dicom.zipped(kind.folder / "in" / "b.zip", place)
         shutil.rmtree(place)
         kind.run()
-        assert [o.there for o in kind.run()] == [True]
+        assert [o.already_done for o in kind.run()] == [True]
         dicom.zipped(archive, dicom.ct(kind.folder / "other", dicom.phantom(9), patient="a 0")[0].parent)
         assert [o.again for o in kind.run()] == ["its input was another one"]
 
@@ -486,9 +492,9 @@ def test_a_name_that_is_not_utf_8_is_a_name_like_others(tmp_path):
         options = {"overlays": True, "probabilities": True, "uncertainty": True}
         assert [o.status for o in kind.run(**options)] == ["done", "done"]
         assert kind.mask(bad).exists()
-        assert [o.there for o in kind.run(**options)] == [True, True]
+        assert [o.already_done for o in kind.run(**options)] == [True, True]
         listed = (tmp_path / suffix / "out" / "quality.csv").read_text("utf-8")
         assert f"caf\\xe9{suffix}" in listed
         kind.put(bad, 4)
-        assert sorted(o.there for o in kind.run(**options)) == [False, True]
+        assert sorted(o.already_done for o in kind.run(**options)) == [False, True]
         assert all(text.isascii() for text in kind.said)

@@ -11,9 +11,9 @@ from PIL import ImageOps
 
 from cpfnet.errors import CpfnetError, OutputError
 from cpfnet.inference.batch.inputs import collect
-from cpfnet.inference.batch.run import predict_files
 from tests import synthetic
 from tests.inference.oracle import bright, make_model
+from tests.predicting import predict_files
 
 
 def images_model(**more):
@@ -29,7 +29,7 @@ def picture(seed: int = 0, shape=(40, 48)) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run(model, inputs, out, **options):
-    options.setdefault("say", pytest.fail)
+    options.setdefault("listen", pytest.fail)
     return predict_files([model], inputs, out, device="cpu", **options)
 
 
@@ -74,7 +74,7 @@ class TestOneInput:
         turned.getexif()[274] = tag
         said = []
         (outcome,) = run(
-            images_model(), [tmp_path / f"scan{suffix}"], tmp_path / "out", probabilities=True, say=said.append
+            images_model(), [tmp_path / f"scan{suffix}"], tmp_path / "out", probabilities=True, listen=said.append
         )
         np.testing.assert_array_equal(read(outcome.output), np.asarray(ImageOps.exif_transpose(turned)))
         assert tifffile.imread(tmp_path / "out" / "probabilities" / "scan.tif").shape[1:] == read(outcome.output).shape
@@ -187,11 +187,11 @@ class TestNothingIsLost:
 
 def test_mirroring_that_the_plan_rules_out_is_said(tmp_path):
     file, said = synthetic.write_raster(tmp_path / "scan.png", picture()[0]), []
-    run(images_model(), [file], tmp_path / "none", tta=True, say=said.append)
+    run(images_model(), [file], tmp_path / "none", tta=True, listen=said.append)
     assert len(said) == 1
     assert "inference.mirror is empty" in said[0]
     for allowed in ({"mirror": ["width"]}, {"quarter_turns": True}):
-        run(images_model(inference=allowed), [file], tmp_path / next(iter(allowed)), tta=True, say=said.append)
+        run(images_model(inference=allowed), [file], tmp_path / next(iter(allowed)), tta=True, listen=said.append)
     assert len(said) == 1
 
 

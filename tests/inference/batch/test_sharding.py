@@ -82,7 +82,7 @@ def test_what_is_done_is_left_alone_and_what_is_half_done_is_made_again(tmp_path
     outcomes = run(images_model(), [tmp_path / "in"], out, overlays=True, resume=True)
     assert [outcome.status for outcome in outcomes] == ["done"] * 3
     assert [outcome.output.name for outcome in outcomes] == ["0.png", "1.png", "2.png"]
-    assert [outcome.there for outcome in outcomes] == [True, False, False]
+    assert [outcome.already_done for outcome in outcomes] == [True, False, False]
     after = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} == {

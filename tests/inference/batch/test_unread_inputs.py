@@ -20,7 +20,7 @@ def folder(tmp_path) -> Path:
 
 def test_a_folder_names_what_it_holds_and_is_not_read(folder, tmp_path):
     said: list[str] = []
-    (outcome,) = run(images_model(), [folder], tmp_path / "out", say=said.append)
+    (outcome,) = run(images_model(), [folder], tmp_path / "out", listen=said.append)
     assert outcome.status == "done"
     (text,) = said
     assert "2 files end in .nrrd" in text
@@ -32,7 +32,7 @@ def test_a_folder_names_what_it_holds_and_is_not_read(folder, tmp_path):
 
 def test_a_pattern_names_them_too(folder, tmp_path):
     said: list[str] = []
-    image, deep = run(images_model(), [str(folder / "[a-d]*")], tmp_path / "out", say=said.append)
+    image, deep = run(images_model(), [str(folder / "[a-d]*")], tmp_path / "out", listen=said.append)
     assert (image.status, deep.status) == ("done", "failed")
     assert "holds no image file; 1 file ends in .nrrd" in deep.message
     assert len(said) == 1
@@ -42,7 +42,7 @@ def test_a_pattern_names_them_too(folder, tmp_path):
 def test_a_folder_without_any_image_says_what_is_there(folder, tmp_path):
     (folder / "a.png").unlink()
     said: list[str] = []
-    (outcome,) = run(images_model(), [folder], tmp_path / "out", say=said.append)
+    (outcome,) = run(images_model(), [folder], tmp_path / "out", listen=said.append)
     assert outcome.status == "failed"
     assert "holds no image file; 2 files end in .nrrd, 1 in .mha" in outcome.message
     assert said == []
@@ -92,12 +92,12 @@ def test_images_below_a_folder_with_images_of_its_own_are_named(tmp_path):
     for name in ("top", "p1/scan", "p2/scan", "p2/masks/scan", ".ipynb_checkpoints/top"):
         synthetic.write_raster(tmp_path / "in" / f"{name}.png", picture()[0])
     said: list[str] = []
-    (outcome,) = run(images_model(), [tmp_path / "in"], tmp_path / "in" / "out", say=said.append)
+    (outcome,) = run(images_model(), [tmp_path / "in"], tmp_path / "in" / "out", listen=said.append)
     assert outcome.path.name == "top.png"
     assert [text.partition(":")[0] for text in said] == ["Left out"]
     assert "2 images" in said[0]
     assert str(tmp_path / "in/p1/scan.png") in said[0]
     said.clear()
     everything = [tmp_path / "in", tmp_path / "in/p1", tmp_path / "in/p2"]
-    assert len(run(images_model(), everything, tmp_path / "in" / "out", overwrite=True, say=said.append)) == 3
+    assert len(run(images_model(), everything, tmp_path / "in" / "out", overwrite=True, listen=said.append)) == 3
     assert said == []

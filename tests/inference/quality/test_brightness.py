@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cpfnet.image import Image
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.inference.quality.brightness import FEWEST, departure, unusual
 from cpfnet.planning import MinMax, Percentiles, Scale, Window, ZScore
@@ -98,7 +99,7 @@ class TestUnusual:
 
 def predict(array, **quality):
     known = {"cases": 12, "lowest": 0.5, "found": [], "factor": None, "error": None} | quality
-    return Predictor([model(quality=known)], backend=oracle).predict(Image(array)).quality.look
+    return Predictor([model(quality=known)], PredictorOptions(backend=oracle)).predict(Image(array)).quality.look
 
 
 def test_it_is_a_reason_to_look_and_no_refusal():

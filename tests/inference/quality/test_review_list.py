@@ -14,11 +14,11 @@ import cpfnet
 from cpfnet.cli.app import app
 from cpfnet.errors import OutputError
 from cpfnet.image import Assessment
-from cpfnet.inference.batch.run import predict_files
 from cpfnet.inference.quality.review_list import summary
 from tests import synthetic
 from tests.inference.batch.test_run import tree
 from tests.inference.oracle import FULL, bright, make_model
+from tests.predicting import predict_files
 
 QUALITY = {"cases": 12, "lowest": 0.8, "found": ["class 255"], "factor": 2.0, "error": 0.05}
 
@@ -40,7 +40,7 @@ def folder_of(tmp_path, **tops):
 
 
 def run(models, inputs, out, **options):
-    return predict_files(models, [inputs], out, device="cpu", say=pytest.fail, **options)
+    return predict_files(models, [inputs], out, device="cpu", listen=pytest.fail, **options)
 
 
 def rows(path):
@@ -67,7 +67,9 @@ class TestMaps:
     def test_of_an_ensemble_is_that_of_its_mean(self, tmp_path):
         inputs, mirror = folder_of(tmp_path, a=0.7) / "a.png", {"inference": {"mirror": ["width"]}}
         both, soft, sharp = (
-            cpfnet.predict(models, inputs, device="cpu", tta=True, uncertainty=True, probabilities=True)
+            cpfnet.predict(
+                models, inputs, cpfnet.PredictorOptions(device="cpu", tta=True), uncertainty=True, probabilities=True
+            )
             for models in (
                 [model(**mirror), model(sharpness=9.0, **mirror)],
                 model(**mirror),
@@ -80,12 +82,14 @@ class TestMaps:
     def test_without_keeping_probabilities_on_another_grid(self, tmp_path):
         inputs = folder_of(tmp_path, a=0.7) / "a.png"
         small = model(size=(32, 32))
-        kept = cpfnet.predict(small, inputs, device="cpu", uncertainty=True, probabilities=True)
-        lean = cpfnet.predict(small, inputs, device="cpu", uncertainty=True)
+        kept = cpfnet.predict(
+            small, inputs, cpfnet.PredictorOptions(device="cpu"), uncertainty=True, probabilities=True
+        )
+        lean = cpfnet.predict(small, inputs, cpfnet.PredictorOptions(device="cpu"), uncertainty=True)
         assert lean.probabilities is None
         assert lean.uncertainty.shape == lean.array.shape == (40, 48)
         np.testing.assert_array_equal(lean.uncertainty, kept.uncertainty)
-        assert cpfnet.predict(small, inputs, device="cpu").uncertainty is None
+        assert cpfnet.predict(small, inputs, cpfnet.PredictorOptions(device="cpu")).uncertainty is None
 
     def test_of_dicom_is_a_volume_on_its_grid(self, tmp_path):
         _, mask = synthetic.phantom((5, 32, 34))

@@ -22,6 +22,7 @@ from cpfnet.model import Model, untrained
 from cpfnet.network import zoo
 from cpfnet.planning import NetworkPlan
 from tests.inference.oracle import make_model
+from tests.predicting import messages_to
 from tests.synthetic import write_raster
 
 
@@ -221,16 +222,17 @@ class TestGraph:
             said = []
             if not torch or way == "a folder":
                 with pytest.raises(CpfnetError, match=r"is not the graph that was written|is a folder") as caught:
-                    backend_of(model, name, device="cpu", say=said.append)
+                    backend_of(model, name, device="cpu")
                 assert str(graph) in str(caught.value)
                 continue
             damaged = graph.read_bytes() if graph.exists() else b""
-            assert np.abs(backend_of(model, name, device="cpu", say=said.append)(x) - expected).max() < 1e-4 * np.ptp(
-                expected
-            )
+            with messages_to(said.append):
+                backend = backend_of(model, name, device="cpu")
+            assert np.abs(backend(x) - expected).max() < 1e-4 * np.ptp(expected)
             assert graph.read_bytes() != damaged
             assert [str(graph) in text and "made again from the weights" in text for text in said] == [True]
-            assert backend_of(model, name, device="cpu", say=pytest.fail)  # once
+            with messages_to(pytest.fail):  # once
+                assert backend_of(model, name, device="cpu")
             graph.write_bytes(damaged)
         if torch and way != "a folder":
             assert len(exported_files.written(model).choices) == 1  # the judgements of all machines stay
@@ -284,11 +286,10 @@ class TestNames:
     def test_small_networks_stay_with_torch_and_get_no_exports(self, tmp_path):
         model = make_model()
         model.save(tmp_path / "model")
-        said = []
-        backend = backend_of(Model.load(tmp_path / "model"), "auto", device="cpu", say=said.append)
+        with messages_to(pytest.fail):
+            backend = backend_of(Model.load(tmp_path / "model"), "auto", device="cpu")
         assert not isinstance(backend, autotune.AutoBackend)
         assert not (tmp_path / "model" / "exports").exists()
-        assert said == []
 
 
 class TestChoice:
@@ -297,14 +298,14 @@ class TestChoice:
         monkeypatch.setattr(backends, "SMALL", 0)  # choose, however little there is to gain
         return Model.load(shutil.copytree(tiny.folder, tmp_path / "model"))
 
-    def test_the_fastest_of_those_that_decide_alike_is_taken_told_and_kept(self, model):
-        said = []
-        backend = backend_of(model, "auto", device="cpu", say=said.append)
+    def test_the_fastest_of_those_that_decide_alike_is_taken_logged_and_kept(self, model, caplog):
+        caplog.set_level("INFO", "cpfnet")
+        backend = backend_of(model, "auto", device="cpu")
         x = image(model, 2, 128, 128)
         expected = torch_backend(model, "cpu")(x)
         assert np.count_nonzero(autotune.decided(expected, model)) > autotune.FOUND
         assert np.abs(backend(x) - expected).max() < 1e-4 * np.ptp(expected)  # the first batch is float32's
-        (text,) = said
+        (text,) = caplog.messages
         (kept,) = exported_files.record(model).choices
         assert kept.setting == autotune.setting()
         assert kept.backend in text
@@ -312,14 +313,13 @@ class TestChoice:
         assert kept.backend == min(passed, key=lambda one: one.seconds).backend
         assert {one.backend for one in kept.judged} >= {"openvino", "onnx"}
         # The next run takes it at once.
-        again = []
-        assert not isinstance(backend_of(model, "auto", device="cpu", say=again.append), autotune.AutoBackend)
-        assert again == []
+        with messages_to(pytest.fail):
+            assert not isinstance(backend_of(model, "auto", device="cpu"), autotune.AutoBackend)
 
     def test_empty_images_choose_nothing(self, model):
         model.fitted = model.fitted.model_copy(update={"threshold": (1.0,)})
-        backend = backend_of(model, "auto", device="cpu", say=pytest.fail)
-        backend(image(model, 1, 64, 64))
+        with messages_to(pytest.fail):
+            backend_of(model, "auto", device="cpu")(image(model, 1, 64, 64))
         assert exported_files.record(model).choices == ()
 
     def test_a_choice_of_another_machine_is_not_taken_but_kept(self, model):
@@ -353,7 +353,9 @@ class TestChoice:
             Pillow.fromarray(rng.integers(0, 200, (72, 90, 3), np.uint8)).save(tmp_path / f"{number}.png")
         files = sorted(tmp_path.glob("*.png"))
         for name in ("torch", "auto"):
-            done = cpfnet.predict_files(model, files, tmp_path / name, backend=name, force=True, say=lambda text: None)
+            done = cpfnet.predict_files(
+                model, files, tmp_path / name, cpfnet.PredictorOptions(backend=name, force=True)
+            )
             assert [one.status for one in done] == ["done"] * 3
         for file in files:
             one, other = (np.asarray(Pillow.open(tmp_path / name / file.name)) for name in ("torch", "auto"))
@@ -381,7 +383,8 @@ def test_a_picture_takes_neither_torch_nor_scipy(tiny, tmp_path):
     program = f"""
 import sys, cpfnet
 model = cpfnet.Model.load({str(tiny.folder)!r})
-done = cpfnet.predict_files(model, [{str(tmp_path / "a.png")!r}], {str(tmp_path / "out")!r}, backend="openvino", force=True)
+options = cpfnet.PredictorOptions(backend="openvino", force=True)
+done = cpfnet.predict_files(model, [{str(tmp_path / "a.png")!r}], {str(tmp_path / "out")!r}, options)
 print(done[0].status, *{{"torch", "monai", "scipy", "skimage"}} & set(sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -389,7 +392,7 @@ print(done[0].status, *{{"torch", "monai", "scipy", "skimage"}} & set(sys.module
 
 
 _LIMITED = """
-import resource, sys
+import logging, resource, sys
 from pathlib import Path
 import numpy as np
 from cpfnet.errors import NetworkError
@@ -398,7 +401,11 @@ from cpfnet.model import Model
 
 backend_name, folder, mib = sys.argv[1], sys.argv[2], int(sys.argv[3])
 said = []
-backend = backend_of(Model.load(folder), backend_name, device="cpu", say=said.append)
+handler = logging.Handler()
+handler.emit = lambda record: said.append(record.getMessage())
+logging.getLogger("cpfnet").addHandler(handler)
+logging.getLogger("cpfnet").setLevel("INFO")
+backend = backend_of(Model.load(folder), backend_name, device="cpu")
 x = np.random.default_rng(0).random((32, 3, 256, 256), dtype=np.float32)
 expected = np.concatenate([backend(x[i : i + 1]) for i in range(32)])
 pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -419,7 +426,7 @@ else:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_runtimes_halve_a_batch_that_does_not_fit(tiny, backend):
-    """For real, with a limit on the address space; where little is left, runtimes raise, or give back nothing at all."""
+    """With a limit on the address space; where little is left, runtimes raise, or give back nothing at all."""
     results = []
     for mib in (60, 85, 120, 170):
         done = subprocess.run(

@@ -51,36 +51,36 @@ def spotting(tmp_path) -> Model:
     return Model.load(model.folder)
 
 
-def test_it_is_made_kept_and_predicts(spotting, tmp_path):
-    said = []
+def test_it_is_made_kept_and_predicts(spotting, tmp_path, caplog):
+    caplog.set_level("INFO", "cpfnet")
     dataset = bright_spots(tmp_path / "data")
-    path = cpfnet.export(spotting, "openvino-int8", data=dataset, say=said.append)
+    path = cpfnet.export(spotting, "openvino-int8", data=dataset)
     assert path == spotting.folder / "exports" / "network-int8.xml"
     assert path.with_suffix(".bin").is_file()
     judged = exported_files.record(spotting).int8
     assert judged.passed
     assert judged.agreement >= autotune.AGREEMENT
     assert judged.gain == pytest.approx(0, abs=0.001)
-    assert "2 validation cases" in said[-1]
+    assert "2 validation cases" in caplog.messages[-1]
     assert "openvino-int8" in autotune.candidates(spotting)
     x = np.random.default_rng(0).random((1, 1, 64, 64)).astype(np.float32)
     exact, rough = torch_backend(spotting, "cpu")(x), backend_of(spotting, "openvino-int8")(x)
     assert 0 < np.abs(rough - exact).max() < 0.05 * np.ptp(exact)  # not float32, and near it
 
 
-def test_what_is_not_good_enough_is_refused_with_the_figures_and_not_kept(spotting, tmp_path, monkeypatch):
+def test_what_is_not_good_enough_is_refused_with_the_figures_and_not_kept(spotting, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(quantise_int8, "AGREEMENT", 1.1)
-    said = []
+    caplog.set_level("INFO", "cpfnet")
     with pytest.raises(NetworkError, match=r"not good enough for this Model: .*110\.0% needed"):
-        cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"), say=said.append)
-    assert len([text for text in said if "layers that matter most" in text]) == 2  # both ways were tried
+        cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"))
+    assert len([text for text in caplog.messages if "layers that matter most" in text]) == 2  # both ways were tried
     assert exported_files.record(spotting).int8 is None
     assert sorted(p.name for p in (spotting.folder / "exports").iterdir()) == ["network.onnx", "record.yaml"]
 
 
 @pytest.mark.parametrize("suffix", [".xml", ".bin"])
 def test_a_graph_that_is_not_what_was_written_is_not_run(spotting, tmp_path, suffix):
-    path = cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"), say=lambda text: None)
+    path = cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"))
     damaged, whole = path.with_suffix(suffix), path.with_suffix(suffix).read_bytes()
     damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(NetworkError, match=rf"network-int8\{suffix} is not what was written") as caught:
@@ -94,7 +94,7 @@ def test_a_graph_that_is_not_what_was_written_is_not_run(spotting, tmp_path, suf
 
 
 def test_the_graph_of_other_weights_is_not_run(spotting, tmp_path):
-    cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"), say=lambda text: None)
+    cpfnet.export(spotting, "openvino-int8", data=bright_spots(tmp_path / "data"))
     network = spotting.network()
     with torch.no_grad():
         network[3].bias.neg_()

@@ -1,10 +1,12 @@
 """The fastest backend that decides as float32 does, found on the first images and kept beside the Model. No torch.
 
-Float32 of the exported graph is what the others are compared with; it was compared with torch when it was written (`convert`).
+Float32 of the exported graph is what the others are compared with; it was compared with torch when it was written
+(`convert`).
 """
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable
@@ -22,17 +24,19 @@ from cpfnet.inference.tiling import Backend
 from cpfnet.model import Model
 from cpfnet.preprocessing.postprocess import activate, calibrate, decide
 
+logger = logging.getLogger(__name__)
+
 AGREEMENT = 0.999
 """Least share of pixels decided alike."""
 
 DICE = 0.99
-"""Least Dice with what float32 finds, all classes together: a small structure must not be lost among background decided alike."""
+"""Least Dice with what float32 finds, all classes together: agreement on background must not hide a lost structure."""
 
 GAIN = -0.001
 """Least change of the mean Dice against the truth, where it is known."""
 
 FOUND = 1000
-"""Pixels of structures that float32 must have found among what is compared: the empty slices where a volume begins tell nothing."""
+"""Pixels of structures that float32 must have found: the empty slices where a volume begins tell nothing."""
 
 COMPARED = 2**19
 """Pixels that are compared, about: two images of 512²."""
@@ -62,16 +66,17 @@ def known(model: Model) -> str | None:
 
 
 class AutoBackend:
-    """A backend that begins in float32, and goes on with the fastest one that decides alike as soon as it has seen enough to tell.
+    """A backend that begins in float32, and goes on with the fastest one that decides alike.
+
+    It chooses as soon as it has seen enough.
 
     Args:
         model: with its graph beside it.
         make: what makes a backend of a name.
-        say: told of the choice.
     """
 
-    def __init__(self, model: Model, make: Maker, say: Callable[[str], None]) -> None:
-        self.model, self.make, self.say = model, make, say
+    def __init__(self, model: Model, make: Maker) -> None:
+        self.model, self.make = model, make
         self.exact, *self.others = candidates(model)
         self.backend, self.settled = make(self.exact), False
 
@@ -93,20 +98,18 @@ class AutoBackend:
             try:
                 runs[name] = self.make(name)
             except NetworkError as error:
-                self.say(f"{name} is left out: {error.what}")
+                logger.info("%s is left out: %s", name, error.what)
         judged = compare(runs, pieces, self.model)
         best = min((one for one in judged if one.passed), key=lambda one: one.seconds)
         self.backend = runs[best.backend]
         exact = judged[0]
         size = f"{len(pieces)} × {'×'.join(map(str, pieces.shape[2:]))}"
-        self.say(
-            f"Backend {best.backend}: "
-            + (
-                f"{exact.seconds / best.seconds:.1f} × as fast as {exact.backend}, and decides {best.agreement:.3%} of the {size} pixels seen so far as that does"
-                if best is not exact
-                else f"the fastest here that decides as float32 does (on {size} pixels)"
-            )
+        found_better = (
+            f"{exact.seconds / best.seconds:.1f} × as fast as {exact.backend}, and decides {best.agreement:.3%} "
+            f"of the {size} pixels seen so far as that does"
         )
+        why = f"the fastest here that decides as float32 does (on {size} pixels)" if best is exact else found_better
+        logger.info("Backend %s: %s", best.backend, why)
         remember(self.model, Choice(setting=setting(), backend=best.backend, on=f"{size} pixels", judged=tuple(judged)))
 
 
@@ -139,7 +142,15 @@ def compare(runs: dict[str, Backend], pieces: np.ndarray, model: Model) -> list[
 
 
 def decided(logits: np.ndarray, model: Model) -> np.ndarray:
-    """Logits ``(N, outputs, *spatial)`` → classes ``(N, *spatial)``, or regions ``(classes, N, *spatial)``, as the Model was fitted to decide."""
+    """What the Model decides, as it was fitted.
+
+    Args:
+        logits: ``(N, outputs, *spatial)``.
+        model: plan and what was fitted.
+
+    Returns:
+        Classes ``(N, *spatial)``, or regions ``(classes, N, *spatial)``.
+    """
     labels, fitted = model.plan.labels, model.fitted
     planes = np.moveaxis(activate(logits, exclusive=labels.exclusive), 1, 0).copy()
     return decide(calibrate(planes, fitted.temperature, exclusive=labels.exclusive), labels, fitted.threshold)

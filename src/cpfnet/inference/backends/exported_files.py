@@ -2,16 +2,16 @@
 
     MODEL/exports/network.onnx       the fused network in float32, for any batch and size (`torch_backend.onnx_graph`)
     MODEL/exports/network-int8.xml   and .bin: the same in int8, for OpenVINO (`torch_backend.quantise_int8`)
-    MODEL/exports/record.yaml        of which weights these are, their hashes, and which backend was found fastest on which machine (`autotune`)
+    MODEL/exports/record.yaml        of which weights these are, their hashes, and the fastest backend of each machine
 
-All of it can be made again from the weights: it may be deleted, and is ignored once the weights are others. A graph that is not, byte for
-byte, what was written is never run.
+All of it can be made again from the weights: it may be deleted, and is ignored once the weights are others. A graph
+that is not, byte for byte, what was written is never run.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,8 @@ from cpfnet.files import sha256
 from cpfnet.model import Model
 from cpfnet.planning import Fraction, Strict
 from cpfnet.settings import read_yaml, write_yaml
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "exports"
 GRAPH = "network.onnx"
@@ -77,7 +79,11 @@ def folder(model: Model) -> Path:
 
 
 def record(model: Model) -> Record | None:
-    """What is known of the graphs beside the Model that can be run: None without one of its present weights, ``int8`` None without that."""
+    """What is known of the graphs beside the Model that can be run.
+
+    Returns:
+        None without a graph of its present weights; ``int8`` is None without one in int8.
+    """
     found, damaged = written(model), unlike(model)
     if found is None or GRAPH in damaged:
         return None
@@ -131,12 +137,11 @@ def keep(model: Model, found: Record) -> None:
     write_yaml(found, folder(model) / RECORD)
 
 
-def prepared(model: Model, *, say: Callable[[str], None] = print) -> Path:
+def prepared(model: Model) -> Path:
     """The Model's graph, made beside it unless it is there and what was written.
 
     Args:
         model: in a folder.
-        say: told where a graph is not what was written.
 
     Raises:
         CpfnetError: the Model lies in no folder.
@@ -149,12 +154,13 @@ def prepared(model: Model, *, say: Callable[[str], None] = print) -> Path:
         what = "is not the graph that was written beside its Model: damaged, changed or missing"
         if find_spec("torch") is None:
             raise NetworkError(
-                f"{what if damaged else 'its network was not exported yet'}; and PyTorch, which making it takes, is not installed",
+                f"{what if damaged else 'its network was not exported yet'}; and PyTorch, which making it takes, "
+                "is not installed",
                 where=graph if damaged else model.folder,
                 fix="run  cpfnet export MODEL --to onnx  where it is, and copy the Model folder again",
             )
         if damaged:
-            say(f"{graph} {what}; it is made again from the weights")
+            logger.warning("%s %s; it is made again from the weights", graph, what)
         from cpfnet.inference.torch_backend.onnx_graph import write_onnx
 
         difference = write_onnx(model, graph, overwrite=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import re
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from cpfnet.inference.tiling import Backend
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
 
 SMALLER = "predict with a smaller --tile; or close other programs"
 """What to do where a single piece does not fit."""
@@ -45,13 +46,12 @@ def release(place: torch.device | None) -> None:
         library.malloc_trim(0)
 
 
-def portioned(forward: Backend, place: torch.device | None, *, say: Callable[[str], None], fix: str) -> Backend:
+def portioned(forward: Backend, place: torch.device | None, *, fix: str) -> Backend:
     """``forward`` with smaller batches from then on where one does not fit.
 
     Args:
         forward: the network on ``place``.
         place: where its memory is; None: this machine's.
-        say: told when a batch is halved.
         fix: what to do where a single piece does not fit.
 
     Raises:
@@ -81,7 +81,7 @@ def portioned(forward: Backend, place: torch.device | None, *, say: Callable[[st
                 shape = "×".join(map(str, batch.shape[2:]))
                 raise NetworkError(f"a single piece of {shape} does not fit into the memory of {name}", fix=fix)
             fits = size = size // 2
-            say(f"{name} is out of memory: going on with batches of {size}")
+            logger.warning("%s is out of memory: going on with batches of %d", name, size)
         return done[0] if len(done) == 1 else np.concatenate(done)
 
     return backend

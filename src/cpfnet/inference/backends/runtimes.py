@@ -49,7 +49,8 @@ def onnx_backend(graph: Path) -> Backend:
 def openvino_backend(graph: Path, precision: Literal["f32", "bf16"] = "f32") -> Backend:
     """OpenVINO on the CPU; of a quantised graph ``precision`` is that of what is not quantised.
 
-    Args, Returns, Raises: as `onnx_backend`; ``precision`` is asked for by name, since OpenVINO takes bf16 by itself where the CPU has it.
+    Args, Returns, Raises: as `onnx_backend`; ``precision`` is asked for by name, since OpenVINO takes bf16 by itself
+    where the CPU has it.
     """
     try:
         import openvino

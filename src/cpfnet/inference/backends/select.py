@@ -1,13 +1,16 @@
-"""What runs the network: torch, or a runtime for its exported graph. A backend takes and gives NumPy arrays, so nothing else in inference knows which."""
+"""What runs the network: torch, or a runtime for its exported graph.
+
+A backend takes and gives NumPy arrays, so nothing else in inference knows which it is.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference.backends import exported_files
@@ -15,56 +18,54 @@ from cpfnet.inference.backends.autotune import AutoBackend, candidates, known
 from cpfnet.inference.backends.exported_files import prepared
 from cpfnet.inference.backends.out_of_memory import SMALLER, portioned
 from cpfnet.inference.backends.runtimes import computes_bf16, onnx_backend, openvino_backend
+from cpfnet.inference.options import unknown_backend
 from cpfnet.inference.tiling import Backend
 
 if TYPE_CHECKING:
     from cpfnet.model import Model
 
 
-Name = Literal["auto", "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16", "openvino-int8"]
-"""float32, where nothing else is said."""
+logger = logging.getLogger(__name__)
 
 SMALL = 4 * 2**20
 """Bytes of weights below which another runtime gains nothing that would make up for preparing it."""
 
 
-def backend_of(
-    model: Model, name: str = "auto", *, device: str = "auto", say: Callable[[str], None] = print
-) -> Backend:
+def backend_of(model: Model, name: str = "auto", *, device: str = "auto") -> Backend:
     """The Model's network, ready to be fed.
 
     Args:
         model: plan and weights.
-        name: one of `Name`. ``"auto"``: on a GPU torch; on a CPU the fastest runtime that decides as float32 does, found on the first
-            images of a Model and kept beside it (`autotune`); torch for small networks, and where no runtime is installed.
+        name: one of `BACKENDS`. ``"auto"``: on a GPU torch; on a CPU the fastest runtime that decides as float32 does,
+            found on the first images of a Model and kept beside it (`autotune`); torch for small networks, and where no
+            runtime is installed.
         device: see `torch_backend.network.pick_device`; runtimes other than torch have the CPU alone.
-        say: told what the user should know.
 
     Raises:
         NetworkError: no such backend or device, what it takes is not installed, or the network cannot be exported.
         WeightsError, OutputError: the weights are damaged; the exported graph cannot be written.
     """
     if name in ("torch", "torch-bf16"):
-        return _torch(model, device, "bf16" if name == "torch-bf16" else "fp32", say)
+        return _torch(model, device, "bf16" if name == "torch-bf16" else "fp32")
     on_cpu = device == "cpu" or (device == "auto" and not _may_have_cuda()) or _device_type(device) == "cpu"
     if name == "auto":
-        return _automatic(model, say) if on_cpu else _torch(model, device, "fp32", say)
+        return _automatic(model) if on_cpu else _torch(model, device, "fp32")
     if not on_cpu and device != "auto":
         raise NetworkError(
             f"backend {name!r} runs on the CPU, not on {device}", fix="choose --backend torch or --device cpu"
         )
     match name:
         case "onnx":
-            return portioned(onnx_backend(prepared(model, say=say)), None, say=say, fix=SMALLER)
+            return portioned(onnx_backend(prepared(model)), None, fix=SMALLER)
         case "openvino":
-            return portioned(openvino_backend(prepared(model, say=say)), None, say=say, fix=SMALLER)
+            return portioned(openvino_backend(prepared(model)), None, fix=SMALLER)
         case "openvino-bf16":
-            graph = prepared(model, say=say)
+            graph = prepared(model)
             if not computes_bf16():
                 raise NetworkError("this CPU has no units for bf16", fix="choose --backend openvino")
-            return portioned(openvino_backend(graph, "bf16"), None, say=say, fix=SMALLER)
+            return portioned(openvino_backend(graph, "bf16"), None, fix=SMALLER)
         case "openvino-int8":
-            graph = prepared(model, say=say).with_name(exported_files.INT8)
+            graph = prepared(model).with_name(exported_files.INT8)
             found = exported_files.record(model)
             if found is None or found.int8 is None:  # a graph that lies there may be of earlier weights
                 damaged = " and ".join(exported_files.unlike(model))
@@ -76,14 +77,14 @@ def backend_of(
                     fix="cpfnet export MODEL --to openvino-int8 --data DATASET makes it, from training cases",
                 )
             backend = openvino_backend(graph, "bf16" if computes_bf16() else "f32")
-            return portioned(backend, None, say=say, fix=SMALLER)
-    raise NetworkError(f"unknown backend {name!r}", fix=f"choose one of {', '.join(get_args(Name))}")
+            return portioned(backend, None, fix=SMALLER)
+    raise unknown_backend(name)
 
 
-def _torch(model: Model, device: str, precision: Literal["fp32", "bf16"], say: Callable[[str], None]) -> Backend:
+def _torch(model: Model, device: str, precision: Literal["fp32", "bf16"]) -> Backend:
     from cpfnet.inference.torch_backend.network import torch_backend
 
-    return torch_backend(model, device, precision, say=say)
+    return torch_backend(model, device, precision)
 
 
 def _device_type(device: str) -> str:
@@ -92,9 +93,9 @@ def _device_type(device: str) -> str:
     return pick_device(device).type
 
 
-def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
+def _automatic(model: Model) -> Backend:
     def make(name: str) -> Backend:
-        return backend_of(model, name, device="cpu", say=say)
+        return backend_of(model, name, device="cpu")
 
     if (name := known(model)) is not None:
         return make(name)
@@ -107,19 +108,20 @@ def _automatic(model: Model, say: Callable[[str], None]) -> Backend:
         )
     damaged = exported_files.unlike(model)
     if exported_files.GRAPH not in damaged and exported_files.record(model) is None:
-        say(f"Preparing {model.folder} for this machine, once …")
+        logger.info("Preparing %s for this machine, once …", model.folder)
     try:
-        prepared(model, say=say)
+        prepared(model)
         if others := [name for name in damaged if name != exported_files.GRAPH]:
-            say(f"int8 is left out: {' and '.join(others)} in {exported_files.folder(model)} is not what was written")
+            folder = exported_files.folder(model)
+            logger.warning("int8 is left out: %s in %s is not what was written", " and ".join(others), folder)
         if (name := known(model)) is not None:  # made again, the graph decides as it did
             return make(name)
     except (NetworkError, OutputError) as error:
         if not has_torch:
             raise
-        say(f"Predicting with torch, since the faster way cannot be prepared: {error.what}")
+        logger.warning("Predicting with torch, since the faster way cannot be prepared: %s", error.what)
         return make("torch")
-    return AutoBackend(model, make, say)
+    return AutoBackend(model, make)
 
 
 def _small(model: Model) -> bool:

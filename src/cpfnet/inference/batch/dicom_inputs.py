@@ -12,10 +12,10 @@ from cpfnet.data.sources.pseudonyms import digest
 from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.dicom import Scan, Series, is_archive, is_reference, modality_of, one_series, read_header, scan
 from cpfnet.formats.dicom.image.datasets import Archives
-from cpfnet.formats.dicom.image.summary import Summary, look
+from cpfnet.formats.dicom.image.summary import Summary, summarise
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.result_names import Name, below
-from cpfnet.inference.predictor import modality_mismatch
+from cpfnet.inference.input_checks import modality_mismatch
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Found:
         if other := modality_mismatch(self.modality, modality):
             return other
         with Archives() as archives:
-            first = look(self.series.locations[0], archives)
+            first = summarise(self.series.locations[0], archives)
         if isinstance(first, Summary) and first.colour and channels != 3:
             return f"in colours, and the model was fitted for {channels} channel{'s' * (channels > 1)}"
         if source == "volumes" and self.series.count == 1:
@@ -66,9 +66,9 @@ def series_items(
 ) -> tuple[list[tuple[Item, Name]], list[Item]]:
     """Every image series that lies in folders (and the archives in them), archives and lone files, or that is named.
 
-    A series is called after the folder, the archive or the single file that it is, below what was given (`names`); series that share a
-    folder or an archive, and those named by their UID, have a digest of it in addition. Among lone files those of one series come
-    together, and objects that are no images do not count.
+    A series is called after the folder, the archive or the single file that it is, below what was given (`names`);
+    series that share a folder or an archive, and those named by their UID, have a digest of it in addition. Among lone
+    files those of one series come together, and objects that are no images do not count.
 
     Args:
         places: folders, ZIP archives, DICOM files, ``FOLDER/series=UID``.
@@ -128,7 +128,10 @@ def _damaged(inside: Scan, own: set[Path]) -> list[Item]:
 
 
 def _named(found: list[_Found], misfits: list[str], places: set[Path]) -> list[tuple[Item, Name]]:
-    """Series that share a folder or an archive are told apart by their UIDs; those that the Model is not for have no part in it."""
+    """Series that share a folder or an archive are told apart by their UIDs.
+
+    Those that the Model is not for have no part in it.
+    """
     studies = {one.series.study for one, why in zip(found, misfits, strict=True) if not why}
     sharing = Counter(
         (one.series.folder, bool(why)) for one, why in zip(found, misfits, strict=True) if not one.is_file

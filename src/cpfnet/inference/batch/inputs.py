@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from cpfnet.errors import CpfnetError, FormatError
 from cpfnet.formats.file_types import is_reference, looks_like_dicom
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.result_names import Name, below, distinct
-from cpfnet.inference.batch.unread_inputs import aliens, is_alien
+from cpfnet.inference.batch.unread_inputs import may_be_image, unread_images
 from cpfnet.text import printable
+
+logger = logging.getLogger(__name__)
 
 IMAGES = ("images", "imagesTs")
 """Folders of a data set that hold the images to segment."""
@@ -37,26 +40,28 @@ def collect(
     modality: str = "other",
     source: str = "",
     out: Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> list[Item]:
     """Look up files, folders, patterns, and lists of these.
 
     A folder means the image files in it; if it has none, those in its ``images/`` (or ``imagesTs/``), else those in the
-    ``images/`` of its subfolders, else in all subfolders but label folders; and every DICOM series in it or below. Channel files
-    ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several channels, unless the first alone has them all; DICOM files
-    of one series make one image (see `series_items`). Results are called as their inputs (see `names`). A list is a text file with one of them a line,
-    relative to its own folder; empty lines and those that begin with # do not count.
+    ``images/`` of its subfolders, else in all subfolders but label folders; and every DICOM series in it or below.
+    Channel files ``NAME_0000``, ``NAME_0001`` … make one image for a Model with several channels, unless the first
+    alone has them all; DICOM files of one series make one image (see `series_items`). Results are called as their
+    inputs (see `result_names`). A list is a text file with one of them a line, relative to its own folder; empty lines
+    and those that begin with # do not count.
+
+    Files of kinds that are not read, in folders or among the matches of a pattern, are named in a warning; so are
+    images below a folder that has some of its own.
 
     Args:
         inputs: as a shell would pass them, patterns too.
         channels, modality: of the Model.
         source: ``"images"`` or ``"volumes"``, what it was fitted for; "": unknown.
         out: not looked into.
-        say: told which files lie in folders, or match patterns, and are of kinds that are not read; and which images lie
-            below a folder that has some of its own.
 
     Returns:
-        Pictures and NIfTI in the order given, each file once, then DICOM series; what led nowhere comes last, with its error.
+        Pictures and NIfTI in the order given, each file once, then DICOM series; what led nowhere comes last, with its
+        error.
 
     Raises:
         CpfnetError: a list cannot be read.
@@ -65,15 +70,16 @@ def collect(
     dicom: dict[Path, None] = {}  # an ordered set
     errors: list[Item] = []
     folders: list[Path] = []  # without pictures: perhaps with DICOM
-    alien: list[Path] = []
+    unread: list[Path] = []
     deeper: list[tuple[Path, Path]] = []  # images below a folder that has some of its own
     for given in _unlisted(inputs):
         path = Path(given)
         found = [path]
         if not path.exists() and glob.has_magic(given):
-            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 (absolute ones too)
+            # Not Path.glob: patterns may be absolute.
+            matches = [Path(match) for match in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207
             found = [match for match in matches if match.is_dir() or _is_image(match) or _is_dicom(match)]
-            alien += [match for match in matches if match not in found and is_alien(match)]
+            unread += [match for match in matches if match not in found and may_be_image(match)]
             if not found:
                 error = FormatError("no image file matches", where=given, fix="quote the pattern; check the folder")
                 errors.append(Item((path,), path.name, error))
@@ -86,7 +92,7 @@ def collect(
                 folders += [] if inside else [match]
                 if inside and inside[0].parent == root:
                     deeper += [(root, file) for file in _below(root, out) if file.parent != root]
-                alien += aliens(match, out, NO_IMAGES)
+                unread += unread_images(match, out, NO_IMAGES)
             elif _is_dicom(match):
                 dicom[match] = None
             else:
@@ -94,9 +100,12 @@ def collect(
     if deeper := [(folder, file) for folder, file in deeper if file not in files]:
         folder, file = deeper[0]
         many = f"{len(deeper)} images" if len(deeper) > 1 else "1 image"
-        say(
-            f"Left out: {many} in folders below, such as {printable(str(file))}, since {printable(str(folder))} has images of its own\n"
-            "  → if these are to be predicted, too, give their folders as further inputs"
+        logger.warning(
+            "Left out: %s in folders below, such as %s, since %s has images of its own\n"
+            "  → if these are to be predicted, too, give their folders as further inputs",
+            many,
+            printable(str(file)),
+            printable(str(folder)),
         )
     named = _grouped(files, channels)
     if dicom:
@@ -108,18 +117,19 @@ def collect(
     taken = [item.path for item, _ in named] + [item.path for item in errors]
     for folder in folders:
         if not any(folder in (path, *path.parents) for path in taken):
-            there = [path for path in alien if folder in path.parents]
+            inside = [path for path in unread if folder in path.parents]
             error = FormatError(
-                f"holds no image file{f'; {counted(there)}' if there else ''}",
+                f"holds no image file{f'; {counted(inside)}' if inside else ''}",
                 where=folder,
                 fix=f"known are DICOM and {' '.join(formats.IMAGE_SUFFIXES)}",
             )
             errors.append(Item((folder,), folder.name, error))
-            alien = [path for path in alien if path not in there]
-    if alien := list(dict.fromkeys(alien)):
-        say(
-            f"Left out: {counted(alien)}, which is no format that is read\n"
-            f"  → if these are images, {unread_fix(alien, Path())}"
+            unread = [path for path in unread if path not in inside]
+    if unread := list(dict.fromkeys(unread)):
+        logger.warning(
+            "Left out: %s, which is no format that is read\n  → if these are images, %s",
+            counted(unread),
+            unread_fix(unread, Path()),
         )
     return _called(named) + errors
 
@@ -164,7 +174,10 @@ def _unlisted(inputs: Sequence[str | Path]) -> Iterator[str]:
 
 
 def _images_in(folder: Path, out: Path | None) -> tuple[Path, list[Path]]:
-    """Image files of a folder, in natural order; those of subfolders only where it has none itself. Before them the folder that stands for it."""
+    """Image files of a folder, in natural order; those of subfolders only where it has none itself.
+
+    Before them comes the folder that stands for it.
+    """
     direct = sorted((p for p in folder.iterdir() if _is_image(p)), key=_natural)
     if direct:
         return folder, direct
@@ -176,7 +189,10 @@ def _images_in(folder: Path, out: Path | None) -> tuple[Path, list[Path]]:
 
 
 def _below(folder: Path, out: Path | None) -> list[Path]:
-    """Image files in a folder and its subfolders, in natural order, but for those in label folders, in hidden ones and in ``out``."""
+    """Image files in a folder and its subfolders, in natural order.
+
+    Those in label folders, in hidden ones and in ``out`` are left out.
+    """
     found = [p for p in folder.rglob("*") if _is_image(p) and not _set_aside(p.relative_to(folder).parent)]
     if out is not None:
         found = [p for p in found if not p.resolve().is_relative_to(out.resolve())]
@@ -199,7 +215,7 @@ def _is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return bool(formats.suffix_of(path)) or looks_like_dicom(file.read(144))
-    except OSError:  # said when it is read
+    except OSError:  # reading it will tell
         return False
 
 
@@ -228,5 +244,5 @@ def _grouped(files: Mapping[Path, Path], channels: int) -> list[tuple[Item, Name
 def _lacks_channels(file: Path, channels: int) -> bool:
     try:
         return len(formats.read_header(file).channels) < channels
-    except CpfnetError:  # said when the image is read
+    except CpfnetError:  # reading the image will tell
         return channels > 1

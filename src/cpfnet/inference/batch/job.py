@@ -1,7 +1,11 @@
-"""One input on its way: looked at, read, segmented, written; the same steps wherever they are taken. A step that fails is its last one."""
+"""One input from its files to its results: prechecked, read, segmented, written. A step that fails is its last one.
+
+The steps are the same wherever they are taken.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -10,15 +14,20 @@ from typing import Literal
 
 from cpfnet import formats
 from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, is_out_of_memory, redacted_message
-from cpfnet.formats import OutputFormat
-from cpfnet.formats.file_types import JPEG_SUFFIXES, SERIES
+from cpfnet.files import check_free
+from cpfnet.formats.file_types import SERIES
+from cpfnet.formats.writing import map_suffix, mask_suffix
 from cpfnet.image import Assessment, Image, Segmentation
 from cpfnet.inference.batch import records
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.records import Content, Recipe, Record
-from cpfnet.inference.predictor import Predictor, modality_mismatch, refusal
+from cpfnet.inference.input_checks import modality_mismatch, refusal
+from cpfnet.inference.options import OutputOptions, PredictorOptions
+from cpfnet.inference.predictor import Predictor
 from cpfnet.planning import Plan
 from cpfnet.text import printable
+
+logger = logging.getLogger(__name__)
 
 LIGHT = 128 * 2**20
 """Bytes on disk up to which an input may lie in memory beside others."""
@@ -31,15 +40,16 @@ class Outcome:
     """What became of one input.
 
     Attributes:
-        path: the input: a file (of several channel files the first), or the folder, archive or reference of a DICOM series.
-        status: ``skipped``: a DICOM series that the Models are not for, found beside one of the same study that fits; ``refused``:
-            outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
+        path: the input: a file (of several channel files the first), or the folder, archive or reference of a DICOM
+            series.
+        status: ``skipped``: a DICOM series that the Models are not for, found beside one of the same study that fits;
+            ``refused``: outside what the Model was fitted for; ``failed``: unreadable, or the result unwritable.
         message: what is wrong and how to fix it; empty when done.
         output: the label map written.
         seconds: reading, predicting and writing.
-        notes: what was repaired or assumed while reading.
+        warnings: what was repaired or assumed while reading.
         quality: what the prediction tells of itself, and why to look at it first; None unless done.
-        there: an earlier run had done it, from the same input in the same way; its results are as they were.
+        already_done: an earlier run had done it, from the same input in the same way; its results are as they were.
         again: why it was made again though an earlier run had made something under this name; else empty.
     """
 
@@ -48,29 +58,39 @@ class Outcome:
     message: str = ""
     output: Path | None = None
     seconds: float = 0.0
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     quality: Assessment | None = None
-    there: bool = False
+    already_done: bool = False
     again: str = ""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be made of every input: see `cpfnet.inference.batch.run.predict_files`. The recipe is what the records tell of it."""
+    """What is to be made of every input, and how.
+
+    Attributes:
+        out: folder for the results.
+        options: how the Models predict.
+        output: what is written.
+        recipe: what the records tell of it.
+    """
 
     out: Path
-    format: OutputFormat = "same"
-    probabilities: bool = False
-    uncertainty: bool = False
-    overlays: bool = False
-    force: bool = False
-    overwrite: bool = False
-    resume: bool = False
+    options: PredictorOptions = field(default_factory=PredictorOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
     recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether results that exist may be replaced."""
+        return self.output.overwrite or self.output.resume
 
 
 class Job:
-    """What is known of one input on its way. Its pixels are let go at its end; without them it travels between processes."""
+    """What is known of one input on its way.
+
+    Its pixels are let go at its end; without them it travels between processes.
+    """
 
     def __init__(self, item: Item):
         self.item = item
@@ -81,9 +101,9 @@ class Job:
         self.image: Image | None = None
         self.segmentation: Segmentation | None = None
         self.output: Path | None = None
-        self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
         self.quality: Assessment | None = None
-        self.there = self.forced = False
+        self.already_done = self.forced = False
         self.again = ""
 
     def end(self, status: Status, message: str = "") -> None:
@@ -91,7 +111,7 @@ class Job:
         self.image = self.segmentation = self.content = None
 
     def do(self, step: Callable[..., None], *more: object) -> None:
-        """Take a step, unless all is said already."""
+        """Take a step, unless an earlier one was the last."""
         if self.status is not None:
             return
         start = time.perf_counter()
@@ -118,14 +138,14 @@ class Job:
             message=self.message,
             output=output,
             seconds=self.seconds,
-            notes=self.notes,
+            warnings=self.warnings,
             quality=self.quality if done else None,
-            there=self.there,
+            already_done=self.already_done,
             again=self.again if done else "",
         )
 
 
-def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
+def precheck(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
     """Find out what can be known without reading: what the Model is not for, and what is in the way.
 
     Args:
@@ -134,25 +154,24 @@ def look(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> None:
         plan: of the Models.
         inputs: resolved files of all inputs, which are never replaced.
     """
-    item = job.item
+    item, output = job.item, order.output
+    mismatch = modality_mismatch(item.modality, plan.modality)
     if item.skipped:
         what = f"{item.skipped}; another series of its study fits"
-        other = modality_mismatch(item.modality, plan.modality) is not None  # nothing else can be forced
-        fix = "name it with --force to have it segmented all the same" if other else None
+        fix = (
+            "name it with --force to have it segmented all the same" if mismatch else None
+        )  # nothing else can be forced
         job.end("skipped", str(InputRefused(what, where=item.path, fix=fix)))
         return
     if item.error is not None:
         raise item.error
-    if (
-        reason := modality_mismatch(item.modality, plan.modality)
-    ) and not order.force:  # before hundreds of slices are read
-        raise refusal([reason], item.path)
-    patterns = zip(
-        _patterns(item, order.format), (True, order.probabilities, order.uncertainty, order.overlays), strict=True
-    )
-    job.wanted = {pattern: order.out / pattern.replace("*", item.name, 1) for pattern, asked in patterns if asked}
+    if mismatch and not order.options.force:  # before hundreds of slices are read
+        raise refusal([mismatch], item.path)
+    wanted = (True, output.probabilities, output.uncertainty, output.overlays)
+    patterns = [pattern for pattern, asked in zip(_patterns(item, output), wanted, strict=True) if asked]
+    job.wanted = {pattern: order.out / pattern.replace("*", item.name, 1) for pattern in patterns}
     for path in job.wanted.values():
-        _check_free(path, inputs, order.overwrite or order.resume)  # before the long work, not after it
+        _check_free(path, inputs, order.replaces)  # before the long work, not after it
 
 
 def read(job: Job) -> None:
@@ -171,29 +190,33 @@ def read(job: Job) -> None:
     job.content = content
 
 
-def segment(
-    job: Job, order: Order, predictor: Predictor, say: Callable[[str], None], progress: Callable[[float], None] | None
-) -> None:
+def segment(job: Job, order: Order, predictor: Predictor, progress: Callable[[float], None] | None) -> None:
+    """Have the network look at it.
+
+    Raises:
+        InputRefused, FormatError: as `Predictor.predict`.
+        OutputError: results of another input are in the way.
+    """
     assert job.image is not None  # read before
     _, stale = _others(job, order, _before(job, order))
-    if stale and not (order.overwrite or order.resume):
+    if stale and not order.replaces:
         raise OutputError(
-            f"was made from another image, by another Model or in another way, so it cannot stay beside the new result of {job.item.path}",
+            "was made from another image, by another Model or in another way, so it cannot stay beside the new result "
+            f"of {job.item.path}",
             where=stale[0],
             fix="write to another folder (-o), or have it replaced by adding --overwrite",
         )
-    job.notes = job.image.notes
-    for note in job.notes:
-        say(f"{printable(job.item.name)}: {note}")
-    kept = {"keep_probabilities": order.probabilities, "uncertainty": order.uncertainty}
-    try:
-        job.segmentation = predictor.predict(job.image, progress=progress, **kept)
-    except InputRefused:
-        if not order.force:
-            raise
-        job.segmentation = predictor.predict(job.image, progress=progress, force=True, **kept)
-        job.forced = True
-    if not order.overlays:
+    job.warnings = job.image.notes
+    for warning in job.warnings:
+        logger.warning("%s: %s", printable(job.item.name), warning)
+    job.forced = predictor.options.force and bool(predictor.out_of_range(job.image))
+    job.segmentation = predictor.predict(
+        job.image,
+        progress=progress,
+        keep_probabilities=order.output.probabilities,
+        uncertainty=order.output.uncertainty,
+    )
+    if not order.output.overlays:
         job.image = None
 
 
@@ -214,7 +237,7 @@ def write(job: Job, order: Order, plan: Plan) -> None:
         forced=job.forced,
         writing=True,
         files={} if before is None else before.files,
-        notes=tuple(map(printable, job.notes)),
+        warnings=tuple(map(printable, job.warnings)),
         quality=segmentation.quality,
     )
     records.keep(out, name, record)
@@ -232,7 +255,7 @@ def write(job: Job, order: Order, plan: Plan) -> None:
 
 
 def _write_results(job: Job, order: Order, plan: Plan) -> None:
-    segmentation, overwrite = job.segmentation, order.overwrite or order.resume
+    segmentation, overwrite = job.segmentation, order.replaces
     assert segmentation is not None
     for pattern, path in job.wanted.items():
         match pattern.partition("/")[0]:
@@ -251,12 +274,15 @@ def _write_results(job: Job, order: Order, plan: Plan) -> None:
                 assert job.image is not None  # kept for this
                 write_overlay(job.image, segmentation, plan, path, overwrite=overwrite)
             case _:
-                formats.write(segmentation, path, format=order.format, overwrite=overwrite)
+                formats.write(segmentation, path, format=order.output.format, overwrite=overwrite)
 
 
 def _others(job: Job, order: Order, before: Record | None) -> tuple[dict[str, str], list[Path]]:
-    """What else an earlier run made under this name, and nobody changed: what tells of the same input and Models, in another format, too,
-    and what does not: a map of another image beside the new mask would be taken for the mask's own.
+    """What else an earlier run made under this name, and nobody changed.
+
+    Returns:
+        What tells of the same input and Models, in another format, too; and what does not: a map of another image
+        beside the new mask would be taken for the mask's own.
     """
     kept: dict[str, str] = {}
     stale: list[Path] = []
@@ -265,12 +291,12 @@ def _others(job: Job, order: Order, before: Record | None) -> tuple[dict[str, st
     assert job.content is not None  # known before it is segmented
     options = {**order.recipe.options, "format": before.options.get("format")}
     recipe = replace(order.recipe, options=options)
-    alike = not before.writing and not before.differences(job.content.digest, recipe, force=True)
+    same = not before.writing and not before.differences(job.content.digest, recipe, force=True)
     for pattern, digest in before.files.items():
         path = order.out / pattern.replace("*", job.item.name, 1)
         if pattern in job.wanted or not path.is_file() or records.sha256_now(path) != digest:
             continue
-        if alike:
+        if same:
             kept[pattern] = digest
         else:
             stale.append(path)
@@ -284,30 +310,20 @@ def _before(job: Job, order: Order) -> Record | None:
         return None
 
 
-SUFFIXES = {
-    "same": "",
-    "nifti": ".nii.gz",
-    "png": ".png",
-    "tiff": ".tif",
-    "dicom-seg": ".seg.dcm",
-    "dicom-labelmap": ".seg.dcm",
-    "rtstruct": ".rtstruct.dcm",
-}
-
-
-def _patterns(item: Item, format: OutputFormat) -> tuple[str, str, str, str]:
-    """Where the label map, the probabilities and the uncertainty (formats that hold floats only) and the overlay go: * is the item's name."""
+def _patterns(item: Item, output: OutputOptions) -> tuple[str, str, str, str]:
+    """Where the label map, the probabilities, the uncertainty and the overlay go: * is the item's name."""
     own = ".seg.dcm" if formats.is_dicom(item.files[0]) else formats.suffix_of(item.files[0])
-    suffix = SUFFIXES[format] or dict.fromkeys(JPEG_SUFFIXES, ".png").get(own, own)  # JPEG would change the values
+    suffix = mask_suffix(own, output.format)
     if suffix.endswith(".dcm") and own != ".seg.dcm":
         raise OutputError(
-            f"is no DICOM image, which {format} would refer to", where=item.path, fix="choose --format nifti or same"
+            f"is no DICOM image, which {output.format} would refer to",
+            where=item.path,
+            fix="choose --format nifti or same",
         )
-    floats = {".rtstruct.dcm": ".seg.dcm"}.get(suffix, suffix)
-    floats = floats if floats in (".nii", ".nii.gz", ".tif", ".tiff", ".seg.dcm") else ".tif"
+    floats = map_suffix(suffix)
     # DICOM has no object for the uncertainty that viewers show: fractional segments are probabilities of classes.
-    doubt = ".nii.gz" if floats == ".seg.dcm" else floats
-    return f"*{suffix}", f"probabilities/*{floats}", f"uncertainty/*{doubt}", "overlays/*.png"
+    uncertainty = ".nii.gz" if floats == ".seg.dcm" else floats
+    return f"*{suffix}", f"probabilities/*{floats}", f"uncertainty/*{uncertainty}", "overlays/*.png"
 
 
 def place(path: Path) -> Path:
@@ -337,5 +353,4 @@ def _check_free(path: Path, inputs: Collection[Path], overwrite: bool) -> None:
             where=path,
             fix="move it elsewhere, or write to another folder (-o)",
         )
-    if path.exists() and not overwrite:
-        raise OutputError("exists already", where=path, fix="write to another folder (-o), or pass --overwrite")
+    check_free(path, overwrite=overwrite)

@@ -18,8 +18,9 @@ SHORTEST = 384
 
 
 def write_overlay(image: Image, segmentation: Segmentation, plan: Plan, path: Path, *, overwrite: bool = False) -> Path:
-    """Write one PNG: the image, or three slices of a volume (in the Plan's orientation, with square pixels) side by side.
+    """Write one PNG: the image, or three slices of a volume side by side.
 
+    Volumes are shown in the Plan's orientation, with square pixels.
     The slices lie at a quarter, half and three quarters of what was segmented; where nothing was, of the volume.
 
     Raises:
@@ -28,7 +29,7 @@ def write_overlay(image: Image, segmentation: Segmentation, plan: Plan, path: Pa
     from PIL import Image as Pillow
     from skimage.segmentation import find_boundaries
 
-    way = preprocessing.trace(image, plan)
+    trace = preprocessing.trace_of(image, plan)
     count = len(plan.labels.classes)
     # A set of regions with a value of its own has the colour of its last one.
     sets = np.unique(np.concatenate([np.eye(count, dtype=bool), labels.membership(plan.labels)]), axis=0)
@@ -37,7 +38,7 @@ def write_overlay(image: Image, segmentation: Segmentation, plan: Plan, path: Pa
     codes = np.zeros(segmentation.array.shape, dtype=np.uint8)
     for code, value in zip(last, labels.decode(last if plan.labels.exclusive else sets.T, plan.labels), strict=True):
         codes[segmentation.array == value] = code
-    pixels, codes = way.orient(image.array), way.orient(codes)
+    pixels, codes = trace.orient(image.array), trace.orient(codes)
     pairs: list[tuple[np.ndarray, np.ndarray]]
     if codes.ndim == 2:
         pairs = [(pixels, codes)]
@@ -50,8 +51,8 @@ def write_overlay(image: Image, segmentation: Segmentation, plan: Plan, path: Pa
     panels = []
     for picture, mask in pairs:
         height, width = mask.shape[-2:]
-        if way.spacing is not None:
-            height = max(1, round(height * way.spacing[1] / way.spacing[2]))
+        if trace.spacing is not None:
+            height = max(1, round(height * trace.spacing[1] / trace.spacing[2]))
         times = max(1, round(SHORTEST / max(height, width)))
         size = (height * times, width * times)
         colour = picture.dtype == np.uint8 and len(picture) == 3

@@ -1,8 +1,11 @@
-"""The inputs spread over a cluster, by Ray: one worker a machine, or one a GPU, takes job after job; what a lost one had is done elsewhere.
+"""The inputs spread over a cluster, by Ray: one worker a machine, or one a GPU, takes job after job.
 
-The command that was given is the only one that knows the whole: it hands out jobs one by one and collects what came of them, so that the workers need
-nothing from each other. Pixels travel through the file system alone. Ray's actors, not Ray Data: that moves tables, with pandas and PyArrow, and tries a
-block of rows again, where one study is to be tried elsewhere, a few times, and then named.
+What a lost worker had is done elsewhere.
+
+The command that was given is the only one that knows the whole: it hands out jobs one by one and collects what came of
+them, so that the workers need nothing from each other. Pixels travel through the file system alone. Ray's actors, not
+Ray Data: that moves tables, with pandas and PyArrow, and tries a block of rows again, where one study is to be tried
+elsewhere, a few times, and then named.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +27,12 @@ import cpfnet
 from cpfnet.errors import CpfnetError, redacted_message
 from cpfnet.files import temporary_prefix
 from cpfnet.inference.backends import exported_files
-from cpfnet.inference.batch.job import Job, Order, look, place, read
+from cpfnet.inference.batch.job import Job, Order, place, precheck, read
 from cpfnet.inference.batch.ray_worker import AHEAD, Setting, Worker
 from cpfnet.inference.batch.signals import Ended, end, keeping, telling
 from cpfnet.model import Model
+
+logger = logging.getLogger(__name__)
 
 TRIES = 3
 """Workers that may be lost over one input, or in one place without having done anything, before it is given up."""
@@ -50,7 +55,8 @@ def connected(address: str | None) -> Iterator[None]:
     """Be part of a cluster.
 
     Args:
-        address: ``host:port`` of its head; default: the cluster that this machine, or the variable ``RAY_ADDRESS``, belongs to, else one of this machine alone.
+        address: ``host:port`` of its head; default: the cluster that this machine, or the variable ``RAY_ADDRESS``,
+            belongs to, else one of this machine alone.
 
     Raises:
         CpfnetError: there is none, or it is of another version.
@@ -60,7 +66,7 @@ def connected(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "5")
     alone = address is None and not os.environ.get("RAY_ADDRESS")
-    if alone:  # what is started here listens to this machine only, as Ray does by itself elsewhere than on Linux; on Linux to the network
+    if alone:  # what is started here listens to this machine only; on Linux, and there alone, Ray would to the network
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
@@ -74,8 +80,8 @@ def connected(address: str | None) -> Iterator[None]:
         raise CpfnetError(
             f"no Ray cluster can be joined: {redacted_message(error)}",
             where=address or os.environ.get("RAY_ADDRESS"),
-            fix="give the address that `ray start --head` printed, such as 10.0.0.1:6379, on a machine of the cluster, with its versions of Ray and Python,"
-            " and with its token and RAY_AUTH_MODE=token where it asks for one",
+            fix="give the address that `ray start --head` printed, such as 10.0.0.1:6379, on a machine of the cluster, "
+            "with its versions of Ray and Python, and with its token and RAY_AUTH_MODE=token where it asks for one",
         ) from None
     try:
         yield
@@ -85,7 +91,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _asking_nobody() -> Iterator[None]:
-    """What is started asks no cloud whether it runs there; Ray wants to know that for statistics, even where they are off."""
+    """What is started asks no cloud whether it runs there: Ray does so for statistics, even where they are off."""
     variables = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}  # nobody listens there
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -126,8 +132,6 @@ def _reason(error: BaseException) -> str:
 
 def spread(
     models: Sequence[Model],
-    options: Mapping[str, Any],
-    say: Callable[[str], None],
     jobs: list[Job],
     order: Order,
     inputs: Collection[Path],
@@ -137,12 +141,10 @@ def spread(
 
     Args:
         models: in folders that all machines see.
-        options: of `Predictor`.
-        say: told what the user should know.
         jobs: replaced by what became of them.
         order: what to make; ``out`` is made.
         inputs: resolved files of all inputs, which are never replaced.
-        show: told how far it is.
+        show: called with how far it is.
 
     Raises:
         CpfnetError: no machine can work, with the reason of one of them.
@@ -151,8 +153,9 @@ def spread(
     order.out.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=order.out, prefix=temporary_prefix()) as mark:
         folders = tuple(exported_files.folder(model).parent for model in models)
-        setting = Setting(folders, dict(options), order, Path.cwd(), Path(mark.name))
-        crew = _Crew(setting, jobs, lambda job: job.do(look, order, models[0].plan, inputs), say, show)
+        level = logging.getLogger("cpfnet").getEffectiveLevel()
+        setting = Setting(folders, order, Path.cwd(), Path(mark.name), level)
+        crew = _Crew(setting, jobs, lambda job: job.do(precheck, order, models[0].plan, inputs), show)
         try:
             with telling(crew.answers.put):
                 crew.work()
@@ -182,17 +185,19 @@ class _Member:
 
 
 class _Crew:
-    """Hands out jobs, and takes what comes of them. All in one thread; answers come through a queue, so that a thousand workers cost no more than one."""
+    """Hands out jobs, and takes what comes of them.
+
+    All in one thread; answers come through a queue, so that a thousand workers cost no more than one.
+    """
 
     def __init__(
         self,
         setting: Setting,
         jobs: list[Job],
-        look_at: Callable[[Job], None],
-        say: Callable[[str], None],
+        check: Callable[[Job], None],
         show: Callable[[str, float], None],
     ):
-        self.setting, self.jobs, self.look_at, self.say, self.show = setting, jobs, look_at, say, show
+        self.setting, self.jobs, self.precheck, self.show = setting, jobs, check, show
         self.waiting = deque(range(len(jobs)))
         self.tries: Counter[int] = Counter()  # workers lost over a job
         self.falls: Counter[tuple[str, int]] = (
@@ -202,7 +207,7 @@ class _Crew:
         self.members: dict[tuple[str, int], _Member] = {}
         self.answers: queue.SimpleQueue[tuple[_Member, int | None, Future[Any]] | int] = queue.SimpleQueue()
         self.ended = 0
-        self.said: set[str] = set()
+        self.logged: set[str] = set()
 
     def work(self) -> None:
         begun = counted = helped = time.monotonic()
@@ -215,7 +220,9 @@ class _Crew:
                     counted = now
                     self.enlist()
                 if now - begun > SILENCE and not any(member.ready for member in self.members.values()):
-                    self.tell("Waiting for a worker: the machines' CPUs are taken by others, or the Models still load")
+                    self.log_once(
+                        "Waiting for a worker: the machines' CPUs are taken by others, or the Models still load"
+                    )
                 if self.members:
                     helped = now
                 elif self.dropped:
@@ -226,7 +233,7 @@ class _Crew:
                         fix="start one (ray start --address …), and go on with --resume",
                     )
         except (KeyboardInterrupt, Ended):
-            self.say(f"Stopping; what the workers have may take {GRACE:g} s more")
+            logger.info("Stopping; what the workers have may take %g s more", GRACE)
             self.waiting.clear()
             end = time.monotonic() + GRACE
             while any(member.has for member in self.members.values()) and time.monotonic() < end:
@@ -242,7 +249,7 @@ class _Crew:
             has = node["Resources"]
             if not node["Alive"] or has.get("CPU", 0) < 1:
                 continue
-            gpus = 0 if self.setting.options["device"] == "cpu" else int(has.get("GPU", 0))
+            gpus = 0 if self.setting.order.options.device == "cpu" else int(has.get("GPU", 0))
             for number in range(gpus or 1):
                 here = (node["NodeID"], number)
                 if here in self.members or here in self.dropped:
@@ -261,7 +268,7 @@ class _Crew:
         answer.future().add_done_callback(lambda future: self.answers.put((member, number, future)))
 
     def feed(self, member: _Member) -> None:
-        """Give a worker as much as it may have: a job that others were lost over alone, so that it takes no other with it."""
+        """Give a worker as much as it may have; a job that others were lost over comes alone, to take none along."""
         while member.ready and not member.lost and self.waiting:
             number = self.waiting[0]
             alone = self.tries[number] > 0 or any(self.tries[other] for other in member.has)
@@ -270,7 +277,7 @@ class _Crew:
             self.waiting.popleft()
             job = self.jobs[number]
             if not self.tries[number]:
-                self.look_at(job)
+                self.precheck(job)
             if job.status is not None:
                 self.end(job)
                 continue
@@ -296,9 +303,9 @@ class _Crew:
         elif isinstance(result := future.result(), CpfnetError):
             self.check(member, number, result)
         else:
-            self.jobs[number], said = result
-            for text in said:
-                self.tell(text)
+            self.jobs[number], messages = result
+            for message in messages:
+                self.hand_on(message)
             self.falls[member.place] = 0
             self.end(self.jobs[number])
         if member.lost and not member.has:
@@ -343,14 +350,16 @@ class _Crew:
             ray.kill(member.handle)  # it may only be out of reach
             if number is not None:
                 many = len(member.has) + 1
-                self.say(
-                    f"A worker on {member.host} was lost; what it had, {many} input{'s' * (many > 1)}, is done elsewhere"
-                )
+                inputs = f"{many} input{'s' * (many > 1)}"
+                logger.warning("A worker on %s was lost; what it had, %s, is done elsewhere", member.host, inputs)
             alive = any(node["Alive"] and node["NodeID"] == member.place[0] for node in ray.nodes())
             fresh = number is None or not self.tries[number]  # else the job is to be suspected, not the place
             self.falls[member.place] += alive and fresh
             if self.falls[member.place] >= TRIES:
-                fix = "install the same versions of cpfnet and its extras on all machines, and see whether their memory suffices"
+                fix = (
+                    "install the same versions of cpfnet and its extras on all machines, and see whether their memory "
+                    "suffices"
+                )
                 self.drop(member, CpfnetError(f"no worker can live there: {why}", where=member.host, fix=fix))
         if number is None:
             return
@@ -361,7 +370,8 @@ class _Crew:
         else:
             job.end(
                 "failed",
-                f"{job.item.path}: {TRIES} workers were lost over it, at last because {why}\n  → predict it alone, and see whether memory suffices",
+                f"{job.item.path}: {TRIES} workers were lost over it, at last because {why}\n"
+                "  → predict it alone, and see whether memory suffices",
             )
             self.end(job)
 
@@ -372,17 +382,21 @@ class _Crew:
         member.lost = True
         self.dropped[member.place] = error
         ray.kill(member.handle)
-        if (
-            len(self.members) > 1 and error.fix not in self.said
-        ):  # else it ends the run; of many machines with the same lack one is named
-            self.said.add(error.fix or "")
-            self.say(f"Without {member.host}: {error}")
+        # Without others it ends the run; of many machines that miss the same thing one is named.
+        if len(self.members) > 1 and error.fix not in self.logged:
+            self.logged.add(error.fix or "")
+            logger.warning("Without %s: %s", member.host, error)
 
-    def tell(self, text: str) -> None:
-        """What many workers say is said once."""
-        if text not in self.said:
-            self.said.add(text)
-            self.say(text)
+    def log_once(self, text: str) -> None:
+        if text not in self.logged:
+            self.logged.add(text)
+            logger.warning(text)
+
+    def hand_on(self, message: logging.LogRecord) -> None:
+        """Log here what a worker logged; what many of them say comes once."""
+        if message.getMessage() not in self.logged:
+            self.logged.add(message.getMessage())
+            logging.getLogger(message.name).handle(message)
 
     def end(self, job: Job) -> None:
         self.ended += 1

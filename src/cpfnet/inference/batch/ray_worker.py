@@ -1,15 +1,19 @@
-"""What works on another machine of a cluster: holds the Models, and takes one job after the other to its end. It needs nothing of Ray."""
+"""What works on another machine of a cluster: holds the Models, and takes one job after the other to its end.
+
+It needs nothing of Ray.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from logging.handlers import QueueHandler
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
 
 import cpfnet
 from cpfnet.errors import CpfnetError
@@ -25,21 +29,29 @@ AHEAD = 2
 
 @dataclass(frozen=True)
 class Setting:
-    """What a worker is told once: paths as they were given, and the folder that relative ones start from."""
+    """What a worker needs to begin.
+
+    Attributes:
+        models: folders of the Models, as they were given.
+        order: what to make of every input.
+        folder: that relative paths start from.
+        mark: a file that whoever sees the same folders finds.
+        level: from which on messages are wanted.
+    """
 
     models: tuple[Path, ...]
-    options: Mapping[str, Any]
     order: Order
     folder: Path
     mark: Path
+    level: int
 
 
 class Worker:
     """Runs on another machine and holds the Models, loaded once."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
-        self.network = ThreadPoolExecutor(1)  # one image at a time goes through it, always in the same thread
+        self.executor = ThreadPoolExecutor(1)  # one image at a time goes through the network, always in the same thread
+        self.messages: SimpleQueue[logging.LogRecord] = SimpleQueue()
 
     def start(self, setting: Setting) -> str | CpfnetError:
         """Load the Models.
@@ -55,22 +67,25 @@ class Worker:
                 _see(path, host)
             check_writable(setting.order.out)
             self.order = setting.order
-            self.predictor = Predictor(
-                [Model.load(folder) for folder in setting.models], say=self.said.append, **setting.options
-            )
+            logger = logging.getLogger("cpfnet")
+            logger.addHandler(QueueHandler(self.messages))
+            logger.setLevel(setting.level)
+            logger.propagate = False  # they are shown where the command was given
+            self.predictor = Predictor([Model.load(folder) for folder in setting.models], setting.order.options)
         except CpfnetError as error:
             return error
         return cpfnet.__version__
 
-    def do(self, job: Job, again: bool) -> tuple[Job, list[str]] | CpfnetError:
+    def do(self, job: Job, again: bool) -> tuple[Job, list[logging.LogRecord]] | CpfnetError:
         """Take a job to its end; called in several threads.
 
         Args:
             job: that nothing stands in the way of, as far as can be told without reading.
-            again: another worker was lost over it: what that one had done is left alone, and what it had begun is made again.
+            again: another worker was lost over it: what that one had done is left alone, and what it had begun is made
+                again.
 
         Returns:
-            The job without its pixels, and what is to be said; or what cannot be seen from here.
+            The job without its pixels, and what was logged; or what cannot be seen from here.
         """
         try:
             for file in job.item.files:
@@ -79,19 +94,22 @@ class Worker:
             return error
         plan = self.predictor.models[0].plan
         order = self.order
-        if again and not order.overwrite:
-            order = replace(order, resume=True)
+        if again and not order.output.overwrite:
+            order = replace(order, output=replace(order.output, resume=True))
         job.do(recall, order)
-        network = (segment, order, self.predictor, self.said.append, None)
+        network = (segment, order, self.predictor, None)
         if is_light(job.item):
             job.do(read)
-            self.network.submit(job.do, *network).result()
+            self.executor.submit(job.do, *network).result()
             job.do(write, order, plan)
         else:  # no two large ones in memory
             for step in ((read,), network, (write, order, plan)):
-                self.network.submit(job.do, *step).result()
-        said, self.said = self.said, []
-        return job, said
+                self.executor.submit(job.do, *step).result()
+        messages = []
+        with contextlib.suppress(Empty):
+            while True:
+                messages.append(self.messages.get_nowait())
+        return job, messages
 
 
 def _see(path: Path, host: str) -> None:

@@ -1,7 +1,7 @@
 """What each result was made from: one small file a result, put in place once the result is safe on disk.
 
-``OUT/.cpfnet/records/NAME.json`` for the result NAME. Nothing is shared between results, so processes, parts of a job and workers on a
-network file system write without knowing of each other.
+``OUT/.cpfnet/records/NAME.json`` for the result NAME. Nothing is shared between results, so processes, parts of a job
+and workers on a network file system write without knowing of each other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from cpfnet.errors import CpfnetError
 from cpfnet.files import replacing, sha256_of
 from cpfnet.formats.file_types import check_dicom, check_readable
 from cpfnet.image import Assessment, Image
+from cpfnet.inference.options import OutputOptions, PredictorOptions
+from cpfnet.model import Model
 from cpfnet.planning import Strict, content_hash
 
 FOLDER = Path(".cpfnet", "records")
@@ -41,6 +43,25 @@ class Recipe:
     models: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, models: Sequence[Model], options: PredictorOptions, output: OutputOptions) -> Recipe:
+        """What the Models make with these options."""
+        backend = options.backend if isinstance(options.backend, str) else "given"
+        sizes = (options.tile,) if options.tile is None or isinstance(options.tile, int) else options.tile
+        sizes = sizes[:1] if len({*sizes}) == 1 else sizes  # one size for all axes is the same as each of it
+        counting: dict[str, Option] = {
+            "format": output.format,
+            "backend": "float32" if backend in _EXACT else backend,
+            "tta": options.tta,
+            "overlap": options.overlap,
+            "tile": None if options.tile is None else "x".join(map(str, sizes)),
+        }
+        return cls(tuple(sorted(model.digest for model in models)), counting)
+
+
+_EXACT = ("auto", "torch", "onnx", "openvino")
+"""Backends that decide as float32 does: the same masks, whichever runs."""
+
 
 class Record(Strict):
     """How one result was made. It holds no name and nothing of a patient."""
@@ -51,7 +72,7 @@ class Record(Strict):
     forced: bool = Field(False, description="the input lies outside what the Models were fitted for")
     writing: bool = Field(False, description="files are being replaced: they are those below, or new ones")
     files: dict[Pattern, str] = Field(description="results below the output folder, * for NAME → their SHA-256")
-    notes: tuple[str, ...] = Field((), description="what was repaired or assumed while reading")
+    warnings: tuple[str, ...] = Field((), description="what was repaired or assumed while reading")
     quality: Assessment | None = Field(None, description="what the prediction told of itself")
 
     @property
@@ -157,7 +178,8 @@ def content_of(files: Sequence[Path], image: Image | None = None) -> Content:
 
     Args:
         files: as of an `Item`.
-        image: what was read from them, where it was: of DICOM it knows which files are the series', and is not looked for again.
+        image: what was read from them, where it was: of DICOM it knows which files are the series', and is not looked
+            for again.
 
     Raises:
         CpfnetError, OSError: they cannot be read.
@@ -198,7 +220,9 @@ def sha256_now(path: Path) -> str:
 
 
 def is_whole(path: Path, pattern: str) -> bool:
-    """Can a result be read to its end? What cannot is damaged; what can, and is not as it was made, was changed by somebody.
+    """Can a result be read to its end?
+
+    What cannot is damaged; what can, and is not as it was made, was changed by somebody.
 
     Args:
         path: the file.

@@ -1,4 +1,7 @@
-"""What results are called: the path of their input below what was given, without suffix. What lies beside an input has no part in it."""
+"""What results are called: the path of their input below what was given, without suffix.
+
+What lies beside an input has no part in it.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,9 @@ def _parts(folder: Path) -> tuple[str, ...]:
 
 
 def distinct(names: Sequence[Name], suffixes: Sequence[str]) -> list[str]:
-    """The names as text. Only those that repeat grow: by their suffix where even their folders are the same, else by as many folders as it takes.
+    """The names as text; only those that repeat grow.
 
+    They grow by their suffix where even their folders are the same, else by as many folders as it takes.
     Inputs that no folder and no suffix tells apart keep one name.
 
     Args:

@@ -1,4 +1,4 @@
-"""What an interrupted run left: what is done, what is to be made again, and what somebody else has made or changed since."""
+"""What an interrupted run left: what is done, what is to be made again, and what somebody else has changed since."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _HOW = "it was kept: write to another folder (-o), or have it replaced by adding
 
 
 def recall(job: Job, order: Order) -> None:
-    """End a job whose results are there and are what would be made again; else tell why they are not (`Job.again`).
+    """End a job whose results exist and are what would be made again; else note why they are not (`Job.again`).
 
     Raises:
-        OutputError: a file in the way is nobody's, or was changed since it was made; with ``overwrite`` it may be replaced.
+        OutputError: a file in the way is nobody's, or was changed since it was made; with ``overwrite`` it may be
+            replaced.
         CpfnetError, OSError: the input cannot be read.
     """
-    if not order.resume:
+    if not order.output.resume:
         return
     out, name = order.out, job.item.name
     try:
@@ -34,7 +35,7 @@ def recall(job: Job, order: Order) -> None:
         job.again = "an earlier run ended while it was being written"
         return
     job.content = records.content_of(job.item.files)
-    reasons = record.differences(job.content.digest, order.recipe, order.force)
+    reasons = record.differences(job.content.digest, order.recipe, order.options.force)
     reasons += _unknown({pattern: path for pattern, path in job.wanted.items() if pattern not in record.files}, order)
     known = {pattern: path for pattern, path in job.wanted.items() if pattern in record.files and path.exists()}
     for pattern, path in known.items():
@@ -42,8 +43,8 @@ def recall(job: Job, order: Order) -> None:
     job.again = "; ".join(dict.fromkeys(reasons))
     if reasons or known.keys() < job.wanted.keys():  # what is not there is made without a word
         return
-    job.output, job.notes, job.quality = next(iter(job.wanted.values())), record.notes, record.quality
-    job.there = True
+    job.output, job.warnings, job.quality = next(iter(job.wanted.values())), record.warnings, record.quality
+    job.already_done = True
     job.end("done")
 
 
@@ -55,7 +56,7 @@ def _unknown(paths: Mapping[str, Path], order: Order) -> list[str]:
             continue
         if path.is_file() and not path.stat().st_size:
             reasons.append(f"{_what(pattern)} was empty")
-        elif order.overwrite:
+        elif order.output.overwrite:
             reasons.append(f"no record told what {_what(pattern)} was made from")
         else:
             raise OutputError("exists already, and no record tells what it was made from", where=path, fix=_HOW)
@@ -69,7 +70,7 @@ def _wrong_with(path: Path, pattern: str, digest: str, order: Order) -> list[str
         return [f"{_what(pattern)} was empty"]
     if not records.is_whole(path, pattern):
         return [f"{_what(pattern)} was damaged"]
-    if not order.overwrite:
+    if not order.output.overwrite:
         raise OutputError("was changed after it was made", where=path, fix=_HOW)
     return [f"{_what(pattern)} was changed after it was made"]
 

@@ -1,4 +1,4 @@
-"""Large jobs in parts that know nothing of each other: each takes its share of the inputs, and what is done already is left alone."""
+"""Large jobs in parts that know nothing of each other: each takes its share of the inputs."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Shard:
     def of(self, items: Sequence[Item]) -> list[Item]:
         """The share of this part.
 
-        It follows from an input's name alone, so all parts agree on it, wherever the inputs are mounted and whatever is added to them meanwhile. Shares of many inputs are
-        nearly equal.
+        It follows from an input's name alone, so all parts agree on it, wherever the inputs are mounted and whatever is
+        added to them meanwhile. Shares of many inputs are nearly equal.
         """
         return [
             item

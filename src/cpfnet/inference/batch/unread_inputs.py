@@ -1,4 +1,7 @@
-"""Files among the inputs that may be images of kinds that are not read: they are named, so that nobody takes them for done."""
+"""Files among the inputs that may be images of kinds that are not read.
+
+They are named, so that nobody takes them for done.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ _NO_IMAGES = frozenset(
         *(".txt", ".md", ".rst", ".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".yaml", ".yml"),
         *(".toml", ".ini", ".cfg", ".xml", ".html", ".htm", ".pdf", ".doc", ".docx", ".odt", ".rtf", ".ppt"),
         *(".pptx", ".log", ".py", ".ipynb", ".sh", ".bat", ".m", ".r", ".zip", ".tar", ".tgz", ".7z"),
-        *(".rar", ".db", ".sqlite", ".bval", ".bvec", ".md5", ".sha256", ".tmp", ".lock", ".bak", ".safetensors", ".pt"),
-        *(".pth", ".onnx", ".bin", ".h", ".c", ".js", ".css", ".url", ".lnk", ".exe", ".dll"),
+        *(".rar", ".db", ".sqlite", ".bval", ".bvec", ".md5", ".sha256", ".tmp", ".lock", ".bak", ".safetensors"),
+        *(".pt", ".pth", ".onnx", ".bin", ".h", ".c", ".js", ".css", ".url", ".lnk", ".exe", ".dll"),
     ]
 )  # fmt: skip
 """What stands beside images as a rule, and is none."""
@@ -26,7 +29,7 @@ _LETTERS = re.compile(r"\.[a-z][a-z0-9_]{0,9}", re.IGNORECASE)
 """A suffix that tells of a format; DICOM files often end in a number."""
 
 
-def aliens(folder: Path, out: Path | None, label_folders: Collection[str]) -> list[Path]:
+def unread_images(folder: Path, out: Path | None, label_folders: Collection[str]) -> list[Path]:
     """Such files in a folder or below, but for label folders, hidden ones and the output folder."""
     found = []
     own = None if out is None else out.resolve()
@@ -36,11 +39,11 @@ def aliens(folder: Path, out: Path | None, label_folders: Collection[str]) -> li
             for name in below
             if not name.startswith(".") and name not in label_folders and Path(parent, name).resolve() != own
         )
-        found += [Path(parent, name) for name in sorted(names) if is_alien(Path(parent, name))]
+        found += [Path(parent, name) for name in sorted(names) if may_be_image(Path(parent, name))]
     return found
 
 
-def is_alien(path: Path) -> bool:
+def may_be_image(path: Path) -> bool:
     """May it be an image, by its suffix, that is not read, by its name and its first bytes?"""
     if path.name.startswith(".") or formats.suffix_of(path):
         return False

@@ -1,8 +1,8 @@
-"""Images darker or brighter than those that a Model was trained on: it may be wrong there, and as sure as ever. NumPy only.
+"""Images darker or brighter than those that a Model was trained on: it may be wrong, and as sure as ever. NumPy only.
 
-What a Model remembers of its training images is the range of three figures (`preprocessing.intensity.levels`): the median says how bright an image is,
-the two outer quantiles how dark its darkest and how bright its brightest parts are. The median alone misses most changes of
-exposure where skin or tissue themselves differ much (benchmarks/trust.md).
+What a Model remembers of its training images is the range of three figures (`preprocessing.intensity.levels`): the
+median says how bright an image is, the two outer quantiles how dark its darkest and how bright its brightest parts are.
+The median alone misses most changes of exposure where skin or tissue themselves differ much (benchmarks/trust.md).
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from cpfnet.model import Model, Range
 from cpfnet.preprocessing.intensity import levels
 
 GAPS = 4
-"""How far an image may leave the range of n training images, as a multiple of range / n: the mean gap between neighbours among
-them. Few images show less of what is usual, so they leave more room."""
+"""How far an image may leave the range of n training images, as a multiple of range / n.
+
+That is the mean gap between neighbours among them. Few images show less of what is usual, so they leave more room.
+"""
 
 LEAST = 0.02
-"""An image may leave the range at least by this share of what lies between the training images' darkest and brightest parts: values clipped to black or white have no range at all."""
+"""An image may leave the range at least by this share of what lies between the darkest and brightest parts of training.
+
+Values clipped to black or white have no range at all.
+"""
 
 FEWEST = 10
 """Training images that it takes: of fewer, the range says too little of what is usual."""
@@ -43,11 +48,14 @@ def departure(value: float, seen: Range, count: int, spread: float) -> float:
 
 
 def unusual(image: Image, models: Sequence[Model]) -> str:
-    """Why a person should look at an image for its brightness: of all channels and Models what stands out most; empty where nothing does.
+    """Why a person should look at an image for its brightness; empty where nothing stands out.
+
+    Of all channels and Models it is what stands out most.
 
     Args:
         image: as read.
-        models: one of which the levels are not known (`FittedChannel.levels`), or with fewer than `FEWEST` training images, is not asked.
+        models: one of which the levels are not known (`FittedChannel.levels`), or with fewer than `FEWEST` training
+            images, is not asked.
     """
     most, why = 0.0, ""
     for model in (model for model in models if model.fitted.cases >= FEWEST):
@@ -60,8 +68,9 @@ def unusual(image: Image, models: Sequence[Model]) -> str:
                 if far > most:
                     most = far
                     where = f"channel {channel.name!r}: " if len(model.plan.channels) > 1 else ""
+                    side, inside = "darker" if value < seen[0] else "brighter", "in " if part else ""
                     why = (
-                        f"{where}{part}{'darker' if value < seen[0] else 'brighter'} than {'in ' if part else ''}any training image: "
+                        f"{where}{part}{side} than {inside}any training image: "
                         f"{name} {value:.4g}, training {seen[0]:.4g} … {seen[1]:.4g}"
                     )
     return why

@@ -1,4 +1,4 @@
-"""How unsure a prediction is of each pixel: the entropy of its probabilities. NumPy only."""
+"""How uncertain a prediction is of each pixel: the entropy of its probabilities. NumPy only."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import numpy as np
 
 
-def uncertainty(planes: Iterable[np.ndarray], *, exclusive: bool) -> np.ndarray:
+def entropy(planes: Iterable[np.ndarray], *, exclusive: bool) -> np.ndarray:
     """Entropy of each pixel's probabilities, as a share of the largest that there can be.
 
-    Of probabilities averaged over mirrored and turned copies and Models it is the total predictive uncertainty (Gal and Ghahramani, ICML 2016;
-    Lakshminarayanan et al., NeurIPS 2017): what the passes doubt, and what they disagree about.
+    Of probabilities averaged over mirrored and turned copies and Models it is the total predictive uncertainty (Gal and
+    Ghahramani, ICML 2016; Lakshminarayanan et al., NeurIPS 2017): how uncertain the passes are, and how they disagree.
 
     Args:
-        planes: probabilities 0…1, one plane ``([depth,] height, width)`` after another, so that a volume's need not all be in memory:
-            for exclusive labels background and classes, at least two, which sum to 1; else one a region.
+        planes: probabilities 0…1, one plane ``([depth,] height, width)`` after another, so that a volume's need not all
+            be in memory: for exclusive labels background and classes, at least two, which sum to 1; else one a region.
         exclusive: regions that may overlap are each there or not: the mean of their binary entropies.
 
     Returns:

@@ -1,9 +1,10 @@
 """How good a prediction probably is, told from its own probabilities and from how the validation cases did. NumPy only.
 
-The *confidence* of a prediction is the mean probability inside the structures that it found: the precision that calibrated
-probabilities promise. Of what was tried on dermoscopy and MR (the Dice that the probabilities promise, entropy around the
-boundary, agreement of mirrored copies) it told failures apart best, because the many small probabilities far from a structure do not
-enter it (benchmarks/trust.md). A network that is sure and wrong cannot be found out this way.
+The *confidence* of a prediction is the mean probability inside the structures that it found: the precision that
+calibrated probabilities promise. Of what was tried on dermoscopy and MR (the Dice that the probabilities promise,
+entropy around the boundary, agreement of mirrored copies) it told failures apart best, because the many small
+probabilities far from a structure do not enter it (benchmarks/trust.md). A network that is sure and wrong cannot be
+found out this way.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ LEAST_CASES = 10
 """Validation cases for an estimate of Dice: with fewer, its mean error is itself uncertain by more than a quarter."""
 
 LEAST_COMPARED = 4
-"""Validation cases to compare a confidence with: with fewer, more than one good case in five would lie below them all."""
+"""Validation cases to compare a confidence with: with fewer, one good case in five and more would be below them all."""
 
 LOW = 0.1
-"""Share of the validation cases, the least sure, whose confidence makes a case one to look at: about one good case in ten is then looked at for nothing."""
+"""Share of the validation cases, the least sure, whose confidence makes a case one to look at.
+
+About one good case in ten is then looked at for nothing.
+"""
 
 _FLAWLESS = 0.005
 """Least 1 - Dice and 1 - confidence that count, since their ratio means nothing near zero."""
@@ -72,8 +76,9 @@ def fit(
 ) -> tuple[Quality | None, str]:
     """What the validation cases tell of predictions to come.
 
-    The estimate has one coefficient, ``Dice = 1 - factor · (1 - confidence)``, the factor being the geometric mean of what the cases say.
-    It held better than a line, a monotone curve and an offset with 4 to 20 cases, and off the range of the validation cases.
+    The estimate has one coefficient, ``Dice = 1 - factor · (1 - confidence)``, the factor being the geometric mean of
+    what the cases say. It held better than a line, a monotone curve and an offset with 4 to 20 cases, and off the range
+    of the validation cases.
 
     Args:
         cases: `confidences` of each validation case.
@@ -96,7 +101,8 @@ def fit(
     if count < LEAST_COMPARED:
         return (
             None,
-            f"not known: {what}; it takes {LEAST_COMPARED} to compare predictions with, and {LEAST_CASES} to estimate their Dice",
+            f"not known: {what}; it takes {LEAST_COMPARED} to compare predictions with, "
+            f"and {LEAST_CASES} to estimate their Dice",
         )
     x, y = np.array(known).T
     quality = Quality(
@@ -108,14 +114,18 @@ def fit(
     others = (ratios.sum() - ratios) / (count - 1)  # each case left out in turn
     error = float(np.abs(_dice(np.exp(others), x) - y).mean())
     plain = float(np.abs((y.sum() - y) / (count - 1) - y).mean())
-    said = f"mean absolute error {error:.3f} on {count} cases left out in turn; the mean Dice of the others errs by {plain:.3f}"
+    figures = (
+        f"mean absolute error {error:.3f} on {count} cases left out in turn; "
+        f"the mean Dice of the others errs by {plain:.3f}"
+    )
     if error >= plain:
         return (
             quality,
-            f"no estimate of Dice, which would tell no more than their mean ({said}); predictions are compared with them",
+            f"no estimate of Dice, which would tell no more than their mean ({figures}); "
+            "predictions are compared with them",
         )
     factor = float(np.exp(ratios.mean()))
-    return quality.model_copy(update={"factor": factor, "error": error}), f"estimate of Dice: {said}"
+    return quality.model_copy(update={"factor": factor, "error": error}), f"estimate of Dice: {figures}"
 
 
 def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], labels: Labels) -> Assessment:
@@ -123,7 +133,8 @@ def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], la
 
     Args:
         case: its `confidences`.
-        qualities: what was fitted for each of the Models behind it. Their means hold for all; one that lacks something leaves it out.
+        qualities: what was fitted for each of the Models behind it. Their means hold for all; one that lacks something
+            leaves it out.
         labels: the Plan's.
     """
     confidence = _mean(case)
@@ -150,7 +161,10 @@ def assess(case: Sequence[float | None], qualities: Sequence[Quality | None], la
     elif below(confidence, lowest):
         digits = next((n for n in range(3, 9) if f"{confidence:.{n}f}" != f"{lowest:.{n}f}"), 9)
         share = "all" if count <= 1 / LOW else "9 in 10 of"
-        look = f"less sure than {share} {count} validation cases: confidence {confidence:.{digits}f}, theirs {lowest:.{digits}f} or more"
+        look = (
+            f"less sure than {share} {count} validation cases: "
+            f"confidence {confidence:.{digits}f}, theirs {lowest:.{digits}f} or more"
+        )
     return Assessment(confidence, dice, error, look)
 
 

@@ -30,7 +30,9 @@ FEW = 3
 
 
 def summary(judged: Mapping[str, Assessment]) -> list[tuple[str, str, str]]:
-    """What to look at first, the most urgent on top: masks, their estimated Dice, and why; one line for a reason that many share.
+    """What to look at first, the most urgent on top: masks, their estimated Dice, and why.
+
+    A reason that many share has one line.
 
     Args:
         judged: by the name of the mask.
@@ -87,10 +89,13 @@ def read_list(path: Path) -> dict[str, dict[str, str]]:
 
 
 def write_list(path: Path) -> None:
-    """Write one row a mask that is there, what to look at first on top, from the records beside it; nothing where there is none.
+    """Write one row for each mask in a folder, what to look at first on top, from the records beside them.
+
+    Without masks nothing is written.
 
     Args:
-        path: ``quality.csv`` in the folder of the masks. Several processes may write it at once: the last one sees all records.
+        path: ``quality.csv`` in the folder of the masks. Several processes may write it at once: the last one sees all
+            records.
 
     Raises:
         OutputError: another file is in the way, or it cannot be written.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -40,20 +39,13 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def torch_backend(
-    model: Model,
-    device: str = "auto",
-    precision: Literal["fp32", "bf16"] = "fp32",
-    *,
-    say: Callable[[str], None] = print,
-) -> Backend:
+def torch_backend(model: Model, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32") -> Backend:
     """The trained network, ready to be fed.
 
     Args:
         model: plan and weights.
         device: see `pick_device`.
         precision: ``fp32`` is exact (no TF32 either); ``bf16`` is faster where the hardware has it, and approximate.
-        say: told when a batch does not fit into the GPU's memory and is halved.
 
     Returns:
         float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``.
@@ -84,6 +76,5 @@ def torch_backend(
     return portioned(
         forward,
         place,
-        say=say,
         fix=SMALLER if place.type == "cpu" else f"predict with --device cpu; or {SMALLER}",
     )

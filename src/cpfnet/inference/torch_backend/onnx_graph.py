@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cpfnet.model import Model
 
 LEAST = 33
-"""Smallest size that the graph is traced for: at 32 torch.export would take the single pixel of the deepest map for a constant."""
+"""Smallest size that the graph is traced for: at 32 the single pixel of the deepest map would become a constant."""
 
 TOLERANCE = 1e-4
 """How far a graph's logits may lie from torch's, as a share of their range."""
@@ -33,8 +33,9 @@ TOLERANCE = 1e-4
 def write_onnx(model: Model, path: Path, *, overwrite: bool = False) -> float:
     """Write the network, rewritten for inference (`network.fuse`), and compare what a runtime makes of it with torch.
 
-    The input ``image`` is float32 ``(N, in_channels, *spatial)``, preprocessed as the Plan says, of any N and size; the output ``logits``
-    ``(N, outputs, *spatial)``. The metadata hold ``labels``, ``intensity``, ``plan`` and ``fitted`` as JSON.
+    The input ``image`` is float32 ``(N, in_channels, *spatial)``, preprocessed as the Plan says, of any N and size; the
+    output ``logits`` ``(N, outputs, *spatial)``. The metadata hold ``labels``, ``intensity``, ``plan`` and ``fitted``
+    as JSON.
 
     Args:
         model: plan and weights.
@@ -46,7 +47,8 @@ def write_onnx(model: Model, path: Path, *, overwrite: bool = False) -> float:
 
     Raises:
         OutputError: the file exists, or cannot be written.
-        NetworkError: the network cannot be written so, the graph gives something else, or no runtime is installed to try it.
+        NetworkError: the network cannot be written so, the graph gives something else, or no runtime is installed to
+            try it.
     """
     import torch
 
@@ -81,8 +83,10 @@ def write_onnx(model: Model, path: Path, *, overwrite: bool = False) -> float:
         return _difference(network, temporary, plan.in_channels, dims)
 
 
-def write_openvino(model: Model, path: Path, *, overwrite: bool = False, say: Callable[[str], None] = print) -> Path:
-    """OpenVINO's own files, ``path`` (.xml) and the .bin beside it, float32; metadata as in `write_onnx`, under ``cpfnet``.
+def write_openvino(model: Model, path: Path, *, overwrite: bool = False) -> Path:
+    """OpenVINO's own files, ``path`` (.xml) and the .bin beside it, in float32.
+
+    The metadata are those of `write_onnx`, under ``cpfnet``.
 
     Raises:
         OutputError: a file exists, or cannot be written.
@@ -90,14 +94,14 @@ def write_openvino(model: Model, path: Path, *, overwrite: bool = False, say: Ca
     """
     import openvino
 
-    graph = openvino.Core().read_model(prepared(model, say=say))
+    graph = openvino.Core().read_model(prepared(model))
     for key, value in described(model).items():
         graph.set_rt_info(value, ["cpfnet", key])
     return save_openvino(graph, path, overwrite=overwrite)
 
 
 def save_openvino(graph: object, path: Path, *, overwrite: bool = False) -> Path:
-    """Write an OpenVINO graph with its weights as they are; the .bin comes first, so that an .xml is never without it."""
+    """Write an OpenVINO graph with its weights as they are; the .bin comes first: an .xml is never without it."""
     import openvino
 
     with (
@@ -145,8 +149,8 @@ def _difference(network: torch.nn.Module, graph: Path, in_channels: int, dims: i
         far = float(np.abs(found - expected).max() / max(float(np.ptp(expected)), 1e-6))
         if not far <= TOLERANCE:
             raise NetworkError(
-                f"the exported graph gives something else than torch: {far:.2g} of the logits' range at {'×'.join(map(str, size))}, "
-                f"and {TOLERANCE:g} is allowed",
+                f"the exported graph gives something else than torch: {far:.2g} of the logits' range at "
+                f"{'×'.join(map(str, size))}, and {TOLERANCE:g} is allowed",
                 fix="predict with --backend torch",
             )
         largest = max(largest, far)

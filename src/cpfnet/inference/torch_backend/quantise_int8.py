@@ -1,11 +1,14 @@
-"""The network in int8 for OpenVINO, by NNCF: calibrated on training cases, judged on validation cases, kept only if it decides as float32 does."""
+"""The network in int8 for OpenVINO, by NNCF: calibrated on training cases, judged on validation cases.
+
+It is kept only if it decides as float32 does.
+"""
 
 from __future__ import annotations
 
 import heapq
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -25,11 +28,14 @@ from cpfnet.inference.backends.autotune import AGREEMENT, DICE, GAIN, decided, o
 from cpfnet.inference.backends.exported_files import Judged, prepared
 from cpfnet.inference.backends.runtimes import computes_bf16, openvino_backend
 from cpfnet.inference.dataset_predictions import item_of
+from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.inference.tiling import Backend, predict_array
 from cpfnet.inference.torch_backend.onnx_graph import described, save_openvino
 from cpfnet.model import Model
 from cpfnet.progress import Bar
+
+logger = logging.getLogger(__name__)
 
 CASES = 32
 """Training cases to calibrate on, at even distances, …"""
@@ -41,11 +47,13 @@ RANKING = 6
 """Pieces on which NNCF ranks the layers: each is tried with each of more than a hundred layers."""
 
 RESTORED = 0.0005
-"""Where plain quantisation is not good enough, layers go back to float until the calibration pieces are decided alike
-but for this share."""
+"""Share of pixels of the calibration pieces that may be decided otherwise.
+
+Where plain quantisation is not good enough, layers go back to float until no more are.
+"""
 
 
-def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Callable[[str], None] = print) -> Path:
+def quantise(model: Model, dataset: Dataset, *, progress: bool = False) -> Path:
     """Make the int8 graph beside the Model.
 
     Plain post-training quantisation first (per-channel weights, activations calibrated on the pieces). If what it
@@ -56,7 +64,6 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
         model: lies in a folder, whose ``metrics.json`` names its training and validation cases.
         dataset: that it was trained on.
         progress: show bars.
-        say: told how it went.
 
     Returns:
         The graph; what it was judged by is kept in the record.
@@ -68,7 +75,7 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
     """
     nncf, openvino = _libraries()
     training, validation = (_named(dataset, model, part) for part in ("train", "validation"))
-    graph = prepared(model, say=say)
+    graph = prepared(model)
     exact = openvino_backend(graph)
     pieces = _pieces(exact, model, training, progress=progress)
     network = openvino.Core().read_model(graph)
@@ -99,9 +106,9 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
         )
 
     reference = _segmentations(exact, model, validation, progress=progress)
-    for way, make in (("all layers", plain), ("but for the layers that matter most (takes minutes)", controlled)):
+    for extent, make in (("all layers", plain), ("but for the layers that matter most (takes minutes)", controlled)):
         with TemporaryDirectory(prefix="cpfnet-") as folder:
-            say(f"int8, {way} …")
+            logger.info("int8, %s …", extent)
             with redirect_stdout(StringIO()):  # NNCF's own bars
                 quantised = make()
             for key, value in described(model).items():
@@ -111,9 +118,10 @@ def quantise(model: Model, dataset: Dataset, *, progress: bool = False, say: Cal
             judged = _judge(backend, reference, model, validation, progress=progress)
             figures = (
                 f"{judged.agreement:.3%} of the pixels of {len(validation)} validation cases decided as in float32 "
-                f"({AGREEMENT:.1%} needed), Dice with it {judged.dice:.4f} ({DICE} needed), Dice {judged.gain:+.4f} ({GAIN} allowed)"
+                f"({AGREEMENT:.1%} needed), Dice with it {judged.dice:.4f} ({DICE} needed), "
+                f"Dice {judged.gain:+.4f} ({GAIN} allowed)"
             )
-            say(f"int8, {way}: {figures}")
+            logger.info("int8, %s: %s", extent, figures)
             if judged.passed:
                 path = graph.with_name(exported_files.INT8)
                 for suffix in (".bin", ".xml"):
@@ -188,11 +196,10 @@ class _Watching:
 
 
 def _segmentations(backend: Backend, model: Model, cases: Sequence[Case], *, progress: bool) -> list[Segmentation]:
-    predictor = Predictor([model], backend=lambda _: backend)
+    predictor = Predictor([model], PredictorOptions(backend=lambda _: backend, force=True))
     with Bar(show=progress) as bar:
         return [
-            predictor.predict(formats.read(list(case.images)), force=True)
-            for case in bar.track(cases, description="Validating")
+            predictor.predict(formats.read(list(case.images))) for case in bar.track(cases, description="Validating")
         ]
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from cpfnet.evaluation.metrics import calibration
 from cpfnet.evaluation.metrics.calibration import Tallies, Tally
 from cpfnet.inference.quality import estimate as quality
+from cpfnet.inference.threshold_search import NEUTRAL, THRESHOLDS
 from cpfnet.labels import OUTSIDE, membership
 from cpfnet.model import GRID_PIXELS, MM3
 from cpfnet.planning import Plan
@@ -176,11 +177,11 @@ def _thresholds(counts: list[list[list[np.ndarray]]], value: float, plan: Plan, 
     chosen, whys = [], []
     for k in range(len(plan.labels.classes)):
         rows = [np.mean([choices.dice_at_thresholds(reader, value) for reader in case[k]], axis=0) for case in counts]
-        index, why = choices.choose(np.array(rows))
-        chosen.append(choices.THRESHOLDS[index])
+        index, why = choices.choose(np.array(rows), NEUTRAL)
+        chosen.append(THRESHOLDS[index])
         whys.append(why)
-    found.values["threshold"] = tuple(chosen) if any(limit != choices.THRESHOLDS[0] for limit in chosen) else (0.5,)
-    found.notes["threshold"] = _said(chosen, choices.THRESHOLDS[0], whys, plan)
+    found.values["threshold"] = tuple(chosen) if any(limit != THRESHOLDS[NEUTRAL] for limit in chosen) else (0.5,)
+    found.notes["threshold"] = _said(chosen, THRESHOLDS[NEUTRAL], whys, plan)
     return chosen
 
 
@@ -201,7 +202,7 @@ def _min_component_sizes(
     for k in range(count):
         sizes, limit = choices.sizes_to_try([reader for case in components for reader in case[k]])
         rows = [np.mean([reader.dice_without(sizes) for reader in case[k]], axis=0) for case in components]
-        index, why = choices.choose(np.array(rows))
+        index, why = choices.choose(np.array(rows), neutral=0)
         chosen.append(sizes[index])
         left = "" if limit is None else f"; at most {limit:.3g} {unit} were tried, a quarter of what one case has"
         whys.append(why + left)

@@ -1,7 +1,6 @@
 """Thresholds and smallest components: the choice with the best mean Dice, if that holds on cases that did not choose.
 
-A table holds the Dice of one class, a row a case and a column a choice; the first is the neutral one. A case without
-the class scores 1 where none is predicted either, else 0: a choice must not gain by cases that drop out of the mean.
+A table holds the Dice of one class (`threshold_search.dice`), a row a case and a column a choice.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cpfnet.inference.threshold_search import THRESHOLDS, best_choice, dice
 from cpfnet.preprocessing.postprocess import components
 from cpfnet.rounding import ROUNDING
 
@@ -27,35 +27,33 @@ Of a structure half as large half may be found.
 LEAST_GAIN = 0.001
 """Dice that a choice must gain on cases left out in turn."""
 
-THRESHOLDS = tuple(sorted((n / 100 for n in range(5, 96)), key=lambda t: (abs(t - 0.5), t)))
-"""0.05 … 0.95 in steps of 0.01, the neutral 0.5 first, so that of equals the one nearest to it is taken."""
-
 _STEP, _SPAN = 0.01, 16.0
 """Probabilities are counted on a grid of logits: a threshold is met to within 0.00125."""
 
 _CHUNK = 2**18  # pixels at once
 
 
-def choose(table: np.ndarray) -> tuple[int, str]:
-    """The column with the best mean, where it is really better than the first.
+def choose(table: np.ndarray, neutral: int) -> tuple[int, str]:
+    """The column with the best mean, where it is really better than the neutral one.
 
     Args:
         table: Dice ``(cases, choices)``.
+        neutral: column of the choice that changes nothing.
 
     Returns:
-        Its index, 0 where nothing else is shown to gain, and why, in a few words with the figures.
+        Its index, ``neutral`` where nothing else is shown to gain, and why, in a few words with the figures.
     """
     count = len(table)
     if count < FEWEST:
-        return 0, f"{count} validation case{'s' * (count != 1)} of at least {FEWEST}"
+        return neutral, f"{count} validation case{'s' * (count != 1)} of at least {FEWEST}"
     means = table.mean(axis=0)
-    best = int(means.argmax())
-    if best == 0:
-        return 0, "nothing is better"
-    others = [int((means * count - row).argmax()) for row in table]  # the best of all cases but this one
-    gain = float(np.mean([row[index] - row[0] for row, index in zip(table, others, strict=True)]))
-    said = f"Dice {means[0]:.4f} → {means[best]:.4f}; {gain:+.4f} on cases left out in turn"
-    return (best, said) if gain >= LEAST_GAIN else (0, f"no real gain: {said}")
+    best = best_choice(means, neutral)
+    if best == neutral:
+        return neutral, "nothing is better"
+    others = [best_choice((means * count - row) / (count - 1), neutral) for row in table]  # of all cases but this one
+    gain = float(np.mean([row[index] - row[neutral] for row, index in zip(table, others, strict=True)]))
+    figures = f"Dice {means[neutral]:.4f} → {means[best]:.4f}; {gain:+.4f} on cases left out in turn"
+    return (best, figures) if gain >= LEAST_GAIN else (neutral, f"no real gain: {figures}")
 
 
 def histogram(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -87,7 +85,7 @@ def dice_at_thresholds(counted: np.ndarray, temperature: float) -> np.ndarray:
     limits = np.clip(temperature * logit(np.array(THRESHOLDS)), -_SPAN, _SPAN)
     first = np.rint((limits + _SPAN) / _STEP).astype(np.int64)
     above = np.pad(counted[:, ::-1].cumsum(axis=1)[:, ::-1], ((0, 0), (0, 1)))[:, first]
-    return _dice(above[1], above[0], counted[1].sum())
+    return dice(above[1], above[0], int(counted[1].sum()))
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ class Components:
         """Dice when components below each of these sizes are dropped; what has a size up to rounding is kept."""
         dropped = np.searchsorted(self.size, np.array(sizes) * (1 - ROUNDING), side="left")
         right, wrong = (np.append(n[::-1].cumsum()[::-1], 0)[dropped] for n in (self.right, self.wrong))
-        return _dice(right, wrong, self.truth)
+        return dice(right, wrong, self.truth)
 
 
 def sizes_to_try(cases: Sequence[Components]) -> tuple[list[float], float | None]:
@@ -161,8 +159,3 @@ def _brief(size: float, rounding: Callable[[float], int]) -> float:
     """Rounded up or down to three digits, for people to read."""
     digits = 2 - math.floor(math.log10(size)) if size else 0
     return round(rounding(round(size * 10.0**digits, 6)) / 10.0**digits, max(digits, 0))
-
-
-def _dice(right: np.ndarray, wrong: np.ndarray, truth: int) -> np.ndarray:
-    whole = right + wrong + truth
-    return np.where(whole == 0, 1.0, 2 * right / np.maximum(whole, 1))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.image.datasets import Archives, Location, locations, stamp_of
-from cpfnet.formats.dicom.image.summary import LabelObject, Summary, look
+from cpfnet.formats.dicom.image.summary import LabelObject, Summary, summarise
 from cpfnet.formats.file_types import SERIES, check_readable, is_reference
 from cpfnet.text import printable
 
@@ -100,7 +100,7 @@ def _look_at(paths: Sequence[Path], folders: dict[Path, int]) -> tuple[list[Summ
     found, unreadable = [], []
     with Archives() as archives:
         for location in locations(paths, archives, folders):
-            summary = look(location, archives)
+            summary = summarise(location, archives)
             if isinstance(summary, str):
                 unreadable.append((location.place / Path(location.member or location.path).name, summary))
             elif summary is not None:

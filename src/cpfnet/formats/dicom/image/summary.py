@@ -135,7 +135,7 @@ _CACHE: dict[Location, Summary | str | None] = {}
 _CACHED = 50_000
 
 
-def look(location: Location, archives: Archives) -> Summary | str | None:
+def summarise(location: Location, archives: Archives) -> Summary | str | None:
     """The summary of a file; why it cannot be read; or None, if it is no DICOM. Remembered while the file stays the same."""
     if location not in _CACHE:
         if len(_CACHE) >= _CACHED:

@@ -1,0 +1,201 @@
+"""Masks, or Models that predict them, against a data set's labels: which cases, by whose labels, and the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cpfnet.data.case import Case, Dataset, left_out
+from cpfnet.data.task_mismatch import task_mismatch
+from cpfnet.evaluation.case_masks import Item
+from cpfnet.evaluation.evaluate import check_labels, check_request
+from cpfnet.evaluation.evaluate import evaluate as score
+from cpfnet.evaluation.report import write_report
+from cpfnet.evaluation.scores import Scores
+from cpfnet.files import check_free, check_writable
+from cpfnet.inference.dataset_predictions import choose, item_of, load_predictions, predict_cases
+from cpfnet.inference.options import PredictorOptions
+from cpfnet.inference.tune_threshold import as_fitted, choosing_cases, tune_threshold
+from cpfnet.model import Model
+from cpfnet.planning import Labels, Plan
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What is scored, and how.
+
+    Attributes:
+        split: as for `dataset_predictions.choose`.
+        tolerance: of NSD, mm (pixels where there are no millimetres).
+        guide_batch: cases pooled for the guide's own metric.
+        allow_missing: a case without prediction counts as predicted empty instead of ending in an error.
+    """
+
+    split: str | None = None
+    tolerance: float = 1.0
+    guide_batch: int = 4
+    allow_missing: bool = False
+
+
+@dataclass
+class _Scored:
+    """What is to be scored, and what the report says beside the figures."""
+
+    items: list[Item]
+    labels: Labels
+    warnings: list[str] = field(default_factory=list)
+    protocol: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate_masks(
+    data: Dataset,
+    folder: Path,
+    scoring: ScoringOptions,
+    *,
+    out: Path | None,
+    label_plan: Plan | None,
+    overwrite: bool,
+    progress: bool,
+) -> Scores:
+    """Score the label maps in a folder.
+
+    Args:
+        data: with labels.
+        folder: of the label maps, each called as its case or image.
+        scoring: which cases, and how.
+        out: for scores and report.
+        label_plan: whose labels to use; default: those that the data set declares, else those that the planner
+            proposes.
+        overwrite: replace what lies in ``out``.
+        progress: show bars.
+
+    Raises:
+        CpfnetError: as `cpfnet.evaluate`.
+    """
+    cases, chosen = choose(data, scoring.split)
+    _check_out(out, overwrite)
+    labels = _labels_of(data, progress) if label_plan is None else label_plan.labels
+    items, warnings = load_predictions(data, cases, folder)
+    if not scoring.allow_missing and any(item.prediction is None for item in items):
+        for warning in warnings:  # the scores, which would carry it, will not come about
+            logger.warning("%s", warning)
+    if out is not None:
+        check_writable(out)
+    scored = _Scored(items, labels, [*left_out(data), *warnings], {"chosen": chosen})
+    return _score(data, scored, scoring, out, overwrite=overwrite, progress=progress)
+
+
+def evaluate_models(
+    data: Dataset,
+    models: Sequence[Model],
+    scoring: ScoringOptions,
+    options: PredictorOptions,
+    *,
+    out: Path | None,
+    threshold_on: str | None,
+    overwrite: bool,
+    progress: bool,
+) -> Scores:
+    """Have Models predict cases, and score what they find.
+
+    Args:
+        data: with labels.
+        models: several average their probabilities.
+        scoring: which cases, and how.
+        options: how they predict; ``"auto"`` is torch here, so that scores are the same on every machine.
+        out: for scores, report and predictions.
+        threshold_on: the split that chooses the threshold; default: as fitted.
+        overwrite: replace what lies in ``out``.
+        progress: show bars.
+
+    Raises:
+        CpfnetError: as `cpfnet.evaluate`.
+    """
+    if options.backend == "auto":
+        options = replace(options, backend="torch")
+    cases, chosen = choose(data, scoring.split, models)
+    _check_out(out, overwrite, "predictions")
+    labels = models[0].plan.labels
+    choosing = [] if threshold_on is None else choosing_cases(data, threshold_on, cases, models)
+    items = [item_of(case, None) for case in cases]
+    check_request(items, labels, tolerance=scoring.tolerance, guide_batch=scoring.guide_batch)
+    check_labels([*items, *(item_of(case, None) for case in choosing)], labels, progress=progress)
+    warnings = left_out(data)
+    warnings += task_mismatch(models[0].plan, data, "Model", "what is scored are the Model's, by their label values")
+    if out is not None:
+        check_writable(out)
+    with TemporaryDirectory(prefix="cpfnet-") as temporary:
+        threshold = as_fitted(models)
+        if threshold_on is not None:
+            models, threshold = tune_threshold(choosing, threshold_on, models, options, progress=progress)
+            logger.info("Threshold chosen on %s: %s", threshold_on, threshold["fitted"])
+        folder = Path(temporary if out is None else out) / "predictions"
+        items = predict_cases(cases, models, folder, options, overwrite=overwrite, progress=progress)
+        names = ", ".join(f"{m.plan.name} ({m.plan.network.name}, plan {m.plan.hash[:8]})" for m in models)
+        scored = _Scored(items, labels, warnings, {"chosen": chosen} | threshold | {"model": names})
+        _add_seen_cases(scored, cases, models)
+        return _score(data, scored, scoring, out, overwrite=overwrite, progress=progress)
+
+
+def _labels_of(data: Dataset, progress: bool) -> Labels:
+    """What a data set declares, else what the planner proposes."""
+    if data.labels is not None:
+        return data.labels
+    from cpfnet.planner.fingerprint import fingerprint
+    from cpfnet.planner.proposal import propose
+
+    return propose(fingerprint(data, progress=progress), data)[0].labels
+
+
+def _check_out(out: Path | None, overwrite: bool, *more: str) -> None:
+    """Refuse what is in the way before the long work, not after it."""
+    if out is not None:
+        for name in ("scores.csv", "scores.json", "report.html", *more):
+            check_free(out / name, overwrite=overwrite)
+
+
+def _add_seen_cases(scored: _Scored, cases: Sequence[Case], models: Sequence[Model]) -> None:
+    """Warn where the Models know cases by the names of those that are scored."""
+    for part, line, role in (
+        ("train", "trained on", "the model was trained on"),
+        ("validation", "validated on", "chose its epoch, and whatever else was fitted"),
+    ):
+        seen = {case for model in models for case in model.metrics.get("cases", {}).get(part, [])}
+        count = sum(case.id in seen for case in cases)
+        if count:
+            scored.warnings.append(
+                f"{count} of {len(cases)} cases carry the names of cases that {role}: scores are optimistic"
+            )
+            scored.protocol[line] = f"{count} of these cases"
+
+
+def _score(
+    data: Dataset, scored: _Scored, scoring: ScoringOptions, out: Path | None, *, overwrite: bool, progress: bool
+) -> Scores:
+    scores = score(
+        scored.items,
+        scored.labels,
+        tolerance=scoring.tolerance,
+        guide_batch=scoring.guide_batch,
+        allow_missing=scoring.allow_missing,
+        protocol=scored.protocol,
+        progress=progress,
+    )
+    scores.warnings[:0] = scored.warnings
+    if out is not None:
+        scores.save(out, overwrite=overwrite)
+        write_report(
+            scores,
+            scored.items,
+            scored.labels,
+            out / "report.html",
+            title=f"{data.name}: evaluation",
+            subtitle=f"{len(scored.items)} cases, {scored.protocol['chosen']}",
+            overwrite=overwrite,
+        )
+    return scores
