@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cpfnet.errors import CpfnetError, OutputError
+from cpfnet.files import check_free
 
 if TYPE_CHECKING:
     from cpfnet.evaluation.scores import Scores
@@ -91,8 +92,7 @@ def build_dataset(folder: Path | str) -> Path:
     from nilearn import datasets
 
     folder = Path(folder)
-    if folder.exists():
-        raise OutputError("exists already", where=folder, fix="choose another folder, or remove this one")
+    check_free(folder, fix="choose another folder")
     template = datasets.load_mni152_template(resolution=1)
     grey = np.asanyarray(datasets.load_mni152_gm_template(resolution=1).dataobj)
     white = np.asanyarray(datasets.load_mni152_wm_template(resolution=1).dataobj)
@@ -223,10 +223,12 @@ def _clear(out: Path, overwrite: bool) -> None:
         return
     declaration = out / "dataset" / "dataset.yaml"
     ours = declaration.is_file() and declaration.read_text(encoding="utf-8").startswith(DECLARATION.split("\n")[0])
-    if not (ours and overwrite):
-        fix = "replace it with --overwrite, or choose another folder" if ours else "choose another folder"
-        what = "holds an earlier demonstration" if ours else "exists already"
-        raise OutputError(what, where=out, fix=fix)
+    if not ours:  # whatever is asked for
+        check_free(out, fix="choose another folder")
+    if not overwrite:
+        raise OutputError(
+            "holds an earlier demonstration", where=out, fix="replace it with --overwrite, or choose another folder"
+        )
     (out / "plan.yaml").unlink(missing_ok=True)
     for name in ("model", "predictions", "evaluation", "dataset"):  # the data last: they mark the folder as ours
         shutil.rmtree(out / name, ignore_errors=True)

@@ -57,7 +57,7 @@ def test_parts_together_do_what_one_run_does(tmp_path):
     files = images(tmp_path / "in", 7)
     model = images_model()
     run(model, [tmp_path / "in"], tmp_path / "whole")
-    done = [run(model, [tmp_path / "in"], tmp_path / "parts", shard=Shard(number, 3)) for number in (1, 2, 3)]
+    done = [run(model, [tmp_path / "in"], tmp_path / "parts", shard=f"{number}/3") for number in (1, 2, 3)]
     assert sorted(outcome.path for part in done for outcome in part) == sorted(files)
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
     for file in files:
@@ -67,7 +67,7 @@ def test_parts_together_do_what_one_run_does(tmp_path):
 def test_the_parts_list_their_masks_together(tmp_path):
     images(tmp_path / "in", 5)
     for number in (1, 2):
-        run(images_model(), [tmp_path / "in"], tmp_path / "out", shard=Shard(number, 2), uncertainty=True)
+        run(images_model(), [tmp_path / "in"], tmp_path / "out", shard=f"{number}/2", uncertainty=True)
     rows = [line.split(",")[0] for line in (tmp_path / "out" / "quality.csv").read_text().splitlines()[1:]]
     assert sorted(rows) == [f"{number}.png" for number in range(5)]
 
