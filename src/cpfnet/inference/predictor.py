@@ -29,7 +29,7 @@ from cpfnet.preprocessing.postprocess import decide
 logger = logging.getLogger(__name__)
 
 SMALLEST = 32
-"""Pixels along each axis of a tile, below which networks see nothing at their deepest level; or as many as the patch has."""
+"""Pixels along each axis of a tile, or as many as the patch has; networks see nothing of smaller ones at depth."""
 
 
 class Predictor:
