@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,6 @@ from cpfnet.inference.options import OutputOptions, PredictorOptions, names_opti
 from cpfnet.planning import Plan
 
 if TYPE_CHECKING:
-    from cpfnet.data.case import Dataset
     from cpfnet.data.checks.check import Finding
     from cpfnet.data.export.convert import Converted
     from cpfnet.data.export.manifests import Target
@@ -23,14 +22,10 @@ if TYPE_CHECKING:
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.batch.run import Outcome
     from cpfnet.model import Model
-    from cpfnet.planner.machine import Memory
 
 logger = logging.getLogger(__name__)
 
 PathLike = Path | str
-Say = Callable[[str], None]
-
-logger = logging.getLogger(__name__)
 
 
 @require_extras()
@@ -480,22 +475,6 @@ def convert(
     if plan is not None and not isinstance(plan, Plan):
         plan = Plan.load(plan)
     return run(load(Path(dataset)), Path(out), to=to, plan=plan, overwrite=overwrite, progress=progress)
-
-
-def _propose(
-    data: Dataset,
-    *,
-    modality: str | None = None,
-    network: str | None = None,
-    weights: str | None = None,
-    memory: Memory | None = None,
-    progress: bool = False,
-) -> tuple[Plan, dict[str, str]]:
-    from cpfnet.planner.fingerprint import fingerprint
-    from cpfnet.planner.proposal import propose
-
-    found = fingerprint(data, progress=progress)
-    return propose(found, data, modality=modality, network=network, weights=weights, memory=memory)
 
 
 def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model]:

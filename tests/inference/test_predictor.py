@@ -103,7 +103,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("degrees", [0, 7, 12, 33])
     def test_limits_that_are_met_up_to_rounding_are_met(self, degrees):
-        """1.5 times what training saw is allowed, also under oblique affines in float32; values of its own range, too."""
+        """1.5 times what training saw is allowed, oblique affines in float32 included; and values of its own range."""
         fitted = CT | {"spacing_low": (0.6, 0.6, 0.6), "spacing_high": (1.1, 1.1, 1.1)}
         model = self.model(fitted=fitted, slices="axial")
         for step, refused in ((1.1 * 1.5, False), (0.4, False), (1.652, True), (0.3995, True)):
