@@ -7,15 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image as Pillow
-from sklearn.metrics import f1_score
 
 import cpfnet
 from cpfnet.errors import CpfnetError
-from cpfnet.inference.threshold_search import THRESHOLDS, best_threshold, dice_curve
 from cpfnet.model import Model
 from cpfnet.planning import Labels
 from tests import synthetic
@@ -23,9 +18,6 @@ from tests.inference.oracle import FULL, make_model
 
 SOFT = 4.0
 """Sharpness at which the oracle's probability of its second plane is sigmoid(SOFT · (2 x − 1)), x the brightness."""
-
-EDGES = [0, 1, *THRESHOLDS[::7], *(np.nextafter(np.float32(t), np.float32(1)) for t in THRESHOLDS[::11])]
-"""Probabilities at some thresholds and just above others."""
 
 
 def soft(model: Model) -> Model:
@@ -210,49 +202,8 @@ def test_a_model_of_another_task_is_told(tmp_path):
     said = cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu")).warnings[0]
     assert "classes are lesion here, and vessel in the Model" in said
     (root / "dataset.yaml").write_text(declared)
-    assert not [
-        w
-        for w in cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu")).warnings
-        if "in the Model" in w
-    ]
+    scores = cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu"))
+    assert not [warning for warning in scores.warnings if "in the Model" in warning]
     (root / "dataset.yaml").write_text(f"{declared}\nmodality: fundus\n")
-    assert (
-        "images are fundus here, and other in the Model"
-        in cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu")).warnings[0]
-    )
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.data())
-def test_the_curve_is_the_dice_at_each_threshold(data):
-    shape = (5, 6)
-    probability = data.draw(hnp.arrays(np.float32, shape, elements=st.sampled_from([np.float32(v) for v in EDGES])))
-    truth = data.draw(hnp.arrays(bool, shape))
-    valid = data.draw(hnp.arrays(bool, shape).filter(lambda mask: mask.any()))
-    curve = dice_curve(probability, truth, valid)
-    for t, dice in list(zip(THRESHOLDS, curve, strict=True))[::9]:
-        expected = f1_score(truth[valid], probability[valid] > np.float32(t), zero_division=1.0)
-        assert dice == pytest.approx(expected)
-
-
-def test_the_best_of_cases_together():
-    rng = np.random.default_rng(0)
-    curves = []
-    for _ in range(4):
-        truth = rng.random((50, 50)) < 0.2
-        # above 0.7 lie all pixels of the class and none other; noise below
-        probability = np.where(truth, rng.uniform(0.71, 1, truth.shape), rng.uniform(0, 0.695, truth.shape))
-        curves.append(dice_curve(probability.astype(np.float32), truth, np.ones_like(truth)))
-    assert best_threshold(curves) == (0.7, 1.0)
-
-
-def test_of_equal_thresholds_the_one_nearest_to_a_half():
-    assert best_threshold([np.ones(99)]) == (0.5, 1.0)
-    curve = np.where(np.array(THRESHOLDS) > 0.625, 0.8, 0.2)
-    assert best_threshold([curve, curve]) == (0.63, pytest.approx(0.8))
-
-
-def test_every_case_weighs_the_same_however_large_it_is():
-    small, large = np.zeros(99), np.zeros(99)
-    small[20], large[80] = 0.9, 0.8
-    assert best_threshold([small, large])[0] == THRESHOLDS[20]
+    scores = cpfnet.evaluate(root, vessels(), cpfnet.PredictorOptions(device="cpu"))
+    assert "images are fundus here, and other in the Model" in scores.warnings[0]

@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 
 from cpfnet.evaluation.metrics.calibration import Tally
 from cpfnet.inference.quality.estimate import assess
+from cpfnet.inference.threshold_search import NEUTRAL, THRESHOLDS
 from cpfnet.labels import IGNORED, OUTSIDE
 from cpfnet.planning import LabelClass, Labels, Plan
 from cpfnet.training.calibrate import temperature, thresholds
@@ -91,7 +92,7 @@ class TestChoices:
         logits = rng.normal(-1, 3, 3000).astype(np.float32)
         truth = rng.random(3000) < expit(logits / 2)
         table = thresholds.dice_at_thresholds(thresholds.histogram(expit(logits), truth), value)
-        for limit, ours in zip(thresholds.THRESHOLDS, table, strict=True):
+        for limit, ours in zip(THRESHOLDS, table, strict=True):
             assert ours == pytest.approx(f1_score(truth, expit(logits / value) > limit), abs=0.003)
 
     def test_a_large_volume_is_counted_in_parts(self) -> None:
@@ -108,14 +109,14 @@ class TestChoices:
 
     def test_certain_probabilities_are_counted(self) -> None:
         counted = thresholds.histogram(np.array([0, 1, 1, 0.2], np.float32), np.array([False, True, False, True]))
-        table = dict(zip(thresholds.THRESHOLDS, thresholds.dice_at_thresholds(counted, 1.0), strict=True))
+        table = dict(zip(THRESHOLDS, thresholds.dice_at_thresholds(counted, 1.0), strict=True))
         assert (table[0.5], table[0.1]) == pytest.approx((1 / 2, 4 / 5))
 
     def test_an_absent_class_scores_by_what_is_found(self) -> None:
         nowhere = np.zeros(4, bool)
         for probability, expected in ((0.3, 1), (0.7, 0)):
             counted = thresholds.histogram(np.full(4, probability, np.float32), nowhere)
-            assert thresholds.dice_at_thresholds(counted, 1.0)[0] == expected
+            assert thresholds.dice_at_thresholds(counted, 1.0)[NEUTRAL] == expected
 
     def test_components_by_hand(self) -> None:
         mask = np.array([[1, 1, 1, 0, 1, 0, 1, 1]], bool)
@@ -147,17 +148,17 @@ class TestChoices:
         assert thresholds.sizes_to_try([coarse])[0][-1] == 100  # of the file's 400
 
     def test_few_cases_choose_nothing(self) -> None:
-        index, why = thresholds.choose(np.array([[0.5, 0.9], [0.5, 0.9]]))
+        index, why = thresholds.choose(np.array([[0.5, 0.9], [0.5, 0.9]]), neutral=0)
         assert (index, why) == (0, "2 validation cases of at least 3")
 
     def test_what_one_case_gains_is_not_taken_for_all(self) -> None:
         table = np.array([[0.5, 0.9, 0.49], [0.8, 0.79, 0.8], [0.8, 0.79, 0.8], [0.8, 0.79, 0.8]])
-        index, why = thresholds.choose(table)
+        index, why = thresholds.choose(table, neutral=0)
         assert index == 0
         assert why.startswith("no real gain: Dice 0.7250 → 0.8175; -0.0")
 
     def test_what_all_gain_is_taken(self) -> None:
-        index, why = thresholds.choose(np.array([[0.5, 0.5, 0.6]] * 3))
+        index, why = thresholds.choose(np.array([[0.5, 0.5, 0.6]] * 3), neutral=0)
         assert (index, why) == (2, "Dice 0.5000 → 0.6000; +0.1000 on cases left out in turn")
 
 
