@@ -295,7 +295,7 @@ class TestFit:
             codes[0, 10:30, 10:30] = 1
             margin = np.where(codes[0] == 1, 3.0, -3.0)
             for row, column in rng.integers(34, 46, (12, 2)):
-                margin[row, column] = 2.0
+                margin[row, column] = 3.0  # as sure as of the square: no threshold tells them apart
             draw_again(case, codes, margin)
         found = fit(lambda array: softmax(array, axis=0), cases, plan_for(one))
         (size,) = found.values["min_component_size"]
