@@ -19,10 +19,12 @@ import re
 import shutil
 import stat
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from cpfnet.errors import CpfnetError, OutputError, WeightsError, require_extras
@@ -94,6 +96,27 @@ class Fitted(Strict):
     quality: Quality | None = Field(None, description="what foretells how good a prediction is; null: not known")
 
     _one = field_validator("threshold", "min_component_size", mode="before")(one_or_several)
+
+    @classmethod
+    def combined(cls, models: Sequence[Model]) -> Fitted:
+        """What was fitted for several Models that average their probabilities: how they decide together.
+
+        Temperature and thresholds, one a class, are means; of the smallest components the smallest one counts. All else is
+        the first Model's.
+
+        Args:
+            models: of the same classes, whose `component_unit` is the same.
+        """
+        fitted = [model.fitted for model in models]
+        classes = len(models[0].plan.labels.classes)
+        thresholds = np.mean([np.broadcast_to(one.threshold, classes) for one in fitted], axis=0)
+        sizes = np.min([model.min_component_size for model in models], axis=0)
+        decisions = {
+            "temperature": float(np.mean([one.temperature for one in fitted])),
+            "threshold": tuple(thresholds.tolist()),
+            "min_component_size": tuple(sizes.tolist()),
+        }
+        return fitted[0].model_copy(update=decisions)
 
 
 MM3, GRID_PIXELS = "mm³", "pixels of the network's grid"
@@ -212,8 +235,8 @@ class Model:
             )
         where = _part(folder, PLAN)
         plan, fitted = Plan.load(where), read_yaml(Fitted, _part(folder, FITTED))
-        # Of what the file says, not of the Plan: a later version may know more keys, with defaults.
-        if content_hash(plain(load_yaml(where), where)) != fitted.plan_hash:
+        # Of what the file says, too: a later version may know more keys, with defaults.
+        if fitted.plan_hash not in (plan.hash, content_hash(plain(load_yaml(where), where))):
             raise CpfnetError(
                 "the plan was changed after training, so it no longer describes these weights",
                 where=where,
@@ -248,8 +271,8 @@ class Model:
                 f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             )
             raise WeightsError(
-                f"do not fit network {self.plan.network.name!r} of the plan beside them: missing, alien or of another "
-                f"shape are {shown}",
+                f"do not fit network {self.plan.network.name!r} of the plan beside them: missing, unexpected "
+                f"or of another shape are {shown}",
                 where=self.weights if self.state is None else None,
                 fix=_AGAIN,
             )
@@ -406,8 +429,8 @@ Plan: `{plan.hash[:16]}`
 
         def each(values: tuple[float, ...]) -> str:
             several = values if len(values) > 1 else values * len(names)
-            told = ", ".join(f"{name} {value:g}" for name, value in zip(names, several, strict=True))
-            return told if len(set(several)) > 1 else f"{values[0]:g}"
+            listed = ", ".join(f"{name} {value:g}" for name, value in zip(names, several, strict=True))
+            return listed if len(set(several)) > 1 else f"{values[0]:g}"
 
         chosen = not labels.exclusive or len(names) == 1
         return "\n".join(
