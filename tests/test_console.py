@@ -47,7 +47,8 @@ from cpfnet.errors import CpfnetError
 from cpfnet.progress import Bar
 console.set_up_streams()
 evil = {EVIL!r}
-console.say("SAY " + evil)
+with console.messages():
+    logging.getLogger("cpfnet.some.module").info("MESSAGE " + evil)
 console.complain("COMPLAIN " + evil)
 console.complain(str(CpfnetError("ERROR", where=evil + "\\nerror: forged")))
 console.line("LINE " + evil, "green")
@@ -63,7 +64,7 @@ with Bar(show=True) as bar:
 """
     printed = on_terminal("-c", program)
     assert not RAW.search(printed)
-    for word in ["SAY", "COMPLAIN", "LINE", "PUT", "TITLE", "COLUMN", "CELL", "WARNING", "LOG", "TASK", "UPDATE"]:
+    for word in ["MESSAGE", "COMPLAIN", "LINE", "PUT", "TITLE", "COLUMN", "CELL", "WARNING", "LOG", "TASK", "UPDATE"]:
         assert re.search(rf"{word} x\\x1b\]0;owned\\x07\\x1b\[2J\\x9b31m\\u202egnp\\u2028\\x80", printed), word
         assert printed.count("[bold]y") >= 11  # names are no markup
     assert "\nerror: forged" not in printed.replace("\r", "")

@@ -226,3 +226,19 @@ def test_the_depth_of_dynunet_follows_the_plan(model):
         assert untrained(plan).multiple == (16, 64)
         assert untrained(plan.with_settings(["spatial.patch=[320, 320]"])).multiple == (64, 64)
         assert untrained(plan.with_settings(["network.name=unet"])).multiple == (16, 16)
+
+
+def test_several_models_decide_by_means_and_the_smallest_of_sizes(model):
+    two = Labels(classes=(LabelClass(name="a", values=(1, 2)), LabelClass(name="b", values=(2,))), exclusive=False)
+    plan = model.plan.model_copy(update={"labels": two})
+    changes = (
+        {"temperature": 1.0, "threshold": (0.25,), "min_component_size": (8.0, 2.0)},
+        {"temperature": 2.0, "threshold": (0.5, 0.75), "min_component_size": (5.0,)},
+        {"temperature": 4.5, "threshold": (0.75, 0.5), "min_component_size": (9.0,)},
+    )
+    models = [Model(plan, model.fitted.model_copy(update=change)) for change in changes]
+    models[2].plan = plan.with_settings(["inference.min_component_size=[7, 1]"])  # as asked for, not as fitted
+    together = Fitted.combined(models)
+    assert (together.temperature, together.threshold, together.min_component_size) == (2.5, (0.5, 0.5), (5.0, 1.0))
+    assert Fitted.combined(models[:1]).threshold == (0.25, 0.25)
+    assert together.channels == model.fitted.channels

@@ -130,12 +130,9 @@ def plan(
     if out is not None:
         proposed.save(out, comments=reasons)
     if preview is not None:
-        from cpfnet.report.lettering import lettering
         from cpfnet.training.samples.preview import preview as draw
 
         draw(data, proposed, Path(preview))
-        if key := lettering([c.name for c in proposed.labels.classes]).key:
-            logger.info(f"{preview}: {key}")
     return proposed
 
 

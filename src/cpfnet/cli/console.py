@@ -95,11 +95,6 @@ class _Stderr(logging.Handler):
         _write(Text.assemble(_PREFIXES.get(record.levelno, ""), _text(self.format(record))))
 
 
-def say(text: str) -> None:
-    """A message, on stderr."""
-    _write(_text(text))
-
-
 def _write(text: Text) -> None:
     """To stderr; where nobody can read any more (a closed connection, a full disk) the work goes on without."""
     from rich.console import Console

@@ -21,7 +21,7 @@ from cpfnet.inference.quality.brightness import unusual
 from cpfnet.inference.quality.entropy import entropy
 from cpfnet.inference.quality.estimate import Confidence, assess
 from cpfnet.labels import classes_present
-from cpfnet.model import Model
+from cpfnet.model import Fitted, Model
 from cpfnet.planning import Channel, Labels, Spatial
 from cpfnet.preprocessing import Slices, Trace
 from cpfnet.preprocessing.postprocess import decide
@@ -100,18 +100,15 @@ class Predictor:
         image, traces = self._traces(image)
         if not self.options.force and (reasons := self._out_of_range(image, traces)):
             raise refusal(reasons, image.source.place if image.source else None)
-        fitted, labels = [model.fitted for model in self.models], self.models[0].plan.labels
-        count = len(labels.classes)
-        thresholds = np.mean([np.broadcast_to(one.threshold, count) for one in fitted], axis=0).tolist()
-        temperature = float(np.mean([one.temperature for one in fitted]))
+        fitted, labels = Fitted.combined(self.models), self.models[0].plan.labels
         least = [_min_component_pixels(model, trace) for model, trace in self._by_model(traces)]
         total, trace = summed(self._groups, traces, image, self.options, Progress(len(self.models), progress))
-        mean = _Mean(total, len(self.models), temperature, thresholds, labels)
+        mean = _Mean(total, len(self.models), fitted.temperature, fitted.threshold, labels)
         segmentation = preprocessing.restore(
             mean.slices(),
             trace,
             self.models[0].plan,
-            threshold=thresholds,
+            threshold=fitted.threshold,
             min_component_pixels=np.min(least, axis=0).tolist(),
             keep_probabilities=keep_probabilities,
             uncertainty=partial(entropy, exclusive=labels.exclusive) if uncertainty else None,
@@ -119,7 +116,7 @@ class Predictor:
         # What the mask lacks was not found: small components are dropped from it after the network was asked.
         in_mask = classes_present(segmentation.array, labels)
         means = [mean if here else None for mean, here in zip(mean.confidence.means, in_mask, strict=True)]
-        quality = assess(means, [one.quality for one in fitted], labels)
+        quality = assess(means, [model.fitted.quality for model in self.models], labels)
         if strange := unusual(image, self.models):
             # It may be wrong there, and as sure as ever: the estimate would mislead (benchmarks/trust.md).
             quality = replace(quality, dice=None, error=None, look="; ".join(filter(None, (strange, quality.look))))

@@ -15,7 +15,7 @@ from cpfnet.inference.dataset_predictions import item_of, of_split
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.inference.threshold_search import THRESHOLDS, best_threshold, dice_curve
-from cpfnet.model import MM3, Model
+from cpfnet.model import MM3, Fitted, Model
 from cpfnet.planning import Labels
 from cpfnet.progress import Bar
 
@@ -25,10 +25,10 @@ CHOOSING = ("train", "val")
 
 def as_fitted(models: Sequence[Model]) -> dict[str, str]:
     """How Models decide by themselves, for the protocol: the rule, and apart from it what these Models have."""
-    plan, count = models[0].plan.labels, len(models[0].plan.labels.classes)
+    plan = models[0].plan.labels
     if not _has_threshold(plan):
         return _lines("none, the most probable class", [], models)
-    limits = np.mean([np.broadcast_to(model.fitted.threshold, count) for model in models], axis=0).tolist()
+    limits = Fitted.combined(models).threshold
     above = [f"{c.name} above {limit:g}" for c, limit in zip(plan.classes, limits, strict=True)]
     return _lines("the model's own", above, models)
 
@@ -140,12 +140,11 @@ def _lines(rule: str, above: Sequence[str], models: Sequence[Model]) -> dict[str
     That is the thresholds, the temperature, and the components that are too small for the Models.
     """
     classes = models[0].plan.labels.classes
-    sizes = np.min([model.min_component_size for model in models], axis=0).tolist()
-    unit = models[0].component_unit
-    small = ", ".join(f"{c.name} below {size:g} {unit}" for c, size in zip(classes, sizes, strict=True) if size)
+    decision, unit = Fitted.combined(models), models[0].component_unit
+    sizes = zip(classes, decision.min_component_size, strict=True)
+    small = ", ".join(f"{c.name} below {size:g} {unit}" for c, size in sizes if size)
     if small and unit != MM3 and len({model.plan.spatial for model in models}) > 1:
         small = "those that are too small for each of the models"  # whose grids, and so whose pixels, differ
-    temperature = float(np.mean([model.fitted.temperature for model in models]))
-    softened = "" if temperature == 1 else f"temperature {temperature:.4g}"
+    softened = "" if decision.temperature == 1 else f"temperature {decision.temperature:.4g}"
     fitted = [part for part in (", ".join(above), softened, small and f"components dropped: {small}") if part]
     return {"threshold": rule} | ({"fitted": "; ".join(fitted)} if fitted else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import partial
 from itertools import groupby
@@ -20,6 +21,8 @@ from cpfnet.report.figures import legend_columns, line_colours
 from cpfnet.report.lettering import lettering, style
 from cpfnet.training.samples.augment import Augmenter, Cut
 from cpfnet.training.samples.patches import corner, cut
+
+logger = logging.getLogger(__name__)
 
 SIDE = 4
 """Samples along each side of the picture."""
@@ -48,6 +51,8 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
         for number in numbers:
             rng = np.random.default_rng((plan.training.seed, number))
             samples.append((cases[index].id, *augmenter(_piece(image, codes, plan, rng), rng)))
+    if key := lettering([c.name for c in plan.labels.classes]).key:
+        logger.info(f"{path}: {key}")
     return _draw(samples, plan, Path(path))
 
 
