@@ -285,9 +285,9 @@ def decode(classes: np.ndarray, labels: Labels, *, overwrite: bool = False) -> n
     """Predicted classes → file values.
 
     Args:
-        classes: exclusive: ``([depth,] height, width)`` integers, 0 background, k+1 class k. Regions: bool ``(classes,
-            [depth,] height, width)``; a pixel takes the value of exactly its regions, or, where there is none, the
-            value of the last.
+        classes: exclusive: ``([depth,] height, width)`` integers, 0 background, k+1 class k. Regions: bool
+            ``(classes, [depth,] height, width)``; a pixel takes the value of exactly its regions, or, where there is
+            none, the value of the last.
         labels: the Plan's.
         overwrite: ``classes`` may hold the result where that is possible: this halves the memory.
 

@@ -9,7 +9,7 @@ from cpfnet.errors import FormatError
 
 
 def image_or_error(path: Path) -> None:
-    """Any bytes are either an image, with the header that `read_header` tells, or a FormatError that names file and fix."""
+    """Any bytes are either an image with the header of `read_header`, or raise a FormatError with file and fix."""
     error = None
     try:
         image = formats.read(path)

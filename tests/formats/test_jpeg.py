@@ -33,7 +33,12 @@ def photograph(mode: str = "RGB", **options: object) -> bytes:
 
 
 @settings(max_examples=60, deadline=None)
-@given(form=st.sampled_from(sorted(FORMS)), count=st.integers(150, 3000), place=st.floats(0.3, 0.6), how=st.sampled_from(["doubled", "lost"]))  # fmt: skip
+@given(
+    form=st.sampled_from(sorted(FORMS)),
+    count=st.integers(150, 3000),
+    place=st.floats(0.3, 0.6),
+    how=st.sampled_from(["doubled", "lost"]),
+)
 def test_bytes_too_many_or_too_few_are_never_silent(tmp_path_factory, form, count, place, how) -> None:
     path = tmp_path_factory.mktemp("jpeg") / "a.jpg"
     whole = photograph(**FORMS[form])  # type: ignore[arg-type]
@@ -51,7 +56,7 @@ def test_whole_photographs_say_nothing(tmp_path, form) -> None:
 
 
 def test_a_few_stray_bytes_behind_the_pixels_are_said_and_more_are_refused(tmp_path) -> None:
-    """Some cameras leave one or two; the picture before them is whole. libjpeg counts those that it had not taken in yet."""
+    """Some cameras leave one or two; the picture before them is complete. libjpeg counts those it has not consumed."""
     whole = photograph()
     (tmp_path / "a.jpg").write_bytes(whole[:-2] + b"\x55" * 5 + whole[-2:])
     image = formats.read(tmp_path / "a.jpg")

@@ -1,4 +1,4 @@
-"""Class numbers in JPEG are refused wherever a label is read; soft masks in JPEG, and class numbers without loss, are read."""
+"""Class numbers in JPEG are refused wherever a label is read; soft masks and lossless class numbers are read."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def jpegs(root: Path, values: tuple[int, ...], quality: int) -> Path:
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("quality", [97, 98, 99, 100])
 def test_the_best_jpeg_of_a_mask_holds_one_class(tmp_path: Path, quality: int, again: bool) -> None:
-    """It leaves 1 and 254 beside 0 and 255, scattered along the edges: no classes; nor are they after conversion to PNG."""
+    """It leaves 1 and 254 near 0 and 255, scattered along the edges: no classes, not even after conversion to PNG."""
     root = jpegs(tmp_path, (0, 255), quality)
     for path in sorted((root / "masks").iterdir()):
         values = np.unique(np.array(Pillow.open(path)))

@@ -85,7 +85,7 @@ def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
 def test_where_a_png_may_say_it(tmp_path, place, tag) -> None:
     stored = np.arange(6, dtype=np.uint16).reshape(2, 3) * 9999
     data = exif(tag).tobytes().removeprefix(b"Exif\0\0")
-    said = {
+    chunk = {
         "xmp": (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="%d"/>' % tag),
         "raw profile": (
             b"tEXt",
@@ -94,7 +94,7 @@ def test_where_a_png_may_say_it(tmp_path, place, tag) -> None:
     }.get(place, (b"eXIf", data))
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in stored)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 3, 2, 16, 0, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    chunks.insert(1 if place == "before" else 2, said)
+    chunks.insert(1 if place == "before" else 2, chunk)
     (tmp_path / "a.png").write_bytes(png(chunks))
     np.testing.assert_array_equal(by_pillow(tmp_path / "a.png"), as_shown(stored[None], tag))
     assert_read_as(tmp_path / "a.png", as_shown(stored[None], tag), tag)
@@ -116,8 +116,13 @@ def test_tiffs_that_pillow_does_not_read_whole(tmp_path, samples, dtype, options
         photometric = "rgb" if samples == 3 else "minisblack"
         extratags = [(274, 3, 1, tag, False)]
         tifffile.imwrite(
-            path, pixels[..., 0] if samples == 1 else pixels, photometric=photometric, metadata=None, extratags=extratags, **more
-        )  # fmt: skip
+            path,
+            pixels[..., 0] if samples == 1 else pixels,
+            photometric=photometric,
+            metadata=None,
+            extratags=extratags,
+            **more,
+        )
         image = formats.read(path)
         np.testing.assert_array_equal(image.array, as_shown(stored, tag))
         assert formats.read_header(path).shape == image.shape

@@ -1,4 +1,4 @@
-"""Voxels of any size: the same volume scaled from a microscope's to a mountain's is read, written and compared alike."""
+"""Voxels of any size, from a microscope's to a mountain's: the scaled volume is read, written and compared the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ SCALES = st.floats(-9, 6).map(lambda exponent: 10.0**exponent)
 
 
 @settings(max_examples=60, deadline=None)
-@given(scale=SCALES, degrees=st.tuples(*[st.floats(-40, 40)] * 3), ratio=st.floats(0.01, 100), unit=st.sampled_from(["mm", "micron", "meter"]))  # fmt: skip
+@given(
+    scale=SCALES,
+    degrees=st.tuples(*[st.floats(-40, 40)] * 3),
+    ratio=st.floats(0.01, 100),
+    unit=st.sampled_from(["mm", "micron", "meter"]),
+)
 def test_volumes_lie_where_nibabel_says(tmp_path_factory, scale, degrees, ratio, unit) -> None:
     folder = tmp_path_factory.mktemp("scale")
     matrix = affine((0.7, 0.8, 2.5 * ratio), origin=(3, -4, 5), degrees=degrees)

@@ -8,7 +8,7 @@ from pathlib import Path
 from cpfnet import formats
 from cpfnet.data.finding import UNPAIRED, Finding
 from cpfnet.errors import DatasetError
-from cpfnet.formats.orientation import drawn_as_stored
+from cpfnet.formats.orientation import orientation_mismatch
 from cpfnet.image import Image, geometry_difference
 from cpfnet.planning import Labels, Modality
 from cpfnet.text import counted
@@ -117,7 +117,7 @@ def placed(path: Path, image: Image, labels: Labels | None = None) -> Image:
     """
     label = formats.read_label(path, image, labels)
     difference = geometry_difference(image.shape, image.affine, label.shape, label.affine)
-    if reason := drawn_as_stored(image.shape, _tag(image), label.shape, _tag(label)):
+    if reason := orientation_mismatch(image.shape, _tag(image), label.shape, _tag(label)):
         raise DatasetError(
             reason,
             where=path,

@@ -126,9 +126,10 @@ class Scores:
 
     Attributes:
         rows: one a case, prediction, reader and class: ``case, patient, prediction, reader, class``, the keys of
-            `METRICS` that apply (NaN: not defined), ``present, missed, spurious``; single classes also ``tp, fp, fn,
-            tn``. ``class`` is a class's name, `BACKGROUND`, `MEAN` or `MEAN_WITH_BACKGROUND`; ``prediction`` is
-            `PREDICTION` or a reader's name; ``reader`` a reader's name or, where there are several, `ALL_READERS`.
+            `METRICS` that apply (NaN: not defined), ``present, missed, spurious``; single classes also
+            ``tp, fp, fn, tn``. ``class`` is a class's name, `BACKGROUND`, `MEAN` or `MEAN_WITH_BACKGROUND`;
+            ``prediction`` is `PREDICTION` or a reader's name; ``reader`` a reader's name or, where there are several,
+            `ALL_READERS`.
         guide: the batch-pooled metrics (see `cpfnet.evaluation.metrics.guide`), one entry a reader and region:
             ``reader, region, guide_dice, guide_iou, batch, batches, cases``.
         pooled: the pixels of all cases together, one entry a prediction, reader and class; see

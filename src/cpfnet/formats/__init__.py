@@ -1,7 +1,7 @@
 """Files ↔ `Image` and `Segmentation`: one module for each family of formats, chosen by suffix.
 
-Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres, NIfTI and DICOM
-with their affine in LPS. Files are written whole, under a temporary name first, or not at all.
+Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres,
+NIfTI and DICOM with their affine in LPS. Files are written completely, under a temporary name first, or not at all.
 """
 
 from cpfnet.formats.file_types import (
@@ -35,4 +35,5 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
-"""Names that `read` accepts, in lower case; upper case is accepted too. DICOM files need none; their folders and ZIP archives are read, too."""
+"""Suffixes that `read` accepts, in lower case; upper case is accepted, too. DICOM files need no suffix; their folders
+and ZIP archives are read, too."""

@@ -1,4 +1,4 @@
-"""What every format family shares: opening what may be anything, and writing whole files or none."""
+"""What all format families share: opening files of unknown content, and the dtypes of labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RASTER_SUFFIXES = (".png", ".tif", ".tiff", *JPEG_SUFFIXES, ".bmp", ".gif")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SERIES = "series="
-"""Begins the last component of a reference to one DICOM series among several."""
+"""Starts the last component of a reference to one DICOM series among several."""
 _KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
 _NAMES = {".tif": "TIFF"} | dict.fromkeys(JPEG_SUFFIXES, "JPEG")
@@ -28,7 +28,7 @@ _NAMES = {".tif": "TIFF"} | dict.fromkeys(JPEG_SUFFIXES, "JPEG")
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself before its pixels are decoded; equal to what `read` then gives.
+    """What a file's header says before its pixels are decoded; equal to what `read` then gives.
 
     Attributes:
         shape: spatial, ([depth,] height, width).
@@ -36,7 +36,7 @@ class Header:
         channels: one name a channel.
         dtype: of the array that `read` returns.
         modality: as in `Image`.
-        source: as in `Image`, where it is needed to place labels (DICOM).
+        source: as in `Image`, if it is needed to place labels (DICOM).
     """
 
     shape: tuple[int, ...]
@@ -48,38 +48,38 @@ class Header:
 
 
 def suffix_of(path: Path | str) -> str:
-    """The known image suffix of a name, in lower case, or "" where it has none."""
+    """The known image suffix of a name, in lower case; "" if it has none."""
     name = Path(path).name.lower()
     known = [s for s in _KNOWN_SUFFIXES if name.endswith(s) and name != s]
     return max(known, key=len, default="")
 
 
 def stem(path: Path | str) -> str:
-    """The file name without its image suffix (.nii.gz counts as one); other names stay whole."""
+    """The file name without its image suffix (.nii.gz counts as one); other names stay complete."""
     name = Path(path).name
     return name[: len(name) - len(suffix_of(name))]
 
 
 def exists(path: Path) -> bool:
-    """Is there a file or folder at ``path``, or one that may hold the series that it names?"""
+    """Is there a file or folder at ``path``, or one that may hold the series that ``path`` names?"""
     return os.path.exists(path) or (is_reference(path) and os.path.exists(path.parent))  # noqa: PTH110 (never raises)
 
 
 def is_reference(path: Path) -> bool:
-    """Is it ``FOLDER/series=UID``, one series among several, whose last component exists nowhere?"""
+    """Is it ``FOLDER/series=UID``, one series among several, whose last component does not exist as a file?"""
     return path.name.startswith(SERIES) and not os.path.exists(path)  # noqa: PTH110
 
 
 def is_dicom(path: Path) -> bool:
-    """Will `cpfnet.formats.read` take it for DICOM: a folder, an archive, a reference to a series, or a file of no other suffix?"""
+    """Will `cpfnet.formats.read` take it for DICOM: a folder, archive, reference, or file of no other suffix?"""
     return suffix_of(path) not in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) or os.path.isdir(path)  # noqa: PTH112
 
 
 def check_dicom(path: Path) -> None:
-    """Refuse what cannot be DICOM, by its name and first bytes.
+    """Refuse a path that cannot be DICOM, by its name and first bytes.
 
     Raises:
-        FormatError: as `check_readable`; or it has another suffix, or its name promises what its first bytes are not.
+        FormatError: as `check_readable`; or it has another suffix, or its first bytes do not fit its name.
     """
     place = path.parent if is_reference(path) else path
     if os.path.isdir(place):  # noqa: PTH112
@@ -99,7 +99,7 @@ def check_dicom(path: Path) -> None:
 
 
 def looks_like_dicom(head: bytes) -> bool:
-    """Do these first bytes (132 or more) begin a DICOM object: its preamble, or an element of the groups that come first?"""
+    """Do these first bytes (132 or more) begin a DICOM object, with its preamble or an element of the first groups?"""
     if head[128:132] == b"DICM":
         return True
     group, element = int.from_bytes(head[:2], "little"), int.from_bytes(head[2:4], "little")
@@ -131,14 +131,14 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else only the last character is cut
+        if error.start < len(head) - 3:  # otherwise only the last character is cut
             return False
         text = head[: error.start].decode("utf-8")
     return all(c.isprintable() or c in "\t\r\n\f" for c in text)
 
 
 def placeholder(path: Path) -> str:
-    """What lies in place of an image that was never fetched: ``"lfs-pointer"``, ``"html-page"``, or "" for anything else."""
+    """What a file holds in place of an image that was never fetched: ``"lfs-pointer"`` or ``"html-page"``; else ""."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -150,7 +150,7 @@ def placeholder(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:
-    """The error for a file that a decoder refused: says what lies in it instead, where that can be told."""
+    """The error for a file that a decoder refused; it says what the file is instead, if that is known."""
     promised = suffix_of(path)
     family = next((f for f in (NIFTI_SUFFIXES, RASTER_SUFFIXES) if promised in f), DICOM_SUFFIXES)
     expected = {
@@ -190,13 +190,13 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
 
 
 def check_readable(path: Path) -> None:
-    """Refuse what is not there, not a file, empty, or not ours to read.
+    """Refuse a path that does not exist, is not a file, is empty, or may not be read.
 
     Raises:
-        FormatError: saying which, with the nearest name where one was mistyped.
+        FormatError: with the reason, and the nearest name if the name was mistyped.
     """
     try:
-        if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer for ever
+        if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer forever
             raise FormatError("is a pipe", where=path, fix="give an image file")
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -224,8 +224,8 @@ def check_readable(path: Path) -> None:
 def check_expansion(size: int, decoded: int, memory: int) -> None:
     """Refuse a decompression bomb: a small file whose pixels would fill the memory.
 
-    What needs more than 1 GiB is refused where it is compressed more than 200-fold. Photographs and scans are compressed up to
-    50-fold; among images so large only (nearly) blank ones reach 200.
+    A file that needs more than 1 GiB is refused if it is compressed more than 200-fold. Photographs and scans are
+    compressed up to 50-fold; among images of this size, only (nearly) blank ones reach 200.
 
     Args:
         size: bytes of the file.
@@ -243,17 +243,17 @@ def check_expansion(size: int, decoded: int, memory: int) -> None:
 
 
 def exact_labels(array: np.ndarray, where: Path) -> np.ndarray:
-    """A label map in a dtype that formats hold, value by value.
+    """A label map in a dtype that formats can store, with the same values.
 
     Args:
         array: integers of any kind; 0x1000000 + 0xRRGGBB is a colour (see `cpfnet.labels`).
         where: for the message.
 
     Returns:
-        uint8, uint16, int16 or int32 of the same shape; with any colour in it, ``(…, 3)`` uint8.
+        uint8, uint16, int16 or int32 of the same shape; if it holds any colour, ``(…, 3)`` uint8.
 
     Raises:
-        OutputError: not integers, or beyond 32 bits.
+        OutputError: the values are not integers, or need more than 32 bits.
     """
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     limits = np.iinfo(np.int32)
@@ -282,7 +282,8 @@ def exact_labels(array: np.ndarray, where: Path) -> np.ndarray:
 def decoding(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises into a FormatError about ``path``.
 
-    Decoders of other libraries raise almost anything on damaged bytes (SyntaxError, struct.error, KeyError, zlib.error …).
+    Decoders of other libraries raise almost any error on damaged bytes (SyntaxError, struct.error,
+    KeyError, zlib.error …).
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Class numbers in a container that changes values: what JPEG makes of 0, 1, 2 looks like a label, and is another one."""
+"""Refuse class numbers in formats that change values: JPEG turns 0, 1, 2 into another, valid-looking label."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ _LARGEST = 63
 """Larger values are greys: the poles of a soft mask."""
 
 _SHARE = 0.005
-"""Of the pixels that lie in patches of one small number: numbers of classes. Around the edges of a mask there are no patches."""
+"""More than this share of the pixels lies in patches of one small number: then these are classes. Around the edges of a
+mask there are no patches."""
 
 _PATCH = 5
 """Pixels along a side of the smallest patch."""
 
 _FLAT, _APART = 8, 16
-"""Greys of one patch differ by no more than the first; between those of two classes is a gap of the second."""
+"""Greys of one patch differ by no more than the first; the greys of two classes differ by more than the second."""
 
 
 class LossyLabelError(FormatError):
-    """A label of small integers lies in a format that changes values."""
+    """A label of small integers is stored in a format that changes values."""
 
 
-def refuse_numbers(label: Image, path: Path, labels: Labels | None = None) -> None:
-    """Refuse the classes of JPEG, alone or in TIFF; soft masks of one class, whose poles lie far apart, can be read.
+def refuse_lossy_classes(label: Image, path: Path, labels: Labels | None = None) -> None:
+    """Refuse classes in JPEG, alone or in TIFF. Soft masks of one class, whose poles are far apart, can be read.
 
     Args:
         label: as read.
         path: its file.
-        labels: what is declared: a threshold reads any number of greys.
+        labels: the declared labels: with a threshold, any number of greys can be read.
 
     Raises:
         LossyLabelError: such a file.
@@ -48,13 +49,15 @@ def refuse_numbers(label: Image, path: Path, labels: Labels | None = None) -> No
     if highest and (highest <= _LARGEST or _in_patches(grey)):
         numbers = grey[(grey > 0) & (grey <= _LARGEST)]
         raise LossyLabelError(
-            f"holds small numbers ({numbers.min()} to {numbers.max()}) in JPEG: class numbers stored so are changed by its compression",
+            f"holds small numbers ({numbers.min()} to {numbers.max()}) in JPEG: "
+            "class numbers stored so are changed by its compression",
             where=path,
             fix=fix,
         )
     if (labels is None or labels.threshold is None) and len(levels := _levels(grey)) > 2:
+        greys = ", ".join(map(str, levels))
         raise LossyLabelError(
-            f"holds several classes in JPEG, of greys near {', '.join(map(str, levels))}: its compression has changed their values",
+            f"holds several classes in JPEG, of greys near {greys}: its compression has changed their values",
             where=path,
             fix=fix,
         )
@@ -74,7 +77,7 @@ def _is_lossy(path: Path) -> bool:
 
 
 def _in_patches(grey: np.ndarray) -> bool:
-    """Do small numbers fill patches, the commonest value (the background) aside?"""
+    """Do small numbers, other than the commonest value (the background), fill patches?"""
     small = (grey > 0) & (grey <= _LARGEST) & (grey != np.bincount(grey.ravel()).argmax())
     if small.mean() < _SHARE:
         return False
@@ -84,13 +87,13 @@ def _in_patches(grey: np.ndarray) -> bool:
 def _levels(grey: np.ndarray) -> list[int]:
     """The greys that fill patches."""
     counts = np.bincount(grey[_flat(grey, _FLAT)], minlength=256)
-    found = np.flatnonzero(counts)
-    groups = np.split(found, np.flatnonzero(np.diff(found) > _APART) + 1) if found.size else []
+    greys = np.flatnonzero(counts)
+    groups = np.split(greys, np.flatnonzero(np.diff(greys) > _APART) + 1) if greys.size else []
     return [int(group[counts[group].argmax()]) for group in groups if counts[group].sum() >= _SHARE * grey.size]
 
 
 def _flat(grey: np.ndarray, step: int) -> np.ndarray:
-    """Around which pixels no grey of the patch differs from another by more than ``step``."""
+    """The pixels around which no two greys of the patch differ by more than ``step``."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
     return np.asarray(maximum_filter(grey, _PATCH) - minimum_filter(grey, _PATCH) <= step)

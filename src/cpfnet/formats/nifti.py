@@ -1,10 +1,11 @@
 """NIfTI (.nii, .nii.gz; NIfTI-1 and -2), through nibabel.
 
-The affine is nibabel's choice: the sform where its code is set, else the qform, else the bare pixel sizes; then from RAS to
-LPS, from the header's unit to mm, and from stored (x, y, z) to array order (z, y, x). Where sform and qform disagree, other programs may choose the qform.
+The affine is nibabel's choice: the sform if its code is set, else the qform, else only the pixel sizes. It is then
+converted from RAS to LPS, from the header's unit to mm, and from stored (x, y, z) to array order (z, y, x). Where sform
+and qform disagree, other programs may choose the qform.
 
-Stored values are scaled by the header's slope and intercept. Integers stay integers where both are whole numbers; NaN is kept.
-A fourth axis holds channels (as in the Medical Segmentation Decathlon); RGB voxels are three channels.
+Stored values are scaled by the header's slope and intercept. Integers stay integers if both are whole numbers; NaN is
+kept. A fourth axis holds channels (as in the Medical Segmentation Decathlon); RGB voxels are three channels.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats.file_types import Header, check_expansion, decoding, exact_labels
 from cpfnet.image import RGB, Image, Segmentation, Source, geometry_difference, is_flat
 
-# nibabel reports header repairs (a qfac of 0 …) on stderr, in the middle of progress bars, and what it then raises, too.
+# nibabel reports header repairs (a qfac of 0 …) and later errors on stderr, in the middle of progress bars.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", category=UserWarning, module="nibabel")
 
 _TO_MM = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI codes of metre, millimetre, micrometre; 0 is taken for mm
 _GZIP_LIMIT = 1032  # deflate cannot shrink data further than this
 _FURTHEST = 2**26  # bytes before the voxels: header extensions hold some text, no gigabytes
-_BEHIND = 2**16  # bytes behind the voxels that are looked at
+_BEHIND = 2**16  # number of bytes behind the voxels that are read
 _RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
 def _swap(affine: np.ndarray) -> np.ndarray:
-    """(x, y, z) → RAS from (depth, height, width) → LPS, and the reverse: the same exchange."""
+    """(x, y, z) → RAS from (depth, height, width) → LPS, and the reverse: it is the same exchange."""
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine[:, [2, 1, 0, 3]]
 
 
@@ -44,7 +45,7 @@ def _unpacked(path: Path) -> Any:
 
 
 def _raw(path: Path) -> Any:
-    """The header as it is: nibabel would fix a voxel size of zero into 1 mm, unsaid."""
+    """The header as stored: nibabel would silently change a voxel size of zero into 1 mm."""
     with _unpacked(path) as file:
         start = file.read(nibabel.Nifti2Header.sizeof_hdr)
     kind = nibabel.Nifti2Header if start[4:8] == b"n+2\0" else nibabel.Nifti1Header
@@ -79,7 +80,7 @@ def _open(path: Path) -> Any:
             fix="copy or export the file again",
         )
     surplus = size - int(image.dataobj.offset) - expected
-    if path.suffix.lower() != ".gz" and surplus > 0:  # of compressed files, the end tells
+    if path.suffix.lower() != ".gz" and surplus > 0:  # compressed files are checked at the end of reading
         raise _too_long(image, f"{surplus} bytes stand behind them", path)
     sizes = np.asarray(raw["pixdim"][1 : min(len(shape), 3) + 1], dtype=float)
     if not raw["sform_code"] and (not np.isfinite(sizes).all() or (sizes <= 0).any()):
@@ -90,7 +91,7 @@ def _open(path: Path) -> Any:
 
 
 def _stored(image: Any, path: Path) -> np.ndarray:
-    """The voxels before scaling; nothing may stand behind them, and the checksum there, which nibabel would leave unread, must agree."""
+    """The voxels before scaling. No bytes may follow them; reading to the end also checks gzip's checksum."""
     proxy = image.dataobj
     spec = (image.shape, image.get_data_dtype(), proxy.offset, 1.0, 0.0)
     with _unpacked(path) as file:
@@ -102,7 +103,7 @@ def _stored(image: Any, path: Path) -> np.ndarray:
 
 
 def _too_long(image: Any, what: str, path: Path) -> FormatError:
-    """Bytes that came in between shift all voxels behind them; where they came from, at the end or inside, nobody can tell."""
+    """The error for surplus bytes: they shift all voxels behind them, and nobody knows where they were inserted."""
     shape, dtype = "×".join(map(str, image.shape)), image.get_data_dtype()
     return FormatError(
         f"is longer than its header says: {shape} voxels of {dtype}, and {what}, so that they may be shifted",
@@ -167,7 +168,7 @@ def read(path: Path) -> Image:
             stored = np.stack([stored[name] for name in "RGB"], axis=-1)
         array = stored.reshape(*header.shape[::-1], len(header.channels)).T
         if (slope, inter) != (1.0, 0.0):
-            # In float64, so that the rounding of float32 comes once, at the end; plane by plane, for the memory.
+            # In float64, so that values are rounded to float32 once, at the end; plane by plane, to save memory.
             scaled = np.empty(array.shape, header.dtype)
             for plane, values in zip(
                 scaled.reshape(-1, *array.shape[-2:]), array.reshape(-1, *array.shape[-2:]), strict=True
@@ -188,7 +189,7 @@ def _save(array: np.ndarray, segmentation: Segmentation, path: Path, where: Path
         header.extensions.clear()  # may hold the patient's data, and belong to the image
         if array.ndim == len(spatial):
             stored = stored.reshape(source.details["shape"])
-        affine = None  # leaves sform, qform, their codes and pixdim as they are
+        affine = None  # keeps sform, qform, their codes and pixdim
     else:
         if segmentation.affine is None and len(spatial) == 3:
             raise OutputError(
@@ -198,7 +199,7 @@ def _save(array: np.ndarray, segmentation: Segmentation, path: Path, where: Path
             )
         header = nibabel.Nifti1Header()
         header.set_xyzt_units("mm")
-        # A picture without millimetres: a pixel stands as 1 mm, and viewers show it upright.
+        # A picture without millimetres: one pixel becomes 1 mm, and viewers show it upright.
         affine = np.diag([-1.0, -1.0, 1.0, 1.0]) if segmentation.affine is None else _swap(segmentation.affine)
         header.set_qform(affine, code="unknown")
         header.set_sform(affine, code="aligned" if segmentation.affine is None else "scanner")
@@ -224,7 +225,7 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
 
 
 def write_image(image: Image, path: Path, *, where: Path) -> None:
-    """The values under a header of their own, which holds the geometry and nothing else of the source's."""
+    """The values with a new header, which holds the geometry and nothing else of the source."""
     array = np.moveaxis(image.array, 0, -1) if len(image.array) > 1 else image.array[0]
     _save(array, Segmentation(image.array[0], image.affine), path, where, "none")
 

@@ -1,7 +1,7 @@
-"""The orientation tag of photographs (EXIF and TIFF tag 274): pixels are turned at the door, as viewers show them.
+"""The orientation tag of photographs (EXIF and TIFF tag 274): pixels are turned when read, as viewers show them.
 
-A camera held upright stores its picture lying down, and says so in the tag. From here on there is only the picture that people see: masks
-that are read have a tag of their own or none, and masks that are written lie upright and need none.
+A camera held upright stores its picture lying down, and says so in the tag. All other code sees only the picture that
+people see: masks that are read have their own tag or none, and masks that are written are upright and need none.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def _known(value: object) -> int:
 
 
 def tag_of(picture: ImageFile) -> tuple[int, tuple[str, ...]]:
-    """The tag of an image that Pillow opened, 1 … 8, in EXIF or XMP; 1 (as stored) where there is none, and what is to be said of that."""
+    """The tag of an image that Pillow opened, 1 … 8, in EXIF or XMP; 1 (as stored) if there is none; and warnings."""
     try:
         return _known(picture.getexif().get(_TAG, 1)), ()
-    except Exception:  # Pillow raises anything on damaged EXIF data; decoding the pixels tells whether more is damaged
+    except Exception:  # Pillow raises anything on damaged EXIF data; decoding the pixels shows whether more is damaged
         return 1, ("its EXIF data are damaged: taken as it is stored, whatever orientation they gave",)
 
 
 def tag_of_page(page: Any) -> int:
-    """The tag of a TIFF page of tifffile, 1 … 8; as Pillow, in XMP where the page itself has none."""
+    """The tag of a TIFF page of tifffile, 1 … 8; from XMP if the page itself has none, as in Pillow."""
     if (value := page.tags.valueof(_TAG)) is None:
-        found = _IN_XMP.search(xmp if isinstance(xmp := page.tags.valueof(700), bytes) else b"")
-        value = int(found[1]) if found else 1
+        match = _IN_XMP.search(xmp if isinstance(xmp := page.tags.valueof(700), bytes) else b"")
+        value = int(match[1]) if match else 1
     return _known(value)
 
 
@@ -54,17 +54,15 @@ def upright_size(size: tuple[int, int], tag: int) -> tuple[int, int]:
     return (size[1], size[0]) if tag in _SIDEWAYS else size
 
 
-def notes_on(tag: int) -> tuple[str, ...]:
-    """What is to be said of a picture with this tag."""
-    return (
-        ()
-        if tag == 1
-        else (f"orientation tag {tag}: turned as viewers show it; masks are read and written that way, too",)
-    )
+def orientation_warnings(tag: int) -> tuple[str, ...]:
+    """The message about a picture that was turned because of this tag."""
+    if tag == 1:
+        return ()
+    return (f"orientation tag {tag}: turned as viewers show it; masks are read and written that way, too",)
 
 
-def drawn_as_stored(shape: tuple[int, ...], tag: int, other: tuple[int, ...], its_tag: int) -> str | None:
-    """Why a mask and its picture differ in size, where the orientation tag of one of them is the reason; else None.
+def orientation_mismatch(shape: tuple[int, ...], tag: int, other: tuple[int, ...], its_tag: int) -> str | None:
+    """Why a mask and its picture differ in size, if the orientation tag of one of them is the reason; else None.
 
     Args:
         shape, tag: of the picture, upright.
@@ -77,4 +75,7 @@ def drawn_as_stored(shape: tuple[int, ...], tag: int, other: tuple[int, ...], it
             f"is drawn on the stored pixels ({other[0]}×{other[1]}); the image has the orientation tag {tag}, "
             f"with which viewers show it as {shape[0]}×{shape[1]}"
         )
-    return f"has the orientation tag {its_tag}, which turns it to {other[0]}×{other[1]}; the image has none, and is {shape[0]}×{shape[1]}"
+    return (
+        f"has the orientation tag {its_tag}, which turns it to {other[0]}×{other[1]}; "
+        f"the image has none, and is {shape[0]}×{shape[1]}"
+    )

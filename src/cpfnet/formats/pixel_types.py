@@ -1,4 +1,4 @@
-"""A Pillow image → array, with nothing lost on the way: colour instead of palette index, all bits, no alpha."""
+"""From a Pillow image to an array without loss: colour instead of palette index, all bits, no alpha."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cpfnet.errors import FormatError
 from cpfnet.image import GREY, RGB
 
 COPIES = 4
-"""Copies of the pixels that are in memory while an image is decoded: the decoder's, its text, ours, and ours in order."""
+"""Copies of the pixels in memory while an image is decoded: the decoder's, its text, and our two."""
 _MODES = {
     "1": (GREY, np.uint8),
     "L": (GREY, np.uint8),
@@ -75,7 +75,7 @@ def without_alpha(pixels: np.ndarray) -> np.ndarray:
 
 
 def decode(picture: ImageFile) -> tuple[np.ndarray, tuple[str, ...]]:
-    """``(channels, height, width)`` of the names and dtype that `layout` tells, and the names."""
+    """``(channels, height, width)`` with the names and dtype of `layout`, and the names."""
     names, dtype = layout(picture)
     raw = _raw_mode(picture)
     if picture.mode in ("P", "PA"):

@@ -1,8 +1,9 @@
 """PNG, JPEG, BMP and GIF through Pillow; TIFF through `cpfnet.formats.tiff`.
 
-Pixels are turned as their orientation tag says (`cpfnet.formats.orientation`); there is no colour management and no gamma. Palette
-images, 1-bit images (0/255) and greys of 2 or 4 bits are read by colour, not by index. An alpha channel is dropped, unless it is
-all that the image holds. What Pillow would round to 8 bits is read whole (RGB PNG of 16 bits) or refused.
+Pixels are turned as their orientation tag says (`cpfnet.formats.orientation`); there is no colour management and no
+gamma. Palette images, 1-bit images (0/255) and greys of 2 or 4 bits are read by colour, not by index. An alpha channel
+is dropped, unless it is all that the image holds. What Pillow would round to 8 bits is read completely (RGB PNG of 16
+bits) or refused.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from PIL.ImageFile import ImageFile
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.formats import jpeg, tiff
 from cpfnet.formats.file_types import Header, check_expansion, decoding, exact_labels, suffix_of
-from cpfnet.formats.orientation import notes_on, tag_of, upright, upright_size
+from cpfnet.formats.orientation import orientation_warnings, tag_of, upright, upright_size
 from cpfnet.formats.pixel_types import COPIES, decode, layout
 from cpfnet.image import RGB, Image, Segmentation, Source
 
-# Pillow warns on stderr, in the middle of progress bars, of damage that it bears and of sizes that are judged here.
+# Pillow warns on stderr, in the middle of progress bars, of damage that it tolerates and of sizes that are checked
+# here.
 for _kind in (UserWarning, Pillow.DecompressionBombWarning):
     warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.")
 
-_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # of a PNG, where an orientation may stand
-# A phone's JPEG may carry further pictures (MPO); the first is the photograph.
+_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # the parts of a PNG that may hold an orientation
+# A phone's JPEG may contain further pictures (MPO); the first is the photograph.
 _WRITTEN = {"JPEG": ".png", "MPO": ".png", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif"}
 
 
@@ -36,13 +38,13 @@ def _is_tiff(path: Path) -> bool:
 
 
 def _check_length(path: Path) -> None:
-    """Refuse a BMP that is longer than it says of itself: bytes that came in between shift all pixels behind them."""
+    """Refuse a BMP that is longer than its header says: inserted bytes shift all pixels behind them."""
     with path.open("rb") as file:
         head, size = file.read(6), path.stat().st_size
-    said = int.from_bytes(head[2:6], "little")
-    if head[:2] == b"BM" and 0 < said < size and said > size // 2:  # some writers leave 0, or the size of the header
+    declared = int.from_bytes(head[2:6], "little")
+    if head[:2] == b"BM" and 0 < declared < size and declared > size // 2:  # some writers store 0, or the header's size
         raise FormatError(
-            f"is {size - said} bytes longer than it says of itself ({said}): its pixels may be shifted",
+            f"is {size - declared} bytes longer than it says of itself ({declared}): its pixels may be shifted",
             fix="copy or export it again; if it is whole in a viewer, save it anew from there",
         )
 
@@ -72,7 +74,7 @@ def read_header(path: Path) -> Header:
         with _open(path) as picture:
             names, dtype = layout(picture)
             size = picture.height, picture.width
-            # Pillow decodes a PNG to see what stands behind its pixels.
+            # Pillow decodes a PNG to find what follows its pixels.
             if picture.format != "PNG" or any(word in path.read_bytes() for word in _METADATA):
                 size = upright_size(size, tag_of(picture)[0])
             return Header(size, None, names, dtype)
@@ -83,15 +85,15 @@ def read(path: Path) -> Image:
     with decoding(path):
         if _is_tiff(path):
             array, names, tag = tiff.read(path)
-            notes = notes_on(tag)
+            notes = orientation_warnings(tag)
             suffix = suffix_of(path) if suffix_of(path) in tiff.SUFFIXES else ".tif"
         else:
             with _open(path) as picture:
                 (array, names), suffix = decode(picture), _WRITTEN[picture.format or "PNG"]
-                tag, said = tag_of(picture)
+                tag, exif_notes = tag_of(picture)
             if picture.format in ("JPEG", "MPO"):
-                said += jpeg.notes_on_damage(path.read_bytes())
-            notes = (*notes_on(tag), *said)
+                exif_notes += jpeg.damage_warnings(path.read_bytes())
+            notes = (*orientation_warnings(tag), *exif_notes)
             array = np.ascontiguousarray(upright(array, tag))
         details = {"suffix": suffix, "orientation": tag}
         return Image(array, channels=names, source=Source((path,), "raster", details, notes))
@@ -121,7 +123,7 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
                 where=where,
                 fix="write it as tiff or nifti" if suffix == ".png" else "write it as png, tiff or nifti",
             )
-        # 16 bits where the label map has them, so that all files of a data set are alike.
+        # 16 bits if the label map has them, so that all files of a data set have one dtype.
         array = array.astype(np.uint16 if suffix == ".png" and (array.dtype == np.uint16 or high > 255) else np.uint8)
     Pillow.fromarray(np.ascontiguousarray(array)).save(
         path, format={".png": "PNG", ".bmp": "BMP", ".gif": "GIF"}[suffix]
@@ -129,11 +131,12 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
 
 
 def write_image(image: Image, path: Path, *, where: Path) -> None:
-    """One grey channel as it is, or RGB of 8 bits; what is neither 8 nor 16 bits goes into a TIFF only."""
+    """One grey channel as it is, or RGB of 8 bits; other than 8 and 16 bits are written only as TIFF."""
     colour = image.channels == RGB and image.array.dtype == np.uint8
     if image.array.ndim > 3 or not (colour or len(image.array) == 1):
+        size = "×".join(map(str, image.shape))
         raise OutputError(
-            f"{len(image.array)} channels of {image.array.dtype}, {'×'.join(map(str, image.shape))}, are no grey or 8-bit RGB picture",
+            f"{len(image.array)} channels of {image.array.dtype}, {size}, are no grey or 8-bit RGB picture",
             where=where,
             fix="write a file for each channel; volumes as nifti",
         )

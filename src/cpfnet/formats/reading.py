@@ -1,4 +1,4 @@
-"""Paths → `Image`, label, header or map: what makes one image, and who reads it."""
+"""From paths to an `Image`, label, header or map: which files make one image, and which module reads them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from cpfnet.contour_gaps import interpolate_gaps
 from cpfnet.errors import FormatError
 from cpfnet.formats.file_types import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
-from cpfnet.formats.lossy import refuse_numbers
+from cpfnet.formats.lossy import refuse_lossy_classes
 from cpfnet.formats.registry import family
 from cpfnet.formats.reorient import reorient
 from cpfnet.image import RGB, Image, Source, geometry_difference
@@ -22,7 +22,10 @@ Paths = Path | str | Sequence[Path | str]
 
 
 def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
-    """What makes one image each (a file; all DICOM files of a series; a folder, archive or reference), and their family."""
+    """The paths that make one image each, and their family of formats.
+
+    One image is a file, all DICOM files of a series, or a folder, archive or reference.
+    """
     files = [Path(paths)] if isinstance(paths, (Path, str)) else [Path(p) for p in paths]
     if not files:
         raise FormatError("no file was given", fix="give at least one image file")
@@ -32,7 +35,8 @@ def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
     for file, module in zip(files, families, strict=True):
         if module is not families[0]:
             raise FormatError(
-                f"is of another kind than {files[0].name}: channels of one image must all be rasters, all NIfTI or all DICOM",
+                f"is of another kind than {files[0].name}: channels of one image must all be rasters, all NIfTI or all "
+                "DICOM",
                 where=file,
                 fix="convert one of them",
             )
@@ -51,7 +55,7 @@ def _agree(first: Image | Header, other: Image | Header, files: tuple[Path, Path
 
 
 def _channel_names(parts: Sequence[Image | Header]) -> tuple[str, ...]:
-    """Names of concatenated channels; those of single files would repeat, so several are numbered."""
+    """Names of concatenated channels; those of single files would repeat, so the channels of several are numbered."""
     names = tuple(name for part in parts for name in part.channels)
     return names if len(parts) == 1 else tuple(f"channel{i}" for i in range(len(names)))
 
@@ -60,17 +64,17 @@ def read(paths: Paths) -> Image:
     """Read an image.
 
     Args:
-        paths: one file, or several whose channels are concatenated in this order. DICOM: a folder, a ZIP archive or a file
-            that holds one image series, or ``FOLDER/series=UID`` (the end of the UID is enough); several files are the
-            instances of one series, several folders, archives or references are channels.
+        paths: one file, or several whose channels are concatenated in this order. DICOM: a folder, a ZIP archive or a
+            file that holds one image series, or ``FOLDER/series=UID`` (the end of the UID is enough); several files are
+            the instances of one series, several folders, archives or references are channels.
 
     Returns:
-        ``(channels, height, width)`` for rasters and DICOM images without a position, ``(channels, depth, height, width)``
-        for NIfTI and DICOM series; values as stored, after the slope and intercept of NIfTI and DICOM (HU for CT). Several
-        files of different dtypes take their common one.
+        ``(channels, height, width)`` for rasters and DICOM images without a position,
+        ``(channels, depth, height, width)`` for NIfTI and DICOM series; values as stored, after the slope and intercept
+        of NIfTI and DICOM (HU for CT). Several files of different dtypes get their common dtype.
 
     Raises:
-        FormatError: a file is missing, not what its name says, damaged or of a kind that is not read; the geometries of
+        FormatError: a file is missing, not what its name says, damaged or of an unsupported kind; the geometries of
             several files differ by more than 1e-3 of a voxel; or DICOM files hold several series, or make no volume.
     """
     groups, module = _groups(paths)
@@ -101,15 +105,16 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
 
     Args:
         path: the file.
-        image: the image that is labelled, read or only its header. Structure sets need it; a DICOM segmentation without it
-            comes on its own grid. For DICOM images the axes of labels in other formats are turned to theirs, where both have the
-            same voxels; other formats do not look at it.
-        labels: DICOM: read only structures that mean one of its classes; its `fraction` is the threshold of
-            fractional segmentations. Other formats: two colours nearly black and white are taken as the values that it names. All:
-            with `interpolate_contours` the slices that a structure skips are filled.
+        image: the image of the label, or only its header. Structure sets need it; a DICOM segmentation without it is
+            read on its own grid. For DICOM images, the axes of labels in other formats are turned to the image's, if
+            both have the same voxels; other formats ignore it.
+        labels: DICOM: read only structures that mean one of its classes; its `fraction` is the threshold of fractional
+            segmentations. Other formats: two colours, nearly black and white, become the values that it names. All:
+            with `interpolate_contours`, the slices that a structure skips are filled.
 
     Raises:
-        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel, or classes in JPEG.
+        FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel, or holds
+            classes in JPEG.
     """
     path = Path(path)
     if is_dicom(path):
@@ -122,9 +127,10 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
         raise FormatError(
             f"holds {len(label.array)} channels; a label has one value, or one RGB colour, a pixel",
             where=path,
-            fix="merge the planes of a one-hot label into one map of integers; give overlapping regions values of their own",
+            fix="merge the planes of a one-hot label into one map of integers; "
+            "give overlapping regions values of their own",
         )
-    refuse_numbers(label, path, labels)
+    refuse_lossy_classes(label, path, labels)
     label = correct_values(label, labels)
     if image is not None and image.source is not None and image.source.format == "dicom":
         label = reorient(label, image)
@@ -132,10 +138,10 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
 
 
 def read_header(paths: Paths) -> Header:
-    """What `read` would give, without decoding pixels.
+    """The header that `read` would give, without decoding pixels.
 
     Raises:
-        FormatError: as `read`, as far as the header tells.
+        FormatError: as `read`, if the header shows the problem.
     """
     groups, module = _groups(paths)
     headers: list[Header] = []
@@ -148,14 +154,14 @@ def read_header(paths: Paths) -> Header:
 
 
 def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarray:
-    """What `write_map` wrote.
+    """The planes that `write_map` wrote.
 
     Args:
         path: the file.
-        image: as of `read_label`.
+        image: as for `read_label`.
 
     Returns:
-        float32 ``(planes, depth, height, width)`` from NIfTI and DICOM, ``(pages, height, width)`` from TIFF and of DICOM
+        float32 ``(planes, depth, height, width)`` from NIfTI and DICOM, ``(pages, height, width)`` from TIFF and DICOM
         pictures.
 
     Raises:

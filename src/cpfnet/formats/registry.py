@@ -1,4 +1,4 @@
-"""Which module reads and writes a suffix; each is loaded when first needed."""
+"""Which module reads and writes a suffix; each is imported when it is first needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cpfnet.formats.file_types import NIFTI_SUFFIXES, RASTER_SUFFIXES
 
 
 def family(suffix: str) -> Any:
-    """The module that reads and writes ``suffix``; loaded when first needed. What has no known one is DICOM."""
+    """The module that reads and writes ``suffix``, imported when it is first needed. Unknown suffixes are DICOM."""
     if suffix in NIFTI_SUFFIXES:
         from cpfnet.formats import nifti
 

@@ -1,4 +1,7 @@
-"""Labels of DICOM images in files that store their axes another way: NIfTI made from DICOM runs from front to back reversed, as most tools write it."""
+"""Labels of DICOM images in files that store their axes in another order.
+
+Most tools that convert DICOM to NIfTI reverse the axis from front to back, for example.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from cpfnet.image import Image, geometry_difference
 
 
 def reorient(label: Image, image: Image | Header) -> Image:
-    """The label with its axes in the order and direction of the image's, where both have the same voxels.
+    """The label with its axes in the order and direction of the image's, if both have the same voxels.
 
     Nothing is interpolated. A label on any other grid comes back as it is.
     """
     if label.affine is None or image.affine is None:
         return label
-    steps = np.rint((np.linalg.inv(image.affine) @ label.affine)[:3, :3]).astype(int)  # label axes as image axes
+    steps = np.rint((np.linalg.inv(image.affine) @ label.affine)[:3, :3]).astype(int)  # label axes in image axes
     if (np.abs(steps).sum(axis=0) != 1).any() or (np.abs(steps).sum(axis=1) != 1).any():
         return label
-    order = np.abs(steps).argmax(axis=1)  # of each image axis, the label's
+    order = np.abs(steps).argmax(axis=1)  # for each image axis, the label's
     reverse = steps.sum(axis=1) < 0
     back = np.zeros((4, 4))  # indices of the result → of the label
     back[3, 3] = 1

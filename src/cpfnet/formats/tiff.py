@@ -1,7 +1,7 @@
-"""TIFF: tifffile where it decodes by itself, Pillow for the other compressions (LZW, JPEG, fax) and for palettes.
+"""TIFF: tifffile if it decodes by itself, Pillow for the other compressions (LZW, JPEG, fax) and for palettes.
 
-tifffile alone keeps 16-bit colour, 64-bit and float samples and further channels; Pillow alone brings the codecs. Where white is
-stored as 0, values are inverted, so that brighter is larger, as in every viewer.
+Only tifffile keeps 16-bit colour, 64-bit and float samples and further channels; only Pillow brings the codecs. If
+white is stored as 0, values are inverted, so that brighter is larger, as in every viewer.
 """
 
 from __future__ import annotations
@@ -28,17 +28,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
 
 SUFFIXES = (".tif", ".tiff")
 _MINISWHITE, _MINISBLACK, _COLOUR = 0, 1, 2  # photometric interpretations
-_OWN_CODECS = (1, 8, 32946, 32773)  # none, deflate (two numbers), PackBits: tifffile needs no other package
-_STANDARD = 329  # of the tags up to here none refers to further tags; behind them …
-_PLAIN = (
-    700,
-    33432,
-    33723,
-    34377,
-    34675,
-    50838,
-    50839,
-)  # … XMP, copyright, IPTC, Photoshop, ICC and ImageJ's hold all they are
+_OWN_CODECS = (1, 8, 32946, 32773)  # none, deflate (two numbers), PackBits: tifffile needs no other package for these
+_STANDARD = 329  # tags up to this number refer to no further tags
+_PLAIN = (700, 33432, 33723, 34377, 34675, 50838, 50839)  # nor do XMP, copyright, IPTC, Photoshop, ICC, ImageJ's
 _LARGEST = 2 * (Pillow.MAX_IMAGE_PIXELS or 2**27)  # Pillow's own limit against decompression bombs
 
 
@@ -54,7 +46,8 @@ def _page(tif: tifffile.TiffFile) -> Any:
     page = whole[0].keyframe
     if not 0 < page.imagewidth * page.imagelength <= _LARGEST or page.imagedepth > 1:
         raise FormatError(
-            f"claims {page.imagewidth}×{page.imagelength}×{page.imagedepth} pixels; up to {_LARGEST} in one plane are read",
+            f"claims {page.imagewidth}×{page.imagelength}×{page.imagedepth} pixels; "
+            f"up to {_LARGEST} in one plane are read",
             fix="cut it into tiles, or export it at a smaller size",
         )
     if page.samplesperpixel < 1:
@@ -63,12 +56,12 @@ def _page(tif: tifffile.TiffFile) -> Any:
     check_expansion(tif.filehandle.size, decoded, COPIES * decoded)
     chunk = math.prod(page.chunks) * page.bitspersample // 8
     if page.compression != 1 and max(page.databytecounts, default=0) > 1.1 * chunk + 65536:
-        raise FormatError(  # decoders unpack all of it, however little of it is shown
+        raise FormatError(  # decoders unpack all of it, even if little of it is shown
             f"holds {max(page.databytecounts)} compressed bytes for a strip or tile of {chunk}: a decompression bomb",
             fix="export it again",
         )
     end = max((at + size for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
-    if end > tif.filehandle.size:  # tifffile would fill a tile that is wholly missing with zeros
+    if end > tif.filehandle.size:  # tifffile would fill a tile that is completely missing with zeros
         raise FormatError(
             f"is cut short: its pixels end at byte {end}, the file at {tif.filehandle.size}",
             fix="copy or export the file again",
@@ -82,7 +75,10 @@ def _page(tif: tifffile.TiffFile) -> Any:
 
 
 def _surplus(tif: tifffile.TiffFile) -> int:
-    """Bytes behind the last that a tag refers to, which stand there when others came in between; 0 where tags may refer to what is not known."""
+    """Number of bytes behind the last one that a tag refers to: there are some if bytes were inserted.
+
+    It is 0 if there are tags that may refer to unknown data.
+    """
     pages = _pages(tif)
     if not all(tag.code <= _STANDARD or tag.code in _PLAIN for page in pages for tag in page.tags):
         return 0
@@ -94,7 +90,7 @@ def _surplus(tif: tifffile.TiffFile) -> int:
 
 
 def _pages(tif: tifffile.TiffFile) -> list[Any]:
-    """All pages; a chain of them that leads back to an earlier one has no end."""
+    """All pages; a chain of pages that leads back to an earlier one has no end."""
     pages: dict[int, Any] = {}
     for page in tif.pages:
         if page.offset in pages:
@@ -104,7 +100,7 @@ def _pages(tif: tifffile.TiffFile) -> list[Any]:
 
 
 def _is_own(page: Any) -> bool:
-    """Does tifffile decode it by itself, and mean by its samples what we mean?"""
+    """Can tifffile decode it by itself, with the meaning of samples that is used here?"""
     return (
         page.photometric in (_MINISWHITE, _MINISBLACK, _COLOUR)
         and page.bitspersample in (8, 16, 32, 64)
@@ -156,7 +152,7 @@ def read(path: Path) -> tuple[np.ndarray, tuple[str, ...], int]:
         page = _page(tif)
         tag = tag_of_page(page)
         if not _is_own(page):
-            # It turns the pixels itself; not from a path, which it would map into memory in the size after turning.
+            # Pillow turns the pixels itself. It gets no path, which it would map into memory in the size after turning.
             with path.open("rb") as file, _pillow(file, page) as picture:
                 return *decode(picture), tag
         names, dtype = _layout(page)

@@ -1,4 +1,4 @@
-"""`Segmentation`, `Image` or map → a file: of which format, under which suffix, whole or not at all."""
+"""From a `Segmentation`, `Image` or map to a file: in which format, under which suffix, completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
     "rtstruct": (".rtstruct.dcm",),
 }
 _WRITTEN_INSTEAD = dict.fromkeys(JPEG_SUFFIXES, ".png") | dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm")
-"""Of suffixes that label maps do not have: JPEG would change the values, images are no segmentations."""
+"""Replacements of suffixes that label maps cannot have: JPEG changes values, and DICOM images are no segmentations."""
 
 
 def mask_suffix(image_suffix: str, format: OutputFormat) -> str:
@@ -41,7 +41,7 @@ def map_suffix(suffix: str) -> str:
 
 
 def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, floats: bool = False) -> Path:
-    """``path`` with the suffix of the format that is to be written."""
+    """``path`` with the suffix of the format to be written."""
     source, named = segmentation.source, suffix_of(path)
     if format == "same" and named:
         suffix = mask_suffix(named, format)
@@ -67,14 +67,15 @@ def write(
     """Write a label map in the geometry of its source, value by value.
 
     Args:
-        segmentation: values fit the format: 0…255 for BMP and GIF, 0…65535 for PNG, 32 bits for TIFF and NIfTI; packed
-            colours become RGB.
-        path: the file; its suffix is added, or replaced by the one of ``format``.
+        segmentation: its values must fit the format: 0…255 for BMP and GIF, 0…65535 for PNG, 32 bits for TIFF and
+            NIfTI; packed colours become RGB.
+        path: the file; its suffix is added, or replaced by the suffix of ``format``.
         format: ``"same"``: what the suffix of ``path`` says, or without one the format of the source (PNG for a JPEG,
-            which would change the values). NIfTI keeps the source's shape, axis order, sform and qform; an image without
-            millimetres becomes one slice with a pixel for 1 mm, upright in viewers. PNG takes a volume of one slice, TIFF any: a
-            page a slice, without millimetres. ``"dicom-seg"`` (a binary segment a class; the default for DICOM), ``"dicom-labelmap"`` (one
-            label map, which fewer viewers know) and ``"rtstruct"`` (contours) need a DICOM source and refer to it.
+            which would change the values). NIfTI keeps the source's shape, axis order, sform and qform; an image
+            without millimetres becomes one slice with a pixel of 1 mm, upright in viewers. PNG can hold a volume of one
+            slice, TIFF any volume, one page a slice, without millimetres. ``"dicom-seg"`` (one binary segment a class;
+            the default for DICOM), ``"dicom-labelmap"`` (one label map, which fewer viewers know) and ``"rtstruct"``
+            (contours) need a DICOM source and refer to it.
         overwrite: replace an existing file; the source image itself is never replaced.
 
     Returns:
@@ -95,10 +96,11 @@ def write(
 
 
 def write_image(image: Image, path: Path | str, *, overwrite: bool = False) -> Path:
-    """Write the pixels of an image, for other tools; no other content of the source goes along.
+    """Write the pixels of an image, for other tools; nothing else of the source is written.
 
     Args:
-        image: NIfTI takes any volume with an affine (channels along a fourth axis), rasters one grey channel or 8-bit RGB.
+        image: NIfTI takes any volume with an affine (channels along a fourth axis), rasters one grey channel
+            or 8-bit RGB.
         path: ends in .nii, .nii.gz, .png (8 and 16 bits), .tif or .tiff.
         overwrite: replace an existing file; the image's own source is never replaced.
 
@@ -134,8 +136,8 @@ def write_map(
     Args:
         array: ``(planes, [depth,] height, width)``, or one plane without the first axis.
         segmentation: whose geometry and source it shares.
-        path, format, overwrite: as in `write`; rasters are always TIFF, a page a plane. DICOM holds probabilities of classes
-            only, as a fractional segmentation in steps of 1/255.
+        path, format, overwrite: as in `write`; rasters are always TIFF, one page a plane. DICOM holds only
+            probabilities of classes, as a fractional segmentation in steps of 1/255.
         names: one a plane; they become the descriptions of TIFF pages (NIfTI has no place for them).
 
     Returns:
@@ -149,7 +151,8 @@ def write_map(
     planes = array if array.ndim > segmentation.array.ndim else array[None]
     if planes.shape[1:] != segmentation.array.shape or len(planes) < 1 or (names and len(names) != len(planes)):
         raise OutputError(
-            f"{len(names)} names and planes of shape {array.shape} do not fit a label map of shape {segmentation.array.shape}",
+            f"{len(names)} names and planes of shape {array.shape} do not fit a label map "
+            f"of shape {segmentation.array.shape}",
             where=target,
         )
     labels = tuple(names) or tuple(f"plane {i}" for i in range(len(planes)))

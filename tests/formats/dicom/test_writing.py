@@ -1,4 +1,4 @@
-"""Segmentations and structure sets that cpfnet writes, judged by dciodvfy, and read by pydicom, dcmqi and plastimatch."""
+"""Segmentations and structure sets that cpfnet writes, checked by dciodvfy, read by pydicom, dcmqi and plastimatch."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def source(folder: Path, grid: str) -> Image:
 
 
 def painted(shape: tuple[int, ...], values: tuple[int, ...] = (1, 2, 7)) -> np.ndarray:
-    """Blobs with holes, islands that touch at corners, pixels on the border; the first and last slices of a stack stay empty."""
+    """Blobs with holes, islands that touch at corners, pixels on the border; first and last slices stay empty."""
     rng = np.random.default_rng(5)
     out = rng.choice([0, *values], shape, p=[0.4, *(0.6 / len(values),) * len(values)]).astype(np.uint8)
     out[..., 4:12, 3:12] = values[0]

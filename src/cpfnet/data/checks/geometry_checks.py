@@ -10,7 +10,7 @@ import numpy as np
 from cpfnet.data.checks.file_summary import Content, Examined
 from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.finding import Finding
-from cpfnet.formats.orientation import drawn_as_stored
+from cpfnet.formats.orientation import orientation_mismatch
 from cpfnet.image import geometry_difference, spacing_of
 
 _AXES = ("depth", "height", "width")
@@ -34,7 +34,7 @@ def _off_grid(examined: Examined, first: Content, content: Content, difference: 
     kind = "size" if first.shape != content.shape else "affine"
     what = f"does not lie on the grid of {image}: {difference} (that image first)"
     fix = f"resample `{where}` onto the grid of `{image}`"
-    stored = drawn_as_stored(first.shape, first.orientation, content.shape, content.orientation)
+    stored = orientation_mismatch(first.shape, first.orientation, content.shape, content.orientation)
     if stored:
         fix = f"turn the pixels of `{where}` as viewers show `{image}`, and save it without an orientation tag"
         return Finding(

@@ -1,4 +1,4 @@
-"""Headers as they come: texts that may be damaged, UIDs that may be missing, and nothing of the patient in messages."""
+"""Attributes of real headers: texts that may be damaged, UIDs that may be missing, and no patient data in messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cpfnet.text import printable
 
 
 def text(header: pydicom.Dataset, keyword: str) -> str:
-    """An attribute as text, "" where it is absent, empty or cannot be understood."""
+    """An attribute as text; "" where it is absent, empty or cannot be decoded."""
     try:
         value = header.get(keyword)
     except Exception:  # pydicom decodes on access, and raises anything on damaged values
@@ -31,7 +31,7 @@ def is_localizer(header: pydicom.Dataset) -> bool:
 
 
 class _Quiet:
-    """Filters of warnings and loggers belong to the process: the first thread that enters sets them, the last one restores them."""
+    """Silences pydicom. Filters belong to the whole process: the first thread sets them, the last restores them."""
 
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
@@ -39,7 +39,7 @@ class _Quiet:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Silence what pydicom warns of and logs: values that break the rules but can be read, decoders that give up."""
+        """Silence what pydicom warns of and logs: values that break the rules but are readable, decoders that fail."""
         logger = logging.getLogger("pydicom")
         with self._lock:
             self._inside += 1
@@ -62,27 +62,30 @@ class _Quiet:
 quiet = _Quiet()
 
 
-def made_uid(*parts: str) -> str:
+def derived_uid(*parts: str) -> str:
     """The same UID for the same parts: ``2.25.`` and 128 bits of a hash (as UUIDs in DICOM PS3.5, annex B.2)."""
     return f"2.25.{int.from_bytes(hashlib.sha256(chr(0).join(parts).encode(errors='surrogateescape')).digest()[:16])}"
 
 
 def patient_digest(header: pydicom.Dataset) -> str:
-    """What tells patients apart without naming them; "" without a PatientID. For comparing in memory: a list of guesses breaks it."""
+    """A hash that tells patients apart without naming them; "" without a PatientID.
+
+    Use it only for comparisons in memory: a list of guesses breaks it.
+    """
     number = text(header, "PatientID")
     parts = number, text(header, "IssuerOfPatientID")
     return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest() if number else ""
 
 
-def complete(header: pydicom.Dataset, folder: Path, name: str) -> tuple[str, ...]:
-    """Fill in empty UIDs and the character set, in place; what was done, for the notes.
+def fill_in_identity(header: pydicom.Dataset, folder: Path, name: str) -> tuple[str, ...]:
+    """Fill in empty UIDs and the character set, in place; returns messages about what was done.
 
-    SOP class and instance come from the file meta; the others are made from patient, folder and frame of reference, so
-    that the slices of one folder stay together and the same files always get the same UIDs.
+    SOP class and instance come from the file meta. The others are derived from patient, folder and frame of reference,
+    so that the slices of one folder stay together, and the same files always get the same UIDs.
 
     Args:
         header: of one object.
-        folder: that it lies in; of an archive, with the folder inside it.
+        folder: the folder of the object; for an archive, with the folder inside it.
         name: of the file.
     """
     notes = [] if all(text(header, keyword) for keyword in _IDENTITY) else _complete_uids(header, folder, name)
@@ -104,18 +107,18 @@ def _complete_uids(header: pydicom.Dataset, folder: Path, name: str) -> list[str
     notes = []
     meta = getattr(header, "file_meta", None) or pydicom.Dataset()
     frame = text(header, "FrameOfReferenceUID")
-    # The frame of reference tells examinations apart; without one, only the place does.
+    # The frame of reference distinguishes examinations; without one, only the place does.
     place = folder.name if frame else str(folder.absolute())
-    study = made_uid("study", patient_digest(header), frame, place)
+    study = derived_uid("study", patient_digest(header), frame, place)
     about = [text(header, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesTime", "ProtocolName")]
-    series = made_uid("series", text(header, "StudyInstanceUID") or study, frame, place, *about)
+    series = derived_uid("series", text(header, "StudyInstanceUID") or study, frame, place, *about)
     uids = {
         "taken from the file meta": {
             "SOPClassUID": text(meta, "MediaStorageSOPClassUID"),
             "SOPInstanceUID": text(meta, "MediaStorageSOPInstanceUID"),
         },
         "made from patient, folder and frame of reference": {
-            "SOPInstanceUID": made_uid("instance", series, name),
+            "SOPInstanceUID": derived_uid("instance", series, name),
             "StudyInstanceUID": study,
             "SeriesInstanceUID": series,
         },

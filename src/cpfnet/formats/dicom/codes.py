@@ -1,7 +1,7 @@
 """Coded names of structures: SNOMED CT concepts for common class names, and colours to show them in.
 
-A DICOM segment has a category and a type of what it shows (PS3.16, context groups 7150 and 7151). A Plan may name any; these are the defaults,
-from the name of the class alone.
+A DICOM segment has a category and a type (PS3.16, context groups 7150 and 7151). A Plan may name any; these are the
+defaults, from the name of the class alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ TISSUE = Code(value="85756007", meaning="Tissue")
 CHANGE = Code(value="49755003", meaning="Morphologically Abnormal Structure")
 SUBSTANCE = Code(value="91720002", meaning="Body Substance")
 
-# One concept a line: value, meaning, and the words of class names that it stands for beside its meaning. The last
-# words of a name decide, as its noun stands there ("lung vessel"); and what is abnormal goes before what it grows in ("GTV liver").
+# One concept a line: value, meaning, and further words of class names that mean it. The last words of a name decide, as
+# its noun is there ("lung vessel"); and what is abnormal takes precedence over the organ that it grows in ("GTV
+# liver").
 _CHANGES = """
 108369006 Neoplasm | tumor | tumour | gtv | gtvp | gtvn | cancer | carcinoma | glioma
 52988006 Lesion | plaques
@@ -176,21 +177,22 @@ _NORMAL = dict(
 )
 
 COLOURS = ("#e15759", "#4e79a7", "#59a14f", "#f28e2b", "#b07aa1", "#edc948", "#76b7b2", "#ff9da7", "#9c755f", "#bab0ac")
-"""For classes without a colour of their own, in the order of the Plan (Tableau's ten)."""
+"""For classes without their own colour, in the order of the Plan (Tableau's ten)."""
 
 
 def code_for(name: str) -> tuple[Code, Code]:
-    """Category and type for a class name; ``(Tissue, Tissue)`` where it says nothing known.
+    """Category and type for a class name; ``(Tissue, Tissue)`` where the name is not known.
 
-    Case, numbers, ``_``, ``-`` and a plural ``s`` do not count: ``Kidney_L``, ``left kidneys`` and ``kidney-2`` are kidneys.
+    Case, numbers, ``_``, ``-`` and a plural ``s`` do not count: ``Kidney_L``, ``left kidneys`` and ``kidney-2`` are
+    kidneys.
     """
     words = re.sub(r"[\W\d_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).casefold()
     for table in (_ABNORMAL, _NORMAL):
-        found = [
+        matches = [
             (match.end(), len(known), known)
             for known in table
             for match in re.finditer(rf"\b{re.escape(known)}s?\b", words)
         ]
-        if found:
-            return table[max(found)[-1]]
+        if matches:
+            return table[max(matches)[-1]]
     return TISSUE, TISSUE

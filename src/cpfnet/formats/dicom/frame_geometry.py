@@ -23,9 +23,9 @@ _IN_PLANE = 1e-3
 _ALONG = 0.01
 """Slices: how far a frame may lie from its slice."""
 _SLICES = 10_000
-"""What frames without an image may span."""
+"""The most slices that frames without an image may span."""
 _PLACE = (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2))
-_MEND = "pair it with the series that it was drawn on"
+_FIX = "pair it with the series that it was drawn on"
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Planes:
 
     Attributes:
         size: (rows, columns) of each.
-        places: ``(frames, 3, 3)``, LPS mm: the first pixel, the step to the next row, and to the next column; empty where frames
-            have no place in the patient.
-        step: mm between slices, as far as it is given.
-        notes: what was taken from the image.
+        places: ``(frames, 3, 3)``, LPS mm: the first pixel, the step to the next row, and to the next column; empty if
+            the frames have no place in the patient.
+        step: mm between slices, if it is given.
+        notes: messages about what was taken from the image.
     """
 
     size: tuple[int, int]
@@ -51,16 +51,18 @@ def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Plane
 
     Args:
         frames: of the object.
-        image: that it was drawn on. What frames of its size lack is taken from it: orientation and spacing, which all its slices share, and
-            the position of the slice that a frame names as its source. OHIF writes no spacing.
+        image: the image that it was drawn on. What its frames do not have is taken from it, if they have its size:
+            orientation and spacing, which all its slices share, and the position of the slice that a frame names as its
+            source. OHIF writes no spacing.
 
     Raises:
-        FormatError: positions are damaged, or missing on part of the frames; or what they lack, no image is there to tell.
+        FormatError: positions are damaged, or missing on part of the frames; or something is missing, and there is no
+            image to take it from.
     """
     size = size_of(frames[0])
     affine = None if image is None or tuple(image.shape[-2:]) != size else image.affine
     slices = {} if image is None or affine is None else _by_instance(image)
-    places, lacking, taken = [], Counter[str](), Counter[str]()
+    places, absent, taken = [], Counter[str](), Counter[str]()
     for frame in frames:
         position, cosines, spacing = (frame.numbers(keyword, count) for keyword, count in _PLACE)
         missing = [k for (k, _), value in zip(_PLACE, (position, cosines, spacing), strict=True) if value is None]
@@ -75,7 +77,7 @@ def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Plane
             if spacing is None:
                 spacing = steps
         if position is None or cosines is None or spacing is None:
-            lacking.update(missing)
+            absent.update(missing)
             continue
         taken.update(missing)
         places.append([position, cosines[3:] * spacing[0], cosines[:3] * spacing[1]])
@@ -84,15 +86,19 @@ def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Plane
             f"{len(frames) - len(places)} of its {len(frames)} frames have no position, orientation or spacing",
             fix="export it again",
         )
-    if not places and lacking["ImagePositionPatient"] < len(frames) and (image is None or image.affine is not None):
-        raise FormatError(f"has no {' and no '.join(lacking)}: its frames have no place of their own", fix=_MEND)
+    if not places and absent["ImagePositionPatient"] < len(frames) and (image is None or image.affine is not None):
+        raise FormatError(f"has no {' and no '.join(absent)}: its frames have no place of their own", fix=_FIX)
     step = frames[0].number_or("SpacingBetweenSlices", 0.0) or frames[0].number_or("SliceThickness", 0.0)
     notes = [f"has no {' and no '.join(taken)}: taken from its image"] if taken else []
     return Planes(size, np.reshape(places, (-1, 3, 3)), step if step > 0 else None, tuple(notes))
 
 
 def _source_of(frame: Frame) -> tuple[str, int]:
-    """The image that a frame was drawn on (derivation image macro, PS3.3, C.7.6.16.2.6): SOPInstanceUID, and number of the frame, from 1."""
+    """The image that a frame was drawn on (derivation image macro, PS3.3, C.7.6.16.2.6).
+
+    Returns:
+        SOPInstanceUID, and number of the frame, from 1.
+    """
     for group in frame.groups[:-1]:  # the last is the object's header
         derived = [group, *items(group, "DerivationImageSequence")]
         for source in (source for item in derived for source in items(item, "SourceImageSequence")):
@@ -113,20 +119,20 @@ def _slices(image: Image | Header) -> list[Frame]:
 
 
 def _by_instance(image: Image | Header) -> dict[tuple[str, int], Frame]:
-    """As `_source_of` names them; the one frame of a classic object counts for whatever number it is given (0)."""
+    """Frames by the key that `_source_of` returns; the single frame of a classic object has the number 0, too."""
     slices = [(text(frame.object.header, "SOPInstanceUID"), frame) for frame in _slices(image)]
     single = {(uid, 0): frame for uid, frame in slices} if len({uid for uid, _ in slices}) == len(slices) else {}
     return single | {(uid, frame.number + 1): frame for uid, frame in slices}
 
 
 def own_grid(planes: Planes) -> Header:
-    """The smallest grid that holds all frames; a picture where they have no positions.
+    """The smallest grid that holds all frames; a picture if they have no positions.
 
-    Slices ascend along rows × columns, as those of series. Their step is the given one where all frames lie on it, else the
-    smallest distance between frames.
+    Slices ascend along rows × columns, as those of series do. Their step is the given one if all frames lie on it, else
+    the smallest distance between frames.
 
     Raises:
-        FormatError: they span absurdly many slices.
+        FormatError: they span far too many slices.
     """
     if not len(planes.places):
         return Header(planes.size, None, ("structures",), np.dtype(np.uint16))
@@ -150,8 +156,8 @@ def own_grid(planes: Planes) -> Header:
     return Header((count + 1, *planes.size), affine, ("structures",), np.dtype(np.uint16))
 
 
-def unevenness(image: Image | Header, affine: np.ndarray) -> np.ndarray:
-    """How far each slice of a series lies from its place in the regular grid, voxels ``(depth, 3)``; zeros where that is unknown."""
+def slice_offsets(image: Image | Header, affine: np.ndarray) -> np.ndarray:
+    """How far each slice of a series lies from the regular grid, in voxels, ``(depth, 3)``; zeros if unknown."""
     if not (frames := _slices(image)):
         return np.zeros((image.shape[0], 3))
     positions = [frame.numbers("ImagePositionPatient", 3) for frame in frames]
@@ -160,21 +166,24 @@ def unevenness(image: Image | Header, affine: np.ndarray) -> np.ndarray:
 
 
 class Place(NamedTuple):
-    """Where a frame lies on the grid of its image: the slice, and the row and column of its first pixel; possibly outside."""
+    """Where a frame lies on the grid of its image: the slice, and the row and column of its first pixel.
+
+    It may lie outside.
+    """
 
     slice: int
     row: int
     column: int
 
-    def filled(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """The values of the frame on a whole slice, 0 around it.
+    def on_whole_slice(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The values of the frame on a whole slice, with 0 around them.
 
         Args:
             values: ``(rows, columns)`` of the frame.
             shape: ([depth,] height, width) of the image.
 
         Raises:
-            FormatError: what is not 0 lies outside the image.
+            FormatError: values other than 0 lie outside the image.
         """
         depth, height, width = (1, *shape)[-3:]
         if (self.row, self.column) == (0, 0) and values.shape == (height, width) and 0 <= self.slice < depth:
@@ -184,25 +193,27 @@ class Place(NamedTuple):
         inside = np.ix_((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
         if not 0 <= self.slice < depth or np.count_nonzero(values) > np.count_nonzero(values[inside]):
             raise FormatError(
-                f"shows something outside its image: frames of {values.shape[0]}×{values.shape[1]} pixels, the image slices of "
-                f"{height}×{width}; one begins at row {self.row} and column {self.column} of slice {self.slice}",
-                fix=_MEND,
+                f"shows something outside its image: frames of {values.shape[0]}×{values.shape[1]} pixels, "
+                f"the image slices of {height}×{width}; "
+                f"one begins at row {self.row} and column {self.column} of slice {self.slice}",
+                fix=_FIX,
             )
         out[np.ix_(rows[(rows >= 0) & (rows < height)], columns[(columns >= 0) & (columns < width)])] = values[inside]
         return out
 
 
-def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[Place]:
-    """Where on the grid of the image each frame lies; frames may be smaller than its slices.
+def place_on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[Place]:
+    """Where each frame lies on the grid of the image; frames may be smaller than its slices.
 
     Args:
         planes: of all frames.
-        chosen: indices of those that matter.
-        image: frames are compared with its very slices, which need not stand perfectly evenly. A picture, without an affine,
-            has one slice for all.
+        chosen: indices of the frames that matter.
+        image: frames are compared with its real slices, whose spacing may be slightly irregular. A picture, without an
+            affine, has one slice for all.
 
     Raises:
-        FormatError: a frame does not lie on a slice and its pixels, or has no position in an image that has.
+        FormatError: a frame does not lie on a slice and its pixels, or has no position although the
+            image has positions.
     """
     affine, depth = image.affine, image.shape[0] if len(image.shape) == 3 else 1
     sizes = (
@@ -212,10 +223,10 @@ def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[
     if affine is None and depth == 1 and same:
         return [Place(0, 0, 0)] * len(chosen)
     if not same and (affine is None or not len(planes.places)):
-        raise FormatError(f"has {sizes}", fix=_MEND)
+        raise FormatError(f"has {sizes}", fix=_FIX)
     if affine is None or not len(planes.places):
-        lacking = "the image" if affine is None else "it"
-        raise FormatError(f"cannot be placed: {lacking} has no positions in the patient", fix=_MEND)
+        which = "the image" if affine is None else "it"
+        raise FormatError(f"cannot be placed: {which} has no positions in the patient", fix=_FIX)
     rows, columns = planes.size
     ends = np.array([(0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)])
     origin, steps = planes.places[chosen, 0], planes.places[chosen, 1:]
@@ -223,7 +234,7 @@ def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[
     corners = (origin[:, None] + ends @ steps - affine[:3, 3]) @ inverse.T
     slices = np.rint(corners[:, :, 0].mean(axis=1)).astype(np.int64)
     within = np.clip(slices, 0, depth - 1)
-    off = corners - unevenness(image, affine)[within, None]
+    off = corners - slice_offsets(image, affine)[within, None]
     off[:, :, 0] -= slices[:, None]
     first = np.rint(off[:, 0, 1:]).astype(np.int64)
     off[:, :, 1:] -= ends + first[:, None]
@@ -236,8 +247,8 @@ def on_slices(planes: Planes, chosen: list[int], image: Image | Header) -> list[
         theirs[:3, 1:] = np.column_stack([*steps[at], origin[at]])
         difference = geometry_difference((1, rows, columns), theirs, (1, rows, columns), ours, tolerance=0.0)
         raise FormatError(
-            f"{'' if same else f'has {sizes}; '}{len(wrong)} of its frames do not lie on a slice of the image, such as frame "
-            f"{chosen[at] + 1}: {difference}",
-            fix=_MEND,
+            f"{'' if same else f'has {sizes}; '}{len(wrong)} of its frames do not lie on a slice of the image, "
+            f"such as frame {chosen[at] + 1}: {difference}",
+            fix=_FIX,
         )
     return [Place(*place) for place in np.column_stack([slices, first]).tolist()]

@@ -1,4 +1,4 @@
-"""Structures that may cover each other, kept in one label map: each set of structures that meet in a pixel has a number."""
+"""Structures that may overlap, in one label map: each set of structures that occurs in a pixel has a number."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cpfnet.planning import Labels
 _COMBINATIONS = 2**16
 
 
-def chosen(names: dict[int, str], labels: Labels | None) -> dict[int, str]:
+def select_structures(names: dict[int, str], labels: Labels | None) -> dict[int, str]:
     """The structures that mean one of the classes; all of them without `labels`.
 
     Raises:
-        DatasetError: none does.
+        DatasetError: none of them does.
     """
     if labels is None:
         return names
-    found = {number: name for number, name in names.items() if any(c.means(name) for c in labels.classes)}
-    if found:
-        return found
+    selected = {number: name for number, name in names.items() if any(c.means(name) for c in labels.classes)}
+    if selected:
+        return selected
     classes = ", ".join(c.name for c in labels.classes)
     raise DatasetError(
         f"none of its structures ({', '.join(names.values()) or 'there are none'}) is one of the classes ({classes})",
@@ -32,19 +32,19 @@ def chosen(names: dict[int, str], labels: Labels | None) -> dict[int, str]:
     )
 
 
-def repeated(names: Iterable[str], what: str) -> tuple[str, ...]:
-    """Notes about structures that share a name and become one."""
+def duplicate_names(names: Iterable[str], what: str) -> tuple[str, ...]:
+    """Messages about structures that have the same name and become one."""
     return tuple(
         f"{count} {what} are named {name!r}: taken together" for name, count in Counter(names).items() if count > 1
     )
 
 
 class OverlapMap:
-    """A label map that grows structure by structure, in any order; memory is that of one map.
+    """A label map to which structures are added one by one, in any order; it takes the memory of one map.
 
     Args:
         shape: (depth, height, width).
-        names: of the structures that may be added; those that never are, are known all the same.
+        names: of the structures that may be added; the label knows even those that never are.
     """
 
     def __init__(self, shape: tuple[int, int, int], names: Iterable[str]):
@@ -72,7 +72,7 @@ class OverlapMap:
         return self._numbers[structures]
 
     def add(self, name: str, index: int, mask: np.ndarray) -> None:
-        """Let a structure cover the pixels of a mask.
+        """Add a structure to the pixels of a mask.
 
         Args:
             name: of the structure.

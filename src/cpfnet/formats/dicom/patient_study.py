@@ -1,6 +1,7 @@
-"""Who and which study a written object belongs to: taken over from its images, as far as the standard allows their values.
+"""The patient and study of a written object: taken over from its images, if the standard allows the values.
 
-A value that breaks the rules of its kind is left empty, never cut or fixed: half an identifier is that of somebody else.
+A value that breaks the rules of its kind is left empty, never cut or corrected: half an identifier belongs
+to somebody else.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ IDENTITY = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-"""Attributes of the modules Patient and General Study that must be there and may be empty (type 2; DICOM PS3.3, C.7.1.1 and C.7.2.1):
-without them, no archive files the result beside its images."""
+"""Attributes of the modules Patient and General Study that must be present and may be empty (type 2; DICOM PS3.3,
+C.7.1.1 and C.7.2.1): without them, no archive files the result with its images."""
 
 
 def _is_date(value: str) -> bool:
@@ -51,21 +52,21 @@ _ALLOWED: dict[str, Callable[[str], bool]] = {  # DICOM PS3.5, section 6.2
 }
 
 
-def allowed(header: Dataset, keyword: str) -> str | None:
-    """An attribute as text, "" where it is absent or empty, None where the standard does not allow what it holds."""
+def allowed_value(header: Dataset, keyword: str) -> str | None:
+    """An attribute as text; "" if it is absent or empty, None if the standard does not allow its value."""
     try:
-        found = header.get(keyword)
-        value = "" if found is None else str(found).strip(" \0")
+        stored = header.get(keyword)
+        value = "" if stored is None else str(stored).strip(" \0")
     except Exception:  # pydicom decodes on access, and raises anything on damaged values
         return None
-    if isinstance(found, MultiValue) or any(c == "\ufffd" or unicodedata.category(c) in ("Cc", "Cs") for c in value):
+    if isinstance(stored, MultiValue) or any(c == "\ufffd" or unicodedata.category(c) in ("Cc", "Cs") for c in value):
         return None
     return value if not value or _ALLOWED[dictionary_VR(keyword)](value) else None
 
 
-def unidentified(header: Dataset) -> str | None:
-    """The note on attributes that will stay empty; never what they hold."""
-    left = [keyword for keyword in IDENTITY if allowed(header, keyword) is None]
-    if not left:
+def identity_warning(header: Dataset) -> str | None:
+    """A message about attributes that will be left empty, without their values."""
+    invalid = [keyword for keyword in IDENTITY if allowed_value(header, keyword) is None]
+    if not invalid:
         return None
-    return f"DICOM does not allow what is in {', '.join(left)}: left empty in DICOM that is written"
+    return f"DICOM does not allow what is in {', '.join(invalid)}: left empty in DICOM that is written"

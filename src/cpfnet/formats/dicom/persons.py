@@ -1,4 +1,4 @@
-"""Names of structures that may be those of persons: told by the names in the headers, and by how names are written."""
+"""Names of structures that may be names of persons: found by the names in the headers, and by how names are written."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ _COMMA = re.compile(r"\s*([^\W\d_][\w'’-]+),\s*([^\W\d_](?:[\w'’-]+|\.))[\w 
 _TITLE = re.compile(r"(?<![^\W_])(Dr|DR|Prof|Mr|Mrs|Ms|Herr|Frau|Mme)\.?[\s_]+[A-ZÀ-Þ][^\W\d_]+")
 
 _IDEOGRAPHS = "\u3040"
-"""Kana, and with them the scripts of which a sign or two is a name."""
+"""Kana, and with them the scripts in which one or two characters make a name."""
 
 _OTHERS = frozenset(
     ["bowel", "boost", "ctv", "glioma", "gtv", "itv", "margin", "oar", "ptv", "residual", "ring", "sum", "union"]
 )
-"""Words of structures that the codes of DICOM lack."""
+"""Words of structures that DICOM's codes do not contain."""
 
 
 def persons(header: pydicom.Dataset) -> frozenset[str]:
-    """Words of the names of persons in a header; to compare, never to show. Names with digits are pseudonyms."""
+    """Words of the names of persons in a header; for comparisons, never to show. Names with digits are pseudonyms."""
     names = (text(header, keyword) for keyword in _PERSONS)
-    return frozenset(w for name in names if not any(map(str.isdigit, name)) for w in _words(name) if _tells(w))
+    return frozenset(w for name in names if not any(map(str.isdigit, name)) for w in _words(name) if _is_long(w))
 
 
 def personal(names: Sequence[str], known: frozenset[str]) -> tuple[int, ...]:
-    """Which of the names, counted from 1, may be a person's.
+    """The numbers of names, counted from 1, that may be a person's.
 
     Args:
         names: of structures.
-        known: `persons` of the headers that come with them.
+        known: `persons` of the headers that these names come from.
     """
     return tuple(number for number, name in enumerate(names, start=1) if _is_personal(name, known))
 
 
 def _is_personal(name: str, known: frozenset[str]) -> bool:
     parts = {*_words(name), *_words(_HUMP.sub(" ", name))}
-    parts |= {word for word in known if word[0] >= _IDEOGRAPHS and word in name}  # nothing parts those
+    parts |= {word for word in known if word[0] >= _IDEOGRAPHS and word in name}  # without spaces between words
     if any(word not in _medical() for word in parts & known):
         return True
     if _CARET.search(name) or _TITLE.search(name):
@@ -75,8 +75,8 @@ def _plain(word: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if not unicodedata.combining(c))
 
 
-def _tells(word: str) -> bool:
-    """Is it long enough to be no chance?"""
+def _is_long(word: str) -> bool:
+    """Is it so long that it does not occur by chance?"""
     return len(word) >= (2 if word[0] >= _IDEOGRAPHS else 3)
 
 

@@ -1,4 +1,4 @@
-"""Which object a label path means, and who reads it."""
+"""Which object a label path means, and reading it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ def one_label(path: Path, archives: Archives) -> DicomObject:
     place = path.parent if uid else path
     if not place.is_dir():
         check_readable(place)
-    objects = [found for location in locations([place], archives) if (found := read_object(location, archives))]
-    labels = [found for found in objects if text(found.header, "SOPClassUID") in KINDS]
-    labels = [found for found in labels if text(found.header, "SeriesInstanceUID").endswith(uid)]
+    objects = [item for location in locations([place], archives) if (item := read_object(location, archives))]
+    labels = [item for item in objects if text(item.header, "SOPClassUID") in KINDS]
+    labels = [item for item in labels if text(item.header, "SeriesInstanceUID").endswith(uid)]
     if len(labels) == 1:
         return labels[0]
     if labels:
+        names = ", ".join(item.location.name for item in labels[:8])
         raise FormatError(
-            f"holds {len(labels)} segmentations and structure sets: {', '.join(found.location.name for found in labels[:8])}",
+            f"holds {len(labels)} segmentations and structure sets: {names}",
             where=path,
             fix="give one of them; of an archive, unpacked",
         )
-    modalities = sorted({text(found.header, "Modality") or "objects without modality" for found in objects})
+    modalities = sorted({text(item.header, "Modality") or "objects without modality" for item in objects})
     only = f", only {', '.join(modalities)}" if modalities else ""
     raise FormatError(
         f"holds no DICOM segmentation or structure set{only}",
@@ -49,14 +50,14 @@ def read_label(path: Path, image: Image | Header | None = None, labels: Labels |
         image, labels: as in `seg.read` and `rtstruct.read`.
 
     Raises:
-        FormatError, DatasetError: as these; or there is no such object, or there are several.
+        FormatError, DatasetError: as these; or there is no such object, or several.
     """
     with Archives() as archives, quiet():
-        found = one_label(path, archives)
+        item = one_label(path, archives)
         try:
-            if KINDS[text(found.header, "SOPClassUID")] == "rtstruct":
-                return rtstruct.read(found, image, labels)
-            return seg.read(found, archives, image, labels)
+            if KINDS[text(item.header, "SOPClassUID")] == "rtstruct":
+                return rtstruct.read(item, image, labels)
+            return seg.read(item, archives, image, labels)
         except CpfnetError as error:
             raise type(error)(error.what, where=path, fix=error.fix) from error
         except MemoryError:

@@ -1,7 +1,7 @@
-"""What a segmentation or structure set says it belongs to, and whether an image is that.
+"""The images that a segmentation or structure set says it belongs to, and whether an image is one of them.
 
-Sources: Segmentation IOD (DICOM PS3.3, A.51; common instance references C.12.2, derivation image macro C.7.6.16.2.6) and RT Structure
-Set IOD (A.19; structure set module C.8.8.5, ROI contour module C.8.8.6).
+Sources: Segmentation IOD (DICOM PS3.3, A.51; common instance references C.12.2, derivation image macro C.7.6.16.2.6)
+and RT Structure Set IOD (A.19; structure set module C.8.8.5, ROI contour module C.8.8.6).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class References:
-    """UIDs that a label names, or that an image has.
+    """UIDs that a label names, or those of an image.
 
     Attributes:
         series: SeriesInstanceUIDs.
@@ -53,10 +53,10 @@ def items(parent: pydicom.Dataset, keyword: str) -> list[pydicom.Dataset]:
         ) from error
 
 
-def _values(found: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:
+def _values(parents: Iterable[pydicom.Dataset], *path: str) -> Iterator[str]:
     """Texts of the attribute at the end of ``path``, through nested sequences."""
     *sequences, keyword = path
-    for item in found:
+    for item in parents:
         if sequences:
             yield from _values(items(item, sequences[0]), *sequences[1:], keyword)
         elif value := text(item, keyword):
@@ -68,11 +68,11 @@ _STRUCTURE_SET = ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequen
 
 
 def references(header: pydicom.Dataset) -> References:
-    """Which images a label (kind by `KINDS`) refers to, and the frames of reference that it is drawn in."""
+    """The images that a label (kind by `KINDS`) refers to, and the frames of reference that it is drawn in."""
     if KINDS.get(text(header, "SOPClassUID")) == "rtstruct":
         series = _values([header], *_STRUCTURE_SET, "SeriesInstanceUID")
         instances = {*_values([header], *_STRUCTURE_SET, "ContourImageSequence", _INSTANCE)}
-        if not instances:  # each contour names its own, too: there may be thousands
+        if not instances:  # each contour names its image, too; there may be thousands
             instances = {*_values([header], "ROIContourSequence", "ContourSequence", "ContourImageSequence", _INSTANCE)}
         frames = {
             text(header, "FrameOfReferenceUID"),
@@ -85,7 +85,7 @@ def references(header: pydicom.Dataset) -> References:
         *_values([header], "ReferencedSeriesSequence", "ReferencedInstanceSequence", _INSTANCE),
         *_values([header], "SourceImageSequence", _INSTANCE),
     }
-    if not instances:  # all of them are also named frame by frame, which takes far longer to read
+    if not instances:  # all of them are also named frame by frame, but this takes far longer to read
         for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
             instances |= {*_values([header], groups, "DerivationImageSequence", "SourceImageSequence", _INSTANCE)}
     frames = {text(header, "FrameOfReferenceUID")}
@@ -93,24 +93,24 @@ def references(header: pydicom.Dataset) -> References:
 
 
 def _named(header: pydicom.Dataset, sequence: str, number: str, name: str, what: str) -> dict[int, str]:
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for item in items(header, sequence):
         key = text(item, number)
-        if not key.isdecimal() or int(key) in found:
+        if not key.isdecimal() or int(key) in names:
             problem = f"number {key}, as another one" if key.isdecimal() else f"the number {key!r}"
             raise FormatError(f"a {what} has {problem}", fix="copy or export it again")
-        found[int(key)] = text(item, name) or f"{what} {key}"
-    return found
+        names[int(key)] = text(item, name) or f"{what} {key}"
+    return names
 
 
 def segments(header: pydicom.Dataset) -> dict[int, str]:
-    """SegmentNumber → name, in the order of the segmentation; the background of label maps (number 0) is none.
+    """SegmentNumber → name, in the order of the segmentation, without the background of label maps (number 0).
 
     Raises:
         FormatError: a segment has no number, or that of another one.
     """
-    found = _named(header, "SegmentSequence", "SegmentNumber", "SegmentLabel", "segment")
-    return {number: name for number, name in found.items() if number}
+    names = _named(header, "SegmentSequence", "SegmentNumber", "SegmentLabel", "segment")
+    return {number: name for number, name in names.items() if number}
 
 
 def regions(header: pydicom.Dataset) -> dict[int, str]:
@@ -123,7 +123,7 @@ def regions(header: pydicom.Dataset) -> dict[int, str]:
 
 
 def structure_names(header: pydicom.Dataset) -> tuple[str, ...]:
-    """Names of the segments or ROIs of a label, each once.
+    """Names of the segments or ROIs of a label, without repetitions.
 
     Raises:
         FormatError: as `segments` and `regions`.
@@ -133,24 +133,24 @@ def structure_names(header: pydicom.Dataset) -> tuple[str, ...]:
 
 
 def image_references(image: Image | Header) -> References:
-    """The UIDs of an image; empty where it does not come from DICOM."""
+    """The UIDs of an image; empty if it does not come from DICOM."""
     headers = image.source.details.get("headers", ()) if image.source is not None else ()
 
-    def found(keyword: str) -> frozenset[str]:
+    def uids(keyword: str) -> frozenset[str]:
         return frozenset(text(header, keyword) for header in headers) - {""}
 
-    return References(found("SeriesInstanceUID"), found("SOPInstanceUID"), found("FrameOfReferenceUID"))
+    return References(uids("SeriesInstanceUID"), uids("SOPInstanceUID"), uids("FrameOfReferenceUID"))
 
 
-def match(label: pydicom.Dataset, image: Image | Header) -> tuple[str, ...]:
-    """Make sure that a label may belong to an image: it refers to it, or lies in the same frame of reference.
+def check_belongs(label: pydicom.Dataset, image: Image | Header) -> tuple[str, ...]:
+    """Check that a label can belong to an image: it refers to it, or lies in the same frame of reference.
 
     Args:
         label: header of the segmentation or structure set.
         image: the image.
 
     Returns:
-        Notes: what had to be assumed, because the references do not say it.
+        Messages about what had to be assumed, because the references do not say it.
 
     Raises:
         FormatError: it refers to other images, and does not share the frame of reference of this one.

@@ -1,4 +1,4 @@
-"""The structures of a Segmentation: each class of the Plan with what DICOM says about it, and its pixels."""
+"""The structures of a Segmentation: each class of the Plan with its DICOM attributes and its pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cpfnet import labels
 from cpfnet.errors import OutputError
-from cpfnet.formats.dicom.attributes import made_uid
+from cpfnet.formats.dicom.attributes import derived_uid
 from cpfnet.formats.dicom.codes import COLOURS, code_for
 from cpfnet.formats.file_types import exact_labels
 from cpfnet.image import Image, Segmentation
@@ -19,7 +19,7 @@ from cpfnet.planning import Code, LabelClass, Labels
 
 @dataclass(frozen=True)
 class Structure:
-    """What DICOM says about a class.
+    """The DICOM attributes of a class.
 
     Attributes:
         number: from 1, in the order of the Plan.
@@ -41,13 +41,13 @@ class Structure:
         return red, green, blue
 
     def tracking(self, series: str) -> tuple[str, str]:
-        """Tracking identifier and UID: the same for the same structure of the same series, whoever finds it."""
-        return f"{self.name} of …{series[-12:]}", made_uid("tracking", series, self.name)
+        """Tracking identifier and UID: the same for the same structure of the same series, whatever found it."""
+        return f"{self.name} of …{series[-12:]}", derived_uid("tracking", series, self.name)
 
 
 @dataclass(frozen=True)
 class Structures:
-    """All classes of a Plan, also those of which no pixel was found: they were looked for.
+    """All classes of a Plan, also those without a pixel: they were searched for, too.
 
     Attributes:
         items: in the order of the Plan.
@@ -70,19 +70,19 @@ class Structures:
             yield structure, self.table[:, structure.number - 1][self.codes]
 
 
-def described(classes: tuple[LabelClass, ...]) -> tuple[Structure, ...]:
-    """What DICOM says about classes: what the Plan names, else by their names and order."""
-    found = []
+def describe_classes(classes: tuple[LabelClass, ...]) -> tuple[Structure, ...]:
+    """The DICOM attributes of classes: those that the Plan gives, else by their names and order."""
+    out = []
     for number, c in enumerate(classes, start=1):
         category, kind = code_for(c.name)
         name = c.name.replace("\\", "/")[:64]
         colour = c.colour or COLOURS[(number - 1) % len(COLOURS)]
-        found.append(Structure(number, name, c.category or category, c.type or kind, colour))
-    return tuple(found)
+        out.append(Structure(number, name, c.category or category, c.type or kind, colour))
+    return tuple(out)
 
 
 def structures(segmentation: Segmentation, where: Path) -> Structures:
-    """The classes of a Segmentation; without `Segmentation.labels`, each value but 0 is one.
+    """The classes of a Segmentation; without `Segmentation.labels`, each value except 0 is a class.
 
     Raises:
         OutputError: values that are not those of its labels.
@@ -99,4 +99,4 @@ def structures(segmentation: Segmentation, where: Path) -> Structures:
         definitions = Labels(classes=tuple(LabelClass(name=f"label {v}", values=(v,)) for v in values))
     codes = labels.encode_prediction(Image(planes), definitions, where=str(where))
     codes[codes == labels.IGNORED] = 0
-    return Structures(described(definitions.classes), codes, labels.membership(definitions))
+    return Structures(describe_classes(definitions.classes), codes, labels.membership(definitions))

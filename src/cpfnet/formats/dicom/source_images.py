@@ -1,6 +1,7 @@
-"""What a written object takes over from the images that it belongs to: identity, references and geometry, and nothing else.
+"""What a written object takes over from its images: identity, references and geometry, and nothing else.
 
-Attributes are copied one by one, so that whatever else the source's headers hold (age, weight, institution, private tags) stays there.
+Attributes are copied one by one, so that everything else in the source's headers (age, weight, institution, private
+tags) stays there.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import DSfloat
 
 from cpfnet.errors import OutputError
-from cpfnet.formats.dicom.attributes import made_uid, quiet, text
+from cpfnet.formats.dicom.attributes import derived_uid, quiet, text
 from cpfnet.formats.dicom.image.datasets import DicomObject
 from cpfnet.formats.dicom.image.functional_groups import Frame, frames_of
-from cpfnet.formats.dicom.patient_study import IDENTITY, allowed
+from cpfnet.formats.dicom.patient_study import IDENTITY, allowed_value
 from cpfnet.image import Segmentation, geometry_difference
 
 
 def decimals(values: Iterable[float]) -> list[DSfloat]:
-    """Decimal strings of at most 16 characters, as exact as these allow."""
+    """Decimal strings of at most 16 characters, as exact as possible."""
     return [DSfloat(float(value), auto_format=True) for value in values]
 
 
@@ -47,7 +48,7 @@ class Origin:
 
     @property
     def header(self) -> Dataset:
-        """Of the first slice: what holds for all of them."""
+        """The header of the first slice: for attributes that all slices share."""
         return self.frames[0].object.header
 
     @property
@@ -57,8 +58,10 @@ class Origin:
 
     @property
     def frame_of_reference(self) -> str:
-        """Its UID; where the images give none, one made from the series."""
-        return text(self.header, "FrameOfReferenceUID") or made_uid("frame of reference", self.header.SeriesInstanceUID)
+        """Its UID; if the images give none, one derived from the series."""
+        return text(self.header, "FrameOfReferenceUID") or derived_uid(
+            "frame of reference", self.header.SeriesInstanceUID
+        )
 
     def reference(self, number: int) -> Dataset:
         """A reference to the image of a slice (PS3.3, table 10-3)."""
@@ -70,11 +73,11 @@ class Origin:
         return item
 
     def identify(self, dataset: Dataset) -> None:
-        """Patient and study, into ``dataset``, in UTF-8; what the standard does not allow is left empty."""
+        """Write patient and study into ``dataset``, in UTF-8; values that the standard forbids are left empty."""
         dataset.SpecificCharacterSet = "ISO_IR 192"
         dataset.StudyInstanceUID = self.header.StudyInstanceUID
         for keyword in IDENTITY:
-            setattr(dataset, keyword, allowed(self.header, keyword) or "")
+            setattr(dataset, keyword, allowed_value(self.header, keyword) or "")
 
 
 def origin(segmentation: Segmentation, where: Path) -> Origin:
@@ -125,6 +128,6 @@ def origin(segmentation: Segmentation, where: Path) -> Origin:
 
 def numbers(frame: Frame, keyword: str, count: int) -> np.ndarray:
     """An attribute of a placed image, as float64."""
-    found = frame.numbers(keyword, count)
-    assert found is not None  # the image was read with it
-    return found
+    value = frame.numbers(keyword, count)
+    assert value is not None  # the image was read with it
+    return value

@@ -1,4 +1,4 @@
-"""Stored pixels → values: bits, signs, rescaling, inversion, padding, colours and compression, against GDCM and by hand."""
+"""From stored pixels to values, against GDCM and by hand: bits, rescaling, inversion, padding, colours, codecs."""
 
 from __future__ import annotations
 
@@ -501,9 +501,9 @@ def test_floating_point_pixels_are_refused(tmp_path):
 def test_threads_that_read_leave_warnings_as_they_were(tmp_path):
     write_series(tmp_path, np.zeros((3, 8, 8), np.int16), edit=lambda i, d: d.update({"PatientID": "x" * 100}))
     filters, level = list(warnings.filters), logging.getLogger("pydicom").level
-    with warnings.catch_warnings(record=True) as said, ThreadPoolExecutor(8) as pool:
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(8) as pool:
         warnings.simplefilter("always")
         list(pool.map(lambda _: formats.read(tmp_path), range(40)))
-    assert not said
+    assert not caught
     assert warnings.filters == filters
     assert logging.getLogger("pydicom").level == level

@@ -34,7 +34,8 @@ def test_missing_slices(tmp_path):
     paths = write_series(tmp_path, STORED)
     paths[2].unlink()
     assert _refused(tmp_path) == (
-        "1 slice missing: 2 mm between slice_001.dcm (InstanceNumber 2) and slice_003.dcm (InstanceNumber 4), elsewhere 1 mm"
+        "1 slice missing: 2 mm between slice_001.dcm (InstanceNumber 2) and slice_003.dcm (InstanceNumber 4), "
+        "elsewhere 1 mm"
     )
     paths[3].unlink()
     assert _refused(tmp_path).startswith("2 slices missing: 3 mm between slice_001.dcm")
@@ -57,8 +58,8 @@ def test_spacing_may_be_off_by_a_hundredth_or_a_tenth_of_a_millimetre(tmp_path, 
     if fits:
         image = formats.read(tmp_path)
         assert image.spacing[0] == pytest.approx(5)
-        said = "slices lie up to 0.09 mm from even spacing, as rounded positions do: taken as even"
-        assert image.source.notes == ((said,) if away > 0.01 else ())
+        message = "slices lie up to 0.09 mm from even spacing, as rounded positions do: taken as even"
+        assert image.source.notes == ((message,) if away > 0.01 else ())
     else:
         assert "not evenly spaced" in _refused(tmp_path)
 

@@ -35,7 +35,7 @@ def distances(outline: np.ndarray) -> np.ndarray:
 
 
 def winding_parity(outline: np.ndarray) -> np.ndarray:
-    """Even–odd by summing triangles, with matplotlib as the judge of each: where centres lie off all triangles' edges."""
+    """Even–odd by summing triangles, each judged by matplotlib, for centres off all triangles' edges."""
     inside = np.zeros(len(centres()), dtype=bool)
     for second, third in pairwise(outline[1:]):
         triangle = np.array([outline[0], second, third])

@@ -101,8 +101,8 @@ def test_of_several_planes_near_a_slice_only_the_nearest_counts(tmp_path: Path) 
     assert notes == ("'GTV-1': contours left out for others that lie nearer to the same slice: 2",)
 
 
-@pytest.mark.parametrize(("named", "said"), [(2, False), (1, True), (None, False)])
-def test_positions_decide_where_contours_name_another_slice(tmp_path: Path, named: int | None, said: bool) -> None:
+@pytest.mark.parametrize(("named", "warned"), [(2, False), (1, True), (None, False)])
+def test_positions_decide_where_contours_name_another_slice(tmp_path: Path, named: int | None, warned: bool) -> None:
     folder = series(tmp_path)[0].parent
     files = {pydicom.dcmread(file).ImagePositionPatient[2]: file for file in folder.iterdir()}
     uids = [pydicom.dcmread(files[at]).SOPInstanceUID for at in sorted(files)]
@@ -115,7 +115,7 @@ def test_positions_decide_where_contours_name_another_slice(tmp_path: Path, name
     mask, notes = drawn(tmp_path, [in_patient(2, box())], edit=edit, instances=list(files.values()))
     np.testing.assert_array_equal(mask, expected(2))
     assert notes == (
-        ("'GTV-1': contours that name the image of another slice, drawn where they lie: 1",) if said else ()
+        ("'GTV-1': contours that name the image of another slice, drawn where they lie: 1",) if warned else ()
     )
 
 
@@ -217,7 +217,8 @@ def test_an_image_from_elsewhere_is_matched_by_position(tmp_path: Path) -> None:
     assert header.affine is not None
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused
+# ---------------------------------------------------------------------------------------------------
 
 
 def _data(made: pydicom.Dataset, values: list[object]) -> None:
@@ -231,20 +232,52 @@ def _series(made: pydicom.Dataset) -> None:
 
 
 REFUSED: dict[str, tuple[np.ndarray, Edit | None, str]] = {
-    "beyond the last slice": (in_patient(4.6, box()), None, r"a contour of 'GTV-1' lies at slice 4\.60 .* the image has the slices 0 to 4"),
+    "beyond the last slice": (
+        in_patient(4.6, box()),
+        None,
+        r"a contour of 'GTV-1' lies at slice 4\.60 .* the image has the slices 0 to 4",
+    ),
     "before the first slice": (in_patient(-3, box()), None, r"lies at slice -3\.00"),
-    "across slices": (np.add(in_patient(2, box()), [[0, 0, 2.5], [0, 0, 0], [0, 0, 0], [0, 0, 0]]), None, r"its points reach from slice 2\.00 to 3\.00"),
+    "across slices": (
+        np.add(in_patient(2, box()), [[0, 0, 2.5], [0, 0, 0], [0, 0, 0], [0, 0, 0]]),
+        None,
+        r"its points reach from slice 2\.00 to 3\.00",
+    ),
     "beside the image": (in_patient(2, box() + 300), None, "all of 'GTV-1' lies outside the image"),
     "impossible coordinates": (in_patient(2, box()) * [[1e30, 1, 1]], None, "impossible coordinates"),
     "infinite": (in_patient(2, box()), lambda made: _data(made, ["1e999"] * 9), "impossible coordinates"),
-    "incomplete triple": (in_patient(2, box()), lambda made: _data(made, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), "no triples of numbers"),
+    "incomplete triple": (
+        in_patient(2, box()),
+        lambda made: _data(made, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        "no triples of numbers",
+    ),
     "another series": (in_patient(2, box()), _series, r"refers to the series 1\.2\.4, the image is"),
-    "no structures": (in_patient(2, box()), lambda made: delattr(made, "StructureSetROISequence"), "has no StructureSetROISequence"),
-    "no contours": (in_patient(2, box()), lambda made: delattr(made, "ROIContourSequence"), "has no ROIContourSequence"),
-    "another frame of reference": (in_patient(2, box()), lambda made: made.StructureSetROISequence[0].update({"ReferencedFrameOfReferenceUID": "1.2.5"}), r"'GTV-1' is drawn in the frame of reference 1\.2\.5, the image lies in"),
-    "unknown type": (in_patient(2, box()), lambda made: made.ROIContourSequence[0].ContourSequence[0].update({"ContourGeometricType": "ROUND"}), "ContourGeometricType 'ROUND'"),
-    "ROI without number": (in_patient(2, box()), lambda made: delattr(made.StructureSetROISequence[0], "ROINumber"), "a ROI has the number ''"),
-}  # fmt: skip
+    "no structures": (
+        in_patient(2, box()),
+        lambda made: delattr(made, "StructureSetROISequence"),
+        "has no StructureSetROISequence",
+    ),
+    "no contours": (
+        in_patient(2, box()),
+        lambda made: delattr(made, "ROIContourSequence"),
+        "has no ROIContourSequence",
+    ),
+    "another frame of reference": (
+        in_patient(2, box()),
+        lambda made: made.StructureSetROISequence[0].update({"ReferencedFrameOfReferenceUID": "1.2.5"}),
+        r"'GTV-1' is drawn in the frame of reference 1\.2\.5, the image lies in",
+    ),
+    "unknown type": (
+        in_patient(2, box()),
+        lambda made: made.ROIContourSequence[0].ContourSequence[0].update({"ContourGeometricType": "ROUND"}),
+        "ContourGeometricType 'ROUND'",
+    ),
+    "ROI without number": (
+        in_patient(2, box()),
+        lambda made: delattr(made.StructureSetROISequence[0], "ROINumber"),
+        "a ROI has the number ''",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -291,7 +324,8 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, edit: Edit | None) -> No
         assert raised.value.where == str(path)
 
 
-# --- real studies ------------------------------------------------------------------------------------------------------
+# --- real studies
+# ------------------------------------------------------------------------------------------------------
 
 
 def real(patient: str) -> tuple[Path, Image]:

@@ -1,4 +1,4 @@
-"""Segmentations that leave out what their image knows (OHIF), whose frames are cut out of its slices, or that hold no pixels."""
+"""Segmentations without what their image knows (OHIF), with frames cut out of its slices, or without pixels."""
 
 from __future__ import annotations
 
@@ -159,7 +159,11 @@ def test_frames_cut_out_of_the_slices_lie_where_their_positions_say(placed, data
 def test_frames_between_pixels_or_beyond_the_image_are_refused(tmp_path: Path) -> None:
     source = series(tmp_path, OBLIQUE)[0]
     image = formats.read_header(tmp_path / "ct")
-    for place, words in (((0, 0.4, 2), "do not lie on a slice"), ((0, 7, 2), "outside its image"), ((0, -1, 2), "outside its image")):  # fmt: skip
+    for place, words in (
+        ((0, 0.4, 2), "do not lie on a slice"),
+        ((0, 7, 2), "outside its image"),
+        ((0, -1, 2), "outside its image"),
+    ):
         frame = (1, np.ones((4, 5)), (OBLIQUE @ [*place, 1])[:3])
         path = write_plain_seg(tmp_path / "s.dcm", source, {1: "a"}, [frame])
         with pytest.raises(FormatError, match=rf"frames of 4×5 pixels, the image slices of 9×11|{words}") as raised:
@@ -219,5 +223,5 @@ def test_check_takes_segmentations_of_ohif(tmp_path: Path) -> None:
         write_seg(tmp_path / f"p{number}" / "seg.dcm", files, {1: "Liver"}, truth, edit=without(MEASURES))
     found = check(tmp_path)
     assert not [finding for finding in found if finding.severity == "error"]
-    (said,) = [finding for finding in found if "PixelSpacing" in finding.what]
-    assert len(said.files) == 3
+    (message,) = [finding for finding in found if "PixelSpacing" in finding.what]
+    assert len(message.files) == 3

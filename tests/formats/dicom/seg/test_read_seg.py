@@ -1,4 +1,4 @@
-"""DICOM segmentations as labels, on the grid of their image or their own; test files are highdicom's, or as dcmqi writes them."""
+"""DICOM segmentations as labels, on the grid of their image or their own; test files by highdicom, or like dcmqi's."""
 
 from __future__ import annotations
 
@@ -291,7 +291,8 @@ def test_from_an_archive(tmp_path: Path) -> None:
         formats.read_label(files[0], image)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused
+# ---------------------------------------------------------------------------------------------------
 
 
 def _moved(made: pydicom.Dataset) -> None:
@@ -351,19 +352,40 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "unplaced": (_unplaced, "1 of its 4 frames have no position"),
     "of another frame of reference": (_of_another_study, r"frame of reference 1\.2\.3\.4, the image lies in"),
     "of another series": (_of_another_series, r"refers to the series 1\.2\.3\.5, the image is"),
-    "other size": (lambda made: made.update({"Rows": 11, "Columns": 9}), "frames of 11×9 pixels, the image slices of 9×11"),
-    "fewer frames described": (lambda made: made.PerFrameFunctionalGroupsSequence.pop(), "promises 4 frames.*describes 3"),
+    "other size": (
+        lambda made: made.update({"Rows": 11, "Columns": 9}),
+        "frames of 11×9 pixels, the image slices of 9×11",
+    ),
+    "fewer frames described": (
+        lambda made: made.PerFrameFunctionalGroupsSequence.pop(),
+        "promises 4 frames.*describes 3",
+    ),
     "fewer frames promised": (lambda made: made.update({"NumberOfFrames": 3}), "promises 3 frames.*describes 4"),
     "no frames": (lambda made: made.update({"NumberOfFrames": 400}), "promises 400 frames"),
-    "cut short": (lambda made: made.update({"PixelData": made.PixelData[:20]}), "frame 2 has pixels up to byte 25, and there are 20"),
+    "cut short": (
+        lambda made: made.update({"PixelData": made.PixelData[:20]}),
+        "frame 2 has pixels up to byte 25, and there are 20",
+    ),
     "no pixels": (lambda made: delattr(made, "PixelData"), "describes 4 frames and holds no pixels"),
     "no type": (lambda made: delattr(made, "SegmentationType"), "segmentation type none; known are BINARY"),
     "unknown type": (lambda made: made.update({"SegmentationType": "SOFT"}), "segmentation type SOFT"),
-    "fractional without maximum": (lambda made: made.update({"SegmentationType": "FRACTIONAL"}), "MaximumFractionalValue missing"),
-    "unknown segment": (lambda made: made.SegmentSequence[0].update({"SegmentNumber": 5}), r"frame 1 shows segment 1, described are \[5\]"),
-    "segment without number": (lambda made: delattr(made.SegmentSequence[0], "SegmentNumber"), "a segment has the number ''"),
-    "segments with one number": (lambda made: made.SegmentSequence.append(made.SegmentSequence[0]), "a segment has number 1, as another one"),
-}  # fmt: skip
+    "fractional without maximum": (
+        lambda made: made.update({"SegmentationType": "FRACTIONAL"}),
+        "MaximumFractionalValue missing",
+    ),
+    "unknown segment": (
+        lambda made: made.SegmentSequence[0].update({"SegmentNumber": 5}),
+        r"frame 1 shows segment 1, described are \[5\]",
+    ),
+    "segment without number": (
+        lambda made: delattr(made.SegmentSequence[0], "SegmentNumber"),
+        "a segment has the number ''",
+    ),
+    "segments with one number": (
+        lambda made: made.SegmentSequence.append(made.SegmentSequence[0]),
+        "a segment has number 1, as another one",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -405,7 +427,8 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
         assert raised.value.where == str(path)
 
 
-# --- what is said ------------------------------------------------------------------------------------------------------
+# --- warnings
+# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -424,8 +447,8 @@ def test_matches_that_rest_on_position_are_said(tmp_path: Path, edit: Edit, note
     path = write_plain_seg(tmp_path / "s.dcm", files[0], {1: "a"}, [(1, np.ones(SHAPE[1:]), AXIAL[:3, 3])], edit=edit)
     label = formats.read_label(path, formats.read_header(tmp_path / "ct"))
     assert label.source is not None
-    (said,) = label.source.notes
-    assert note in said
+    (message,) = label.source.notes
+    assert note in message
     assert of(label, "a").sum() == SHAPE[1] * SHAPE[2]
 
 
@@ -434,8 +457,8 @@ def test_references_outweigh_the_frame_of_reference(tmp_path: Path) -> None:
     path = write_seg(tmp_path / "s.dcm", files, {1: "a"}, masks(1).astype(np.uint8), edit=_of_another_study)
     label = formats.read_label(path, formats.read_header(tmp_path / "ct"))
     assert label.source is not None
-    (said,) = label.source.notes
-    assert said.startswith("refers to this image, but names another frame of reference (1.2.3.4 against")
+    (message,) = label.source.notes
+    assert message.startswith("refers to this image, but names another frame of reference (1.2.3.4 against")
 
 
 def test_another_time_point_of_the_same_series_is_not_the_image(tmp_path: Path) -> None:
@@ -451,7 +474,8 @@ def test_another_time_point_of_the_same_series_is_not_the_image(tmp_path: Path) 
         formats.read_label(path, formats.read_header(renamed[0].parent))
 
 
-# --- real objects ------------------------------------------------------------------------------------------------------
+# --- real objects
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_liver_equals_its_nrrd() -> None:

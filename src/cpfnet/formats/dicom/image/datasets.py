@@ -1,7 +1,8 @@
-"""Finding and opening DICOM objects: in folders (recursively), lists of files and ZIP archives, which are never unpacked to disk.
+"""Find and open DICOM objects: in folders (recursively), lists of files, and ZIP archives, which are never unpacked.
 
-Files count by their content: a preamble with ``DICM`` (DICOM PS3.10, section 7.1), or a data set that begins without one. Others are left alone.
-What an archive or a deflated object may expand to is limited, since a few bytes can promise terabytes.
+The content of a file decides: a preamble with ``DICM`` (DICOM PS3.10, section 7.1), or a data set that begins without
+one. Other files are ignored. The size to which an archive or a deflated object may expand is limited, since a few bytes
+can promise terabytes.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from cpfnet.errors import CpfnetError, FormatError, redacted_message
 from cpfnet.files import sha256_of
-from cpfnet.formats.dicom.attributes import complete, quiet, text
+from cpfnet.formats.dicom.attributes import fill_in_identity, quiet, text
 from cpfnet.formats.file_types import looks_like_dicom
 from cpfnet.text import printable
 
 _HEAD = 144  # preamble, "DICM" and the group length of the file meta
-_BOMB_SIZE = 64 * 2**20  # what expands to more than this …
+_BOMB_SIZE = 64 * 2**20  # an object that expands to more than this …
 _BOMB_RATIO = 100  # … and to more than this many times its size is refused
 _MEMBERS = 100_000  # files in one archive
-_PIXEL_DATA = 0x7FE00010  # its length is compared with what it promises when it is decoded
-_UNDEFINED = 0xFFFFFFFF  # length of what ends with a delimiter
+_PIXEL_DATA = 0x7FE00010  # its length is compared with the promised one when it is decoded
+_UNDEFINED = 0xFFFFFFFF  # length of elements that end with a delimiter
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where an object may lie.
+    """A place that may hold an object.
 
     Attributes:
         path: a file, or the ZIP archive that holds it.
@@ -56,12 +57,12 @@ class Location:
 
     @property
     def folder(self) -> Path:
-        """The folder that it lies in; the archive, if it lies in one."""
+        """The folder that it lies in; for a member of an archive, the archive."""
         return self.path.parent if self.member is None else self.path
 
     @property
     def place(self) -> Path:
-        """The folder, in an archive, too: only a name, since archives may hold any."""
+        """Its folder, also inside an archive. Only a name there, since archives may hold any name."""
         return self.folder if self.member is None else Path(f"{self.folder}/{self.member}").parent
 
 
@@ -71,9 +72,9 @@ class DicomObject:
 
     Attributes:
         path, member: as in `Location`.
-        header: file meta and attributes, without pixels unless asked for. SOP class, SOP instance, study and series UID are
-            never empty.
-        notes: what was missing in it, and what was taken instead.
+        header: file meta and attributes, without pixels unless asked for. SOP class, SOP instance, study and series UID
+            are never empty.
+        notes: messages about what was missing in it, and what was taken instead.
         size: bytes of the whole object, compressed or not.
     """
 
@@ -128,7 +129,7 @@ class Archives(ExitStack):
 
 
 def _files(folder: Path, folders: dict[Path, int]) -> Iterator[Path]:
-    """Files below ``folder`` by name, links followed but no folder entered twice; hidden ones are skipped."""
+    """Files below ``folder``, by name; links are followed, no folder is entered twice, hidden ones are skipped."""
     seen: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
@@ -149,17 +150,17 @@ def _files(folder: Path, folders: dict[Path, int]) -> Iterator[Path]:
 
 
 def locations(paths: Sequence[Path], archives: Archives, folders: dict[Path, int] | None = None) -> Iterator[Location]:
-    """Every file that may be an object, in folders, archives and among files; their content is not looked at yet.
+    """Every file that may be an object, in folders, in archives and among files; contents are not checked yet.
 
-    Archives inside folders and archives are left alone: only one that was named is opened.
+    Archives inside folders and archives are ignored: only an archive that was named is opened.
 
     Args:
         paths: folders, archives and files.
         archives: those open during this call.
-        folders: takes each folder that is walked through, with its time of change in ns.
+        folders: receives each folder that is searched, with its time of change in ns.
 
     Raises:
-        FormatError: a path is not there, or an archive is damaged, encrypted or too long.
+        FormatError: a path does not exist, or an archive is damaged, encrypted or too long.
     """
     for path in paths:
         if path.is_dir():
@@ -200,7 +201,8 @@ class _Window:
     """A stream that never asks for more bytes than there are, whatever length a damaged header promises.
 
     Attributes:
-        cut: a value was to be longer than what is left. pydicom would take the rest for the whole, and lose contours unsaid.
+        cut: a value was to be longer than the rest. pydicom would take the rest for the whole, and
+            lose contours silently.
     """
 
     def __init__(self, stream: IO[bytes], size: int):
@@ -209,7 +211,7 @@ class _Window:
 
     def read(self, count: int | None = -1) -> bytes:
         left = max(self._size - self._stream.tell(), 0)
-        if count is not None and count > left and (left or count > 8):  # at the end, the next 8 bytes are tried
+        if count is not None and count > left and (left or count > 8):  # at the end, pydicom tries the next 8 bytes
             self.cut = True
         return self._stream.read(left if count is None or count < 0 else min(count, left))
 
@@ -224,7 +226,7 @@ def _refuse_bomb(size: int, packed: int, location: Location) -> None:
 
 
 def _refuse_deflated_bomb(stream: IO[bytes], head: bytes, size: int, location: Location) -> None:
-    """pydicom inflates a deflated object (PS3.5, annex A.5) whole: count before it does."""
+    """pydicom inflates a whole deflated object (PS3.5, annex A.5) at once: count its bytes before that."""
     start = _HEAD + struct.unpack("<L", head[140:144])[0]
     stream.seek(min(start, size))
     inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
@@ -257,7 +259,7 @@ def sha256_at(location: Location, archives: Archives) -> str:
 
 
 def read_object(location: Location, archives: Archives, *, pixels: bool = False) -> DicomObject | None:
-    """Read an object, or None where the file is no DICOM.
+    """Read an object; None if the file is not DICOM.
 
     Args:
         location: from `locations`.
@@ -265,7 +267,7 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
         pixels: read the pixel data, too (not decoded).
 
     Raises:
-        FormatError: damaged, or expanding beyond all reason.
+        FormatError: it is damaged, or expands beyond all reason.
     """
     try:
         with _opened(location, archives) as (stream, size), quiet():
@@ -281,7 +283,7 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
             _refuse_cut(header)
             if window.cut and not pixels:  # pixels are counted when they are decoded
                 raise FormatError("is cut short", where=_where(location), fix="copy or export it again")
-            notes = complete(header, location.place, location.name)
+            notes = fill_in_identity(header, location.place, location.name)
             if not pixels and location.member is None:
                 notes += _behind_pixels(header, stream, size)
             return DicomObject(location.path, location.member, header, notes, size)
@@ -296,7 +298,7 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
 
 
 def _behind_pixels(header: pydicom.Dataset, stream: IO[bytes], size: int) -> tuple[str, ...]:
-    """A note where something stands behind the pixels that is no element: padding, or what came in between and shifts them.
+    """A message if something behind the pixels is not an element: padding, or inserted bytes that shift the pixels.
 
     Args:
         header: read up to the pixels.
@@ -322,7 +324,7 @@ def _behind_pixels(header: pydicom.Dataset, stream: IO[bytes], size: int) -> tup
 
 
 def _refuse_cut(header: pydicom.Dataset) -> None:
-    """pydicom keeps the beginning of an element whose end is missing: of a sequence, the last items would go unnoticed."""
+    """pydicom keeps the beginning of an element whose end is missing: nobody would notice lost items of a sequence."""
     for element in header.values():
         if isinstance(element, RawDataElement) and element.value is not None and element.tag != _PIXEL_DATA:
             missing = element.length - len(element.value)

@@ -1,7 +1,7 @@
-"""Frames of objects: what holds for one image plane, wherever the header says it.
+"""Frames of objects: what a header says about one image plane, wherever it says so.
 
-Classic objects hold one frame, described by their attributes; multi-frame objects describe each in functional groups, per frame or shared by all
-(DICOM PS3.3, C.7.6.16). From here on the two are the same.
+Classic objects hold one frame, described by their attributes. Multi-frame objects describe each frame in functional
+groups, per frame or shared by all (DICOM PS3.3, C.7.6.16). The code above this module treats both in the same way.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Frame:
     """One plane of an object.
 
     Attributes:
-        object: whose plane it is.
+        object: the object of this plane.
         number: from 0; always 0 in classic objects.
-        groups: where its attributes are looked up, first to last.
+        groups: the datasets in which its attributes are looked up, first to last.
     """
 
     object: DicomObject
@@ -105,32 +105,32 @@ class Frame:
         return default if array is None else float(array[0])
 
 
-def frames_of(found: DicomObject) -> list[Frame]:
+def frames_of(item: DicomObject) -> list[Frame]:
     """The frames of an object, in stored order.
 
     Raises:
         FormatError: it promises another number of frames than it describes; or frames of a multi-frame object have no
             functional groups, which hold their positions (cine loops).
     """
-    header = found.header
+    header = item.header
     count = text(header, "NumberOfFrames") or "1"
     try:
         shared = header.get("SharedFunctionalGroupsSequence") or ()
         each = header.get("PerFrameFunctionalGroupsSequence") or ()
     except Exception as error:
         raise FormatError(
-            f"functional groups of {found.name} cannot be understood: {redacted_message(error)}"
+            f"functional groups of {item.name} cannot be understood: {redacted_message(error)}"
         ) from error
     if not each:
         if count != "1":
             raise FormatError(
-                f"{found.name} holds {count} frames and no position for each: a film, or a volume without geometry",
+                f"{item.name} holds {count} frames and no position for each: a film, or a volume without geometry",
                 fix="export single images, or a multi-frame object with functional groups",
             )
-        return [Frame(found, 0, (*shared, header))]
+        return [Frame(item, 0, (*shared, header))]
     if count != str(len(each)):
         raise FormatError(
-            f"{found.name} promises {count} frames (NumberOfFrames) and describes {len(each)}",
+            f"{item.name} promises {count} frames (NumberOfFrames) and describes {len(each)}",
             fix="copy or export it again",
         )
-    return [Frame(found, number, (group, *shared, header)) for number, group in enumerate(each)]
+    return [Frame(item, number, (group, *shared, header)) for number, group in enumerate(each)]

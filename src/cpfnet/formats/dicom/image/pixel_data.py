@@ -1,6 +1,7 @@
-"""Pixel data → values: decoding, unused bits, MONOCHROME1, rescaling, padding and colour (DICOM PS3.3, C.7.6.3 and C.11.1).
+"""From pixel data to values: decoding, unused bits, MONOCHROME1, rescaling, padding and colour.
 
-Decoders are pydicom's: NumPy and Pillow read uncompressed, RLE, deflated and 8-bit JPEG objects; the rest needs the plug-ins of ``cpfnet[dicom]``.
+Sources: DICOM PS3.3, C.7.6.3 and C.11.1. Decoders are pydicom's: NumPy and Pillow read uncompressed, RLE, deflated and
+8-bit JPEG objects; others need the plug-ins of ``cpfnet[dicom]``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cpfnet.errors import CpfnetError, FormatError, redacted_message
 from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.image.datasets import Archives, read_object
 from cpfnet.formats.dicom.image.functional_groups import Frame
-from cpfnet.formats.dicom.image.pixel_description import GREY, Storage, check_promise, refuse_surplus, storage_of
+from cpfnet.formats.dicom.image.pixel_description import GREY, Storage, check_declared_size, refuse_surplus, storage_of
 from cpfnet.formats.dicom.image.slice_stack import Stack, size_of
 from cpfnet.formats.dicom.image.transfer_syntax import check_codestreams, decoder_of, syntax_of, undecodable
 from cpfnet.image import RGB
@@ -30,13 +31,13 @@ _LARGEST = 1e27
 
 @dataclass(frozen=True)
 class Values:
-    """What the pixels of a stack become.
+    """The values that the pixels of a stack become.
 
     Attributes:
         colour: three channels red, green, blue uint8; else one.
         dtype: of the array.
         unit: ``"HU"``, another RescaleType or PET's Units, or "".
-        notes: what was assumed.
+        notes: messages about what was assumed.
     """
 
     colour: bool
@@ -46,7 +47,7 @@ class Values:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of the channels."""
         return RGB if self.colour else ("channel0",)
 
 
@@ -68,18 +69,19 @@ def _table(frame: Frame) -> bool:
 
 
 def values_of(stack: Stack) -> Values:
-    """What the pixels of ``stack`` become, known from the headers.
+    """The values that the pixels of ``stack`` become, as the headers describe them.
 
-    Integers stay integers where slopes and intercepts are whole numbers (in the stored dtype where they change nothing, else
-    int16 or int32), else they become float32.
+    Integers stay integers if slopes and intercepts are whole numbers (in the stored dtype if these change nothing, else
+    int16 or int32); otherwise they become float32.
 
     Raises:
-        FormatError: a header promises what cannot be, what its file cannot hold, or what is not read.
+        FormatError: a header promises something impossible, something that its file cannot hold,
+            or something unsupported.
     """
     objects = {id(frame.object): frame for frame in stack.frames}
     storages = {key: storage_of(frame) for key, frame in objects.items()}
     for key, frame in objects.items():
-        check_promise(frame, storages[key])
+        check_declared_size(frame, storages[key])
     first = stack.frames[0]
     kinds = {storage.photometric not in GREY for storage in storages.values()}
     if len(kinds) > 1:
@@ -117,7 +119,8 @@ def values_of(stack: Stack) -> Values:
 
 
 def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
-    """Frames of one bit a pixel, packed without gaps (PS3.5, 8.1.1): they begin anywhere in a byte, where pydicom loses pixels."""
+    """Frames of one bit a pixel, packed without gaps (PS3.5, 8.1.1): frames may begin inside a byte, where pydicom
+    loses pixels."""
     rows, columns = size_of(frames[0])
     for frame in frames:
         byte, bit = divmod(frame.number * rows * columns, 8)
@@ -132,21 +135,21 @@ def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
 
 def stored_values(header: pydicom.Dataset, frames: Sequence[Frame], storage: Storage) -> Iterator[np.ndarray]:
     """Stored values of frames of one object, ``(rows, columns[, 3])``, colours as RGB."""
-    found = frames[0].object
+    dicom_object = frames[0].object
     if not hasattr(header, "PixelData"):
         if hasattr(header, "FloatPixelData") or hasattr(header, "DoubleFloatPixelData"):
             raise FormatError(
-                f"{found.name} holds floating-point pixels, as parametric maps do",
+                f"{dicom_object.name} holds floating-point pixels, as parametric maps do",
                 fix="export it as an image or NIfTI",
             )
-        raise FormatError(f"{found.name} has no pixel data", fix="copy or export it again")
-    decoder, plugin = decoder_of(found)
+        raise FormatError(f"{dicom_object.name} has no pixel data", fix="copy or export it again")
+    decoder, plugin = decoder_of(dicom_object)
     if storage.allocated == 1 and not plugin:
         yield from _bits(header.PixelData, frames)
         return
     header.file_meta.TransferSyntaxUID = syntax_of(header)
     if plugin:
-        check_codestreams(header, found.name)
+        check_codestreams(header, dicom_object.name)
     shifted = storage.high != storage.stored - 1
     arrays = decoder.iter_array(
         header,
@@ -164,7 +167,7 @@ def stored_values(header: pydicom.Dataset, frames: Sequence[Frame], storage: Sto
 
 
 def _padding(frame: Frame, storage: Storage) -> tuple[int, int] | None:
-    """The stored values that mean no measurement (PS3.3, C.7.5.1.1.2), None where there are none."""
+    """The range of stored values that mean "no measurement" (PS3.3, C.7.5.1.1.2); None if there is none."""
     if (value := frame.numbers("PixelPaddingValue", 1)) is None:
         return None
     ends = [int(value[0]), int(frame.number_or("PixelPaddingRangeLimit", float(value[0])))]
@@ -176,7 +179,7 @@ def _padding(frame: Frame, storage: Storage) -> tuple[int, int] | None:
 
 
 def _inverted(storage: Storage, unit: str) -> bool:
-    """Are values turned over, so that what is shown bright is great? MONOCHROME1 tells how to show them; HU stay HU."""
+    """Are values inverted, so that what is shown bright is large? MONOCHROME1 says how to show them; HU stay HU."""
     return storage.photometric == "MONOCHROME1" and unit != "HU"
 
 
@@ -195,7 +198,7 @@ def _grey(array: np.ndarray, frame: Frame, storage: Storage, values: Values) -> 
     slope, intercept = _scale(frame)
     if (slope, intercept) == (1.0, 0.0):
         return array.astype(dtype, copy=False), padded
-    # In float64 or int64, so that rounding comes once, at the end.
+    # In float64 or int64, so that values are rounded once, at the end.
     if dtype.kind == "i":
         return (array.astype(np.int64) * int(slope) + int(intercept)).astype(dtype), padded
     return (array * np.float64(slope) + intercept).astype(dtype), padded
@@ -206,7 +209,7 @@ def _rgb(array: np.ndarray, header: pydicom.Dataset, storage: Storage) -> np.nda
         low, high = storage.limits
         every = apply_color_lut(np.arange(low, high + 1), header)[..., :3]
         array = apply_color_lut(array, header)[..., :3]
-        if every.max() > 255:  # else a table of 16-bit entries that hold 8, by a common mistake
+        if every.max() > 255:  # else, by a common mistake, a table of 16-bit entries holds 8 bits
             array = array >> 8
     return array.astype(np.uint8)
 
@@ -214,10 +217,10 @@ def _rgb(array: np.ndarray, header: pydicom.Dataset, storage: Storage) -> np.nda
 def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
     """``(channels, [depth,] height, width)`` in the dtype of ``values``.
 
-    Padding becomes the smallest value that was measured anywhere in the image.
+    Padding becomes the smallest value measured anywhere in the image.
 
     Raises:
-        FormatError: pixel data are damaged, cut short, or compressed in a way that no installed decoder reads.
+        FormatError: pixel data are damaged, cut short, or compressed in a way that no installed decoder supports.
     """
     shape = (len(stack.frames), *size_of(stack.frames[0]))
     array = np.empty((len(values.channels), *shape), dtype=values.dtype)
@@ -227,11 +230,11 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
     for _, group in groupby(places, key=lambda item: id(item[1].object)):
         members = sorted(group, key=lambda item: item[1].number)
         frames = [frame for _, frame in members]
-        found = frames[0].object
+        dicom_object = frames[0].object
         try:
             with quiet():
                 storage = storage_of(frames[0])
-                whole = read_object(found.location, archives, pixels=True)
+                whole = read_object(dicom_object.location, archives, pixels=True)
                 if whole is None:
                     raise FormatError("changed while it was read")
                 refuse_surplus(frames[0], storage, len(whole.header.get("PixelData", b"")))
@@ -252,7 +255,7 @@ def decode(stack: Stack, values: Values, archives: Archives) -> np.ndarray:
         except MemoryError:
             raise FormatError("does not fit into memory", fix="free memory") from None
         except Exception as error:  # decoders raise anything on damaged bytes
-            raise undecodable(found.name, found.header, redacted_message(error)) from error
+            raise undecodable(dicom_object.name, dicom_object.header, redacted_message(error)) from error
     if smallest:
         for index, mask in padded.items():
             array[0, index][mask] = min(smallest)

@@ -1,6 +1,6 @@
-"""How an object says that it stores its pixels, and whether that can be (DICOM PS3.3, C.7.6.3).
+"""How an object says that it stores its pixels, and whether this is possible (DICOM PS3.3, C.7.6.3).
 
-What a header promises is compared with the bytes that there are before anything is allocated.
+The declared size is compared with the bytes of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cpfnet.formats.dicom.image.transfer_syntax import decoder_of, syntax_of
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
-_LARGE = 64 * 2**20  # bytes; smaller promises are harmless
-_DENSEST = 1000  # no decoder is asked for more than this many times the compressed bytes
+_LARGE = 64 * 2**20  # bytes; smaller declared sizes are harmless
+_DENSEST = 1000  # no decoder may make more than this many times the compressed bytes
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def storage_of(frame: Frame) -> Storage:
     """How the object of ``frame`` stores its pixels.
 
     Raises:
-        FormatError: in a way that cannot be, or that is not read.
+        FormatError: its description is impossible, or not supported.
     """
     header = frame.object.header
 
@@ -70,13 +70,15 @@ def storage_of(frame: Frame) -> Storage:
     )
     if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated or not stored - 1 <= storage.high < allocated:
         raise FormatError(
-            f"{frame.object.name} has BitsAllocated {allocated}, BitsStored {stored} and HighBit {storage.high}, which do not fit together",
+            f"{frame.object.name} has BitsAllocated {allocated}, BitsStored {stored} and HighBit {storage.high}, "
+            "which do not fit together",
             fix="copy or export it again",
         )
     known = _COLOURS if storage.samples == 3 else (*GREY, "PALETTE COLOR") if storage.samples == 1 else ()
     if storage.photometric not in known:
         raise FormatError(
-            f"{frame.object.name} has the PhotometricInterpretation {storage.photometric!r} with {storage.samples} samples a pixel, which is not read",
+            f"{frame.object.name} has the PhotometricInterpretation {storage.photometric!r} "
+            f"with {storage.samples} samples a pixel, which is not read",
             fix=f"convert it to MONOCHROME2 or RGB; known are {', '.join((*GREY, *_COLOURS))}",
         )
     if storage.samples == 3 and allocated != 8:
@@ -86,41 +88,41 @@ def storage_of(frame: Frame) -> Storage:
     return storage
 
 
-def _promised(frame: Frame, storage: Storage) -> tuple[int, int]:
-    """Frames, and bytes of their pixels before compression."""
+def _declared(frame: Frame, storage: Storage) -> tuple[int, int]:
+    """Number of frames, and bytes of their pixels before compression."""
     rows, columns = size_of(frame)
     count = int(text(frame.object.header, "NumberOfFrames") or 1)
-    promised = math.ceil(rows * columns * count * storage.samples * storage.allocated / 8)
-    return count, promised * 2 // 3 if storage.photometric == "YBR_FULL_422" else promised
+    declared = math.ceil(rows * columns * count * storage.samples * storage.allocated / 8)
+    return count, declared * 2 // 3 if storage.photometric == "YBR_FULL_422" else declared
 
 
 def refuse_surplus(frame: Frame, storage: Storage, pixels: int) -> None:
-    """Refuse headers that promise fewer rows, columns or frames than there are: what is left over would be lost unsaid."""
+    """Refuse headers that declare fewer rows, columns or frames than there are: the rest would be lost silently."""
     rows, columns = size_of(frame)
-    count, promised = _promised(frame, storage)
+    count, declared = _declared(frame, storage)
     syntax = syntax_of(frame.object.header)
     plain = syntax == DeflatedExplicitVRLittleEndian or not (syntax.is_private or syntax.is_encapsulated)
-    if plain and pixels >= promised + max(promised // (rows * count), 2):
+    if plain and pixels >= declared + max(declared // (rows * count), 2):
         raise FormatError(
-            f"{frame.object.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and holds {pixels}",
+            f"{frame.object.name} promises {count} × {rows}×{columns} pixels, {declared} bytes, and holds {pixels}",
             fix="copy or export it again: its header is damaged",
         )
 
 
-def check_promise(frame: Frame, storage: Storage) -> None:
-    """Refuse headers that promise more pixels than the object can hold, and decoders that are not there."""
-    found = frame.object
+def check_declared_size(frame: Frame, storage: Storage) -> None:
+    """Refuse headers that declare more pixels than the object can hold, and objects without an installed decoder."""
+    item = frame.object
     rows, columns = size_of(frame)
-    count, promised = _promised(frame, storage)
-    _, plugin = decoder_of(found)
-    if plugin and storage.high != storage.stored - 1 and syntax_of(found.header) != RLELossless:
-        raise FormatError(  # whether a codestream holds the unused bits too, encoders do not agree
-            f"{found.name} is compressed with HighBit {storage.high} and BitsStored {storage.stored}, which is not read",
+    count, declared = _declared(frame, storage)
+    _, plugin = decoder_of(item)
+    if plugin and storage.high != storage.stored - 1 and syntax_of(item.header) != RLELossless:
+        raise FormatError(  # encoders do not agree whether a codestream holds the unused bits, too
+            f"{item.name} is compressed with HighBit {storage.high} and BitsStored {storage.stored}, which is not read",
             fix="decompress it, for example with dcmdjpeg of DCMTK",
         )
-    packed = plugin or syntax_of(found.header) == DeflatedExplicitVRLittleEndian
-    if promised > found.size * (_DENSEST if packed else 1) and (promised > _LARGE or not packed):
+    packed = plugin or syntax_of(item.header) == DeflatedExplicitVRLittleEndian
+    if declared > item.size * (_DENSEST if packed else 1) and (declared > _LARGE or not packed):
         raise FormatError(
-            f"{found.name} promises {count} × {rows}×{columns} pixels, {promised} bytes, and has {found.size}",
+            f"{item.name} promises {count} × {rows}×{columns} pixels, {declared} bytes, and has {item.size}",
             fix="copy or export it again: it is cut short or damaged",
         )

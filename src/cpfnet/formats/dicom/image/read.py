@@ -1,6 +1,7 @@
 """A DICOM image: one series, or one photograph, as `Image` or `Header`.
 
-Values are those after rescaling (HU for CT); geometry is exact (see `stack`); what was repaired or assumed stands in the notes of the source.
+Values are those after rescaling (HU for CT), and geometry is exact (see `slice_stack`). The notes of the source say
+what was repaired or assumed.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from cpfnet.formats.dicom.image.functional_groups import frames_of
 from cpfnet.formats.dicom.image.pixel_data import Values, decode, values_of
 from cpfnet.formats.dicom.image.series import Series, modality_of, one_series
 from cpfnet.formats.dicom.image.slice_stack import Stack, arrange, listed
-from cpfnet.formats.dicom.patient_study import unidentified
+from cpfnet.formats.dicom.patient_study import identity_warning
 from cpfnet.formats.file_types import Header
 from cpfnet.image import Image, Source
 
 
 @contextmanager
-def _about(place: Path) -> Iterator[None]:
-    """Say which series an error is about."""
+def _name_series_in_errors(place: Path) -> Iterator[None]:
+    """Add the series to errors."""
     try:
         with quiet():
             yield
@@ -35,8 +36,8 @@ def _about(place: Path) -> Iterator[None]:
 
 
 def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], list[str]]:
-    """The objects of a series, each once, and notes on them."""
-    found: dict[str, DicomObject] = {}
+    """The objects of a series, without copies, and messages about them."""
+    objects: dict[str, DicomObject] = {}
     notes: Counter[str] = Counter()
     copies = []
     for location in series.locations:
@@ -44,11 +45,11 @@ def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], lis
         if item is None:
             raise FormatError(f"{location.name} changed while it was read")
         uid = text(item.header, "SOPInstanceUID")
-        if uid not in found:
-            found[uid] = item
+        if uid not in objects:
+            objects[uid] = item
             notes.update(item.notes)
             continue
-        other = found[uid]
+        other = objects[uid]
         for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "Rows", "Columns"):
             if text(item.header, keyword) != text(other.header, keyword):
                 raise FormatError(
@@ -56,10 +57,10 @@ def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], lis
                     fix="take one away, or export the series again",
                 )
         copies.append(item.name)
-    said = [f"{note} (in {count} of {len(found)} files)" for note, count in notes.items()]
+    texts = [f"{note} (in {count} of {len(objects)} files)" for note, count in notes.items()]
     if copies:
-        said.append(f"copies of files that are there already were left out: {listed(copies)}")
-    return list(found.values()), said
+        texts.append(f"copies of files that are there already were left out: {listed(copies)}")
+    return list(objects.values()), texts
 
 
 def _source(series: Series, stack: Stack, unit: str, notes: Sequence[str]) -> Source:
@@ -79,41 +80,43 @@ def _source(series: Series, stack: Stack, unit: str, notes: Sequence[str]) -> So
     )
 
 
-def _prepare(series: Series, beside: Sequence[str], archives: Archives) -> tuple[Stack, Values, Header]:
+def _prepare(series: Series, damaged: Sequence[str], archives: Archives) -> tuple[Stack, Values, Header]:
     objects, notes = _objects(series, archives)
     stack = arrange([frame for item in objects for frame in frames_of(item)])
     values = values_of(stack)
-    if left := unidentified(stack.frames[0].object.header):
-        notes.append(left)
-    source = _source(series, stack, values.unit, (*beside, *notes, *stack.notes, *values.notes))
+    if left_empty := identity_warning(stack.frames[0].object.header):
+        notes.append(left_empty)
+    source = _source(series, stack, values.unit, (*damaged, *notes, *stack.notes, *values.notes))
     modality = modality_of(series.modality) if series.modality else None
     return stack, values, Header(stack.shape, stack.affine, values.channels, values.dtype, modality, source)
 
 
 def read_header(*paths: Path) -> Header:
-    """What `read` gives, without decoding pixels.
+    """The header that `read` would give, without decoding pixels.
 
     Raises:
-        FormatError: as `read`, as far as headers tell.
+        FormatError: as `read`, if headers show the problem.
     """
-    series, beside = one_series(paths)
-    with _about(series.reference), Archives() as archives:
-        return _prepare(series, beside, archives)[2]
+    series, damaged = one_series(paths)
+    with _name_series_in_errors(series.reference), Archives() as archives:
+        return _prepare(series, damaged, archives)[2]
 
 
 def read(*paths: Path) -> Image:
     """Read the one image series that ``paths`` mean (see `series`).
 
     Returns:
-        ``(1, depth, height, width)`` slices ascending along their normal (row × column direction), ``(3, …)`` uint8 for
-        colours; without depth and affine for a single image without a position. ``source.details`` holds ``headers`` (in
-        slice order; one for a multi-frame object), ``frames`` (numbers from 0), ``unit`` and ``reference``.
+        ``(1, depth, height, width)``, slices ascending along their normal (row × column direction), ``(3, …)`` uint8
+        for colours; without depth and affine for a single image without a position. ``source.details`` holds
+        ``headers`` (in slice order; one for a multi-frame object), ``frames`` (numbers from 0), ``unit`` and
+        ``reference``.
 
     Raises:
-        FormatError: there is no series or several; the slices make no volume; a header lies; pixels cannot be decoded.
+        FormatError: there is no series, or several; the slices make no volume; a header is wrong; pixels
+            cannot be decoded.
     """
-    series, beside = one_series(paths)
-    with _about(series.reference), Archives() as archives:
-        stack, values, header = _prepare(series, beside, archives)
+    series, damaged = one_series(paths)
+    with _name_series_in_errors(series.reference), Archives() as archives:
+        stack, values, header = _prepare(series, damaged, archives)
         array = decode(stack, values, archives)
         return Image(array, header.affine, header.channels, header.modality, header.source)

@@ -1,7 +1,7 @@
-"""Which image series and labels lie in a folder or archive, and which one a path means.
+"""The image series and labels in a folder or archive, and the one that a path means.
 
-A path means one image series: the folder, archive or file that holds it alone, or ``FOLDER/series=UID`` where several lie together (the end
-of the UID is enough). Objects that are no images are ignored between images.
+A path means one image series: the folder, archive or file that holds it alone, or ``FOLDER/series=UID`` if several are
+there (the end of the UID is enough). Objects that are no images are ignored between images.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _MODALITIES = {
 
 
 def modality_of(modality: str) -> str:
-    """DICOM's word for a modality ("CT") → the Plan's ("ct"); "other" for all that it does not tell apart."""
+    """DICOM's word for a modality ("CT") → the Plan's ("ct"); "other" for all that the Plan does not distinguish."""
     return _MODALITIES.get(modality, "other")
 
 
 _SLICES = ("CT", "MR", "PT", "NM")
-"""Modalities whose instances are slices, even where their positions were lost."""
+"""Modalities whose instances are slices, even if their positions were lost."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class Series:
     """Image instances that belong together.
 
     Attributes:
-        reference: a path that `cpfnet.formats.read` takes for exactly this series.
-        uid, study: SeriesInstanceUID and StudyInstanceUID (made up where empty, see `objects`).
-        patient: digest of the PatientID, "" where it is empty; to compare, never to show.
+        reference: a path for which `cpfnet.formats.read` reads exactly this series.
+        uid, study: SeriesInstanceUID and StudyInstanceUID (derived if empty, see `datasets`).
+        patient: digest of the PatientID, "" if it is empty; for comparisons, never to show.
         frame_of_reference: its UID, or "".
-        modality: as DICOM says it ("CT").
+        modality: DICOM's word ("CT").
         instances: SOP instance UIDs.
         folder: the folder common to its files, or their ZIP archive.
-        count: slices: instances, or frames of a multi-frame object.
+        count: number of slices: instances, or frames of a multi-frame object.
         shape: (rows, columns) of the first instance.
         locations: its files, in no particular order.
     """
@@ -80,13 +80,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies in a folder, archive or file.
+    """The contents of a folder, archive or file.
 
     Attributes:
         series: image series, by reference.
         labels: segmentations and structure sets, by path.
-        others: how many objects of other kinds there are (``{"RTDOSE": 1}``; ``localizer`` for the images of localizer series
-            beside other series).
+        others: number of objects of other kinds (``{"RTDOSE": 1}``; ``localizer``: the images of localizer series, if
+            there are other series).
         unreadable: DICOM files that are damaged, each with the reason.
     """
 
@@ -96,16 +96,16 @@ class Scan:
     unreadable: tuple[tuple[Path, str], ...]
 
 
-def _look_at(paths: Sequence[Path], folders: dict[Path, int]) -> tuple[list[Summary], list[tuple[Path, str]]]:
-    found, unreadable = [], []
+def _summaries(paths: Sequence[Path], folders: dict[Path, int]) -> tuple[list[Summary], list[tuple[Path, str]]]:
+    summaries, unreadable = [], []
     with Archives() as archives:
         for location in locations(paths, archives, folders):
             summary = summarise(location, archives)
             if isinstance(summary, str):
                 unreadable.append((location.place / Path(location.member or location.path).name, summary))
             elif summary is not None:
-                found.append(summary)
-    return found, unreadable
+                summaries.append(summary)
+    return summaries, unreadable
 
 
 def _series(items: list[Summary], held: Counter[Path]) -> Series:
@@ -133,19 +133,21 @@ def _series(items: list[Summary], held: Counter[Path]) -> Series:
     )
 
 
-def _apart(items: list[Summary]) -> list[list[Summary]]:
-    """The files of a series; pictures without a place in the patient (radiographs, photographs) are images of their own."""
+def _split_pictures(items: list[Summary]) -> list[list[Summary]]:
+    """The files of a series; but each picture without a place in the patient (radiograph, photograph) is an image."""
     slices = any(s.placed or s.modality in _SLICES or s.location.member is not None for s in items)
     return [items] if slices else [[item] for item in items]
 
 
 def _scan(paths: Sequence[Path], folders: dict[Path, int]) -> Scan:
-    summaries, unreadable = _look_at(paths, folders)
+    summaries, unreadable = _summaries(paths, folders)
     images = sorted((s for s in summaries if s.kind == "image"), key=lambda s: (s.study, s.series))
-    groups = [part for _, items in groupby(images, key=lambda s: (s.study, s.series)) for part in _apart(list(items))]
+    groups = [
+        part for _, items in groupby(images, key=lambda s: (s.study, s.series)) for part in _split_pictures(list(items))
+    ]
     volumes = [items for items in groups if not all(item.localizer for item in items)] or groups
     scouts = sum(map(len, groups)) - sum(map(len, volumes))
-    # How many image series lie in each folder or below it: the reference of one that lies there alone is the folder.
+    # Number of image series in each folder or below it: if there is only one, its reference is the folder.
     held: Counter[Path] = Counter()
     for items in volumes:
         own = {item.location.folder for item in items}
@@ -162,10 +164,10 @@ def _scan(paths: Sequence[Path], folders: dict[Path, int]) -> Scan:
 
 
 def scan(paths: Path | str | Sequence[Path | str]) -> Scan:
-    """What lies in a folder (recursively), a ZIP archive or a file, or in several together.
+    """The contents of a folder (recursively), a ZIP archive or a file, or of several together.
 
     Raises:
-        FormatError: one is not there, or an archive that cannot be opened.
+        FormatError: one does not exist, or an archive cannot be opened.
     """
     places = [Path(path) for path in ([paths] if isinstance(paths, (Path, str)) else paths)]
     for place in places:
@@ -179,28 +181,29 @@ _SCANS_KEPT = 16
 _SETTLED = 2 * 10**9  # ns; times of change are too coarse to tell apart what happened in one moment
 
 
-def _scan_again(reference: Path) -> Scan:
-    """What lies where ``reference`` points into, remembered: else reading all series of a folder would be quadratic in its files.
+def _cached_scan(reference: Path) -> Scan:
+    """The contents of the folder or archive of ``reference``, cached.
 
-    A scan is taken again while no folder that it walked through has changed, and no file of the series.
+    Without the cache, reading all series of a folder would be quadratic in its files. A cached scan is used while no
+    folder that it searched has changed, and no file of the series.
     """
     place, uid = reference.parent, reference.name.removeprefix(SERIES)
     if place in _SCANS:
-        folders, found = _SCANS[place]
-        own = {at.path: at.stamp for series in found.series if series.uid.endswith(uid) for at in series.locations}
+        folders, cached = _SCANS[place]
+        own = {at.path: at.stamp for series in cached.series if series.uid.endswith(uid) for at in series.locations}
         try:
             changed = any(folder.stat().st_mtime_ns != stamp for folder, stamp in folders.items())
             if own and not changed and all(stamp_of(path) == stamp for path, stamp in own.items()):
-                return found
+                return cached
         except OSError:  # one is gone
             pass
     now, folders = time.time_ns(), {}
-    found = _scan([place], folders)
+    new = _scan([place], folders)
     if now - max(folders.values(), default=0) > _SETTLED:
         if len(_SCANS) >= _SCANS_KEPT:
             _SCANS.clear()
-        _SCANS[place] = folders, found
-    return found
+        _SCANS[place] = folders, new
+    return new
 
 
 def _described(series: Series) -> str:
@@ -209,13 +212,13 @@ def _described(series: Series) -> str:
 
 
 def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
-    """The one image series that ``paths`` mean, and notes on what lies beside it.
+    """The one image series that ``paths`` mean, and messages about damaged files next to it.
 
     Args:
         paths: a folder, archive, file or reference; or several files of one series.
 
     Raises:
-        FormatError: there is none, or several, which it lists; or a file among them is damaged.
+        FormatError: there is none, or several (it lists them); or a file among them is damaged.
     """
     path = paths[0]
     chosen = path.name.removeprefix(SERIES) if len(paths) == 1 and is_reference(path) else None
@@ -223,12 +226,12 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
     for place in places:
         if not place.is_dir():
             check_readable(place)
-    found = _scan(places, {}) if chosen is None else _scan_again(path)
+    contents = _scan(places, {}) if chosen is None else _cached_scan(path)
     where = places[0] if len(places) == 1 else places[0].parent
-    damaged = [f"{printable(file.name)} {reason}" for file, reason in found.unreadable]
-    several = "\n".join(f"    {_described(series)}" for series in found.series[:20])
+    damaged = [f"{printable(file.name)} {reason}" for file, reason in contents.unreadable]
+    several = "\n".join(f"    {_described(series)}" for series in contents.series[:20])
     if chosen is not None:
-        matching = [series for series in found.series if series.uid.endswith(chosen)] if chosen else []
+        matching = [series for series in contents.series if series.uid.endswith(chosen)] if chosen else []
         if len(matching) != 1:
             raise FormatError(
                 f"holds {len(matching) or 'no'} image series with a UID that ends in {chosen!r}; there are\n{several}",
@@ -236,26 +239,28 @@ def one_series(paths: Sequence[Path]) -> tuple[Series, tuple[str, ...]]:
                 fix="name one of these, with enough of the end of its UID",
             )
         return matching[0], tuple(f"{words}: left out" for words in damaged)
-    if damaged and [file for file, _ in found.unreadable] == places:
-        raise FormatError(found.unreadable[0][1], where=where, fix="copy or export it again")
+    if damaged and [file for file, _ in contents.unreadable] == places:
+        raise FormatError(contents.unreadable[0][1], where=where, fix="copy or export it again")
     if damaged:
+        more = " …" if len(damaged) > 5 else ""
         raise FormatError(
-            f"{len(damaged)} of its DICOM files cannot be read: {'; '.join(damaged[:5])}{' …' if len(damaged) > 5 else ''}",
+            f"{len(damaged)} of its DICOM files cannot be read: {'; '.join(damaged[:5])}{more}",
             where=where,
             fix="copy or export the series again, or take the damaged files away if they do not belong to it",
         )
-    if len(found.series) > 1:
+    if len(contents.series) > 1:
         raise FormatError(
-            f"holds {len(found.series)} image series:\n{several}",
+            f"holds {len(contents.series)} image series:\n{several}",
             where=where,
             fix="name one of them as above",
         )
-    if not found.series:
-        kinds = [f"{label.kind.upper()} {label.path.name}" for label in found.labels]
-        kinds += [f"{count} {kind}" for kind, count in found.others.items()]
+    if not contents.series:
+        kinds = [f"{label.kind.upper()} {label.path.name}" for label in contents.labels]
+        kinds += [f"{count} {kind}" for kind, count in contents.others.items()]
+        only = f", only {', '.join(kinds[:8])}" if kinds else ""
         raise FormatError(
-            f"{'is a folder that ' if where.is_dir() else ''}holds no DICOM image{', only ' + ', '.join(kinds[:8]) if kinds else ''}",
+            f"{'is a folder that ' if where.is_dir() else ''}holds no DICOM image{only}",
             where=where,
             fix="give an image file, or the folder, ZIP archive or files of a DICOM image series",
         )
-    return found.series[0], ()
+    return contents.series[0], ()

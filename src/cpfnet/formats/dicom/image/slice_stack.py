@@ -1,7 +1,8 @@
-"""Frames → a volume with its geometry: ordered along the normal, repaired aloud, or refused with the names of the instances.
+"""From frames to a volume with its geometry: sorted along the normal, and repaired with a message, or refused.
 
-Positions decide, never file names or instance numbers. The affine is exact: first position, last − first over n − 1 for the depth (which keeps a
-gantry tilt as shear), direction cosines times PixelSpacing in the plane (DICOM PS3.3, C.7.6.2.1.1).
+Positions decide, never file names or instance numbers. The affine is exact: the first position, last − first over n − 1
+for the depth (which keeps a gantry tilt as shear), direction cosines times PixelSpacing in the plane (DICOM PS3.3,
+C.7.6.2.1.1). Refusals name the instances.
 """
 
 from __future__ import annotations
@@ -18,20 +19,19 @@ from cpfnet.formats.dicom.attributes import is_localizer, text
 from cpfnet.formats.dicom.image.functional_groups import Frame
 
 _TOLERANCE = 0.01  # of the spacing: how far a slice may lie from its place in a regular stack
-_ROUNDED = (
-    0.1  # mm, and at most this part of the spacing: what positions with one decimal are off by; taken as even, and said
-)
+_ROUNDED = 0.1
+"""mm, and at most this share of the spacing: the error of positions with one decimal; taken as even, with a message."""
 _DIRECTION = 1e-3  # difference of direction cosines that counts as another orientation
-_TILT = 0.1  # degrees between stack and normal that are worth a note
+_TILT = 0.1  # degrees between stack and normal that are worth a message
 _STEEPEST = 60.0  # degrees; no gantry tilts so far
 _EXPORT = "export the series again, with all of its slices"
 
-_APART = (  # attributes that tell the images at one position apart
+_DISTINGUISHING = (  # attributes that distinguish the images at one position
     *("TemporalPositionIdentifier", "TemporalPositionIndex", "StackID", "EchoNumbers", "EchoTime", "EffectiveEchoTime"),
     *("DiffusionBValue", "InversionTime", "InversionTimes", "FlipAngle", "TriggerTime", "FrameReferenceTime"),
     *("NominalPercentageOfCardiacPhase", "ImageType", "FrameType", "ConvolutionKernel", "KVP", "AcquisitionNumber"),
 )
-_APART_UNSHOWN = ("AcquisitionTime", "ContentTime")  # times of day are nobody's business
+_DISTINGUISHING_TIMES = ("AcquisitionTime", "ContentTime")  # their values are not shown: they are patient data
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Stack:
     Attributes:
         frames: in slice order.
         affine: (depth, height, width) indices → LPS mm; None for a plain image, which has no depth.
-        notes: what was repaired or assumed.
+        notes: messages about what was repaired or assumed.
     """
 
     frames: tuple[Frame, ...]
@@ -61,7 +61,7 @@ def size_of(frame: Frame) -> tuple[int, int]:
 
 
 def listed(names: Iterable[str], most: int = 6) -> str:
-    """Names for a message, of which there may be thousands."""
+    """Names for a message; there may be thousands of them."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -71,30 +71,30 @@ def _plural(count: int, what: str = "slice") -> str:
 
 
 def arrange(frames: Sequence[Frame]) -> Stack:
-    """Put frames in order along their normal.
+    """Sort frames along their normal.
 
     Args:
         frames: of one series, in any order.
 
     Returns:
-        A volume; or a plain image, where a single frame has no place in a patient (a photograph, a radiograph).
+        A volume; or a plain image, if a single frame has no place in a patient (a photograph, a radiograph).
 
     Raises:
-        FormatError: they make no volume: sizes or orientations differ, positions are missing, doubled or irregular.
+        FormatError: they make no volume: sizes or orientations differ, positions are missing, repeated or irregular.
     """
     frames, notes = _without_localizers(frames)
     _same(frames, size_of, "sizes (Rows × Columns)", lambda size: f"{size[0]}×{size[1]}")
     geometry = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     if len(frames) == 1 and any(frames[0].value(keyword) is None for keyword in geometry):
-        lacking = [keyword for keyword in geometry if frames[0].value(keyword) is None]
-        if "ImagePositionPatient" not in lacking:
-            notes.append(f"no {' and no '.join(lacking)}: read as a plain image without millimetres")
+        missing = [keyword for keyword in geometry if frames[0].value(keyword) is None]
+        if "ImagePositionPatient" not in missing:
+            notes.append(f"no {' and no '.join(missing)}: read as a plain image without millimetres")
         return Stack(tuple(frames), None, tuple(notes))
     for keyword in geometry:
-        lacking = [frame.name for frame in frames if frame.value(keyword) is None]
-        if lacking:
+        without = [frame.name for frame in frames if frame.value(keyword) is None]
+        if without:
             raise FormatError(
-                f"{len(lacking)} of {_plural(len(frames))} have no {keyword}: {listed(lacking)}",
+                f"{len(without)} of {_plural(len(frames))} have no {keyword}: {listed(without)}",
                 fix="export the series with its geometry, or give images without positions one by one",
             )
     if (spaces := len({str(frame.value("FrameOfReferenceUID") or "") for frame in frames} - {""})) > 1:
@@ -125,13 +125,13 @@ def _without_localizers(frames: Sequence[Frame]) -> tuple[list[Frame], list[str]
 
 
 def _same(frames: Sequence[Frame], of: Callable[[Frame], Any], what: str, show: Callable[[Any], str] = str) -> None:
-    """Refuse frames that differ in something that a volume has but once."""
+    """Refuse frames that differ in something that a volume has only once."""
     groups: dict[Any, list[Frame]] = {}
     for frame in frames:
         groups.setdefault(of(frame), []).append(frame)
     if len(groups) > 1:
         shown = sorted(groups.items(), key=lambda item: -len(item[1]))
-        words = "; ".join(f"{show(key)} in {listed((f.name for f in found), 3)}" for key, found in shown[:4])
+        words = "; ".join(f"{show(key)} in {listed((f.name for f in group), 3)}" for key, group in shown[:4])
         raise FormatError(
             f"its slices have {len(groups)} {what}: {words}",
             fix="put the images of each kind into a folder of their own",
@@ -148,10 +148,11 @@ def _directions(frames: Sequence[Frame]) -> tuple[np.ndarray, np.ndarray]:
         if odd.any():
             index = int(np.argmax(odd))
             raise FormatError(
-                f"ImageOrientationPatient of {frames[index].name} is {cosines[index].tolist()}: no two unit vectors at right angles",
+                f"ImageOrientationPatient of {frames[index].name} is {cosines[index].tolist()}: "
+                "no two unit vectors at right angles",
                 fix="correct the attribute, or export the series again",
             )
-    # Cosines are compared to the first frame's, and written rounded so that equal ones print alike.
+    # Cosines are compared with those of the first frame, and rounded in messages so that equal ones look the same.
     groups = {i: tuple(np.round(c, 3).tolist()) for i, c in enumerate(cosines)}
     if np.abs(cosines - cosines[0]).max() > _DIRECTION:
         numbers = {id(frame): i for i, frame in enumerate(frames)}
@@ -181,7 +182,7 @@ def _pixel_spacing(frames: Sequence[Frame]) -> tuple[float, float]:
 
 
 def _thickness(frame: Frame) -> tuple[float, list[str]]:
-    """mm that a lone slice is taken to be deep."""
+    """The depth of a single slice, mm."""
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         if (value := frame.number_or(keyword, 0.0)) > 0:
             return value, []
@@ -194,7 +195,7 @@ def _depth(
     """The step from slice to slice, mm, from sorted positions.
 
     Raises:
-        FormatError: slices share a place, are missing, or stand irregularly.
+        FormatError: slices share a place, are missing, or are irregular.
     """
     heights = positions @ normal
     gaps = np.diff(heights)
@@ -212,7 +213,8 @@ def _depth(
     angle = float(np.degrees(np.arctan2(np.linalg.norm(depth - spacing * normal), spacing)))
     if angle > _STEEPEST:
         raise FormatError(
-            f"its positions run at {angle:.1f}° to the normal of its slices, which lie beside rather than behind each other",
+            f"its positions run at {angle:.1f}° to the normal of its slices, "
+            "which lie beside rather than behind each other",
             fix="give the slices of one stack",
         )
     if angle > _TILT:
@@ -221,44 +223,45 @@ def _depth(
 
 
 def _differing(frames: Sequence[Frame]) -> str:
-    """Which attributes tell ``frames`` apart, with their values, or ""."""
-    found = []
-    for keyword in _APART:
+    """The attributes that distinguish ``frames``, with their values, or ""."""
+    differing = []
+    for keyword in _DISTINGUISHING:
         values = list(dict.fromkeys(str(v) for frame in frames if (v := frame.value(keyword)) is not None))
         if len(values) > 1:
-            found.append(f"{keyword} ({listed(values)})")
-    if not found:
-        for keyword in _APART_UNSHOWN:
+            differing.append(f"{keyword} ({listed(values)})")
+    if not differing:
+        for keyword in _DISTINGUISHING_TIMES:
             values = list({text(frame.object.header, keyword) for frame in frames})
             if len(values) > 1:
-                found.append(f"{keyword} ({len(values)} values)")
-    return " and ".join(found)
+                differing.append(f"{keyword} ({len(values)} values)")
+    return " and ".join(differing)
 
 
 def _refuse_doubled(frames: Sequence[Frame], heights: np.ndarray, tolerance: float) -> None:
     new = np.flatnonzero(np.diff(heights, prepend=-np.inf) >= tolerance)
     groups = [frames[a:b] for a, b in pairwise([*new.tolist(), len(frames)])]
     doubled = next(group for group in groups if len(group) > 1)
-    apart = _differing(doubled)
+    attributes = _differing(doubled)
     counts = {len(group) for group in groups}
-    if (len(counts) == 1 and len(groups) > 1) or apart:
+    if (len(counts) == 1 and len(groups) > 1) or attributes:
         what = f"holds {_plural(max(counts), 'image')} at one position"
-        what += f", told apart by {apart}" if apart else ", which no attribute tells apart"
+        what += f", told apart by {attributes}" if attributes else ", which no attribute tells apart"
         raise FormatError(
             f"{what}; for example {listed(f.name for f in doubled)}",
             fix="put each time point, echo or reconstruction into a folder of its own",
         )
     total = sum(len(group) > 1 for group in groups)
     raise FormatError(
-        f"{_plural(total)} of {len(groups)} occur{'s' * (total == 1)} more than once; for example {listed(f.name for f in doubled)}",
+        f"{_plural(total)} of {len(groups)} occur{'s' * (total == 1)} more than once; "
+        f"for example {listed(f.name for f in doubled)}",
         fix="take the copies away",
     )
 
 
 def _refuse_irregular(frames: Sequence[Frame], gaps: np.ndarray, away: float) -> None:
     usual = float(np.median(gaps))
-    apart = _differing(frames)
-    hint = f"; slices differ in {apart}" if apart else ""
+    attributes = _differing(frames)
+    hint = f"; slices differ in {attributes}" if attributes else ""
     times = gaps / gaps.min()
     if (np.abs(times - np.rint(times)) <= 0.02 * np.rint(times)).all() and times.max() > 1.5:
         holes = np.flatnonzero(np.rint(times) > 1).tolist()
@@ -270,6 +273,7 @@ def _refuse_irregular(frames: Sequence[Frame], gaps: np.ndarray, away: float) ->
     odd = np.argsort(-np.abs(gaps - usual), kind="stable")[:3].tolist()
     shown = [f"{gaps[i]:.4g} mm between {frames[i].name} and {frames[i + 1].name}" for i in sorted(odd)]
     raise FormatError(
-        f"its slices are not evenly spaced, up to {away:.3g} mm from their place: {'; '.join(shown)}, mostly {usual:.4g} mm{hint}",
+        f"its slices are not evenly spaced, up to {away:.3g} mm from their place: {'; '.join(shown)}, "
+        f"mostly {usual:.4g} mm{hint}",
         fix="export a series with even spacing, or resample it with a tool that knows the gaps",
     )

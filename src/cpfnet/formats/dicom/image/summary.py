@@ -1,4 +1,4 @@
-"""What one file is, in the few words that are kept for every file of a data set: an image, a label, or something else."""
+"""A short summary of one file, kept for every file of a data set: an image, a label, or something else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cpfnet.formats.dicom.persons import persons
 from cpfnet.formats.dicom.referenced_images import KINDS, references, structure_names
 from cpfnet.formats.file_types import DICOM_SUFFIXES, SERIES, check_dicom, suffix_of
 
-_OTHERS = {  # SOP classes (PS3.4, annex B.5) with pixels that are no images
+_OTHERS = {  # SOP classes (PS3.4, annex B.5) with pixels that are not images
     "1.2.840.10008.5.1.4.1.1.481.2": "RTDOSE",
     "1.2.840.10008.5.1.4.1.1.30": "parametric map",
     "1.2.840.10008.5.1.4.1.1.4.2": "MR spectroscopy",  # no pixels, but rows and columns
@@ -27,15 +27,15 @@ class LabelObject:
     """A segmentation or structure set.
 
     Attributes:
-        path: what `cpfnet.formats.read_label` takes: the file, or ``ARCHIVE.zip/series=UID``.
+        path: the path that `cpfnet.formats.read_label` takes: the file, or ``ARCHIVE.zip/series=UID``.
         kind: ``"seg"`` or ``"rtstruct"``.
         uid: SOPInstanceUID.
         study: StudyInstanceUID.
-        patient: digest of the PatientID, "" where it is empty; to compare, never to show.
-        frame_of_reference: UID of the one that it is drawn in, or "".
+        patient: digest of the PatientID, "" if it is empty; for comparisons, never to show.
+        frame_of_reference: UID of the frame of reference that it is drawn in, or "".
         series, instances: UIDs of the image series and SOP instances that it refers to.
         names: of its structures.
-        persons: words of the names of persons in its header; to compare, never to show.
+        persons: words of the names of persons in its header; for comparisons, never to show.
     """
 
     path: Path
@@ -52,18 +52,19 @@ class LabelObject:
 
 @dataclass(frozen=True)
 class Summary:
-    """The few words of a header that tell what it is.
+    """The attributes of a header that say what a file is.
 
     Attributes:
         location: of the file.
         kind: ``"image"``, a label's ``"seg"`` or ``"rtstruct"``, or another word (``"RTDOSE"``).
         uid, study, series, frame_of_reference: UIDs, the last may be "".
         patient: digest, as in `LabelObject`.
-        modality: as DICOM says it.
-        frames: how many.
+        modality: DICOM's word.
+        frames: number of frames.
         shape: (rows, columns).
-        localizer, placed: is it a scout view, has it a position in the patient?
-        colour: has it three channels?
+        localizer: it is a scout view.
+        placed: it has a position in the patient.
+        colour: it has three channels.
         label: of a segmentation or structure set.
     """
 
@@ -104,14 +105,14 @@ def _count(header: pydicom.Dataset, keyword: str) -> int:
     return int(value) if value.isdecimal() else 0
 
 
-def _summarise(found: DicomObject, location: Location) -> Summary:
-    header = found.header
+def _summary_of(item: DicomObject, location: Location) -> Summary:
+    header = item.header
     modality = text(header, "Modality")
     shape = (_count(header, "Rows"), _count(header, "Columns"))
     sop_class = text(header, "SOPClassUID")
     if not all(shape) and (not sop_class or pydicom.uid.UID(sop_class).name.endswith("Image Storage")):
-        lacking = "Rows and Columns" if sop_class else "SOPClassUID"
-        raise FormatError(f"is damaged or cut short: it has no {lacking}")
+        missing = "Rows and Columns" if sop_class else "SOPClassUID"
+        raise FormatError(f"is damaged or cut short: it has no {missing}")
     kind = KINDS.get(sop_class) or _OTHERS.get(sop_class) or ("image" if all(shape) else modality or "without pixels")
     return Summary(
         location=location,
@@ -136,16 +137,16 @@ _CACHED = 50_000
 
 
 def summarise(location: Location, archives: Archives) -> Summary | str | None:
-    """The summary of a file; why it cannot be read; or None, if it is no DICOM. Remembered while the file stays the same."""
+    """The summary of a file, or why it cannot be read; None if it is not DICOM. Cached until the file changes."""
     if location not in _CACHE:
         if len(_CACHE) >= _CACHED:
             _CACHE.clear()
         try:
             with quiet():
-                found = read_object(location, archives)
-                if found is None and location.member is None and suffix_of(location.path) in DICOM_SUFFIXES:
-                    check_dicom(location.path)  # says what it is instead
-                _CACHE[location] = None if found is None else _summarise(found, location)
+                item = read_object(location, archives)
+                if item is None and location.member is None and suffix_of(location.path) in DICOM_SUFFIXES:
+                    check_dicom(location.path)  # its error says what the file is instead
+                _CACHE[location] = None if item is None else _summary_of(item, location)
         except FormatError as error:
             _CACHE[location] = error.what
         except OSError as error:

@@ -1,9 +1,9 @@
-"""Outlines → pixels: which pixel centres lie inside.
+"""From outlines to pixels: which pixel centres lie inside.
 
-A pixel belongs where a ray from its centre crosses the outlines an odd number of times: holes are left out, whether they are drawn as
-outlines of their own or joined to the outer one by a key-hole (DICOM PS3.3, C.8.8.6.3), and the direction of drawing does not
-count. A centre *on* an outline belongs, too: so nothing depends on flips, and outlines through pixel centres, as some
-tools draw them, keep their outermost pixels.
+A pixel belongs to a structure if a ray from its centre crosses the outlines an odd number of times. So holes are left
+out, whether they are drawn as separate outlines or joined to the outer one by a key-hole (DICOM PS3.3, C.8.8.6.3), and
+the direction of drawing does not matter. A centre *on* an outline belongs, too: so nothing depends on flips, and
+outlines through pixel centres, as some tools draw them, keep their outermost pixels.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from itertools import islice
 import numpy as np
 
 _ON = 1e-5
-"""Pixels: a centre nearer than this is on the outline. Coordinates in files are decimal texts, equal only up to rounding."""
+"""Pixels: a centre nearer than this is on the outline. Coordinates in files are decimal texts, equal only up to
+rounding."""
 _AT_ONCE = 4096
-"""Edges that are drawn together."""
+"""Number of edges that are processed together."""
 _PAIRS = 500
-"""Pairs of outlines that are looked at for crossings, which only a note tells of."""
+"""The most pairs of outlines that are tested for crossings, which only cause a message."""
 
 
 def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
-    """The pixels inside outlines, all of one structure on one slice.
+    """The pixels inside the outlines of one structure on one slice.
 
     Args:
-        outlines: each ``(points, 2)``, (row, column) in pixels, whole numbers at pixel centres; the last point is joined to the first.
-        shape: (height, width). What lies beyond is cut off.
+        outlines: each ``(points, 2)``, (row, column) in pixels, whole numbers at pixel centres; the last point is
+            joined to the first.
+        shape: (height, width). Parts of outlines beyond it are cut off.
 
     Returns:
         bool ``shape``.
@@ -36,7 +38,7 @@ def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     inside, on = np.zeros_like(out[window]), out[window]
     starts = np.concatenate(moved)
     ends = np.concatenate([np.roll(outline, -1, axis=0) for outline in moved])
-    for first in range(0, len(starts), _AT_ONCE):  # parity adds up over edges, so that memory stays small
+    for first in range(0, len(starts), _AT_ONCE):  # parity adds up over edges, so this needs little memory
         edges = starts[first : first + _AT_ONCE], ends[first : first + _AT_ONCE]
         inside ^= _enclosed(*edges, inside.shape)
         _mark(on, *edges)
@@ -46,7 +48,7 @@ def fill(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 
 
 def crossing(outlines: Sequence[np.ndarray], shape: tuple[int, int]) -> bool:
-    """Do two outlines enclose common pixels though neither lies inside the other? Arguments as of `fill`."""
+    """Do two outlines enclose common pixels although neither lies inside the other? Arguments as for `fill`."""
     for pair in islice(_near(outlines), _PAIRS):
         window, moved = _cropped([outlines[i] for i in pair], shape)
         size = window[0].stop - window[0].start, window[1].stop - window[1].start
@@ -64,7 +66,7 @@ def _bounds(outlines: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _near(outlines: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
-    """Pairs whose bounds meet; down the rows, since a noisy slice has thousands of outlines, and millions of pairs."""
+    """Pairs whose bounds overlap; sorted by rows, since a noisy slice has thousands of outlines, millions of pairs."""
     low, high = _bounds(outlines)
     order = np.argsort(low[:, 0], kind="stable")
     ends = np.searchsorted(low[order, 0], high[order, 0], side="right")
@@ -94,14 +96,14 @@ def _lines(starts: np.ndarray, ends: np.ndarray, count: int, slack: float) -> tu
 
 
 def _across(starts: np.ndarray, ends: np.ndarray, row: np.ndarray, edge: np.ndarray) -> np.ndarray:
-    """The column where each edge crosses its row; beyond the ends of an edge, the end's."""
+    """The column where each edge crosses its row; beyond the ends of an edge, the column of that end."""
     rise = ends[edge, 0] - starts[edge, 0]
     share = np.divide(row - starts[edge, 0], rise, out=np.zeros(len(row)), where=rise != 0)
     return starts[edge, 1] + np.clip(share, 0, 1) * (ends[edge, 1] - starts[edge, 1])
 
 
 def _enclosed(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Even–odd: each crossing of an edge with a row changes sides for all pixels to its right."""
+    """Even–odd rule: each crossing of an edge with a row switches inside and outside for all pixels to its right."""
     height, width = shape
     row, edge = _lines(starts, ends, height, 0.0)
     right = np.clip(np.ceil(_across(starts, ends, row, edge)), 0, width).astype(np.int64)
@@ -110,7 +112,7 @@ def _enclosed(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int]) -> n
 
 
 def _mark(on: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
-    """Set the pixels whose centres lie on edges that are steeper than 45°; the transposed call finds the others."""
+    """Set the pixels whose centres lie on edges steeper than 45°; a call with transposed arguments finds the others."""
     rise, run = np.abs(ends - starts).T
     steep = rise >= run
     row, edge = _lines(starts[steep], ends[steep], on.shape[0], _ON)

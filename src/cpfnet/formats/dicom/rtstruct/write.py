@@ -31,12 +31,13 @@ _CONTOUR_DATA = Tag("ContourData")
 
 
 def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
-    """Write the classes of a Segmentation as regions of interest, all of the Plan, in its order.
+    """Write the classes of a Segmentation as regions of interest: all classes of the Plan, in its order.
 
-    Contours enclose the centres of exactly the pixels of the class (`outlines`). A class without pixels is a region without contours.
+    Contours enclose the centres of exactly the pixels of the class (`outlines`). A class without pixels becomes a
+    region without contours.
 
     Args:
-        segmentation: a volume, made from DICOM; one slice will do.
+        segmentation: a volume made from DICOM; one slice is enough.
         path: the file.
         where: for messages.
 
@@ -50,14 +51,14 @@ def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
             where=where,
             fix="write --format dicom-seg or png",
         )
-    found = structures(segmentation, where)
+    classes = structures(segmentation, where)
     name, version = segmentation.algorithm or ("cpfnet", cpfnet.__version__)
     now = datetime.datetime.now()
     with quiet():
         dataset = _header(source, name, now)
-        dataset.StructureSetROISequence = [_region(item, source, name, version) for item in found.items]
-        dataset.ROIContourSequence = [_contours(item, mask, source) for item, mask in found.masks()]
-        dataset.RTROIObservationsSequence = [_observation(item) for item in found.items]
+        dataset.StructureSetROISequence = [_region(item, source, name, version) for item in classes.items]
+        dataset.ROIContourSequence = [_contours(item, mask, source) for item, mask in classes.masks()]
+        dataset.RTROIObservationsSequence = [_observation(item) for item in classes.items]
         dataset.save_as(path, enforce_file_format=True)
 
 
@@ -103,17 +104,17 @@ def _region(item: Structure, source: Origin, name: str, version: str) -> Dataset
 def _contours(item: Structure, mask: np.ndarray, source: Origin) -> Dataset:
     out = Dataset()
     out.ReferencedROINumber, out.ROIDisplayColor = item.number, list(item.rgb)
-    contours = list(_drawn(mask, source))
+    contours = list(_contour_items(mask, source))
     if contours:
         out.ContourSequence = contours
     return out
 
 
-def _drawn(mask: np.ndarray, source: Origin) -> Iterator[Dataset]:
+def _contour_items(mask: np.ndarray, source: Origin) -> Iterator[Dataset]:
     assert source.positions is not None
     assert source.rows is not None
     assert source.columns is not None
-    # A thousandth of a pixel is written, and no more: texts of 16 characters would triple the file.
+    # A thousandth of a pixel is enough: texts of 16 characters would triple the file.
     smallest = min(np.linalg.norm(source.rows), np.linalg.norm(source.columns))
     digits = max(3, 3 - math.floor(math.log10(smallest)))
     for number in np.flatnonzero(mask.any(axis=(1, 2))):
@@ -123,7 +124,7 @@ def _drawn(mask: np.ndarray, source: Origin) -> Iterator[Dataset]:
             contour.ContourImageSequence = [source.reference(int(number))]
             contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
             contour[_CONTOUR_DATA] = _decimals(points.ravel().tolist(), digits)
-            contour.set_original_encoding(True, True, "iso8859")  # as it is: it holds no text but numbers
+            contour.set_original_encoding(True, True, "iso8859")  # as it is: it holds only numbers
             yield contour
 
 
@@ -147,7 +148,7 @@ def _observation(item: Structure) -> Dataset:
 
 
 def _interpreted(item: Structure) -> str:
-    """GTV, CTV and PTV by name; ORGAN for what is anatomy; empty where neither can be said (C.8.8.8.1)."""
+    """GTV, CTV and PTV by name; ORGAN for anatomy; empty if neither is known (C.8.8.8.1)."""
     for volume in ("GTV", "CTV", "PTV"):
         if item.name.upper().startswith(volume):
             return volume

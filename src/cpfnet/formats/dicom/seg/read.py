@@ -12,13 +12,13 @@ import pydicom
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.attributes import text
-from cpfnet.formats.dicom.frame_geometry import Place, on_slices, own_grid, planes_of
+from cpfnet.formats.dicom.frame_geometry import Place, own_grid, place_on_slices, planes_of
 from cpfnet.formats.dicom.image.datasets import Archives, DicomObject, read_object
 from cpfnet.formats.dicom.image.functional_groups import Frame, frames_of
 from cpfnet.formats.dicom.image.pixel_data import stored_values
-from cpfnet.formats.dicom.image.pixel_description import check_promise, refuse_surplus, storage_of
-from cpfnet.formats.dicom.overlap_map import OverlapMap, chosen, repeated
-from cpfnet.formats.dicom.referenced_images import items, match, segments
+from cpfnet.formats.dicom.image.pixel_description import check_declared_size, refuse_surplus, storage_of
+from cpfnet.formats.dicom.overlap_map import OverlapMap, duplicate_names, select_structures
+from cpfnet.formats.dicom.referenced_images import check_belongs, items, segments
 from cpfnet.formats.file_types import Header
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
@@ -27,15 +27,15 @@ _KINDS = ("BINARY", "FRACTIONAL", "LABELMAP")
 
 
 def read(
-    found: DicomObject, archives: Archives, image: Image | Header | None = None, labels: Labels | None = None
+    item: DicomObject, archives: Archives, image: Image | Header | None = None, labels: Labels | None = None
 ) -> Image:
     """Read a segmentation, on the grid of its image or on its own.
 
-    Segments may lie on part of the slices, frames in any order, segments may cover each other. Frames may be cut out of the slices, pixel on
-    pixel.
+    Segments may lie on part of the slices, frames may come in any order, and segments may overlap. Frames may be cut
+    out of the slices, pixel on pixel.
 
     Args:
-        found: the segmentation, whose pixels are read from its file.
+        item: the segmentation, whose pixels are read from its file.
         archives: those open during this call.
         image: the image; None: the segmentation's own grid, from its first to its last frame.
         labels: only segments that mean one of its classes are read, and of fractional ones the pixels above its
@@ -45,34 +45,35 @@ def read(
         ``(1, [depth,] height, width)`` with `Image.meanings`.
 
     Raises:
-        FormatError: it refers to another image; frames do not lie on the image's grid (orientation,
-            spacing and corners within 1e-3 of a pixel, slices within 1 %); a segment lies beyond its slices, or has two
-            frames on one; it is damaged, or of an unknown type.
+        FormatError: it refers to another image; frames do not lie on the image's grid (orientation, spacing and corners
+            within 1e-3 of a pixel, slices within 1 %); a segment lies beyond the image's slices, or has two frames on
+            one; it is damaged, or of an unknown type.
         DatasetError: no segment means any class.
     """
-    header = found.header
+    header = item.header
     kind = text(header, "SegmentationType")
     if kind not in _KINDS:
         raise FormatError(
             f"has the segmentation type {kind or 'none'}; known are {', '.join(_KINDS)}", fix="export it again"
         )
     named = segments(header)
-    names = chosen(named, labels)
-    notes = [*found.notes, *(match(header, image) if image is not None else ()), *repeated(names.values(), "segments")]
-    frames = _frames(found)
+    names = select_structures(named, labels)
+    notes = [*item.notes, *(check_belongs(header, image) if image is not None else ())]
+    notes += duplicate_names(names.values(), "segments")
+    frames = _frames(item)
     if not frames:
         if image is None:
             raise FormatError("holds no frame, and so has no place", fix="give the series that it was drawn on")
         notes.append("holds no frame: all its segments are empty")
-        nothing = OverlapMap((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
-        return nothing.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
+        empty = OverlapMap((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
+        return empty.image(image.shape, image.affine, Source((item.path,), "dicom", notes=tuple(notes)))
     planes = planes_of(frames, image)
     notes += planes.notes
     image = image or own_grid(planes)
     shown = [None] * len(frames) if kind == "LABELMAP" else [segment_of(frame, named) for frame in frames]
     wanted = [index for index, segment in enumerate(shown) if segment is None or segment in names]
-    places = on_slices(planes, wanted, image)
-    painting = OverlapMap((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
+    places = place_on_slices(planes, wanted, image)
+    overlap_map = OverlapMap((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
     above = _limit(header, kind, labels)
     seen: dict[tuple[int | None, Place], Frame] = {}
     arrays = stored_frames([frames[index] for index in wanted], archives)
@@ -84,35 +85,36 @@ def read(
                 fix="export each time point as an object of its own",
             )
         if segment is None:
-            _refuse_strangers(array, named, header)
+            _refuse_unknown_segments(array, named, header)
         for number in names if segment is None else (segment,):
             mask = array == number if segment is None else array > above
-            if mask.any() and not 0 <= place.slice < painting.depth:
+            if mask.any() and not 0 <= place.slice < overlap_map.depth:
                 raise FormatError(
-                    f"{names[number]!r} lies on slice {place.slice}, too; the image has the slices 0 to {painting.depth - 1}",
+                    f"{names[number]!r} lies on slice {place.slice}, too; "
+                    f"the image has the slices 0 to {overlap_map.depth - 1}",
                     fix="give all slices of the series that it was drawn on",
                 )
             if mask.any():
-                painting.add(names[number], place.slice, place.filled(mask, image.shape))
-    return painting.image(image.shape, image.affine, Source((found.path,), "dicom", notes=tuple(notes)))
+                overlap_map.add(names[number], place.slice, place.on_whole_slice(mask, image.shape))
+    return overlap_map.image(image.shape, image.affine, Source((item.path,), "dicom", notes=tuple(notes)))
 
 
-def _frames(found: DicomObject) -> list[Frame]:
-    """Its frames; none of a segmentation in which nothing was drawn.
+def _frames(item: DicomObject) -> list[Frame]:
+    """Its frames; none if nothing was drawn in the segmentation.
 
     Raises:
-        FormatError: it has no pixels; or as `enhanced.frames_of`.
+        FormatError: it has no pixels; or as `functional_groups.frames_of`.
     """
-    header = found.header
+    header = item.header
     if text(header, "NumberOfFrames") == "0" and not items(header, "PerFrameFunctionalGroupsSequence"):
         return []
     if {text(header, "Rows"), text(header, "Columns")} & {"", "0"}:
-        raise _without_pixels(found)
-    return frames_of(found)
+        raise _without_pixels(item)
+    return frames_of(item)
 
 
-def _without_pixels(found: DicomObject) -> FormatError:
-    frames = text(found.header, "NumberOfFrames") or "its"
+def _without_pixels(item: DicomObject) -> FormatError:
+    frames = text(item.header, "NumberOfFrames") or "its"
     return FormatError(
         f"describes {frames} frame{'s' * (frames != '1')} and holds no pixels: it was exported without them",
         fix="fetch the object itself from the archive, not its description",
@@ -146,18 +148,18 @@ def _limit(header: pydicom.Dataset, kind: str, labels: Labels | None) -> float:
     return (0.5 if labels is None else labels.fraction) * int(maximum)
 
 
-def _refuse_strangers(array: np.ndarray, named: dict[int, str], header: pydicom.Dataset) -> None:
-    """A label map's pixels are numbers of segments, or background: 0 or PixelPaddingValue."""
+def _refuse_unknown_segments(array: np.ndarray, named: dict[int, str], header: pydicom.Dataset) -> None:
+    """Pixels of a label map are numbers of segments, or background: 0 or PixelPaddingValue."""
     known = {0, *named}
     if (padding := text(header, "PixelPaddingValue")).isdecimal():
         known.add(int(padding))
-    strangers = sorted(set(np.flatnonzero(np.bincount(array.ravel())).tolist()) - known)
-    if strangers:
-        raise FormatError(f"has pixels of segment {strangers[0]}, described are {sorted(named)}", fix="export it again")
+    unknown = sorted(set(np.flatnonzero(np.bincount(array.ravel())).tolist()) - known)
+    if unknown:
+        raise FormatError(f"has pixels of segment {unknown[0]}, described are {sorted(named)}", fix="export it again")
 
 
 def stored_frames(frames: list[Frame], archives: Archives) -> Iterator[np.ndarray]:
-    """The stored values of frames of one object, ``(rows, columns)`` unsigned; a palette is only for display."""
+    """The stored values of frames of one object, ``(rows, columns)`` unsigned; a palette is only used for display."""
     if not frames:
         return
     whole = read_object(frames[0].object.location, archives, pixels=True)
@@ -166,6 +168,6 @@ def stored_frames(frames: list[Frame], archives: Archives) -> Iterator[np.ndarra
     if not any(keyword in whole.header for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise _without_pixels(frames[0].object)
     storage = storage_of(frames[0])
-    check_promise(frames[0], storage)
-    refuse_surplus(frames[0], storage, len(whole.header.get("PixelData", b"")))  # frames may be small, but not smaller
+    check_declared_size(frames[0], storage)
+    refuse_surplus(frames[0], storage, len(whole.header.get("PixelData", b"")))  # every byte must belong to a frame
     yield from stored_values(whole.header, frames, storage)

@@ -1,6 +1,7 @@
 """DICOM Segmentation objects, through highdicom: BINARY, LABELMAP, and FRACTIONAL for probabilities.
 
-Segmentation IOD, DICOM PS3.3, A.51 and C.8.20; Label Map Segmentation IOD, A.51.5. Every frame refers to the image that it lies on.
+Segmentation IOD, DICOM PS3.3, A.51 and C.8.20; Label Map Segmentation IOD, A.51.5. Every frame refers to the image that
+it lies on.
 """
 
 from __future__ import annotations
@@ -19,44 +20,44 @@ from pydicom.sr.coding import Code as Concept
 import cpfnet
 from cpfnet.errors import OutputError, redacted_message
 from cpfnet.formats.dicom.attributes import quiet, text
-from cpfnet.formats.dicom.patient_study import allowed
-from cpfnet.formats.dicom.segment_descriptions import Structure, described, structures
+from cpfnet.formats.dicom.patient_study import allowed_value
+from cpfnet.formats.dicom.segment_descriptions import Structure, describe_classes, structures
 from cpfnet.formats.dicom.source_images import Origin, decimals, numbers, origin
 from cpfnet.image import Segmentation
 from cpfnet.planning import Code, LabelClass
 
 _SERIES_NUMBER = 1000
-"""Numbers of series are for display only; this one stands behind those of the scanner."""
+"""Numbers of series are only displayed; this one comes after those of the scanner."""
 
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 def write(segmentation: Segmentation, path: Path, *, kind: Literal["BINARY", "LABELMAP"], where: Path) -> None:
-    """Write the classes of a Segmentation as segments, all of the Plan, in its order.
+    """Write the classes of a Segmentation as segments: all classes of the Plan, in its order.
 
-    Frames without pixels are left out; of a mask that is empty altogether, one empty frame a segment stays.
+    Frames without pixels are left out; if the whole mask is empty, one empty frame a segment stays.
 
     Args:
-        segmentation: made from DICOM; a picture without position will do.
+        segmentation: made from DICOM; a picture without position is possible.
         path: the file.
         kind: LABELMAP cannot hold regions that overlap.
         where: for messages.
 
     Raises:
-        OutputError: see `origin` and `structures`; overlapping regions as LABELMAP; or images of a kind that
-            segmentations cannot refer to.
+        OutputError: see `origin` and `structures`; overlapping regions as LABELMAP; or images to which
+            segmentations cannot refer.
     """
-    found = structures(segmentation, where)
-    if kind == "LABELMAP" and found.overlap:
+    classes = structures(segmentation, where)
+    if kind == "LABELMAP" and classes.overlap:
         raise OutputError(
             "regions that overlap do not fit into one label map",
             where=where,
             fix="write --format dicom-seg: one binary segment a region",
         )
-    pixels = found.codes
-    if found.overlap:
-        pixels = np.stack([mask.astype(np.uint8) for _, mask in found.masks()], axis=-1)
-    _save(pixels, found.items, segmentation, path, kind, where)
+    pixels = classes.codes
+    if classes.overlap:
+        pixels = np.stack([mask.astype(np.uint8) for _, mask in classes.masks()], axis=-1)
+    _save(pixels, classes.items, segmentation, path, kind, where)
 
 
 def write_map(
@@ -65,23 +66,25 @@ def write_map(
     """Write probabilities of the classes as a FRACTIONAL segmentation, in steps of 1/255.
 
     Args:
-        array: float32 ``(planes, [depth,] height, width)``, 0…1. The background is what the classes leave: it is no segment.
+        array: float32 ``(planes, [depth,] height, width)``, 0…1. The background is the rest of the classes,
+            and no segment.
         segmentation, path, where: as `write`.
         names: of classes, one a plane.
 
     Raises:
-        OutputError: as `write`; or a plane is no class's.
+        OutputError: as `write`; or a plane does not belong to a class.
     """
     classes = {c.name: c for c in (() if segmentation.labels is None else segmentation.labels.classes)}
     kept = [index for index, name in enumerate(names) if name != "background" or name in classes]
-    alien = [names[index] for index in kept if classes and names[index] not in classes]
-    if alien or not kept:
+    unknown = [names[index] for index in kept if classes and names[index] not in classes]
+    if unknown or not kept:
         raise OutputError(
-            f"{', '.join(alien or names)}: not the probabilities of classes, which is what fractional segmentations hold",
+            f"{', '.join(unknown or names)}: not the probabilities of classes, "
+            "which is what fractional segmentations hold",
             where=where,
             fix="write NIfTI (--format nifti)",
         )
-    items = described(tuple(classes.get(names[i]) or LabelClass(name=names[i], values=(1,)) for i in kept))
+    items = describe_classes(tuple(classes.get(names[i]) or LabelClass(name=names[i], values=(1,)) for i in kept))
     planes = np.rint(np.clip(np.stack([array[i] for i in kept], axis=-1), 0, 1) * 255) / np.float32(255)
     _save(planes, items, segmentation, path, "FRACTIONAL", where)
 
@@ -103,7 +106,7 @@ def _save(
     with quiet():
         headers, others = _headers(source), []
     some = bool(pixels.any())
-    if not some:  # one frame a segment, as an object needs some
+    if not some:  # one frame a segment, since an object needs at least one
         pixels = pixels[:1]
         if source.multiframe:
             headers[0].NumberOfFrames = 1
@@ -138,10 +141,8 @@ def _save(
             ) from error
         source.identify(dataset)
         dataset.ContentCreatorName = ""
-        if source.positions is None:
-            dataset.PatientOrientation = (
-                source.header.get("PatientOrientation") or ""
-            )  # required where positions are missing
+        if source.positions is None:  # then this attribute is required
+            dataset.PatientOrientation = source.header.get("PatientOrientation") or ""
         dataset.save_as(path, enforce_file_format=True)
 
 
@@ -167,7 +168,7 @@ def _description(item: Structure, source: Origin, name: str, version: str) -> Se
 
 
 def _headers(source: Origin) -> list[Dataset]:
-    """What highdicom needs to know of the source images, one dataset an object."""
+    """The headers of the source images that highdicom needs, one dataset an object."""
     measures, orientation, places = _geometry(source)
     if not source.multiframe:
         headers = [_bare(source, frame.object.header) for frame in source.frames]
@@ -199,11 +200,11 @@ def _bare(source: Origin, own: Dataset) -> Dataset:
             setattr(header, keyword, own.get(keyword))
     header.Modality = text(own, "Modality") or "OT"
     for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(header, keyword, "")  # highdicom would log them; they come after it
+        setattr(header, keyword, "")  # highdicom would log them; they are set after it
     header.StudyDate = header.StudyTime = header.ReferringPhysicianName = ""
     if source.positions is not None:
         header.FrameOfReferenceUID = source.frame_of_reference
-        header.PositionReferenceIndicator = allowed(own, "PositionReferenceIndicator") or ""
+        header.PositionReferenceIndicator = allowed_value(own, "PositionReferenceIndicator") or ""
     return header
 
 
