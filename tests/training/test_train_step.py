@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 
 from cpfnet.data.case import Dataset
@@ -150,6 +152,55 @@ def test_divergence_in_the_last_step_shows_in_validation(cached: list[cache.Cach
     with pytest.raises(TrainingError, match="gives NaN or infinite values") as caught:
         task.segment(np.asarray(cached[0].image()))
     assert "training.learning_rate (now 0.01)" in str(caught.value)
+
+
+class _Overflowing(_Dropout):
+    """Gives what fp16 has no number for in its first passes, and spoils the statistics of its normalisation by it."""
+
+    def __init__(self, passes: int) -> None:
+        super().__init__()
+        self.passes = passes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes -= self.training
+        return self.body(x * 1e30 * 1e30 if self.training and self.passes >= 0 else x)
+
+
+def half_precision(cached: list[cache.Cached], network: nn.Module) -> tuple[Task, Patches]:
+    """fp16 with its scaler, on a CPU."""
+    plan = images_plan(batch=2, accumulate=1, samples=40, epochs=2, ema=0.9)
+    precision = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    return Task(network, plan, Fabric(accelerator="cpu", plugins=precision)), Patches(cached, plan, Augmenter(plan))
+
+
+def test_fp16_leaves_a_step_out_whose_loss_is_not_finite(
+    cached: list[cache.Cached], caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    task, patches = half_precision(cached, _Overflowing(3))
+    before = {key: value.clone() for key, value in task.network.state_dict().items()}
+    scale = task.state_dict()["scaler"]["scale"]
+    assert learn(task, patches, stop=6) == [0.0] * 3
+    assert all(torch.equal(value, before[key]) for key, value in task.network.state_dict().items())
+    assert task.state_dict()["scaler"]["scale"] == scale / 8
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 3
+    assert "the loss is nan at step 0 of 40; the step's cases: " in warnings[0]
+    losses = learn(task, patches, start=6)
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    assert all(value.isfinite().all() for value in task.network.state_dict().values())
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_fp16_gives_up_after_so_many_steps_in_a_row(cached: list[cache.Cached], gradient: bool) -> None:
+    task, patches = half_precision(cached, _Broken() if gradient else _Overflowing(1000))
+    before = {key: value.clone() for key, value in task.network.named_parameters()}
+    said = "the gradient is not finite at step 19" if gradient else "the loss is nan at step 19 of 40"
+    with pytest.raises(TrainingError, match=f"fp16 has left out 20 steps in a row; of the last one {said}") as caught:
+        learn(task, patches)
+    assert "set training.precision to fp32" in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in task.network.named_parameters())
 
 
 class _Steep(torch.autograd.Function):

@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 _DROPOUT = 2  # stream of random numbers, beside those of `loading`
 
 
+SKIPPED = 20
+"""Steps of fp16 in a row that end a run: each halves the scale of the losses, which begins at 65,536."""
+
+
 class OutOfMemory(Exception):
     """Memory does not hold a batch; nothing was learned from the optimiser step that it belongs to."""
 
@@ -56,9 +60,10 @@ class Task:
             network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
         layout = memory_layout(network, plan.spatial.dims, fabric.device)
         self.network = fabric.to_device(network).to(memory_format=layout)  # type: ignore[call-overload]
-        scaled = bool(fabric.strategy.precision.state_dict())
+        self._scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
+        self._skipped, self._last = 0, 0.0
         # Fabric does not clip the scaled gradients of fp16 before a fused step.
-        self.optimiser = schedule.optimiser(self.network, self.training, fused=not scaled)
+        self.optimiser = schedule.optimiser(self.network, self.training, fused=self._scaler is None)
         # All have the main process' weights from here on.
         self._module, self._optimiser = fabric.setup(self.network, self.optimiser)
         self.mean = copy.deepcopy(self.network).requires_grad_(False).eval() if self.training.ema else None
@@ -102,35 +107,73 @@ class Task:
         The loss is the sum over the samples divided by their count in the group: gradients are those of one large
         batch, batch-norm statistics aside.
 
+        In fp16 a step whose loss or gradient is not finite is left out, and the scale of the losses halved.
+
         Returns:
-            The loss, and leaves it all changed.
+            The loss, and leaves it all changed. Of a step left out for its loss it is the loss before, 0 at first.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite; nothing was changed.
+            TrainingError: the loss or its gradient is not finite, in fp16 `SKIPPED` times in a row; no weight was changed.
             OutOfMemory: a batch is too large; nothing was changed, either.
         """
         step, size = self.schedule.step(number), self.schedule.group_size(number)
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.learning_rate(step, self.schedule.steps, self.training)
-        total = self._gradients(batches, number, size)
+        statistics = self._statistics()
+        total = self._gradients(batches, number, size, statistics)
         norm = self._clip()
         mean = float(self.fabric.all_reduce(total))  # type: ignore[arg-type]
+        place = f"step {step} of {self.schedule.steps}"
         if not math.isfinite(mean) or not math.isfinite(norm):
             what = f"the loss is {mean}" if not math.isfinite(mean) else f"the gradient's norm is {norm}"
             cases = ", ".join(dict.fromkeys(patches.case_of(n).id for n in range(number, number + size)))
-            raise self._diverged(f"{what} at step {step} of {self.schedule.steps}; the step's cases: {cases}")
+            found = f"{what} at {place}; the step's cases: {cases}"
+            if self._scaler is None:
+                raise self._diverged(found)
+            self._restore(statistics)
+            self._scaler.update(self._scaler.get_scale() * self._scaler.get_backoff_factor())
+            logger.warning("Left out a step, and halved the scale of the losses: %s", found)
+            self._count_skipped(found)
+            return self._last
+        scale = 1.0 if self._scaler is None else self._scaler.get_scale()
         self._optimiser.step()
+        if self._scaler is not None and self._scaler.get_scale() < scale:
+            self._count_skipped(f"the gradient is not finite at {place}")
+        else:
+            self._skipped = 0
+        self._last = mean
         if self.mean is not None and self.training.ema is not None:
             schedule.average(self.mean, self.network, step, self.training.ema)
         return mean
 
-    def _gradients(self, batches: Iterable[Sample], number: int, size: int) -> torch.Tensor:
+    def _count_skipped(self, found: str) -> None:
+        self._skipped += 1
+        if self._skipped >= SKIPPED:
+            raise self._diverged(f"fp16 has left out {self._skipped} steps in a row; of the last one {found}")
+
+    def _statistics(self) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+        """The network's buffers and their values, those of a kind in one tensor: few launches on a GPU."""
+        buffers = [*self.network.buffers()]
+        kinds = [[b for b in buffers if b.dtype is kind] for kind in {b.dtype for b in buffers}]
+        return [(kind, torch.cat([b.flatten() for b in kind])) for kind in kinds]
+
+    @staticmethod
+    @torch.no_grad()
+    def _restore(statistics: list[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
+        for kind, before in statistics:
+            for buffer, value in zip(kind, before.split([b.numel() for b in kind]), strict=True):
+                buffer.copy_(value.view_as(buffer))
+
+    def _gradients(
+        self,
+        batches: Iterable[Sample],
+        number: int,
+        size: int,
+        statistics: list[tuple[list[torch.Tensor], torch.Tensor]],
+    ) -> torch.Tensor:
         """Loss of this process' share of a group, and its gradients in the weights."""
         self._module.train()
         self.optimiser.zero_grad(set_to_none=True)
-        buffers = [*self.network.buffers()]
-        kinds = [[b for b in buffers if b.dtype is kind] for kind in {b.dtype for b in buffers}]
-        statistics = [(kind, torch.cat([b.flatten() for b in kind])) for kind in kinds]  # few launches on a GPU
         try:
             return self._backward(batches, number, size)
         except (RuntimeError, MemoryError) as error:
@@ -139,10 +182,7 @@ class Task:
             found = cause(error)
         # Outside the handler, whose error holds on to all that the attempt had.
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for kind, before in statistics:
-                for buffer, value in zip(kind, before.split([b.numel() for b in kind]), strict=True):
-                    buffer.copy_(value.view_as(buffer))
+        self._restore(statistics)
         release(self.fabric.device)
         raise OutOfMemory(found)
 
@@ -182,8 +222,7 @@ class Task:
         norm = self.fabric.clip_gradients(
             self._module, self._optimiser, max_norm=self.training.clip, error_if_nonfinite=False
         )
-        scaled = bool(self.fabric.strategy.precision.state_dict())
-        return 0.0 if scaled or norm is None else float(norm)
+        return 0.0 if self._scaler is not None or norm is None else float(norm)
 
     def segment(self, array: np.ndarray) -> np.ndarray:
         """Probabilities of a whole preprocessed case, as `predict_array` gives them.
