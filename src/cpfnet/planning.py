@@ -410,6 +410,8 @@ class Augmentation(Strict):
 
 
 class TrainingPlan(Strict):
+    LATER = frozenset({"encoder_rate", "frozen_statistics"})
+
     epochs: Count = Field(100, description="validation follows each; the best is kept")
     samples: Count = Field(description="patches drawn per epoch")
     batch: Count = Field(4, description="patches in memory at once")
@@ -418,6 +420,12 @@ class TrainingPlan(Strict):
     loss: LossPlan = LossPlan()
     optimiser: Literal["sgd", "adamw"] = Field("adamw", description="the paper: sgd with learning_rate 0.01")
     learning_rate: Positive = Field(1e-3, description="the highest, after the warm-up")
+    encoder_rate: float = Field(
+        1.0, gt=0, le=1, description="share of the learning rate that a pretrained encoder gets"
+    )
+    frozen_statistics: bool = Field(
+        False, description="true: batch normalisation of a pretrained encoder keeps the statistics it came with"
+    )
     momentum: Fraction = Field(0.9, description="of sgd; adamw has its own")
     weight_decay: float = Field(1e-4, ge=0, description="pull of the weights towards zero")
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a tenth of all steps")

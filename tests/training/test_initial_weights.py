@@ -7,7 +7,7 @@ import torch
 
 from cpfnet.errors import NetworkError, PlanError, WeightsError
 from cpfnet.network import zoo
-from cpfnet.training.initial_weights import check_buildable
+from cpfnet.training.initial_weights import check_buildable, first_network
 from tests.training.conftest import volumes_plan
 
 
@@ -33,3 +33,17 @@ def test_what_cannot_be_built_is_refused(setting, error, said):
     with pytest.raises(error) as caught:
         check_buildable(plan)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["training.encoder_rate=0.1", "training.frozen_statistics=true"])
+def test_what_is_for_pretrained_encoders_is_refused_without_one(setting: str) -> None:
+    other = volumes_plan().with_settings(["network.name=unet", "network.weights=imagenet", setting])
+    for check in (check_buildable, lambda plan: first_network(plan, init=None, random=True, progress=False)):
+        with pytest.raises(PlanError, match="for pretrained ResNet-34 encoders, and unet has none") as caught:
+            check(other)
+    assert caught.value.where == setting.partition("=")[0]
+    scratch = volumes_plan().with_settings(["network.name=cpfnet", "network.weights=none", setting])
+    check_buildable(scratch)  # a Model to start from may come
+    with pytest.raises(PlanError, match="begins with random weights"):
+        first_network(scratch, init=None, random=False, progress=False)
+    assert first_network(scratch, init=None, random=True, progress=False) is not None  # a checkpoint will come

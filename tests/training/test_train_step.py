@@ -86,6 +86,48 @@ def test_a_partial_group_is_a_mean_over_its_own_samples(cached: list[cache.Cache
         torch.testing.assert_close(parameter.detach(), before[key] - rate * gradient, rtol=1e-4, atol=1e-6)
 
 
+def tuned(cached: list[cache.Cached], **training: Any) -> tuple[Task, dict[str, torch.Tensor]]:
+    """After two steps of plain SGD; and how far each weight went in the first."""
+    torch.manual_seed(0)
+    network = zoo.build("cpfnet", 3, 2, width=4)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 0.5)  # the last one of a residual block starts from zero
+    settings = {"optimiser": "sgd", "momentum": 0.0, "clip": None, "weight_decay": 0.0, "samples": 4, "batch": 4}
+    task, patches = make(cached, network, accumulate=1, epochs=2, **settings, **training)
+    before = {name: p.detach().clone() for name, p in task.network.named_parameters()}
+    learn(task, patches, stop=4)
+    moved = {name: p.detach() - before[name] for name, p in task.network.named_parameters()}
+    learn(task, patches, start=4)
+    return task, moved
+
+
+def test_a_pretrained_encoder_learns_more_slowly(cached: list[cache.Cached]) -> None:
+    (task, alike), (slow, apart) = tuned(cached), tuned(cached, encoder_rate=0.25)
+    for name, step in alike.items():
+        share = 0.25 if name.startswith("encoder.") else 1.0
+        torch.testing.assert_close(apart[name], share * step, rtol=1e-3, atol=1e-7)
+    assert any(step.abs().max() > 1e-4 for name, step in alike.items() if name.startswith("encoder."))
+    rates = [group["lr"] for group in slow.optimiser.param_groups]
+    assert rates == [rates[0], rates[0], 0.25 * rates[0], 0.25 * rates[0]]
+    assert rates[0] == task.optimiser.param_groups[0]["lr"]
+    again, _ = tuned(cached, encoder_rate=0.25)
+    again.load_state_dict(slow.state_dict())
+    assert [group["share"] for group in again.optimiser.param_groups] == [1.0, 1.0, 0.25, 0.25]
+
+
+def test_frozen_statistics_stay_and_all_weights_learn(cached: list[cache.Cached]) -> None:
+    frozen, moved = tuned(cached, frozen_statistics=True, ema=0.5)
+    for name, value in frozen.network.named_buffers():
+        kept = name.startswith("encoder.")
+        start = 1.0 if name.endswith("running_var") else 0.0
+        assert bool((value == start).all()) == kept, name
+    assert all(step.any() for name, step in moved.items() if name.startswith("encoder.") and ".bn" in name)
+    assert frozen.network.training
+    learned, _ = tuned(cached)
+    assert all(value.any() for name, value in learned.network.named_buffers() if name.endswith("running_mean"))
+
+
 class _Dropout(nn.Module):
     def __init__(self) -> None:
         super().__init__()

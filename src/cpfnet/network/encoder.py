@@ -50,8 +50,19 @@ class ResNet34Encoder(ResNet):
             if isinstance(module, ResNetBlock):
                 nn.init.zeros_(module.bn2.weight)
         self.width = width
+        self.frozen_statistics = False
+        """Does its batch normalisation keep mean and variance in training? Scale and shift learn all the same."""
         self.stride = 16 * stem_stride
         """Input pixels per pixel of c5."""
+
+    def train(self, mode: bool = True) -> ResNet34Encoder:
+        """As for all modules, but for batch normalisation with `frozen_statistics`."""
+        super().train(mode)
+        if self.frozen_statistics:
+            for layer in self.modules():
+                if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                    layer.eval()
+        return self
 
     def deepest(self, size: Sequence[int]) -> list[int]:
         """Spatial size of c5 for an input of this size."""
@@ -68,3 +79,8 @@ class ResNet34Encoder(ResNet):
         c4 = self.layer3(c3)
         c5 = self.layer4(c4)
         return c1, c2, c3, c4, c5
+
+
+def find_encoder(network: nn.Module) -> ResNet34Encoder | None:
+    """The encoder within a network; None where it has another or none."""
+    return next((module for module in network.modules() if isinstance(module, ResNet34Encoder)), None)

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cpfnet.errors import TrainingError
+from cpfnet.errors import PlanError, TrainingError
 from cpfnet.model import Model, untrained
 from cpfnet.network import zoo
+from cpfnet.network.encoder import find_encoder
 from cpfnet.network.pretrained import store
 from cpfnet.network.pretrained.load import imagenet_encoder, load_imagenet
 from cpfnet.planning import Plan
@@ -33,12 +34,15 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
         NetworkError: no such network or option.
         WeightsError: ImageNet's weights, or the file that the plan names, cannot be had.
         TrainingError: ``init`` is another network's.
+        PlanError: `encoder_rate` or `frozen_statistics` for an encoder that is not there, or not pretrained.
     """
     torch.manual_seed(plan.training.seed)
     network = untrained(plan)
     weights = plan.network.weights
+    _check_fine_tuning(plan, network)
     if random:
         return network
+    _check_pretrained(plan, init)
     if init is not None:
         _take(network, plan, Model.load(init))
     elif weights != "none":
@@ -62,8 +66,37 @@ def check_buildable(plan: Plan) -> None:
     # In earnest: on PyTorch's meta device a network of the user's own need not be buildable.
     with torch.random.fork_rng(devices=[]):
         network = untrained(plan)
+    _check_fine_tuning(plan, network)
     if plan.network.weights != "none" and zoo.takes_imagenet(plan.network.name):
         imagenet_encoder(network)
+
+
+def _fine_tunes(plan: Plan) -> str | None:
+    """The first setting that is for pretrained encoders alone."""
+    training = plan.training
+    if training.encoder_rate < 1:
+        return "training.encoder_rate"
+    return "training.frozen_statistics" if training.frozen_statistics else None
+
+
+def _check_fine_tuning(plan: Plan, network: nn.Module) -> None:
+    setting = _fine_tunes(plan)
+    if setting and find_encoder(network) is None:
+        raise PlanError(
+            f"is for pretrained ResNet-34 encoders, and {plan.network.name} has none",
+            where=setting,
+            fix="leave it out, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
+        )
+
+
+def _check_pretrained(plan: Plan, init: Path | None) -> None:
+    setting = _fine_tunes(plan)
+    if setting and init is None and plan.network.weights == "none":
+        raise PlanError(
+            "is for pretrained encoders, and this one begins with random weights",
+            where=setting,
+            fix="leave it out, set network.weights to imagenet or a file, or start from a Model (--init)",
+        )
 
 
 def _take(network: nn.Module, plan: Plan, model: Model) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from cpfnet.network.encoder import find_encoder
 from cpfnet.planning import TrainingPlan
 
 
@@ -37,12 +38,16 @@ def optimiser(network: nn.Module, training: TrainingPlan, *, fused: bool = True)
     Weight decay acts on kernels and matrices alone: a bias, a normalisation's scale or a mixing factor such as SAPF's γ
     pulled towards zero makes nothing simpler (He et al. 2019, section 3.1).
     """
-    kernels = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": kernels, "weight_decay": training.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    encoder = find_encoder(network) if training.encoder_rate < 1 else None
+    slow = set() if encoder is None else set(encoder.parameters())
+    groups: list[dict[str, Any]] = []
+    for share in (1.0, training.encoder_rate) if slow else (1.0,):
+        weights = [p for p in network.parameters() if (p in slow) == (share < 1)]
+        kernels, others = [p for p in weights if p.ndim > 1], [p for p in weights if p.ndim <= 1]
+        groups += [
+            {"params": kernels, "weight_decay": training.weight_decay, "share": share},
+            {"params": others, "weight_decay": 0.0, "share": share},
+        ]
     if training.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.momentum, fused=fused or None)
     return _AdamW(groups, lr=training.learning_rate, fused=fused or None)

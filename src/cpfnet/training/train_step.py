@@ -19,6 +19,7 @@ from cpfnet.errors import TrainingError
 from cpfnet.inference.backends.out_of_memory import cause, exhausted, portioned, release
 from cpfnet.inference.tiling import predict_array
 from cpfnet.network import zoo
+from cpfnet.network.encoder import find_encoder
 from cpfnet.network.layout import memory_layout
 from cpfnet.planning import Plan
 from cpfnet.training import loss, schedule
@@ -58,6 +59,8 @@ class Task:
         self._flat = plan.spatial.dims == 3 and fabric.device.type == "cpu"
         if fabric.world_size > 1:
             network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
+        if self.training.frozen_statistics and (encoder := find_encoder(network)) is not None:
+            encoder.frozen_statistics = True
         layout = memory_layout(network, plan.spatial.dims, fabric.device)
         self.network = fabric.to_device(network).to(memory_format=layout)  # type: ignore[call-overload]
         self._scaler: torch.amp.GradScaler | None = getattr(fabric.strategy.precision, "scaler", None)
@@ -113,12 +116,13 @@ class Task:
             The loss, and leaves it all changed. Of a step left out for its loss it is the loss before, 0 at first.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite, in fp16 `SKIPPED` times in a row; no weight was changed.
+            TrainingError: the loss or its gradient is not finite, in fp16 `SKIPPED` times in a row; no weight changed.
             OutOfMemory: a batch is too large; nothing was changed, either.
         """
         step, size = self.schedule.step(number), self.schedule.group_size(number)
         for group in self.optimiser.param_groups:
-            group["lr"] = schedule.learning_rate(step, self.schedule.steps, self.training)
+            rate = schedule.learning_rate(step, self.schedule.steps, self.training)
+            group["lr"] = rate * group.get("share", 1.0)  # a checkpoint of an earlier version knows no share
         statistics = self._statistics()
         total = self._gradients(batches, number, size, statistics)
         norm = self._clip()

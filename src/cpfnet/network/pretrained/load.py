@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cpfnet.errors import WeightsError
 from cpfnet.network.cpfnet import CPFNet
-from cpfnet.network.encoder import WIDTH, ResNet34Encoder
+from cpfnet.network.encoder import WIDTH, ResNet34Encoder, find_encoder
 from cpfnet.network.pretrained.unpickle import load_tensors
 
 State = dict[str, Tensor]
@@ -227,7 +227,7 @@ def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
     Raises:
         WeightsError: it has none, or its width is another.
     """
-    encoder = next((module for module in network.modules() if isinstance(module, ResNet34Encoder)), None)
+    encoder = find_encoder(network)
     if encoder is None:
         raise WeightsError(
             f"{type(network).__name__} has no ResNet-34 encoder to put ImageNet weights into",
