@@ -1,7 +1,8 @@
 """Small cases and data sets for the tests, made on the spot and learnable in a few steps.
 
-Files are written with Pillow, nibabel and pydicom directly, never through `cpfnet.formats`, so that tests judge it from outside. Arrays
-stand in cpfnet's order, ``([depth,] height, width)``; only `write_nifti` turns them to NIfTI's (x, y, z).
+Files are written with Pillow, nibabel and pydicom directly, never through `cpfnet.formats`, so that tests judge it
+from outside. Arrays stand in cpfnet's order, ``([depth,] height, width)``; only `write_nifti` turns them to NIfTI's
+(x, y, z).
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def phantom(shape: tuple[int, ...] = (14, 18, 23)) -> tuple[np.ndarray, np.ndarr
         shape: ``([depth,] height, width)``, each at least 8.
 
     Returns:
-        float32 image (a ramp of its own slope along each axis, plus 1,000 in the landmarks' centres) and uint8 mask: 1 an
-        arm along each axis from one corner (of other lengths), 2 a box near the opposite corner, 3 one voxel off the centre.
+        float32 image (a ramp of its own slope along each axis, plus 1,000 in the landmarks' centres) and uint8 mask:
+        1 an arm along each axis from one corner (of other lengths), 2 a box near the opposite corner, 3 one voxel
+        off the centre.
     """
     ndim = len(shape)
     axes = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in shape], indexing="ij")
@@ -344,8 +346,8 @@ def write_series(
     Args:
         folder: made if need be.
         array: ``(depth, height, width)`` stored integers, or ``(depth, height, width, 3)`` uint8 colours.
-        affine_lps: as `cpfnet.image.Image` has it, (depth, height, width) indices → LPS mm; default: 1 mm axial. None of
-            its slices need be in ascending order.
+        affine_lps: as `cpfnet.image.Image` has it, (depth, height, width) indices → LPS mm; default: 1 mm axial. None
+            of its slices need be in ascending order.
         modality: a key of the SOP classes above. CT has the intercept -1024.
         patient: the PatientID; with ``study`` and ``series``, all UIDs are made from these names.
         names: of the files, a pattern or one each.
@@ -407,8 +409,8 @@ def write_multiframe(
         path: the file.
         array, affine_lps, modality, patient, study, series, syntax: as in `write_series`.
         order: slice numbers in the order of the frames.
-        shared: pixel measures, orientation and value transformation stand in the shared functional groups, else in those of
-            every frame.
+        shared: pixel measures, orientation and value transformation stand in the shared functional groups, else in
+            those of every frame.
         edit: called with the header before writing.
     """
     matrix = np.eye(4)[:, [2, 1, 0, 3]] if affine_lps is None else affine_lps

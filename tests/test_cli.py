@@ -116,7 +116,7 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["check", "nowhere"], "nowhere"),
         (["plan", "data", "-o", "plan.yaml"], "exists already"),
@@ -164,7 +164,7 @@ def test_a_model_is_evaluated_as_its_own_masks_are(work, tmp_path):
         (["weights", "path"], "cpfnet weights download"),
     ],
 )
-def test_what_cannot_be_ends_in_one_message(work, tmp_path, monkeypatch, capsys, arguments, said):
+def test_what_cannot_be_ends_in_one_message(work, tmp_path, monkeypatch, capsys, arguments, message):
     for name in ("CPFNET_CACHE", "HF_HOME", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
@@ -175,7 +175,7 @@ def test_what_cannot_be_ends_in_one_message(work, tmp_path, monkeypatch, capsys,
         main()
     assert ended.value.code == 1
     output = "".join(capsys.readouterr())
-    assert said in output
+    assert message in output
     assert "Traceback" not in output
     assert sorted(work.rglob("*")) == before  # nothing half-written
 
@@ -234,7 +234,12 @@ def test_check_speaks_json(work):
 
 
 def test_a_defect_of_ours_is_reported_without_a_traceback(tmp_path):
-    code = "import cpfnet.api, cpfnet.cli.app, sys\ncpfnet.api.check = lambda *a, **k: 1 / 0\nsys.argv = ['cpfnet', 'check', '.']\ncpfnet.cli.app.main()"
+    code = (
+        "import cpfnet.api, cpfnet.cli.app, sys\n"
+        "cpfnet.api.check = lambda *a, **k: 1 / 0\n"
+        "sys.argv = ['cpfnet', 'check', '.']\n"
+        "cpfnet.cli.app.main()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
@@ -246,14 +251,14 @@ def test_a_defect_of_ours_is_reported_without_a_traceback(tmp_path):
     "command", ["doctor", "check", "plan", "train", "predict", "evaluate", "compare", "convert", "demo"]
 )
 def test_every_command_has_examples(command):
-    said = cpfnet(command, "--help").stdout
-    assert f"cpfnet {command}" in said.partition("Examples:")[2]
+    message = cpfnet(command, "--help").stdout
+    assert f"cpfnet {command}" in message.partition("Examples:")[2]
 
 
 @pytest.mark.parametrize("command", ["list", "import", "verify", "download", "path"])
 def test_every_weights_command_has_examples(command):
-    said = cpfnet("weights", command, "--help").stdout
-    assert f"cpfnet weights {command}" in said.partition("Examples:")[2]
+    message = cpfnet("weights", command, "--help").stdout
+    assert f"cpfnet weights {command}" in message.partition("Examples:")[2]
 
 
 def test_the_version_is_that_of_the_installed_package():
@@ -359,7 +364,10 @@ def test_another_machine_is_planned_for(work, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 @pytest.mark.parametrize("kib", [300_000, 600_000, 900_000, 1_200_000])
 def test_too_little_memory_is_called_so(work, kib, tmp_path):
-    program = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({kib * 1024},) * 2)\nfrom cpfnet.cli.app import main; main()"
+    program = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({kib * 1024},) * 2)\n"
+        "from cpfnet.cli.app import main; main()"
+    )
     model, picture = work / "model", next((work / "data/images").iterdir())
     done = subprocess.run(
         [sys.executable, "-c", program, "predict", model, picture, "-o", tmp_path / "out", "--backend", "torch"],
@@ -368,8 +376,8 @@ def test_too_little_memory_is_called_so(work, kib, tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         timeout=120,
     )
-    said = done.stdout + done.stderr
-    assert "Traceback" not in said
-    assert "defect" not in said
-    assert done.returncode == 0 or "memory" in said  # the loader of libraries itself may give up, and says so
+    message = done.stdout + done.stderr
+    assert "Traceback" not in message
+    assert "defect" not in message
+    assert done.returncode == 0 or "memory" in message  # the loader of libraries itself may give up, and says so
     assert done.returncode == 0 or not list((tmp_path / "out").glob("*.png"))

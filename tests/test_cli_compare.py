@@ -58,7 +58,7 @@ def test_the_command_prints_and_writes_what_the_verb_finds(reports, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["base"], "only base to compare"),
         (["base", "nowhere"], "nowhere: no such folder or file"),
@@ -73,7 +73,7 @@ def test_the_command_prints_and_writes_what_the_verb_finds(reports, monkeypatch,
         (["base", "ours0", "-o", "base/scores.json/out"], "cannot be written"),
     ],
 )
-def test_what_cannot_be_compared_ends_in_one_message(reports, monkeypatch, capsys, arguments, said):
+def test_what_cannot_be_compared_ends_in_one_message(reports, monkeypatch, capsys, arguments, message):
     (reports / "full").mkdir()
     (reports / "full/report.html").write_text("mine")
     before = sorted(reports.rglob("*"))
@@ -81,7 +81,7 @@ def test_what_cannot_be_compared_ends_in_one_message(reports, monkeypatch, capsy
         run(monkeypatch, *arguments)
     assert ended.value.code == 1
     output = "".join(capsys.readouterr())
-    assert said in output
+    assert message in output
     assert "Traceback" not in output
     assert sorted(reports.rglob("*")) == before
     assert (reports / "full/report.html").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""Grey pictures stored in one channel or in three equal ones: the same picture, stored otherwise, gives the same result."""
+"""Grey pictures stored in one channel or in three equal ones give the same result."""
 
 from __future__ import annotations
 

@@ -204,18 +204,18 @@ def test_no_encoding_stops_a_command(scored: Path, encoding: str) -> None:
         timeout=300,
     )
     taken = "ascii" if encoding == "C" else encoding
-    said, shown = done.stderr.decode(taken), done.stdout.decode(taken)  # every byte is one of this encoding
-    assert done.returncode == 0, said
+    errors, shown = done.stderr.decode(taken), done.stdout.decode(taken)  # every byte is one of this encoding
+    assert done.returncode == 0, errors
     for word in ("Traceback", "Encode", "defect", "Logging error"):
-        assert word not in said
+        assert word not in errors
     *parts, rest = re.split(r"code (\d+)\n", shown)
     assert rest == ""
     results = dict(zip(map(" ".join, commands), zip(parts[::2], map(int, parts[1::2]), strict=True), strict=True))
-    assert [code for _, code in results.values()] == [0, 0, 0, 0, 0, 0, 0, 0, 1][: len(commands)], said
+    assert [code for _, code in results.values()] == [0, 0, 0, 0, 0, 0, 0, 0, 1][: len(commands)], errors
     assert json.loads(results["doctor --json"][0])[0]["name"] == "Python"
     if encoding != "C":
         assert json.loads(results[f"check {data} --json"][0])[0]["kind"] == "few-cases"
         table = results[f"evaluate {data} data/masks -o {scores}"][0]
         assert "1.000" in table
         assert r"\u809d" in table  # the class is told from others all the same
-        assert r"gr\xf6\xdfe" in said if encoding == "ascii" else "größe" in said
+        assert r"gr\xf6\xdfe" in errors if encoding == "ascii" else "größe" in errors

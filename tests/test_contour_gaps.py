@@ -1,4 +1,4 @@
-"""Slices that a structure skips: found where a person would look for a contour, and nowhere else; filled as a cone is shaped."""
+"""Slices that a structure skips: found where a person would expect a contour, and nowhere else; filled by shape."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_round_pieces_above_each_other_are_pieces() -> None:
 
 @pytest.mark.parametrize("kept", [(2, 14), (3, 8, 13), (2, 14, 3)])
 def test_slices_drawn_far_apart_are_one_structure(kept: tuple[int, ...]) -> None:
-    """However far: single slices are no pieces. Two neighbours are one; then the gap may be no longer than what is drawn."""
+    """However far: single slices are no parts. Two neighbours are one; then a gap may not be longer than the part."""
     found = find_gaps(along(0, without(cone(np.full(17, 9.0)), *(k for k in range(17) if k not in kept))))
     missing = tuple(k for k in range(min(kept), max(kept)) if k not in kept)
     assert [gap.slices for gap in found] == ([] if 3 in kept and 2 in kept else [missing])

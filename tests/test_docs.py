@@ -17,6 +17,7 @@ from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.errors import PlanError
 from cpfnet.planning import Plan
 from cpfnet.settings import validate
+from tests.corpus.settings import PLAN
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"commands.md", "plan.md", "dataset.md"}
@@ -24,16 +25,6 @@ PAGES = [
     p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*.md")) if p.name not in GENERATED
 ]
 MEASUREMENTS = [*ROOT.glob("benchmarks/**/*.md")]
-PLAN = Plan.model_validate(
-    {
-        "name": "any",
-        "source": "volumes",
-        "channels": [{"name": "T1", "intensity": {"kind": "zscore"}}],
-        "labels": {"classes": [{"name": "lesion", "values": 1}]},
-        "spatial": {"patch": [64, 64]},
-        "training": {"samples": 8},
-    }
-)
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 

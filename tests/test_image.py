@@ -40,16 +40,16 @@ def test_geometry_compares_with_a_tolerance_in_voxels(affine, column, row):
     almost[row, column] += 1e-6 * voxel
     moved[:3, 3] += 0.01 * affine[:3, 2]  # a hundredth of a voxel along the width
     assert geometry_difference(shape, affine, shape, almost) is None
-    said = geometry_difference(shape, affine, shape, moved)
-    assert said is not None
-    assert "0.01" in said
+    message = geometry_difference(shape, affine, shape, moved)
+    assert message is not None
+    assert "0.01" in message
 
 
 def test_both_values_are_printed():
     assert geometry_difference((4, 5), None, (4, 6), None) == "size 4×5 against 4×6"
-    said = geometry_difference((2, 2, 2), np.eye(4), (2, 2, 2), np.diag([2.0, 1, 1, 1]))
-    assert "spacing [1.0, 1.0, 1.0]" in said
-    assert "spacing [2.0, 1.0, 1.0]" in said
+    message = geometry_difference((2, 2, 2), np.eye(4), (2, 2, 2), np.diag([2.0, 1, 1, 1]))
+    assert "spacing [1.0, 1.0, 1.0]" in message
+    assert "spacing [2.0, 1.0, 1.0]" in message
 
 
 def test_a_geometry_without_millimetres_agrees_with_its_size():

@@ -1,4 +1,4 @@
-"""Label values that are not quite what was meant: read as what they were, or refused in words that say what they are near to."""
+"""Label values that differ from what was meant: read as what was meant, or refused with the value they are near to."""
 
 from __future__ import annotations
 
@@ -99,18 +99,18 @@ def test_farther_is_refused_by_all_and_says_near_what(tmp_path: Path, odd: float
         nibabel.save(
             nibabel.Nifti1Image(np.where(values == round(odd), odd, values).astype(np.float32), image.affine), path
         )
-    said = f"{odd:g} (near {round(odd)})"
+    message = f"{odd:g} (near {round(odd)})"
     findings = [f for f in check(root) if f.severity == "error"]
     assert len(findings) == 5
-    assert all(f.kind == "label-values" and said in f.what and "round" in f.fix for f in findings)
+    assert all(f.kind == "label-values" and message in f.what and "round" in f.fix for f in findings)
     with pytest.raises(DatasetError) as error:
         cpfnet.plan(root)
-    assert said in error.value.what
+    assert message in error.value.what
     labels = Labels(classes=(LabelClass(name="a", values=(1,)), LabelClass(name="b", values=(2,))))
     path = root / "labels/case_00.nii.gz"
     with pytest.raises(DatasetError) as error:
         encode(formats.read_label(path), labels)
-    assert said in error.value.what
+    assert message in error.value.what
     assert "round" in str(error.value.fix)
 
 
@@ -167,11 +167,11 @@ def test_nearly_black_and_white_are_what_is_declared(
     for labels in (VESSEL, VESSEL.model_copy(update={"threshold": 127.0})):
         label = formats.read_label(path, labels=labels)
         np.testing.assert_array_equal(encode(label, labels), truth)
-        told = [
+        changed = [
             shade for shade, plain in (("black", black == (0, 0, 0)), ("white", white == (255, 255, 255))) if not plain
         ]
         (note,) = label.notes
-        assert [shade for shade in ("black", "white") if f"nearly {shade}" in note] == told
+        assert [shade for shade in ("black", "white") if f"nearly {shade}" in note] == changed
     np.testing.assert_array_equal(region_mask(formats.read_label(path)), truth)  # as a region of interest
 
 

@@ -143,14 +143,14 @@ def test_regions_share_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "says"),
+    ("classes", "message"),
     [
         ([("core", [1]), ("whole", [1, 2])], "outermost"),
         ([("a", [1]), ("b", [1])], "outermost"),
     ],
 )
-def test_regions_from_the_inside_out_are_refused(classes: list, says: str) -> None:
-    with pytest.raises(ValidationError, match=says):
+def test_regions_from_the_inside_out_are_refused(classes: list, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Labels.model_validate({"exclusive": False, "classes": [{"name": n, "values": v} for n, v in classes]})
 
 
@@ -215,7 +215,7 @@ def test_background_of_several_values_is_written_as_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype", "says"),
+    ("values", "dtype", "message"),
     [
         ([0, 1, 7, 7], np.uint8, r"unexpected label values 7 on 50.00% .* known are 0, 1"),
         ([0, -1], np.int16, "unexpected label values -1"),
@@ -226,8 +226,8 @@ def test_background_of_several_values_is_written_as_the_first() -> None:
         ([0, COLOURS + 1], np.int32, "expected finite numbers"),
     ],
 )
-def test_unexpected_values_are_named_with_their_share(values: list, dtype: type, says: str) -> None:
-    with pytest.raises(DatasetError, match=says) as caught:
+def test_unexpected_values_are_named_with_their_share(values: list, dtype: type, message: str) -> None:
+    with pytest.raises(DatasetError, match=message) as caught:
         lb.encode(grey(values, dtype), one(), where="case_07.png")
     assert caught.value.where == "case_07.png"
     assert caught.value.fix
@@ -244,14 +244,14 @@ def test_nan_in_a_soft_mask_is_not_background() -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "says"),
+    ("array", "message"),
     [
         (np.zeros((2, 4, 4), np.uint8), "2 channels of uint8"),
         (np.zeros((3, 4, 4), np.uint16), "3 channels of uint16"),
     ],
 )
-def test_what_is_no_label_file(array: np.ndarray, says: str) -> None:
-    with pytest.raises(DatasetError, match=says) as caught:
+def test_what_is_no_label_file(array: np.ndarray, message: str) -> None:
+    with pytest.raises(DatasetError, match=message) as caught:
         lb.encode(Image(array), one(), where="x.tif")
     assert caught.value.where == "x.tif"
 

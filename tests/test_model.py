@@ -76,7 +76,8 @@ def test_model_and_plan_are_one_line(model, tmp_path):
         repr(plan)
         == str(plan)
         == (
-            rf"Plan(ti\nny: 1 class (lesion) in other images, 2d 32×32, unet, {plan.training.epochs} epochs, {plan.hash[:8]})"
+            rf"Plan(ti\nny: 1 class (lesion) in other images, 2d 32×32, unet, {plan.training.epochs} epochs, "
+            rf"{plan.hash[:8]})"
         )
     )
     start = "Model(tiny: 1 class (lesion) in other images, 2d 32×32, unet, 3 training cases, validation Dice 0.500"

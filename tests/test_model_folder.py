@@ -1,4 +1,4 @@
-"""Whatever became of a Model folder, what loads is one Model: saving that was cut short, files of others, hostile ones."""
+"""Whatever happened to a Model folder, what loads is one Model: interrupted saving, foreign and hostile files."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_wrong_values_in_a_plan_that_names_its_hash(tmp_path: Path, path: tuple[
 
 @pytest.mark.parametrize("name", ["metrics.json", "fitted.yaml", "plan.yaml"])
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b"[]", "(should be a valid dictionary|holds no settings)"),
         (b"5", "(should be a valid dictionary|holds no settings)"),
@@ -297,13 +297,15 @@ def test_wrong_values_in_a_plan_that_names_its_hash(tmp_path: Path, path: tuple[
     ],
     ids=["list", "number", "lists", "mappings", "no UTF-8", "half a pair", "digits", "nulls", "huge"],
 )
-def test_what_is_no_mapping_is_refused(whole: Path, tmp_path: Path, name: str, text: bytes | None, said: str) -> None:
+def test_what_is_no_mapping_is_refused(
+    whole: Path, tmp_path: Path, name: str, text: bytes | None, message: str
+) -> None:
     folder = shutil.copytree(whole, tmp_path / "model")
     if text is None:
         os.truncate(folder / name, 500_000_000)  # takes no room on the disk
     else:
         (folder / name).write_bytes(text)
-    with pytest.raises(CpfnetError, match=said) as caught:
+    with pytest.raises(CpfnetError, match=message) as caught:
         Model.load(folder)
     assert caught.value.where == str(folder / name)
     assert len(str(caught.value)) < 5000

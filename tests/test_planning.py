@@ -125,7 +125,7 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"spatial": {"patch": [64]}}, "patch of 2 sizes, got"),
         ({"spatial": {"patch": [64, 16]}}, "16 is too small: give at least 32"),
@@ -169,13 +169,13 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
         ({"colour": 1}, "Extra inputs"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValidationError, match=says):
+def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         plan(**changes)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"classes": [{"name": "a", "values": [1]}, {"name": "a", "values": [2]}]}, "names repeat"),
         (
@@ -200,8 +200,8 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], says: str) -> None:
         ({"classes": []}, "at least 1 item"),
     ],
 )
-def test_contradictory_labels_are_refused(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValidationError, match=says):
+def test_contradictory_labels_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Labels.model_validate(changes)
 
 

@@ -1,4 +1,4 @@
-"""Whoever the patients are: not a word of it in anything that cpfnet prints or writes, but in the patient's own DICOM objects."""
+"""No word about any patient is in anything that cpfnet prints or writes, except in the patient's own DICOM objects."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def test_nothing_private_is_said_or_written(
         elif path.is_file():  # objects of the patient: what the standard asks for, and no more
             header = pydicom.dcmread(path, stop_before_pixels=True)
             assert header.PatientName == PRIVATE["PatientName"]
-            said = "\n".join(str(one) for one in header.iterall() if not str(one.keyword).startswith("Patient"))
+            rest = "\n".join(str(one) for one in header.iterall() if not str(one.keyword).startswith("Patient"))
             required = {PRIVATE[name].casefold() for name in ("StudyDate", "StudyTime", "AccessionNumber")}
             required |= {part.casefold() for part in PRIVATE["ReferringPhysicianName"].split("^")}
-            assert leaks(said) <= required | {PRIVATE["ReferringPhysicianName"].casefold()}, path
+            assert leaks(rest) <= required | {PRIVATE["ReferringPhysicianName"].casefold()}, path
     assert (work / "masks_same" / "case0" / "ct.seg.dcm").is_file()

@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
-PROGRAM = "from cpfnet.progress import Bar\nwith Bar(show={}) as bar: found = [*bar.track('abc', description='Work')]\nprint(*found)"
+PROGRAM = (
+    "from cpfnet.progress import Bar\n"
+    "with Bar(show={}) as bar: found = [*bar.track('abc', description='Work')]\n"
+    "print(*found)"
+)
 
 
 def test_off_a_terminal_nothing_is_written():

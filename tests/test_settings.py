@@ -54,7 +54,7 @@ def read(folder: Path, text: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("mode: good\ntilte: y\n", ["line 2: tilte: unknown key", "did you mean 'title'?"]),
         ("title: y\nzzz: 1\n", ["line 2: zzz: unknown key", "known here: title, mode, items"]),
@@ -84,10 +84,10 @@ def read(folder: Path, text: str) -> Settings:
         ("extra: !!python/object/apply:os.system [echo]\n", ["extra"]),
     ],
 )
-def test_mistakes_are_named_with_their_line(tmp_path: Path, text: str, says: list[str]) -> None:
+def test_mistakes_are_named_with_their_line(tmp_path: Path, text: str, message: list[str]) -> None:
     with pytest.raises(PlanError) as caught:
         read(tmp_path, text)
-    for part in says:
+    for part in message:
         assert part in str(caught.value)
     assert caught.value.where == str(tmp_path / "settings.yaml")
     assert caught.value.fix
@@ -105,12 +105,14 @@ def test_a_wrong_entry_does_not_make_its_list_too_short(tmp_path: Path) -> None:
     assert "at least 1 item" not in caught.value.what
 
 
-@pytest.mark.parametrize(("data", "says"), [(None, "No such file"), (b"\xff\xfe\x00", "UTF-8"), (b"a: \x00", "YAML")])
-def test_what_is_no_text(tmp_path: Path, data: bytes | None, says: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "message"), [(None, "No such file"), (b"\xff\xfe\x00", "UTF-8"), (b"a: \x00", "YAML")]
+)
+def test_what_is_no_text(tmp_path: Path, data: bytes | None, message: str) -> None:
     path = tmp_path / "plan.yaml"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(PlanError, match=says):
+    with pytest.raises(PlanError, match=message):
         read_yaml(Settings, path)
 
 
@@ -201,7 +203,7 @@ def test_assign(setting: str, expected: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "says"),
+    ("setting", "message"),
     [
         ("a.b", "is not a setting"),
         ("=3", "is not a setting"),
@@ -218,16 +220,16 @@ def test_assign(setting: str, expected: dict) -> None:
         ("...=1", "no section ''"),
     ],
 )
-def test_assign_refuses(setting: str, says: str) -> None:
+def test_assign_refuses(setting: str, message: str) -> None:
     data = {"a": {"b": 0}, "list": [{"x": 1}]}
     with pytest.raises(PlanError) as caught:
         assign(data, *changes([setting])[0])
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert data == {"a": {"b": 0}, "list": [{"x": 1}]}
 
 
 @pytest.mark.parametrize(
-    ("setting", "says"),
+    ("setting", "message"),
     [
         ("training.bach=8", "training.bach: unknown key\n  → training.bach: did you mean 'batch'?"),
         ("trainig.batch=8", "trainig: unknown key\n  → trainig: did you mean 'training'?"),
@@ -238,33 +240,45 @@ def test_assign_refuses(setting: str, says: str) -> None:
         ("training.batch=[1", "not a YAML value"),
     ],
 )
-def test_keys_that_no_plan_has_are_refused_before_there_is_one(setting: str, says: str) -> None:
+def test_keys_that_no_plan_has_are_refused_before_there_is_one(setting: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         check_keys(Plan, ["training.seed=1", setting])
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
         ({"training.epochs": 3}, [("training.epochs", 3)]),
-        ({"training": {"epochs": 3, "augmentation": {"flips": ("width",)}}}, [("training.epochs", 3), ("training.augmentation.flips", ["width"])]),
-        ({"network": {"name": "unet", "options": {"widths": (4, 8)}}}, [("network.name", "unet"), ("network.options", {"widths": [4, 8]})]),
-        ({"channels.0.intensity": {"kind": "window", "low": 0}}, [("channels.0.intensity", {"kind": "window", "low": 0})]),
-        ({"inference.tile": None, "spatial.patch": np.array([64, 32]), "training.batch": np.int64(2)}, [("inference.tile", None), ("spatial.patch", [64, 32]), ("training.batch", 2)]),
+        (
+            {"training": {"epochs": 3, "augmentation": {"flips": ("width",)}}},
+            [("training.epochs", 3), ("training.augmentation.flips", ["width"])],
+        ),
+        (
+            {"network": {"name": "unet", "options": {"widths": (4, 8)}}},
+            [("network.name", "unet"), ("network.options", {"widths": [4, 8]})],
+        ),
+        (
+            {"channels.0.intensity": {"kind": "window", "low": 0}},
+            [("channels.0.intensity", {"kind": "window", "low": 0})],
+        ),
+        (
+            {"inference.tile": None, "spatial.patch": np.array([64, 32]), "training.batch": np.int64(2)},
+            [("inference.tile", None), ("spatial.patch", [64, 32]), ("training.batch", 2)],
+        ),
         ({"network.weights": "3"}, [("network.weights", "3")]),  # text stays text
         ({"network.options": {}}, [("network.options", {})]),
         (["training.epochs=3", ("training.batch", 2)], [("training.epochs", 3), ("training.batch", 2)]),
         ((), []),
     ],
-)  # fmt: skip
+)
 def test_settings_in_python(given: object, expected: list[tuple[str, object]]) -> None:
     assert changes(given) == expected
     check_keys(Plan, given)
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ("training.epochs=3", "give several"),
         ({3: 4}, "3 is no name of a setting"),
@@ -273,10 +287,10 @@ def test_settings_in_python(given: object, expected: list[tuple[str, object]]) -
         ({"trainig.batch": 8}, "did you mean 'training'?"),
     ],
 )
-def test_settings_in_python_that_cannot_be(given: object, says: str) -> None:
+def test_settings_in_python_that_cannot_be(given: object, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         check_keys(Plan, given)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_another_kind_starts_its_section_anew() -> None:
@@ -290,7 +304,11 @@ def test_another_kind_starts_its_section_anew() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a: &a [x, x]\n" + "".join(f"{k}: &{k} [{', '.join([f'*{j}'] * 9)}]\n" for j, k in zip("abcdef", "bcdefg", strict=True)), "multiply"),
+        (
+            "a: &a [x, x]\n"
+            + "".join(f"{k}: &{k} [{', '.join([f'*{j}'] * 9)}]\n" for j, k in zip("abcdef", "bcdefg", strict=True)),
+            "multiply",
+        ),
         ("&a {name: *a}", "holds itself"),
         ("name: &a {<<: *a}", "not valid YAML"),
         ("name: !!bool perhaps", "not valid YAML"),
@@ -298,7 +316,7 @@ def test_another_kind_starts_its_section_anew() -> None:
         ("# x\n" * 100_000, "hold up to"),
         ("name: {<<: {x: 1}}\n" * 101, "more than 100 times"),
     ],
-)  # fmt: skip
+)
 def test_files_made_to_exhaust_the_reader_are_refused(tmp_path, text, words):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(PlanError, match=words):

@@ -1,6 +1,7 @@
-"""No command, and nothing that it loads, tells anybody of anything, or writes where nobody looks: seen from below, by the calls to the kernel.
+"""No command, and no library that it loads, reports to anybody or writes in hidden places, judged by its system calls.
 
-A guard inside Python would not see what compiled libraries do; and some are silent where the variable CI is set, so it is not, here.
+A guard inside Python would not see what compiled libraries do; and some are silent where the variable CI is set, so it
+is not, here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import pytest
 
 from tests.inference.torch_backend.test_quantise_int8 import bright_spots, spotting  # noqa: F401 (a fixture)
 
-TRACED = "connect,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
+TRACED = (
+    "connect,sendto,sendmsg,sendmmsg,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,"
+    "link,linkat,symlink,symlinkat"
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")]
 
@@ -83,7 +87,7 @@ def path_with_tests() -> str:
 
 
 def traced(root: Path, *program: str, **variables: str) -> Trace:
-    """Run Python in ``root/work``, with an empty home and folder of temporary files, and without the variable that silences."""
+    """Run Python in ``root/work``, with an empty home and temporary folder, and without the variable CI."""
     for name in ("home", "tmp", "work"):
         (root / name).mkdir(exist_ok=True)
     unset = (

@@ -1,4 +1,4 @@
-"""The harness of the accuracy figures: splits that keep the judges apart, budgets that hold, tables that say what the rows say."""
+"""The harness of the accuracy figures: separate splits for judging, exact budgets, tables that agree with rows."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_evenly_spread_cases_are_different_and_nowhere_dense(count: int, share: 
 
 
 @pytest.mark.parametrize(
-    ("names", "fold", "said"), [(DRIVE, 5, "no fold 5"), (["a", "b", "c"], 0, "0 of them to judge")]
+    ("names", "fold", "message"), [(DRIVE, 5, "no fold 5"), (["a", "b", "c"], 0, "0 of them to judge")]
 )
-def test_impossible_splits_are_refused(names: list[str], fold: int, said: str) -> None:
-    with pytest.raises(DatasetError, match=said):
+def test_impossible_splits_are_refused(names: list[str], fold: int, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
         parts(names, PROTOCOLS["drive"], fold)
 
 
@@ -259,7 +259,7 @@ def test_what_is_wrong_with_all_runs_is_said_once(tmp_path: Path, capsys: pytest
     data = make_images_dataset(tmp_path / "data", cases=12, size=(32, 32))
     (tmp_path / "empty").mkdir()
     out = ["--steps", "2", "--out", str(tmp_path / "out")]
-    for arguments, said in (
+    for arguments, message in (
         (["ph2", "--data", str(tmp_path / "none")], "no such folder"),
         (["ph2", "--data", str(data), "--folds", "0", "7"], "no fold 7"),
         (["ph2", "--data", str(data), "--networks", "unet", "cpfnet-hd"], "did you mean 'cpfnet-hr'?"),
@@ -268,10 +268,10 @@ def test_what_is_wrong_with_all_runs_is_said_once(tmp_path: Path, capsys: pytest
         with pytest.raises(SystemExit) as ended:
             main([*arguments, *out])
         assert ended.value.code == 1
-        told = "".join(capsys.readouterr())
-        assert told.count("error:") == 1
-        assert said in told
-        assert str(tmp_path / "out") not in told
+        output = "".join(capsys.readouterr())
+        assert output.count("error:") == 1
+        assert message in output
+        assert str(tmp_path / "out") not in output
     assert not list((tmp_path / "out").rglob("model"))
 
 

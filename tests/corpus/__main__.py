@@ -21,7 +21,8 @@ def main() -> int:
     for result in run(mutants(options.seed, options.family or FAMILIES, options.every, options.name)):
         results.append(result)
         if options.verbose or not result.right:
-            words = f"{result.mutant.family} / {result.mutant.name}: {result.outcome} ({result.seconds:.1f} s): {result.words.strip()}"
+            outcome = f"{result.outcome} ({result.seconds:.1f} s): {result.words.strip()}"
+            words = f"{result.mutant.family} / {result.mutant.name}: {outcome}"
             print(ascii(words)[1:-1].replace("\\n", "\n    "), flush=True)
     if not results:
         print("no such mutant")

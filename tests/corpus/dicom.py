@@ -104,9 +104,41 @@ def _us(*numbers: int) -> list[bytes]:
 
 
 _VALUES: dict[str, list[bytes | None]] = {
-    "ImagePositionPatient": [None, b"", b"NaN\\0\\0", b"0\\0\\inf", b"0\\0\\1e400", b"0\\0", b"0\\0\\3\\4", b"a\\b\\c", b"0\\0\\1e30", b"0\\0\\-1e30"],
-    "ImageOrientationPatient": [None, b"", b"0\\0\\0\\0\\0\\0", b"NaN\\0\\0\\0\\1\\0", b"1\\0\\0\\1\\0\\0", b"1\\0\\0\\0\\1", b"2\\0\\0\\0\\2\\0", b"1e30\\0\\0\\0\\1e30\\0"],
-    "PixelSpacing": [None, b"", b"0\\0", b"-1\\-1", b"NaN\\NaN", b"inf\\inf", b"1", b"1\\1\\1", b"1e-30\\1e-30", b"1e30\\1e30", b"\xff\xfe"],
+    "ImagePositionPatient": [
+        None,
+        b"",
+        b"NaN\\0\\0",
+        b"0\\0\\inf",
+        b"0\\0\\1e400",
+        b"0\\0",
+        b"0\\0\\3\\4",
+        b"a\\b\\c",
+        b"0\\0\\1e30",
+        b"0\\0\\-1e30",
+    ],
+    "ImageOrientationPatient": [
+        None,
+        b"",
+        b"0\\0\\0\\0\\0\\0",
+        b"NaN\\0\\0\\0\\1\\0",
+        b"1\\0\\0\\1\\0\\0",
+        b"1\\0\\0\\0\\1",
+        b"2\\0\\0\\0\\2\\0",
+        b"1e30\\0\\0\\0\\1e30\\0",
+    ],
+    "PixelSpacing": [
+        None,
+        b"",
+        b"0\\0",
+        b"-1\\-1",
+        b"NaN\\NaN",
+        b"inf\\inf",
+        b"1",
+        b"1\\1\\1",
+        b"1e-30\\1e-30",
+        b"1e30\\1e30",
+        b"\xff\xfe",
+    ],
     "SliceThickness": [None, b"", b"0", b"-1", b"NaN", b"x"],
     "Rows": [None, b"", *_us(0, 1, 9, 11, 65535)],
     "Columns": [None, b"", *_us(0, 1, 65535)],
@@ -123,12 +155,24 @@ _VALUES: dict[str, list[bytes | None]] = {
     "StudyInstanceUID": [None, b"", b"1.2.3"],
     "FrameOfReferenceUID": [None, b"", b"1.2.3"],
     "SOPClassUID": [None, b"", b"1.2.3", b"1.2.840.10008.5.1.4.1.1.66.4", b"1.2.840.10008.5.1.4.1.1.481.3"],
-    "TransferSyntaxUID": [None, b"", b"1.2.3", b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.80", b"1.2.840.10008.1.2.5", b"1.2.840.10008.1.2.4.100"],
+    "TransferSyntaxUID": [
+        None,
+        b"",
+        b"1.2.3",
+        b"1.2.840.10008.1.2",
+        b"1.2.840.10008.1.2.2",
+        b"1.2.840.10008.1.2.1.99",
+        b"1.2.840.10008.1.2.4.50",
+        b"1.2.840.10008.1.2.4.90",
+        b"1.2.840.10008.1.2.4.80",
+        b"1.2.840.10008.1.2.5",
+        b"1.2.840.10008.1.2.4.100",
+    ],
     "Modality": [None, b"", b"XX", b"SEG", b"\x1b[31m"],
     "InstanceNumber": [None, b"", b"x", b"-1", b"999999999999999999999"],
     "PatientID": [None, b"", b"../../outside", b"\xff\xfe\xfd"],
     "ImageType": [None, b"", b"DERIVED\\SECONDARY\\LOCALIZER"],
-}  # fmt: skip
+}
 
 
 def _with(keyword: str, value: bytes | None, every: bool, folder: Path) -> Path:
@@ -172,7 +216,9 @@ _IN_SLICE: dict[str, Callable[[bytes], bytes]] = {
     "5,000 sequences deep": lambda d: _before_pixels(d, _nested(5_000)),
     "200,000 sequences deep": lambda d: _before_pixels(d, _nested(200_000)),
     "5,000 sequences deep, never closed": lambda d: _before_pixels(d, _nested(5_000)[: 5_000 * 20]),
-    "100,000 private elements": lambda d: _before_pixels(d, b"".join(_element(0x00990000 | n % 65536, b"UN", 2, b"xx") for n in range(100_000))),
+    "100,000 private elements": lambda d: _before_pixels(
+        d, b"".join(_element(0x00990000 | n % 65536, b"UN", 2, b"xx") for n in range(100_000))
+    ),
     "element of 4 GiB": lambda d: _before_pixels(d, _element(0x00991010, b"OB", 2**32 - 2)),
     "text of 4 GiB": lambda d: _before_pixels(d, _element(0x00991010, b"UT", 2**32 - 2)),
     "undefined length without an end": lambda d: _before_pixels(d, _element(0x00991010, b"OB", 2**32 - 1)),
@@ -186,14 +232,16 @@ _IN_SLICE: dict[str, Callable[[bytes], bytes]] = {
     "pixels of undefined length": partial(_pixel_length, 2**32 - 1),
     "pixels left out": lambda d: d[: d.rindex(b"\xe0\x7f\x10\x00OW")],
     "no preamble": lambda d: d[132:],
-    "file meta left out": lambda d: d[: 132] + d[d.index(b"\x08\x00\x05\x00") if b"\x08\x00\x05\x00CS" in d else d.index(b"\x08\x00\x08\x00CS") :],
+    "file meta left out": lambda d: (
+        d[:132] + d[d.index(b"\x08\x00\x05\x00") if b"\x08\x00\x05\x00CS" in d else d.index(b"\x08\x00\x08\x00CS") :]
+    ),
     "length of the file meta absurd": lambda d: d[:140] + b"\xff\xff\xff\xff" + d[144:],
     "an HTML page": lambda d: b"<!DOCTYPE html><html><body>403</body></html>",
     "a Git LFS pointer": lambda d: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
     "preamble only": lambda d: bytes(128) + b"DICM",
     "deflated bomb of 2 GiB": lambda d: _deflated(d, 2**31),
     "deflated noise": lambda d: _deflated_header(d) + bytes(range(1, 250)),
-}  # fmt: skip
+}
 
 
 def _deflated_header(data: bytes) -> bytes:
@@ -232,7 +280,10 @@ def _copy(series: Path, count: int) -> None:
 _FOLDERS: dict[str, tuple[Callable[[Path], object], frozenset[str]]] = {
     "a slice missing": (lambda s: _remove(s, "slice_003.dcm"), _REFUSED),
     "first slice missing": (lambda s: _remove(s, "slice_000.dcm"), _READ),
-    "all slices but one missing": (lambda s: _remove(s, *(f"slice_{n:03d}.dcm" for n in range(1, 8))), _READ | _REFUSED),
+    "all slices but one missing": (
+        lambda s: _remove(s, *(f"slice_{n:03d}.dcm" for n in range(1, 8))),
+        _READ | _REFUSED,
+    ),
     "no slice": (lambda s: _remove(s, *(f"slice_{n:03d}.dcm" for n in range(8))), _REFUSED),
     "a slice 500 times": (lambda s: _copy(s, 500), frozenset({SAME, REFUSED})),
     "a link to its own folder": (lambda s: (s / "loop").symlink_to(s), frozenset({SAME})),
@@ -249,8 +300,11 @@ _FOLDERS: dict[str, tuple[Callable[[Path], object], frozenset[str]]] = {
     "names of control characters": (lambda s: _rename("slice_003.dcm", b"\x1b[31mred\n.dcm", s), frozenset({SAME})),
     "a name of 250 letters": (lambda s: _rename("slice_003.dcm", b"x" * 250, s), frozenset({SAME})),
     "a slice in a folder 40 levels deep": (lambda s: _deep(s), frozenset({SAME})),
-    "1,000 files of noise": (lambda s: [(s / f"{n}.bin").write_bytes(bytes([n % 256]) * 200) for n in range(1000)], frozenset({SAME})),
-}  # fmt: skip
+    "1,000 files of noise": (
+        lambda s: [(s / f"{n}.bin").write_bytes(bytes([n % 256]) * 200) for n in range(1000)],
+        frozenset({SAME}),
+    ),
+}
 
 
 def _deep(series: Path) -> None:

@@ -167,7 +167,20 @@ def _tiff_bomb(side: int, folder: Path) -> Path:
 def _tiffs() -> Iterator[tuple[str, Any, frozenset[str]]]:
     for width, height in [(0, 8), (8, 0), (65535, 65535), (2**32 - 1, 2**32 - 1), (10**6, 10**6), (2**31, 1)]:
         yield f"claims {width}×{height}", tiff({256: (4, 1, width), 257: (4, 1, height)}), _REFUSED
-        yield f"claims {width}×{height} in tiles", tiff({256: (4, 1, width), 257: (4, 1, height), 322: (3, 1, 16), 323: (3, 1, 16), 324: (4, 1, 8), 325: (4, 1, 64)}), _REFUSED  # fmt: skip
+        yield (
+            f"claims {width}×{height} in tiles",
+            tiff(
+                {
+                    256: (4, 1, width),
+                    257: (4, 1, height),
+                    322: (3, 1, 16),
+                    323: (3, 1, 16),
+                    324: (4, 1, 8),
+                    325: (4, 1, 64),
+                }
+            ),
+            _REFUSED,
+        )
     yield "strips of 4 GiB", tiff({279: (4, 1, 2**32 - 1)}), _REFUSED
     yield "strip beyond the end", tiff({273: (4, 1, 2**31)}), _REFUSED
     yield "strip of no bytes", tiff({279: (4, 1, 0)}), _REFUSED | _READ
@@ -181,7 +194,11 @@ def _tiffs() -> Iterator[tuple[str, Any, frozenset[str]]]:
         tiff({322: (4, 1, 65520), 323: (4, 1, 65520), 324: (4, 1, 8), 325: (4, 1, 64)}),
         _REFUSED | _READ,
     )
-    yield "deflated tile of 65520×65520 for 8×8 pixels", tiff({259: (3, 1, 8), 322: (4, 1, 65520), 323: (4, 1, 65520), 324: (4, 1, 8), 325: (4, 1, 64)}), _REFUSED  # fmt: skip
+    yield (
+        "deflated tile of 65520×65520 for 8×8 pixels",
+        tiff({259: (3, 1, 8), 322: (4, 1, 65520), 323: (4, 1, 65520), 324: (4, 1, 8), 325: (4, 1, 64)}),
+        _REFUSED,
+    )
     yield "65535 samples a pixel", tiff({277: (3, 1, 65535)}), _REFUSED
     yield "no samples", tiff({277: (3, 1, 0)}), _REFUSED | _READ
     yield "65535 bits", tiff({258: (3, 1, 65535)}), _REFUSED
@@ -194,9 +211,26 @@ def _tiffs() -> Iterator[tuple[str, Any, frozenset[str]]]:
     yield "next page inside the pixels", tiff({}, next_at=9), _REFUSED | _READ
     yield "tag of 4·10⁹ letters", tiff({270: (2, 2**32 - 1, 8)}), _REFUSED | _READ
     yield "tag of a type that does not exist", tiff({256: (99, 1, 8)}), _REFUSED
-    yield "description that calls it ImageJ with 10⁹ images", tiff({270: (2, 60, 72)}, more=b"ImageJ=1.53\nimages=1000000000\nslices=1000000000\n".ljust(60, b"\0")), _REFUSED | _READ  # fmt: skip
-    yield "description of shape 10⁶×10⁶", tiff({270: (2, 40, 72)}, more=b'{"shape": [1000000, 1000000]}'.ljust(40, b"\0")), _REFUSED | _READ  # fmt: skip
-    yield "description of OME with recursion", tiff({270: (2, 120, 72)}, more=b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "&b;&b;"><!ENTITY b "&a;&a;">]><OME xmlns="o">&a;</OME>'.ljust(120, b"\0")), _REFUSED | _READ  # fmt: skip
+    yield (
+        "description that calls it ImageJ with 10⁹ images",
+        tiff({270: (2, 60, 72)}, more=b"ImageJ=1.53\nimages=1000000000\nslices=1000000000\n".ljust(60, b"\0")),
+        _REFUSED | _READ,
+    )
+    yield (
+        "description of shape 10⁶×10⁶",
+        tiff({270: (2, 40, 72)}, more=b'{"shape": [1000000, 1000000]}'.ljust(40, b"\0")),
+        _REFUSED | _READ,
+    )
+    yield (
+        "description of OME with recursion",
+        tiff(
+            {270: (2, 120, 72)},
+            more=(
+                b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a "&b;&b;"><!ENTITY b "&a;&a;">]><OME xmlns="o">&a;</OME>'
+            ).ljust(120, b"\0"),
+        ),
+        _REFUSED | _READ,
+    )
     yield "turned (orientation 6)", tiff({274: (3, 1, 6)}), _REFUSED | _READ
     yield "LZW of noise", tiff({259: (3, 1, 5)}, behind=bytes(range(64))), _REFUSED
     yield "JPEG of noise", tiff({259: (3, 1, 7)}, behind=bytes(range(64))), _REFUSED

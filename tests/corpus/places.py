@@ -61,10 +61,20 @@ _PLACES: dict[str, Callable[[Path], object]] = {
     "a link to memory": lambda path: path.symlink_to("/proc/self/mem"),
 }  # fmt: skip
 _TARGETS = {
-    "scan.png": "image", "scan.tif": "image", "scan.nii": "image", "scan.nii.gz": "image", "scan.dcm": "image", "study.zip": "image",
-    "scan": "image", "dataset.yaml": "dataset", "cases.csv": "dataset", "cases.json": "dataset", "plan.yaml": "plan",
-    "model.safetensors": "weights", "model": "model",
-}  # fmt: skip
+    "scan.png": "image",
+    "scan.tif": "image",
+    "scan.nii": "image",
+    "scan.nii.gz": "image",
+    "scan.dcm": "image",
+    "study.zip": "image",
+    "scan": "image",
+    "dataset.yaml": "dataset",
+    "cases.csv": "dataset",
+    "cases.json": "dataset",
+    "plan.yaml": "plan",
+    "model.safetensors": "weights",
+    "model": "model",
+}
 
 
 def _lies(lay: Callable[[Path], object], name: str, folder: Path) -> Path:

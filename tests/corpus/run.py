@@ -30,8 +30,23 @@ MEMORY = 2**30
 # libtiff, inside Pillow, says on stderr what it cannot decode, and offers Python no way to hush it.
 _LIBTIFF = re.compile(r"(tempfile\.tif|\w*Decode\w*|JPEGLib|Fax\w*): .*")
 _GUARD = 6 * 2**30  # of address space: protects the machine, is not what is measured
-_FORBIDDEN = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.system", "os.exec", "os.posix_spawn",
-              "subprocess.Popen", "socket.connect", "shutil.", "tempfile.", "os.chmod", "os.truncate")  # fmt: skip
+_FORBIDDEN = (
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.symlink",
+    "os.link",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "socket.connect",
+    "shutil.",
+    "tempfile.",
+    "os.chmod",
+    "os.truncate",
+)
 
 
 @dataclass(frozen=True)
@@ -188,8 +203,10 @@ def table(results: list[Result]) -> str:
     outcomes = [SAME, OTHER, REFUSED]
     wrong = sorted({result.outcome for result in results if not result.right and result.outcome not in outcomes})
     families = list(dict.fromkeys(result.mutant.family for result in results))
-    lines = ["| format | inputs | read as unharmed | read, other value | refused | wrong | slowest, s | most memory, MiB |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| format | inputs | read as unharmed | read, other value | refused | wrong | slowest, s | most memory, MiB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for family in [*families, "all"]:
         own = [r for r in results if family in (r.mutant.family, "all")]
         count = Counter(r.outcome if r.right else "wrong" for r in own)

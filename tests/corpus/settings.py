@@ -28,7 +28,11 @@ labels: {vessel: 255, tubular: [vessel]}
 split:
   val: [case_01]
 """
-CSV = "case,image,label,patient,split\na,images/case_00.png,masks/case_00.png,p1,train\nb,images/case_01.png,masks/case_01.png,p2,val\n"
+CSV = (
+    "case,image,label,patient,split\n"
+    "a,images/case_00.png,masks/case_00.png,p1,train\n"
+    "b,images/case_01.png,masks/case_01.png,p2,val\n"
+)
 DATALIST = json.dumps(
     {
         "name": "eyes",
@@ -196,14 +200,24 @@ _OUTSIDE = (
     ("manifest that is itself", "manifest: dataset.yaml\n", _REFUSED),
     ("patient expression that never ends", DATASET.replace("^(case_\\d)", "'^(([a-z_0-9])+)+$'"), ANY),
     ("patient expression that cannot be", DATASET.replace("^(case_\\d)", "'(('"), _REFUSED),
-    ("patient expression of 10⁵ brackets", DATASET.replace("^(case_\\d)", "'" + "(" * 10**5 + ")" * 10**5 + "'"), _REFUSED),
+    (
+        "patient expression of 10⁵ brackets",
+        DATASET.replace("^(case_\\d)", "'" + "(" * 10**5 + ")" * 10**5 + "'"),
+        _REFUSED,
+    ),
     ("patient expression repeated 10⁹ times", DATASET.replace("^(case_\\d)", "'(a{99999}){99999}{99999}'"), ANY),
     ("no such case in the split", DATASET.replace("case_01", "case_77"), _REFUSED),
-    ("1,000 classes", DATASET.replace("{vessel: 255, tubular: [vessel]}", "{" + ", ".join(f"c{n}: {n + 1}" for n in range(1000)) + "}"), _REFUSED),
+    (
+        "1,000 classes",
+        DATASET.replace(
+            "{vessel: 255, tubular: [vessel]}", "{" + ", ".join(f"c{n}: {n + 1}" for n in range(1000)) + "}"
+        ),
+        _REFUSED,
+    ),
     ("class without a name", DATASET.replace("vessel: 255", "'': 255"), _REFUSED),
     ("values that overlap", DATASET.replace("vessel: 255", "vessel: 255, lesion: 255"), _REFUSED),
     ("value beyond all", DATASET.replace("255", "99999999999999999999"), _REFUSED),
-)  # fmt: skip
+)
 
 _ROWS = (
     ("id above the folder", "case,image\n../../outside/evil,images/case_00.png\n", _OTHER),

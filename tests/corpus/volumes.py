@@ -167,10 +167,26 @@ def _stream(head: bytes, size: int, level: int, name: str, folder: Path) -> Path
 def _compressed() -> Iterator[tuple[str, Any, frozenset[str]]]:
     small = header(dim=_dim(4, 4, 4))
     yield "4 GiB of zeros behind a small volume", partial(_stream, small, 2**32, 9, "bomb.nii.gz"), _ANY
-    yield "bomb of 3 GiB that keeps its word", partial(_stream, header(dim=_dim(1200, 1200, 1118))[:352], 1200 * 1200 * 1118 * 2, 9, "bomb.nii.gz"), _REFUSED  # fmt: skip
-    yield "bomb of 2 GiB, fast compression", partial(_stream, header(dim=_dim(1024, 1024, 1024))[:352], 2**31, 1, "bomb.nii.gz"), _REFUSED  # fmt: skip
-    yield "blank volume of 200 MiB", partial(_stream, header(dim=_dim(512, 512, 400))[:352], 512 * 512 * 400 * 2, 9, "blank.nii.gz"), _READ  # fmt: skip
-    yield "voxels in 3 GiB", partial(_stream, header(vox_offset=3 * 2.0**30)[:352], 3 * 2**30 + 200, 9, "bomb.nii.gz"), _ANY  # fmt: skip
+    yield (
+        "bomb of 3 GiB that keeps its word",
+        partial(_stream, header(dim=_dim(1200, 1200, 1118))[:352], 1200 * 1200 * 1118 * 2, 9, "bomb.nii.gz"),
+        _REFUSED,
+    )
+    yield (
+        "bomb of 2 GiB, fast compression",
+        partial(_stream, header(dim=_dim(1024, 1024, 1024))[:352], 2**31, 1, "bomb.nii.gz"),
+        _REFUSED,
+    )
+    yield (
+        "blank volume of 200 MiB",
+        partial(_stream, header(dim=_dim(512, 512, 400))[:352], 512 * 512 * 400 * 2, 9, "blank.nii.gz"),
+        _READ,
+    )
+    yield (
+        "voxels in 3 GiB",
+        partial(_stream, header(vox_offset=3 * 2.0**30)[:352], 3 * 2**30 + 200, 9, "bomb.nii.gz"),
+        _ANY,
+    )
     extension = header(vox_offset=float(2**31))[:348] + b"\1\0\0\0" + (2**31 - 352).to_bytes(4, "little") + b"\6\0\0\0"
     yield "extension of 2 GiB that is there", partial(_stream, extension, 2**31 + 200, 9, "bomb.nii.gz"), _ANY
     yield "compressed twice", gzip.compress(gzip.compress(small)), _REFUSED

@@ -1,4 +1,4 @@
-"""Labels and predictions that refer to DICOM images: the same masks have the same scores, whatever they are written as."""
+"""Labels and predictions that refer to DICOM images: the same masks have the same scores in every format."""
 
 from __future__ import annotations
 

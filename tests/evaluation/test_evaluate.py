@@ -201,14 +201,14 @@ def test_calibration_is_of_the_pixels_of_all_cases_and_near_their_boundaries(tmp
         planes += [p] * len(readers)
         truths += drawn
     scores = evaluate(items, VESSEL)
-    told, weights = scores.calibration["vessel"], (1, 0.5, 0.5)
+    figures, weights = scores.calibration["vessel"], (1, 0.5, 0.5)
     errors = [((p - (t == 255)) ** 2)[t != 128] for p, t in zip(planes, truths, strict=True)]
-    assert told["brier"] == pytest.approx(np.average([e.mean() for e in errors], weights=weights))
+    assert figures["brier"] == pytest.approx(np.average([e.mean() for e in errors], weights=weights))
     near = [near_boundary(t == 255, t != 128, None) for t in truths]
     squares = [(((p - (t == 255)) ** 2)[b], w) for p, t, b, w in zip(planes, truths, near, weights, strict=True)]
     expected = sum(w * e.sum() for e, w in squares) / sum(w * e.size for e, w in squares)
-    assert told["brier_band"] == pytest.approx(expected)
-    assert sum(told["band"]["pixels"]) == pytest.approx(sum(w * e.size for e, w in squares))
+    assert figures["brier_band"] == pytest.approx(expected)
+    assert sum(figures["band"]["pixels"]) == pytest.approx(sum(w * e.size for e, w in squares))
     scores.save(tmp_path / "out")
     assert Scores.load(tmp_path / "out").calibration == scores.calibration
 
@@ -223,8 +223,8 @@ def test_calibration_of_a_class_that_is_nowhere_has_no_band(tmp_path):
         missed,
     ]
     scores = evaluate(items, VESSEL, allow_missing=True)
-    told = scores.calibration["vessel"]
-    assert (told["cases"], told["brier"], told["brier_band"]) == (1, 0.0625, None)
+    figures = scores.calibration["vessel"]
+    assert (figures["cases"], figures["brier"], figures["brier_band"]) == (1, 0.0625, None)
     scores.save(tmp_path / "out")
     assert Scores.load(tmp_path / "out").calibration == scores.calibration
 
@@ -367,7 +367,10 @@ def test_bad_input_is_refused_with_both_values(tmp_path):
 
 
 def test_the_room_imports_without_torch():
-    code = "import sys, cpfnet.evaluation.evaluate, cpfnet.evaluation.report as r; print({'torch', 'monai'} & set(sys.modules))"
+    code = (
+        "import sys, cpfnet.evaluation.evaluate, cpfnet.evaluation.report as r; "
+        "print({'torch', 'monai'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

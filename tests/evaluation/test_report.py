@@ -73,14 +73,14 @@ def test_probabilities_bring_a_section_on_calibration(tmp_path):
         codes = np.asarray(formats.read(item.prediction).array[0])
         planes = np.stack([codes == 1, codes == 2]).astype(np.float32) * 0.8 + 0.1
         items[number] = replace(item, prediction=Segmentation(codes, probabilities=planes))
-    told = next(s for s in sections(evaluate(items, TWO), items, TWO) if s.title == "Calibration")
-    assert [row[0] for row in told.blocks[0].rows] == ["a", "b <wide>"]
-    (note,) = told.blocks[1].paragraphs
+    section = next(s for s in sections(evaluate(items, TWO), items, TWO) if s.title == "Calibration")
+    assert [row[0] for row in section.blocks[0].rows] == ["a", "b <wide>"]
+    (note,) = section.blocks[1].paragraphs
     assert note.startswith(
         "Over the pixels of 2 cases together (the table of scores has means over cases), "
         "on the labels' own grid; each class"
     )
-    assert "temperature" not in told.blocks[2].caption
+    assert "temperature" not in section.blocks[2].caption
 
 
 def test_the_table_for_the_console(tmp_path):

@@ -114,12 +114,12 @@ def test_every_weight_learns(name: str) -> None:
 
 def test_training_on_one_small_patch_works_or_says_why(name: str) -> None:
     network = build(name).train()
-    said = "fine"
+    message = "fine"
     try:
         network(torch.rand(1, 3, 32, 32))
     except NetworkError as error:
-        said = str(error)
-    assert said == "fine" or "batch of 2 or more" in said
+        message = str(error)
+    assert message == "fine" or "batch of 2 or more" in message
 
 
 def test_autocast_to_bf16_keeps_close(network: torch.nn.Module) -> None:

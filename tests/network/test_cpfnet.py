@@ -64,7 +64,7 @@ def test_encoder_taps_have_the_papers_sizes() -> None:
 @pytest.mark.parametrize("width", [8, 16, 32])
 @pytest.mark.parametrize("kind", [CPFNet, CPFNetHR])
 def test_a_narrow_network_is_the_same_with_fewer_channels(kind: type, width: int) -> None:
-    """Every weight is where the paper's is, and every axis of it as much shorter as c1; but image, classes and SAM's two maps stay."""
+    """Each weight's axes shrink with the width of c1, except those of image, classes and SAM's two maps."""
     with torch.device("meta"):
         narrow, paper = kind(3, 4, width=width).state_dict(), kind(3, 4).state_dict()
     assert list(narrow) == list(paper)
@@ -128,7 +128,7 @@ def test_at_gamma_zero_sapf_passes_its_input_on(network: CPFNet) -> None:
 
 @pytest.mark.parametrize("kind", [CPFNet, GuideCPFNet])
 @pytest.mark.parametrize(
-    ("shape", "said"),
+    ("shape", "messages"),
     [
         ((3, 64, 64), ["3 axes", "3×64×64", "(batch, 3, height, width)"]),
         ((1, 3, 40, 64, 64), ["5 axes", "1×3×40×64×64", "spatial_dims=2"]),
@@ -136,10 +136,10 @@ def test_at_gamma_zero_sapf_passes_its_input_on(network: CPFNet) -> None:
         ((1, 3, 31, 64), ["31×64", "at least 32", "pad it to 32×64"]),
     ],
 )
-def test_inputs_that_cannot_be_are_refused(kind: type, shape: tuple[int, ...], said: list[str]) -> None:
+def test_inputs_that_cannot_be_are_refused(kind: type, shape: tuple[int, ...], messages: list[str]) -> None:
     with pytest.raises(NetworkError) as caught:
         kind(3, 2)(torch.rand(shape))
-    for words in said:
+    for words in messages:
         assert words in str(caught.value)
 
 
@@ -159,7 +159,7 @@ def test_volumes_of_one_value_are_refused_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "messages"),
     [
         ({"in_channels": 0}, "in_channels = 0"),
         ({"classes": 0}, "classes = 0"),
@@ -172,6 +172,6 @@ def test_volumes_of_one_value_are_refused_too() -> None:
         ({"width": None}, "width = None"),
     ],
 )
-def test_arguments_that_cannot_be_are_refused(arguments: dict[str, int], said: str) -> None:
-    with pytest.raises(NetworkError, match=said):
+def test_arguments_that_cannot_be_are_refused(arguments: dict[str, int], messages: str) -> None:
+    with pytest.raises(NetworkError, match=messages):
         CPFNet(**{"in_channels": 3, "classes": 2} | arguments)

@@ -1,4 +1,4 @@
-"""Depthwise convolutions: as PyTorch's own in float32, and right in bfloat16, where PyTorch's own gradients go wrong on a CPU."""
+"""Depthwise convolutions: equal to PyTorch's in float32, and right in bfloat16, where PyTorch's are wrong on a CPU."""
 
 from __future__ import annotations
 

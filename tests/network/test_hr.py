@@ -15,8 +15,8 @@ def test_parameters_are_counted_to_the_digit() -> None:
     with torch.device("meta"):
         network, paper = CPFNetHR(3, 4), CPFNet(3, 4)
     block = 2 * (9 * 64 * 64 + 2 * 64)  # two 3×3 convolutions and normalisations
-    # Two blocks on c1; 3×3 from 128 to 64 with its normalisation, a block, 2×2 transposed to the classes; not the paper's head.
-    # And what is supervised deeply: 1×1 to the classes, from 64 and from 128 channels.
+    # Two blocks on c1; 3×3 from 128 to 64 with its normalisation, a block, 2×2 transposed to the classes; not the
+    # paper's head. And what is supervised deeply: 1×1 to the classes, from 64 and from 128 channels.
     ours = 2 * block + (9 * 128 * 64 + 2 * 64) + block + (4 * 64 * 4 + 4) + (64 + 128 + 2) * 4
     body = sum(p.numel() for p in paper.parameters()) - sum(p.numel() for p in paper.head.parameters())
     assert sum(p.numel() for p in network.parameters()) == body + ours

@@ -1,4 +1,7 @@
-"""What a network may do that is recorded once and replayed (CUDA graphs): compute from its input alone, on one device, whatever the values."""
+"""What a network that is recorded and replayed (CUDA graphs) may do: compute only from its input, on one device.
+
+It may not depend on values.
+"""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_a_wild_name_is_told_all_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         (
             "cpfnet",
@@ -173,8 +173,8 @@ def test_a_wild_name_is_told_all_names() -> None:
         ("dynunet", {"patch": [256, 256], "widths": [8, 16, 32]}, "7 levels"),
     ],
 )
-def test_options_that_cannot_be_are_refused(name: str, options: dict, said: str) -> None:
-    with pytest.raises(NetworkError, match=said):
+def test_options_that_cannot_be_are_refused(name: str, options: dict, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
         zoo.build(name, 1, 2, **options)
 
 

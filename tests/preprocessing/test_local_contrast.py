@@ -16,7 +16,7 @@ from tests.preprocessing.plans import make_plan
 
 
 def photograph(rng: np.random.Generator, size: int = 120) -> tuple[np.ndarray, np.ndarray]:
-    """A bright disc with texture, in a dark but not black surround: ``(3, size, size)`` uint8, and where the disc is."""
+    """A bright disc with texture in a dark, but not black, surround: ``(3, size, size)`` uint8, and the disc's mask."""
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     disc = x**2 + y**2 < (0.42 * size) ** 2
     image = rng.integers(0, 12, (3, size, size))

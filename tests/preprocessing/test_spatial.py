@@ -146,8 +146,8 @@ def test_world_coordinates_agree_across_resampling(affine, shape, slices, spacin
     out = np.stack([spatial.resample(trace.orient(plane.astype(np.float32)), trace.grid) for plane in world])
     grid = np.stack([*np.indices(trace.grid), np.ones(trace.grid)]).reshape(4, -1)
     expected = (trace.grid_affine @ grid)[:3].reshape(3, *trace.grid)
-    # Right to 0.1 voxel of the network's grid wherever the kernel does not reach beyond the edge (a sampled triangle bends
-    # a ramp by up to 0.06).
+    # Right to 0.1 voxel of the network's grid wherever the kernel does not reach beyond the edge (a sampled triangle
+    # bends a ramp by up to 0.06).
     inner = []
     for m, n in zip(trace.oriented, trace.grid, strict=True):
         centres = (np.arange(n) + 0.5) * m / n - 0.5
@@ -355,7 +355,7 @@ def test_a_grid_does_not_hang_on_the_last_digits_of_an_oblique_spacing(degrees):
 
 
 def test_size_of_a_pixel():
-    """mm³ of a sheared grid by hand: base times height. Photographs: the share of the network's grid, whatever size they were saved in."""
+    """mm³ of a sheared grid by hand: base times height. Photographs: the share of the network's grid, for any size."""
     sheared = np.array([[0, 0, 2.0, 0], [1.0, 3.0, 0, 0], [4.0, 0, 0, 0], [0, 0, 0, 1]])
     assert preprocessing.trace(Image(np.zeros((1, 5, 6, 7)), sheared), make_plan()).pixel_volume == pytest.approx(24)
     for size in ((60, 80), (600, 800)):

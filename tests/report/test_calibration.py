@@ -11,7 +11,7 @@ from cpfnet.report.page import Figure, Section, Table, Text
 from cpfnet.training.report import validation_calibration as of_training
 
 
-def told(power: float) -> dict:
+def calibrated(power: float) -> dict:
     rng = np.random.default_rng(0)
     truth = rng.random(3000)
     tally = Tally.of(
@@ -27,7 +27,7 @@ def blocks(sections: list[Section]) -> dict:
 
 
 def test_before_and_after_stand_side_by_side():
-    training = {"cases": 4, "temperature": 2.0, "before": {"lesion": told(2)}, "after": {"lesion": told(1)}}
+    training = {"cases": 4, "temperature": 2.0, "before": {"lesion": calibrated(2)}, "after": {"lesion": calibrated(1)}}
     found = blocks(of_training(training, "pixels"))
     before, after = found[Table].rows
     assert (before[0], after[0]) == ("lesion, before", "lesion, after")
@@ -41,7 +41,9 @@ def test_before_and_after_stand_side_by_side():
 
 
 def test_without_a_temperature_there_is_no_after():
-    found = blocks(of_training({"cases": 1, "temperature": 1.0, "before": {"a": told(1), "b": told(2)}}, "mm"))
+    found = blocks(
+        of_training({"cases": 1, "temperature": 1.0, "before": {"a": calibrated(1), "b": calibrated(2)}}, "mm")
+    )
     assert [row[0] for row in found[Table].rows] == ["a", "b"]
     assert "No temperature was fitted" in found[Text].paragraphs[0]
     assert "1 validation case together" in found[Text].paragraphs[0]
@@ -59,7 +61,7 @@ def test_what_is_not_known_is_not_shown():
 
 @pytest.mark.parametrize(("count", "words"), [(6, ""), (9, "The first 6 of 9 classes.")])
 def test_many_classes(count, words):
-    moments = {"before": {f"class {k}": told(1) for k in range(count)}}
+    moments = {"before": {f"class {k}": calibrated(1) for k in range(count)}}
     found = blocks(calibration_section(moments, unit="mm", pixels="the pixels of 3 cases"))
     assert len(found[Table].rows) == count
     assert found[Figure].caption.endswith(words)

@@ -1,4 +1,4 @@
-"""Names in any script: drawn where a font has them, else numbered with the name beside the figure; never an empty box."""
+"""Names in any script: drawn if a font has them, else numbered with the name in the text; never as an empty box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of an Image and a Segmentation: the right slice, turned as radiologists see it, and nothing of the patient."""
+"""What a notebook shows of an Image and a Segmentation: the right slice, in radiological view, without patient data."""
 
 from __future__ import annotations
 
@@ -142,9 +142,9 @@ def test_nothing_private_is_in_it(tmp_path: Path) -> None:
     write_series(tmp_path / "Muster" / "ct", np.random.default_rng(0).integers(0, 99, (4, 24, 24)).astype(np.uint16))
     image = cpfnet.read(tmp_path / "Muster" / "ct")
     (uri,) = re.findall(r"base64,([^\"]+)", image._repr_html_())
-    told = (repr(image) + image._repr_html_().replace(uri, "")).encode() + base64.b64decode(uri)
+    shown = (repr(image) + image._repr_html_().replace(uri, "")).encode() + base64.b64decode(uri)
     for secret in (*PRIVATE.values(), "Muster", "Erika", str(tmp_path)):
-        assert secret.encode() not in told
+        assert secret.encode() not in shown
 
 
 def test_it_takes_no_torch() -> None:

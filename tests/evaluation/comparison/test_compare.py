@@ -131,7 +131,7 @@ def test_every_reader_counts_through_their_mean():
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
         (scores({f"c{i}": 0.5 for i in range(1, 4)}), "1 only in a \\(c0\\)"),
         (scores({"c0": 0.5, "c1": 0.5, "c2": 0.5, "x": 0.1}), "1 only in a \\(c3\\); 1 only in b \\(x\\)"),
@@ -145,9 +145,9 @@ def test_every_reader_counts_through_their_mean():
         (scores([0.5] * 4, patients=["p"] * 4), "is of patient c0 .* is of patient p"),
     ],
 )
-def test_what_was_not_scored_alike_is_refused_with_what_differs(other, said):
+def test_what_was_not_scored_alike_is_refused_with_what_differs(other, message):
     reference = scores([0.5] * 4)
-    with pytest.raises(DatasetError, match=said) as caught:
+    with pytest.raises(DatasetError, match=message) as caught:
         compare({"a": [reference], "b": [other]})
     assert caught.value.fix
 
@@ -162,10 +162,10 @@ def test_readers_that_only_one_evaluation_has_are_named():
 
 def test_what_may_differ_is_noted():
     cases = "20, of 20 patients; 2 without a prediction, counted as empty"
-    told = scores(
+    recorded = scores(
         GOOD, protocol={"cases": cases, "threshold": "0.4, chosen on train", "trained on": "3 of these cases"}
     )
-    found = compare({"a": [scores(BASE, hd95=BASE)], "b": [told]})
+    found = compare({"a": [scores(BASE, hd95=BASE)], "b": [recorded]})
     assert "the protocols differ in 'threshold': a: predictions as written; b: 0.4, chosen on train" in found.notes
     assert "b: 2 without a prediction, counted as empty" in found.notes
     assert "b was trained on 3 of these cases: its scores are optimistic" in found.notes
@@ -244,13 +244,13 @@ def test_evaluations_are_called_as_their_folders_or_as_said(tmp_path):
     assert {name: len(found) for name, found in runs.items()} == {"x": 1, "y": 2}
     given = load_runs({"x": one, "y": [two, Scores.load(deep)]})
     assert {name: len(found) for name, found in given.items()} == {"x": 1, "y": 2}
-    for reports, said in (
+    for reports, message in (
         ([one, one], "given twice, as one and one"),
         ([one, f"x={one / 'scores.json'}"], "given twice, as one and x"),
         ([two, deep], "two evaluations are called 'two'"),
         ([f"two={one}", two], "two evaluations are called 'two'"),
     ):
-        with pytest.raises(DatasetError, match=said):
+        with pytest.raises(DatasetError, match=message):
             load_runs(reports)
     with pytest.raises(DatasetError, match="only one to compare"):
         compare(load_runs([one]))
@@ -276,7 +276,7 @@ ROW = {
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, "holds no scores.json"),
         ("", "is not JSON"),
@@ -295,12 +295,12 @@ ROW = {
         ([ROW | {"prediction": "second"}], "no row of a prediction"),
     ],
 )
-def test_damaged_scores_are_refused(tmp_path, text, said):
+def test_damaged_scores_are_refused(tmp_path, text, message):
     if isinstance(text, list):
         text = json.dumps({"rows": text, "protocol": {}})
     if text is not None:
         (tmp_path / "scores.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(FormatError, match=said) as caught:
+    with pytest.raises(FormatError, match=message) as caught:
         Scores.load(tmp_path)
     assert "cpfnet evaluate" in caught.value.fix
 

@@ -114,7 +114,7 @@ def test_surface_distances_agree_with_monai(pair, tolerance):
 
 @pytest.mark.parametrize("seed", range(200))
 def test_a_shift_by_the_tolerance_is_within_it_on_any_grid(seed):
-    """Oblique, anisotropic, written as float32: MONAI on the straight grid says what is right, its own rounding apart."""
+    """Oblique, anisotropic, written as float32: equal to MONAI on the straight grid, except for rounding."""
     rng = np.random.default_rng(seed)
     spacing = rng.choice([0.1, 0.2, 0.3, 1 / 3, 0.7, 0.9, 1.1, 2.5, 5e-5], 3) if seed % 2 else rng.uniform(0.05, 5, 3)
     written = synthetic.affine(

@@ -144,5 +144,5 @@ def test_cases_add_up_and_readers_of_one_share_its_weight(sample):
 def test_cases_without_probabilities_are_not_counted(sample):
     one = Tally.of(*sample)
     found = of_cases([{"a": [(one, one)], "b": [(one, one)]}, {"a": [(one, one)]}, {}])
-    assert {name: told["cases"] for name, told in found.items()} == {"a": 2, "b": 1}
+    assert {name: entry["cases"] for name, entry in found.items()} == {"a": 2, "b": 1}
     assert of_cases([{}]) == {}

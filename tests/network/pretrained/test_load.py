@@ -55,7 +55,7 @@ def test_wrapping_and_prefix_are_taken_off(write: Callable, prefix: str, wrapped
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"<!DOCTYPE html><html>404</html>", "web page"),
@@ -67,10 +67,10 @@ def test_wrapping_and_prefix_are_taken_off(write: Callable, prefix: str, wrapped
         (b"\xff\x00\x00\x00\x00\x00\x00\x00{broken", "damaged or cut off"),
     ],
 )
-def test_what_is_no_weight_file_says_what_it_is(content: bytes, said: str, tmp_path: Path) -> None:
+def test_what_is_no_weight_file_says_what_it_is(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "resnet34.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match=said) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         read_state_dict(path)
     assert str(path) in str(caught.value)
 
@@ -123,13 +123,13 @@ def test_code_in_a_file_is_not_run_nor_is_it_recommended(
             CpfnetError, match=r"w\.pth: (is no checkpoint of cpfnet: )?(holds more than|is no weight)"
         ) as caught:
             read(path)
-        said = str(caught.value) + "".join(str(one.message) for one in recwarn)
-        assert not re.search("weights.only|succeed|arbitrary|WeightsUnpickler", said, re.IGNORECASE)
+        message = str(caught.value) + "".join(str(one.message) for one in recwarn)
+        assert not re.search("weights.only|succeed|arbitrary|WeightsUnpickler", message, re.IGNORECASE)
     assert not (tmp_path / "evil").exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({}, "empty mapping"),
         ([1.0], "a list"),
@@ -137,9 +137,9 @@ def test_code_in_a_file_is_not_run_nor_is_it_recommended(
         ({0: torch.ones(1)}, "tensors: 0"),
     ],
 )
-def test_what_holds_no_state_dict_is_refused(content: object, said: str, tmp_path: Path) -> None:
+def test_what_holds_no_state_dict_is_refused(content: object, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         read_state_dict(tmp_path / "w.pth")
 
 

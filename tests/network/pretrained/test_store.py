@@ -64,7 +64,7 @@ def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def serve(content: bytes = CONTENT, *, until: float = 1.0, ranges: bool = True, shift: int = 0, status: int = 0):
-    """An answer: ``content``, cut at a fraction of what is asked for, with or without knowledge of ranges, or lying about them."""
+    """An answer: ``content``, cut at a fraction of the request, with, without, or with wrong support of ranges."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range") or "")
@@ -281,18 +281,18 @@ def test_torch_hub_file_that_is_damaged_is_not_used(caches: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"layer3.2.conv1.weight": None}, "missing: layer3.2.conv1.weight"),
         ({"conv1.weight": (64, 1, 7, 7)}, "conv1.weight is [64, 1, 7, 7] instead of [64, 3, 7, 7]"),
     ],
 )
-def test_import_refuses_other_networks(tmp_path: Path, changes: dict, said: str) -> None:
+def test_import_refuses_other_networks(tmp_path: Path, changes: dict, message: str) -> None:
     import torch
 
     file = tmp_path / "resnet34-20230101.pth"  # a date, not a hash
     torch.save(resnet34(**changes), file)
-    with pytest.raises(WeightsError, match=re.escape(said)):
+    with pytest.raises(WeightsError, match=re.escape(message)):
         store.import_file(file)
     assert not store.cache_folder().exists()
 
