@@ -1,7 +1,9 @@
-"""The practical guide's elastic deformation of an image and its mask, as its code says and as `cpfnet train` makes it: python -m benchmarks augmentation
+"""Elastic deformation of an image and its mask, by the practical guide's code and by `cpfnet train`.
 
-Alpha 1000, sigma 30. Both fields have the same statistics (tests/training/samples/test_augment.py), and image and mask are interpolated alike, linearly and by the
-nearest neighbour.
+Run it: python -m benchmarks augmentation
+
+Alpha 1000, sigma 30. Both fields have the same statistics (tests/training/samples/test_augment.py), and image and mask
+are interpolated alike, linearly and by the nearest neighbour.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ def main() -> None:
         rng = np.random.default_rng(0)
         image, mask = rng.random((1, side, side), np.float32), rng.integers(0, 2, (side, side), np.uint8)
         ways = {"as in the guide": guides, "cpfnet": ours(side)}
-        runs = {name: (lambda bend=bend: bend(image, mask, rng)) for name, bend in ways.items()}  # noqa: B023  # run at once
+        # The lambdas use this turn's arrays (B023): they run before the next turn.
+        runs = {name: (lambda bend=bend: bend(image, mask, rng)) for name, bend in ways.items()}  # noqa: B023
         with threadpool_limits(1):
             tables[f"elastic deformation of {side}×{side}, one thread"] = interleaved(runs, rounds=options.rounds)
     save("augmentation", tables)

@@ -1,7 +1,8 @@
 """How often images are flagged for their brightness: python benchmarks/brightness.py DATA
 
-DATA holds PH2, DRIVE/training, STARE_10 and ChestXray (of which every second image is taken). Some images stand for training images, at random, 40 times; the share of the
-others that `cpfnet.inference.quality.brightness` flags, as they are and darker or brighter, is the mean. No network is involved.
+DATA holds PH2, DRIVE/training, STARE_10 and ChestXray (of which every second image is taken). Some images stand for
+training images, at random, 40 times; the share of the others that `cpfnet.inference.quality.brightness` flags, as they
+are and darker or brighter, is the mean. No network is involved.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def main() -> None:
         ("DRIVE", 16, "DRIVE"),
         ("DRIVE", 16, "STARE"),
     ):
-        for told, which in (("median alone", [1]), ("all three", list(range(len(QUANTILES))))):
+        for title, which in (("median alone", [1]), ("all three", list(range(len(QUANTILES))))):
             shares = []
             for draw in range(DRAWS):
                 order = np.random.default_rng(draw).permutation(len(found[name]))
@@ -80,7 +81,7 @@ def main() -> None:
                 shares.append(flagged(found[name][order[:count]], others, which))
             figures = " | ".join(f"{share:.0%}" for share in np.mean(shares, axis=0))
             rest = f"the other {len(found[name]) - count}" if other == name else f"{len(found[other])} of {other}"
-            print(f"| {count} of {name} | {rest} | {told} | {figures} |", flush=True)
+            print(f"| {count} of {name} | {rest} | {title} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How long `cpfnet check` takes on many small images with masks, and how much memory: python benchmarks/check.py
 
-Makes the data set (PNG, 0/255 masks) in a temporary folder, then runs the command as a user would, at two sizes: were memory not flat,
-the larger would take more.
+Makes the data set (PNG, 0/255 masks) in a temporary folder, then runs the command as a user would, at two sizes: were
+memory not flat, the larger would take more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from PIL import Image
 
 from cpfnet.cores import cores_in_words
 
-_CHECK = "import resource, sys; from cpfnet.cli.app import main; sys.argv = ['cpfnet', 'check', {!r}]\ntry: main()\nfinally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+_CHECK = (
+    "import resource, sys; from cpfnet.cli.app import main; sys.argv = ['cpfnet', 'check', {!r}]\n"
+    "try: main()\n"
+    "finally: print('PEAK', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+)
 
 
 def make(root: Path, count: int, side: int) -> None:
@@ -56,9 +60,9 @@ def main() -> None:
     for count in (options.images // 10, options.images):
         with tempfile.TemporaryDirectory() as folder:
             make(Path(folder), count, options.side)
-            seconds, peak, said = measure(Path(folder))
+            seconds, peak, output = measure(Path(folder))
         print(
-            f"{count} images of {options.side}×{options.side} with masks: {seconds:.1f} s, peak {peak:.0f} MiB: {said}"
+            f"{count} images of {options.side}×{options.side} with masks: {seconds:.1f} s, peak {peak:.0f} MiB: {output}"
         )
 
 

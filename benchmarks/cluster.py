@@ -1,9 +1,11 @@
 """`cpfnet predict --engine ray` from shell to files: python -m benchmarks cluster
 
-Photographs of 256² through CPFNet (random weights, OpenVINO in float32): one process, and clusters of one and of two workers, all on this machine. A worker, and the one process, have one core
-each, which is how two cores can show anything; the command that hands out the work shares the first. What an input costs beside its network is measured with small ones, as the difference between many and few: what
-the command itself computes, what it keeps in memory, what it asks of the file system (where strace is installed). docs/how-to/cluster.md reckons with these.
-Runs are taken again where other programs took more than a tenth of a core.
+Photographs of 256² through CPFNet (random weights, OpenVINO in float32): one process, and clusters of one and of two
+workers, all on this machine. A worker, and the one process, have one core each, which is how two cores can show
+anything; the command that hands out the work shares the first. What an input costs beside its network is measured with
+small ones, as the difference between many and few: what the command itself computes, what it keeps in memory, what it
+asks of the file system (where strace is installed). docs/how-to/cluster.md reckons with these. Runs are taken again
+where other programs took more than a tenth of a core.
 """
 
 from __future__ import annotations
@@ -85,7 +87,10 @@ def run(command: Sequence[Any]) -> tuple[float, int]:
 
 
 def timed(command: Sequence[Any], out: Path) -> tuple[float, float, float]:
-    """Seconds in all, seconds to the first result, results a minute from then on; taken again where other programs took part of the cores."""
+    """Seconds in all, seconds to the first result, and results a minute after it.
+
+    The measurement is repeated if other programs used part of the cores.
+    """
     for _ in range(PATIENCE):
         shutil.rmtree(out, ignore_errors=True)
         before, start, clock = others(), time.time(), time.perf_counter()

@@ -1,6 +1,7 @@
 """Optimiser steps on a GPU, launched one by one and replayed as CUDA graphs: python -m benchmarks gpu
 
-4 crops of 256² a step from photographs of 512², under the plan that `cpfnet plan` proposes but for batch and patch. The first steps warm up. Figures are in gpu.md.
+4 crops of 256² a step from photographs of 512², under the plan that `cpfnet plan` proposes but for batch and patch. The
+first steps warm up. Figures are in gpu.md.
 """
 
 from __future__ import annotations

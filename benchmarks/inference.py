@@ -1,10 +1,10 @@
 """CPFNet on one image of 512², in every runtime and precision: python -m benchmarks inference
 
-The network alone, from array to array, with random weights: its speed does not depend on them. What each precision decides is
-compared on trained Models by `cpfnet predict` itself (docs/how-to/export.md).
+The network alone, from array to array, with random weights: its speed does not depend on them. What each precision
+decides is compared on trained Models by `cpfnet predict` itself (docs/how-to/export.md).
 
-Each table is of one process. In "AVX2 only" oneDNN, which computes in PyTorch and in OpenVINO, is kept from AVX-512 and AMX, and has no bf16
-then; ONNX Runtime has no such switch, and is left out.
+Each table is of one process. In "AVX2 only" oneDNN, which computes in PyTorch and in OpenVINO, is kept from AVX-512 and
+AMX, and has no bf16 then; ONNX Runtime has no such switch, and is left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ISAS = {"all units of this CPU": {}, "AVX2 only": {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 
 def quantise(graph: Path, to: Path, channels: int) -> None:
-    """The graph with all layers in int8, calibrated on noise: its speed is that of any, what it decides is not asked."""
+    """The graph with all layers in int8, calibrated on noise: only its speed is of interest, not its masks."""
     os.environ.setdefault("NNCF_CI", "1")  # else NNCF tells its makers of every use, unasked
     import nncf
     import openvino
@@ -42,7 +42,10 @@ def quantise(graph: Path, to: Path, channels: int) -> None:
 
 
 def ways(folder: Path, *, restricted: bool) -> dict[str, Callable[[], object]]:
-    """Everything that is compared, the authors' way first; ``restricted``: without AVX-512, and so without bf16 and ONNX Runtime."""
+    """Everything that is compared, the authors' way first.
+
+    ``restricted``: without AVX-512, and therefore without bf16 and ONNX Runtime.
+    """
     import torch
 
     from benchmarks.published import published

@@ -1,4 +1,4 @@
-"""Medians and ratios of runs that take turns, so that whatever else the machine does meets all of them; written as a table and as JSON."""
+"""Medians and ratios of runs that take turns, so that disturbances affect all of them, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ class Row:
 
 
 def interleaved(runs: Mapping[str, Callable[[], object]], *, rounds: int, warm: bool = True) -> list[Row]:
-    """Run all in turns, once unmeasured (``warm``; what takes a minute needs none) and then ``rounds`` times; the first is what the others are compared with."""
+    """Run all in turns, ``rounds`` times; the others are compared with the first.
+
+    With ``warm``, each runs once before without being timed; runs of a minute do not need that.
+    """
     for run in runs.values() if warm else ():
         run()
     taken: dict[str, list[float]] = {name: [] for name in runs}

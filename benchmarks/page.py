@@ -43,7 +43,7 @@ def bars(title: str, rows: Sequence[Row], path: Path) -> None:
 
 
 def lines(curves: Sequence[Curve], path: Path) -> None:
-    """Seconds and MiB of each curve, log–log; all of one kind on one scale, and the slope of what is proportional."""
+    """Seconds and MiB of each curve, log–log, each unit on one scale, with a line of slope 1 for comparison."""
     across = 3
     down = 2 * len(curves) // across
     figure = Figure(figsize=(7.2, 1.7 * down), layout="constrained")

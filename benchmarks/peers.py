@@ -1,12 +1,14 @@
 """CPFNet beside what others would take: python -m benchmarks peers
 
-The network alone on one image of 512² beside MONAI's FlexibleUNet with a ResNet-34; and a CT of 512² slices, from shell to file, beside nnU-Net
-in two dimensions, in the environment that benchmarks/accuracy/README.md says how to make. nnU-Net plans for the volumes, trains for one
-epoch of one step, and predicts with the same tile step and mirroring; what either finds is worth nothing. Each network is its project's own:
-their sizes stand beside them. nnU-Net reads and writes NIfTI, `cpfnet` that and DICOM.
+The network alone on one image of 512² beside MONAI's FlexibleUNet with a ResNet-34; and a CT of 512² slices, from shell
+to file, beside nnU-Net in two dimensions, in the environment that benchmarks/accuracy/README.md says how to make.
+nnU-Net plans for the volumes, trains for one epoch of one step, and predicts with the same tile step and mirroring;
+what either finds is worth nothing. Each network is its project's own: their sizes stand beside them. nnU-Net reads and
+writes NIfTI, `cpfnet` that and DICOM.
 
-segmentation-models-pytorch 0.6.0 is not among them: its encoders derive from torchvision's classes, and torchvision cannot be imported beside
-a CPU build of PyTorch (`operator torchvision::nms does not exist`: its library is linked to CUDA's).
+segmentation-models-pytorch 0.6.0 is not among them: its encoders derive from torchvision's classes, and
+torchvision cannot be imported beside a CPU build of PyTorch (`operator torchvision::nms does not exist`: its
+library is linked to CUDA's).
 """
 
 from __future__ import annotations
@@ -96,13 +98,13 @@ class Peer:
             image, mask = blob(rng, THIN)
             write_nifti(raw / "imagesTr" / f"{name}_0000.nii.gz", image)
             write_nifti(raw / "labelsTr" / f"{name}.nii.gz", mask)
-        told = {
+        description = {
             "channel_names": {"0": "CT"},
             "labels": {"background": 0, "organ": 1},
             "numTraining": len(names),
             "file_ending": ".nii.gz",
         }
-        (raw / "dataset.json").write_text(json.dumps(told))
+        (raw / "dataset.json").write_text(json.dumps(description))
         (raw / "splits_final.json").write_text(json.dumps([{"train": names[1:], "val": names[:1]}]))
         self.call("prepare")
         self.trained = self.call("train", device="cpu", seed=0, epochs=1, iterations=1)

@@ -1,9 +1,10 @@
 """From shell to files, all included: python -m benchmarks predict
 
-200 photographs of 512² from PNG to PNG, and a CT of 200 slices of 512² from DICOM to SEG: the loop that a careful user of the network would
-write (read, PyTorch in float32 as published, argmax, write) beside `cpfnet predict` with each backend. CPFNet with random weights: the time
-does not depend on them, and what the precisions decide on trained Models is another question (docs/how-to/export.md): int8 must pass a check
-there, and is given only its graph here. Exports are made before.
+200 photographs of 512² from PNG to PNG, and a CT of 200 slices of 512² from DICOM to SEG: the loop that a careful user
+of the network would write (read, PyTorch in float32 as published, argmax, write) beside `cpfnet predict` with each
+backend. CPFNet with random weights: the time does not depend on them, and what the precisions decide on trained Models
+is another question (docs/how-to/export.md): int8 must pass a check there, and is given only its graph here. Exports
+are made before.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def plain_series(weights: Path, source: Path, out: Path) -> None:
 
 
 def make_model(folder: Path, *, volumes: bool, structures: int = 1, patch: int = 512) -> Path:
-    """CPFNet with random weights, as `cpfnet train` would leave it; ``patch``: no image may be smaller, or it is padded."""
+    """CPFNet with random weights, as `cpfnet train` would save it; images smaller than ``patch`` are padded."""
     import torch
 
     from cpfnet import CPFNet

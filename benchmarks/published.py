@@ -9,7 +9,10 @@ from cpfnet.network.depthwise import DepthwiseConv
 
 
 def published(in_channels: int, classes: int) -> torch.nn.Module:
-    """CPFNet with PyTorch's own dilated depthwise convolutions, which `DepthwiseConv` computes in another way on a CPU; weights go by the same names."""
+    """CPFNet with PyTorch's own dilated depthwise convolutions, where cpfnet uses `DepthwiseConv`.
+
+    The weights have the same names.
+    """
     network = CPFNet(in_channels, classes)
     for layer in network.modules():
         if isinstance(layer, DepthwiseConv):

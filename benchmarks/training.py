@@ -1,8 +1,9 @@
 """Optimiser steps of `cpfnet train` beside a plain script: python -m benchmarks training
 
-8 crops of 256² a step from photographs of 512². The plain script is how the authors train: PyTorch in float32 as published, SGD, and a loader whose
-workers read, crop, flip, turn and bend each sample with SciPy (the elastic deformation of the practical guide, `benchmarks/augmentation.py`). `cpfnet train` trains the same network under the plan that `cpfnet plan` proposes, but for batch and patch.
-Each step is timed after warming up, without validation.
+8 crops of 256² a step from photographs of 512². The plain script is how the authors train: PyTorch in float32 as
+published, SGD, and a loader whose workers read, crop, flip, turn and bend each sample with SciPy (the elastic
+deformation of the practical guide, `benchmarks/augmentation.py`). `cpfnet train` trains the same network under the plan
+that `cpfnet plan` proposes, but for batch and patch. Each step is timed after warming up, without validation.
 """
 
 from __future__ import annotations

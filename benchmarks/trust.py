@@ -39,8 +39,8 @@ SCORES = ("confidence", "promised Dice", "boundary certainty")
 class Row:
     """One case under one shift.
 
-    ``scores`` are those of `SCORES`, higher for better; ``caught`` is the share of wrong pixels among the tenth that is
-    most uncertain.
+    ``scores`` are those of `SCORES`, higher is better; ``caught`` is the share of wrong pixels that are among the tenth
+    of the pixels that is most uncertain.
     """
 
     case: str
@@ -151,10 +151,10 @@ def report(rows: list[Row], plan: Plan) -> None:
             for row in some:
                 if row.case in fitting or fitted is None:
                     continue
-                told = quality.assess(row.confidences, [fitted], plan.labels)
-                (bad if row.dice < tenth else good).append(bool(told.look))
-                if told.dice is not None:
-                    errors.append(abs(told.dice - row.dice))
+                assessment = quality.assess(row.confidences, [fitted], plan.labels)
+                (bad if row.dice < tenth else good).append(bool(assessment.look))
+                if assessment.dice is not None:
+                    errors.append(abs(assessment.dice - row.dice))
                     plains.append(abs(average - row.dice))
         dice, caught = np.mean([row.dice for row in some]), np.mean([row.caught for row in some])
         figures = [f"{np.mean(values):.3f}" if values else "-" for values in (errors, plains)]

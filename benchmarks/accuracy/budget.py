@@ -46,7 +46,7 @@ class Pace:
 
 
 def of_steps(total: int) -> Schedule:
-    """``total`` steps in at most `MOST_EPOCHS` epochs; what does not divide evenly is rounded to the nearest whole epoch."""
+    """``total`` steps in at most `MOST_EPOCHS` epochs of equal length; the number of epochs is rounded."""
     epochs = min(MOST_EPOCHS, total)
     return Schedule(epochs, round(total / epochs))
 

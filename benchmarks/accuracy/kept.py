@@ -1,4 +1,4 @@
-"""Results small enough for the repository: of many runs one CSV, a row a case and class, and one JSON of what stands behind them."""
+"""Results small enough for the repository: one CSV of many runs, a row a case and class, and one JSON with the rest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _COLUMNS = ("run", "mirrored", "case", "patient", "reader", "class", *SCORES, *_
 def pack(out: Path, to: Path) -> int:
     """Write ``to.csv`` and ``to.json`` from all runs below ``out``.
 
-    Means and whatever else follows from the cases is left out. Of a run whose scores case by case are not there, the JSON keeps the means.
+    Means and whatever else follows from the cases is left out. Of a run whose scores case by case are not there, the
+    JSON keeps the means.
 
     Args:
         out: a folder of runs, as `Bench` lays them.
@@ -64,7 +65,9 @@ def pack(out: Path, to: Path) -> int:
 
 
 def unpack(kept: Path, out: Path) -> int:
-    """Lay the runs that `pack` wrote as folders again, with ``row.json`` and, where there are cases, ``scores/``, for `table` and `cpfnet compare`.
+    """Write the runs that `pack` packed as folders again, for `table` and `cpfnet compare`.
+
+    A folder holds ``row.json`` and, where there are cases, ``scores/``.
 
     Args:
         kept: the two files without their suffix, or one of them.

@@ -2,8 +2,8 @@
 
     python nnunet_worker.py '{"do": "train", "configuration": "2d", …}'
 
-The environment variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results say where things lie, as for nnU-Net's own commands. Nothing of
-nnU-Net is changed but the length of its schedule.
+The environment variables nnUNet_raw, nnUNet_preprocessed and nnUNet_results say where things lie, as for nnU-Net's own
+commands. Nothing of nnU-Net is changed but the length of its schedule.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Boundaries side by side at full resolution: the image, the truth, and what each network drew, where outlines differ most."""
+"""Boundaries side by side at full resolution where outlines differ most: the image, the truth, and each network's."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Drawn:
 
 
 def boundaries(rows: Sequence[Row], networks: Sequence[str], to: Path) -> list[str]:
-    """Draw the judged cases with the best, the median and the worst Dice (mean over the networks), of fold 0 and the first seed.
+    """Draw the judged cases with the best, the median and the worst mean Dice over the networks (fold 0, first seed).
 
     Args:
         rows: of one data set, images of two axes, predictions not mirrored.

@@ -1,7 +1,7 @@
 """The protocols: which cases of a data set train, which choose, and which judge.
 
-The cases that judge choose nothing: not the epoch, not the threshold, not the temperature, not the plan. All of that falls on the cases that
-choose (`val` in the dataset.yaml written here), which are taken out of the training part.
+The cases that judge choose nothing: not the epoch, not the threshold, not the temperature, not the plan. All of that
+falls on the cases that choose (`val` in the dataset.yaml written here), which are taken out of the training part.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from cpfnet.files import replacing
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 CHOOSING = 1 / 6
-"""Share of the cases that do not judge, rounded, which choose instead of training; 3 of 16 are the fewest that thresholds are fitted on."""
+"""Share of the cases that do not judge, rounded, which choose instead of training; 3 of 16 are the fewest that
+thresholds are fitted on."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,12 @@ class Protocol:
     Attributes:
         name: of its recipe, and of its command.
         title: for tables.
-        judging: the cases that judge, one tuple of names a fold; or a share of all cases, spread evenly over their names: then there is one fold.
-        threshold_on: the split whose best mean Dice chooses the threshold, as `cpfnet evaluate --threshold-on`; None: what the Model was fitted with.
-        metrics: columns of its table, keys of `cpfnet.evaluation.metrics.binary.METRICS`; "guide" is the batch-pooled Dice.
+        judging: the cases that judge, one tuple of names a fold; or a share of all cases, spread evenly over their
+            names: then there is one fold.
+        threshold_on: the split whose best mean Dice chooses the threshold, as `cpfnet evaluate --threshold-on`; None:
+            what the Model was fitted with.
+        metrics: columns of its table, keys of `cpfnet.evaluation.metrics.binary.METRICS`; "guide" is the batch-pooled
+            Dice.
         reader: of several, the one whose labels count.
     """
 
@@ -54,14 +58,18 @@ def _blocks(first: int, last: int, size: int) -> tuple[tuple[str, ...], ...]:
     )
 
 
-STARE = "im0001 im0002 im0003 im0004 im0005 im0044 im0077 im0081 im0082 im0139 im0162 im0163 im0235 im0236 im0239 im0240 im0255 im0291 im0319 im0324"
+STARE = (
+    "im0001 im0002 im0003 im0004 im0005 im0044 im0077 im0081 im0082 im0139 "
+    "im0162 im0163 im0235 im0236 im0239 im0240 im0255 im0291 im0319 im0324"
+)
 """The twenty of its photographs whose vessels are drawn."""
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        # The training photographs are called 21 … 40; fold 0 is what the recipe holds out. The threshold is chosen on the images that trained, as
-        # in the protocol of Galdran et al., Scientific Reports 2022, and of Laibacher and Anjos, 2019.
+        # The training photographs are called 21 … 40; fold 0 is what the recipe holds out. The threshold is chosen on
+        # the images that trained, as in the protocol of Galdran et al., Scientific Reports 2022, and of Laibacher and
+        # Anjos, 2019.
         Protocol(
             "drive",
             "DRIVE",

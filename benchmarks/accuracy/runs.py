@@ -1,7 +1,4 @@
-"""One run: plan, train, judge, and a row that says all about it.
-
-What is done is not done again; what was interrupted goes on.
-"""
+"""One run: plan, train, judge, and a row with all results. Finished work is not repeated; interrupted work goes on."""
 
 from __future__ import annotations
 
@@ -172,8 +169,7 @@ class Bench:
         if any(found.get(key) != value for key, value in asked.items()):
             raise OutputError(
                 f"steps were counted for {found['minutes']:g} minutes on {found['device']} of {found.get('network')}, "
-                f"not for {self.minutes:g} on {device} "
-                f"of {asked['network']}",
+                f"not for {self.minutes:g} on {device} of {asked['network']}",
                 where=file,
                 fix="give the budget of then, or another --out",
             )

@@ -22,10 +22,10 @@ GUIDE = "guide"
 _GUIDE_LABEL = "batch-pooled Dice"
 _EQUAL = ("settings", "steps", "batch", "budget", "parameters")
 """What runs of one variant must agree on, or their mean means nothing."""
-_SAID = ("region", "threshold", "grid", "pooling", "surface")
-"""Lines of an evaluation's protocol that are said beneath a table."""
+_PROTOCOL_LINES = ("region", "threshold", "grid", "pooling", "surface")
+"""Lines of an evaluation's protocol that are shown below a table."""
 _SHOWN = 4
-"""Different values of one line that are said."""
+"""Different values of one line that are shown."""
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:
@@ -98,7 +98,7 @@ def _by_variant(rows: Sequence[Row], order: Sequence[str]) -> dict[str, list[Row
 
 
 def seed_means(rows: Iterable[Row], label: str, metric: str) -> tuple[list[float], int]:
-    """The mean over all judged cases of each seed (all its folds together) of what is finite, and how many values are infinite.
+    """The mean of finite values over all judged cases of each seed (all its folds), and the number of infinite values.
 
     Args:
         rows: runs of one variant.
@@ -180,18 +180,18 @@ def _cell(means: Sequence[float], infinite: int, metric: str) -> str:
 def _beneath(protocol: Protocol, rows: Sequence[Row]) -> str:
     """How the figures came about; where rows differ, all that they say."""
 
-    def said(values: Iterable[Any]) -> str:
+    def distinct(values: Iterable[Any]) -> str:
         different = list(dict.fromkeys(map(str, values)))
         return " / ".join(different[:_SHOWN]) + (f" / … ({len(different)})" if len(different) > _SHOWN else "")
 
-    cases = said(
+    cases = distinct(
         f"{r['cases']['train']} train, {len(r['cases']['choose'])} choose, {len(r['cases']['judge'])} judge"
         for r in rows
     )
     folds = sorted({r["fold"] for r in rows})
     judged = len({case for r in rows for case in r["cases"]["judge"]})
     counted = f"{cases}; {judged} cases judged, folds {', '.join(map(str, folds))}" if protocol.folds > 1 else cases
-    budget = said(
+    budget = distinct(
         "nnU-Net's own schedule"
         if b.get("full")
         else f"{b['minutes']:g} minutes"
@@ -199,17 +199,21 @@ def _beneath(protocol: Protocol, rows: Sequence[Row]) -> str:
         else f"{b['steps']:,} steps"
         for b in (r["budget"] for r in rows)
     )
-    rules = "; ".join(f"{key}: {said(r['protocol'][key] for r in rows if key in r['protocol'])}" for key in _SAID)
+    rules = "; ".join(
+        f"{key}: {distinct(r['protocol'][key] for r in rows if key in r['protocol'])}" for key in _PROTOCOL_LINES
+    )
     versions = [r["versions"] for r in rows]
     names = list(dict.fromkeys(name for v in versions for name in v))
     memory = [r["gpu_gib"] for r in rows if r["gpu_gib"]]
     lines = [
-        f"Cases: {counted}. Mean over the judged cases of each seed, then mean ± SD over seeds; (k × ∞): values left out, of missed structures.",
-        f"Budget of a run: {budget}. Prediction: {'averaged over mirrored copies' if rows[0]['mirrored'] else 'not mirrored'}.",
+        f"Cases: {counted}. Mean over the judged cases of each seed, then mean ± SD over seeds; "
+        "(k × ∞): values left out, of missed structures.",
+        f"Budget of a run: {budget}. "
+        f"Prediction: {'averaged over mirrored copies' if rows[0]['mirrored'] else 'not mirrored'}.",
         f"Protocol: {rules}.",
-        f"Hardware: {said(r['hardware'] for r in rows)}"
+        f"Hardware: {distinct(r['hardware'] for r in rows)}"
         + (f"; at most {max(memory):.1f} GiB of its memory." if memory else "."),
-        f"Versions: {'; '.join(f'{name} {said(v[name] for v in versions if name in v)}' for name in names)}.",
+        f"Versions: {'; '.join(f'{name} {distinct(v[name] for v in versions if name in v)}' for name in names)}.",
     ]
     return "\n".join(lines)
 
@@ -217,13 +221,16 @@ def _beneath(protocol: Protocol, rows: Sequence[Row]) -> str:
 def _differences(protocol: Protocol, groups: dict[str, list[Row]], reference: str) -> str:
     """Paired differences to one network, by `cpfnet.compare`; why not, where that cannot be."""
     folder = scores_name(next(iter(groups.values()))[0]["mirrored"])
-    lacking = [
+    missing = [
         name
         for name, group in groups.items()
         if any(not (r["place"] / folder / "scores.json").is_file() for r in group)
     ]
-    if lacking:
-        return f"No paired differences: {folder}/scores.json, the scores case by case, is not beside each row of {', '.join(lacking)}."
+    if missing:
+        return (
+            f"No paired differences: {folder}/scores.json, the scores case by case, "
+            f"is not beside each row of {', '.join(missing)}."
+        )
     try:
         found = cpfnet.compare(
             {name: [row["place"] / folder for row in group] for name, group in groups.items()}, against=reference

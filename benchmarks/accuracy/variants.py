@@ -29,19 +29,22 @@ NETWORKS = (
     Variant("dynunet", "dynunet"),
     Variant("resnet34-unet", "resnet34-unet"),
 )
-"""What is compared on every data set; `unet-32` and `unet-16` are a half and a quarter as wide, so that they take more steps in the same time."""
+"""What is compared on every data set; `unet-32` and `unet-16` are a half and a quarter as wide, so that they take more
+steps in the same time."""
 
 PLAIN = Variant(
     "plain",
     "cpfnet",
     (
-        "channels=[{name: red, intensity: {kind: zscore}}, {name: green, intensity: {kind: zscore}}, {name: blue, intensity: {kind: zscore}}]",
+        "channels=[{name: red, intensity: {kind: zscore}}, {name: green, intensity: {kind: zscore}}, "
+        "{name: blue, intensity: {kind: zscore}}]",
         "network.options={}",
         "spatial.longest=null",
         "training.augmentation.channel_dropout={}",
     ),
 )
-"""The paper's network at its full width, and colour photographs as most pipelines take them: each channel z-scored, without local contrast, common scale and channel dropout; loss function and sampling stay those for vessels."""
+"""The paper's network at its full width, and colour photographs as most pipelines take them: each channel z-scored,
+without local contrast, common scale and channel dropout; loss function and sampling stay those for vessels."""
 
 ABLATION = (
     Variant("backbone", "cpfnet", ("network.options.gpg=false", "network.options.sapf=false")),
@@ -53,4 +56,5 @@ ABLATION = (
     Variant("cpfnet-hr-no-gpg", "cpfnet-hr", ("network.options.gpg=false",)),
     Variant("cpfnet-hr-no-sapf", "cpfnet-hr", ("network.options.sapf=false",)),
 )
-"""The paper's ablation (backbone, + GPG, + SAPF, both) at the width that is proposed, then what goes beyond the paper, and that without the paper's parts."""
+"""The paper's ablation (backbone, + GPG, + SAPF, both) at the width that is proposed, then what goes beyond the paper,
+and that without the paper's parts."""
