@@ -110,6 +110,29 @@ def test_a_network_with_deep_supervision(images: Dataset, out: Path, monkeypatch
         assert Model.load(out).network()(torch.zeros(1, 3, 40, 50)).shape == (1, 2, 40, 50)
 
 
+def test_what_dice_is_pooled_over_is_said_where_memory_lacks(
+    images: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Large(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training and len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return self.head(x)
+
+    monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
+    zoo.register("large", lambda in_channels, classes, *, spatial_dims: Large())
+    pooled = {"name": "dice+ce", "options": {"pooled": True}}
+    plan = images_plan(epochs=1, samples=4, batch=4, accumulate=1, loss=pooled)
+    train(images, plan.with_settings(["network.name=large"]), out, TrainOptions(device="cpu", progress=False))
+    found = [record.getMessage() for record in caplog.records if "is out of memory with 4" in record.getMessage()]
+    assert len(found) == 1
+    assert found[0].endswith("(CUDA out of memory); Dice is pooled over these")
+
+
 def test_overlapping_regions(volumes: Dataset, out: Path) -> None:
     content = volumes_plan("2d", epochs=1, samples=3).model_dump(mode="json")
     content["labels"] = {
@@ -238,7 +261,8 @@ def test_fine_tuning_takes_what_fits(
     bigger = plan.with_settings(["network.options.widths=[16, 16, 32, 32, 32]"])
     with pytest.raises(
         TrainingError,
-        match=r"of its weights \(unet, 2-D, widths \[4, .*fit this network \(unet, 2-D, widths \[16, (.|\n)*--network unet --set",
+        match=r"of its weights \(unet, 2-D, widths \[4, .*fit this network \(unet, 2-D, widths \[16, "
+        r"(.|\n)*--network unet --set",
     ):
         train(volumes, bigger, tmp_path / "third", TrainOptions(device="cpu", init=tmp_path / "first"))
 

@@ -193,10 +193,11 @@ class Run:
             )
         self.micro_batch_size = (tried + 1) // 2
         parts = -(-self.task.schedule.group // self.micro_batch_size)
+        pooled = bool(self.plan.training.loss.options.get("pooled"))  # not what the plan says any more
         logger.warning(
             f"{place} is out of memory with {tried} patches at once: going on with {self.micro_batch_size}, "
             f"{parts} times a step (training.batch={self.micro_batch_size}, training.accumulate={parts}), "
-            f"from the same step ({cause})"
+            f"from the same step ({cause}){'; Dice is pooled over these' * pooled}"
         )
 
     def _tick(self) -> None:
