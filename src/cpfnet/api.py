@@ -87,10 +87,12 @@ def plan(
         out: write the plan here, with the reason beside each choice.
         modality: what the images are; default: declared by the dataset, else guessed.
         network, weights: to plan for; default: what suits the data, from ImageNet weights where the network takes them.
-        device: what will train: ``"auto"`` (a GPU where there is one that PyTorch can use), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        memory: of the GPU of another machine to plan for (with ``device="cpu"`` its main memory), such as ``"24GiB"``; default: what is
-            free here.
-        settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command line.
+        device: what will train: ``"auto"`` (a GPU where there is one that PyTorch can use), ``"cpu"``, ``"cuda"`` or
+            ``"cuda:1"``.
+        memory: of the GPU of another machine to plan for (with ``device="cpu"`` its main memory), such as ``"24GiB"``;
+            default: what is free here.
+        settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command
+            line.
         preview: write a picture of 16 augmented samples here.
         overwrite: replace an existing ``out`` or ``preview``.
         progress: show a bar.
@@ -162,14 +164,15 @@ def train(
         plan: default: what `plan` proposes; with ``resume``, what the run began with.
         fold: validate on this fold (from 0) of the plan's cross-validation; default: the dataset's own ``val`` split,
             else fold 0.
-        epochs, settings, network, weights: changes to the plan (``settings`` as for `plan`; ``weights``: ``"imagenet"``,
-            ``"none"`` or a file).
+        epochs, settings, network, weights: changes to the plan (``settings`` as for `plan`; ``weights``:
+            ``"imagenet"``, ``"none"`` or a file).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        devices: GPUs, or processes on a CPU, of each machine that share every batch; the result is that of one, up to rounding.
-            Under torchrun it is known.
+        devices: GPUs, or processes on a CPU, of each machine that share every batch; the result is that of one, up to
+            rounding. Under torchrun it is known.
         nodes: machines; torchrun or SLURM's srun starts the processes then.
         resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
-        init: start from this Model's weights; without ``plan`` and ``network``, the proposed plan gets its network, too.
+        init: start from this Model's weights; without ``plan`` and ``network``, the proposed plan gets its network,
+            too.
         progress: show a bar.
 
     Raises:
@@ -412,15 +415,16 @@ def compare(
     """Compare evaluations of the same cases, pair by pair.
 
     Args:
-        reports: folders that `evaluate` wrote, each called as its folder or, given as ``"NAME=PATH"``, so; or name → Scores or folder, or
-            several of them. Several of one name are runs of one method: of the same cases (seeds) or without a common case (folds); each
-            case's score is the mean over its runs.
+        reports: folders that `evaluate` wrote, each called as its folder or, given as ``"NAME=PATH"``, so; or name →
+            Scores or folder, or several of them. Several of one name are runs of one method: of the same cases (seeds)
+            or without a common case (folds); each case's score is the mean over its runs.
         against: name of the reference; default: the first.
         out: folder for ``comparison.csv``, ``comparison.json`` and ``report.html``.
         overwrite: replace what lies in ``out``.
 
     Raises:
-        CpfnetError: no scores, damaged ones, or evaluations of other cases, labels or protocols, each with what differs; or files in the way.
+        CpfnetError: no scores, damaged ones, or evaluations of other cases, labels or protocols, each with what
+            differs; or files in the way.
     """
     from cpfnet.evaluation.comparison.compare import compare as run
     from cpfnet.evaluation.comparison.load_runs import load_runs
@@ -454,8 +458,8 @@ def convert(
     Args:
         dataset: as for `check`.
         out: folder to write; must be new or empty, unless ``overwrite``.
-        to: ``"nnunet"`` (raw data of nnU-Net v2 with splits), ``"monai"`` (datalist JSON with folds) or ``"csv"`` (manifest and
-            dataset.yaml).
+        to: ``"nnunet"`` (raw data of nnU-Net v2 with splits), ``"monai"`` (datalist JSON with folds) or ``"csv"``
+            (manifest and dataset.yaml).
         plan: whose labels, channels and folds to use; default: what the dataset declares, else what `plan` proposes.
         overwrite: replace an earlier conversion in ``out``; nothing else is ever replaced.
         progress: show bars.
@@ -464,7 +468,8 @@ def convert(
         The folder, the cases in it, and what is wrong with each case that is not.
 
     Raises:
-        CpfnetError: no case can be converted, the labels' meaning is unknown, or ``out`` is in the way or cannot be written.
+        CpfnetError: no case can be converted, the labels' meaning is unknown, or ``out`` is in the way or cannot be
+            written.
     """
     from cpfnet.data.dataset import load
     from cpfnet.data.export.convert import convert as run

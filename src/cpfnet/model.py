@@ -2,12 +2,13 @@
 
     plan.yaml            as approved before training
     weights.safetensors  no code runs when it loads
-    fitted.yaml          what training found: the data it was fitted for, temperature, threshold …; and the hashes of both others
+    fitted.yaml          what training found: data it was fitted for, temperature, threshold …; hashes of both others
     metrics.json         validation scores
     card.md              the same for people
     .new/                only where saving was cut short: the whole new Model, of which some files were moved already
 
-A Model is self-contained: it moves between machines without its training data. What belongs to another Model is refused.
+A Model is self-contained: it moves between machines without its training data. What belongs to another Model is
+refused.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class FittedChannel(Strict):
     high: float = Field(description="highest 99.5 % quantile of a training image")
     levels: tuple[Range, Range, Range] | None = Field(
         None,
-        description="lowest and highest 0.5 % quantile, median and 99.5 % quantile of a training image's body; null: not known",
+        description="lowest and highest 0.5 % quantile, median and 99.5 % quantile of a training image's body; null: "
+        "not known",
     )
 
 
@@ -63,7 +65,8 @@ class Quality(Strict):
     found: tuple[str, ...] = Field(description="classes that were found in every validation case")
     factor: Positive | None = Field(
         None,
-        description="estimated Dice is 1 - factor × (1 - that probability); null: too few cases, or no better than their mean",
+        description="estimated Dice is 1 - factor × (1 - that probability); null: too few cases, or no better than "
+        "their mean",
     )
     error: Fraction | None = Field(None, description="mean absolute error of the estimate, each case left out in turn")
 
@@ -90,7 +93,8 @@ class Fitted(Strict):
     min_component_size: tuple[NotNegative, ...] = Field(
         (0.0,),
         min_length=1,
-        description="connected components below this are dropped: mm³, or pixels of the network's grid where the training images had "
+        description="connected components below this are dropped: mm³, or pixels of the network's grid where the "
+        "training images had "
         "no mm; one for all classes, or one a class; 0 keeps all; not used where the plan says another",
     )
     quality: Quality | None = Field(None, description="what foretells how good a prediction is; null: not known")
@@ -101,8 +105,8 @@ class Fitted(Strict):
     def combined(cls, models: Sequence[Model]) -> Fitted:
         """What was fitted for several Models that average their probabilities: how they decide together.
 
-        Temperature and thresholds, one a class, are means; of the smallest components the smallest one counts. All else is
-        the first Model's.
+        Temperature and thresholds, one a class, are means; of the smallest components the smallest one counts. All else
+        is the first Model's.
 
         Args:
             models: of the same classes, whose `component_unit` is the same.
@@ -163,7 +167,10 @@ _AGAIN = "copy the Model folder again, all files of one training"
 
 
 def _part(folder: Path, name: str) -> Path:
-    """Where a part of the Model in a folder lies: what saving was about to move counts before what it was to replace."""
+    """Where a part of the Model in a folder lies.
+
+    What saving was about to move counts before what it was to replace.
+    """
     new = folder / _NEW / name
     return new if new.is_file() else folder / name
 
@@ -218,7 +225,8 @@ class Model:
         """Read a Model folder; the weights are compared with their hash, and read when `network` is called.
 
         Raises:
-            CpfnetError: not a Model folder; its plan was edited after training; a file is damaged or holds what cannot be.
+            CpfnetError: not a Model folder; its plan was edited after training; a file is damaged or holds what cannot
+                be.
             WeightsError: the weights are damaged, or those of another training.
         """
         folder = Path(folder)
@@ -316,7 +324,10 @@ class Model:
 
     @property
     def min_component_size(self) -> tuple[float, ...]:
-        """Of each class, what a connected component must have so as not to be dropped, in `component_unit`: as the Plan says, else as fitted."""
+        """Of each class, what a connected component must have so as not to be dropped, in `component_unit`.
+
+        As the Plan says, else as fitted.
+        """
         sizes = self.plan.inference.min_component_size or self.fitted.min_component_size
         return sizes if len(sizes) > 1 else sizes * len(self.plan.labels.classes)
 
@@ -408,8 +419,9 @@ Segments {classes} in {kind}{plan.source} with network {markdown(plan.network.na
 {spacing}
 ## Validation
 
-Dice, mean over validation cases and classes: {dice}, on the network's grid and before what follows was fitted (report.html:
-after it, on the files' grid). It chose the epoch, so it is optimistic; run `cpfnet evaluate` on cases that training never saw.
+Dice, mean over validation cases and classes: {dice}, on the network's grid and before what follows was fitted
+(report.html: after it, on the files' grid). It chose the epoch, so it is optimistic; run `cpfnet evaluate` on cases
+that training never saw.
 
 Fitted on these cases, too, and applied to every prediction:
 
@@ -452,7 +464,8 @@ def _check_fitted(fitted: Fitted, plan: Plan, where: Path) -> None:
         given, classes = len(getattr(fitted, name)), len(plan.labels.classes)
         if given not in (1, classes):
             raise CpfnetError(
-                f"{given} values for {name}, and the plan has {classes} class{'es' * (classes != 1)}: one for all, or one each",
+                f"{given} values for {name}, and the plan has {classes} class{'es' * (classes != 1)}: one for all, or "
+                "one each",
                 where=where,
                 fix="restore the file",
             )

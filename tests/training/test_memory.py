@@ -29,7 +29,8 @@ from tests.training.conftest import images_plan
 class Wide(nn.Module):  # what a batch holds shows in its statistics
     def __init__(self, in_channels, classes, *, spatial_dims):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1), nn.BatchNorm2d(16), nn.Dropout(0.1), nn.ReLU())
+        convolution = nn.Conv2d(in_channels, 16, 3, padding=1)
+        self.body = nn.Sequential(convolution, nn.BatchNorm2d(16), nn.Dropout(0.1), nn.ReLU())
         self.head = nn.Conv2d(16, classes, 1)
 
     def forward(self, x):
@@ -63,7 +64,8 @@ logging.getLogger("cpfnet").setLevel(logging.INFO)
 
 def run(name, out, folder="data", resume=False, settings=(), **training):
     plan = images_plan(**{"epochs": 1, "samples": 20, "batch": 16, "accumulate": 1, "optimiser": "sgd", **training})
-    plan = plan.with_settings(["network.name=wide", "network.options={}", "spatial.patch=[256, 256]", *TILES, *settings])
+    plan = plan.with_settings(["network.name=wide", "network.options={}", "spatial.patch=[256, "
+    "256]", *TILES, *settings])
     said.clear()
     try:
         train(load(root / folder), plan, root / out, TrainOptions(device="cpu", resume=resume))

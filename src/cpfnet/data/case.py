@@ -1,4 +1,7 @@
-"""The nouns of a dataset: `Case` and `Dataset`, which hold where things lie and read nothing; `placed` reads a label."""
+"""The nouns of a dataset: `Case` and `Dataset`, which hold where things lie and read nothing.
+
+`placed` reads a label.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from cpfnet.planning import Labels, Modality
 from cpfnet.text import counted
 
 _NAMED = 5
-"""Problems told one by one where a dataset is used; `check` tells all."""
+"""Problems named one by one where a dataset is used; `check` tells all."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,14 @@ def add_labels(dataset: Dataset) -> str:
 
 
 def dataset_warnings(dataset: Dataset) -> list[str]:
-    """What the user should know before the dataset is used: what could not be taken as it stands, the first ones by name."""
+    """What the user should know before the dataset is used.
+
+    That is what could not be taken as it stands, the first ones by name.
+    """
     problems = [finding for finding in dataset.problems if finding.severity != "note"]
     named = "".join(f"\n  {finding.where}: {finding.what}" for finding in problems[:_NAMED])
     count = f"{len(problems)} problem{'s' * (len(problems) > 1)} of the dataset"
-    told = "; `cpfnet check` says how to fix" + (" these:" if len(problems) <= _NAMED else " them, the first ones:")
+    more = "; `cpfnet check` says how to fix" + (" these:" if len(problems) <= _NAMED else " them, the first ones:")
     notes = [finding.what for finding in dataset.problems if finding.severity == "note"]
     unlabelled = [case.id for case in dataset.cases if case.split != "test" and not case.labels]
     if unlabelled:
@@ -94,11 +100,11 @@ def dataset_warnings(dataset: Dataset) -> list[str]:
             f"{counted(len(unlabelled), 'case')} without a label that could be taken: {', '.join(unlabelled):.200}; "
             "`cpfnet check` says why"
         )
-    return [*([f"{count}{told}{named}"] if problems else []), *notes]
+    return [*([f"{count}{more}{named}"] if problems else []), *notes]
 
 
 def left_out(dataset: Dataset) -> list[str]:
-    """What scores over the dataset should say: the errors, each of which may have cost a case; nothing where there are none."""
+    """The errors of the dataset, each of which may have cost a case: scores over it should say so."""
     errors = tuple(finding for finding in dataset.problems if finding.severity == "error")
     return dataset_warnings(replace(dataset, cases=(), problems=errors))
 

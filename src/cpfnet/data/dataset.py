@@ -15,7 +15,7 @@ from cpfnet.data.dataset_yaml import Declaration, Splits
 from cpfnet.data.finding import Finding
 from cpfnet.data.sources.csv_manifest import read_csv
 from cpfnet.data.sources.dataset_json import datalist, is_datalist, read_json
-from cpfnet.data.sources.dicom_patients import together
+from cpfnet.data.sources.dicom_patients import group_by_patient
 from cpfnet.data.sources.dicom_studies import studies
 from cpfnet.data.sources.folders import images_and_masks
 from cpfnet.data.sources.list_entries import missing_files
@@ -55,8 +55,8 @@ def load(path: Path | str) -> Dataset:
         raise DatasetError("no such file or folder", where=path, fix=fix)
     problems = (*dataset.problems, *missing_files(dataset))
     if not dataset.cases:
-        alike = sum(problem.kind == problems[0].kind for problem in problems[1:])
-        more = f" (and {alike} more like it)" if alike else ""
+        similar = sum(problem.kind == problems[0].kind for problem in problems[1:])
+        more = f" (and {similar} more like it)" if similar else ""
         first = f"; the first problem: {problems[0].where}: {problems[0].what}{more}" if problems else ""
         raise DatasetError(
             f"holds no usable case (understood as: {dataset.layout}){first}",
@@ -80,7 +80,8 @@ def _folder(root: Path, declaration: Declaration) -> Dataset:
         return plain
     if declaration.label:
         raise DatasetError(
-            "`label` needs `image`, too: alone it chooses among the labels of DICOM studies, and no DICOM image lies here",
+            "`label` needs `image`, too: alone it chooses among the labels of DICOM studies, and no DICOM image lies "
+            "here",
             where=root / "dataset.yaml",
             fix="add `image`, such as `image: scans/{case}.nii.gz`; or remove `label`",
         )
@@ -100,7 +101,9 @@ def _listed(path: Path) -> Dataset:
 
 def _declared(path: Path) -> Dataset:
     declaration = read_yaml(Declaration, path)
-    root = path.parent if declaration.root is None else path.parent / os.path.expanduser(declaration.root)  # noqa: PTH111 (an unknown user stays as it is)
+    root = path.parent
+    if declaration.root is not None:
+        root /= os.path.expanduser(declaration.root)  # noqa: PTH111 (an unknown user stays as it is)
     if not os.path.isdir(root):  # noqa: PTH112 (names too long or with null bytes are no folder, too)
         raise DatasetError(
             f"root: no such folder: {str(root)[:300]}", where=path, fix="correct `root` (relative to this file)"
@@ -126,7 +129,7 @@ def _declared(path: Path) -> Dataset:
 
 
 def _by_header(dataset: Dataset) -> Dataset:
-    return replace(dataset, cases=together(dataset.cases))
+    return replace(dataset, cases=group_by_patient(dataset.cases))
 
 
 def _with_patients(cases: Iterable[Case], expression: str, where: Path) -> tuple[Case, ...]:

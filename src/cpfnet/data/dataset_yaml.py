@@ -72,9 +72,10 @@ _TAKEN = (*_SETTINGS, "tubular", "classes")
 def full_labels(value: Any) -> Any:
     """The short form of labels → the plan's: ``{background: 0, vessel: 255, tubular: [vessel]}``.
 
-    Every key but the settings' own (``background``, ``ignore``, ``exclusive``, ``threshold``, ``fraction``, ``overlap``,
-    ``interpolate_contours``, ``tubular``) names a class; its value is a file value, a colour, the name or pattern of a DICOM structure, a list of these,
-    or a mapping as in the plan. A class with names alone takes the next free value, from 1.
+    Every key but the settings' own (``background``, ``ignore``, ``exclusive``, ``threshold``, ``fraction``,
+    ``overlap``, ``interpolate_contours``, ``tubular``) names a class; its value is a file value, a colour, the name or
+    pattern of a DICOM structure, a list of these, or a mapping as in the plan. A class with names alone takes the next
+    free value, from 1.
     """
     if not isinstance(value, dict) or "classes" in value:
         return value
@@ -84,9 +85,9 @@ def full_labels(value: Any) -> Any:
     tubular = value.get("tubular", [])
     tubular = [tubular] if isinstance(tubular, str) else tubular
     named = {str(name): v for name, v in value.items() if name not in settings and name != "tubular"}
-    if not isinstance(tubular, list) or (alien := [name for name in tubular if name not in named]):
+    if not isinstance(tubular, list) or (unknown := [name for name in tubular if name not in named]):
         raise ValueError(
-            f"`tubular` names {alien if isinstance(tubular, list) else tubular!r}, no class of {list(named)}"
+            f"`tubular` names {unknown if isinstance(tubular, list) else tubular!r}, no class of {list(named)}"
         )
     if not named:
         raise ValueError("no class is named; write for example `labels: {vessel: 255}`")
@@ -120,7 +121,10 @@ def _items(value: Any) -> tuple[Any, ...]:
 
 
 def _meaning(value: Any) -> dict[str, Any]:
-    """A short form's values and names: what is no integer, quoted or not, and looks like no colour is the name of a structure."""
+    """A short form's values and names.
+
+    What is no integer, quoted or not, and looks like no colour is the name of a structure.
+    """
     names = [v for v in _items(value) if isinstance(v, str) and not v.startswith("#") and not _is_number(v)]
     values = [v for v in _items(value) if v not in names]
     return {**({"values": values} if values or not names else {}), **({"names": names} if names else {})}
@@ -186,8 +190,8 @@ class Declaration(Strict):
     """The keys of a ``dataset.yaml``; all may be missing: then the layout is understood by itself.
 
     Patterns are relative to ``root``. ``{case}`` and ``{patient}`` each stand for one name (anything but '/'); ``*``
-    and ``?`` match as in file names; beside a ``*`` a name is made of whole words (``*{case}.png`` finds fov_21.png as 21).
-    What a pattern for labels or regions finds belongs to the image with the same names, and is no image itself.
+    and ``?`` match as in file names; beside a ``*`` a name is made of whole words (``*{case}.png`` finds fov_21.png as
+    21). What a pattern for labels or regions finds belongs to the image with the same names, and is no image itself.
     """
 
     name: str | None = Field(None, description="of the data set, for plans and reports; default: its folder's")
@@ -198,7 +202,8 @@ class Declaration(Strict):
     )
     label: Annotated[str | dict[str, str] | None, LabelPatterns] = Field(
         None,
-        description="pattern, or reader → pattern; of DICOM studies (without `image`) also seg or rtstruct: only these labels",
+        description="pattern, or reader → pattern; of DICOM studies (without `image`) also seg or rtstruct: only "
+        "these labels",
     )
     roi: Annotated[str | None, Patterns] = Field(None, description="pattern of masks of the evaluation region")
     patient: str | None = Field(
@@ -206,7 +211,8 @@ class Declaration(Strict):
     )
     modality: Modality | None = Field(
         None,
-        description="default: as DICOM headers say, else guessed; of a folder of DICOM studies only such series are used",
+        description="default: as DICOM headers say, else guessed; of a folder of DICOM studies only such series are "
+        "used",
     )
     channels: tuple[str, ...] | None = Field(None, description="one name for each channel of the images, in order")
     labels: Annotated[Labels, BeforeValidator(full_labels)] | None = None

@@ -21,7 +21,8 @@ class Finding:
     """One problem of a dataset.
 
     Attributes:
-        severity: ``"error"``: training or evaluation would fail or lie; ``"warning"``: look at it; ``"note"``: good to know.
+        severity: ``"error"``: training or evaluation would fail or lie; ``"warning"``: look at it; ``"note"``: good to
+            know.
         kind: a stable word for programs, such as ``"unreadable"`` or ``"leakage"``.
         where: the file (relative to the dataset's root) or the case.
         what: what was found, with the values.

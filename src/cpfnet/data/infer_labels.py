@@ -101,12 +101,13 @@ def threshold_between(low: float, high: float) -> float:
 
 
 def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str, Labels | None]:
-    """What is wrong with a label whose edges are smooth between its main values; how to save it instead; and labels that read it as it is.
+    """What is wrong with a label whose edges are smooth between its main values; how to save it, or read it as it is.
 
     The last where it holds one colour on black: a threshold is compared with the brightest channel.
     """
     what = (
-        f"soft edges: {distinct} different values, most of them between the main ones {', '.join(map(str, main))}, as smoothing "
+        f"soft edges: {distinct} different values, most of them between the main ones {', '.join(map(str, main))}, as "
+        "smoothing "
         "(anti-aliasing) or JPEG leaves them"
     )
     fix = "export it again without smoothing and without loss, one value or colour for each class"
@@ -155,7 +156,8 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         foreground = LabelClass(name="foreground", values=(max(1, int(high)),))
         return (
             Labels(background=(int(low),), classes=(foreground,), threshold=threshold),
-            f"soft edges in {soft} of {len(values)} labels (values {low:g} to {high:g}): above the threshold is the class",
+            f"soft edges in {soft} of {len(values)} labels (values {low:g} to {high:g}): above the threshold is the "
+            "class",
         )
     fractions = [v for v in found if not float(v).is_integer()]
     if len(found) > MOST_VALUES or fractions:
@@ -163,14 +165,18 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
         what = f"the labels hold {several} different values, from {format_value(low)} to {format_value(high)}"
         fix = "declare what they mean under `labels:` in dataset.yaml, for example `labels: {lesion: 255}`"
         if fractions and all(nearest_integer(v) is not None for v in fractions):
-            what = f"the labels hold {', '.join(map(format_value, fractions[:4]))}, farther from whole numbers than rounding leaves"
+            what = (
+                f"the labels hold {', '.join(map(format_value, fractions[:4]))}, farther from whole numbers than "
+                "rounding leaves"
+            )
             fix = "round the values to whole numbers, and save the labels as integers"
         raise DatasetError(what, where=dataset.root, fix=fix)
     if shaded(values):
         dark = [v for v in found if v not in (0, 255)]
         return (
             Labels(classes=(LabelClass(name="foreground", values=(255,)),)),
-            f"all labels hold two values, nearly black and nearly white ({', '.join(map(format_value, dark))}): background and class",
+            f"all labels hold two values, nearly black and nearly white ({', '.join(map(format_value, dark))}): "
+            "background and class",
         )
     numbers = [int(v) for v in found]
     background = 0 if 0 in numbers else numbers[0]
@@ -197,7 +203,10 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     if 255 in rest and len(rest) > 2 and max(v for v in rest if v != 255) == len(rest) - 1:
         rest.remove(255)
         ignore = (255,)
-        why = f"the labels hold {shown}: classes are numbered without a gap, and 255 is what many tools write for 'not annotated'"
+        why = (
+            f"the labels hold {shown}: classes are numbered without a gap, and 255 is what many tools write for 'not "
+            "annotated'"
+        )
     classes = tuple(
         LabelClass(name=f"class_{value_of(v)}".replace("#", "").replace("-", "minus"), values=(value_of(v),))
         for v in rest
@@ -218,7 +227,8 @@ def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: fl
     for one in values:
         if not one.soft and one.distinct > MOST_VALUES:
             raise DatasetError(
-                f"some labels have soft edges from {low:g} to {high:g}, and others hold {one.distinct} values that are no soft edges",
+                f"some labels have soft edges from {low:g} to {high:g}, and others hold {one.distinct} values that "
+                "are no soft edges",
                 where=dataset.root,
                 fix="export the labels again with one integer for each class; `cpfnet check` names them",
             )
@@ -226,7 +236,8 @@ def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: fl
         erased = [v for v in drawn if low + edge < v < high - edge or max(drawn) <= threshold]
         if erased and not one.soft:
             raise DatasetError(
-                f"some labels have soft edges from {low:g} to {high:g}, and in others {erased[0]:g} is a value of its own: "
+                f"some labels have soft edges from {low:g} to {high:g}, and in others {erased[0]:g} is a value of its "
+                "own: "
                 f"a threshold at {threshold:g} would erase it",
                 where=dataset.root,
                 fix="export the labels with soft edges again, without loss; `cpfnet check` names them",

@@ -27,8 +27,8 @@ def by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
 def folds(cases: Iterable[Case], count: int, seed: int) -> list[tuple[list[Case], list[Case]]]:
     """Cross-validation that never parts a patient; the same for the same cases, count and seed.
 
-    Where the dataset numbers its own folds, these are taken. Fewer patients than ``count`` make as many folds as there are
-    patients; a single patient validates what it trains on.
+    Where the dataset numbers its own folds, these are taken. Fewer patients than ``count`` make as many folds as there
+    are patients; a single patient validates what it trains on.
 
     Args:
         cases: those to train and validate on.
@@ -63,8 +63,8 @@ def folds(cases: Iterable[Case], count: int, seed: int) -> list[tuple[list[Case]
 def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[Case], list[Case]]:
     """Cases to train on and cases to validate on; how they were chosen is logged.
 
-    Test cases and unlabelled cases are in neither. Without ``fold`` the dataset's own ``val`` split validates, if it has
-    one, else fold 0.
+    Test cases and unlabelled cases are in neither. Without ``fold`` the dataset's own ``val`` split validates, if it
+    has one, else fold 0.
 
     Raises:
         DatasetError: no labelled case to train on, none among those declared to validate, or no such fold.
@@ -99,7 +99,8 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     patients = len(by_patient(labelled))
     if patients == 1:
         logger.warning(
-            f"one patient ({counted(len(labelled), 'case')}): validation is on the training data and tells nothing about "
+            f"one patient ({counted(len(labelled), 'case')}): validation is on the training data and tells nothing "
+            "about "
             "others"
         )
     elif patients < plan.folds.count and len(parts) == patients:

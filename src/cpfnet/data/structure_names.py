@@ -26,8 +26,8 @@ def pattern(name: str) -> str:
     return name.strip().replace("*", "?")
 
 
-def alike(first: str, second: str) -> bool:
-    """May two names mean one structure? Equal but for digits and signs, which vary, or one is the other with an ending."""
+def matches(first: str, second: str) -> bool:
+    """May two names mean one structure: equal but for digits and signs, or one is the other with an ending?"""
     a, b = sorted((_letters(first), _letters(second)), key=len)
     return b.startswith(a) and (a == b or len(a) >= 3)
 
@@ -68,15 +68,16 @@ def classes_of(
         raise DatasetError(
             f"the labels hold {len(drawn)} different structures ({examples} …)",
             where=where,
-            fix="name those to learn under `labels:` in dataset.yaml, for example `labels: {tumour: 'GTV*', lung: ['Lung*', 'lungs']}`",
+            fix="name those to learn under `labels:` in dataset.yaml, for example `labels: {tumour: 'GTV*', lung: "
+            "['Lung*', 'lungs']}`",
         )
     classes = {key: _class(variants) for key, variants in drawn.items()}
     covered: Counter[tuple[str, ...]] = Counter()
     for each in overlaps:
         for names, pixels in each.items():
-            together = {normal(name) for name in names} & classes.keys()
-            if len(together) > 1:
-                covered[tuple(sorted(together, key=natural))] += pixels
+            shared = {normal(name) for name in names} & classes.keys()
+            if len(shared) > 1:
+                covered[tuple(sorted(shared, key=natural))] += pixels
     if covered:
         _refuse_overlap(covered, [classes[key] for key in sorted(classes, key=lambda k: (-size[k], k))], where)
     ordered = sorted(classes.values(), key=lambda c: natural(c.name))
@@ -110,6 +111,7 @@ def _refuse_overlap(covered: Counter[tuple[str, ...]], classes: list[LabelClass]
     raise DatasetError(
         f"structures cover each other: {shown}{' …' if len(covered) > 3 else ''}",
         where=where,
-        fix=f"say who has such pixels: write `labels: {line}` into dataset.yaml: here the last, the smallest, has them; "
+        fix=f"say who has such pixels: write `labels: {line}` into dataset.yaml: here the last, the smallest, has "
+        "them; "
         "leave out what shall not be learnt",
     )

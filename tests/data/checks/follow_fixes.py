@@ -1,4 +1,7 @@
-"""Follows the fixes that `check` prints, word by word; what a fix asks to be done anew is taken from an unharmed copy."""
+"""Follows the fixes that `check` prints, word by word.
+
+What a fix asks to be done anew is taken from an unharmed copy.
+"""
 
 from __future__ import annotations
 

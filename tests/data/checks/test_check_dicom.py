@@ -1,4 +1,7 @@
-"""What `check` finds in DICOM studies: each planted defect at its place, each fix followed literally, nothing private said."""
+"""What `check` finds in DICOM studies.
+
+Each planted defect at its place, each fix followed literally, nothing private said.
+"""
 
 from __future__ import annotations
 

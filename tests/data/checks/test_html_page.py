@@ -1,4 +1,4 @@
-"""The page of findings: everything that the command says, with pictures in which a label lies where its geometry places it."""
+"""The page of findings: all that the command says, with pictures in which a label lies where its geometry places it."""
 
 from __future__ import annotations
 

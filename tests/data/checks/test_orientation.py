@@ -71,5 +71,6 @@ def test_converted_files_lie_upright_and_need_no_tag(tmp_path) -> None:
         with Pillow.open(out / "imagesTr" / f"p{number}_0000.png") as picture:
             assert picture.getexif().get(274) is None
             np.testing.assert_array_equal(np.asarray(picture), expected)
-        with Pillow.open(out / "labelsTr" / f"p{number}.png") as mask, Pillow.open(tmp_path / "in" / "masks" / f"p{number}.png") as drawn:  # fmt: skip
+        name = f"p{number}.png"
+        with Pillow.open(out / "labelsTr" / name) as mask, Pillow.open(tmp_path / "in" / "masks" / name) as drawn:
             np.testing.assert_array_equal(np.asarray(mask) * 255, np.asarray(drawn))

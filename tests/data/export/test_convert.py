@@ -1,4 +1,7 @@
-"""A data set written for other tools says the same as the one it was made from: to its own reader, to theirs, to others."""
+"""A data set written for other tools says the same as the one it was made from.
+
+To its own reader, to theirs, to others.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is fitted on validation cases: against scipy's minimum over all pixels, scikit-learn's F1, and cases made to be fitted."""
+"""What is fitted on validation cases.
+
+Against scipy's minimum over all pixels, scikit-learn's F1, and cases made to be fitted.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,10 @@ class TestChoices:
         assert thresholds.sizes_to_try([found])[0] == [0]  # a quarter of the five that are there is less than two
 
     def test_no_size_is_tried_that_would_drop_a_small_structure_whole(self) -> None:
-        """Of 100 pixels or more in each case a quarter may go, however large the spurious pieces are; of a class that is nowhere nothing."""
+        """Of 100 pixels or more in each case a quarter may go, however large the spurious pieces are.
+
+        Of a class that is nowhere nothing.
+        """
         mask, truth = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
         mask[:20, :20], truth[30:, 30:] = True, True
         found = Components.of(mask, truth, np.ones_like(mask), pixel=1.0)
@@ -220,7 +226,10 @@ class TestFit:
         assert found.calibration["before"]["b"]["brier"] == pytest.approx(tally.brier)
 
     def test_a_temperature_that_helps_background_alone_is_not_kept(self, make) -> None:
-        """Far from the boundary the network is right and too unsure of it, near it too sure: sharpened it gains over all pixels, and loses there."""
+        """Far from the boundary the network is right and too unsure of it, near it too sure.
+
+        Sharpened it gains over all pixels, and loses there.
+        """
         one = Labels(classes=[THREE.classes[0]])
         cases, calls = make(4, one), []
         for number, case in enumerate(cases):
@@ -346,7 +355,10 @@ class TestFit:
             assert second.as_written((size,))[1] == [pytest.approx(mean)]
 
     def test_quality_is_that_of_the_masks_as_written(self, make) -> None:
-        """Half of the cases have nothing but a speck, which is dropped: an empty mask is nothing to look at, and scores are those without specks."""
+        """Half of the cases have nothing but a speck, which is dropped.
+
+        An empty mask is nothing to look at, and scores are those without specks.
+        """
         one = Labels(classes=[THREE.classes[0]])
         cases = make(12, one)
         for number, case in enumerate(cases):
@@ -408,13 +420,15 @@ class TestFit:
 
 def test_what_was_fitted_is_one_line() -> None:
     notes = {
-        "temperature": "1, since near the boundary the Brier score would go from 0.166 to 0.1946 (else 0.4: … on 4 cases left out in turn)",
+        "temperature": "1, since near the boundary the Brier score would go from 0.166 to 0.1946 (else 0.4: … on 4 "
+        "cases left out in turn)",
         "threshold": "liver 0.69 (Dice 0.9095 → 0.9204; +0.0083 on cases left out in turn); 0.5 for the other 2",
         "smallest_thing": "0 (nothing is better)",
         "quality": "no estimate of Dice: 4 validation cases, and it takes 10; predictions are compared with them",
     }
     assert Findings(notes=notes).brief() == (
-        "Fitted temperature 1; threshold liver 0.69, 0.5 for the other 2; smallest thing 0; quality no estimate of Dice (why: report.html)"
+        "Fitted temperature 1; threshold liver 0.69, 0.5 for the other 2; smallest thing 0; quality no estimate of "
+        "Dice (why: report.html)"
     )
     many = {"threshold": "; ".join(f"structure{k} 0.{k} (Dice 0.1 → 0.2)" for k in range(1, 9)), "quality": "none: x"}
     assert len(Findings(notes=many).brief()) < 140

@@ -28,7 +28,7 @@ __all__ = ["Finding", "check"]
 _SEVERITIES = ("error", "warning", "note")
 
 MOST_ALIKE = 10
-"""More findings of one kind than these are told as one."""
+"""More findings of one kind than these become one."""
 
 
 def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress: bool = False) -> list[Finding]:
@@ -50,7 +50,7 @@ def check(dataset: Dataset | Path | str, *, workers: int | None = None, progress
     findings = list(data.problems)
     for one in examined:
         findings += files(one, fixes)
-    findings += completeness(data.cases, fixes, told=tuple(findings))
+    findings += completeness(data.cases, fixes, earlier=tuple(findings))
     findings += [*consistency(examined, fixes), *duplicates(examined, fixes)]
     findings += [*labels(examined, fixes), *structures(examined, fixes)]
     findings += [*refused(examined, fixes, findings), *gaps(examined, fixes), *notes(examined, fixes)]
@@ -67,10 +67,10 @@ def _read(data: Dataset, workers: int | None, progress: bool) -> Iterator[Examin
 
 def _condensed(findings: Iterable[Finding]) -> Iterator[Finding]:
     """One systematic cause, one finding."""
-    alike: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    similar: dict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in findings:
-        alike[finding.severity, finding.kind].append(finding)
-    for group in alike.values():
+        similar[finding.severity, finding.kind].append(finding)
+    for group in similar.values():
         if len(group) <= MOST_ALIKE:
             yield from group
             continue

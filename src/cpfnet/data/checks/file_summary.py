@@ -1,4 +1,7 @@
-"""Read the files of a case once, and keep what `check` must know about them: a few numbers and words, never the pixels."""
+"""Read the files of a case once, and keep what `check` must know about them.
+
+That is a few numbers and words, never the pixels.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +45,8 @@ class Content:
     Attributes:
         path: the file.
         failure: why it cannot be read: what, and the reader's advice; all else is then empty.
-        kind: of failure, where it is a known one: ``"lfs-pointer"``, ``"html-page"``, ``"lossy-label"``, ``"other-series"`` (a DICOM
-            label of another image).
+        kind: of failure, where it is a known one: ``"lfs-pointer"``, ``"html-page"``, ``"lossy-label"``,
+            ``"other-series"`` (a DICOM label of another image).
         shape, affine, channels, dtype: as read.
         digest: of the pixels.
         nonfinite: count of NaN and infinities, and where the first is.
@@ -57,7 +60,8 @@ class Content:
         soft: label values spread between two poles along the edges (a lossy or interpolated mask).
         main: colours (or greys) between which all other values lie, along the edges, where these are no two greys.
         gaps: structures that skip slices.
-        structures: of a label that names what it holds (DICOM): name → pixels, of all structures that were read; else None.
+        structures: of a label that names what it holds (DICOM): name → pixels, of all structures that were read; else
+            None.
         names: of all its structures, read or not.
         overlaps: names that cover the same pixels → these pixels.
         unit: of an image's values, where its format says it (DICOM).
@@ -256,8 +260,8 @@ def _region(path: Path, labelled: formats.Header | None) -> Content:
     if found is None:
         return content
     *shades, bright = found
-    said = zip(shades, ("nearly black ({}) taken as outside", "nearly white ({}) taken as inside"), strict=True)
-    notes = [note.format(value_of(shade)) for shade, note in said if shade not in (None, 255)]
+    templates = zip(shades, ("nearly black ({}) taken as outside", "nearly white ({}) taken as inside"), strict=True)
+    notes = [note.format(value_of(shade)) for shade, note in templates if shade not in (None, 255)]
     pixels = int(np.count_nonzero(bright))
     numbers: dict[Value, int] = {value: count for value, count in ((0, bright.size - pixels), (255, pixels)) if count}
     return replace(content, values=numbers, notes=(*content.notes, *notes))

@@ -1,4 +1,7 @@
-"""What can be wrong with where things lie: labels off their image's grid, mirrored or outside, fourth axes, odd spacings."""
+"""What can be wrong with where things lie.
+
+That is labels off their image's grid, mirrored or outside, fourth axes, odd spacings.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,10 @@ def _off_grid(examined: Examined, first: Content, content: Content, difference: 
             what = f"is mirrored against {image} ({sides}): {how}"
             fix = f"resample `{where}` onto the grid of `{image}`, which turns the axis and loses nothing"
             if not lossless:
-                fix = f"if the drawing fits the picture pixel by pixel, {copied}, else resample `{where}` onto the grid of `{image}`"
+                fix = (
+                    f"if the drawing fits the picture pixel by pixel, {copied}, else resample `{where}` onto the grid "
+                    f"of `{image}`"
+                )
     outside, drawn = content.outside
     if outside and kind != "flip":
         kind = "outside"
@@ -62,7 +68,7 @@ def _off_grid(examined: Examined, first: Content, content: Content, difference: 
 
 
 def _mirrored(first: Content, content: Content) -> tuple[str, str, bool] | None:
-    """Which sides are swapped between two grids of one size, in what sense, and whether only the order of storage is."""
+    """Which sides are swapped between two grids of one size, and whether it is only the order of storage."""
     if first.affine is None or content.affine is None:
         return None
     steps = np.linalg.inv(first.affine) @ content.affine
@@ -89,12 +95,18 @@ def _named(world: np.ndarray) -> str:
 
 
 def fourth_axes(whole: Sequence[Examined], usual: int, fixes: FixSuggestions) -> Iterator[Finding]:
-    """Files of several time points or channels: among others with ``usual`` channels, or all where nobody declared any."""
+    """Files of several time points or channels.
+
+    Among others with ``usual`` channels, or all where nobody declared any.
+    """
     fourth = [(e, c) for e in whole for c in e.images if c.fourth]
     for one, content in fourth:
         if one.channels != usual:
             where = fixes.shown(content.path)
-            what = f"has a fourth axis of {content.channels} (time points?), the others have {usual} channel{'s' * (usual > 1)}"
+            what = (
+                f"has a fourth axis of {content.channels} (time points?), the others have {usual} "
+                f"channel{'s' * (usual > 1)}"
+            )
             fix = f"keep what was labelled of the fourth axis in `{where}`; or {fixes.drop(one.case)}"
             yield Finding("error", "fourth-axis", where, what, fix, one.case.id)
     if len(fourth) == len(whole) and fixes.dataset.channels is None and all(e.channels == usual for e, _ in fourth):
@@ -106,15 +118,15 @@ def fourth_axes(whole: Sequence[Examined], usual: int, fixes: FixSuggestions) ->
 
 
 def spacings(volumes: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
-    """Compared sorted by size, because the stored axes of volumes differ; told as (x, y, z), as headers hold them."""
+    """Compared sorted by size, because the stored axes of volumes differ; shown as (x, y, z), as headers hold them."""
     if not volumes:
         return
-    told = [spacing_of(e.images[0].affine)[::-1] for e in volumes if e.images[0].affine is not None]
-    spacings = np.sort(told, axis=1)
+    spacings_xyz = [spacing_of(e.images[0].affine)[::-1] for e in volumes if e.images[0].affine is not None]
+    spacings = np.sort(spacings_xyz, axis=1)
     ratios = spacings / np.median(spacings, axis=0)
-    usual = Counter(tuple(float(f"{value:.4g}") for value in s) for s in told).most_common(1)[0][0]
+    usual = Counter(tuple(float(f"{value:.4g}") for value in s) for s in spacings_xyz).most_common(1)[0][0]
     outlying = ((ratios > 3) | (ratios < 1 / 3)).any(axis=1)
-    for one, found, far in zip(volumes, told, outlying, strict=True):
+    for one, found, far in zip(volumes, spacings_xyz, outlying, strict=True):
         if far:
             where = fixes.shown(one.images[0].path)
             what = f"spacing {_mm(found)} (x × y × z), far from the others' {_mm(usual)}"

@@ -85,8 +85,8 @@ _MISLAID = ("ambiguous-image", "ambiguous-label", "no-image", "other-series", "u
 """Kinds of findings on labels of DICOM studies that say why a case lacks its own."""
 
 
-def _mislaid(case: Case, fixes: FixSuggestions, told: Sequence[Finding]) -> bool:
-    """Is it said already why a case of DICOM studies has no label? Of its image, or of an object in a folder that is its alone."""
+def _mislaid(case: Case, fixes: FixSuggestions, earlier: Sequence[Finding]) -> bool:
+    """Is it known why a case of DICOM studies lacks its label: a finding on its image, or in a folder of its own?"""
     if fixes.dataset.layout != STUDIES:
         return False
 
@@ -94,7 +94,7 @@ def _mislaid(case: Case, fixes: FixSuggestions, told: Sequence[Finding]) -> bool
         place = one.images[0].parent if is_reference(one.images[0]) else one.images[0]
         return place == folder or place in folder.parents or folder in place.parents
 
-    for finding in told:
+    for finding in earlier:
         if finding.kind in _MISLAID:
             folders = [(fixes.root / name).parent for name in finding.files or (finding.where,)]
             if finding.case == case.id or any(
@@ -104,21 +104,27 @@ def _mislaid(case: Case, fixes: FixSuggestions, told: Sequence[Finding]) -> bool
     return False
 
 
-def _unpaired(case: Case, told: Sequence[Finding]) -> bool:
-    """Is it said already why a case lacks its label: it is there, but not read, or called otherwise?"""
+def _unpaired(case: Case, earlier: Sequence[Finding]) -> bool:
+    """Is it known why a case lacks its label: it is there, but not read, or called otherwise?"""
     names = {case.id, identifier(case.images[0])}
     return any(
         finding.kind in UNPAIRED
         and (finding.kind == "names" or finding.case in names or any(called(Path(n)) in names for n in finding.files))
-        for finding in told
+        for finding in earlier
     )
 
 
-def completeness(cases: Sequence[Case], fixes: FixSuggestions, *, told: Sequence[Finding] = ()) -> Iterator[Finding]:
-    """Cases without label or region of interest, patients in two splits, too few for folds; ``told`` is what is found already."""
+def completeness(cases: Sequence[Case], fixes: FixSuggestions, *, earlier: Sequence[Finding] = ()) -> Iterator[Finding]:
+    """Cases without label or region of interest, patients in two splits, too few for folds.
+
+    Args:
+        cases: of the data set.
+        fixes: for their words.
+        earlier: findings that may explain what is missing.
+    """
     labelled = [case for case in cases if case.labels]
     if not labelled:
-        if any(finding.kind in UNPAIRED for finding in told):
+        if any(finding.kind in UNPAIRED for finding in earlier):
             return
         fix = "add labels to the cases that shall train"
         if fixes.list and not fixes.list.endswith(".json"):
@@ -128,7 +134,11 @@ def completeness(cases: Sequence[Case], fixes: FixSuggestions, *, told: Sequence
     with_roi = {case.split for case in cases if case.roi is not None}
     for case in cases:
         where = fixes.shown(case.images[0])
-        if not case.labels and case.split != "test" and not (_mislaid(case, fixes, told) or _unpaired(case, told)):
+        if (
+            not case.labels
+            and case.split != "test"
+            and not (_mislaid(case, fixes, earlier) or _unpaired(case, earlier))
+        ):
             fix = f"{fixes.add_label(case)}; or {fixes.drop(case)}"
             yield Finding("warning", "no-label", where, "image without label: it is left out of training", fix, case.id)
         if case.roi is None and case.split in with_roi:
@@ -173,7 +183,8 @@ def _torn(patient: str, group: list[Case], splits: Counter[str], fixes: FixSugge
         "error",
         "patient-split",
         fixes.shown(strays[0].images[0]),
-        f"patient {patient} stands in several splits ({', '.join(f'{n} in {s}' for s, n in splits.items())}): scores would lie",
+        f"patient {patient} stands in several splits ({', '.join(f'{n} in {s}' for s, n in splits.items())}): scores "
+        "would lie",
         fix,
         strays[0].id,
     )
@@ -236,8 +247,8 @@ def consistency(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator
     mixed = grey and set(counts) == {1, 3}
     if mixed:
         yield _grey_stored_in_two_ways([e for e in whole if e.channels == 1], len(whole), fixes)
-    told: list[object] = [usual if mixed or any(c.fourth for c in e.images) else e.channels for e in whole]
-    yield from odd("channels", told, "number of channels {0}, of the others {1}", "convert `{0}` to {1} channels")
+    channels: list[object] = [usual if mixed or any(c.fourth for c in e.images) else e.channels for e in whole]
+    yield from odd("channels", channels, "number of channels {0}, of the others {1}", "convert `{0}` to {1} channels")
     if all(e.images[0].affine is None for e in whole):
         depths: list[object] = [e.images[0].dtype for e in whole]
         yield from odd("bit-depth", depths, "pixels are {0}, of the others {1}", "convert `{0}` to {1}")
@@ -252,7 +263,10 @@ def consistency(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator
 def _grey_stored_in_two_ways(greys: Sequence[Examined], count: int, fixes: FixSuggestions) -> Finding:
     names = tuple(fixes.shown(e.images[0].path) for e in greys)
     where = names[0] if len(names) == 1 else f"{len(names)} files: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
-    what = f"{len(greys)} of {count} pictures are stored in grey, the others in red, green and blue, which are equal; all are read so"
+    what = (
+        f"{len(greys)} of {count} pictures are stored in grey, the others in red, green and blue, which are equal; "
+        "all are read so"
+    )
     fix = "nothing needs to be done if that is right"
     return Finding("note", "channels", where, what, fix, files=names if len(names) > 1 else ())
 
@@ -273,16 +287,16 @@ def _channels_declared(declared: tuple[str, ...], count: int, fixes: FixSuggesti
 
 def notes(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Finding]:
     """What was repaired or assumed while reading; the same of many files is one finding."""
-    said: dict[tuple[Severity, str], list[tuple[Case, Content, str]]] = defaultdict(list)
+    kinds: dict[tuple[Severity, str], list[tuple[Case, Content, str]]] = defaultdict(list)
     for one in examined:
         for content in one.contents:
             empty = [repr(name) for name, pixels in (content.structures or {}).items() if not pixels]
             # What concerns a mask of structures wants a look.
             severity: Severity = "warning" if content.structures is not None else "note"
             for note in content.notes:
-                if not note.startswith(tuple(empty)):  # told already
-                    said[severity, _VARYING.sub("", note)].append((one.case, content, note))
-    for (severity, _), group in said.items():
+                if not note.startswith(tuple(empty)):  # a finding of its own
+                    kinds[severity, _VARYING.sub("", note)].append((one.case, content, note))
+    for (severity, _), group in kinds.items():
         case, _, note = group[0]
         names = tuple(dict.fromkeys(fixes.shown(content.path) for _, content, _ in group))
         alone = len(names) == 1

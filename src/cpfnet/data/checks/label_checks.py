@@ -116,13 +116,20 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, fixes: FixSugge
         if nonsense := _nonsense(content, fixes, case):
             yield nonsense
             continue
-        alien = [v for v in content.values if v not in known]
+        unexpected_values = [v for v in content.values if v not in known]
         where = fixes.shown(content.path)
-        if alien:
-            what = f"unexpected label values {_values(alien)} on {sum(content.values[v] for v in alien)} pixels; declared are {_values(sorted(known, key=str))}"
+        if unexpected_values:
+            what = (
+                f"unexpected label values {_values(unexpected_values)} on "
+                f"{sum(content.values[v] for v in unexpected_values)} pixels; "
+                f"declared are {_values(sorted(known, key=str))}"
+            )
             declare = fixes.declare(f"labels: {short_labels(extended)}")
-            if set(alien) <= set(extended.ignore):  # a slip of the pen
-                fix = f"replace the values {_values(alien)} by {labels.background[0] if labels.background else 0} in `{where}`; or {declare}"
+            if set(unexpected_values) <= set(extended.ignore):  # a slip of the pen
+                fix = (
+                    f"replace the values {_values(unexpected_values)} by "
+                    f"{labels.background[0] if labels.background else 0} in `{where}`; or {declare}"
+                )
             else:  # what most labels hold is what was drawn
                 fix = f"{declare}; or export `{where}` again, with the values that are declared"
             yield Finding("error", "label-values", where, what, fix, case.id)
@@ -142,10 +149,13 @@ def _declared(pairs: list[tuple[Case, Content]], labels: Labels, fixes: FixSugge
     yield from _rare(pairs, labels, fixes)
 
 
-def _with(labels: Labels, aliens: list[int | str], count: int, holding: Counter[Value]) -> Labels:
-    """Labels that allow ``aliens``: what half of the labels hold must be the class (or one more), what few hold is ignored."""
-    common = tuple(v for v in aliens if holding[v] >= count / 2)
-    rare = tuple(v for v in aliens if v not in common)
+def _with(labels: Labels, unexpected_values: list[int | str], count: int, holding: Counter[Value]) -> Labels:
+    """Labels that allow some more values.
+
+    What half of the labels hold must be the class (or one more), what few hold is ignored.
+    """
+    common = tuple(v for v in unexpected_values if holding[v] >= count / 2)
+    rare = tuple(v for v in unexpected_values if v not in common)
     classes = labels.classes
     if common and len(classes) == 1:
         classes = (classes[0].model_copy(update={"values": (*common, *classes[0].values)}),)
@@ -185,7 +195,7 @@ def rare(
     """Classes that too few patients show to train, validate and test on, though there are patients enough for folds.
 
     Args:
-        holders: class → cases that show it; classes that none shows are told elsewhere.
+        holders: class → cases that show it; classes that none shows have findings of their own.
         labelled: all cases with a usable label.
         labels: what is declared, or would be proposed.
         fixing: of the data set.
@@ -203,8 +213,14 @@ def rare(
         freed = () if named else tuple(v for v in c.values if v not in kept)
         background = (*labels.background, *freed)
         left = labels.model_copy(update={"classes": rest, "background": background})
-        what = f"class {c.name} is drawn in {len(cases)} of {len(labelled)} labels ({', '.join(case.id for case in cases)}): too few to train, validate and test on"
-        fix = f"{fixes.declare(f'labels: {short_labels(left)}')}, so that it counts as background; or add cases that show it"
+        what = (
+            f"class {c.name} is drawn in {len(cases)} of {len(labelled)} labels "
+            f"({', '.join(case.id for case in cases)}): too few to train, validate and test on"
+        )
+        fix = (
+            f"{fixes.declare(f'labels: {short_labels(left)}')}, so that it counts as background; or add cases that "
+            "show it"
+        )
         yield Finding("warning", "rare-class", fixes.dataset.name, what, fix)
 
 
@@ -221,7 +237,7 @@ def _undeclared(pairs: list[tuple[Case, Content]], fixes: FixSuggestions) -> Ite
         yield Finding("note", "label-values", fixes.dataset.name, what, "nothing needs to be done if that is right")
         sound = [(case, replace(content, values=_in_black_and_white(content))) for case, content in sound]
     holding = Counter(_whole(value) for _, content in sound for value in content.values)
-    if not holding or len(holding) > MOST_VALUES:  # the latter is told by `plan_rules`
+    if not holding or len(holding) > MOST_VALUES:  # the latter is what `plan_checks` finds
         return
     yield from several_shades(holding, fixes)
     background = 0 if 0 in holding else min((v for v in holding if isinstance(v, int)), default=0)
@@ -237,7 +253,10 @@ def _undeclared(pairs: list[tuple[Case, Content]], fixes: FixSuggestions) -> Ite
         if odd:
             # one structure under another number, or a slip of the pen
             target = usual[0] if len(usual) == 1 and usual[0] not in values else background
-            what = f"unexpected label values {_values(odd)} on {sum(values[v] for v in odd)} pixels; the other labels hold {_values([background, *usual])}"
+            what = (
+                f"unexpected label values {_values(odd)} on {sum(values[v] for v in odd)} pixels; the other labels "
+                f"hold {_values([background, *usual])}"
+            )
             choice = short_labels(_proposed(background, usual, tuple(sorted(rare, key=str))))
             fix = f"replace the values {_values(odd)} by {target} in `{where}`; or {fixes.declare(f'labels: {choice}')}"
             yield Finding("warning", "label-values", where, what, fix, case.id)

@@ -12,19 +12,19 @@ from cpfnet.data.infer_labels import meaning_of, values_in
 from cpfnet.errors import DatasetError
 from cpfnet.planning import Labels
 
-_TOLD = ("label-values", "soft-label", "lossy-label", "structure-names", "overlap", "unreadable", "non-finite")
+_EXPLAINED = ("label-values", "soft-label", "lossy-label", "structure-names", "overlap", "unreadable", "non-finite")
 """Kinds of errors that say why labels cannot be planned for."""
 
 _MOST_GAPS = 4
-"""Structures of one label whose gaps are told."""
+"""Structures of one label whose gaps are named."""
 
 
-def refused(examined: Sequence[Examined], fixes: FixSuggestions, told: Sequence[Finding]) -> Iterator[Finding]:
-    """What planning would refuse of label values, unless ``told`` says it already."""
+def refused(examined: Sequence[Examined], fixes: FixSuggestions, earlier: Sequence[Finding]) -> Iterator[Finding]:
+    """What planning would refuse of label values, unless ``earlier`` findings name it already."""
     contents = _contents(examined)
     if not any(content.values for content in contents):
         return
-    if any(finding.severity == "error" and finding.kind in _TOLD for finding in told):
+    if any(finding.severity == "error" and finding.kind in _EXPLAINED for finding in earlier):
         return
     try:
         meaning_of(fixes.dataset, [values_in(content) for content in contents])

@@ -1,4 +1,4 @@
-"""What in a data set may tell who the patients are; said without saying it."""
+"""What in a data set may tell who the patients are; findings do not repeat it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ def privacy(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Fin
                 numbers = ", ".join(f"{n} ({content.names[n - 1][:1]}…)" for n in content.personal[:6])
                 numbers += " …" * (len(content.personal) > 6)
                 what = (
-                    f"of its {len(content.names)} structures, the name{'s' * several} of number{'s' * several} {numbers} "
+                    f"of its {len(content.names)} structures, the name{'s' * several} of number{'s' * several} "
+                    f"{numbers} "
                     f"may be {'those of persons' if several else 'that of a person'}"
                 )
                 fix = (
-                    "nothing needs to be done if it is not; else rename it where it was drawn: names of structures become those "
+                    "nothing needs to be done if it is not; else rename it where it was drawn: names of structures "
+                    "become those "
                     "of classes, and go into plans, Models, pages and masks"
                 )
                 yield Finding("warning", "personal-name", fixes.shown(content.path), what, fix, one.case.id)

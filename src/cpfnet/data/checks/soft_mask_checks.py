@@ -18,13 +18,16 @@ Pairs = list[tuple[Case, Content]]
 
 
 def between_colours(blurred: Pairs, others: Pairs, fixes: FixSuggestions) -> Iterator[Finding]:
-    """Labels whose values lie between a few colours; one colour on black can be read by a threshold, if that suits the others."""
+    """Labels whose values lie between a few colours.
+
+    One colour on black can be read by a threshold, if that suits the others.
+    """
     declared = fixes.dataset.labels
-    told = [soft_edges(content.main, content.distinct) for _, content in blurred]
-    found = {labels and labels.threshold for *_, labels in told}
+    described = [soft_edges(content.main, content.distinct) for _, content in blurred]
+    found = {labels and labels.threshold for *_, labels in described}
     # One threshold acts on all labels.
     fits = len(found) == 1 and all(content.distinct <= 2 for _, content in others)
-    for (case, content), (what, fix, labels) in zip(blurred, told, strict=True):
+    for (case, content), (what, fix, labels) in zip(blurred, described, strict=True):
         where = fixes.shown(content.path)
         ways = [fix.replace("it", f"`{where}`", 1), fixes.drop(case)]
         if labels is not None and fits and (declared is None or len(declared.classes) == 1):
@@ -50,7 +53,10 @@ def between_greys(soft: Pairs, pairs: Pairs, fixes: FixSuggestions) -> Iterator[
         first = soft[0][1]
         names = tuple(fixes.shown(content.path) for _, content in soft)
         where = names[0] if len(names) == 1 else f"{len(names)} labels: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
-        what = f"soft edges: {first.distinct} different values from {low:g} to {high:g}, as a lossy format (JPEG) leaves them"
+        what = (
+            f"soft edges: {first.distinct} different values from {low:g} to {high:g}, as a lossy format (JPEG) leaves "
+            "them"
+        )
         fix = f"set `labels.threshold: {threshold:g}`: {fix}"
         # Undeclared, the plan proposes the threshold by itself; declared labels would be refused in training.
         yield Finding("error" if declared else "warning", "soft-label", where, what, fix, files=names)
@@ -63,13 +69,19 @@ def between_greys(soft: Pairs, pairs: Pairs, fixes: FixSuggestions) -> Iterator[
 
 
 def several_shades(values: Iterable[int | str], fixes: FixSuggestions) -> Iterator[Finding]:
-    """Undeclared colours that are all nearly black or nearly white, more than one of a kind: each would be a class that nobody drew."""
+    """Undeclared colours that are all nearly black or nearly white, more than one of a kind.
+
+    Each would be a class that nobody drew.
+    """
     shades = {value: shade(number_of(value)) for value in values}
     dark, bright = (tuple(sorted((v for v, s in shades.items() if s == pole), key=str)) for pole in (0, 255))
     if set(shades.values()) != {0, 255} or len(shades) == 2 or not any(isinstance(v, str) for v in shades):
         return
     meant = Labels(background=dark, classes=(LabelClass(name="foreground", values=bright),))
-    what = f"all labels together hold {len(shades)} colours, all nearly black or nearly white ({', '.join(map(str, (*dark, *bright)))}): each is a class"
+    what = (
+        f"all labels together hold {len(shades)} colours, all nearly black or nearly white "
+        f"({', '.join(map(str, (*dark, *bright)))}): each is a class"
+    )
     fix = f"{fixes.declare(f'labels: {short_labels(meant)}')} if only two are meant; or declare what each means"
     yield Finding("warning", "label-values", fixes.dataset.name, what, fix)
 

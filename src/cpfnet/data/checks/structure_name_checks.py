@@ -1,4 +1,7 @@
-"""What can be wrong with labels that name their structures (DICOM segments and ROIs): names that vary, are missing, or meet."""
+"""What can be wrong with labels that name their structures (DICOM segments and ROIs).
+
+That is names that vary, are missing, or meet.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.checks.label_checks import rare
 from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.finding import Finding
-from cpfnet.data.structure_names import MOST_NAMES, alike, classes_of, normal, pattern
+from cpfnet.data.structure_names import MOST_NAMES, classes_of, matches, normal, pattern
 from cpfnet.errors import DatasetError
 from cpfnet.labels import conflict
 from cpfnet.planning import LabelClass, Labels
@@ -68,11 +71,11 @@ def _empty(case: Case, content: Content, names: Sequence[str], fixes: FixSuggest
 
 
 def _enclosing_nothing(content: Content, names: Sequence[str]) -> str:
-    """What reading said of structures that have contours, but none that encloses a pixel; "" where it said nothing."""
-    said = [
+    """What reading noted of structures whose contours enclose no pixel; "" where it noted nothing."""
+    messages = [
         note.removeprefix(f"{name!r}: ") for name in names for note in content.notes if note.startswith(f"{name!r}: ")
     ]
-    return "; ".join(dict.fromkeys(said))
+    return "; ".join(dict.fromkeys(messages))
 
 
 def _declared(pairs: Pairs, labels: Labels, fixes: FixSuggestions) -> Iterator[Finding]:
@@ -113,7 +116,7 @@ def _unmatched(pairs: Pairs, labels: Labels, classes_in: Mapping[Path, set[str]]
             if _classes([name], labels):
                 continue
             for c in lacking:
-                if any(alike(name, known.replace("*", "").replace("?", "")) for known in (c.name, *c.names)):
+                if any(matches(name, known.replace("*", "").replace("?", "")) for known in (c.name, *c.names)):
                     out.setdefault(name, c.name)
     return out
 
@@ -129,7 +132,10 @@ def _varying(pairs: Pairs, labels: Labels, varying: Mapping[str, str], fixes: Fi
     )
     similar = [name for name in _users(pairs) if name in varying or _classes([name], labels) & set(varying.values())]
     shown = ", ".join(f"{name} ({meant}?)" for name, meant in varying.items())
-    what = f"structures are called differently from case to case: {shown} mean no class, in cases that lack one called alike"
+    what = (
+        f"structures are called differently from case to case: {shown} mean no class, in cases that lack one called "
+        "alike"
+    )
     fix = fixes.declare(f"labels: {short_labels(extended)}")
     return Finding("error", "structure-names", fixes.dataset.name, what, fix, variants=_users(pairs, similar))
 
@@ -137,7 +143,10 @@ def _varying(pairs: Pairs, labels: Labels, varying: Mapping[str, str], fixes: Fi
 def _meaningless(case: Case, content: Content, labels: Labels, fixes: FixSuggestions) -> Finding:
     where = fixes.shown(content.path)
     found = f"none of its structures ({', '.join(content.names[:8])}{' …' * (len(content.names) > 8)})"
-    what = f"{found if content.names else 'it has no structure that'} means one of the classes {', '.join(c.name for c in labels.classes)}"
+    what = (
+        f"{found if content.names else 'it has no structure that'} means one of the classes "
+        f"{', '.join(c.name for c in labels.classes)}"
+    )
     fix = fixes.drop(case)
     if content.names and len(labels.classes) == 1:
         (only,) = labels.classes
@@ -189,8 +198,15 @@ def _lacking(
             if left.classes:
                 yield Finding("warning", "absent-class", fixes.dataset.name, what, fix)
         elif lacking and len(lacking) <= (1 - _USUAL) * len(usable):
-            what = f"class {c.name} was not drawn in {len(lacking)} of {len(usable)} labels ({', '.join([case.id for case, _ in lacking[:6]])}{' …' * (len(lacking) > 6)}): there it would be learnt as background"
-            fix = f"draw {c.name} in {fixes.quoted([path for _, path in lacking])} if it is to be seen; or {fixes.drop(*(case for case, _ in lacking))}"
+            what = (
+                f"class {c.name} was not drawn in {len(lacking)} of {len(usable)} labels "
+                f"({', '.join([case.id for case, _ in lacking[:6]])}{' …' * (len(lacking) > 6)}): there it would be "
+                "learnt as background"
+            )
+            fix = (
+                f"draw {c.name} in {fixes.quoted([path for _, path in lacking])} if it is to be seen; or "
+                f"{fixes.drop(*(case for case, _ in lacking))}"
+            )
             yield Finding("warning", "missing-structure", fixes.dataset.name, what, fix)
 
 
@@ -230,7 +246,10 @@ def _undeclared(pairs: Pairs, fixes: FixSuggestions) -> Iterator[Finding]:
 
 
 def _strange(case: Case, content: Content, fixes: FixSuggestions) -> Finding:
-    """A label that shares no structure with the others, nor draws its own: it says nothing about what there is to learn."""
+    """A label that shares no structure with the others, nor draws its own.
+
+    It says nothing about what there is to learn.
+    """
     names = ", ".join(content.names[:8])
     what = (
         f"nothing is drawn of {names}, which no other label draws either"
@@ -246,18 +265,18 @@ def _strange(case: Case, content: Content, fixes: FixSuggestions) -> Finding:
 
 def _merged(pairs: Pairs) -> dict[str, set[str]]:
     """Classes to propose: the commonest name → normalised names that may mean it; names of one case are never one."""
-    together: Counter[frozenset[str]] = Counter()
+    both_in_one: Counter[frozenset[str]] = Counter()
     counts: Counter[str] = Counter()
     for _, content in pairs:
         keys = sorted({normal(name) for name in _drawn(content) if normal(name) != "background"})
         counts.update(keys)
-        together.update(frozenset((a, b)) for a in keys for b in keys if a < b)
+        both_in_one.update(frozenset((a, b)) for a in keys for b in keys if a < b)
     groups: dict[str, set[str]] = {}
     for key in sorted(counts, key=lambda k: (-counts[k], natural(k))):
         fitting = (
             group
             for first, group in groups.items()
-            if alike(key, first) and not any(together[frozenset((key, other))] for other in group)
+            if matches(key, first) and not any(both_in_one[frozenset((key, other))] for other in group)
         )
         group = next(fitting, None)
         if group is None:
@@ -268,7 +287,10 @@ def _merged(pairs: Pairs) -> dict[str, set[str]]:
 
 
 def _proposed(pairs: Pairs, merged: Mapping[str, set[str]]) -> Labels:
-    """A class for each structure, with all names that may mean it; the order of overlap, if there is any, is from common to rare."""
+    """A class for each structure, with all names that may mean it.
+
+    The order of overlap, if there is any, is from common to rare.
+    """
     used: dict[str, Counter[str]] = {}
     for first, group in merged.items():
         used[first] = Counter(n.strip() for _, content in pairs for n in _drawn(content) if normal(n) in group)
@@ -284,14 +306,17 @@ def _proposed(pairs: Pairs, merged: Mapping[str, set[str]]) -> Labels:
 
 
 def _varied(pairs: Pairs, proposed: Labels, fixes: FixSuggestions) -> Finding:
-    said = ", ".join(f"{c.name} also as {' and '.join(c.names)}" for c in proposed.classes if c.names)
+    variants = ", ".join(f"{c.name} also as {' and '.join(c.names)}" for c in proposed.classes if c.names)
     merged = fixes.declare(f"labels: {short_labels(proposed)}")
     if all(normal(name) == normal(c.name) for c in proposed.classes for name in c.names):
-        what = f"structures are spelt differently from case to case: {said}; planning takes them as one"
-        apart = fixes.declare(f"labels: {short_labels(_apart(proposed))}")
-        fix = f"{merged} to settle that; or {apart} if they do not mean the same"
+        what = f"structures are spelt differently from case to case: {variants}; planning takes them as one"
+        separate = fixes.declare(f"labels: {short_labels(_apart(proposed))}")
+        fix = f"{merged} to settle that; or {separate} if they do not mean the same"
     else:
-        what = f"structures seem to be called differently from case to case: {said}; planning takes as one what differs in case, blanks, hyphens and underscores alone"
+        what = (
+            f"structures seem to be called differently from case to case: {variants}; planning takes as one what "
+            "differs in case, blanks, hyphens and underscores alone"
+        )
         fix = f"{merged} if these names mean the same"
     return Finding("warning", "structure-names", fixes.dataset.name, what, fix, variants=_users(pairs))
 

@@ -91,7 +91,8 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
         What was written, and what was repaired or assumed while reading.
 
     Raises:
-        CpfnetError: a file cannot be read, does not lie on the image's grid or holds unknown values; or cannot be written.
+        CpfnetError: a file cannot be read, does not lie on the image's grid or holds unknown values; or cannot be
+            written.
     """
     image = formats.read(case.images).to_channels(form.channels)
     if image.array.dtype.kind == "f" and not np.isfinite(image.array).all():

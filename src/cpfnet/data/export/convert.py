@@ -1,7 +1,9 @@
-"""A data set for other tools: all its files in one folder, in formats that each of them reads, with the lists they ask for.
+"""A data set for other tools.
 
-Volumes become NIfTI, pictures PNG (TIFF where 16 bits do not hold their values). Labels become numbers on their image's own grid:
-0 background, 1 … n the classes (or the sets of overlapping regions that occur together), n + 1 not annotated.
+All its files in one folder, in formats that each of them reads, with the lists they ask for.
+
+Volumes become NIfTI, pictures PNG (TIFF where 16 bits do not hold their values). Labels become numbers on their image's
+own grid: 0 background, 1 … n the classes (or the sets of overlapping regions that occur together), n + 1 not annotated.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def convert(
         progress: show bars.
 
     Raises:
-        DatasetError: nothing is labelled, the labels have no meaning that could be proposed, or no case can be converted.
+        DatasetError: nothing is labelled, the labels have no meaning that could be proposed, or no case can be
+            converted.
         OutputError: ``out`` holds something else, or cannot be written; nothing is left behind then.
     """
     if to not in LISTS:
@@ -305,7 +308,10 @@ def _write_all(
 
 
 def _fold_numbers(dataset: Dataset, wanted: Folds) -> dict[str, int]:
-    """Case → the fold that it validates, as training has it; empty where the data set's own split or one patient decides."""
+    """Case → the fold that it validates, as training has it.
+
+    Empty where the data set's own split or one patient decides.
+    """
     labelled = [case for case in dataset.cases if case.labels and case.split != "test"]
     if any(case.split == "val" for case in labelled):
         return {}

@@ -26,9 +26,10 @@ def _split(value: str, where: str) -> str | None:
 def read_csv(path: Path) -> Dataset:
     """A manifest with the columns ``case,image,label,roi,patient,split`` (only ``image`` is needed).
 
-    Several channel files of one image are parted by ``;`` in ``image``; several readers have columns ``label_<reader>``;
-    ``fold`` is the fold that a case validates. Relative paths start at the manifest's folder; further columns are ignored.
-    Text that is not UTF-8 (nor UTF-16 with its mark) is read as that encoding by which most of the images exist.
+    Several channel files of one image are parted by ``;`` in ``image``; several readers have columns
+    ``label_<reader>``; ``fold`` is the fold that a case validates. Relative paths start at the manifest's folder;
+    further columns are ignored. Text that is not UTF-8 (nor UTF-16 with its mark) is read as that encoding by which
+    most of the images exist.
 
     Raises:
         DatasetError: unreadable, without ``image``, or a value that cannot be, with its line.
@@ -115,7 +116,7 @@ def _cases(text: str, path: Path) -> tuple[tuple[Case, ...], list[Finding]]:
 
 
 def _follow_files(used: dict[str, int], columns: list[str], lines: list[tuple[int, list[str]]], folder: Path) -> None:
-    """Where the column `label` names no file (but a diagnosis), and one that is called so besides names some, take that one."""
+    """Where the column `label` names no file (but a diagnosis), take another one called so that does."""
 
     def names_files(index: int) -> bool:
         values = (line[index].strip() for _, line in lines if index < len(line))

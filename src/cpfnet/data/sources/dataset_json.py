@@ -130,7 +130,8 @@ def is_datalist(content: dict[str, Any], root: Path) -> bool:
 def datalist(path: Path) -> Dataset:
     """``{"training": [{"image": …, "label": …, "fold": 0}], "validation": […], "test": […]}``.
 
-    ``image`` may be a list (one file a channel); an entry may be a bare file name. Relative paths start at the JSON's folder.
+    ``image`` may be a list (one file a channel); an entry may be a bare file name. Relative paths start at the JSON's
+    folder.
 
     Raises:
         DatasetError: not such a list, or an entry that cannot be, with its number.

@@ -1,4 +1,7 @@
-"""ZIP archives in a folder of DICOM studies: a study each, or the download that lies beside what was unpacked from it."""
+"""ZIP archives in a folder of DICOM studies.
+
+Each holds a study, or the download that lies beside what was unpacked from it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def scan_with_archives(root: Path) -> tuple[Scan, list[Finding]]:
-    """What lies in a folder, in the archives in it, too; a series or label that is there twice counts once, the unpacked one first.
+    """What lies in a folder, in the archives in it, too.
+
+    A series or label that is there twice counts once, the unpacked one first.
 
     Returns:
         All of it, and findings: archives that cannot be read, and those that hold what is there already.
@@ -40,7 +45,10 @@ def scan_with_archives(root: Path) -> tuple[Scan, list[Finding]]:
             again.append(archive)
         if more := sum(len(one.instances - series.get((one.study, one.uid), one.instances)) for one in inside.series):
             where = shown(archive, root)
-            what = f"holds {more} image{'s' * (more > 1)} of series that lie elsewhere without {'them' if more > 1 else 'it'}: left out"
+            what = (
+                f"holds {more} image{'s' * (more > 1)} of series that lie elsewhere without "
+                f"{'them' if more > 1 else 'it'}: left out"
+            )
             fix = f"unpack `{where}`, and move it elsewhere, if the series lacks them; or move `{where}` elsewhere"
             findings.append(Finding("warning", "archive", where, what, fix))
         found = Scan(
@@ -50,7 +58,10 @@ def scan_with_archives(root: Path) -> tuple[Scan, list[Finding]]:
             unreadable=(*found.unreadable, *inside.unreadable),
         )
     if again:
-        what = f"holds what lies unpacked, or in another archive, too: taken once, not from {quoted(again[:3], root)}{' …' * (len(again) > 3)}"
+        what = (
+            "holds what lies unpacked, or in another archive, too: taken once, not from "
+            f"{quoted(again[:3], root)}{' …' * (len(again) > 3)}"
+        )
         findings.append(Finding("note", "archive", root.resolve().name, what, "nothing needs to be done"))
     return found, findings
 

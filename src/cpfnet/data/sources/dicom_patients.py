@@ -16,7 +16,7 @@ from cpfnet.errors import FormatError
 from cpfnet.formats.file_types import is_reference
 
 
-def together(cases: Iterable[Case]) -> tuple[Case, ...]:
+def group_by_patient(cases: Iterable[Case]) -> tuple[Case, ...]:
     """Give cases whose headers have the same PatientID one patient; a patient that the data set names stays."""
     cases = tuple(cases)
     groups: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -34,7 +34,10 @@ def together(cases: Iterable[Case]) -> tuple[Case, ...]:
 
 
 def _patient_and_study(path: Path) -> tuple[str, str]:
-    """Digest of the PatientID, "" where it is empty, and StudyInstanceUID: of a reference, or of the first object at ``path``."""
+    """Digest of the PatientID, "" where it is empty, and StudyInstanceUID.
+
+    They are those of a reference, or of the first object at ``path``.
+    """
     from cpfnet.formats.dicom import one_series
     from cpfnet.formats.dicom.attributes import patient_digest, text
     from cpfnet.formats.dicom.image.datasets import Archives, locations, read_object

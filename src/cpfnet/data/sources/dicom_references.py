@@ -33,8 +33,8 @@ class ReferenceMatcher:
     def fitting(self, label: LabelObject) -> tuple[list[Series], bool]:
         """The series that a label was drawn on: one, several where this cannot be told, or none.
 
-        What it refers to decides: the instances, else the series. Else its frame of reference does (DICOM PS3.3, C.7.4.1),
-        in its own study first; and for a label that says nothing, its study.
+        What it refers to decides: the instances, else the series. Else its frame of reference does (DICOM PS3.3,
+        C.7.4.1), in its own study first; and for a label that says nothing, its study.
 
         Returns:
             The series, and whether the label refers to it.
@@ -59,7 +59,10 @@ def alone(label: LabelObject, root: Path) -> Finding:
     """No series fits."""
     where = shown(label.path, root)
     named = f" (series {', '.join(sorted(label.series))})" if label.series else ""
-    what = f"the {label.kind.upper()} belongs to no image here: what it refers to{named} is not found, nor its frame of reference"
+    what = (
+        f"the {label.kind.upper()} belongs to no image here: what it refers to{named} is not found, nor its frame of "
+        "reference"
+    )
     return Finding(
         "error", "no-image", where, what, f"add the image series that it was drawn on; or move `{where}` elsewhere"
     )
@@ -72,7 +75,10 @@ def elsewhere(label: LabelObject, series: Series, root: Path) -> Finding:
         f"the {label.kind.upper()} refers to another series (UID {', '.join(sorted(label.series)) or 'unknown'}); "
         f"it is taken for `{shown(series.reference, root)}`, which has the same frame of reference"
     )
-    fix = f"nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn on; or move `{where}` elsewhere"
+    fix = (
+        "nothing needs to be done if it fits there, as a picture of it shows; or add the series that it was drawn "
+        f"on; or move `{where}` elsewhere"
+    )
     return Finding("warning", "other-series", where, what, fix)
 
 
@@ -87,7 +93,12 @@ def unclear(label: LabelObject, fitting: Sequence[Series], kinds: Sequence[str],
 
 
 def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: bool, only: bool) -> Finding:
-    """One series has several labels; ``chosen``: patterns of a dataset.yaml chose them already; ``only``: no other has any."""
+    """One series has several labels.
+
+    Args:
+        chosen: patterns of a dataset.yaml chose them already.
+        only: no other series has any.
+    """
     paths, kinds = [one.path for one in labels], [one.kind for one in labels]
     ways = _keep_one(paths, root)
     if not chosen and len(set(kinds)) == len(kinds):
@@ -97,10 +108,10 @@ def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: boo
         readers = ", ".join(f"reader{number}: '{pattern}'" for number, pattern in enumerate(patterns, start=1))
         ways += [f"write `label: {{{readers}}}` into `dataset.yaml` if each is the work of one reader"]
     drawn = [{normal(name) for name in one.names} for one in labels]
-    apart = all(drawn) and len(set[str]().union(*drawn)) == sum(map(len, drawn))  # as one SEG for each structure
-    if apart:
+    separate = all(drawn) and len(set[str]().union(*drawn)) == sum(map(len, drawn))  # as one SEG for each structure
+    if separate:
         ways.insert(0, "merge them into one object that holds all these structures")
-    own = ", each with structures of its own" if apart else ""
+    own = ", each with structures of its own" if separate else ""
     what = f"{len(paths)} labels of the same image series{own}: {_few(paths, root)}; the case is left out"
     files = tuple(shown(path, root) for path in paths)
     return Finding("error", "ambiguous-label", files[0], what, "; or ".join(ways), case, files)
@@ -117,11 +128,11 @@ def _keep_one(paths: Sequence[Path], root: Path) -> list[str]:
 
 
 def _patterns(paths: Sequence[Path], root: Path, only: bool) -> list[str]:
-    """Patterns that tell the paths apart by the names in which they differ, as far as these serve for other cases, too."""
+    """Patterns that tell the paths apart by names in which they differ, as far as these serve for other cases, too."""
     parts = [path.relative_to(root).parts for path in paths]
     plain = all(path.is_file() and re.fullmatch(r"[\w /.,+-]+", path.relative_to(root).as_posix()) for path in paths)
     if not plain or len({len(one) for one in parts}) > 1 or len(paths) > MOST_WAYS:
         return []
     same = [len(set(names)) == 1 for names in zip(*parts, strict=True)]
-    patterns = ["/".join("*" if alike else name for alike, name in zip(same, one, strict=True)) for one in parts]
+    patterns = ["/".join("*" if equal else name for equal, name in zip(same, one, strict=True)) for one in parts]
     return patterns if only or all(len(list(find(root, pattern))) > 1 for pattern in patterns) else []

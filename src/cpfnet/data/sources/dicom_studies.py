@@ -1,7 +1,7 @@
 """A folder of DICOM studies, as archives and treatment planning systems export them, however it is nested.
 
-Each image series that a segmentation (SEG) or structure set (RTSTRUCT) was drawn on is a case, wherever the label lies. Of a study without
-any label its largest series is an unlabelled case; all other series are left out, saying so.
+Each image series that a segmentation (SEG) or structure set (RTSTRUCT) was drawn on is a case, wherever the label lies.
+Of a study without any label its largest series is an unlabelled case; all other series are left out, saying so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cpfnet.data.dataset_yaml import LABEL_KINDS, Declaration
 from cpfnet.data.finding import Finding, quoted
 from cpfnet.data.sources.dicom_archives import scan_with_archives
 from cpfnet.data.sources.dicom_references import ReferenceMatcher, alone, elsewhere, several, unclear
-from cpfnet.data.sources.dicom_warnings import beside, damaged, patients
+from cpfnet.data.sources.dicom_warnings import damaged, other_files, patients
 from cpfnet.data.sources.folders import SPLITS
 from cpfnet.data.sources.patterns import find
 from cpfnet.data.sources.pseudonyms import case_ids, patient_of
@@ -38,7 +38,8 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
         declaration: its ``modality`` chooses image series, its ``label`` label objects.
 
     Raises:
-        DatasetError: labels without images, a ``label`` or ``modality`` that finds none, or labelled series of several modalities.
+        DatasetError: labels without images, a ``label`` or ``modality`` that finds none, or labelled series of several
+            modalities.
     """
     from cpfnet.formats.dicom import modality_of
 
@@ -54,7 +55,8 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     series = [one for one in every if declaration.modality in (None, kinds[one.reference])]
     if not series:
         raise DatasetError(
-            f"modality: none of {len(every)} image series is {declaration.modality}; there are {_counted(kinds.values())}",
+            f"modality: none of {len(every)} image series is {declaration.modality}; there are "
+            f"{_counted(kinds.values())}",
             where=root,
             fix="correct `modality` in dataset.yaml",
         )
@@ -63,7 +65,7 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     chosen, note = _chosen(series, drawn, kinds)
     problems += note
     cases = _cases(root, declaration, chosen, every, drawn, problems)
-    problems += beside(root, series[0], cases, labelled=bool(labels))
+    problems += other_files(root, series[0], cases, labelled=bool(labels))
     problems += patients(root, declaration, chosen, [case.id for case in cases])
     problems += damaged(root, found, chosen)
     return Dataset(root, root.resolve().name, tuple(cases), layout=STUDIES, problems=tuple(problems))
@@ -88,7 +90,8 @@ def _readers(
             raise DatasetError(
                 f"label: {pattern!r} finds no segmentation or structure set (there are: {there})",
                 where=root,
-                fix=f"write one of {', '.join(LABEL_KINDS)}, or a pattern with one * for each folder, such as '*/RS*.dcm'",
+                fix=f"write one of {', '.join(LABEL_KINDS)}, or a pattern with one * for each folder, such as "
+                "'*/RS*.dcm'",
             )
     return out
 
@@ -101,7 +104,10 @@ def _joined(
     labels: Sequence[LabelObject],
     problems: list[Finding],
 ) -> Drawn:
-    """Give each label to the series that it was drawn on; those on series of other modalities than the declared are dropped, saying so."""
+    """Give each label to the series that it was drawn on.
+
+    Those on series of other modalities than the declared are dropped, saying so.
+    """
     joining = ReferenceMatcher(every)
     drawn: Drawn = defaultdict(lambda: defaultdict(list))
     others: dict[Path, str] = {}
@@ -120,8 +126,14 @@ def _joined(
             else:
                 others |= {one.reference: kinds[one.reference] for one in found}
     if others:
-        what = f"{len(others)} labelled image series of another modality left out ({_counted(others.values())}): {quoted(sorted(others)[:5], root)}"
-        fix = f"nothing needs to be done if `modality: {declaration.modality}` shall choose, else correct it in `dataset.yaml`"
+        what = (
+            f"{len(others)} labelled image series of another modality left out ({_counted(others.values())}): "
+            f"{quoted(sorted(others)[:5], root)}"
+        )
+        fix = (
+            f"nothing needs to be done if `modality: {declaration.modality}` shall choose, else correct it in "
+            "`dataset.yaml`"
+        )
         problems.append(Finding("note", "left-out", "image series", f"{what}{' …' * (len(others) > 5)}", fix))
     return drawn
 
@@ -161,20 +173,26 @@ def _chosen(series: list[Series], drawn: Drawn, kinds: Mapping[Path, str]) -> tu
     left = [one for one in series if one not in chosen]
     if not left:
         return chosen, []
-    beside = sum(one.study in settled for one in left)
-    parts = [f"{beside} beside a labelled series of the same study"] if beside else []
+    same_study = sum(one.study in settled for one in left)
+    parts = [f"{same_study} beside a labelled series of the same study"] if same_study else []
     parts += (
-        [f"{len(left) - beside} of other modality, or smaller than the one kept of their study"]
-        if len(left) > beside
+        [f"{len(left) - same_study} of other modality, or smaller than the one kept of their study"]
+        if len(left) > same_study
         else []
     )
-    what = f"{len(left)} image series without label left out ({_counted(one.modality for one in left)}): {', '.join(parts)}"
+    what = (
+        f"{len(left)} image series without label left out ({_counted(one.modality for one in left)}): "
+        f"{', '.join(parts)}"
+    )
     fix = "nothing needs to be done: a series is a case as soon as a segmentation or structure set refers to it"
     return chosen, [Finding("note", "left-out", "image series", what, fix)]
 
 
 def _folders(one: Series, root: Path) -> tuple[str, ...]:
-    """The names of the folders that a series lies in, from the root down; an archive, or the file of a series of one, counts as one."""
+    """The names of the folders that a series lies in, from the root down.
+
+    An archive, or the file of a series of one, counts as one.
+    """
     place = (one.reference if one.reference.is_file() else one.folder).relative_to(root)
     parts = (*place.parts[:-1], formats.stem(place)) if (root / place).is_file() else place.parts
     return tuple(

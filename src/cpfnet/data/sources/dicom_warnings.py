@@ -1,4 +1,7 @@
-"""What is to be said about a folder of DICOM studies as a whole: what its headers do not tell, and what is left alone."""
+"""Findings on a folder of DICOM studies as a whole.
+
+That is what its headers do not tell, and what is left alone.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,10 @@ if TYPE_CHECKING:
     from cpfnet.formats.dicom import Scan, Series
 
 
-def beside(root: Path, first: Series, cases: Sequence[Case], *, labelled: bool) -> list[Finding]:
-    """Files of other formats lie among the studies, and no case uses them: how to list them, or the labels that they may be.
+def other_files(root: Path, first: Series, cases: Sequence[Case], *, labelled: bool) -> list[Finding]:
+    """Files of other formats lie among the studies, and no case uses them.
+
+    How to list them, or the labels that they may be.
 
     Args:
         root: the data set.
@@ -32,30 +37,46 @@ def beside(root: Path, first: Series, cases: Sequence[Case], *, labelled: bool) 
     files = [path for path in files if not any(name.startswith(".") for name in path.relative_to(root).parts)]
     volumes = [path for path in files if formats.suffix_of(path) in NIFTI_SUFFIXES]
     aside = unread_below(root)
-    told = [_unread(aside, root, labelled=labelled)] if aside else []
+    unread = [_unread(aside, root, labelled=labelled)] if aside else []
     if not files:
-        return told
+        return unread
     count, such = f"{len(files)} image file{'s' * (len(files) > 1)}", shown((volumes or files)[0], root)
     if labelled:
         example = next((case for case in cases if case.labels), None)
         reference, label = (example.images[0], *example.labels.values())[:2] if example else (first.reference, None)
         line = f"{shown(reference, root)},{shown(label, root) if label else 'LABEL'}"
-        what = f"{count} of other formats, such as {such}, lie{'s' * (len(files) == 1)} among the DICOM studies: no case uses {'them' if len(files) > 1 else 'it'}"
-        fix = f"nothing needs to be done if that is right, else list all cases: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, images and masks of other formats likewise, and use that as DATASET"
+        what = (
+            f"{count} of other formats, such as {such}, lie{'s' * (len(files) == 1)} among the DICOM studies: no case "
+            f"uses {'them' if len(files) > 1 else 'it'}"
+        )
+        fix = (
+            "nothing needs to be done if that is right, else list all cases: write `image,label` and one line a "
+            f"case, such as `{line}`, into `cases.csv`, images and masks of other formats likewise, and use that as "
+            "DATASET"
+        )
     else:
         count = f"{len(volumes)} NIfTI file{'s' * (len(volumes) > 1)}" if volumes else count
         what = f"no DICOM segmentation or structure set was found, but {count}, such as {such}"
         line = f"{shown(first.reference, root)},{such}"
-        fix = f"if these are the labels, say what each belongs to: write `image,label` and one line a case, such as `{line}`, into `cases.csv`, and use that as DATASET"
-    return [*told, Finding("note", "listing", root.resolve().name, what, fix)]
+        fix = (
+            "if these are the labels, say what each belongs to: write `image,label` and one line a case, such as "
+            f"`{line}`, into `cases.csv`, and use that as DATASET"
+        )
+    return [*unread, Finding("note", "listing", root.resolve().name, what, fix)]
 
 
 def _unread(paths: Sequence[Path], root: Path, *, labelled: bool) -> Finding:
-    what = f"{counted(paths)}, which is no format that is read, among the DICOM studies: no case uses {'it' if len(paths) == 1 else 'them'}"
+    what = (
+        f"{counted(paths)}, which is no format that is read, among the DICOM studies: no case uses "
+        f"{'it' if len(paths) == 1 else 'them'}"
+    )
     if labelled:
         fix = f"nothing needs to be done if that is right; else {unread_fix(paths, root)}"
     else:
-        fix = f"if these are the labels, {unread_fix(paths, root)}; then list the cases in a CSV file with the columns `image,label`"
+        fix = (
+            f"if these are the labels, {unread_fix(paths, root)}; then list the cases in a CSV file with the columns "
+            "`image,label`"
+        )
     files = tuple(shown(path, root) for path in paths)
     return Finding("note" if labelled else "error", KIND, root.resolve().name, what, fix, files=files)
 
@@ -70,13 +91,19 @@ def patients(root: Path, declaration: Declaration, chosen: Sequence[Series], ids
         what = f"{unknown} of {len(studies)} studies have no PatientID: each counts as a patient of its own"
         fix = "nothing needs to be done if they are different patients"
         if example := _example(ids):
-            fix += f", else say what part of a case's id is the patient: write for example `patient: '{example}'` into `dataset.yaml`"
+            fix += (
+                f", else say what part of a case's id is the patient: write for example `patient: '{example}'` into "
+                "`dataset.yaml`"
+            )
         else:
             fix += ", else list the cases with a column `patient` in a CSV file"
         return [Finding("note", "no-patient", root.resolve().name, what, fix)]
     if len(set(studies.values())) == 1:
         what = f"all {len(studies)} studies have the same PatientID, so no patient is left to validate on"
-        fix = "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a patient; or add studies of other patients"
+        fix = (
+            "if it was overwritten to make them anonymous, write `patient: '.+'` into `dataset.yaml`: each case is a "
+            "patient; or add studies of other patients"
+        )
         return [Finding("warning", "one-patient", root.resolve().name, what, fix)]
     return []
 

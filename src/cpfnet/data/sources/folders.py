@@ -1,4 +1,4 @@
-"""The plain layout: ``images/`` with ``masks/`` or ``labels/``, optionally ``roi/`` or ``fov/``, and splits above or below."""
+"""The plain layout: ``images/`` with ``masks/`` or ``labels/``, perhaps ``roi/`` or ``fov/``, splits above or below."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROI_FOLDERS = ("roi", "fov")
 LOOKED_INTO = 1000
 """Files of a folder that are looked into before it is given up."""
 _AFFIX = re.compile(
-    r"[-_. ](mask|masks|seg|segmentation|segmentations|label|labels|gt|groundtruth|ground_truth|annotation|manual|roi|fov)$",
+    r"[-_. ](masks?|seg|segmentations?|labels?|gt|groundtruth|ground_truth|annotation|manual|roi|fov)$",
     re.IGNORECASE,
 )
 
@@ -50,7 +50,10 @@ def image_files(path: Path) -> list[Path]:
 
 
 def images_in(path: Path) -> list[Path]:
-    """As `image_files`, and the sub-folders that hold DICOM objects: a series each. Among other images a ZIP archive is none."""
+    """As `image_files`, and the sub-folders that hold DICOM objects: a series each.
+
+    Among other images a ZIP archive is none.
+    """
     found = [
         entry
         for entry in entries(path)
@@ -97,7 +100,10 @@ def entries(path: Path) -> list[Path]:
 
 
 def identifier(path: Path) -> str:
-    """The stem (of ``FOLDER/series=UID``, the folder's) as a case id: printable, and the same for composed and decomposed accents (macOS)."""
+    """The stem (of ``FOLDER/series=UID``, the folder's) as a case id.
+
+    Printable, and the same for composed and decomposed accents (macOS).
+    """
     place = path.parent if is_reference(path) else path
     return unicodedata.normalize("NFC", printable(formats.stem(place)))
 
@@ -188,7 +194,10 @@ def parts_of(root: Path) -> list[tuple[str | None, Path, Path | None, Path | Non
 
 
 def images_and_masks(root: Path) -> Dataset | None:
-    """Understand the plain layout; None where there is no ``images`` folder with an image in it, or neither masks nor labels."""
+    """Understand the plain layout.
+
+    None where there is no ``images`` folder with an image in it, or neither masks nor labels.
+    """
     parts = parts_of(root)
     if not parts:
         return None
@@ -257,8 +266,8 @@ def _collect(
         "masks": unread(labels, label_of, by_id),
         "regions of interest": unread(roi, roi_of, by_id),
     }
-    told = [unread_finding(paths, root, what) for what, paths in kinds.items() if paths]
-    problems = [*told, *problems, *trouble, *roi_trouble]
+    findings = [unread_finding(paths, root, what) for what, paths in kinds.items() if paths]
+    problems = [*findings, *problems, *trouble, *roi_trouble]
     without = {name for path in aside for name in (called(path), bare(path))}
     unusable = {finding.case for finding in (*trouble, *roi_trouble)}
     strays: dict[str, list[Path]] = defaultdict(list)

@@ -47,7 +47,8 @@ def unique(cases: Iterable[Case], manifest: Path) -> tuple[tuple[Case, ...], lis
                 "error",
                 "duplicate-case",
                 printable(manifest.name),
-                f"case {case.id} is listed twice ({first[case.id].images[0].name}, {case.images[0].name}); the second is left out",
+                f"case {case.id} is listed twice ({first[case.id].images[0].name}, {case.images[0].name}); the second "
+                "is left out",
                 f"remove the second entry of case `{case.id}` from `{printable(manifest.name)}`; "
                 "or give it another id, in `case`",
                 case.id,

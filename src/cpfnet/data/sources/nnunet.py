@@ -152,7 +152,10 @@ def _other_ending(paths: list[Path], ending: str, root: Path) -> Finding:
         else f"{len(paths)} files: {', '.join(shown(p, root) for p in paths[:3])}{' …' * (len(paths) > 3)}"
     )
     what = f"not ending in {ending}, as `file_ending` in dataset.json says: left out"
-    fix = "nothing needs to be done if they are no images to learn from; or export all images alike, as `file_ending` says"
+    fix = (
+        "nothing needs to be done if they are no images to learn from; or export all images alike, as `file_ending` "
+        "says"
+    )
     return Finding("warning", "file-ending", where, what, fix, files=tuple(shown(path, root) for path in paths))
 
 

@@ -13,8 +13,10 @@ from cpfnet.errors import DatasetError
 from cpfnet.text import printable
 
 UNDERSTOOD = (
-    "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), DICOM studies with SEG or RTSTRUCT, nnU-Net raw (imagesTr, labelsTr, "
-    "dataset.json), a datalist JSON, a CSV manifest (case,image,label); for any other order of files put a dataset.yaml "
+    "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), DICOM studies with SEG "
+    "or RTSTRUCT, nnU-Net raw (imagesTr, labelsTr, "
+    "dataset.json), a datalist JSON, a CSV manifest (case,image,label); for any other order of files put a "
+    "dataset.yaml "
     "beside them, such as `image: scans/{case}.png` and `label: manual/{case}_mask.png`"
 )
 
@@ -39,7 +41,7 @@ def not_understood(root: Path) -> DatasetError:
     """Why a folder is no data set, as far as one can see."""
     parts = parts_of(root)
     aside = unread_below(root)
-    beside = f"; {counted(aside)}, which is no format that is read" if aside else ""
+    unread = f"; {counted(aside)}, which is no format that is read" if aside else ""
     suggestion = suggest(root)
     advice = "; or ".join(filter(None, [suggestion.fix if suggestion else "", unread_fix(aside, root)]))
     if not parts:
@@ -47,17 +49,19 @@ def not_understood(root: Path) -> DatasetError:
         count = len(image_files(root))
         direct = f"; {count} image file{'s' * (count > 1)}" if count else ""
         return DatasetError(
-            f"cannot be understood as a dataset (folders found: {names or 'none'}{direct}{beside})",
+            f"cannot be understood as a dataset (folders found: {names or 'none'}{direct}{unread})",
             where=root,
             fix=advice or UNDERSTOOD,
         )
     if not any(labels for _, _, labels, _ in parts):
         others = sorted(set(folders(root)) | {name for _, images, _, _ in parts for name in folders(images.parent)})
         return DatasetError(
-            f"holds images/ but neither masks/ nor labels/ (folders found: {', '.join(map(printable, others))}{beside})",
+            "holds images/ but neither masks/ nor labels/ (folders found: "
+            f"{', '.join(map(printable, others))}{unread})",
             where=root,
             fix=advice
-            or "rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: images/{case}.png`, `label: …`",
+            or "rename the folder of the masks to masks/, or put a dataset.yaml beside it: `image: "
+            "images/{case}.png`, `label: …`",
         )
     inside = sorted({path.suffix for _, images, _, _ in parts for path in entries(images) if path.is_file()})
     nested = [shown(path, root) for _, images, _, _ in parts for path in folders(images).values()]
@@ -69,7 +73,7 @@ def not_understood(root: Path) -> DatasetError:
         else "nothing"
     )
     return DatasetError(
-        f"no image to use in images/ (found: {seen}{beside})",
+        f"no image to use in images/ (found: {seen}{unread})",
         where=root,
         fix=advice
         or f"use one of {', '.join(formats.IMAGE_SUFFIXES)}; folders inside need a dataset.yaml: "

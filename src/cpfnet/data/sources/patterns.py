@@ -222,8 +222,8 @@ def _assemble(
 
 def _stray(names: tuple[str, ...], paths: list[Path], root: Path) -> Finding:
     """A label or region whose pattern finds it under the name of no image."""
-    beside = f", nor to {quoted(paths[1:], root)}" if len(paths) > 1 else ""
-    what = f"no image belongs to it{beside}: the pattern finds it as {' '.join(map(repr, names))}"
+    others = f", nor to {quoted(paths[1:], root)}" if len(paths) > 1 else ""
+    what = f"no image belongs to it{others}: the pattern finds it as {' '.join(map(repr, names))}"
     fix = f"correct the pattern, if an image with another name is meant; or add the image; or {elsewhere(paths, root)}"
     return Finding("error", "no-image", shown(paths[0], root), printable(what), fix)
 

@@ -1,4 +1,7 @@
-"""Names for cases and patients of DICOM studies that give nothing away: the user's own folder names, or digests of UIDs."""
+"""Names for cases and patients of DICOM studies that give nothing away.
+
+They are the user's own folder names, or digests of UIDs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ def digest(uid: str) -> str:
 
 
 def patient_of(studies: Iterable[str]) -> str:
-    """A patient's pseudonym, from the StudyInstanceUIDs of all studies: a PatientID could be found again by guessing."""
+    """A patient's pseudonym, from the StudyInstanceUIDs of all studies.
+
+    A PatientID could be found again by guessing.
+    """
     return f"patient-{digest(min(studies))}"
 
 
@@ -33,21 +39,21 @@ def case_ids(folders: Sequence[tuple[str, ...]], uids: Sequence[str], fallback: 
     """
     ids = [""] * len(folders)
 
-    def name(group: list[int], depth: int, told: tuple[str, ...]) -> None:
-        if len(group) == 1 and told:
-            ids[group[0]] = "_".join(told)
+    def name(group: list[int], depth: int, names: tuple[str, ...]) -> None:
+        if len(group) == 1 and names:
+            ids[group[0]] = "_".join(names)
             return
         parts: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for index in group:
             parts[folders[index][depth : depth + 1]].append(index)
         for part, members in parts.items():
             if not part:  # these lie in one folder
-                place = "_".join(told) or _component(folders[members[0]][-1] if folders[members[0]] else fallback)
+                place = "_".join(names) or _component(folders[members[0]][-1] if folders[members[0]] else fallback)
                 for index in members:
                     ids[index] = place if len(members) == 1 else f"{place}-{digest(uids[index])}"
             else:
                 alone = len(group) == 1 or len(parts) > 1
-                name(members, depth + 1, (*told, _component(part[0])) if alone else told)
+                name(members, depth + 1, (*names, _component(part[0])) if alone else names)
 
     name(list(range(len(folders))), 0, ())
     often = Counter(ids)

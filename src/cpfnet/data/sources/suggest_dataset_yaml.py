@@ -55,7 +55,7 @@ class _Group:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Patterns that pair files: the images', those that may be the labels' (best first), and regions' of interest or ""."""
+    """Patterns that pair files: of images, of what may be labels (best first), and of regions of interest or ""."""
 
     image: str
     labels: tuple[str, ...]
@@ -161,8 +161,8 @@ def _groups(files: Iterable[tuple[str, ...]]) -> Iterator[_Group]:
             own = re.sub(rf"(?<![^\W_]){re.escape(part)}(?![^\W_])", "{case}", name)
             called_alike[f"{above}{{case}}/{below}{own}"].add((part,))
             in_folder[f"{above}{{patient}}/{below}", role, suffix].append((part, stem))
-    for pattern, alike in called_alike.items():
-        yield _Group(pattern, frozenset(alike), (pattern,), 1)
+    for pattern, files in called_alike.items():
+        yield _Group(pattern, frozenset(files), (pattern,), 1)
     for (folder, role, suffix), names in in_folder.items():
         if len(names[0]) > 1 and len({patient for patient, _ in names}) < 2:
             continue

@@ -97,8 +97,8 @@ def counted(paths: Sequence[Path]) -> str:
     """``4 files end in .seg.nrrd and 1 in .webp``."""
     counts = Counter(unread_suffix(path) or path.suffix.lower() or "no suffix" for path in paths).most_common()
     (first, count), *others = counts
-    told = f"{count} file{'s end' if count > 1 else ' ends'} in {first}"
-    parts = [told, *(f"{n} in {suffix}" for suffix, n in others)]
+    most = f"{count} file{'s end' if count > 1 else ' ends'} in {first}"
+    parts = [most, *(f"{n} in {suffix}" for suffix, n in others)]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 

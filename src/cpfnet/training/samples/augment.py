@@ -260,7 +260,7 @@ class Augmenter:
         return stack.reshape(image.shape)
 
     def _coarsened(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """As if some channels had been taken at a lower resolution: every so-many-th pixel, and linearly back (nnU-Net).
+        """As if some channels had been taken at a lower resolution: every n-th pixel, and linearly back (nnU-Net).
 
         Thick slices are coarse enough, and stay whole. The slices of a 2.5-D stack change alike.
         """
