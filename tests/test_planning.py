@@ -77,7 +77,7 @@ def plans(draw: st.DrawFn) -> Plan:
         spatial={
             "mode": f"{dims}d",
             "patch": [draw(st.integers(32, 512)) for _ in range(dims)],
-            "spacing": draw(st.none() | st.tuples(FLOAT, FLOAT, FLOAT)),
+            "spacing": draw(st.none() | st.tuples(FLOAT if dims == 3 else st.none() | FLOAT, FLOAT, FLOAT)),
         },
         network={
             "options": draw(st.dictionaries(TEXT, TEXT | st.integers() | FLOAT | st.booleans() | st.none(), max_size=3))
@@ -139,6 +139,11 @@ def test_hash_is_of_the_content_not_of_the_text(tmp_path: Path) -> None:
         ({"spatial": {"patch": [64, 64], "longest": 64}, "source": "volumes"}, "volumes use spatial.spacing"),
         ({"spatial": {"patch": [64, 64], "longest": 64, "size": [64, 64]}}, "size and longest both say"),
         ({"spatial": {"patch": [64, 64], "spacing": [1, 0, 1]}, "source": "volumes"}, "greater than 0"),
+        ({"spatial": {"patch": [64, 64], "spacing": [1, None, 1]}, "source": "volumes"}, "valid number"),
+        (
+            {"spatial": {"patch": [64, 64, 64], "mode": "3d", "spacing": [None, 1, 1]}, "source": "volumes"},
+            "without a distance of slices is for 2d",
+        ),
         ({"inference": {"tile": [64, 64, 64]}}, "inference.tile needs 2 sizes"),
         ({"training": {"samples": 1, "augmentation": {"channel_dropout": {"red": 0.5}}}}, "channels are"),
         ({"inference": {"mirror": ["depth"]}}, "mirroring along depth needs spatial.mode 3d"),

@@ -75,6 +75,7 @@ def plan(
     weights: str | None = None,
     device: str = "auto",
     memory: str | None = None,
+    hours: float | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     preview: PathLike | None = None,
     overwrite: bool = False,
@@ -91,6 +92,7 @@ def plan(
             ``"cuda:1"``.
         memory: of the GPU of another machine to plan for (with ``device="cpu"`` its main memory), such as ``"24GiB"``;
             default: what is free here.
+        hours: that training is to take there; default: as long as the data ask for.
         settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command
             line.
         preview: write a picture of 16 augmented samples here.
@@ -122,7 +124,9 @@ def plan(
     found = fingerprint(data, progress=progress)
     for note in found.notes:
         logger.warning(note)
-    proposed, reasons = propose(found, data, modality=modality, network=network, weights=weights, memory=machine)
+    proposed, reasons = propose(
+        found, data, modality=modality, network=network, weights=weights, memory=machine, hours=hours
+    )
     if settings:
         from cpfnet.training.initial_weights import check_buildable
 

@@ -30,7 +30,16 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
 from cpfnet.errors import CpfnetError, OutputError, WeightsError, require_extras
 from cpfnet.files import replacing, sha256, sync
-from cpfnet.planning import Count, Fraction, NotNegative, Plan, Positive, Strict, content_hash, one_or_several
+from cpfnet.planning import (
+    Count,
+    Fraction,
+    NotNegative,
+    Plan,
+    Positive,
+    Strict,
+    content_hash,
+    one_or_several,
+)
 from cpfnet.settings import load_yaml, plain, read_yaml, validate, write_yaml
 from cpfnet.text import counted, markdown, printable, to_json
 

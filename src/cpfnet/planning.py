@@ -287,8 +287,9 @@ class Spatial(Strict):
     slices: Literal["axial", "coronal", "sagittal", "stored"] = Field(
         "stored", description="volumes: the plane of a slice; reorients exactly"
     )
-    spacing: tuple[Positive, Positive, Positive] | None = Field(
-        None, description="mm (depth, height, width) to resample to; null keeps the grid"
+    spacing: tuple[Positive | None, Positive, Positive] | None = Field(
+        None,
+        description="mm (depth, height, width) to resample to; null keeps the grid, and in its first place the slices",
     )
     size: tuple[Pixels, Pixels] | None = Field(
         None, description="images without mm: (height, width) to resize to; null keeps the grid"
@@ -309,6 +310,8 @@ class Spatial(Strict):
             raise ValueError(
                 f"neighbours = {self.neighbours} does not fit mode {self.mode}: 2.5d needs at least 1, others 0"
             )
+        if self.mode == "3d" and self.spacing is not None and self.spacing[0] is None:
+            raise ValueError("spacing without a distance of slices is for 2d and 2.5d: 3d sees in mm along all axes")
         if self.size is not None and self.longest is not None:
             raise ValueError("size and longest both say how large an image gets; set one of them to null")
         return self
@@ -409,8 +412,24 @@ class Augmentation(Strict):
         return factors
 
 
+class ValidationPlan(Strict):
+    """What is looked at after each epoch, so that validation takes a small share of the run: the same part every time."""
+
+    cases: Count = Field(
+        description="cases after each epoch, chosen once and so that every class is among them; all where there are fewer"
+    )
+    pieces: Count = Field(
+        description="of each of these: tiles in 3-D, slices of volumes in 2-D, images or their tiles; chosen once, "
+        "half of them on structures"
+    )
+    whole: Count | None = Field(
+        None,
+        description="cases that the best Model segments whole at the end, for its scores and what is fitted; null: all",
+    )
+
+
 class TrainingPlan(Strict):
-    LATER = frozenset({"encoder_rate", "frozen_statistics"})
+    LATER = frozenset({"encoder_rate", "frozen_statistics", "validation"})
 
     epochs: Count = Field(100, description="validation follows each; the best is kept")
     samples: Count = Field(description="patches drawn per epoch")
@@ -444,6 +463,9 @@ class TrainingPlan(Strict):
         2, ge=0, description="processes that prepare samples, for each device; never more than there are cores"
     )
     augmentation: Augmentation = Augmentation()
+    validation: ValidationPlan | None = Field(
+        None, description="null: all cases, whole, after each epoch; else a fixed part of them"
+    )
 
 
 class InferencePlan(Strict):

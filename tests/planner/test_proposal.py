@@ -15,6 +15,7 @@ from cpfnet.data.dataset import load
 from cpfnet.errors import PlanError
 from cpfnet.planner.costs import GIB
 from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint, fingerprint
+from cpfnet.planner.gpu_patch import multiples
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import Look
 from cpfnet.planner.proposal import propose
@@ -138,8 +139,12 @@ def test_any_data_gets_a_valid_plan_with_reasons(
     )
     dataset = Dataset(Path(), "test", ())
     made, reasons = propose(print_of, dataset, memory=Memory(memory * GIB, device), modality=modality, network=network)
-    unit = 8 if made.source == "volumes" and max(size) <= 96 else 32
-    assert all(n >= 32 and n % unit == 0 for n in made.spatial.patch)
+    if made.spatial.mode == "3d" and device == "cuda":
+        assert made.spatial.spacing is not None
+        units = multiples(made.spatial.patch, made.spatial.spacing)  # type: ignore[arg-type]  # 3-D has all three
+    else:
+        units = (8 if made.source == "volumes" and max(size) <= 96 and device == "cpu" else 32,) * made.spatial.dims
+    assert all(n % unit == 0 for n, unit in zip(made.spatial.patch, units, strict=True))
     assert made.spatial.dims == 2 or made.source == "volumes"
     assert made.training.samples % (made.training.batch * made.training.accumulate) == 0
     content = made.model_dump()
@@ -194,7 +199,7 @@ def test_thin_structures_keep_every_pixel_and_thick_ones_the_whole_image() -> No
     vessels = plan(found(((584, 565),), radius=1.4, tubular=True))
     assert vessels.spatial.size is None
     assert vessels.spatial.patch == (192, 192)
-    assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).spatial.patch == (256, 256)
+    assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).spatial.patch == (512, 512)
     assert vessels.labels.classes[0].tubular
     lungs = plan(found(((1024, 1024),), radius=80))
     assert lungs.spatial.size == lungs.spatial.patch == (224, 224)
@@ -272,7 +277,7 @@ def test_thin_structures_get_what_thin_structures_need() -> None:
     assert all("thin" in reasons[key] for key in ("network.name", "channels"))
     assert (thin.training.batch, thin.training.samples) == (2, 2 * 178)  # the pixels of 50 steps of 4 patches of 256²
     assert "many small steps" in reasons["training.batch"]
-    assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).training.batch == 4
+    assert plan(found(((584, 565),), radius=1.4, tubular=True), GPU).training.batch == 8
 
 
 @pytest.mark.parametrize("network", ["cpfnet", "unet", "dynunet"])
@@ -353,7 +358,9 @@ def test_why_images_are_not_shrunk(size: int, radius: float, tubular: bool, why:
         ((36, 50, 35), (1, 1, 1), GPU, "3d", "axial"),
         ((36, 50, 35), (1, 1, 1), CPU, "3d", "axial"),
         ((36, 80, 35), (1, 1, 1), CPU, "2.5d", "axial"),
-        ((30, 512, 512), (5, 0.7, 0.7), GPU, "2d", "axial"),
+        ((30, 512, 512), (5, 0.7, 0.7), GPU, "3d", "axial"),
+        ((15, 512, 512), (5, 0.7, 0.7), GPU, "2d", "axial"),
+        ((30, 512, 512), (5, 0.7, 0.7), CPU, "2d", "axial"),
         ((120, 512, 512), (1.5, 0.7, 0.7), GPU, "3d", "axial"),
         ((512, 40, 512), (0.7, 5, 0.7), CPU, "2d", "coronal"),
         ((512, 512, 40), (0.7, 0.7, 1.5), CPU, "2.5d", "sagittal"),
@@ -364,7 +371,7 @@ def test_which_way_volumes_are_cut(size: Any, spacing: Any, memory: Memory, mode
     made = plan(found((size,), spacing=spacing, high=3000), memory)
     assert (made.spatial.mode, made.spatial.slices) == (mode, slices)
     assert made.spatial.spacing is not None
-    assert made.spatial.spacing[0] == max(spacing)
+    assert made.spatial.spacing[0] == (None if mode == "2d" else max(spacing))
     if mode == "3d":
         assert made.network.weights == "none"
         assert made.inference.tile == made.spatial.patch

@@ -90,6 +90,10 @@ def plan(
             rich_help_panel=PLACE,
         ),
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(help="How long training may take there; default: as the data ask for.", rich_help_panel=PLAN),
+    ] = None,
     settings: Settings = None,
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
@@ -102,7 +106,7 @@ def plan(
 
     - `cpfnet plan data/`
     - `cpfnet plan data/ -o plan.yaml --modality ct --preview samples.png`
-    - `cpfnet plan data/ --memory 24GiB` (for a GPU that is not in this machine)
+    - `cpfnet plan data/ --memory 24GiB --hours 8` (for a GPU that is not in this machine)
     """
     from cpfnet import api
 
@@ -115,6 +119,7 @@ def plan(
         weights=weights,
         device=device,
         memory=memory,
+        hours=hours,
         settings=settings or [],
         preview=preview,
         overwrite=overwrite,

@@ -49,11 +49,12 @@ COSTS = {
     ("dynunet", 3): Cost(1707, 869, 455_000),
     ("resnet34-unet", 3): Cost(701, 431, 141_000),
 }
-"""By network and spatial axes, at full width. A network that is not here (a user's own, say) is taken for the dearest of them: it cannot be measured
-without PyTorch, and too small a patch or batch trains, where too large a one does not."""
+"""By network and spatial axes, at full width. A network that is not here (a user's own, say) is taken for the dearest of
+them: it cannot be measured without PyTorch, and too small a patch or batch trains, where too large a one does not."""
 
-FLAT = 1.3
-"""`dynunet` keeps and computes so many times as much where slices lie far apart, since it does not halve the depth at the first levels."""
+FLAT = ((1.0, 1.0), (1.25, 1.42), (1.37, 1.5), (1.43, 1.5))
+"""`dynunet` keeps, and computes, so many times as much where slices lie so far apart that the depth is not halved at none,
+one, two, three or more of the first levels."""
 
 FULL_WIDTH = 64
 """Channels of the first level that the rows of cpfnet and cpfnet-hr stand for; bytes follow the width, operations its square."""
@@ -71,14 +72,23 @@ USABLE = 0.8
 """Share of the free memory that is planned with."""
 
 
-def cost(network: str, dims: int, *, flat: bool = False, width: int = FULL_WIDTH) -> Cost:
-    """Of a pixel; ``flat``: slices lie more than twice as far apart as pixels."""
+def flat_levels(spacing: Sequence[float | None] | None) -> int:
+    """Levels at which `dynunet` leaves the depth as it is: slices lie more than twice as far apart as pixels there."""
+    if spacing is None or spacing[0] is None:
+        return 0
+    pixel = min(n for n in spacing[1:] if n is not None)
+    return max(0, math.ceil(math.log2(spacing[0] / (2 * pixel)) - 1e-9))
+
+
+def cost(network: str, dims: int, *, spacing: Sequence[float | None] | None = None, width: int = FULL_WIDTH) -> Cost:
+    """Of a pixel; ``spacing`` of a patch in 3-D."""
     rows = [row for (_, axes), row in COSTS.items() if axes == dims]
     dearest = Cost(*(max(getattr(row, name) for row in rows) for name in ("full", "half", "flops")))
     row = COSTS.get((network, dims), dearest)
     share = width / FULL_WIDTH if network in ("cpfnet", "cpfnet-hr") else 1.0
-    more = FLAT if flat and network == "dynunet" else 1.0
-    return Cost(round(row.full * share * more), round(row.half * share * more), round(row.flops * share**2 * more))
+    flat = flat_levels(spacing) if dims == 3 and network == "dynunet" else 0
+    kept, computed = FLAT[min(flat, len(FLAT) - 1)]
+    return Cost(round(row.full * share * kept), round(row.half * share * kept), round(row.flops * share**2 * computed))
 
 
 def patch_bytes(
@@ -87,7 +97,7 @@ def patch_bytes(
     outputs: int,
     *,
     half: bool,
-    flat: bool = False,
+    spacing: Sequence[float | None] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> float:
     """Memory that learning from one patch takes beside `FIXED_BYTES`.
@@ -97,18 +107,22 @@ def patch_bytes(
         patch: 2 or 3 sizes.
         outputs: planes of the network.
         half: computed in half precision, as on every GPU.
-        flat: slices lie more than twice as far apart as pixels.
+        spacing: of the patch; of voxels alone it matters.
         options: the network's.
     """
-    found = cost(network, len(patch), flat=flat, width=_width(options))
+    found = cost(network, len(patch), spacing=spacing, width=_width(options))
     return math.prod(patch) * TRANSIENT * ((found.half if half else found.full) + CLASS_BYTES * outputs)
 
 
 def patch_flops(
-    network: str, patch: Sequence[int], *, flat: bool = False, options: Mapping[str, Any] | None = None
+    network: str,
+    patch: Sequence[int],
+    *,
+    spacing: Sequence[float | None] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> float:
     """Floating-point operations of one pass forward of one patch."""
-    return math.prod(patch) * float(cost(network, len(patch), flat=flat, width=_width(options)).flops)
+    return math.prod(patch) * float(cost(network, len(patch), spacing=spacing, width=_width(options)).flops)
 
 
 def _width(options: Mapping[str, Any] | None) -> int:

@@ -100,15 +100,15 @@ class Memory:
         return cls(bytes_of(amount), "cpu" if _number(device) is None else "cuda", origin="given")
 
     def __str__(self) -> str:
+        return f"{self.bytes / GIB:.0f} GiB free on {self.place}"
+
+    @property
+    def place(self) -> str:
+        """The device, in words."""
         if self.origin == "given":
-            place = (
-                "the GPU that is planned for"
-                if self.device == "cuda"
-                else "the machine that is planned for, by its CPU"
-            )
-        else:
-            place = (self.name or "the GPU") if self.device == "cuda" else "this machine, no GPU found"
-        return f"{self.bytes / GIB:.0f} GiB free on {place}"
+            gpu = self.device == "cuda"
+            return "the GPU that is planned for" if gpu else "the machine that is planned for, by its CPU"
+        return (self.name or "the GPU") if self.device == "cuda" else "this machine, no GPU found"
 
 
 def bytes_of(amount: str) -> int:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from typing import Any, get_args
 
 from cpfnet.cores import cores
 from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
-from cpfnet.planner.costs import GIB, patch_bytes, room
+from cpfnet.planner import gpu_patch
+from cpfnet.planner.costs import GIB, room
 from cpfnet.planner.draft import Draft
 from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import guess
-from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, up
+from cpfnet.planner.schedule import VALIDATION, Schedule, propose_schedule
+from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, propose_patch, up
+from cpfnet.planner.speed import duration
 from cpfnet.planning import Modality, Plan
 from cpfnet.settings import validate
+
+logger = logging.getLogger(__name__)
 
 NETWORK = "cpfnet"
 """What is proposed where no network is named, and nothing below applies …"""
@@ -52,6 +59,9 @@ SHRUNK_BATCH = 8
 normalisation knows too little (PH²: 1,000 steps of 2 are worse than 250 of 8). Images that are as small by themselves were not measured: they
 keep the usual steps and network."""
 
+CPU_STEPS = 50
+"""Optimiser steps of an epoch on a CPU, of `BATCH_PIXELS`."""
+
 COLOUR = 0.02
 """Mean saturation from which a photograph is in colour."""
 
@@ -69,6 +79,7 @@ def propose(
     memory: Memory | None = None,
     network: str | None = None,
     weights: str | None = None,
+    hours: float | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     """Propose how to train on a data set.
 
@@ -79,13 +90,16 @@ def propose(
         memory: default: what is found.
         network: by name; default: what suits the data.
         weights: ``"imagenet"``, ``"none"`` or a file; default: ImageNet's where the network takes them.
+        hours: that training is to take on this machine; default: as long as the data ask for.
 
     Returns:
         The Plan, and for its keys (dotted) why they have their values.
 
     Raises:
-        PlanError: no such modality.
+        PlanError: no such modality, or no such time.
     """
+    if hours is not None and not 0 < hours < 24 * 366:
+        raise PlanError(f"{hours:g} hours is no time to train in", where="--hours", fix="give hours above 0, such as 8")
     if modality is not None and modality not in get_args(Modality):
         raise PlanError(
             f"unknown modality {modality!r}", where="--modality", fix=f"one of {', '.join(get_args(Modality))}"
@@ -122,13 +136,20 @@ def propose(
         "labels": _labels(draft, declared=dataset.labels is not None),
     }
     draft.because("modality", why)
-    propose_grid(draft, entire=network in (None, VOLUME_NETWORK) and weights in (None, "none"))
-    proposed = VOLUME_NETWORK if _entire(draft) else FINE_NETWORK if fine or _shrunk(draft) else NETWORK
+    scratch = weights in (None, "none")
+    propose_grid(
+        draft,
+        entire=network in (None, VOLUME_NETWORK) and scratch,
+        deep=scratch or (network is not None and weights != "imagenet"),  # those are for 2-D
+    )
+    volume = draft.data["spatial"]["mode"] == "3d"
+    proposed = VOLUME_NETWORK if volume else FINE_NETWORK if fine or _shrunk(draft) else NETWORK
     draft.network = network or proposed
     draft.many_small_steps |= _entire(draft)
     _network(draft, weights)
+    propose_patch(draft)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
-    _training(draft)
+    _training(draft, hours)
     _inference(draft)
     _folds(draft)
     return validate(Plan, draft.data, where="the proposed plan"), draft.reasons
@@ -187,8 +208,7 @@ def _codes(name: str) -> dict[str, dict[str, Any]]:
 
 
 def _network(draft: Draft, weights: str | None) -> None:
-    patch = draft.data["spatial"]["patch"]
-    suitable = draft.network in PRETRAINED and len(patch) == 2
+    suitable = draft.network in PRETRAINED and draft.data["spatial"]["mode"] != "3d"
     draft.data["network"] = {"name": draft.network, "weights": weights or ("imagenet" if suitable else "none")}
     if weights is not None:
         draft.because("network.weights", "as asked for")
@@ -268,7 +288,7 @@ def _ct(channel: ChannelFingerprint) -> tuple[dict[str, Any], str]:
     return {"kind": "window", "low": -1000.0, "high": 2000.0}, "all tissues, air to bone, in HU"
 
 
-def _training(draft: Draft) -> None:
+def _training(draft: Draft, hours: float | None) -> None:
     spatial, fingerprint = draft.data["spatial"], draft.fingerprint
     pixels = 1
     for side in spatial["patch"]:
@@ -276,9 +296,14 @@ def _training(draft: Draft) -> None:
     shrunk = _shrunk(draft)
     most = SHRUNK_BATCH if shrunk else 32
     least = 1 if _entire(draft) else 2  # instance normalisation needs no second sample
-    wanted = min(most, max(least, round((BRISK_PIXELS if draft.many_small_steps else BATCH_PIXELS) / pixels)))
-    needed = _patch_bytes(draft)
+    needed = draft.patch_bytes(spatial["patch"], spatial.get("spacing"))
     fits = max(1, int(room(draft.memory.bytes) / needed))
+    if draft.memory.device == "cuda":
+        voxels = math.prod(draft.median) * _training_cases(fingerprint)
+        wanted = gpu_patch.batch(draft, spatial["patch"], voxels, spatial.get("spacing") or (1.0, 1.0, 1.0))
+        wanted = min(wanted, max(gpu_patch.LEAST_BATCH[len(spatial["patch"])], fits))
+    else:
+        wanted = min(most, max(least, round((BRISK_PIXELS if draft.many_small_steps else BATCH_PIXELS) / pixels)))
     batch = min(wanted, fits)
     accumulate = -(-wanted // batch)
     draft.because(
@@ -287,13 +312,20 @@ def _training(draft: Draft) -> None:
         f"{needed / GIB:.2g} GiB a patch: {batch} at once"
         f"{'; many small steps learn more in the same time' if draft.many_small_steps or shrunk else ''}",
     )
-    epochs, steps = (100, 100) if draft.memory.device == "cuda" else (40, 50)
+    steps = CPU_STEPS
     if draft.many_small_steps or shrunk:
         steps = max(steps, round(steps * BATCH_PIXELS / (wanted * pixels)))
-    draft.because(
-        "training.epochs",
-        f"{epochs} × {steps} optimiser steps: {_seen(draft, epochs * steps * batch * accumulate)}",
+    _tile(draft)
+    schedule = propose_schedule(
+        draft,
+        group=batch * accumulate,
+        steps=steps,
+        training=_training_cases(fingerprint),
+        held_out=_validation_cases(fingerprint),
+        hours=hours,
     )
+    epochs, steps = schedule.epochs, schedule.steps
+    _because_of_schedule(draft, schedule, batch * accumulate)
     rate, why = _learning_rate(draft)
     draft.because("training.learning_rate", why)
     augmentation = _augmentation(draft)
@@ -318,21 +350,28 @@ def _training(draft: Draft) -> None:
         "warmup": epochs * steps // 20,
         "workers": min(4, cores()),
         "augmentation": augmentation,
+        "validation": schedule.validation,
     }
 
 
-def _patch_bytes(draft: Draft) -> float:
-    spatial = draft.data["spatial"]
-    _, *pixel = step = spatial.get("spacing") or (1.0, 1.0, 1.0)
-    planes = len(draft.data["labels"]["classes"]) + bool(draft.data["labels"]["exclusive"])
-    return patch_bytes(
-        draft.network,
-        spatial["patch"],
-        planes,
-        half=draft.memory.device == "cuda",
-        flat=step[0] > 2 * min(pixel),
-        options=draft.data["network"].get("options"),
+def _because_of_schedule(draft: Draft, schedule: Schedule, group: int) -> None:
+    total = schedule.seconds + schedule.validation_seconds
+    share = schedule.validation_seconds / total
+    why = f" ({schedule.why})" if schedule.why else ""
+    expected = f"about {duration(total)} on {draft.memory.place}, {share:.0%} of it for validation"
+    draft.because(
+        "training.epochs",
+        f"{schedule.epochs} × {schedule.steps} optimiser steps{why}: "
+        f"{_seen(draft, schedule.epochs * schedule.steps * group)}\n{expected}; the run corrects that once it has begun",
     )
+    if schedule.validation is not None:
+        whole = schedule.validation["whole"]
+        draft.because(
+            "training.validation",
+            f"to validate all cases whole after each epoch would take more than {VALIDATION:.0%} of the run; at the end "
+            + ("all are segmented whole" if whole is None else f"{whole} are"),
+        )
+    logger.info("Expected for the plan as proposed: %s.", expected)
 
 
 def _learning_rate(draft: Draft) -> tuple[float, str]:
@@ -400,7 +439,7 @@ def _flips(draft: Draft) -> tuple[list[str], str]:
     return [], "none: organs have their side in the body; add axes where the anatomy allows it"
 
 
-def _inference(draft: Draft) -> None:
+def _tile(draft: Draft) -> None:
     spatial = draft.data["spatial"]
     size = spatial.get("size") or draft.fingerprint.median_size[-2:]
     if len(spatial["patch"]) == 3:
@@ -410,6 +449,12 @@ def _inference(draft: Draft) -> None:
     else:
         tile, why = [min(512, up(n)) for n in size], f"images of {brief(tuple(size))} are cut into tiles"
     draft.because("inference.tile", why)
+    draft.data["inference"] = {"tile": tile}
+
+
+def _inference(draft: Draft) -> None:
+    spatial = draft.data["spatial"]
+    size = spatial.get("size") or draft.fingerprint.median_size[-2:]
     augmentation = draft.data["training"]["augmentation"]
     mirror, (height, width) = augmentation["flips"], spatial["patch"][-2:]
     _, *pixel = spatial.get("spacing") or (1.0, 1.0, 1.0)
@@ -422,7 +467,7 @@ def _inference(draft: Draft) -> None:
     # The smaller a slice, the more of them it takes to keep the hardware busy.
     small = BATCH_PIXELS // (up(size[0]) * up(size[1]))
     batch = 1 if len(spatial["patch"]) == 3 else min(32, max(4, small))
-    draft.data["inference"] = {"tile": tile, "mirror": mirror, "quarter_turns": turns, "batch": batch}
+    draft.data["inference"] |= {"mirror": mirror, "quarter_turns": turns, "batch": batch}
 
 
 def _training_cases(fingerprint: Fingerprint) -> int:
@@ -432,6 +477,10 @@ def _training_cases(fingerprint: Fingerprint) -> int:
     if fingerprint.patients < 2:  # then it is validated on what trained
         return fingerprint.cases
     return max(1, round(fingerprint.cases * (1 - 1 / _fold_count(fingerprint))))
+
+
+def _validation_cases(fingerprint: Fingerprint) -> int:
+    return fingerprint.validation or max(1, fingerprint.cases - _training_cases(fingerprint))
 
 
 def _fold_count(fingerprint: Fingerprint) -> int:

@@ -134,7 +134,8 @@ def trace(image: Image, spatial: Spatial) -> Trace:
     if image.affine is not None and spatial.spacing is not None:
         spacing = spacing_of(image.affine)
         grid = tuple(
-            max(1, round(round(n * spacing[axis] / wanted, 3)))  # a half must be a half in spite of rounding
+            # A half is a half, whatever the last digits are.
+            n if wanted is None else max(1, round(round(n * spacing[axis] / wanted, 3)))
             for n, axis, wanted in zip(oriented, axes, spatial.spacing, strict=True)
         )
     return Trace(image.shape, image.affine, image.source, axes, flips, grid)

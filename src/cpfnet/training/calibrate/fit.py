@@ -132,7 +132,10 @@ def _planes(probabilities: np.ndarray, plan: Plan) -> np.ndarray:
 
 def _bands(own: np.ndarray, case: Cached, plan: Plan) -> Iterator[np.ndarray]:
     """Of each class, where one reader of a case has pixels near its boundary (`calibration.near_boundary`)."""
-    spacing = plan.spatial.spacing or case.spacing
+    spacing = case.spacing
+    if plan.spatial.spacing is not None and case.spacing is not None:  # what is not resampled keeps the file's
+        depth, height, width = plan.spatial.spacing
+        spacing = (case.spacing[0] if depth is None else depth, height, width)
     for members in membership(plan.labels).T:
         yield calibration.near_boundary(members[own], own < OUTSIDE, spacing)
 

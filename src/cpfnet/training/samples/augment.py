@@ -142,7 +142,7 @@ class Augmenter:
         self.dims = plan.spatial.dims
         self.patch = plan.spatial.patch
         self.axes = ("depth", "height", "width")[-self.dims :]
-        spacing = np.array(plan.spatial.spacing or (1.0, 1.0, 1.0))[-self.dims :]
+        spacing = np.array((plan.spatial.spacing or (1.0, 1.0, 1.0))[-self.dims :], dtype=float)
         self.spacing = spacing if plan.spatial.spacing is not None else np.ones(self.dims)
         extent = float(np.max(self.spacing * plan.spatial.patch))
         shrink = min(1.0, extent / FULL_SIZE)
