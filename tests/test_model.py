@@ -20,7 +20,7 @@ from cpfnet.planning import (
     Scale,
     Spatial,
     TrainingPlan,
-    plan_hash,
+    content_hash,
 )
 from cpfnet.settings import load_yaml, plain
 
@@ -171,7 +171,7 @@ def test_a_model_of_an_earlier_version_is_read(model, tmp_path):
     assert text != path.read_text()
     path.write_text(text)
     fitted = tmp_path / "old" / "fitted.yaml"
-    old = plan_hash(plain(load_yaml(path), path))
+    old = content_hash(plain(load_yaml(path), path))
     fitted.write_text(fitted.read_text().replace(model.plan.hash, old))
     again = Model.load(tmp_path / "old")
     assert again.plan == model.plan

@@ -26,7 +26,7 @@ from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model, Quality, untrained
 from cpfnet.monai_bundle.metadata import describe
-from cpfnet.planning import NetworkPlan, plan_hash
+from cpfnet.planning import NetworkPlan, content_hash
 from tests.inference.oracle import make_model
 
 FILES = {"plan.yaml", "weights.safetensors", "fitted.yaml", "metrics.json", "card.md"}
@@ -276,7 +276,7 @@ def test_wrong_values_in_a_plan_that_names_its_hash(tmp_path: Path, path: tuple[
     for value in (*WRONG, [10**30] * 2, [2**70] * 5, [0] * 5, ["x"] * 5):
         changed = replaced(tree, path, value)
         (tmp_path / "plan.yaml").write_text(written(changed))
-        (tmp_path / "fitted.yaml").write_text(fitted.replace(model.plan.hash, plan_hash(changed)))
+        (tmp_path / "fitted.yaml").write_text(fitted.replace(model.plan.hash, content_hash(changed)))
         expected = {"used"} if value is None and path[0] == "spatial" else {"refused"}
         assert outcome(tmp_path) in (expected | {"used"} if value is True else expected), value  # 1, or refused
 
