@@ -198,7 +198,7 @@ def test_of_dicom_one_structure_is_filled_over_another(tmp_path: Path, kind: str
     if kind == "rtstruct":
         whole = formats.read_label(folder / "label.dcm", formats.read_header(folder / "ct"))
         np.testing.assert_array_equal(of(label, "lung"), of(whole, "lung"))
-    assert "'GTV-1': 2 slices without contour interpolated" in label.notes
+    assert "'GTV-1': 2 slices without contour interpolated" in label.warnings
 
 
 def striped(root: Path) -> Path:

@@ -52,7 +52,7 @@ def test_integers_off_by_a_scale_are_the_integers(tmp_path: Path, count: int, st
     itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), SimpleITK.sitkFloat64))
     np.testing.assert_array_equal(label.array[0], np.rint(itk))
     off = not np.array_equal(np.float32(held), truth)
-    assert [note.split(" by up to")[0] for note in label.notes] == ["values off whole numbers"] * off
+    assert [note.split(" by up to")[0] for note in label.warnings] == ["values off whole numbers"] * off
     assert off == (label.array.dtype.kind in "iu" and stored != np.float32)
     assert (
         encode(label, Labels(classes=tuple(LabelClass(name=f"c{v}", values=(v,)) for v in range(1, count + 1)))).max()
@@ -68,7 +68,7 @@ def test_slopes_near_one(tmp_path: Path, slope: float, inter: float) -> None:
     nibabel.save(image, tmp_path / "label.nii")
     label = formats.read_label(tmp_path / "label.nii")
     np.testing.assert_array_equal(label.array[0], classes(104).T)  # what is stored
-    assert len(label.notes) == 1
+    assert len(label.warnings) == 1
 
 
 @given(st.integers(-1000, 1000), st.floats(-1, 1), st.sampled_from([np.float32, np.float64]))
@@ -170,7 +170,7 @@ def test_nearly_black_and_white_are_what_is_declared(
         changed = [
             shade for shade, plain in (("black", black == (0, 0, 0)), ("white", white == (255, 255, 255))) if not plain
         ]
-        (note,) = label.notes
+        (note,) = label.warnings
         assert [shade for shade in ("black", "white") if f"nearly {shade}" in note] == changed
     np.testing.assert_array_equal(region_mask(formats.read_label(path)), truth)  # as a region of interest
 
@@ -180,7 +180,7 @@ def test_values_that_are_declared_stay_and_others_are_refused(tmp_path: Path) ->
     path = gif(tmp_path / "mask.gif", truth, (4, 2, 4), (252, 254, 252))
     own = Labels(background=("#040204",), classes=(LabelClass(name="vessel", values=("#fcfefc",)),))
     label = formats.read_label(path, labels=own)
-    assert label.notes == ()
+    assert label.warnings == ()
     np.testing.assert_array_equal(encode(label, own), truth)
     for mask, labels in (
         (truth, VESSEL),  # 0 and 1: both nearly black

@@ -106,7 +106,7 @@ def test_settings_that_came_later_change_no_hash_until_they_are_used() -> None:
     values = {"scale_factors": [0.7, 1.4], "low_resolution": 0.25, "inverted_gamma": 0.1}
     for name in values:
         del earlier["training"]["augmentation"][name]
-    for name in ("encoder_rate", "frozen_statistics"):
+    for name in ("encoder_rate", "frozen_statistics", "validation"):
         del earlier["training"][name]
     assert content_hash(earlier) == made.hash == Plan.model_validate(earlier).hash
     hashes = {made.with_settings({f"training.augmentation.{name}": value}).hash for name, value in values.items()}

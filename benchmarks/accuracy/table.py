@@ -254,8 +254,8 @@ def _differences(protocol: Protocol, groups: dict[str, list[Row]], reference: st
     words = "; ".join(
         f"{key}: {found.protocol[key]}" for key in ("cases", "difference", "interval", "test", "correction")
     )
-    notes = "".join(f" Note: {note}." for note in found.notes)
-    return f"{_markdown(head, body)}\n\nPaired differences. {words}.{notes}"
+    warnings = "".join(f" Note: {warning}." for warning in found.warnings)
+    return f"{_markdown(head, body)}\n\nPaired differences. {words}.{warnings}"
 
 
 def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -122,8 +122,8 @@ def plan(
     for warning in dataset_warnings(data):
         logger.warning(warning)
     found = fingerprint(data, progress=progress)
-    for note in found.notes:
-        logger.warning(note)
+    for warning in found.warnings:
+        logger.warning(warning)
     proposed, reasons = propose(
         found, data, modality=modality, network=network, weights=weights, memory=machine, hours=hours
     )
@@ -225,8 +225,8 @@ def predict(
     from cpfnet.inference.predictor import Predictor
 
     image = scan if isinstance(scan, Image) else formats.read(scan)
-    for note in image.notes:
-        logger.warning("%s", note)
+    for warning in image.warnings:
+        logger.warning("%s", warning)
     predictor = Predictor(_models(model), options)
     return predictor.predict(image, keep_probabilities=probabilities, uncertainty=uncertainty)
 

@@ -138,8 +138,12 @@ def interpolate_gaps(label: Image, labels: Labels | None) -> Image:
                     _cover(values[index], mask, gap.name, meanings)
                 else:
                     values[index][mask & (numbers[index] == 0)] = value
-    notes = tuple(f"{gap.name!r}: {len(gap.slices)} slices without contour interpolated" for gap in found)
-    source = None if label.source is None else dataclasses.replace(label.source, notes=(*label.source.notes, *notes))
+    warnings = tuple(f"{gap.name!r}: {len(gap.slices)} slices without contour interpolated" for gap in found)
+    source = (
+        None
+        if label.source is None
+        else dataclasses.replace(label.source, warnings=(*label.source.warnings, *warnings))
+    )
     return dataclasses.replace(label, array=array[None], source=source, meanings=tuple(meanings) if meanings else None)
 
 

@@ -28,13 +28,13 @@ class Source:
         format: the family that read it: ``"raster"``, ``"nifti"`` or ``"dicom"``.
         details: what that family needs to write a mask back (header, stored axis order, palette …); opaque
             to all others.
-        notes: what was repaired or assumed while reading, a sentence each, without private data; the commands say them.
+        warnings: what was repaired or assumed while reading, one sentence each, without private data.
     """
 
     paths: tuple[Path, ...]
     format: str
     details: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def place(self) -> Path | None:
@@ -136,9 +136,9 @@ class Image:
         return None if self.affine is None else spacing_of(self.affine)
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What was repaired or assumed while reading (`Source.notes`)."""
-        return () if self.source is None else self.source.notes
+    def warnings(self) -> tuple[str, ...]:
+        """What was repaired or assumed while reading (`Source.warnings`)."""
+        return () if self.source is None else self.source.warnings
 
     def to_channels(self, names: tuple[str, ...]) -> Image:
         """The same picture in other channels, if that changes nothing: grey ↔ equal red, green and blue; else as it is.

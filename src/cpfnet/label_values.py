@@ -37,12 +37,12 @@ def correct_values(label: Image, labels: Labels | None = None) -> Image:
     Values within a thousandth of whole numbers become these. Where `labels` name 0 and 255, and not the two colours (or
     greys) of the file, nearly black becomes 0 and nearly white 255.
     """
-    notes = []
+    warnings = []
     array = label.array
     if array.dtype.kind == "f" and (whole := round_to_integers(array)) is not None:
         numbers, off = whole
         if off:
-            notes.append(f"values off whole numbers by up to {off:.1g}, as rounding leaves them: taken as integers")
+            warnings.append(f"values off whole numbers by up to {off:.1g}, as rounding leaves them: taken as integers")
             array = numbers
     elif labels is not None and (two := black_and_white(array)):
         black, white, bright = two
@@ -54,10 +54,14 @@ def correct_values(label: Image, labels: Labels | None = None) -> Image:
             if value is not None and value != meant and value not in named and meant in named:
                 array = np.where(where, np.uint8(meant), array)
                 changes.append(f"nearly {'white' if meant else 'black'} ({value_of(value)}) taken as {meant}")
-        notes += [" and ".join(changes)] * bool(changes)
-    if not notes:
+        warnings += [" and ".join(changes)] * bool(changes)
+    if not warnings:
         return label
-    source = None if label.source is None else dataclasses.replace(label.source, notes=(*label.source.notes, *notes))
+    source = (
+        None
+        if label.source is None
+        else dataclasses.replace(label.source, warnings=(*label.source.warnings, *warnings))
+    )
     return dataclasses.replace(label, array=array, source=source)
 
 

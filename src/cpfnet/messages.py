@@ -24,14 +24,14 @@ def label_messages(label: Image, labels: Labels) -> tuple[str, ...]:
         label: as read.
         labels: the Plan's.
     """
-    return (*label.notes, *missing_classes(label, labels), *map(str, find_gaps(label, labels)))
+    return (*label.warnings, *missing_classes(label, labels), *map(str, find_gaps(label, labels)))
 
 
 def merge_messages(messages: Iterable[tuple[str, Iterable[str]]]) -> list[str]:
     """Each message once, with the cases that it is about; of many that differ only in numbers, the first.
 
     Args:
-        messages: name of a case and its messages (`cpfnet.image.Source.notes`).
+        messages: name of a case and its messages (`cpfnet.image.Source.warnings`).
 
     Returns:
         ``"CASE, CASE …: message"``, in the order in which they first came.

@@ -55,7 +55,7 @@ def test_labels_lie_on_the_grid_of_their_image(tmp_path, files, label):
 
 def test_a_class_that_nobody_drew_in_the_truth_is_said(tmp_path, files):
     truth = write_rtstruct(tmp_path / "label.dcm", files, {"GTV-1": BOXES["GTV-1"]})
-    (note,) = load_masks(item(tmp_path, truth), LABELS).notes
+    (note,) = load_masks(item(tmp_path, truth), LABELS).warnings
     assert "'lung'" in note
 
 

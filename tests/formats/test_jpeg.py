@@ -52,7 +52,7 @@ def test_bytes_too_many_or_too_few_are_never_silent(tmp_path_factory, form, coun
 @pytest.mark.parametrize("form", FORMS)
 def test_whole_photographs_say_nothing(tmp_path, form) -> None:
     (tmp_path / "a.jpg").write_bytes(photograph(**FORMS[form]))  # type: ignore[arg-type]
-    assert formats.read(tmp_path / "a.jpg").notes == ()
+    assert formats.read(tmp_path / "a.jpg").warnings == ()
 
 
 def test_a_few_stray_bytes_behind_the_pixels_are_said_and_more_are_refused(tmp_path) -> None:
@@ -60,7 +60,7 @@ def test_a_few_stray_bytes_behind_the_pixels_are_said_and_more_are_refused(tmp_p
     whole = photograph()
     (tmp_path / "a.jpg").write_bytes(whole[:-2] + b"\x55" * 5 + whole[-2:])
     image = formats.read(tmp_path / "a.jpg")
-    (note,) = image.notes
+    (note,) = image.warnings
     assert "behind its pixels" in note
     np.testing.assert_array_equal(np.moveaxis(image.array, 0, -1), np.asarray(Pillow.open(io.BytesIO(whole))))
     (tmp_path / "a.jpg").write_bytes(whole[:-2] + b"\x55" * 40 + whole[-2:])
@@ -70,4 +70,4 @@ def test_a_few_stray_bytes_behind_the_pixels_are_said_and_more_are_refused(tmp_p
 
 def test_what_follows_the_picture_does_not_matter(tmp_path) -> None:
     (tmp_path / "a.jpg").write_bytes(photograph() + b"a thumbnail, a film of two seconds" * 99)
-    assert formats.read(tmp_path / "a.jpg").notes == ()
+    assert formats.read(tmp_path / "a.jpg").warnings == ()

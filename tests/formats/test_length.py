@@ -126,13 +126,13 @@ def test_bytes_inside_the_pixels_of_a_dicom_object_are_said_or_refused(tmp_path,
     )
     whole = (tmp_path / "a.dcm").read_bytes()
     np.testing.assert_array_equal(formats.read(tmp_path / "a.dcm").array[0], pixels)
-    assert not any("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").notes)
+    assert not any("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").warnings)
     outcomes = set()
     for count in (1, 2, 6, 8, 12, 100):
         at = len(whole) - PIXELS.nbytes + 100
         (tmp_path / "a.dcm").write_bytes(whole[: at + count] + whole[at:])
         try:
-            assert sum("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").notes) == 1
+            assert sum("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").warnings) == 1
             outcomes.add("warned")
         except FormatError:
             outcomes.add("refused")
@@ -143,7 +143,7 @@ def test_elements_behind_the_pixels_are_in_order(tmp_path) -> None:
     made = pydicom.dcmread(write_photograph(tmp_path / "a.dcm", PIXELS))
     made.add_new(0xFFFCFFFC, "OB", bytes(128))  # data set trailing padding, PS3.10, 7.2
     made.save_as(tmp_path / "a.dcm")
-    assert not any("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").notes)
+    assert not any("behind its pixels" in note for note in formats.read(tmp_path / "a.dcm").warnings)
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])

@@ -46,7 +46,7 @@ def assert_read_as(path: Path, expected: np.ndarray, tag: int) -> None:
     assert image.array.flags.c_contiguous
     header = formats.read_header(path)
     assert (header.shape, header.channels, header.dtype) == (image.shape, image.channels, image.array.dtype)
-    assert [f"tag {tag}" in note for note in image.notes] == [True] * (tag > 1)
+    assert [f"tag {tag}" in note for note in image.warnings] == [True] * (tag > 1)
     np.testing.assert_array_equal(formats.read_label(path).array, expected)
 
 
@@ -126,7 +126,7 @@ def test_tiffs_that_pillow_does_not_read_whole(tmp_path, samples, dtype, options
         image = formats.read(path)
         np.testing.assert_array_equal(image.array, as_shown(stored, tag))
         assert formats.read_header(path).shape == image.shape
-        assert len(image.notes) == (tag > 1)
+        assert len(image.warnings) == (tag > 1)
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4"])
@@ -173,7 +173,7 @@ def test_damaged_exif_is_said_and_loses_no_picture(tmp_path) -> None:
     (tmp_path / "a.png").write_bytes(png(chunks))
     image = formats.read(tmp_path / "a.png")
     assert image.array.tolist() == [[[1, 2, 3]]]
-    assert ["EXIF" in note for note in image.notes] == [True]
+    assert ["EXIF" in note for note in image.warnings] == [True]
     assert formats.read_header(tmp_path / "a.png").shape == (1, 3)
 
 
@@ -202,4 +202,4 @@ def test_maps_of_other_tools_are_turned(tmp_path) -> None:
 def test_files_without_a_tag_say_nothing(tmp_path) -> None:
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
     for suffix in (".png", ".jpg", ".tif", ".bmp", ".gif"):
-        assert formats.read(write_raster(tmp_path / f"a{suffix}", pixels)).notes == ()
+        assert formats.read(write_raster(tmp_path / f"a{suffix}", pixels)).warnings == ()

@@ -60,7 +60,7 @@ def test_a_class_without_structure_is_said(tmp_path, case):
     """Nobody drew it there: learnt as background, it spoils a model without a word."""
     two = plan().labels.model_copy(update={"classes": (*plan().labels.classes, LabelClass(name="lung", values=(2,)))})
     (found,) = cache.build([case], plan().model_copy(update={"labels": two}), tmp_path / "cache")
-    assert found.notes == ("no structure of its label means 'lung': there it counts as background",)
+    assert found.warnings == ("no structure of its label means 'lung': there it counts as background",)
 
 
 def test_a_segmentation_may_be_the_region_of_interest(tmp_path, case):

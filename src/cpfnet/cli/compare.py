@@ -45,8 +45,8 @@ def compare(
     for method in comparison.methods[1:]:
         columns, rows, styles = console_table(comparison, method)
         table(f"{method} against {comparison.reference}", columns, rows, styles=styles)
-    for note in comparison.notes:
-        logger.warning(note)
+    for warning in comparison.warnings:
+        logger.warning(warning)
     logger.info(f"Correction: {comparison.protocol['correction']}")
     if out is not None:
         logger.info(f"Report: {out / 'report.html'}")

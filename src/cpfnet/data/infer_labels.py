@@ -33,7 +33,7 @@ class Values:
         shades: the label of every reader holds two values, nearly black and nearly white (or one of them).
         structures: name → pixels likewise, of labels that name what they hold.
         overlaps: names that cover the same pixels → these pixels.
-        notes: what was repaired while reading, and which structures skip slices.
+        warnings: what was repaired while reading, and which structures skip slices.
     """
 
     numbers: dict[int | float, int]
@@ -43,7 +43,7 @@ class Values:
     shades: bool
     structures: dict[str, int]
     overlaps: dict[frozenset[str], int]
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def single(self) -> int | None:
@@ -57,10 +57,10 @@ def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
     overlaps: Counter[frozenset[str]] = Counter()
     soft, shades = False, True
     main: tuple[int | str, ...] = ()
-    notes: list[str] = []
+    warnings: list[str] = []
     for path in case.labels.values():
         label = formats.read_label(path, image, labels)
-        notes += [*label.notes, *map(str, find_gaps(label, labels))]
+        warnings += [*label.warnings, *map(str, find_gaps(label, labels))]
         if label.meanings is not None:
             numbers, counts = count_values(label.array)
             for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -80,7 +80,7 @@ def values_of(case: Case, image: Header, labels: Labels | None) -> Values:
     if distinct > MOST_VALUES:  # an image or a soft mask: its extremes will do
         total = Counter({v: total[v] for v in (min(total), *sorted(total)[1:MOST_VALUES], max(total))})
     return Values(
-        dict(total), distinct, soft, main, shades, dict(structures), dict(overlaps), tuple(dict.fromkeys(notes))
+        dict(total), distinct, soft, main, shades, dict(structures), dict(overlaps), tuple(dict.fromkeys(warnings))
     )
 
 

@@ -50,7 +50,7 @@ class CaseMasks:
         roi: bool, or None where everything counts.
         probability: class plane → ``([depth,] height, width)``, without the background's; None if there is none.
         affine: of the truth; None where the format knows no millimetres.
-        notes: messages about what was repaired or assumed while reading.
+        warnings: messages about what was repaired or assumed while reading.
     """
 
     prediction: np.ndarray
@@ -58,7 +58,7 @@ class CaseMasks:
     roi: np.ndarray | None
     probability: np.ndarray | None
     affine: np.ndarray | None
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def _header(item: Item) -> Header | None:
@@ -149,9 +149,9 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
                 fix=f"give one plane a class on the grid of the {name}",
             )
         planes = planes[-count:]
-    notes = (
-        *(image.source.notes if image and image.source else ()),
+    warnings = (
+        *(image.source.warnings if image and image.source else ()),
         *(n for label in read.values() for n in label_messages(label, definitions)),
-        *(f"prediction: {note}" for note in (predicted.notes if predicted else ())),
+        *(f"prediction: {warning}" for warning in (predicted.warnings if predicted else ())),
     )
-    return CaseMasks(codes, truth, roi, planes, reference.affine, tuple(dict.fromkeys(notes)))
+    return CaseMasks(codes, truth, roi, planes, reference.affine, tuple(dict.fromkeys(warnings)))

@@ -109,14 +109,14 @@ class _Scored:
         sums: (reader, region) → the sums of `guide_sums`.
         tallies: class → tallies, one pair for each reader.
         has_mm: the label has millimetres.
-        notes: messages from reading it.
+        warnings: messages from reading it.
     """
 
     rows: list[dict[str, Any]]
     sums: dict[tuple[str, str], np.ndarray]
     tallies: Tallies
     has_mm: bool
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def _pairs(item: Item, masks: CaseMasks) -> Iterator[tuple[str, str, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -187,7 +187,7 @@ def _score_case(item: Item, definitions: Labels, tolerance: float, several: bool
         for label in dict.fromkeys(row["class"] for row in own):
             mean = mean_rows([row for row in own if row["class"] == label])
             rows.append(head | {"prediction": PREDICTION, "reader": ALL_READERS, "class": label} | mean)
-    return _Scored(rows, sums, tallies, masks.affine is not None, masks.notes)
+    return _Scored(rows, sums, tallies, masks.affine is not None, masks.warnings)
 
 
 def evaluate(
@@ -237,14 +237,14 @@ def evaluate(
     done = _map_cases(lambda item: _score_case(item, definitions, tolerance, several, ranks), chosen, workers, progress)
     unit = _unit("mm" if scored.has_mm else "pixels" for scored in done)
     rows = [row for scored in done for row in scored.rows]
-    notes = merge_messages((item.case, scored.notes) for item, scored in zip(chosen, done, strict=True))
+    warnings = merge_messages((item.case, scored.warnings) for item, scored in zip(chosen, done, strict=True))
     return Scores(
         rows=rows,
         guide=guide_metrics([scored.sums for scored in done], guide_batch),
         pooled=pooled(rows, (c.name for c in definitions.classes), ranks),
         calibration=calibration.of_cases([scored.tallies for scored in done]),
         protocol=protocol_of(chosen, definitions, tolerance, unit, guide_batch, allow_missing) | (protocol or {}),
-        warnings=[*warnings_of(chosen, rows), *notes],
+        warnings=[*warnings_of(chosen, rows), *warnings],
         seed=seed,
     )
 

@@ -85,18 +85,18 @@ def read(path: Path) -> Image:
     with decoding(path):
         if _is_tiff(path):
             array, names, tag = tiff.read(path)
-            notes = orientation_warnings(tag)
+            messages = orientation_warnings(tag)
             suffix = suffix_of(path) if suffix_of(path) in tiff.SUFFIXES else ".tif"
         else:
             with _open(path) as picture:
                 (array, names), suffix = decode(picture), _WRITTEN[picture.format or "PNG"]
-                tag, exif_notes = tag_of(picture)
+                tag, exif_messages = tag_of(picture)
             if picture.format in ("JPEG", "MPO"):
-                exif_notes += jpeg.damage_warnings(path.read_bytes())
-            notes = (*orientation_warnings(tag), *exif_notes)
+                exif_messages += jpeg.damage_warnings(path.read_bytes())
+            messages = (*orientation_warnings(tag), *exif_messages)
             array = np.ascontiguousarray(upright(array, tag))
         details = {"suffix": suffix, "orientation": tag}
-        return Image(array, channels=names, source=Source((path,), "raster", details, notes))
+        return Image(array, channels=names, source=Source((path,), "raster", details, messages))
 
 
 def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:

@@ -87,13 +87,15 @@ def read(paths: Paths) -> Image:
     source = images[0].source
     assert source is not None
     files = [path for group in groups for path in group]
-    notes = dict.fromkeys(note for image in images if image.source is not None for note in image.source.notes)
+    warnings = dict.fromkeys(
+        warning for image in images if image.source is not None for warning in image.source.warnings
+    )
     return Image(
         np.concatenate([image.array for image in images]),
         images[0].affine,
         _channel_names(images),
         images[0].modality,
-        Source(tuple(files), source.format, source.details, tuple(notes)),
+        Source(tuple(files), source.format, source.details, tuple(warnings)),
     )
 
 

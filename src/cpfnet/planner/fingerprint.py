@@ -95,7 +95,7 @@ class Fingerprint(Strict):
         look: what tells modalities apart.
         readers: most readers that a case has.
         roi: cases with a region of interest.
-        notes: what was repaired while reading labels, and which structures skip slices, with the cases.
+        warnings: what was repaired while reading labels, and which structures skip slices, with the cases.
     """
 
     cases: int
@@ -113,7 +113,7 @@ class Fingerprint(Strict):
     look: Look
     readers: int
     roi: int
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def median_size(self) -> tuple[int, ...]:
@@ -212,7 +212,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
         look=Look.median([one.look for one in pixels]),
         readers=max(len(case.labels) for case in cases),
         roi=sum(case.roi is not None for case in cases),
-        notes=tuple(merge_messages((case.id, one.notes) for case, one in zip(cases, values, strict=True))),
+        warnings=tuple(merge_messages((case.id, one.warnings) for case, one in zip(cases, values, strict=True))),
     )
 
 

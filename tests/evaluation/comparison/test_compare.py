@@ -38,7 +38,7 @@ def test_a_clear_difference_is_said_and_an_unclear_one_is_not():
     assert "all 4 comparisons" in found.protocol["correction"]  # two methods, Dice and NSD
     assert sentence(good).startswith("better (n = 20, interval +0.0")
     assert sentence(other).startswith("no difference shown (n = 20, interval −0.0")
-    assert found.notes == []
+    assert found.warnings == []
 
 
 def test_less_is_better_for_distances():
@@ -67,7 +67,7 @@ def test_too_few_patients_are_said_to_be_so(n):
     found = compare({"a": [scores(BASE[:n])], "b": [scores(GOOD[:n])]})
     assert found.of("dice").verdict == "no difference shown"
     assert f"n = {n}: no test can show one with fewer than 6 patients" in sentence(found.of("dice"))
-    assert f"{n} patient{'s' * (n > 1)}: no test can show a difference" in found.notes[0]
+    assert f"{n} patient{'s' * (n > 1)}: no test can show a difference" in found.warnings[0]
 
 
 def test_too_many_comparisons_for_the_patients_are_said_to_be_so():
@@ -75,9 +75,9 @@ def test_too_many_comparisons_for_the_patients_are_said_to_be_so():
         return compare({"a": [scores(BASE[:n])], "b": [scores(GOOD[:n])]})
 
     assert found(6).of("dice").verdict == "no difference shown"  # 2 comparisons × 2 / 2⁶ > 0.05
-    assert "corrected p of 0.062" in found(6).notes[0]
+    assert "corrected p of 0.062" in found(6).warnings[0]
     assert found(7).of("dice").verdict == "better"
-    assert found(7).notes == []
+    assert found(7).warnings == []
 
 
 def test_equal_methods_are_rarely_called_different():
@@ -166,17 +166,17 @@ def test_what_may_differ_is_noted():
         GOOD, protocol={"cases": cases, "threshold": "0.4, chosen on train", "trained on": "3 of these cases"}
     )
     found = compare({"a": [scores(BASE, hd95=BASE)], "b": [recorded]})
-    assert "the protocols differ in 'threshold': a: predictions as written; b: 0.4, chosen on train" in found.notes
-    assert "b: 2 without a prediction, counted as empty" in found.notes
-    assert "b was trained on 3 of these cases: its scores are optimistic" in found.notes
-    assert "HD95 is not compared where b was scored without it" in found.notes
+    assert "the protocols differ in 'threshold': a: predictions as written; b: 0.4, chosen on train" in found.warnings
+    assert "b: 2 without a prediction, counted as empty" in found.warnings
+    assert "b was trained on 3 of these cases: its scores are optimistic" in found.warnings
+    assert "HD95 is not compared where b was scored without it" in found.warnings
     assert found.of("hd95") is None
 
 
 def test_what_each_model_was_fitted_to_is_no_other_protocol():
     runs = [scores(BASE, protocol={"threshold": "the model's own", "fitted": f"vessel above {t}"}) for t in (0.3, 0.6)]
     found = compare({"a": [runs[0]], "b": [runs[1]]})
-    assert not [note for note in found.notes if "protocols differ" in note]
+    assert not [note for note in found.warnings if "protocols differ" in note]
 
 
 def test_a_structure_found_where_there_is_none_is_not_hidden():
@@ -187,7 +187,7 @@ def test_a_structure_found_where_there_is_none_is_not_hidden():
             row["dice"] = row["nsd"] = 0.0
     found = compare({"a": [empty], "b": [spurious]})
     assert found.of("dice").undefined_reference == 1
-    assert "lesion: in 1 case without the structure b finds some where a rightly finds none" in " ".join(found.notes)
+    assert "lesion: in 1 case without the structure b finds some where a rightly finds none" in " ".join(found.warnings)
 
 
 def test_a_missed_structure_cannot_be_called_better():

@@ -493,7 +493,7 @@ def test_identifiers_that_dicom_does_not_allow_stay_empty_and_are_told(
     with pydicom.config.disable_value_validation():
         write_series(tmp_path / "image", pixels((2, 8, 8)), PositionReferenceIndicator="P" * 65, **values)
     image = formats.read(tmp_path / "image")
-    (note,) = image.notes
+    (note,) = image.warnings
     assert note == f"DICOM does not allow what is in {', '.join(values)}: left empty in DICOM that is written"
     path = formats.write(segmentation(image), tmp_path / "case", format=kind)
     assert [line for line in dciodvfy(path) if line.startswith("Error")] == []
@@ -514,7 +514,7 @@ def test_identifiers_that_dicom_just_allows_are_taken_over_as_they_are(tmp_path:
     }
     write_series(tmp_path / "image", pixels((2, 8, 8)), **values)
     image = formats.read(tmp_path / "image")
-    assert image.notes == ()
+    assert image.warnings == ()
     for kind in ("dicom-seg", "rtstruct"):
         written = pydicom.dcmread(formats.write(segmentation(image), tmp_path / "case", format=kind))  # type: ignore[arg-type]
         assert {keyword: str(written[keyword].value) for keyword in values} == values

@@ -67,7 +67,7 @@ class Content:
         unit: of an image's values, where its format says it (DICOM).
         burned_in: an image says that words stand in its pixels (DICOM).
         personal: which of ``names``, counted from 1, may be persons' names.
-        notes: what was repaired or assumed while reading.
+        warnings: what was repaired or assumed while reading.
         orientation: the tag by which a picture was turned (`cpfnet.formats.orientation`).
     """
 
@@ -96,7 +96,7 @@ class Content:
     unit: str = ""
     burned_in: bool = False
     personal: tuple[int, ...] = ()
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     orientation: int = 1
 
     @property
@@ -174,7 +174,7 @@ def _common(path: Path, image: Image) -> dict[str, object]:
             first = np.unravel_index(int(bad.argmax()), array.shape)
             out["nonfinite"] = (count, tuple(int(i) for i in first))
     if image.source is not None:
-        out["notes"] = image.source.notes
+        out["warnings"] = image.source.warnings
         out["orientation"] = image.source.details.get("orientation", 1)
     return out
 
@@ -261,10 +261,10 @@ def _region(path: Path, labelled: formats.Header | None) -> Content:
         return content
     *shades, bright = found
     templates = zip(shades, ("nearly black ({}) taken as outside", "nearly white ({}) taken as inside"), strict=True)
-    notes = [note.format(value_of(shade)) for shade, note in templates if shade not in (None, 255)]
+    warnings = [template.format(value_of(shade)) for shade, template in templates if shade not in (None, 255)]
     pixels = int(np.count_nonzero(bright))
     numbers: dict[Value, int] = {value: count for value, count in ((0, bright.size - pixels), (255, pixels)) if count}
-    return replace(content, values=numbers, notes=(*content.notes, *notes))
+    return replace(content, values=numbers, warnings=(*content.warnings, *warnings))
 
 
 def _burned_in(headers: Iterable[Any]) -> bool:

@@ -293,15 +293,15 @@ def notes(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Findi
             empty = [repr(name) for name, pixels in (content.structures or {}).items() if not pixels]
             # What concerns a mask of structures wants a look.
             severity: Severity = "warning" if content.structures is not None else "note"
-            for note in content.notes:
-                if not note.startswith(tuple(empty)):  # a finding of its own
-                    kinds[severity, _VARYING.sub("", note)].append((one.case, content, note))
+            for warning in content.warnings:
+                if not warning.startswith(tuple(empty)):  # a finding of its own
+                    kinds[severity, _VARYING.sub("", warning)].append((one.case, content, warning))
     for (severity, _), group in kinds.items():
-        case, _, note = group[0]
+        case, _, warning = group[0]
         names = tuple(dict.fromkeys(fixes.shown(content.path) for _, content, _ in group))
         alone = len(names) == 1
         where = names[0] if alone else f"{len(names)} files: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
-        what = note if len({note for *_, note in group}) == 1 else f"{note} (the first; others likewise)"
+        what = warning if len({warning for *_, warning in group}) == 1 else f"{warning} (the first; others likewise)"
         fix = "nothing needs to be done if that is right"
         fix += "; `--html` shows a picture" if severity == "warning" else ""
         kind = "dicom-note" if is_dicom(group[0][1].path) else "reading-note"

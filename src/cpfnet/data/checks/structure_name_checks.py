@@ -71,9 +71,12 @@ def _empty(case: Case, content: Content, names: Sequence[str], fixes: FixSuggest
 
 
 def _enclosing_nothing(content: Content, names: Sequence[str]) -> str:
-    """What reading noted of structures whose contours enclose no pixel; "" where it noted nothing."""
+    """What reading warned of structures whose contours enclose no pixel; "" where it warned of nothing."""
     messages = [
-        note.removeprefix(f"{name!r}: ") for name in names for note in content.notes if note.startswith(f"{name!r}: ")
+        warning.removeprefix(f"{name!r}: ")
+        for name in names
+        for warning in content.warnings
+        if warning.startswith(f"{name!r}: ")
     ]
     return "; ".join(dict.fromkeys(messages))
 

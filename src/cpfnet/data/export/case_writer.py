@@ -127,5 +127,7 @@ def transcribe(case: Case, name: str, fold: int | None, folder: Path, form: Form
         formats.write_image(channel, folder / path)
     for path, mask in masks.items():
         formats.write(Segmentation(mask, image.affine), folder / path)
-    notes = dict.fromkeys([*image.notes, *(n for label in labels.values() for n in label_messages(label, form.labels))])
-    return Entry(case.id, case.patient, name, tuple(images), files, region, case.split, fold), tuple(notes)
+    warnings = dict.fromkeys(
+        [*image.warnings, *(n for label in labels.values() for n in label_messages(label, form.labels))]
+    )
+    return Entry(case.id, case.patient, name, tuple(images), files, region, case.split, fold), tuple(warnings)

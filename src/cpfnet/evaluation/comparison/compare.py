@@ -79,7 +79,7 @@ def compare(evaluations: Mapping[str, Sequence[Scores]], *, against: str | None 
         differences=differences,
         runs=[entry for method in methods for entry in _runs(method, labels)],
         protocol=_protocol(methods, differences, seed),
-        notes=_notes(methods, differences),
+        warnings=_warnings(methods, differences),
         cases=cases,
     )
 
@@ -161,7 +161,7 @@ _EXPECTED = ("model", "cases", "fitted", "interval", "batch-pooled Dice", "reade
 """Lines of the protocol that may differ without a message."""
 
 
-def _notes(methods: Sequence[Method], differences: Sequence[Difference]) -> list[str]:
+def _warnings(methods: Sequence[Method], differences: Sequence[Difference]) -> list[str]:
     out = []
     patients = max((d.patients for d in differences), default=0)
     tests = sum(not math.isnan(d.p) for d in differences)

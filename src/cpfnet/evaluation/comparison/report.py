@@ -210,7 +210,7 @@ def sections(comparison: Comparison) -> list[page.Section]:
         for method in comparison.methods[1:]
     ]
     return [
-        page.Section("Summary", [_summary(comparison), page.Notice(comparison.notes)]),
+        page.Section("Summary", [_summary(comparison), page.Notice(comparison.warnings)]),
         *_figures(comparison),
         *tables,
         page.Section("Protocol", [page.Pairs([(k.capitalize(), v) for k, v in comparison.protocol.items()])]),

@@ -66,7 +66,7 @@ class Comparison:
         runs: for methods with several runs of the same cases, one entry a class and metric: ``method, class, metric``,
             ``means`` (of each run, over cases) and their ``sd``.
         protocol: how all this was measured, in words.
-        notes: what a reader of the numbers should know.
+        warnings: what a reader of the numbers should know.
         cases: (method, class, metric) → the difference of each case, NaN where not defined; for figures.
     """
 
@@ -75,7 +75,7 @@ class Comparison:
     differences: list[Difference]
     runs: list[dict[str, Any]]
     protocol: dict[str, str]
-    notes: list[str]
+    warnings: list[str]
     cases: dict[tuple[str, str, str], np.ndarray] = field(repr=False)
 
     @property
@@ -95,7 +95,7 @@ class Comparison:
                 "reference": self.reference,
                 "methods": self.methods,
                 "protocol": self.protocol,
-                "notes": self.notes,
+                "warnings": self.warnings,
                 "differences": [d.as_dict() for d in self.differences],
                 "runs": self.runs,
             }

@@ -88,7 +88,7 @@ def fill_in_identity(header: pydicom.Dataset, folder: Path, name: str) -> tuple[
         folder: the folder of the object; for an archive, with the folder inside it.
         name: of the file.
     """
-    notes = [] if all(text(header, keyword) for keyword in _IDENTITY) else _complete_uids(header, folder, name)
+    messages = [] if all(text(header, keyword) for keyword in _IDENTITY) else _complete_uids(header, folder, name)
     declared = header.get("SpecificCharacterSet", "ASCII")
     names = [declared] if isinstance(declared, str) else list(declared or [""])
     if names != ["ASCII"] and (not any(names) or any(name and name not in python_encoding for name in names)):
@@ -96,15 +96,15 @@ def fill_in_identity(header: pydicom.Dataset, folder: Path, name: str) -> tuple[
         implicit, little = header.original_encoding
         header.set_original_encoding(implicit, little, convert_encodings("ISO_IR 100"))
         state = "is empty" if not any(names) else f"has the unknown value {printable(str(names[0]))!r}"
-        notes.append(f"SpecificCharacterSet {state}: texts are taken for Latin-1 (ISO_IR 100)")
-    return tuple(notes)
+        messages.append(f"SpecificCharacterSet {state}: texts are taken for Latin-1 (ISO_IR 100)")
+    return tuple(messages)
 
 
 _IDENTITY = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
 def _complete_uids(header: pydicom.Dataset, folder: Path, name: str) -> list[str]:
-    notes = []
+    messages = []
     meta = getattr(header, "file_meta", None) or pydicom.Dataset()
     frame = text(header, "FrameOfReferenceUID")
     # The frame of reference distinguishes examinations; without one, only the place does.
@@ -128,5 +128,5 @@ def _complete_uids(header: pydicom.Dataset, folder: Path, name: str) -> list[str
         for keyword in empty:
             setattr(header, keyword, values[keyword])
         if empty:
-            notes.append(f"{' and '.join(empty)} empty: {origin}")
-    return notes
+            messages.append(f"{' and '.join(empty)} empty: {origin}")
+    return messages

@@ -37,13 +37,13 @@ class Planes:
         places: ``(frames, 3, 3)``, LPS mm: the first pixel, the step to the next row, and to the next column; empty if
             the frames have no place in the patient.
         step: mm between slices, if it is given.
-        notes: messages about what was taken from the image.
+        warnings: messages about what was taken from the image.
     """
 
     size: tuple[int, int]
     places: np.ndarray
     step: float | None
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Planes:
@@ -89,8 +89,8 @@ def planes_of(frames: list[Frame], image: Image | Header | None = None) -> Plane
     if not places and absent["ImagePositionPatient"] < len(frames) and (image is None or image.affine is not None):
         raise FormatError(f"has no {' and no '.join(absent)}: its frames have no place of their own", fix=_FIX)
     step = frames[0].number_or("SpacingBetweenSlices", 0.0) or frames[0].number_or("SliceThickness", 0.0)
-    notes = [f"has no {' and no '.join(taken)}: taken from its image"] if taken else []
-    return Planes(size, np.reshape(places, (-1, 3, 3)), step if step > 0 else None, tuple(notes))
+    warnings = [f"has no {' and no '.join(taken)}: taken from its image"] if taken else []
+    return Planes(size, np.reshape(places, (-1, 3, 3)), step if step > 0 else None, tuple(warnings))
 
 
 def _source_of(frame: Frame) -> tuple[str, int]:

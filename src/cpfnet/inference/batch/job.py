@@ -206,7 +206,7 @@ def segment(job: Job, order: Order, predictor: Predictor, progress: Callable[[fl
             where=stale[0],
             fix="write to another folder (-o), or have it replaced by adding --overwrite",
         )
-    job.warnings = job.image.notes
+    job.warnings = job.image.warnings
     for warning in job.warnings:
         logger.warning("%s: %s", printable(job.item.name), warning)
     job.forced = predictor.options.force and bool(predictor.out_of_range(job.image))

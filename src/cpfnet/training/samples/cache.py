@@ -232,7 +232,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         spacing=trace.spacing,
         pixel_volume=None if trace.pixel_volume is None else trace.pixel_volume / trace.pixel_share,
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
-        notes=tuple(dict.fromkeys([*image.notes, *(n for one in labels for n in label_messages(one, plan.labels))])),
+        notes=tuple(dict.fromkeys([*image.warnings, *(n for one in labels for n in label_messages(one, plan.labels))])),
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:

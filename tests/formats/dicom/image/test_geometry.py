@@ -57,7 +57,7 @@ def test_series_as_simpleitk_reads_them(tmp_path, name):
     np.testing.assert_allclose(image.affine, _lps(_AXES[name]), atol=1e-9)
     assert image.modality == "ct"
     assert image.source.details["unit"] == "HU"
-    assert image.source.notes == ()
+    assert image.source.warnings == ()
 
 
 def test_slices_that_run_against_their_normal_are_turned(tmp_path):
@@ -94,7 +94,7 @@ def test_a_single_slice(tmp_path):
     path = write_series(tmp_path / "c", stored, _lps(_AXES["axial"]), SliceThickness=None)[0]
     image = formats.read(path)
     assert image.spacing == pytest.approx((1, 0.7, 0.9))
-    assert "1 mm" in image.source.notes[0]
+    assert "1 mm" in image.source.warnings[0]
 
 
 def test_a_tilted_gantry_stays_a_shear_and_is_said(tmp_path):
@@ -104,7 +104,7 @@ def test_a_tilted_gantry_stays_a_shear_and_is_said(tmp_path):
     write_series(tmp_path, stored, matrix)
     image = formats.read(tmp_path)
     np.testing.assert_allclose(image.affine, matrix, atol=1e-9)
-    assert "gantry tilt of 12.0°" in image.source.notes[0]
+    assert "gantry tilt of 12.0°" in image.source.warnings[0]
 
 
 def test_photographs_and_radiographs_have_no_millimetres(tmp_path):
@@ -116,7 +116,7 @@ def test_photographs_and_radiographs_have_no_millimetres(tmp_path):
     grey = rng.integers(0, 4096, (6, 7), dtype=np.uint16)
     image = formats.read(write_photograph(tmp_path / "b.dcm", grey, modality="CR", PixelSpacing=[0.2, 0.2]))
     np.testing.assert_array_equal(image.array, grey[None])
-    assert (image.affine, image.modality, image.source.notes) == (None, "xray", ())
+    assert (image.affine, image.modality, image.source.warnings) == (None, "xray", ())
 
 
 def test_several_folders_are_channels_where_their_grids_agree(tmp_path):

@@ -140,7 +140,7 @@ def test_integers_stay_integers_where_they_fit(tmp_path, dtype, stored, slope, i
 
 def test_ct_without_rescaling_is_said(tmp_path):
     write_series(tmp_path, np.zeros((2, 5, 6), np.int16), RescaleSlope=None, RescaleIntercept=None)
-    assert "taken for HU" in formats.read(tmp_path).source.notes[0]
+    assert "taken for HU" in formats.read(tmp_path).source.warnings[0]
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -161,7 +161,7 @@ def test_monochrome1_leaves_hounsfield_units_alone(tmp_path):
     write_series(tmp_path, array, BitsStored=12, HighBit=11, PhotometricInterpretation="MONOCHROME1")
     image = formats.read(tmp_path)
     np.testing.assert_array_equal(image.array[0], array.astype(int) - 1024)
-    assert "MONOCHROME1" in image.source.notes[0]
+    assert "MONOCHROME1" in image.source.warnings[0]
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -191,7 +191,7 @@ def test_colours_beyond_the_greys_are_said(tmp_path):
     write_series(tmp_path, array, modality="MR", PixelPresentation="COLOR")
     image = formats.read(tmp_path)
     np.testing.assert_array_equal(image.array[0], array)
-    assert "PixelPresentation is COLOR" in image.source.notes[0]
+    assert "PixelPresentation is COLOR" in image.source.warnings[0]
 
 
 @pytest.mark.parametrize(

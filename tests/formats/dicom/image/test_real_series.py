@@ -49,11 +49,11 @@ def test_a_series_equals_its_nifti():
 
 
 def test_real_defects_are_said():
-    notes = formats.read_header(shared("AbdomenCT/dicom")).source.notes
+    notes = formats.read_header(shared("AbdomenCT/dicom")).source.warnings
     assert [note.split(" empty")[0] for note in notes] == [
         "SOPClassUID and SOPInstanceUID",
         "StudyInstanceUID and SeriesInstanceUID",
     ]
-    (note,) = formats.read_header(shared("DicomSeg/ct-3slice")).source.notes
+    (note,) = formats.read_header(shared("DicomSeg/ct-3slice")).source.warnings
     assert note.startswith("SpecificCharacterSet is empty")
-    assert formats.read_header(shared("LungCT/pat_1")).source.notes == ()
+    assert formats.read_header(shared("LungCT/pat_1")).source.warnings == ()

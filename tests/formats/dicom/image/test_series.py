@@ -175,7 +175,7 @@ def test_names_in_archives_are_only_names(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
     (tmp_path / "a" / "slice_001.dcm").unlink()
     broken = _zip(tmp_path / "y.zip", [paths[0], paths[2]] * 2, ["a\n.dcm", "b", "c", "d"])
-    assert "\n" not in formats.read(broken).source.notes[0]
+    assert "\n" not in formats.read(broken).source.warnings[0]
 
 
 def test_archives_inside_archives_are_left_alone(tmp_path):
@@ -240,10 +240,10 @@ def test_empty_uids_and_character_sets(tmp_path):
     assert header.StudyInstanceUID != header.SeriesInstanceUID
     assert header.StudyInstanceUID == moved.source.details["headers"][2].StudyInstanceUID
     assert header.SpecificCharacterSet == "ISO_IR 100"
-    assert len(image.source.notes) == 2
-    assert "StudyInstanceUID and SeriesInstanceUID empty: made from" in image.source.notes[0]
-    assert "(in 3 of 3 files)" in image.source.notes[0]
-    assert "Latin-1" in image.source.notes[1]
+    assert len(image.source.warnings) == 2
+    assert "StudyInstanceUID and SeriesInstanceUID empty: made from" in image.source.warnings[0]
+    assert "(in 3 of 3 files)" in image.source.warnings[0]
+    assert "Latin-1" in image.source.warnings[1]
 
 
 def test_photographs_of_one_folder_are_images_of_their_own(tmp_path):

@@ -59,7 +59,7 @@ def test_spacing_may_be_off_by_a_hundredth_or_a_tenth_of_a_millimetre(tmp_path, 
         image = formats.read(tmp_path)
         assert image.spacing[0] == pytest.approx(5)
         message = "slices lie up to 0.09 mm from even spacing, as rounded positions do: taken as even"
-        assert image.source.notes == ((message,) if away > 0.01 else ())
+        assert image.source.warnings == ((message,) if away > 0.01 else ())
     else:
         assert "not evenly spaced" in _refused(tmp_path)
 
@@ -75,12 +75,12 @@ def test_positions_of_one_decimal(tmp_path, spacing, format):
 
     write_series(tmp_path / "ct", stored, edit=edit)
     image = formats.read(tmp_path / "ct")
-    assert "taken as even" in image.source.notes[0]
+    assert "taken as even" in image.source.warnings[0]
     mask = (image.array[0] > 0).astype(np.uint8)
     path = formats.write(Segmentation(mask, image.affine, image.source), tmp_path / "mask", format=format)
     label = formats.read_label(path, image)
     np.testing.assert_array_equal(label.array[0] > 0, mask)
-    assert label.source.notes == ()
+    assert label.source.warnings == ()
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.5])
@@ -120,7 +120,7 @@ def test_several_frames_of_reference_are_said(tmp_path):
     write_series(tmp_path, STORED[:3], edit=lambda index, header: setattr(header, "FrameOfReferenceUID", uids[index]))
     image = formats.read(tmp_path)
     assert image.shape[0] == 3
-    assert image.source.notes == ("its slices name 2 frames of reference: taken for one, by their positions",)
+    assert image.source.warnings == ("its slices name 2 frames of reference: taken for one, by their positions",)
 
 
 def test_the_same_object_twice_is_taken_once_and_said(tmp_path):
@@ -129,9 +129,9 @@ def test_the_same_object_twice_is_taken_once_and_said(tmp_path):
     shutil.copy(paths[1], tmp_path / "copies" / "again.dcm")
     image = formats.read(tmp_path)
     assert image.shape == (6, 4, 5)
-    assert len(image.source.notes) == 1
-    assert "copies of files" in image.source.notes[0]
-    assert "(InstanceNumber 2)" in image.source.notes[0]
+    assert len(image.source.warnings) == 1
+    assert "copies of files" in image.source.warnings[0]
+    assert "(InstanceNumber 2)" in image.source.warnings[0]
 
 
 def test_one_uid_for_two_objects(tmp_path):
@@ -189,7 +189,7 @@ def test_a_localizer_inside_is_left_out_and_said(tmp_path):
     write_series(tmp_path, np.zeros((1, 9, 9), np.int16), names="scout.dcm", **localizer)
     image = formats.read(tmp_path)
     assert image.shape == (6, 4, 5)
-    assert image.source.notes == ("localizer images were left out: scout.dcm (InstanceNumber 1)",)
+    assert image.source.warnings == ("localizer images were left out: scout.dcm (InstanceNumber 1)",)
 
 
 def test_a_localizer_in_disguise_is_refused(tmp_path):

@@ -71,7 +71,7 @@ def test_traced_masks_come_back_with_their_holes(tmp_path: Path, grid: str) -> N
     for name, mask in truth.items():
         np.testing.assert_array_equal(of(label, name), in_order(mask, matrix))
     assert label.source is not None
-    assert label.source.notes == ()
+    assert label.source.warnings == ()
 
 
 def drawn(tmp_path: Path, contours: list[np.ndarray], **options: object) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -79,7 +79,7 @@ def drawn(tmp_path: Path, contours: list[np.ndarray], **options: object) -> tupl
     file, image = series(tmp_path)
     label = formats.read_label(write_rtstruct(tmp_path / "rs.dcm", file, [("GTV-1", contours)], **options), image)  # type: ignore[arg-type]
     assert label.source is not None
-    return of(label, "GTV-1"), label.source.notes
+    return of(label, "GTV-1"), label.source.warnings
 
 
 def expected(*slices: int) -> np.ndarray:
@@ -184,7 +184,7 @@ def test_rois_of_one_name_are_taken_together_and_said(tmp_path: Path) -> None:
     label = formats.read_label(write_rtstruct(tmp_path / "rs.dcm", file, rois), image)
     np.testing.assert_array_equal(of(label, "GTV"), expected(1, 2))
     assert label.source is not None
-    assert label.source.notes == ("2 ROIs are named 'GTV': taken together",)
+    assert label.source.warnings == ("2 ROIs are named 'GTV': taken together",)
 
 
 def test_rois_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_image_from_elsewhere_is_matched_by_position(tmp_path: Path) -> None:
     label = formats.read_label(path, formats.read(nifti))
     np.testing.assert_array_equal(of(label, "GTV-1"), expected(2))
     assert label.source is not None
-    assert label.source.notes == ("the image is no DICOM series: matched by position alone",)
+    assert label.source.warnings == ("the image is no DICOM series: matched by position alone",)
     assert header.affine is not None
 
 

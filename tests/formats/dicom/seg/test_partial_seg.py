@@ -85,7 +85,7 @@ def test_what_frames_lack_is_taken_from_their_image(tmp_path: Path, grid: str, l
     label = formats.read_label(path, formats.read_header(tmp_path / "ct"))
     for number, name in NAMES.items():
         np.testing.assert_array_equal(of(label, name), in_order(truth[..., number - 1], GRIDS[grid]))
-    (note,) = label.notes
+    (note,) = label.warnings
     assert note.startswith("has no ")
     assert note.endswith("taken from its image")
 
@@ -212,7 +212,7 @@ def test_a_segmentation_in_which_nothing_was_drawn_is_an_empty_label(tmp_path: P
     assert not label.array.any()
     assert label.meanings is not None
     assert set().union(*label.meanings) == {"Liver", "Spleen"}
-    assert label.notes == ("holds no frame: all its segments are empty",)
+    assert label.warnings == ("holds no frame: all its segments are empty",)
 
 
 def test_check_takes_segmentations_of_ohif(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_segments_lie_where_highdicom_put_them(tmp_path: Path, grid: str, kind: 
         for number, name in NAMES.items():
             np.testing.assert_array_equal(of(label, name), in_order(truth[..., number - 1], GRIDS[grid]))
         assert label.source is not None
-        assert label.source.notes == ()
+        assert label.source.warnings == ()
 
 
 @pytest.mark.parametrize("fractions", ["PROBABILITY", "OCCUPANCY"])
@@ -258,7 +258,7 @@ def test_segments_of_one_name_are_taken_together_and_said(tmp_path: Path) -> Non
     label = formats.read_label(path, formats.read_header(tmp_path / "ct"))
     np.testing.assert_array_equal(of(label, "Lesion"), truth.any(axis=-1))
     assert label.source is not None
-    assert label.source.notes == ("2 segments are named 'Lesion': taken together",)
+    assert label.source.warnings == ("2 segments are named 'Lesion': taken together",)
 
 
 def test_palette_of_a_label_map_is_only_for_display(tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_matches_that_rest_on_position_are_said(tmp_path: Path, edit: Edit, note
     path = write_plain_seg(tmp_path / "s.dcm", files[0], {1: "a"}, [(1, np.ones(SHAPE[1:]), AXIAL[:3, 3])], edit=edit)
     label = formats.read_label(path, formats.read_header(tmp_path / "ct"))
     assert label.source is not None
-    (message,) = label.source.notes
+    (message,) = label.source.warnings
     assert note in message
     assert of(label, "a").sum() == SHAPE[1] * SHAPE[2]
 
@@ -457,7 +457,7 @@ def test_references_outweigh_the_frame_of_reference(tmp_path: Path) -> None:
     path = write_seg(tmp_path / "s.dcm", files, {1: "a"}, masks(1).astype(np.uint8), edit=_of_another_study)
     label = formats.read_label(path, formats.read_header(tmp_path / "ct"))
     assert label.source is not None
-    (message,) = label.source.notes
+    (message,) = label.source.warnings
     assert message.startswith("refers to this image, but names another frame of reference (1.2.3.4 against")
 
 

@@ -74,14 +74,14 @@ class DicomObject:
         path, member: as in `Location`.
         header: file meta and attributes, without pixels unless asked for. SOP class, SOP instance, study and series UID
             are never empty.
-        notes: messages about what was missing in it, and what was taken instead.
+        warnings: messages about what was missing in it, and what was taken instead.
         size: bytes of the whole object, compressed or not.
     """
 
     path: Path
     member: str | None
     header: pydicom.Dataset
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     size: int = 0
 
     @property
@@ -283,10 +283,10 @@ def read_object(location: Location, archives: Archives, *, pixels: bool = False)
             _refuse_cut(header)
             if window.cut and not pixels:  # pixels are counted when they are decoded
                 raise FormatError("is cut short", where=_where(location), fix="copy or export it again")
-            notes = fill_in_identity(header, location.place, location.name)
+            warnings = fill_in_identity(header, location.place, location.name)
             if not pixels and location.member is None:
-                notes += _behind_pixels(header, stream, size)
-            return DicomObject(location.path, location.member, header, notes, size)
+                warnings += _behind_pixels(header, stream, size)
+            return DicomObject(location.path, location.member, header, warnings, size)
     except CpfnetError:
         raise
     except MemoryError:

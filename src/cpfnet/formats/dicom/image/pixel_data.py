@@ -37,13 +37,13 @@ class Values:
         colour: three channels red, green, blue uint8; else one.
         dtype: of the array.
         unit: ``"HU"``, another RescaleType or PET's Units, or "".
-        notes: messages about what was assumed.
+        warnings: messages about what was assumed.
     """
 
     colour: bool
     dtype: np.dtype
     unit: str
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -94,17 +94,17 @@ def values_of(stack: Stack) -> Values:
     modality = text(first.object.header, "Modality")
     units = {str(frame.value("RescaleType") or "") for frame in stack.frames} - {""}
     unit = text(first.object.header, "Units") or (units.pop() if len(units) == 1 else "")
-    notes = []
+    warnings = []
     if modality == "CT":
         unit = unit or "HU"
         if any(frame.value("RescaleIntercept") is None for frame in stack.frames) and not any(
             map(_table, stack.frames)
         ):
-            notes.append("CT without RescaleSlope and RescaleIntercept: stored values are taken for HU")
+            warnings.append("CT without RescaleSlope and RescaleIntercept: stored values are taken for HU")
     if any(_inverted(storage, "") != _inverted(storage, unit) for storage in storages.values()):
-        notes.append("MONOCHROME1, which tells how to show it: HU were not turned over")
+        warnings.append("MONOCHROME1, which tells how to show it: HU were not turned over")
     if (presentation := text(first.object.header, "PixelPresentation")) in ("COLOR", "MIXED"):
-        notes.append(f"PixelPresentation is {presentation}: values that stand for colours are read as greys")
+        warnings.append(f"PixelPresentation is {presentation}: values that stand for colours are read as greys")
     changed = {(slope, intercept) for _, slope, intercept in scales} != {(1.0, 0.0)}
     stored = {(storage.signed, max(storage.allocated, 8)) for storage in storages.values()}
     if any(map(_table, stack.frames)) or not whole:
@@ -115,7 +115,7 @@ def values_of(stack: Stack) -> Values:
     else:
         fits = [d for d in ("int16", "int32") if np.iinfo(d).min <= min(ends) and max(ends) <= np.iinfo(d).max]
         dtype = np.dtype(fits[0] if fits else "float32")
-    return Values(False, dtype, unit, tuple(notes))
+    return Values(False, dtype, unit, tuple(warnings))
 
 
 def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:

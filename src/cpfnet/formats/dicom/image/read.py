@@ -1,6 +1,6 @@
 """A DICOM image: one series, or one photograph, as `Image` or `Header`.
 
-Values are those after rescaling (HU for CT), and geometry is exact (see `slice_stack`). The notes of the source say
+Values are those after rescaling (HU for CT), and geometry is exact (see `slice_stack`). The warnings of the source say
 what was repaired or assumed.
 """
 
@@ -38,7 +38,7 @@ def _name_series_in_errors(place: Path) -> Iterator[None]:
 def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], list[str]]:
     """The objects of a series, without copies, and messages about them."""
     objects: dict[str, DicomObject] = {}
-    notes: Counter[str] = Counter()
+    warnings: Counter[str] = Counter()
     copies = []
     for location in series.locations:
         item = read_object(location, archives)
@@ -47,7 +47,7 @@ def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], lis
         uid = text(item.header, "SOPInstanceUID")
         if uid not in objects:
             objects[uid] = item
-            notes.update(item.notes)
+            warnings.update(item.warnings)
             continue
         other = objects[uid]
         for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "InstanceNumber", "Rows", "Columns"):
@@ -57,13 +57,13 @@ def _objects(series: Series, archives: Archives) -> tuple[list[DicomObject], lis
                     fix="take one away, or export the series again",
                 )
         copies.append(item.name)
-    texts = [f"{note} (in {count} of {len(objects)} files)" for note, count in notes.items()]
+    texts = [f"{warning} (in {count} of {len(objects)} files)" for warning, count in warnings.items()]
     if copies:
         texts.append(f"copies of files that are there already were left out: {listed(copies)}")
     return list(objects.values()), texts
 
 
-def _source(series: Series, stack: Stack, unit: str, notes: Sequence[str]) -> Source:
+def _source(series: Series, stack: Stack, unit: str, warnings: Sequence[str]) -> Source:
     objects = {id(frame.object): frame.object for frame in stack.frames}
     headers = [frame.object.header for frame in stack.frames]
     return Source(
@@ -76,17 +76,17 @@ def _source(series: Series, stack: Stack, unit: str, notes: Sequence[str]) -> So
             "reference": series.reference,
             "locations": series.locations,
         },
-        notes=tuple(notes),
+        warnings=tuple(warnings),
     )
 
 
 def _prepare(series: Series, damaged: Sequence[str], archives: Archives) -> tuple[Stack, Values, Header]:
-    objects, notes = _objects(series, archives)
+    objects, warnings = _objects(series, archives)
     stack = arrange([frame for item in objects for frame in frames_of(item)])
     values = values_of(stack)
     if left_empty := identity_warning(stack.frames[0].object.header):
-        notes.append(left_empty)
-    source = _source(series, stack, values.unit, (*damaged, *notes, *stack.notes, *values.notes))
+        warnings.append(left_empty)
+    source = _source(series, stack, values.unit, (*damaged, *warnings, *stack.warnings, *values.warnings))
     modality = modality_of(series.modality) if series.modality else None
     return stack, values, Header(stack.shape, stack.affine, values.channels, values.dtype, modality, source)
 

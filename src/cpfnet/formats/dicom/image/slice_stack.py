@@ -41,12 +41,12 @@ class Stack:
     Attributes:
         frames: in slice order.
         affine: (depth, height, width) indices → LPS mm; None for a plain image, which has no depth.
-        notes: messages about what was repaired or assumed.
+        warnings: messages about what was repaired or assumed.
     """
 
     frames: tuple[Frame, ...]
     affine: np.ndarray | None
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -82,14 +82,14 @@ def arrange(frames: Sequence[Frame]) -> Stack:
     Raises:
         FormatError: they make no volume: sizes or orientations differ, positions are missing, repeated or irregular.
     """
-    frames, notes = _without_localizers(frames)
+    frames, warnings = _without_localizers(frames)
     _same(frames, size_of, "sizes (Rows × Columns)", lambda size: f"{size[0]}×{size[1]}")
     geometry = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     if len(frames) == 1 and any(frames[0].value(keyword) is None for keyword in geometry):
         missing = [keyword for keyword in geometry if frames[0].value(keyword) is None]
         if "ImagePositionPatient" not in missing:
-            notes.append(f"no {' and no '.join(missing)}: read as a plain image without millimetres")
-        return Stack(tuple(frames), None, tuple(notes))
+            warnings.append(f"no {' and no '.join(missing)}: read as a plain image without millimetres")
+        return Stack(tuple(frames), None, tuple(warnings))
     for keyword in geometry:
         without = [frame.name for frame in frames if frame.value(keyword) is None]
         if without:
@@ -98,7 +98,7 @@ def arrange(frames: Sequence[Frame]) -> Stack:
                 fix="export the series with its geometry, or give images without positions one by one",
             )
     if (spaces := len({str(frame.value("FrameOfReferenceUID") or "") for frame in frames} - {""})) > 1:
-        notes.append(f"its slices name {spaces} frames of reference: taken for one, by their positions")
+        warnings.append(f"its slices name {spaces} frames of reference: taken for one, by their positions")
     along, down = _directions(frames)
     rows, columns = _pixel_spacing(frames)
     normal = np.cross(along, down)
@@ -112,7 +112,7 @@ def arrange(frames: Sequence[Frame]) -> Stack:
         depth, more = _depth(frames, positions, normal, min(rows, columns))
     affine = np.eye(4)
     affine[:3] = np.column_stack([depth, down * rows, along * columns, positions[0]])
-    return Stack(tuple(frames), affine, (*notes, *more))
+    return Stack(tuple(frames), affine, (*warnings, *more))
 
 
 def _without_localizers(frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
@@ -205,11 +205,11 @@ def _depth(
     spacing = float(depth @ normal)
     places = positions[0] + np.arange(len(frames))[:, None] * depth
     away = np.linalg.norm(positions - places, axis=1)
-    worst, notes = float(away.max()), []
+    worst, warnings = float(away.max()), []
     if worst > _TOLERANCE * max(spacing, pixel):
         if worst > _ROUNDED * min(1.0, spacing):
             _refuse_irregular(frames, gaps, worst)
-        notes.append(f"slices lie up to {worst:.2g} mm from even spacing, as rounded positions do: taken as even")
+        warnings.append(f"slices lie up to {worst:.2g} mm from even spacing, as rounded positions do: taken as even")
     angle = float(np.degrees(np.arctan2(np.linalg.norm(depth - spacing * normal), spacing)))
     if angle > _STEEPEST:
         raise FormatError(
@@ -218,8 +218,8 @@ def _depth(
             fix="give the slices of one stack",
         )
     if angle > _TILT:
-        notes.append(f"gantry tilt of {angle:.1f}°: the slices are sheared against their normal, and stay so")
-    return depth, notes
+        warnings.append(f"gantry tilt of {angle:.1f}°: the slices are sheared against their normal, and stay so")
+    return depth, warnings
 
 
 def _differing(frames: Sequence[Frame]) -> str:

@@ -67,10 +67,10 @@ def read(item: DicomObject, image: Image | Header | None, labels: Labels | None 
     for keyword in ("StructureSetROISequence", "ROIContourSequence"):
         if keyword not in header:
             raise FormatError(f"has no {keyword}", fix="it is cut short or damaged: copy or export it again")
-    notes = [*item.notes, *check_belongs(header, image)]
+    warnings = [*item.warnings, *check_belongs(header, image)]
     names = select_structures(regions(header), labels)
     _refuse_other_frames(header, image, names)
-    notes += duplicate_names(names.values(), "ROIs")
+    warnings += duplicate_names(names.values(), "ROIs")
     depth, height, width = image.shape
     overlap_map = OverlapMap((depth, height, width), names.values())
     contours: dict[int, list[pydicom.Dataset]] = defaultdict(list)
@@ -83,8 +83,8 @@ def read(item: DicomObject, image: Image | Header | None, labels: Labels | None 
             structure.add(contour)
         for index, mask in structure.slices():
             overlap_map.add(name, index, mask)
-        notes += structure.notes()
-    return overlap_map.image(image.shape, image.affine, Source((item.path,), "dicom", notes=tuple(notes)))
+        warnings += structure.warnings()
+    return overlap_map.image(image.shape, image.affine, Source((item.path,), "dicom", warnings=tuple(warnings)))
 
 
 def _refuse_other_frames(header: pydicom.Dataset, image: Image | Header, names: dict[int, str]) -> None:
@@ -211,7 +211,7 @@ class _Structure:
                 fix="pair it with the series that it was drawn on",
             )
 
-    def notes(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """Messages about everything that was changed or ignored."""
         if not self.contours and not self.counts:
             yield f"{self.name!r} has no contours"

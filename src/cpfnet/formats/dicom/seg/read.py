@@ -58,17 +58,17 @@ def read(
         )
     named = segments(header)
     names = select_structures(named, labels)
-    notes = [*item.notes, *(check_belongs(header, image) if image is not None else ())]
-    notes += duplicate_names(names.values(), "segments")
+    warnings = [*item.warnings, *(check_belongs(header, image) if image is not None else ())]
+    warnings += duplicate_names(names.values(), "segments")
     frames = _frames(item)
     if not frames:
         if image is None:
             raise FormatError("holds no frame, and so has no place", fix="give the series that it was drawn on")
-        notes.append("holds no frame: all its segments are empty")
+        warnings.append("holds no frame: all its segments are empty")
         empty = OverlapMap((1, *image.shape)[-3:], names.values())  # type: ignore[arg-type]
-        return empty.image(image.shape, image.affine, Source((item.path,), "dicom", notes=tuple(notes)))
+        return empty.image(image.shape, image.affine, Source((item.path,), "dicom", warnings=tuple(warnings)))
     planes = planes_of(frames, image)
-    notes += planes.notes
+    warnings += planes.warnings
     image = image or own_grid(planes)
     shown = [None] * len(frames) if kind == "LABELMAP" else [segment_of(frame, named) for frame in frames]
     wanted = [index for index, segment in enumerate(shown) if segment is None or segment in names]
@@ -96,7 +96,7 @@ def read(
                 )
             if mask.any():
                 overlap_map.add(names[number], place.slice, place.on_whole_slice(mask, image.shape))
-    return overlap_map.image(image.shape, image.affine, Source((item.path,), "dicom", notes=tuple(notes)))
+    return overlap_map.image(image.shape, image.affine, Source((item.path,), "dicom", warnings=tuple(warnings)))
 
 
 def _frames(item: DicomObject) -> list[Frame]:
