@@ -272,6 +272,21 @@ def test_what_the_first_process_logs_comes_home(caplog: pytest.LogCaptureFixture
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_handler_that_fails_holds_nobody_up() -> None:
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ValueError("a handler's own fault")
+
+    handler, logger = Failing(), logging.getLogger("cpfnet.some")
+    logger.addHandler(handler)
+    try:
+        start(talk, 2, device="cpu")
+    finally:
+        logger.removeHandler(handler)
+
+
 @pytest.fixture(scope="module")
 def both(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes left what they learned, and the second one its error to the first, which the caller hears."""

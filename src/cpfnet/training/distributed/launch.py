@@ -94,13 +94,14 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any, pa
     if rank == 0:
         logger = logging.getLogger("cpfnet")
         logger.setLevel(setting.level)
-        logger.addHandler(_ToParent(parent))
+        handler = _ToParent(parent)
+        logger.addHandler(handler)
         logger.propagate = False
+        os.register_at_fork(after_in_child=lambda: logger.removeHandler(handler))  # helpers would talk in between
     else:
         parent.close()
-    multiprocessing.set_start_method(
-        setting.helpers, force=True
-    )  # else it would be spawn, which takes seconds for each
+    # Else it would be spawn, which takes seconds for each.
+    multiprocessing.set_start_method(setting.helpers, force=True)
     os.environ["OMP_NUM_THREADS"] = str(setting.threads)
     torch.set_num_threads(setting.threads)
     group = ProcessGroup(rank, setting.size, rank, setting.size, flag)
@@ -135,7 +136,8 @@ def _logged(child: Connection) -> Iterator[None]:
     """Hand what comes from `_ToParent` to this process' own loggers."""
 
     def listen() -> None:
-        with suppress(OSError, EOFError):  # the child has ended
+        # The child has ended; or a handler failed, and the child must not wait for it.
+        with child, suppress(OSError, EOFError):
             while True:
                 record = child.recv()
                 logger = logging.getLogger(record.name)
@@ -149,7 +151,6 @@ def _logged(child: Connection) -> Iterator[None]:
         yield
     finally:
         thread.join(GRACE)  # helpers of the child may outlive it for a moment
-        child.close()
 
 
 def _first_error(errors: Any) -> BaseException | None:
