@@ -1,7 +1,9 @@
-"""What a training step keeps for its gradients, and how much it computes, for every network: python -m benchmarks memory
+"""What a training step keeps for its gradients, and how much it computes, for every network: python -m benchmarks
+memory
 
-Prints the rows of `cpfnet.planner.costs.COSTS`. Nothing is computed: networks and images are PyTorch's fake tensors, which have shapes and
-types and no values, so an image of any size costs no memory. What the passes forward save for their gradients is counted by autograd's own hook.
+Prints the rows of `cpfnet.planner.costs.COSTS`. Nothing is computed: networks and images are PyTorch's fake tensors,
+which have shapes and types and no values, so an image of any size costs no memory. What the passes forward save for
+their gradients is counted by autograd's own hook.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ def measure(
         options: of the network.
 
     Returns:
-        Bytes kept for the gradients, weights left out, and floating-point operations, both for one pixel or voxel of the input.
+        Bytes kept for the gradients, weights left out, and floating-point operations, both for one pixel or voxel of
+        the input.
     """
     dims = len(patch)
     hints = {"patch": patch, "spacing": spacing or [1.0] * dims}

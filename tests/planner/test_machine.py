@@ -1,4 +1,5 @@
-"""Which device is planned for: by what the drivers' tools answer (scripts on PATH), and by what PyTorch was built for."""
+"""Which device is planned for: by what the drivers' tools answer (scripts on PATH), and by what PyTorch was built
+for."""
 
 from __future__ import annotations
 
@@ -126,7 +127,10 @@ def test_a_tool_that_fails_is_none(tools: Path) -> None:
 
 
 def test_amd(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    card = '"VRAM Total Memory (B)": "25753026560", "VRAM Total Used Memory (B)": "1073741824", "Card Series": "RX 7900 XTX"'
+    card = (
+        '"VRAM Total Memory (B)": "25753026560", "VRAM Total Used Memory (B)": "1073741824", '
+        '"Card Series": "RX 7900 XTX"'
+    )
     says(tools, f'{{"card0": {{{card}}}}}', name="rocm-smi")
     built(tmp_path, monkeypatch, ROCM_BUILD)
     found = Memory.found()

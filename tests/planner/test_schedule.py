@@ -37,13 +37,15 @@ def held_out(data: Fingerprint) -> int:
 
 
 def seconds(made: Plan, data: Fingerprint, memory: Memory) -> tuple[float, float, float]:
-    """Of learning, of validating after the epochs, and of what is segmented whole at the end; worked out from the plan alone."""
+    """Of learning, of validating after the epochs, and of what is segmented whole at the end; worked out from the
+    plan alone."""
     training, dims = made.training, made.spatial.dims
     size = made.spatial.size or data.median_size
     if made.spatial.mode == "3d" and made.spatial.spacing and data.spacings:
         order = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}[made.spatial.slices]
         size = tuple(
-            round(data.sizes[0][a] * data.spacings[0][a] / (to or 1)) for a, to in zip(order, made.spatial.spacing, strict=False)
+            round(data.sizes[0][a] * data.spacings[0][a] / (to or 1))
+            for a, to in zip(order, made.spatial.spacing, strict=False)
         )
     elif data.spacings:
         order = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}[made.spatial.slices]

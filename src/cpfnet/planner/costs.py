@@ -1,7 +1,7 @@
 """What learning from a patch takes: memory and arithmetic of each network, as measured.
 
-The figures were counted where PyTorch is (`python -m benchmarks memory` prints them, a test counts them again); here they are a table, since
-planning works without PyTorch, for machines that have none yet.
+The figures were counted where PyTorch is (`python -m benchmarks memory` prints them, a test counts them again); here
+they are a table, since planning works without PyTorch, for machines that have none yet.
 """
 
 from __future__ import annotations
@@ -49,15 +49,17 @@ COSTS = {
     ("dynunet", 3): Cost(1707, 869, 455_000),
     ("resnet34-unet", 3): Cost(701, 431, 141_000),
 }
-"""By network and spatial axes, at full width. A network that is not here (a user's own, say) is taken for the dearest of
-them: it cannot be measured without PyTorch, and too small a patch or batch trains, where too large a one does not."""
+"""By network and spatial axes, at full width. A network that is not here (a user's own, say) is taken for the dearest
+of them: it cannot be measured without PyTorch, and too small a patch or batch trains, where too large a one does
+not."""
 
 FLAT = ((1.0, 1.0), (1.25, 1.42), (1.37, 1.5), (1.43, 1.5))
-"""`dynunet` keeps, and computes, so many times as much where slices lie so far apart that the depth is not halved at none,
-one, two, three or more of the first levels."""
+"""`dynunet` keeps, and computes, so many times as much where slices lie so far apart that the depth is not halved at
+none, one, two, three or more of the first levels."""
 
 FULL_WIDTH = 64
-"""Channels of the first level that the rows of cpfnet and cpfnet-hr stand for; bytes follow the width, operations its square."""
+"""Channels of the first level that the rows of cpfnet and cpfnet-hr stand for; bytes follow the width, operations its
+square."""
 
 CLASS_BYTES = 24
 """For one pixel of one plane of the output: 16 … 18 that the loss keeps, the logits and their gradient."""

@@ -1,9 +1,10 @@
 """Patch and batch on a GPU: as large as nnU-Net's planner has them, as far as memory goes.
 
-Its rule (Isensee et al., Nature Methods 2021; `ExperimentPlanner` of its second version), for networks of its size: a patch begins with the
-proportions of 1/spacing, larger than any that will do, is clipped to the median image, and rounded up to what the network's halvings divide. While
-two patches take too much, the axis that is longest, measured by the median image, gives way by one step. What room is left becomes batch, of no more than
-a twentieth of all data at once. "Too much" there is what fits into 8 GB; here it is `REFERENCE` or this GPU's memory, whichever is less.
+Its rule (Isensee et al., Nature Methods 2021; `ExperimentPlanner` of its second version), for networks of its size: a
+patch begins with the proportions of 1/spacing, larger than any that will do, is clipped to the median image, and
+rounded up to what the network's halvings divide. While two patches take too much, the axis that is longest, measured
+by the median image, gives way by one step. What room is left becomes batch, of no more than a twentieth of all data
+at once. "Too much" there is what fits into 8 GB; here it is `REFERENCE` or this GPU's memory, whichever is less.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from cpfnet.planner.costs import FLAT, flat_levels, room
 from cpfnet.planner.draft import Draft
 
 REFERENCE = {2: 12 * 512**2, 3: 5_000_000}
-"""Pixels or voxels of a step, about as nnU-Net's target has them: 12 of 512², 2 of 128³, of 20×320×256 or of 64×160×192 where slices
-lie far apart (voxels count as `FLAT` says). With more memory a step takes no more, so that it takes no longer."""
+"""Pixels or voxels of a step, about as nnU-Net's target has them: 12 of 512², 2 of 128³, of 20×320×256 or of
+64×160×192 where slices lie far apart (voxels count as `FLAT` says). With more memory a step takes no more, so that it
+takes no longer."""
 
 LEAST_BATCH = {2: 8, 3: 2}
 """Patches of a step: 2-D networks have batch normalisation; in 3-D a large patch is worth more than many."""
@@ -38,8 +40,8 @@ LARGEST_SIDE = 512
 
 
 def multiples(patch: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
-    """What `dynunet` needs each axis of a patch to be a multiple of: it halves an axis of at least 8 pixels while its spacing is within a
-    factor of 2 of the finest."""
+    """What `dynunet` needs each axis of a patch to be a multiple of: it halves an axis of at least 8 pixels while its
+    spacing is within a factor of 2 of the finest."""
     sizes, steps, product = list(patch), list(spacing), [1] * len(patch)
     while True:
         finest = min(steps)
@@ -76,7 +78,8 @@ def patch_3d(draft: Draft, median: Sequence[int], spacing: Sequence[float]) -> t
 def _cut(
     patch: tuple[int, ...], median: Sequence[int], spacing: Sequence[float], least: Sequence[int]
 ) -> tuple[int, ...]:
-    """One step shorter along the axis that is longest by the measure of the median volume; the same where nothing can go."""
+    """One step shorter along the axis that is longest by the measure of the median volume; the same where nothing can
+    go."""
     for axis in sorted(range(3), key=lambda a: (-patch[a] / median[a], -a)):
         shorter = list(patch)
         shorter[axis] -= multiples(patch, spacing)[axis]

@@ -1,4 +1,5 @@
-"""The machine that will train: which device, and how much memory it has; asked without PyTorch, which takes seconds to load."""
+"""The machine that will train: which device, and how much memory it has; asked without PyTorch, which takes seconds
+to load."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ WHEELS = "https://download.pytorch.org/whl/"
 """Where builds of PyTorch lie."""
 
 OLD, NEW = "cu126", "cu130"
-"""Builds for CUDA 12.6 have kernels from Maxwell to Hopper; those after it know Blackwell, and Maxwell, Pascal and Volta no more."""
+"""Builds for CUDA 12.6 have kernels from Maxwell to Hopper; those after it know Blackwell, and Maxwell, Pascal and
+Volta no more."""
 
 BLACKWELL = 10.0
 """Compute capability."""
@@ -60,7 +62,8 @@ class Memory:
         What keeps PyTorch from using a GPU that is here is told as a warning, with the command that helps.
 
         Args:
-            device: as for `train`: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``, counted as CUDA_VISIBLE_DEVICES has them.
+            device: as for `train`: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``, counted as CUDA_VISIBLE_DEVICES
+                has them.
 
         Raises:
             PlanError: no such device here.
@@ -82,7 +85,7 @@ class Memory:
             raise PlanError(
                 f"no device {device!r} here: {len(gpus)} GPU{'s' * (len(gpus) != 1)} found",
                 where="--device",
-                fix="say how much memory the GPU has that will train, such as --memory 24GiB; or plan with --device cpu",
+                fix="say how much memory the GPU has that will train, such as --memory 24GiB, or use --device cpu",
             )
         return cls(_main_memory(), "cpu")
 
@@ -91,7 +94,8 @@ class Memory:
         """Another machine.
 
         Args:
-            amount: memory of its GPU, or main memory with ``device="cpu"``: ``"24GiB"``, ``"24"``, ``"512MiB"``, ``"16 GB"``.
+            amount: memory of its GPU, or main memory with ``device="cpu"``: ``"24GiB"``, ``"24"``, ``"512MiB"``,
+                ``"16 GB"``.
             device: ``"auto"`` and ``"cuda"`` stand for a GPU.
 
         Raises:

@@ -28,10 +28,12 @@ NETWORK = "cpfnet"
 """What is proposed where no network is named, and nothing below applies …"""
 
 FINE_NETWORK = "cpfnet-hr"
-"""… and where structures are fine, or images are shrunk to be learned from on a CPU: their boundaries must come back."""
+"""… and where structures are fine, or images are shrunk to be learned from on a CPU: their boundaries must come
+back."""
 
 FINE = 4.0
-"""Classes of a smaller median radius, pixels, are fine: half of their width is lost at half resolution. Tubular ones are thin, too."""
+"""Classes of a smaller median radius, pixels, are fine: half of their width is lost at half resolution. Tubular ones
+are thin, too."""
 
 PRETRAINED = ("cpfnet", "cpfnet-hr", "cpfnet-guide", "resnet34-unet")
 """Networks whose encoder takes ImageNet weights (in 2-D)."""
@@ -40,9 +42,10 @@ NARROWED = ("cpfnet", "cpfnet-hr")
 """Networks that are made narrower where they learn from random weights on a CPU …"""
 
 NARROW, NARROW_FINE = 16, 32
-"""… and their width then, and for fine structures in images; the paper's is 64. In five minutes of one core `cpfnet-hr` of width 64, 32 and 16 finds the
-lesions of 24 held-out images of PH² with a Dice of 0.934, 0.944 and 0.951, and the vessels of five of DRIVE with 0.798, 0.814 and 0.814; in twelve
-the latter with 0.820 at 32, and in thirteen with 0.817 at 16. After half an hour and more the two are level."""
+"""… and their width then, and for fine structures in images; the paper's is 64. In five minutes of one core
+`cpfnet-hr` of width 64, 32 and 16 finds the lesions of 24 held-out images of PH² with a Dice of 0.934, 0.944 and
+0.951, and the vessels of five of DRIVE with 0.798, 0.814 and 0.814; in twelve the latter with 0.820 at 32, and in
+thirteen with 0.817 at 16. After half an hour and more the two are level."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -50,14 +53,15 @@ BATCH_PIXELS = 4 * 256 * 256
 """Pixels of one optimiser step: 4 patches of 256², or as many smaller ones …"""
 
 BRISK_PIXELS = BATCH_PIXELS // 4
-"""… and on a CPU for fine structures in images, or where `VOLUME_NETWORK` learns from whole volumes: more steps in the same time are worth
-more than smoother ones (five minutes of one core: Hippocampus, 640 steps of 1 end with a Dice of 0.880, 360 of 2 with 0.873; DRIVE, a U-Net of
-16…256 channels, 1,540 steps of 2 × 192² with 0.810, 400 of 4 × 256² with 0.795)."""
+"""… and on a CPU for fine structures in images, or where `VOLUME_NETWORK` learns from whole volumes: more steps in
+the same time are worth more than smoother ones (five minutes of one core: Hippocampus, 640 steps of 1 end with a Dice
+of 0.880, 360 of 2 with 0.873; DRIVE, a U-Net of 16…256 channels, 1,540 steps of 2 × 192² with 0.810, 400 of 4 × 256²
+with 0.795)."""
 
 SHRUNK_BATCH = 8
-"""Most images of an optimiser step where they are shrunk to be learned from on a CPU, for the same reason; fewer than that, and batch
-normalisation knows too little (PH²: 1,000 steps of 2 are worse than 250 of 8). Images that are as small by themselves were not measured: they
-keep the usual steps and network."""
+"""Most images of an optimiser step where they are shrunk to be learned from on a CPU, for the same reason; fewer than
+that, and batch normalisation knows too little (PH²: 1,000 steps of 2 are worse than 250 of 8). Images that are as
+small by themselves were not measured: they keep the usual steps and network."""
 
 CPU_STEPS = 50
 """Optimiser steps of an epoch on a CPU, of `BATCH_PIXELS`."""
@@ -224,7 +228,8 @@ def _network(draft: Draft, weights: str | None) -> None:
         draft.data["network"]["options"] = {"width": width}
         draft.because(
             "network.options",
-            f"from random weights on a CPU, {width} channels at the first level take several times the steps of the paper's 64 in the same time"
+            f"from random weights on a CPU, {width} channels at the first level take several times the steps of the "
+            "paper's 64 in the same time"
             f"{f' (fine structures need more than {NARROW})' if fine_images else ''}; with hours to train in, try 64",
         )
     fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
@@ -237,7 +242,8 @@ def _network(draft: Draft, weights: str | None) -> None:
         first, look = fine[0], "thin" if fine[0].tubular else "small"
         draft.because(
             "network.name",
-            f"{first.name} is {look} (median radius {first.radius:.1f} pixels): every pixel has logits of its own, where cpfnet interpolates",
+            f"{first.name} is {look} (median radius {first.radius:.1f} pixels): every pixel has logits of its own, "
+            "where cpfnet interpolates",
         )
     elif draft.network == FINE_NETWORK and _shrunk(draft):
         draft.because(
@@ -266,7 +272,10 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
         )
     elif draft.modality in ("oct", "ultrasound", "xray") or not fingerprint.volumes:
         intensity = {"kind": "percentiles"}
-        why = "0…1 between two percentiles of each image: exposure differs, and single bright pixels or a constant border must not set the scale"
+        why = (
+            "0…1 between two percentiles of each image: exposure differs, and single bright pixels or a constant border "
+            "must not set the scale"
+        )
     else:
         intensity, why = {"kind": "minmax"}, "nothing is known of the scale: each image's own minimum and maximum"
     key = "channels" if index == 0 else f"channels.{index}.intensity"
@@ -283,7 +292,8 @@ def _ct(channel: ChannelFingerprint) -> tuple[dict[str, Any], str]:
             window = {"kind": "window", "low": float(round(low - margin, -1)), "high": float(round(high + margin, -1))}
             return (
                 window,
-                f"99 % of the labelled pixels lie in {low:.0f} … {high:.0f} HU: a window around them; -1000 … 2000 is for all tissues",
+                f"99 % of the labelled pixels lie in {low:.0f} … {high:.0f} HU: a window around them; -1000 … 2000 is "
+                "for all tissues",
             )
     return {"kind": "window", "low": -1000.0, "high": 2000.0}, "all tissues, air to bone, in HU"
 
@@ -308,8 +318,8 @@ def _training(draft: Draft, hours: float | None) -> None:
     accumulate = -(-wanted // batch)
     draft.because(
         "training.batch",
-        f"{wanted} patch{'es' * (wanted > 1)} of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, about "
-        f"{needed / GIB:.2g} GiB a patch: {batch} at once"
+        f"{wanted} patch{'es' * (wanted > 1)} of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, "
+        f"about {needed / GIB:.2g} GiB a patch: {batch} at once"
         f"{'; many small steps learn more in the same time' if draft.many_small_steps or shrunk else ''}",
     )
     steps = CPU_STEPS
@@ -362,14 +372,15 @@ def _because_of_schedule(draft: Draft, schedule: Schedule, group: int) -> None:
     draft.because(
         "training.epochs",
         f"{schedule.epochs} × {schedule.steps} optimiser steps{why}: "
-        f"{_seen(draft, schedule.epochs * schedule.steps * group)}\n{expected}; the run corrects that once it has begun",
+        f"{_seen(draft, schedule.epochs * schedule.steps * group)}\n{expected}; the run corrects that once it has "
+        "begun",
     )
     if schedule.validation is not None:
         whole = schedule.validation["whole"]
         draft.because(
             "training.validation",
-            f"to validate all cases whole after each epoch would take more than {VALIDATION:.0%} of the run; at the end "
-            + ("all are segmented whole" if whole is None else f"{whole} are"),
+            f"to validate all cases whole after each epoch would take more than {VALIDATION:.0%} of the run; at the "
+            "end " + ("all are segmented whole" if whole is None else f"{whole} are"),
         )
     logger.info("Expected for the plan as proposed: %s.", expected)
 

@@ -1,6 +1,7 @@
 """How long to train, and what to look at on the way.
 
-Steps follow the data: so many passes over all distinct patches. Validation takes no more than `VALIDATION` of the run: after each epoch a fixed part
+Steps follow the data: so many passes over all distinct patches. Validation takes no more than `VALIDATION` of the
+    run: after each epoch a fixed part
 of the cases, and at its end whole ones.
 """
 
@@ -17,7 +18,8 @@ PASSES = {"images": 100, "slices": 25, "volumes": 100}
 """How often a GPU meets each distinct patch of images, of slices (neighbours look alike), and of volumes in 3-D."""
 
 CPU_PASSES = {"images": 10, "slices": 1, "volumes": 10}
-"""The same on a CPU, where steps were measured for small data sets: these get more than that, so it counts where data are many."""
+"""The same on a CPU, where steps were measured for small data sets: these get more than that, so it counts where data
+are many."""
 
 LEAST_STEPS, MOST_STEPS = 10_000, 250_000
 """On a GPU; the most is what nnU-Net always takes."""

@@ -242,8 +242,9 @@ def _for_3d(
 ) -> tuple[tuple[float, float, float], tuple[int, ...]]:
     """Spacing for 3-D on a GPU, and the median size there.
 
-    The median; but where slices lie far apart and are few, their distance is the finest tenth's, not below that of pixels:
-    between coarse slices interpolation makes up nothing, and of fine ones most would be lost (nnU-Net has the same rule).
+    The median; but where slices lie far apart and are few, their distance is the finest tenth's, not below that of
+    pixels: between coarse slices interpolation makes up nothing, and of fine ones most would be lost (nnU-Net has the
+    same rule).
     """
     fingerprint = draft.fingerprint
     distance, height, width = step

@@ -39,8 +39,8 @@ def check_kernels(device: torch.device) -> None:
 def has_kernels(capability: tuple[int, int], built_for: Sequence[str]) -> bool:
     """Do ``sm_`` kernels of the same major version, or ``compute_`` code of an earlier one, serve this GPU?
 
-    ``sm_86`` runs on later minor versions of the same major one; ``compute_90`` is compiled on any later GPU; what has
-    a letter (``sm_90a``) runs on exactly that one (CUDA C++ Programming Guide, application compatibility).
+    ``sm_86`` runs on later minor versions of the same major one; ``compute_90`` is compiled on any later GPU; what
+    has a letter (``sm_90a``) runs on exactly that one (CUDA C++ Programming Guide, application compatibility).
     """
     for entry in built_for:
         found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", entry)
