@@ -133,6 +133,29 @@ def test_what_dice_is_pooled_over_is_said_where_memory_lacks(
     assert found[0].endswith("(CUDA out of memory); Dice is pooled over these")
 
 
+@pytest.mark.parametrize("mode", ["2d", "3d"])
+def test_a_part_of_the_validation_cases_after_epochs_and_whole_ones_at_the_end(
+    volumes: Dataset, tmp_path: Path, mode: str
+) -> None:
+    """All pieces of all cases keep the same best Model; few of them leave the final scores those of whole cases."""
+
+    def trained(name: str, validation: dict[str, int] | None) -> Model:
+        plan = volumes_plan(mode, epochs=3, validation=validation)
+        return train(volumes, plan, tmp_path / name, TrainOptions(device="cpu"))
+
+    full, same = trained("full", None), trained("same", {"cases": 99, "pieces": 10_000})
+    assert same.fitted.epochs == full.fitted.epochs
+    assert (tmp_path / "same" / "weights.safetensors").read_bytes() == full.weights.read_bytes()
+    for case, dices in full.metrics["validation"]["cases"].items():
+        assert same.metrics["validation"]["cases"][case] == pytest.approx(dices)
+    few = trained("few", {"cases": 1, "pieces": 2, "whole": 1})
+    held_out = few.metrics["cases"]["validation"]
+    assert held_out == full.metrics["cases"]["validation"]
+    assert len(few.metrics["validation"]["cases"]) == 1 < len(held_out)
+    assert few.fitted.validation_dice == few.metrics["validation"]["dice"]
+    assert few.fitted.validation_dice not in [row["dice"] for row in few.metrics["history"]]
+
+
 def test_overlapping_regions(volumes: Dataset, out: Path) -> None:
     content = volumes_plan("2d", epochs=1, samples=3).model_dump(mode="json")
     content["labels"] = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric.loggers import TensorBoardLogger
 
@@ -30,6 +31,7 @@ from cpfnet.training.hardware.precision import choose_precision
 from cpfnet.training.progress_display import CaseCounter, Display
 from cpfnet.training.samples.cache import Cached, disk_error
 from cpfnet.training.samples.patches import Patches, Sample, batches
+from cpfnet.training.samples.validation_subset import Window, choose_cases, choose_pieces
 from cpfnet.training.signals import Interruption, Stopped
 from cpfnet.training.train_step import OutOfMemory, Task
 from cpfnet.training.validation import validate
@@ -50,7 +52,7 @@ class Run:
     Attributes:
         folder, plan, task: what is written where, how and what is learned.
         patches: training samples.
-        validation: held-out cases.
+        validation: held-out cases; after an epoch all of them are scored, or the part that `training.validation` says.
         digests: what the data were.
         group: this process among those of the run; the main one writes.
         number: samples learned from so far; with the seed it says all about the data to come.
@@ -74,11 +76,17 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float | None = None
     micro_batch_size: int = field(init=False)
+    _scored: Sequence[Cached] = field(init=False)
+    _pieces: dict[str, list[Window]] | None = field(init=False, default=None)
     _ticked: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.micro_batch_size = self.plan.training.batch
+        self._scored = self.validation
+        if (part := self.plan.training.validation) is not None:
+            self._scored = choose_cases(self.validation, part.cases)
+            self._pieces = {case.id: choose_pieces(case, self.plan, part.pieces) for case in self._scored}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a checkpoint."""
@@ -211,7 +219,7 @@ class Run:
             display.validating(done, total)
             interruption.check()
 
-        scores = validate(self.task.segment, self.validation, self.plan, advance, self.group)
+        scores = validate(self.task.segment, self._scored, self.plan, advance, self.group, self._pieces)
         better = self.best is None or (scores["dice"] is not None and scores["dice"] > self.best)
         epoch = len(self.history) + 1
         self._tick()
@@ -284,10 +292,16 @@ class Run:
         """
         self.task.forget()
         model = Model.load(self.folder.out)
-        found = self._calibrate(model, interruption, bar)
         model.plan = self.plan
-        model.fitted = model.fitted.model_copy(update={"plan_hash": self.plan.hash, **found.values})
-        model.metrics |= {"history": self.history, "fitting": found.notes, "calibration": found.calibration}
+        scores, found = self._judge(model, interruption, bar)
+        updates = {"plan_hash": self.plan.hash, "validation_dice": scores["dice"], **found.values}
+        model.fitted = model.fitted.model_copy(update=updates)
+        model.metrics |= {
+            "history": self.history,
+            "validation": scores,
+            "fitting": found.notes,
+            "calibration": found.calibration,
+        }
         model.save(self.folder.out)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         logger.info(found.brief())
@@ -296,18 +310,22 @@ class Run:
         logger.info(f"Done: the best Model, of epoch {model.fitted.epochs}{no_class}, is in {self.folder.out}")
         return model
 
-    def _calibrate(self, model: Model, interruption: Interruption, bar: bool) -> Findings:
-        if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
-            return Findings.none("the validation cases are the training cases")
+    def _judge(self, model: Model, interruption: Interruption, bar: bool) -> tuple[dict[str, Any], Findings]:
+        """Scores of the best Model on whole cases, and what they tell."""
         backend = torch_backend(model, str(self.task.fabric.device))
+        whole, scores = self.validation, model.metrics["validation"]
+
+        def segment(array: np.ndarray) -> np.ndarray:
+            return predict_array(backend, array, self.plan)
+
+        if (part := self.plan.training.validation) is not None:
+            whole = choose_cases(self.validation, part.whole or len(self.validation))
+            with CaseCounter("Scoring whole cases", bar, interruption) as advance:
+                scores = validate(segment, whole, self.plan, advance)
+        if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
+            return scores, Findings.none("the validation cases are the training cases")
         with CaseCounter("Fitting", bar, interruption) as advance:
-            return fit(
-                lambda array: predict_array(backend, array, self.plan),
-                self.validation,
-                self.plan,
-                advance,
-                self.patches.cases,
-            )
+            return scores, fit(segment, whole, self.plan, advance, self.patches.cases)
 
 
 def _ranges(levels: Sequence[tuple[float, float, float] | None]) -> tuple[Range, Range, Range] | None:

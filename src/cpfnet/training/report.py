@@ -51,13 +51,20 @@ def write_report(
     """
     assert model.folder is not None  # `train` has written it
     held_out = set(model.metrics["cases"]["validation"])
-    chosen = [case for case in dataset.cases if case.id in held_out]
+    scored_whole = model.metrics["validation"]["cases"]
+    chosen = [case for case in dataset.cases if case.id in scored_whole]
     warnings = [
         "The validation cases chose the epoch, the temperature, the threshold and the smallest component kept: their "
         "scores are optimistic."
     ]
     if held_out <= set(model.metrics["cases"]["train"]):
         warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
+    if (part := model.plan.training.validation) is not None:
+        of = f"{len(chosen)} of {len(held_out)}" if len(chosen) < len(held_out) else "all"
+        warnings.append(
+            f"Curves show Dice on {part.cases} cases, up to {part.pieces} pieces of each, the same ones after every epoch, half "
+            f"of them on structures; the scores below are those of {of} validation cases, whole."
+        )
     with TemporaryDirectory(prefix="cpfnet-") as temporary:
         options = PredictorOptions(device=device, backend="torch", force=True)
         items = predict_cases(chosen, [model], Path(temporary), options, overwrite=True, progress=progress)

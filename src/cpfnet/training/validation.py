@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from cpfnet.planning import Labels, Plan
 from cpfnet.preprocessing.postprocess import decide
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.samples.cache import Cached
+from cpfnet.training.samples.validation_subset import Window, cut
 
 Segment = Callable[[np.ndarray], np.ndarray]
 """float32 (channels, [depth,] height, width) → probabilities (planes, [depth,] height, width)."""
@@ -25,11 +26,20 @@ def validate(
     plan: Plan,
     advance: Callable[[int, int], None] = lambda done, total: None,
     group: ProcessGroup = SINGLE_PROCESS,
+    pieces: Mapping[str, Sequence[Window]] | None = None,
 ) -> dict[str, Any]:
     """Segment every case and score it; in a group each case is one process' work, and all know all scores.
 
     Pixels ignored or outside the region of interest count nowhere. A class that is neither there nor predicted has no
     Dice (None) and enters no mean. Several readers of a case are averaged.
+
+    Args:
+        segment: the network.
+        cases: to score.
+        plan: `labels` and `spatial`.
+        advance: called with the number of cases done and in all; may raise to stop.
+        group: this process among those of the run.
+        pieces: of each case (its id) the windows that are segmented and scored together, in place of the whole.
 
     Returns:
         ``dice`` (mean over the classes of their means over the cases), ``classes`` (name → mean), ``cases`` (id → name
@@ -42,8 +52,11 @@ def validate(
         own = {}
         for done, case in enumerate(dealt):
             advance(done, len(dealt))
-            predicted = decide(segment(np.asarray(case.image())), plan.labels)
-            own[case.id] = dices(predicted, case.codes(), plan.labels)
+            if pieces is None:
+                predicted, codes = decide(segment(np.asarray(case.image())), plan.labels), case.codes()
+            else:
+                predicted, codes = _of_pieces(segment, case, pieces[case.id], plan)
+            own[case.id] = dices(predicted, codes, plan.labels)
         return own
 
     parts = group.gather(group.run_on_all(score))
@@ -54,6 +67,18 @@ def validate(
         "classes": dict(zip(names, classes, strict=True)),
         "cases": {case: dict(zip(names, values, strict=True)) for case, values in scores.items()},
     }
+
+
+def _of_pieces(segment: Segment, case: Cached, pieces: Sequence[Window], plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Classes and codes of some pieces of a case, their pixels in a row."""
+    image, codes = case.image(), case.codes()
+    predicted, true = [], []
+    for window in pieces:
+        array, inner = cut(image, window, plan)
+        classes = decide(segment(array)[:, inner], plan.labels)
+        predicted.append(classes.reshape(*(() if plan.labels.exclusive else classes.shape[:1]), -1))
+        true.append(codes[(slice(None), *window)].reshape(len(codes), -1))
+    return np.concatenate(predicted, axis=-1), np.concatenate(true, axis=-1)
 
 
 def dices(classes: np.ndarray, codes: np.ndarray, labels: Labels) -> list[float | None]:

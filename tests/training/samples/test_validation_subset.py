@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cpfnet.inference.tiling import predict_array
 from cpfnet.planning import Plan
 from cpfnet.training.samples.cache import ANNOTATED, Cached
 from cpfnet.training.samples.validation_subset import choose_cases, choose_pieces
+from cpfnet.training.validation import validate
+from tests.training.conftest import volumes_plan
 
 
 def case(folder: Path, name: str, codes: np.ndarray) -> Cached:
@@ -110,3 +113,40 @@ def test_of_an_image_the_whole_is_one_piece(tmp_path: Path) -> None:
     one = case(tmp_path, "image", labels((50, 70), 1))
     assert choose_pieces(one, plan("2d", [32, 32]), 1) == [(slice(0, 50), slice(0, 70))]
     assert choose_pieces(one, plan("2d", [32, 32]), 5) == [(slice(0, 50), slice(0, 70))]
+
+
+def noisy(array: np.ndarray) -> np.ndarray:
+    """Logits of three planes, each pixel for itself."""
+    x = array[:, :1]
+    return np.concatenate([0.5 - x, np.sin(40 * x), np.cos(30 * x)], axis=1)
+
+
+@pytest.mark.parametrize("mode", ["2d", "2.5d", "3d"])
+def test_all_pieces_score_as_the_whole_does(tmp_path: Path, mode: str) -> None:
+    rng, made = np.random.default_rng(0), volumes_plan(mode)
+    one = case(tmp_path, "one", rng.integers(0, 3, (32, 64, 96)).astype(np.uint8))
+    np.save(tmp_path / "image.npy", rng.random((1, 32, 64, 96), dtype=np.float32))
+
+    def segment(array: np.ndarray) -> np.ndarray:
+        return predict_array(noisy, array, made)
+
+    pieces = {"one": choose_pieces(one, made, 10_000)}
+    assert len(pieces["one"]) == (6 if mode == "3d" else 32)
+    assert validate(segment, [one], made, pieces=pieces) == validate(segment, [one], made)
+
+
+def test_a_slice_is_seen_with_its_neighbours(tmp_path: Path) -> None:
+    made, seen = volumes_plan("2.5d"), []
+    one = case(tmp_path, "one", np.zeros((9, 32, 32), np.uint8))
+    depth = np.arange(9, dtype=np.float32)[:, None, None]
+    np.save(tmp_path / "image.npy", np.broadcast_to(depth, (1, 9, 32, 32)).copy())
+
+    def network(stacks: np.ndarray) -> np.ndarray:
+        seen.extend(stack[:, 0, 0].tolist() for stack in stacks)
+        return np.zeros((len(stacks), 3, *stacks.shape[2:]), dtype=np.float32)
+
+    for at, expected in ((0, [0, 0, 1]), (4, [3, 4, 5]), (8, [7, 8, 8])):
+        seen.clear()
+        piece = (slice(at, at + 1), slice(0, 32), slice(0, 32))
+        validate(lambda array: predict_array(network, array, made), [one], made, pieces={"one": [piece]})
+        assert expected in seen

@@ -90,6 +90,23 @@ def choose_pieces(case: Cached, plan: Plan, count: int) -> list[Window]:
     return [chosen[corner] for corner in sorted(chosen)]
 
 
+def cut(array: np.ndarray, window: Window, plan: Plan) -> tuple[np.ndarray, slice]:
+    """What the network must see to segment a piece, and where along its first spatial axis the piece lies.
+
+    Args:
+        array: ``(channels, [depth,] height, width)``.
+        window: of its grid.
+        plan: in 2.5-D a slice is seen with its `spatial.neighbours`.
+
+    Returns:
+        The part of the array, and which of its slices are the window's.
+    """
+    first, *others = window
+    low, high = max(0, first.start - plan.spatial.neighbours), first.stop + plan.spatial.neighbours
+    part = np.asarray(array[(slice(None), slice(low, high), *others)])
+    return part, slice(first.start - low, first.stop - low)
+
+
 def _structures(case: Cached) -> set[int]:
     return {code for _, code, _, _ in case.positions if code != ANNOTATED}
 
