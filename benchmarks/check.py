@@ -62,7 +62,8 @@ def main() -> None:
             make(Path(folder), count, options.side)
             seconds, peak, output = measure(Path(folder))
         print(
-            f"{count} images of {options.side}×{options.side} with masks: {seconds:.1f} s, peak {peak:.0f} MiB: {output}"
+            f"{count} images of {options.side}×{options.side} with masks: "
+            f"{seconds:.1f} s, peak {peak:.0f} MiB: {output}"
         )
 
 
