@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cpfnet.network import zoo
@@ -45,19 +45,19 @@ BTCV = found(((130, 512, 512),) * 30, spacing=(3, 0.76, 0.76), low=-1024, high=3
         (LITS, 80, (128, 128, 128), 2),
         # 20×256×224 × 4
         (ACDC, 8, (20, 256, 224), 2),
-        (ACDC, 12, (20, 256, 224), 3),
-        (ACDC, 24, (20, 256, 224), 3),
-        (ACDC, 80, (20, 256, 224), 3),
+        (ACDC, 12, (20, 256, 224), 4),
+        (ACDC, 24, (20, 256, 224), 4),
+        (ACDC, 80, (20, 256, 224), 4),
         # 40×192×192 × 2 for 2019's kidneys at 3 mm
         (KITS, 8, (40, 192, 192), 2),
         (KITS, 12, (40, 224, 192), 2),
         (KITS, 24, (40, 224, 192), 2),
         (KITS, 80, (40, 224, 192), 2),
         # 40×56×40 × 9
-        (HIPPOCAMPUS, 8, (40, 56, 40), 7),
-        (HIPPOCAMPUS, 12, (40, 56, 40), 7),
-        (HIPPOCAMPUS, 24, (40, 56, 40), 7),
-        (HIPPOCAMPUS, 80, (40, 56, 40), 7),
+        (HIPPOCAMPUS, 8, (40, 56, 40), 6),
+        (HIPPOCAMPUS, 12, (40, 56, 40), 6),
+        (HIPPOCAMPUS, 24, (40, 56, 40), 6),
+        (HIPPOCAMPUS, 80, (40, 56, 40), 6),
         # 20×320×256 × 2
         (PROSTATE, 8, (20, 256, 256), 2),
         (PROSTATE, 12, (20, 320, 256), 2),
@@ -104,6 +104,7 @@ def test_other_networks_keep_what_they_need() -> None:
     spacing=st.tuples(st.floats(0.3, 12), st.floats(0.3, 3), st.floats(0.3, 3)),
 )
 def test_multiples_are_those_of_dynunet(patch: Any, spacing: Any) -> None:
+    assume(spacing[0] >= max(spacing[1:]))  # slices lie across the coarsest axis
     network = zoo.build("dynunet", 1, 2, spatial_dims=3, patch=patch, spacing=spacing, widths=(1,) * 10)
     assert isinstance(network, AnySize)
     assert network.multiple == multiples(patch, spacing)
@@ -138,7 +139,13 @@ def test_what_is_planned_fits(size: Any, spacing: Any, cases: int, classes: int,
     memory = Memory(gib * GIB, "cuda")
     made = plan(found((size,) * cases, spacing=spacing, high=3000, names=names), memory, network=network)
     assert taken(made, memory) <= room(memory.bytes)
+    if made.network.name == "dynunet":
+        assert made.spatial.spacing is not None
+        hints = {"patch": made.spatial.patch, "spacing": made.spatial.spacing}
+        built = zoo.build("dynunet", 1, 2, spatial_dims=3, hints=hints, widths=(1,) * 10)
+        assert built.multiple == multiples(made.spatial.patch, made.spatial.spacing)  # type: ignore[arg-type, union-attr]
     if gib >= 12:
         assert made.training.accumulate == 1
+        assert made.training.batch % 2 == 0  # so that two GPUs can share it
     pixels = math.prod(made.spatial.patch) * made.training.batch
-    assert pixels <= 1.25 * max(REFERENCE[made.spatial.dims], math.prod(made.spatial.patch) * 2)
+    assert pixels <= 1.5 * max(REFERENCE[made.spatial.dims], math.prod(made.spatial.patch) * 2)

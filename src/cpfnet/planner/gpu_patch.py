@@ -110,7 +110,7 @@ def patch_2d(draft: Draft, height: int, width: int) -> tuple[int, int]:
 
 
 def batch(draft: Draft, patch: Sequence[int], voxels: float, spacing: Sequence[float] = (1.0, 1.0, 1.0)) -> int:
-    """Patches of a step: those of the reference, not more than `SHARE` of the data, and what memory holds.
+    """Patches of a step: those of the reference, not more than `SHARE` of the data and than memory holds.
 
     Args:
         draft: network and memory.
@@ -119,6 +119,12 @@ def batch(draft: Draft, patch: Sequence[int], voxels: float, spacing: Sequence[f
         spacing: of the patch, in 3-D.
     """
     dims = len(patch)
-    wanted = round(REFERENCE[dims] / (math.prod(patch) * (_more(spacing) if dims == 3 else 1.0)))
-    wanted = min(wanted, LARGEST_BATCH[dims], round(SHARE * voxels / math.prod(patch)))
-    return max(wanted, LEAST_BATCH[dims])
+    wanted = 2 * round(REFERENCE[dims] / (2 * math.prod(patch) * (_more(spacing) if dims == 3 else 1.0)))
+    wanted = min(wanted, LARGEST_BATCH[dims], even(SHARE * voxels / math.prod(patch)))
+    fits = even(room(draft.memory.bytes) / draft.patch_bytes(patch, spacing))
+    return max(min(wanted, fits), LEAST_BATCH[dims])
+
+
+def even(count: float) -> int:
+    """No more than that, and an even number: two GPUs can share it."""
+    return 2 * int(count / 2)

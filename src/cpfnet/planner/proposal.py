@@ -311,7 +311,6 @@ def _training(draft: Draft, hours: float | None) -> None:
     if draft.memory.device == "cuda":
         voxels = math.prod(draft.median) * _training_cases(fingerprint)
         wanted = gpu_patch.batch(draft, spatial["patch"], voxels, spatial.get("spacing") or (1.0, 1.0, 1.0))
-        wanted = min(wanted, max(gpu_patch.LEAST_BATCH[len(spatial["patch"])], fits))
     else:
         wanted = min(most, max(least, round((BRISK_PIXELS if draft.many_small_steps else BATCH_PIXELS) / pixels)))
     batch = min(wanted, fits)
