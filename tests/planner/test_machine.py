@@ -10,10 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+import cpfnet
 from cpfnet.errors import PlanError
 from cpfnet.planner import machine
 from cpfnet.planner.costs import GIB
 from cpfnet.planner.machine import Memory, build_of, bytes_of
+from tests import synthetic
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the tools are shell scripts here")
 
@@ -214,3 +216,18 @@ def test_another_machine_is_planned_for(tools: Path) -> None:
         Memory.given("24GiB", "tpu")
     with pytest.raises(PlanError, match="unknown device 'cuda:x'"):
         Memory.found("cuda:x")
+
+
+def test_what_is_trained_without_a_plan_is_planned_for_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AskedFor(Exception):
+        pass
+
+    def found(device: str) -> Memory:
+        raise AskedFor(device)
+
+    monkeypatch.setattr(Memory, "found", found)
+    data = synthetic.make_images_dataset(tmp_path / "data", 4, (40, 40))
+    with pytest.raises(AskedFor, match=r"^cpu$"):
+        cpfnet.train(data, tmp_path / "model", device="cpu", progress=False)

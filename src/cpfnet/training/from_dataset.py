@@ -98,6 +98,7 @@ def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
     """The plan where none is given; with the network of the Model whose weights to start from."""
     from cpfnet.model import Model
     from cpfnet.planner.fingerprint import fingerprint
+    from cpfnet.planner.machine import Memory
     from cpfnet.planner.proposal import propose
 
     logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
@@ -105,5 +106,5 @@ def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
     same = None if options.init is None or wanted.network is not None else Model.load(options.init).plan.network
     network, weights = (wanted.network, wanted.weights) if same is None else (same.name, wanted.weights or same.weights)
     found = fingerprint(data, progress=options.progress)
-    plan, _ = propose(found, data, network=network, weights=weights)
+    plan, _ = propose(found, data, network=network, weights=weights, memory=Memory.found(options.device))
     return plan if same is None else plan.with_settings([("network.options", same.options)])
