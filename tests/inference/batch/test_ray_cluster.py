@@ -234,6 +234,15 @@ def test_workers_look_at_what_is_done_as_one_process_does(folder, cluster, tmp_p
     assert (out / "empty.png").read_bytes() == (folder / "one" / "3.png").read_bytes()
 
 
+def test_what_workers_log_is_logged_here_and_once(folder, cluster, tmp_path):
+    """Both workers load the Models, and find the same."""
+    said: list[str] = []
+    inputs = [folder / "in" / f"{number}.png" for number in range(6)]
+    outcomes = predict(folder, inputs, tmp_path / "out", cluster, tta=True, listen=said.append)
+    assert {outcome.status for outcome in outcomes} == {"done"}
+    assert said == ["--tta does nothing: inference.mirror is empty and inference.quarter_turns is false"]
+
+
 class Deadly(PosixPath):
     """An image that ends every process which it comes to."""
 
