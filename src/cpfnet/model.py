@@ -65,7 +65,7 @@ class FittedChannel(Strict):
 
 
 class Quality(Strict):
-    """What the validation cases told of how good predictions are (`inference.quality`)."""
+    """What the validation cases show of how good predictions are (`inference.quality`)."""
 
     cases: Count = Field(description="validation cases behind this")
     lowest: Fraction = Field(

@@ -112,16 +112,16 @@ def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Sec
     moments = {when: found[when] for when in ("before", "after") if when in found}
     if not moments:
         return []
-    remark = "No temperature was fitted; the cases also chose the epoch: on other images this may be worse."
+    note = "No temperature was fitted; the cases also chose the epoch: on other images this may be worse."
     if "after" in moments:
-        remark = (
+        note = (
             f"The temperature, {found['temperature']:g}, was fitted on these very cases; so that none judges what it "
             "helped to fit, each case stands after it at the temperature that the others gave. They also chose the "
             "epoch: on other images all of it may be worse."
         )
     cases = _cases(found["cases"])
     pixels = f"the pixels of {cases} together (the table of scores has means over cases), on the network's grid"
-    return calibration_section(moments, unit=unit, pixels=pixels, note=remark)
+    return calibration_section(moments, unit=unit, pixels=pixels, note=note)
 
 
 def _cases(count: int) -> str:

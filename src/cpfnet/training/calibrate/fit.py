@@ -7,7 +7,7 @@ of calibrated probabilities.
 
 Nothing is kept that does not help on cases left out in turn, and no temperature that harms near boundaries, where it
 matters: then the second time is done again without it. What chose the epoch chooses here, too: scores on the same cases
-are optimistic, and only the calibration is told for each case at a temperature that the others gave.
+are optimistic, and only the calibration is given for each case at a temperature that the others gave.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Findings:
         """What was chosen, in one line; the report has each reason."""
         if len(whys := set(self.notes.values())) == 1:
             return f"Fitted nothing: {whys.pop().removeprefix('none: ')}"
-        told = (f"{name.replace('_', ' ')} {_shortened(note)}" for name, note in self.notes.items())
-        return f"Fitted {'; '.join(told)} (why: report.html)"
+        chosen = (f"{name.replace('_', ' ')} {_shortened(note)}" for name, note in self.notes.items())
+        return f"Fitted {'; '.join(chosen)} (why: report.html)"
 
     @classmethod
     def none(cls, why: str) -> Findings:
@@ -151,14 +151,14 @@ def _temperature(curves: np.ndarray, found: Findings) -> tuple[float, list[float
     before = np.array([temperature.loss(curve, 1.0) for curve in curves])
     after = np.array([temperature.loss(curve, own) for curve, own in zip(curves, left_out, strict=True)])
     gain, error = float((before - after).mean()), float((before - after).std(ddof=1)) / count**0.5
-    said = f"negative log-likelihood {before.mean():.4g} → {after.mean():.4g} on {count} cases left out in turn"
+    figures = f"negative log-likelihood {before.mean():.4g} → {after.mean():.4g} on {count} cases left out in turn"
     if gain <= error:  # the cases disagree
         within = f", within the standard error of {error:.2g}" if gain > 0 else ""
-        found.notes["temperature"] = f"1: {value:g} is not shown to be better ({said}{within})"
+        found.notes["temperature"] = f"1: {value:g} is not shown to be better ({figures}{within})"
         return 1.0, [1.0] * count
     found.values["temperature"] = value
     end = "" if temperature.inside(value) else "; the end of what is tried"
-    found.notes["temperature"] = f"{value:g}: {said}{end}"
+    found.notes["temperature"] = f"{value:g}: {figures}{end}"
     return value, left_out
 
 
@@ -184,7 +184,7 @@ def _thresholds(counts: list[list[list[np.ndarray]]], value: float, plan: Plan, 
         chosen.append(THRESHOLDS[index])
         whys.append(why)
     found.values["threshold"] = tuple(chosen) if any(limit != THRESHOLDS[NEUTRAL] for limit in chosen) else (0.5,)
-    found.notes["threshold"] = _said(chosen, THRESHOLDS[NEUTRAL], whys, plan)
+    found.notes["threshold"] = _reasons(chosen, THRESHOLDS[NEUTRAL], whys, plan)
     return chosen
 
 
@@ -211,20 +211,20 @@ def _min_component_sizes(
         whys.append(why + left)
     if any(chosen):
         found.values[name] = tuple(chosen)
-    found.notes[name] = _said(chosen, 0, whys, plan, unit)
+    found.notes[name] = _reasons(chosen, 0, whys, plan, unit)
     return chosen
 
 
-def _said(chosen: Sequence[float], neutral: float, whys: Sequence[str], plan: Plan, unit: str = "") -> str:
+def _reasons(chosen: Sequence[float], neutral: float, whys: Sequence[str], plan: Plan, unit: str = "") -> str:
     """What was chosen for each class that has more than the neutral value, and why; of many that have it, the first."""
 
-    def told(value: float) -> str:
+    def shown(value: float) -> str:
         return f"{value:g} {unit}" if unit and value else f"{value:g}"
 
     if len(chosen) == 1:
-        return f"{told(chosen[0])} ({whys[0]})"
+        return f"{shown(chosen[0])} ({whys[0]})"
     others = [
-        f"{label.name} {told(value)} ({why})"
+        f"{label.name} {shown(value)} ({why})"
         for label, value, why in zip(plan.labels.classes, chosen, whys, strict=True)
         if value != neutral
     ]

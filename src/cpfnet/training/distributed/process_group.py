@@ -284,7 +284,7 @@ def joined(group: ProcessGroup, device: str) -> Iterator[None]:
             raise
         raise WorkerLost(
             f"another process of this run ended, or never came (noticed by process {group.rank} of {group.size})",
-            fix="what it or its launcher said tells why; the same command with --resume goes on from the last "
+            fix="its own message, or its launcher's, tells why; the same command with --resume goes on from the last "
             "checkpoint",
         ) from None
     finally:

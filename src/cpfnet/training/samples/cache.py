@@ -140,7 +140,7 @@ def _finished(pool: Executor, futures: list[Future[None]]) -> Iterator[None]:
 
 
 def disk_error(error: OSError, where: Path) -> OutputError:
-    """What the system said about writing, with the space that is left."""
+    """The system's error about writing, with the space that is left."""
     place = where
     while not place.exists():
         place = place.parent

@@ -1,8 +1,8 @@
 """The part of the validation cases that is looked at after each epoch: `training.validation` of the Plan.
 
-It is a function of the cases alone, so that epochs, resumed runs and several processes are compared on the same
-pixels. Scores of a part with structures in half of its pieces are not those of whole cases: they choose the epoch,
-and at the end whole cases are scored.
+It is a function of the cases alone, so that epochs, resumed runs and several processes are compared on the same pixels.
+Scores of a part with structures in half of its pieces are not those of whole cases: they choose the epoch, and at the
+end whole cases are scored.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def choose_cases(cases: Sequence[Cached], count: int) -> list[Cached]:
 def choose_pieces(case: Cached, plan: Plan, count: int) -> list[Window]:
     """Where the network is to look in a case.
 
-    Half of the pieces lie on structures, on all of the case's in turn; the others anywhere, so that what is found
-    where nothing is counts, too.
+    Half of the pieces lie on structures, on all of the case's in turn; the others anywhere, so that what is found where
+    nothing is counts, too.
 
     Args:
         case: a validation case.
