@@ -146,7 +146,7 @@ def proposals(task: Task) -> dict[str, tuple[Plan, dict[str, str]]]:
     return {name: propose(print_of, data, modality=task.modality, memory=memory) for name, memory in MACHINES.items()}
 
 
-# nnU-Net's rule, from the source of its second version: `ExperimentPlanner`, `get_pool_and_conv_props`, `PlainConvUNet`.
+# nnU-Net's rule, from the source of its version 2: `ExperimentPlanner`, `get_pool_and_conv_props`, `PlainConvUNet`.
 
 LEAST_EDGE = 4
 """Voxels that every axis keeps at the deepest level."""

@@ -124,7 +124,8 @@ def _dataset() -> str:
         "and `{patient}` each stand for one name (anything but `/`); `*` and `?` match as in file names. Patterns are "
         "relative to `root`. What a pattern for labels or regions finds belongs to the image with the same names.\n\n"
         "## labels\n\nEvery key but those below names a class; its value is a file value, a colour such as "
-        "`'#ff0000'`, the name of a DICOM segment or ROI (`'GTV*'`; case does not count), a list of these, or a mapping "
+        "`'#ff0000'`, the name of a DICOM segment or ROI (`'GTV*'`; case does not count), a list of these, or a "
+        "mapping "
         "`{values: …, names: …, write: …, tubular: …}`. "
         "The long form of [plan.yaml](plan.md) is understood, too.\n\n"
         + _table([row for row in _fields(planning.Labels, whole=("classes",)) if "`classes`" not in row])

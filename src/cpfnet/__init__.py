@@ -1,7 +1,8 @@
 """Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.
 
-The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `doctor`), the
-nouns what they pass on (`Image`, `Plan`, `Model`, `Segmentation`), and how to predict (`PredictorOptions`, `OutputOptions`);
+The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `doctor`),
+the nouns what they pass on (`Image`, `Plan`, `Model`, `Segmentation`), and how to predict (`PredictorOptions`,
+`OutputOptions`);
 `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
 """
 

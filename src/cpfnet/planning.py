@@ -87,7 +87,8 @@ class LabelClass(Strict):
     values: tuple[int | str, ...] = Field(min_length=1, description="file values (integers) or colours ('#rrggbb')")
     names: tuple[str, ...] = Field(
         (),
-        description="names of DICOM segments and ROIs that mean it beside its own name; * and ? match, case does not count",
+        description="names of DICOM segments and ROIs that mean it beside its own name; * and ? match, case does not "
+        "count",
     )
     write: int | str | None = Field(None, description="value written in predictions; default: the first of `values`")
     tubular: bool = Field(False, description="thin and branching (vessels): clDice and thin recall are reported too")
@@ -122,8 +123,9 @@ class Labels(Strict):
 
     Exclusive classes (each pixel has one) train with a softmax over background and classes. With ``exclusive: false``
     classes are regions that may overlap (whole tumour ⊃ core): a value may stand in several, each region is a sigmoid.
-    Predictions are written with the value of exactly the regions that a pixel is in, where there is one; else painted in the order of
-    `classes`, so the innermost comes last, each region as its value that no later and fewest other regions hold.
+    Predictions are written with the value of exactly the regions that a pixel is in, where there is one; else painted
+    in the order of `classes`, so the innermost comes last, each region as its value that no later and fewest other
+    regions hold.
     """
 
     background: tuple[int | str, ...] = Field((0,), description="file values that mean none of the classes")
@@ -135,18 +137,21 @@ class Labels(Strict):
     )
     threshold: float | None = Field(
         None,
-        description="for soft masks of one class: file values (of colours the brightest channel) above it are the class",
+        description="for soft masks of one class: file values (of colours the brightest channel) above it are "
+        "the class",
     )
     fraction: Fraction = Field(
         0.5, description="DICOM segmentations with fractions: a pixel belongs to a segment above this"
     )
     overlap: Literal["first", "last"] | None = Field(
         None,
-        description="exclusive classes drawn over each other in DICOM labels: which of them, in the order of `classes`, has the pixel; null refuses",
+        description="exclusive classes drawn over each other in DICOM labels: which of them, in the order of `classes`"
+        ", has the pixel; null refuses",
     )
     interpolate_contours: bool = Field(
         False,
-        description="true: slices that a structure skips between two others are filled by shape; false: they are background, and `check` names them",
+        description="true: slices that a structure skips between two others are filled by shape; false: they are "
+        "background, and `check` names them",
     )
 
     _values = field_validator("background", "ignore", mode="before")(
@@ -263,7 +268,7 @@ class Scale(Strict):
 
 
 class Local(Strict):
-    """(x − mean) / SD of each pixel's surroundings: uneven light and exposure go, thin structures stay. Plain images only."""
+    """(x − mean) / SD of each pixel's surroundings, in plain images: uneven light goes, thin structures stay."""
 
     kind: Literal["local"] = "local"
     radius: Annotated[float, Field(gt=0, le=1)] = 0.035
@@ -299,7 +304,8 @@ class Spatial(Strict):
         description="images without mm: pixels that the longer side gets, the other in proportion; or size, or neither",
     )
     patch: Sizes = Field(
-        description="training patch, ([depth,] height, width); each at least 32, but for the depth of dynunet: at least 8"
+        description="training patch, ([depth,] height, width); each at least 32, but for the depth of dynunet: at "
+        "least 8"
     )
 
     @model_validator(mode="after")
@@ -326,7 +332,8 @@ class NetworkPlan(Strict):
 
     name: str = Field(
         "cpfnet",
-        description="cpfnet, cpfnet-hr, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, dynunet-res, mednext, "
+        description="cpfnet, cpfnet-hr, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, dynunet-res, "
+        "mednext, "
         "resnet34-unet, or a registered one",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
@@ -384,7 +391,8 @@ class Augmentation(Strict):
     )
     quarter_turns: bool = Field(
         False,
-        description="for images that have no upright: turned in the plane by 0°, 90°, 180° or 270°, equally often, without "
+        description="for images that have no upright: turned in the plane by 0°, 90°, 180° or 270°, equally often, "
+        "without "
         "interpolation; oblong patches by 0° or 180°",
     )
     illumination: Fraction = Field(
@@ -413,10 +421,11 @@ class Augmentation(Strict):
 
 
 class ValidationPlan(Strict):
-    """What is looked at after each epoch, so that validation takes a small share of the run: the same part every time."""
+    """What is validated after each epoch, so that this takes a small share of the run: the same part every time."""
 
     cases: Count = Field(
-        description="cases after each epoch, chosen once and so that every class is among them; all where there are fewer"
+        description="cases after each epoch, chosen once and so that every class is among them; all where there "
+        "are fewer"
     )
     pieces: Count = Field(
         description="of each of these: tiles in 3-D, slices of volumes in 2-D, images or their tiles; chosen once, "
@@ -483,7 +492,8 @@ class InferencePlan(Strict):
     min_component_size: tuple[NotNegative, ...] | None = Field(
         None,
         min_length=1,
-        description="connected components below this are dropped: mm³, or pixels of the network's grid where images have no mm; "
+        description="connected components below this are dropped: mm³, or pixels of the network's grid where images "
+        "have no mm; "
         "one for all classes, or one a class; 0 keeps all; null: as fitted",
     )
 
@@ -562,7 +572,8 @@ class Plan(Strict):
         sizes, classes = self.inference.min_component_size, len(self.labels.classes)
         if sizes is not None and len(sizes) not in (1, classes):
             raise ValueError(
-                f"inference.min_component_size has {len(sizes)} values for {classes} class{'es' * (classes != 1)}: one for all, or one each"
+                f"inference.min_component_size has {len(sizes)} values for {classes} class{'es' * (classes != 1)}: "
+                "one for all, or one each"
             )
         return self
 
@@ -577,13 +588,14 @@ class Plan(Strict):
         classes = counted(len(self.labels.classes), "class", "classes")
         patch = "×".join(map(str, self.spatial.patch))
         return (
-            f"{printable(self.name)}: {classes} ({brief(c.name for c in self.labels.classes)}) in {self.modality} {self.source}, "
+            f"{printable(self.name)}: {classes} ({brief(c.name for c in self.labels.classes)}) in {self.modality} "
+            f"{self.source}, "
             f"{self.spatial.mode} {patch}, {printable(self.network.name)}"
         )
 
     @property
     def in_channels(self) -> int:
-        """Channels the network sees; 2.5-D stacks are slice-major: [slice 0: all channels, slice 1: all channels, …]."""
+        """Channels the network sees; 2.5-D stacks are slice-major: [slice 0: all channels, slice 1: …]."""
         return len(self.channels) * (2 * self.spatial.neighbours + 1)
 
     @property
@@ -595,7 +607,8 @@ class Plan(Strict):
         """A new Plan with some settings changed.
 
         Args:
-            settings: ``{"training.epochs": 3}``, ``{"training": {"epochs": 3}}`` or, as on the command line, ``["training.epochs=3"]``
+            settings: ``{"training.epochs": 3}``, ``{"training": {"epochs": 3}}`` or, as on the command line,
+                ``["training.epochs=3"]``
                 (values are YAML).
 
         Another `network.name` has none of the old one's `network.options`, but for those that ``settings`` give.

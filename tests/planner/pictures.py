@@ -1,4 +1,4 @@
-"""Made-up pictures of many kinds, ``(channels, height, width)``, that differ by a seed in size, colour, texture and place."""
+"""Made-up pictures of kinds, ``(channels, height, width)``, which a seed varies in size, colour, texture, place."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool = True) -> Ten
 
 
 def crop_or_extend(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Change the spatial size at the far edges: cut them off, or repeat the last pixel; ``x`` itself if it has the size."""
+    """Change the spatial size at the far edges: cut them off, or repeat the last pixel; ``x`` itself where it fits."""
     exporting = torch.compiler.is_compiling()
     for axis, n in enumerate(size, start=2):
         if not exporting and n == x.shape[axis]:  # an exported graph must not ask whether

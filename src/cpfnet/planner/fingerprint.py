@@ -1,4 +1,4 @@
-"""What the data look like: sizes, spacings, intensities, label values and structures, from a bounded look at every data set."""
+"""What the data look like: sizes, spacings, intensities, label values, structures; from a bounded part of every set."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class ChannelFingerprint(Strict):
         low, high: smallest and largest value met.
         image, body, labels: `PERCENTILES` of all pixels, of the body (what is not background) and inside labels (None
             where nothing is labelled).
-        typical: medians over the images of their own percentiles of the body, as shares of the highest of these: volumes of
-            MR differ in scale a thousandfold.
+        typical: medians over the images of their own percentiles of the body, as shares of the highest of these:
+            volumes of MR differ in scale a thousandfold.
     """
 
     name: str
@@ -85,7 +85,8 @@ class Fingerprint(Strict):
         validation: of the cases, those that the data set itself sets aside for validation.
         volumes: the images have depth.
         modality: as the files say; None where they do not (only DICOM does).
-        sizes: spatial size of every image; volumes along the patient's axes (inferior–superior, anterior–posterior, right–left).
+        sizes: spatial size of every image; volumes along the patient's axes (inferior–superior, anterior–posterior,
+            right–left).
         spacings: mm likewise; empty for images.
         channels: in order.
         values: label value, or name of a structure → labels that hold it.
@@ -217,7 +218,7 @@ def fingerprint(dataset: Dataset, *, workers: int | None = None, progress: bool 
 
 
 def _labels(case: Case, declared: Labels | None) -> tuple[Header, Values]:
-    """The image's header, without what only its labels need (the headers of thousands of slices), and what the labels hold."""
+    """The image's header, without what only labels need (headers of thousands of slices), and what the labels hold."""
     header = formats.read_header(case.images)
     return replace(header, source=None), values_of(case, header, declared)
 

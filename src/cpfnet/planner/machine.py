@@ -85,7 +85,8 @@ class Memory:
             raise PlanError(
                 f"no device {device!r} here: {len(gpus)} GPU{'s' * (len(gpus) != 1)} found",
                 where="--device",
-                fix="for a GPU that is elsewhere, plan with its memory (cpfnet plan --memory 24GiB); here use --device cpu",
+                fix="for a GPU that is elsewhere, plan with its memory (cpfnet plan --memory 24GiB); here use "
+                "--device cpu",
             )
         return cls(_main_memory(), "cpu")
 

@@ -121,7 +121,8 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 def _is_disc(brightness: np.ndarray) -> bool:
     """Is it the inside of a circle with a sharp edge on darkness, which may be cut off above and below?
 
-    The edge is followed at the left and at the right. Where it is as straight as it is round, it is that of a frame with cut corners.
+    The edge is followed at the left and at the right. Where it is as straight as it is round, it is that of a frame
+    with cut corners.
     """
     rows, columns = brightness.shape
     r, c = max(1, rows // 16), max(1, columns // 16)

@@ -273,7 +273,8 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
     elif draft.modality in ("oct", "ultrasound", "xray") or not fingerprint.volumes:
         intensity = {"kind": "percentiles"}
         why = (
-            "0…1 between two percentiles of each image: exposure differs, and single bright pixels or a constant border "
+            "0…1 between two percentiles of each image: exposure differs, and single bright pixels or a constant "
+            "border "
             "must not set the scale"
         )
     else:

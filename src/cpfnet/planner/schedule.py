@@ -1,8 +1,7 @@
 """How long to train, and what to look at on the way.
 
-Steps follow the data: so many passes over all distinct patches. Validation takes no more than `VALIDATION` of the
-    run: after each epoch a fixed part
-of the cases, and at its end whole ones.
+Steps follow the data: so many passes over all distinct patches. Validation takes no more than `VALIDATION` of the run:
+after each epoch a fixed part of the cases, and at its end whole ones.
 """
 
 from __future__ import annotations

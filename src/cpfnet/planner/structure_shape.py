@@ -11,13 +11,14 @@ LARGEST_CROP = 512
 """Pixels along a side of the piece that is looked at, in 2-D; volumes: a quarter of it."""
 
 TUBULAR_REACH = 12.0
-"""A structure is tubular where its largest piece reaches this many times its width (a disc 1, an ellipse about its ratio) …"""
+"""A structure is tubular where its largest component reaches this many times its width (disc 1, ellipse its ratio) …"""
 
 TUBULAR_RADIUS = 0.03
 """… and its radius is below this share of the image's longest side."""
 
 HOLLOW = 0.88
-"""A piece that, with its holes, fills this share of the ellipse of the same moments is a ring or a shell: as wide as what it surrounds."""
+"""A component that, with its holes, fills this share of the ellipse of the same moments is a ring or a shell: as wide
+as what it surrounds."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Structure:
         pixels: of the whole class.
         radius: median distance from the centre line to the edge, pixels.
         reach: between the ends of the largest piece, pixels.
-        width: of that piece, where it is thick: no more than a twentieth of its pixels lie where it is thicker. Spikes make a tumour no thinner.
+        width: of that component, where it is thick: no more than a twentieth of its pixels lie where it is thicker.
+            Spikes make a tumour no thinner.
     """
 
     pixels: int
