@@ -25,7 +25,8 @@ class Source:
 
     Attributes:
         paths: the files, one a channel if channels are in files of their own.
-        format: the family that read it: ``"raster"``, ``"nifti"`` or ``"dicom"``.
+        format: the family that read it: ``"raster"``, ``"nifti"``, ``"nrrd"``, ``"metaimage"`` or
+            ``"dicom"``.
         details: what that family needs to write a mask back (header, stored axis order, palette …); opaque
             to all others.
         warnings: what was repaired or assumed while reading, one sentence each, without private data.

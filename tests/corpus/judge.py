@@ -104,7 +104,9 @@ def weights(target: Path) -> str:
 
 _DICOM = (
     "cpfnet.formats.raster",
+    "cpfnet.formats.metaimage",
     "cpfnet.formats.nifti",
+    "cpfnet.formats.nrrd",
     "cpfnet.formats.dicom.read_label",
     "skimage.draw",
     "skimage.measure",

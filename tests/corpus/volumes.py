@@ -1,4 +1,4 @@
-"""NIfTI, plain and compressed."""
+"""NIfTI, plain and compressed; NRRD and MetaImage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from tests.corpus.mutant import OTHER, REFUSED, SAME, Mutant, file, harmed
 from tests.synthetic import affine, phantom
 
-FAMILIES = ("NIfTI", "NIfTI, gzip")
+FAMILIES = ("NIfTI", "NIfTI, gzip", "NRRD", "MetaImage")
 _REFUSED = frozenset({REFUSED})
 _READ = frozenset({SAME, OTHER})
 _ANY = _REFUSED | _READ
@@ -210,7 +210,91 @@ def _plain(data: bytes, folder: Path) -> Path:
     return path
 
 
+_NRRD = {
+    "type": "short",
+    "dimension": "3",
+    "space": "left-posterior-superior",
+    "sizes": "5 4 3",
+    "space directions": "(1,0,0) (0,1,0) (0,0,2)",
+    "kinds": "domain domain domain",
+    "endian": "little",
+    "encoding": "raw",
+    "space origin": "(1,2,3)",
+}
+_META = {
+    "ObjectType": "Image",
+    "NDims": "3",
+    "BinaryData": "True",
+    "BinaryDataByteOrderMSB": "False",
+    "CompressedData": "False",
+    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
+    "Offset": "1 2 3",
+    "ElementSpacing": "1 1 2",
+    "DimSize": "5 4 3",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
+}
+_VOXELS = np.arange(60, dtype="<i2").tobytes()
+_WORDS = ("", "-1", "0", "1e9", "99999999999999999999", "nan nan nan", "(nan,0,0) (0,1,0) (0,0,1)", "none", "a" * 10**5)
+_PLACES = ("/dev/zero", "/etc/passwd", "../volume.raw", "gone.raw", "LIST", "a%03d.raw 1 9 1", "volume.nrrd", ".")
+
+
+def _nrrd(voxels: bytes = _VOXELS, **fields: str) -> bytes:
+    lines = [f"{key}: {value}" for key, value in (_NRRD | {k.replace("_", " "): v for k, v in fields.items()}).items()]
+    return ("\n".join(["NRRD0005", *lines]) + "\n\n").encode() + voxels
+
+
+def _meta(voxels: bytes = _VOXELS, **fields: str) -> bytes:
+    own = {**_META, **fields}
+    own["ElementDataFile"] = own.pop("ElementDataFile")  # the last one
+    return ("\n".join(f"{key} = {value}" for key, value in own.items()) + "\n").encode() + voxels
+
+
+def _texts() -> Iterator[tuple[str, str, str, bytes]]:
+    """Of formats whose header is text: family, file, what was done, and its content."""
+    for key in _NRRD:
+        for word in _WORDS:
+            yield "NRRD", "volume.nrrd", f"{key}: {word:.40}", _nrrd(**{key: word})
+    for key in _META:
+        for word in _WORDS:
+            yield "MetaImage", "volume.mha", f"{key} = {word:.40}", _meta(**{key: word})
+    for place in _PLACES:
+        yield "NRRD", "volume.nhdr", f"voxels in {place}", _nrrd(data_file=place)
+        yield "MetaImage", "volume.mhd", f"voxels in {place}", _meta(ElementDataFile=place)
+    huge = "2000000000 2000000000 2000000000"
+    for encoding in ("gzip", "bzip2", "txt", "raw"):
+        yield "NRRD", "volume.nrrd", f"claims {huge} voxels, {encoding}", _nrrd(sizes=huge, encoding=encoding)
+    yield "MetaImage", "volume.mha", f"claims {huge} voxels", _meta(DimSize=huge, CompressedData="True")
+    zeros = gzip.compress(bytes(2**24), mtime=0)
+    yield "NRRD", "volume.nrrd", "16 MiB behind its voxels", _nrrd(zeros, encoding="gzip")
+    yield "NRRD", "volume.nrrd", "16 MiB before its voxels", _nrrd(zeros, encoding="gzip", byte_skip=str(2**24))
+    yield (
+        "MetaImage",
+        "volume.mha",
+        "16 MiB behind its voxels",
+        _meta(zlib.compress(bytes(2**24)), CompressedData="True"),
+    )
+    yield "NRRD", "volume.nrrd", "a header without end", b"NRRD0005\n" + b"# text\n" * 2**22
+    yield "MetaImage", "volume.mha", "a header without end", b"ObjectType = Image\n" + b"Comment = a\n" * 2**18
+
+
+def _text_mutants(seed: int) -> Iterator[Mutant]:
+    sound = {
+        ("NRRD", "raw"): ("volume.nrrd", _nrrd()),
+        ("NRRD", "gzip"): ("volume.nrrd", _nrrd(gzip.compress(_VOXELS, mtime=0), encoding="gzip")),
+        ("MetaImage", "raw"): ("volume.mha", _meta()),
+        ("MetaImage", "zlib"): ("volume.mha", _meta(zlib.compress(_VOXELS), CompressedData="True")),
+    }
+    for (family, what), (name, data) in sound.items():
+        # A header that is cut short inside a number may still be one: only the voxels have a length.
+        yield from harmed(family, what, name, file(name, data), seed, text=True)
+    for family, name, words, data in _texts():
+        may = _REFUSED if "voxels in" in words or "claims" in words or "header without" in words else _ANY
+        yield Mutant(family, words, file(name, data), may=may)
+
+
 def mutants(seed: int) -> Iterator[Mutant]:
+    yield from _text_mutants(seed)
     for what, data in _sound().items():
         yield from harmed("NIfTI", what, "volume.nii", file("volume.nii", data), seed)
     for words, data, may in _crafted():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.files import replacing
-from cpfnet.image import Segmentation
+from cpfnet.image import Image, Segmentation
 from tests.synthetic import write_nifti, write_photograph, write_raster
 
 MASK = Segmentation(np.arange(20, dtype=np.uint8).reshape(4, 5))
@@ -77,9 +77,9 @@ def test_paths_that_lead_nowhere(tmp_path):
         formats.read(tmp_path / ("long" * 200 + ".png"))
     with pytest.raises(FormatError, match="cannot be opened"):
         formats.read("a\0.png")
-    (tmp_path / "scan.nrrd").write_text("NRRD")
-    with pytest.raises(FormatError, match=r"unknown suffix '.nrrd'(.|\n)*\.png(.|\n)*\.nii\.gz"):
-        formats.read(tmp_path / "scan.nrrd")
+    (tmp_path / "scan.mgz").write_text("MGH")
+    with pytest.raises(FormatError, match=r"unknown suffix '.mgz'(.|\n)*\.png(.|\n)*\.nii\.gz"):
+        formats.read(tmp_path / "scan.mgz")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_upper_case_names_and_strings(tmp_path):
 
 
 @settings(max_examples=60, deadline=None)
-@given(suffix=st.sampled_from([*formats.IMAGE_SUFFIXES]), upper=st.lists(st.booleans(), min_size=7, max_size=7))
+@given(suffix=st.sampled_from([*formats.IMAGE_SUFFIXES]), upper=st.lists(st.booleans(), min_size=9, max_size=9))
 def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
     folder = tmp_path_factory.mktemp("capitals")
     spelt = "".join(c.upper() if up else c for c, up in zip(suffix, upper, strict=False))
@@ -116,6 +116,10 @@ def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
     volume = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     if suffix in formats.file_types.NIFTI_SUFFIXES:
         write_nifti(plain, volume)
+    elif suffix in formats.file_types.VOLUME_SUFFIXES:
+        formats.write_image(
+            Image(volume[None], np.eye(4)), plain.with_name(f"whole{'.mha' if '.mh' in suffix else '.nrrd'}")
+        ).rename(plain)
     elif suffix in formats.file_types.RASTER_SUFFIXES:
         write_raster(plain, np.uint8(volume[0]))
     else:
@@ -131,7 +135,7 @@ def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
         if not lossy:
             np.testing.assert_array_equal(formats.read_label(path).array, expected.array)
         written = formats.write(Segmentation(np.uint8(image.array[0]), image.affine, image.source), folder / "mask")
-        assert written.name == "mask" + (".png" if lossy else suffix)
+        assert written.name == "mask" + {".nhdr": ".nrrd", ".mhd": ".mha"}.get(suffix, ".png" if lossy else suffix)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):
@@ -192,7 +196,7 @@ def test_no_permission(tmp_path):
         import numpy as np
         from cpfnet import formats
         from cpfnet.errors import CpfnetError
-        from cpfnet.image import Segmentation
+        from cpfnet.image import Image, Segmentation
         formats.write(Segmentation(np.zeros((2, 2), np.uint8)), sys.argv[2])  # loads what it needs
         if os.geteuid() == 0:
             os.setuid(65534)
@@ -223,7 +227,7 @@ def test_full_disk_leaves_nothing_behind(tmp_path, suffix):
         import numpy as np
         from cpfnet import formats
         from cpfnet.errors import OutputError
-        from cpfnet.image import Segmentation
+        from cpfnet.image import Image, Segmentation
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         noise = np.random.default_rng(0).integers(0, 256, (400, 400), dtype=np.uint8)
         try:

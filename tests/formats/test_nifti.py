@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import Image, Segmentation, geometry_difference
-from tests.formats.conftest import image_or_error
+from tests.formats.conftest import assert_same_points, image_or_error
 from tests.synthetic import affine, orientations, phantom, shared, write_nifti, write_raster
 
 SIZES = st.tuples(*[st.integers(1, 6)] * 3)
@@ -25,20 +25,6 @@ SPACINGS = st.tuples(*[st.floats(0.05, 12)] * 3)
 
 def segmentation(image: Image, array: np.ndarray | None = None) -> Segmentation:
     return Segmentation((image.array[0] if array is None else array), image.affine, image.source)
-
-
-def assert_same_points(image: Image, path):
-    """Voxel (i, j, k) lies at the same millimetre for SimpleITK (LPS) and holds the same value."""
-    other = sitk.ReadImage(str(path))
-    assert other.GetSize() == image.shape[::-1]
-    corners = [(0, 0, 0), *np.diag(np.array(other.GetSize()) - 1).tolist(), tuple(n - 1 for n in other.GetSize())]
-    extent = max(np.array(image.shape) * image.spacing) + np.abs(image.affine[:3, 3]).max()
-    for i, j, k in corners:
-        ours = (image.affine @ (k, j, i, 1))[:3]
-        np.testing.assert_allclose(
-            ours, other.TransformIndexToPhysicalPoint((int(i), int(j), int(k))), rtol=0, atol=1e-5 * extent
-        )
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(other), image.array[0])
 
 
 @pytest.mark.parametrize(("axes", "signs"), list(orientations()))

@@ -1,13 +1,13 @@
 """Files ↔ `Image` and `Segmentation`: one module for each family of formats, chosen by suffix.
 
 Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres,
-NIfTI and DICOM with their affine in LPS. Files are written completely, under a temporary name first, or not at all.
+NIfTI, NRRD, MetaImage and DICOM with their affine in LPS. Files are written completely, under a temporary name first, or not at all.
 """
 
 from cpfnet.formats.file_types import (
     DICOM_SUFFIXES,
-    NIFTI_SUFFIXES,
     RASTER_SUFFIXES,
+    VOLUME_SUFFIXES,
     Header,
     exists,
     is_dicom,
@@ -34,6 +34,6 @@ __all__ = [
     "write_map",
 ]
 
-IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
+IMAGE_SUFFIXES = (*RASTER_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES)
 """Suffixes that `read` accepts, in lower case; upper case is accepted, too. DICOM files need no suffix; their folders
 and ZIP archives are read, too."""

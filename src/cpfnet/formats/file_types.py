@@ -18,10 +18,13 @@ from cpfnet.image import Source
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", *JPEG_SUFFIXES, ".bmp", ".gif")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NRRD_SUFFIXES = (".nrrd", ".nhdr", ".seg.nrrd")
+META_SUFFIXES = (".mha", ".mhd")
+VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SERIES = "series="
 """Starts the last component of a reference to one DICOM series among several."""
-_KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
+_KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
 _NAMES = {".tif": "TIFF"} | dict.fromkeys(JPEG_SUFFIXES, "JPEG")
 
@@ -72,7 +75,7 @@ def is_reference(path: Path) -> bool:
 
 def is_dicom(path: Path) -> bool:
     """Will `cpfnet.formats.read` take it for DICOM: a folder, archive, reference, or file of no other suffix?"""
-    return suffix_of(path) not in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) or os.path.isdir(path)  # noqa: PTH112
+    return suffix_of(path) not in (*RASTER_SUFFIXES, *VOLUME_SUFFIXES) or os.path.isdir(path)  # noqa: PTH112
 
 
 def check_dicom(path: Path) -> None:
@@ -94,7 +97,7 @@ def check_dicom(path: Path) -> None:
     raise FormatError(
         f"has the unknown suffix {place.suffix!r}",
         where=place,
-        fix=f"convert it to one of {' '.join((*RASTER_SUFFIXES, *NIFTI_SUFFIXES, *DICOM_SUFFIXES))}",
+        fix=f"convert it to one of {' '.join((*RASTER_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES))}",
     )
 
 
@@ -118,7 +121,8 @@ _MAGIC = (  # offset, bytes, what it is, suffix it should have
     (4, b"n+2\0", "an uncompressed NIfTI volume", ".nii"),
     (0, b"\x1f\x8b", "gzip-compressed", ".nii.gz"),
     (128, b"DICM", "a DICOM file", ".dcm"),
-    (0, b"NRRD", "an NRRD volume", ""),
+    (0, b"NRRD000", "an NRRD volume", ".nrrd"),
+    (0, b"ObjectType = Image", "a MetaImage volume", ".mha"),
     (0, b"\x89HDF", "an HDF5 file", ""),
     (0, b"PK\x03\x04", "a ZIP archive", ""),
     (0, b"%PDF", "a PDF document", ""),
@@ -152,9 +156,12 @@ def placeholder(path: Path) -> str:
 def _unreadable(path: Path, error: Exception) -> FormatError:
     """The error for a file that a decoder refused; it says what the file is instead, if that is known."""
     promised = suffix_of(path)
-    family = next((f for f in (NIFTI_SUFFIXES, RASTER_SUFFIXES) if promised in f), DICOM_SUFFIXES)
+    families = (NIFTI_SUFFIXES, NRRD_SUFFIXES, META_SUFFIXES, RASTER_SUFFIXES)
+    family = next((f for f in families if promised in f), DICOM_SUFFIXES)
     expected = {
         NIFTI_SUFFIXES: "a NIfTI volume",
+        NRRD_SUFFIXES: "an NRRD volume",
+        META_SUFFIXES: "a MetaImage volume",
         RASTER_SUFFIXES: f"a {_NAMES.get(promised, promised[1:].upper())} image",
         DICOM_SUFFIXES: "a DICOM file",
     }[family]
@@ -179,7 +186,7 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
         ):
             fix = f"rename it to end in {suffix}" if suffix else "convert it to PNG, TIFF or NIfTI"
             return FormatError(f"is {what}, not {expected}", where=path, fix=fix)
-    if _is_text(head):
+    if _is_text(head) and not head.startswith((b"NRRD", b"ObjectType")):
         return FormatError(f"is a text file, not {expected}", where=path, fix="give the image file itself")
     words = " ".join(str(error).replace(str(path), "it").split()) or type(error).__name__
     return FormatError(

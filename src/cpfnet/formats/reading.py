@@ -10,7 +10,7 @@ import numpy as np
 
 from cpfnet.contour_gaps import interpolate_gaps
 from cpfnet.errors import FormatError
-from cpfnet.formats.file_types import NIFTI_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
+from cpfnet.formats.file_types import VOLUME_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
 from cpfnet.formats.lossy import refuse_lossy_classes
 from cpfnet.formats.registry import family
 from cpfnet.formats.reorient import reorient
@@ -35,8 +35,7 @@ def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
     for file, module in zip(files, families, strict=True):
         if module is not families[0]:
             raise FormatError(
-                f"is of another kind than {files[0].name}: channels of one image must all be rasters, all NIfTI or all "
-                "DICOM",
+                f"is of another kind than {files[0].name}: channels of one image must all be of one format",
                 where=file,
                 fix="convert one of them",
             )
@@ -70,7 +69,7 @@ def read(paths: Paths) -> Image:
 
     Returns:
         ``(channels, height, width)`` for rasters and DICOM images without a position,
-        ``(channels, depth, height, width)`` for NIfTI and DICOM series; values as stored, after the slope and intercept
+        ``(channels, depth, height, width)`` for volumes (NIfTI, NRRD, MetaImage) and DICOM series; values as stored, after the slope and intercept
         of NIfTI and DICOM (HU for CT). Several files of different dtypes get their common dtype.
 
     Raises:
@@ -163,7 +162,7 @@ def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarra
         image: as for `read_label`.
 
     Returns:
-        float32 ``(planes, depth, height, width)`` from NIfTI and DICOM, ``(pages, height, width)`` from TIFF and DICOM
+        float32 ``(planes, depth, height, width)`` from volumes and DICOM, ``(pages, height, width)`` from TIFF and DICOM
         pictures.
 
     Raises:
@@ -174,6 +173,6 @@ def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarra
         from cpfnet.formats.dicom import read_probabilities
 
         return read_probabilities.read_map(file, image)
-    if suffix_of(file) in NIFTI_SUFFIXES and image is not None and image.source and image.source.format == "dicom":
+    if suffix_of(file) in VOLUME_SUFFIXES and image is not None and image.source and image.source.format == "dicom":
         return np.asarray(reorient(module.read(file), image).array, dtype=np.float32)
     return np.asarray(module.read_map(file), dtype=np.float32)

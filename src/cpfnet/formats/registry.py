@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpfnet.formats.file_types import NIFTI_SUFFIXES, RASTER_SUFFIXES
+from cpfnet.formats.file_types import META_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, RASTER_SUFFIXES
 
 
 def family(suffix: str) -> Any:
@@ -13,6 +13,14 @@ def family(suffix: str) -> Any:
         from cpfnet.formats import nifti
 
         return nifti
+    if suffix in NRRD_SUFFIXES:
+        from cpfnet.formats import nrrd
+
+        return nrrd
+    if suffix in META_SUFFIXES:
+        from cpfnet.formats import metaimage
+
+        return metaimage
     if suffix in RASTER_SUFFIXES:
         from cpfnet.formats import raster
 

@@ -14,18 +14,26 @@ from cpfnet.formats.file_types import DICOM_SUFFIXES, JPEG_SUFFIXES, RASTER_SUFF
 from cpfnet.formats.registry import family, writer
 from cpfnet.image import Image, Segmentation
 
-OutputFormat = Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"]
+OutputFormat = Literal["same", "nifti", "nrrd", "mha", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"]
 
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "nifti": (".nii.gz", ".nii"),
+    "nrrd": (".nrrd",),
+    "mha": (".mha",),
     "png": (".png",),
     "tiff": (".tif", ".tiff"),
     "dicom-seg": (".seg.dcm",),
     "dicom-labelmap": (".seg.dcm",),
     "rtstruct": (".rtstruct.dcm",),
 }
-_WRITTEN_INSTEAD = dict.fromkeys(JPEG_SUFFIXES, ".png") | dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm")
-"""Replacements of suffixes that label maps cannot have: JPEG changes values, and DICOM images are no segmentations."""
+_WRITTEN_INSTEAD = {
+    **dict.fromkeys(JPEG_SUFFIXES, ".png"),
+    **dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm"),
+    ".nhdr": ".nrrd",
+    ".mhd": ".mha",
+}
+"""Replacements of suffixes that label maps cannot have: JPEG changes values, DICOM images are no segmentations, and a
+header whose voxels lie beside it would be two files."""
 
 
 def mask_suffix(image_suffix: str, format: OutputFormat) -> str:
@@ -47,8 +55,8 @@ def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, flo
         suffix = mask_suffix(named, format)
     elif format == "same" and source is not None and source.format == "dicom":
         suffix = ".seg.dcm"
-    elif format == "same" and source is not None and source.format == "nifti":
-        suffix = suffix_of(source.paths[0])
+    elif format == "same" and source is not None and source.format in ("nifti", "nrrd", "metaimage"):
+        suffix = mask_suffix(suffix_of(source.paths[0]), format)
     elif format == "same":
         raster = segmentation.affine is None and segmentation.array.ndim == 2
         details = source.details if source is not None else {}
@@ -99,9 +107,9 @@ def write_image(image: Image, path: Path | str, *, overwrite: bool = False) -> P
     """Write the pixels of an image, for other tools; nothing else of the source is written.
 
     Args:
-        image: NIfTI takes any volume with an affine (channels along a fourth axis), rasters one grey channel
-            or 8-bit RGB.
-        path: ends in .nii, .nii.gz, .png (8 and 16 bits), .tif or .tiff.
+        image: NIfTI, NRRD and MetaImage take any volume with an affine (channels along a fourth axis), rasters one grey
+            channel or 8-bit RGB.
+        path: ends in .nii, .nii.gz, .nrrd, .mha, .png (8 and 16 bits), .tif or .tiff.
         overwrite: replace an existing file; the image's own source is never replaced.
 
     Returns:
@@ -111,11 +119,11 @@ def write_image(image: Image, path: Path | str, *, overwrite: bool = False) -> P
         OutputError: the format does not hold such an image, the file exists, or it cannot be written.
     """
     target = Path(path)
-    if suffix_of(target) not in (".nii", ".nii.gz", ".png", ".tif", ".tiff"):
+    if suffix_of(target) not in (".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".tif", ".tiff"):
         raise OutputError(
             f"images are not written as {target.suffix or 'files without suffix'}",
             where=target,
-            fix="choose .nii.gz, .nii, .png or .tif",
+            fix="choose .nii.gz, .nii, .nrrd, .mha, .png or .tif",
         )
     with replacing(target, overwrite=overwrite, keep=() if image.source is None else image.source.paths) as temporary:
         family(suffix_of(target)).write_image(image, temporary, where=target)

@@ -53,7 +53,7 @@ class Content:
         constant: channels that hold one value only, channel → value.
         levels: 1 %, 50 % and 99 % quantiles of each channel of an image, from a sample of its pixels.
         picture: the channels of an image are grey, or red, green and blue.
-        fourth: the channels of an image are a fourth axis of its one file (NIfTI).
+        fourth: the channels of an image are a fourth axis of its one file (NIfTI, NRRD, MetaImage).
         outside: of a label off the image's grid: drawn voxels whose place lies outside the image, and all drawn ones.
         values: label value → pixels; all, or of more than `KEPT_VALUES` the lowest, the highest and the most frequent.
         distinct: number of different label values.
@@ -195,7 +195,7 @@ def _image(path: Path) -> tuple[Content, formats.Header | None]:
         constant={i: float(c.flat[0]) for i, c in enumerate(image.array) if c.min() == c.max()},
         levels=tuple(_levels(channel) for channel in image.array),
         picture=image.channels in (GREY, RGB),
-        fourth=source.format == "nifti" and len(image.array) > 1 and image.channels != RGB,
+        fourth=source.format in ("nifti", "nrrd", "metaimage") and len(image.array) > 1 and image.channels != RGB,
         unit=source.details.get("unit", ""),
         burned_in=_burned_in(source.details.get("headers", ())),
     )

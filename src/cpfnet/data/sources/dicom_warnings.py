@@ -16,7 +16,7 @@ from cpfnet.data.case import Case
 from cpfnet.data.dataset_yaml import Declaration
 from cpfnet.data.finding import Finding, shown
 from cpfnet.data.sources.unread_files import KIND, counted, unread_below, unread_fix
-from cpfnet.formats.file_types import NIFTI_SUFFIXES, RASTER_SUFFIXES, placeholder
+from cpfnet.formats.file_types import RASTER_SUFFIXES, VOLUME_SUFFIXES, placeholder
 
 if TYPE_CHECKING:
     from cpfnet.formats.dicom import Scan, Series
@@ -33,9 +33,9 @@ def other_files(root: Path, first: Series, cases: Sequence[Case], *, labelled: b
         cases: all of them.
         labelled: is there any segmentation or structure set?
     """
-    files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in (*NIFTI_SUFFIXES, *RASTER_SUFFIXES))
+    files = sorted(path for path in root.rglob("*") if formats.suffix_of(path) in (*VOLUME_SUFFIXES, *RASTER_SUFFIXES))
     files = [path for path in files if not any(name.startswith(".") for name in path.relative_to(root).parts)]
-    volumes = [path for path in files if formats.suffix_of(path) in NIFTI_SUFFIXES]
+    volumes = [path for path in files if formats.suffix_of(path) in VOLUME_SUFFIXES]
     aside = unread_below(root)
     unread = [_unread(aside, root, labelled=labelled)] if aside else []
     if not files:
@@ -55,7 +55,7 @@ def other_files(root: Path, first: Series, cases: Sequence[Case], *, labelled: b
             "DATASET"
         )
     else:
-        count = f"{len(volumes)} NIfTI file{'s' * (len(volumes) > 1)}" if volumes else count
+        count = f"{len(volumes)} volume{'s' * (len(volumes) > 1)}" if volumes else count
         what = f"no DICOM segmentation or structure set was found, but {count}, such as {such}"
         line = f"{shown(first.reference, root)},{such}"
         fix = (

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from cpfnet import formats
-from cpfnet.formats.file_types import NIFTI_SUFFIXES, RASTER_SUFFIXES
+from cpfnet.formats.file_types import RASTER_SUFFIXES, VOLUME_SUFFIXES
 
 _LOOKED_INTO = 2000
 _CASES_TRIED = 100
@@ -134,13 +134,13 @@ def _role(name: str) -> str:
 
 
 def _files(root: Path) -> list[tuple[str, ...]]:
-    """Parts of the paths of pictures and NIfTI volumes below a folder, nothing hidden."""
+    """Parts of the paths of pictures and volumes below a folder, nothing hidden."""
 
     def walk() -> Iterator[tuple[str, ...]]:
         for parent, below, names in os.walk(root):
             below[:] = sorted(name for name in below if not name.startswith((".", "__MACOSX")))
             for name in sorted(names):
-                if formats.suffix_of(name) in (*RASTER_SUFFIXES, *NIFTI_SUFFIXES) and not name.startswith("."):
+                if formats.suffix_of(name) in (*RASTER_SUFFIXES, *VOLUME_SUFFIXES) and not name.startswith("."):
                     yield (*Path(parent).relative_to(root).parts, name)
 
     return [parts for parts in islice(walk(), _LOOKED_INTO) if not re.search(r"[{}*?]", "".join(parts))]

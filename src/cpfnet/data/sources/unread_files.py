@@ -10,11 +10,11 @@ from pathlib import Path
 
 from cpfnet import formats
 from cpfnet.data.finding import Finding, shown
-from cpfnet.formats.file_types import NIFTI_SUFFIXES, RASTER_SUFFIXES
+from cpfnet.formats.file_types import RASTER_SUFFIXES, VOLUME_SUFFIXES
 from cpfnet.text import natural, printable
 
 VOLUMES = (
-    *(".nrrd", ".nhdr", ".mha", ".mhd", ".img", ".hdr", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),
+    *(".img", ".hdr", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),
     *(".npy", ".npz", ".mat", ".h5", ".hdf5"),
 )  # fmt: skip
 PICTURES = (
@@ -38,7 +38,7 @@ def unread_suffix(path: Path) -> str:
         return ""
     packed = next((ending for ending in _PACKED if name.endswith(ending)), "")
     inner = name.removesuffix(packed)
-    images = (*VOLUMES, *PICTURES, *((*NIFTI_SUFFIXES, *RASTER_SUFFIXES) if packed else ()))
+    images = (*VOLUMES, *PICTURES, *((*VOLUME_SUFFIXES, *RASTER_SUFFIXES) if packed else ()))
     suffix = max((s for s in images if inner.endswith(s) and inner != s), key=len, default="")
     before = inner.removesuffix(suffix)
     ending = next((e for e in _ENDINGS if suffix and before.endswith(e) and before != e), "")
