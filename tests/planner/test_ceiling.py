@@ -37,7 +37,7 @@ def reached(made: Plan, spacing: tuple[float, float, float]) -> list[float]:
     affine[[2, 1, 0], [0, 1, 2]] = spacing  # slices run from the feet to the head
     affine[3, 3] = 1
     image = Image(np.zeros((1, *shape), np.float32), affine, channels=("CT",))
-    trace = preprocessing.trace(image, made)
+    trace = preprocessing.trace_of(image, made)
     if made.spatial.mode == "2d":
         assert trace.grid[0] == trace.oriented[0]
     grid = preprocessing.apply_codes(codes, trace)
