@@ -57,6 +57,7 @@ SETTINGS = (
     "spatial.slices=axial",
     "spatial.neighbours=0",
     "spatial.patch=[128, 128]",
+    "inference.tile=null",
     "network.name=cpfnet",
     "network.weights=none",
     "training.epochs=8",
@@ -66,6 +67,7 @@ SETTINGS = (
     "training.learning_rate=0.001",
     "training.warmup=20",
     "training.ema=0.97",
+    "training.validation=null",
 )
 
 

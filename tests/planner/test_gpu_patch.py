@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cpfnet.demo import SETTINGS
 from cpfnet.network import zoo
 from cpfnet.network.zoo import AnySize
 from cpfnet.planner.costs import GIB, room
@@ -96,6 +97,13 @@ def test_other_networks_keep_what_they_need() -> None:
     made = plan(PROSTATE, Memory(24 * GIB, "cuda"), network="unet")
     assert min(made.spatial.patch) >= 32  # no other network takes fewer slices
     assert made.training.accumulate == 1
+
+
+@pytest.mark.parametrize("memory", [Memory(16 * GIB, "cpu"), Memory(24 * GIB, "cuda")])
+def test_the_demonstration_is_in_2d_wherever_it_runs(memory: Memory) -> None:
+    data = found(((40, 233, 189),) * 8, spacing=(1, 1, 1), high=255, names=("grey", "white"))
+    made = plan(data, memory, modality="mr").with_settings(SETTINGS)
+    assert (made.spatial.mode, made.inference.tile, made.training.validation) == ("2d", None, None)
 
 
 @settings(max_examples=60, deadline=None)
