@@ -350,14 +350,14 @@ def test_a_grid_does_not_hang_on_the_last_digits_of_an_oblique_spacing(degrees):
             synthetic.affine((step, step, step), degrees=(degrees, 0, degrees)).astype(np.float32).astype(float)
         )
         plan = make_plan(spacing=(2 * step,) * 3, slices="axial")
-        found = preprocessing.trace(Image(np.zeros((1, 45, 47, 49)), matrix), plan)
+        found = preprocessing.trace_of(Image(np.zeros((1, 45, 47, 49)), matrix), plan)
         assert found.grid == (22, 24, 24)
 
 
 def test_size_of_a_pixel():
     """mm³ of a sheared grid by hand: base times height. Photographs: the share of the network's grid, for any size."""
     sheared = np.array([[0, 0, 2.0, 0], [1.0, 3.0, 0, 0], [4.0, 0, 0, 0], [0, 0, 0, 1]])
-    assert preprocessing.trace(Image(np.zeros((1, 5, 6, 7)), sheared), make_plan()).pixel_volume == pytest.approx(24)
+    assert preprocessing.trace_of(Image(np.zeros((1, 5, 6, 7)), sheared), make_plan()).pixel_volume == pytest.approx(24)
     for size in ((60, 80), (600, 800)):
-        found = preprocessing.trace(Image(np.zeros((1, *size))), make_plan("images", longest=40))
+        found = preprocessing.trace_of(Image(np.zeros((1, *size))), make_plan("images", longest=40))
         assert (found.pixel_volume, found.pixel_share * np.prod(size)) == (None, pytest.approx(30 * 40))

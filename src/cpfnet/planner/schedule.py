@@ -31,6 +31,10 @@ VALIDATION = 0.1
 ON_THE_WAY = 0.6
 """… and of it, what is kept for validation after epochs; whole cases at the end take the rest or less."""
 
+PASSES_AT_THE_END = 4
+"""Over whole cases: for the best Model's scores (unless all were scored after its epoch), two for what is fitted, and for
+the report."""
+
 PIECES = 8
 """Fewer pieces after an epoch say nothing of which epoch is the best: there are fewer epochs then …"""
 
@@ -93,11 +97,13 @@ def propose_schedule(
             why = f"{passes} time{'s' * (passes != 1)} over {distinct_patches(draft, training):,} distinct patches"
     pieces, one = _pieces_of_a_case(draft), _piece_seconds(draft)
     allowed = total * each * VALIDATION / (1 - VALIDATION)
-    if (epochs + 1) * held_out * pieces * one <= allowed:
-        validation, spent = None, (epochs + 1) * held_out * pieces * one
+    everything = (epochs + PASSES_AT_THE_END - 1) * held_out * pieces * one
+    if everything <= allowed:
+        validation, spent = None, everything
     else:
-        whole = min(held_out, max(1, int((1 - ON_THE_WAY) * allowed / (pieces * one))))
-        left = max(ON_THE_WAY * allowed, allowed - whole * pieces * one) / one
+        of_a_case = PASSES_AT_THE_END * pieces * one
+        whole = min(held_out, max(1, int((1 - ON_THE_WAY) * allowed / of_a_case)))
+        left = max(ON_THE_WAY * allowed, allowed - whole * of_a_case) / one
         enough = min(PIECES, held_out * pieces)
         while epochs > LEAST_EPOCHS and left / epochs < enough:
             epochs = max(LEAST_EPOCHS, epochs // 2)
@@ -106,7 +112,7 @@ def propose_schedule(
         cases = min(held_out, max(1, found // min(PIECES_OF_A_CASE, pieces)))
         each_case = min(pieces, max(1, found // cases))
         validation = {"cases": cases, "pieces": each_case, "whole": None if whole == held_out else whole}
-        spent = (epochs * cases * each_case + whole * pieces) * one
+        spent = epochs * cases * each_case * one + whole * of_a_case
     per_epoch = -(-total // epochs)
     return Schedule(epochs, per_epoch, validation, epochs * per_epoch * each, spent, why)
 

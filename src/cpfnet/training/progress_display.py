@@ -16,6 +16,12 @@ from cpfnet.training.signals import Interruption
 
 logger = logging.getLogger(__name__)
 
+MEASURED = 60.0
+"""Seconds of training after which its pace is known well enough to say how long it will take …"""
+
+WORTH_SAYING = 300.0
+"""… if that is more than this."""
+
 
 class Display:
     """Use as a context; `step` after every optimiser step, `epoch` after every validation.
@@ -33,6 +39,7 @@ class Display:
         self._start = self._number = start
         self._began = time.monotonic()
         self._paused = 0.0
+        self._told = False
         self._progress = Bar(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -66,12 +73,26 @@ class Display:
         seconds = (time.monotonic() - self._began) / done * (self.schedule.samples - self._number)
         return str(timedelta(seconds=round(seconds)))
 
+    def _tell_duration(self) -> None:
+        """Once, the time that the run takes on this machine: the plan could only estimate it."""
+        elapsed = time.monotonic() - self._began - self._paused
+        if self._told or elapsed < MEASURED:
+            return
+        self._told = True
+        seconds = (self.schedule.samples - self._number) / self.rate
+        if seconds > WORTH_SAYING:
+            logger.info(
+                f"{self.rate:.1f} images/s on this machine: training takes {timedelta(seconds=round(seconds))} more, "
+                "and validation comes on top (--resume goes on after a stop)"
+            )
+
     def _name(self, number: int) -> str:
         return f"epoch {(number - 1) // self.schedule.training.samples + 1}/{self.schedule.training.epochs}"
 
     def step(self, number: int, loss: float, rate: float) -> None:
         """``number`` samples are learned from; the last step's loss and learning rate."""
         self._number = number
+        self._tell_duration()
         dice = "" if self._dice is None else f"  Dice {self._dice:.4f}"
         self._progress.update(
             self._task,
