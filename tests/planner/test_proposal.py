@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cpfnet.data.case import Dataset
@@ -102,6 +102,10 @@ def _proposed(fingerprint: Fingerprint, memory: Memory, **options: Any) -> tuple
 
 
 @settings(max_examples=150, deadline=None)
+@example(
+    size=[33, 1, 225], spacing=(9.0, 3.0, 0.5), channels=1, classes=1, radius=0.0, low=0.0, frequency=0.0, memory=4,
+    device="cuda", modality=None, network=None,
+)  # fmt: skip
 @given(
     size=st.lists(st.integers(1, 3000), min_size=2, max_size=3),
     spacing=st.tuples(*[st.floats(0.05, 20)] * 3),

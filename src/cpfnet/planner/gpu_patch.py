@@ -93,8 +93,13 @@ def _cut(
 
 
 def _divisible(patch: Sequence[int], spacing: Sequence[float], least: Sequence[int]) -> tuple[int, ...]:
-    sizes = [max(size, smallest) for size, smallest in zip(patch, least, strict=True)]
-    return tuple(-(-size // unit) * unit for size, unit in zip(sizes, multiples(sizes, spacing), strict=True))
+    """Rounded up; what is longer may be halved once more, so it is looked at again until nothing changes."""
+    sizes = tuple(max(size, smallest) for size, smallest in zip(patch, least, strict=True))
+    while True:
+        larger = tuple(-(-size // unit) * unit for size, unit in zip(sizes, multiples(sizes, spacing), strict=True))
+        if larger == sizes:
+            return sizes
+        sizes = larger
 
 
 def _more(spacing: Sequence[float]) -> float:
