@@ -118,16 +118,19 @@ class ProcessGroup:
 
         Raises:
             NetworkError: no such device.
+            TrainingError: PyTorch has no kernels for it.
         """
         import torch
 
         from cpfnet.inference.torch_backend.network import pick_device
+        from cpfnet.training.hardware.kernels import check_kernels
 
         chosen = pick_device(name)
-        if self.size == 1 or chosen.type == "cpu":
-            return chosen
-        torch.cuda.set_device(self.local_rank)
-        return torch.device(chosen.type, self.local_rank)
+        if self.size > 1 and chosen.type != "cpu":
+            torch.cuda.set_device(self.local_rank)
+            chosen = torch.device(chosen.type, self.local_rank)
+        check_kernels(chosen)
+        return chosen
 
     def leave(self) -> None:
         """End this process with the main one, which says what is wrong.
