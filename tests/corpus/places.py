@@ -29,7 +29,22 @@ _CONTENTS = {
     "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(200),
     "null bytes": bytes(5000),
 }
-_SUFFIXES = (".png", ".tif", ".jpg", ".gif", ".bmp", ".nii", ".nii.gz", ".nrrd", ".seg.nrrd", ".mha", ".dcm", ".zip", "", ".exe")
+_SUFFIXES = (
+    ".png",
+    ".tif",
+    ".jpg",
+    ".gif",
+    ".bmp",
+    ".nii",
+    ".nii.gz",
+    ".nrrd",
+    ".seg.nrrd",
+    ".mha",
+    ".dcm",
+    ".zip",
+    "",
+    ".exe",
+)
 _OWN = {".png": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".nii": "NIfTI"}
 
 

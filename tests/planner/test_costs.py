@@ -25,7 +25,7 @@ def test_what_is_kept_and_computed_is_what_the_table_says(network: str, dims: in
 @pytest.mark.parametrize("network", ["cpfnet", "cpfnet-hr"])
 def test_narrow_networks_keep_and_compute_less(network: str, width: int) -> None:
     kept, flops = measure(network, SIZES[2], width=width)
-    row = cost(network, 2, width=width)
+    row = cost(network, 2, options={"width": width})
     assert (kept, flops) == (pytest.approx(row.full, rel=0.25), pytest.approx(row.flops, rel=0.25))
 
 

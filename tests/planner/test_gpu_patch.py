@@ -157,3 +157,13 @@ def test_what_is_planned_fits(size: Any, spacing: Any, cases: int, classes: int,
         assert made.training.batch % 2 == 0  # so that two GPUs can share it
     pixels = math.prod(made.spatial.patch) * made.training.batch
     assert pixels <= 1.5 * max(REFERENCE[made.spatial.dims], math.prod(made.spatial.patch) * 2)
+
+
+def test_volumes_on_a_gpu_are_augmented_and_scored_as_nnunet_does() -> None:
+    made = plan(BRATS, Memory(24 * GIB, "cuda"), modality="mr").training
+    assert (made.accumulate, made.loss.options.get("pooled")) == (1, True)
+    assert made.augmentation.scale_factors == (0.7, 1.4)
+    assert (made.augmentation.rotation_degrees, made.augmentation.elastic) == (30, 0)
+    cpu = plan(BRATS, Memory(24 * GIB, "cpu"), modality="mr").training
+    assert "pooled" not in cpu.loss.options
+    assert cpu.augmentation.scale_factors is None

@@ -38,6 +38,8 @@ COSTS = {
     ("unet++", 2): Cost(8680, 5083, 998_000),
     ("segresnet", 2): Cost(3028, 1538, 474_000),
     ("dynunet", 2): Cost(2510, 1432, 455_000),
+    ("dynunet-res", 2): Cost(2761, 1563, 459_000),
+    ("mednext", 2): Cost(10540, 5291, 270_000),
     ("resnet34-unet", 2): Cost(1470, 872, 218_000),
     ("cpfnet", 3): Cost(1352, 791, 133_000),
     ("cpfnet-hr", 3): Cost(1096, 663, 295_000),
@@ -47,6 +49,8 @@ COSTS = {
     ("unet++", 3): Cost(7028, 4287, 1_842_000),
     ("segresnet", 3): Cost(2006, 1012, 552_000),
     ("dynunet", 3): Cost(1707, 869, 455_000),
+    ("dynunet-res", 3): Cost(1878, 956, 456_000),
+    ("mednext", 3): Cost(7213, 3609, 121_000),
     ("resnet34-unet", 3): Cost(701, 431, 141_000),
 }
 """By network and spatial axes, at full width. A network that is not here (a user's own, say) is taken for the dearest
@@ -56,6 +60,9 @@ not."""
 FLAT = ((1.0, 1.0), (1.25, 1.42), (1.37, 1.5), (1.43, 1.5))
 """`dynunet` keeps, and computes, so many times as much where slices lie so far apart that the depth is not halved at
 none, one, two, three or more of the first levels."""
+
+MEDNEXT = {"small": (1.0, 1.0), "base": (1.2, 1.61), "medium": (1.8, 2.48), "large": (3.28, 6.85)}
+"""How many times as much as the small one a `mednext` keeps and computes, in 2-D; in 3-D it is less."""
 
 FULL_WIDTH = 64
 """Channels of the first level that the rows of cpfnet and cpfnet-hr stand for; bytes follow the width, operations its
@@ -82,15 +89,26 @@ def flat_levels(spacing: Sequence[float | None] | None) -> int:
     return max(0, math.ceil(math.log2(spacing[0] / (2 * pixel)) - 1e-9))
 
 
-def cost(network: str, dims: int, *, spacing: Sequence[float | None] | None = None, width: int = FULL_WIDTH) -> Cost:
-    """Of a pixel; ``spacing`` of a patch in 3-D."""
+def cost(
+    network: str,
+    dims: int,
+    *,
+    spacing: Sequence[float | None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Cost:
+    """Of a pixel; ``spacing`` of a patch in 3-D, ``options`` of the network."""
     rows = [row for (_, axes), row in COSTS.items() if axes == dims]
     dearest = Cost(*(max(getattr(row, name) for row in rows) for name in ("full", "half", "flops")))
     row = COSTS.get((network, dims), dearest)
-    share = width / FULL_WIDTH if network in ("cpfnet", "cpfnet-hr") else 1.0
-    flat = flat_levels(spacing) if dims == 3 and network == "dynunet" else 0
-    kept, computed = FLAT[min(flat, len(FLAT) - 1)]
-    return Cost(round(row.full * share * kept), round(row.half * share * kept), round(row.flops * share**2 * computed))
+    kept, computed = 1.0, 1.0
+    if network in ("cpfnet", "cpfnet-hr"):
+        kept = _width(options) / FULL_WIDTH
+        computed = kept**2
+    elif network in ("dynunet", "dynunet-res") and dims == 3:
+        kept, computed = FLAT[min(flat_levels(spacing), len(FLAT) - 1)]
+    elif network == "mednext":
+        kept, computed = MEDNEXT.get((options or {}).get("size", "small"), MEDNEXT["large"])
+    return Cost(round(row.full * kept), round(row.half * kept), round(row.flops * computed))
 
 
 def patch_bytes(
@@ -112,7 +130,7 @@ def patch_bytes(
         spacing: of the patch; of voxels alone it matters.
         options: the network's.
     """
-    found = cost(network, len(patch), spacing=spacing, width=_width(options))
+    found = cost(network, len(patch), spacing=spacing, options=options)
     return math.prod(patch) * TRANSIENT * ((found.half if half else found.full) + CLASS_BYTES * outputs)
 
 
@@ -124,7 +142,7 @@ def patch_flops(
     options: Mapping[str, Any] | None = None,
 ) -> float:
     """Floating-point operations of one pass forward of one patch."""
-    return math.prod(patch) * float(cost(network, len(patch), spacing=spacing, width=_width(options)).flops)
+    return math.prod(patch) * float(cost(network, len(patch), spacing=spacing, options=options).flops)
 
 
 def _width(options: Mapping[str, Any] | None) -> int:

@@ -66,6 +66,22 @@ small by themselves were not measured: they keep the usual steps and network."""
 CPU_STEPS = 50
 """Optimiser steps of an epoch on a CPU, of `BATCH_PIXELS`."""
 
+LIKE_NNUNET: dict[str, Any] = {
+    "elastic": 0.0,
+    "rotation": 0.2,
+    "rotation_degrees": 30.0,
+    "scale": 0.2,
+    "scale_factors": [0.7, 1.4],
+    "low_resolution": 0.125,  # 0.25 of the samples, and of these half of the channels
+    "inverted_gamma": 0.1,
+    "gamma": 0.3,
+    "brightness": 0.15,
+    "contrast": 0.15,
+    "blur": 0.2,
+    "noise": 0.1,
+}
+"""Augmentation of volumes on a GPU: the probabilities and ranges of nnU-Net v2's trainer."""
+
 COLOUR = 0.02
 """Mean saturation from which a photograph is in colour."""
 
@@ -349,13 +365,20 @@ def _training(draft: Draft, hours: float | None) -> None:
         draft.because(
             "training.loss.options", "the overlap of the structures alone: that of background is near 1 from the start"
         )
+    options: dict[str, Any] = {"background": False} if thin else {}
+    if draft.memory.device == "cuda" and batch > 1 and accumulate == 1:
+        options["pooled"] = True
+        draft.because(
+            "training.loss.options.pooled",
+            "overlap over the whole batch: what is found in a patch without the class costs, too",
+        )
     draft.data["training"] = {
         "epochs": epochs,
         "samples": steps * batch * accumulate,
         "batch": batch,
         "accumulate": accumulate,
         "foreground": (0.0 if thin else 0.33) if rare > COMMON else 0.5,
-        "loss": {"name": "dice+ce", "options": {"background": False} if thin else {}},
+        "loss": {"name": "dice+ce", "options": options},
         "learning_rate": rate,
         "warmup": epochs * steps // 20,
         "workers": min(4, cores()),
@@ -397,6 +420,9 @@ def _augmentation(draft: Draft) -> dict[str, Any]:
     flips, why = _flips(draft)
     draft.because("training.augmentation.flips", why)
     augmentation: dict[str, Any] = {"flips": flips}
+    if draft.memory.device == "cuda" and draft.data["spatial"]["mode"] == "3d":
+        augmentation |= LIKE_NNUNET
+        draft.because("training.augmentation", "as nnU-Net augments volumes; it needs no elastic deformation")
     if {"height", "width"} <= set(flips):
         augmentation |= {"quarter_turns": True, "rotation_degrees": 180.0}
         draft.because("training.augmentation.quarter_turns", "no direction is up in such images")

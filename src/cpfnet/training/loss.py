@@ -51,8 +51,7 @@ def dice(batch: Batch, *, smooth: float = 1e-5, background: bool = True, pooled:
     """1 − (2 Σpt + smooth) / (Σp + Σt + smooth), mean over the classes (with background, as the guide has it).
 
     ``pooled``: the sums are over the batch, of all processes, as in nnU-Net's batch Dice. A false alarm in a sample
-        that
-    lacks the class then costs as much as elsewhere; by itself, such a sample's term is 1 wherever Σp is far above
+    that lacks the class then costs as much as elsewhere; by itself, such a sample's term is 1 wherever Σp is far above
     ``smooth``.
     """
     first = 0 if background or not batch.labels.exclusive else 1
