@@ -145,7 +145,7 @@ def _libraries() -> tuple[Any, Any]:
         import openvino
     except ImportError as error:
         raise NetworkError(f"{error.name} is not installed", fix='pip install "cpfnet[int8]"') from None
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level changes handlers that others may share
     return nncf, openvino
 
 
