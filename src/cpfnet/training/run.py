@@ -120,7 +120,7 @@ def _learn(
     cases = [*start.training, *start.validation]
     cached = group.run_on_main(lambda: _cached(cases, plan, folder, progress, interruption))
     if start.state is None:
-        for message in merge_messages((c.id, c.notes) for c in cached):
+        for message in merge_messages((c.id, c.warnings) for c in cached):
             logger.warning(message)
     training, validation = cached[: len(start.training)], cached[len(start.training) :]
     digests = {f"train/{c.id}": c.digest for c in training} | {f"validation/{c.id}": c.digest for c in validation}

@@ -41,7 +41,7 @@ ANNOTATED = 0
 POSITIONS = 4096
 """Pixels of each code that are remembered for a reader of a case."""
 
-_LAYOUT = 5  # raise it when the content of a folder changes its meaning
+_LAYOUT = 6  # raise it when the content of a folder changes its meaning
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Cached:
         spacing: the file's, mm along the network's (depth, height, width), or None.
         pixel_volume: of the network's grid, mm³; None without millimetres.
         digest: of image and codes; equal content has an equal digest, wherever and whenever it was made.
-        notes: what was repaired or assumed while reading image and labels.
+        warnings: what was repaired or assumed while reading image and labels.
     """
 
     id: str
@@ -71,7 +71,7 @@ class Cached:
     spacing: tuple[float, float, float] | None
     pixel_volume: float | None
     digest: str
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def image(self) -> np.ndarray:
         """float32 (channels, [depth,] height, width), memory-mapped."""
@@ -201,7 +201,7 @@ def _load(case: Case, target: Path) -> Cached:
         spacing=None if meta["spacing"] is None else tuple(meta["spacing"]),
         pixel_volume=meta["pixel_volume"],
         digest=meta["digest"],
-        notes=tuple(meta["notes"]),
+        warnings=tuple(meta["warnings"]),
     )
 
 
@@ -222,6 +222,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         codes[:, region != 1] = IGNORED
         codes[:, blank] = OUTSIDE
     positions, ranges = _positions(codes)
+    of_labels = [message for label in labels for message in label_messages(label, plan.labels)]
     cached = Cached(
         id=case.id,
         folder=target,
@@ -232,7 +233,7 @@ def _make(case: Case, plan: Plan, target: Path) -> None:
         spacing=trace.spacing,
         pixel_volume=None if trace.pixel_volume is None else trace.pixel_volume / trace.pixel_share,
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
-        notes=tuple(dict.fromkeys([*image.warnings, *(n for one in labels for n in label_messages(one, plan.labels))])),
+        warnings=tuple(dict.fromkeys([*image.warnings, *of_labels])),
     )
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
