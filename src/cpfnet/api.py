@@ -386,6 +386,12 @@ def evaluate(
     data, place = load(Path(dataset)), None if out is None else Path(out)
     scoring = ScoringOptions(split, tolerance, guide_batch, allow_missing)
     if not isinstance(predictions, (str, Path)) or is_model(Path(predictions)):
+        if label_plan is not None:
+            raise CpfnetError(
+                "a Model has labels of its own; a plan can only give those of a folder of masks",
+                where="--label-plan",
+                fix="leave it out, or give the folder of masks instead of the Model",
+            )
         return evaluate_models(
             data,
             _models(predictions),

@@ -177,6 +177,8 @@ def test_where_there_is_no_threshold_to_choose(tmp_path):
     with pytest.raises(CpfnetError, match="masks are decided already") as caught:
         cpfnet.evaluate(root, root / "masks", threshold_on="train")
     assert "give the Model" in caught.value.fix
+    with pytest.raises(CpfnetError, match="a Model has labels of its own"):
+        cpfnet.evaluate(root, vessels(fitted={"threshold": 0.4}), label_plan=root / "plan.yaml")
 
 
 def test_the_protocol_of_several_models_and_classes(tmp_path):

@@ -32,8 +32,8 @@ ON_THE_WAY = 0.6
 """… and of it, what is kept for validation after epochs; whole cases at the end take the rest or less."""
 
 PASSES_AT_THE_END = 4
-"""Over whole cases: for the best Model's scores (unless all were scored after its epoch), two for what is fitted, and for
-the report."""
+"""Over whole cases: for the best Model's scores (unless all were scored after its epoch), two for what is fitted, and
+for the report."""
 
 PIECES = 8
 """Fewer pieces after an epoch say nothing of which epoch is the best: there are fewer epochs then …"""
