@@ -322,7 +322,7 @@ def test_bad_lists_say_where_and_what(tmp_path: Path, name: str, text: str, expe
         (["images/a.png"], "neither masks/ nor labels/"),
         (["images/a.png", "mask/a.png"], "folders found: images, mask"),
         (["images/a.png", "masks/a.png", "labels/a.png"], "holds both masks/ and labels/"),
-        (["images/a.mha", "masks/a.mha"], "ends in .mha, which is no format that is read"),
+        (["images/a.mnc", "masks/a.mnc"], "ends in .mnc, which is no format that is read"),
         (["images/p1/a.png", "masks/p1/a.png"], "folders images/p1"),
         (["imagesTr/a_0000.nii.gz"], "no labelsTr"),
         (["images/a.png", "masks/b_mask.png", "masks/a.png", "masks/a_mask.png"], "holds no usable case"),

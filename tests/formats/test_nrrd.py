@@ -17,7 +17,7 @@ from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import RGB, Image, Segmentation
 from tests.formats.conftest import assert_same_points, image_or_error
-from tests.synthetic import affine, orientations, phantom
+from tests.synthetic import affine, orientations, phantom, shared
 
 SIZES = st.tuples(*[st.integers(1, 6)] * 3)
 ANGLES = st.tuples(*[st.floats(-180, 180)] * 3)
@@ -341,3 +341,12 @@ def test_damaged_bytes_give_an_image_or_a_format_error(tmp_path_factory, data):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(raw)
     image_or_error(path)
+
+
+def test_a_real_label_map_is_the_dicom_segmentation_made_from_it():
+    root = shared("DicomSeg")
+    series = formats.read_header(root / "ct-3slice")
+    label, dicom = (formats.read_label(root / name, series) for name in ("liver_seg.nrrd", "liver.dcm"))
+    np.testing.assert_allclose(label.affine, series.affine, atol=1e-9)
+    np.testing.assert_array_equal(label.array > 0, dicom.array > 0)
+    assert label.array.any()

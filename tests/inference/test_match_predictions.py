@@ -145,17 +145,17 @@ def test_right_pairs(tmp_path: Path, images: dict[str, str], files: dict[str, in
         (FOLDERS, {"image.png": 0, "case1.png": 1}, "`case0/image.png`"),
         (STEMS, {f"c{n}.png": n for n in range(4)} | {"c1.nii.gz": 1}, "2 predictions fit: `c1.nii.gz` and `c1.png`"),
         (NAMED, {"scan0.png": 0, "images/scan0.png": 0}, "2 predictions fit: `images/scan0.png` and `scan0.png`"),
-        (STEMS, {"c1.nrrd": 1}, "convert it to NIfTI"),
+        (STEMS, {"c1.mgz": 1}, "convert it to NIfTI"),
     ],
 )
 @pytest.mark.parametrize("missing", [False, True])
 def test_what_cannot_be_told_apart_is_refused(
     tmp_path: Path, images: dict[str, str], files: dict[str, int], expected: str, missing: bool
 ) -> None:
-    out = predicted(tmp_path / "out", {name: n for name, n in files.items() if not name.endswith(".nrrd")})
-    for name in (name for name in files if name.endswith(".nrrd")):
+    out = predicted(tmp_path / "out", {name: n for name, n in files.items() if not name.endswith(".mgz")})
+    for name in (name for name in files if name.endswith(".mgz")):
         out.mkdir(exist_ok=True)
-        (out / name).write_bytes(b"NRRD0004\n")
+        (out / name).write_bytes(b"mrtrix image\n")
     with pytest.raises(DatasetError) as caught:
         dice(listed(tmp_path / "set", images), out, allow_missing=missing)
     assert expected in str(caught.value)
@@ -182,12 +182,12 @@ def test_a_file_of_a_case_that_is_not_scored_is_not_free(tmp_path: Path) -> None
 
 def test_extra_files_are_named(tmp_path: Path) -> None:
     out = predicted(tmp_path / "out", {f"p{n}.png": n for n in range(4)} | {"scan1.png": 1, "mean.png": 0})
-    (out / "p1.seg.nrrd").write_bytes(b"NRRD0004\n")
+    (out / "p1.seg.mif").write_bytes(b"mrtrix image\n")
     scores = cpfnet.evaluate(listed(tmp_path / "set", NAMED), out)
     (told,) = [line for line in scores.warnings if "not used" in line]
     assert (
         "3 files are the prediction of no case that could be told, and not used: "
-        "`mean.png`, `scan1.png` and `p1.seg.nrrd`" in told
+        "`mean.png`, `scan1.png` and `p1.seg.mif`" in told
     )
 
 

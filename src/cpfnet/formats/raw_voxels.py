@@ -86,7 +86,7 @@ class StoredVoxels:
             array = np.empty(self.shape, self.dtype)
             with self._unpacked(file) as stream:
                 stream.read(self.skip)
-                target = memoryview(array.reshape(-1).view(np.uint8))
+                target = array.reshape(-1).view(np.uint8).data
                 done = 0
                 while done < len(target):
                     got = stream.readinto(target[done : done + _PIECE])

@@ -10,7 +10,15 @@ import numpy as np
 
 from cpfnet.contour_gaps import interpolate_gaps
 from cpfnet.errors import FormatError
-from cpfnet.formats.file_types import VOLUME_SUFFIXES, Header, check_dicom, check_readable, is_dicom, suffix_of
+from cpfnet.formats.file_types import (
+    NRRD_SUFFIXES,
+    VOLUME_SUFFIXES,
+    Header,
+    check_dicom,
+    check_readable,
+    is_dicom,
+    suffix_of,
+)
 from cpfnet.formats.lossy import refuse_lossy_classes
 from cpfnet.formats.registry import family
 from cpfnet.formats.reorient import reorient
@@ -102,15 +110,16 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
     """Read a label file: ``(1, …)`` values, or ``(3, …)`` 8-bit colours.
 
     Palette images give their colours, never their indices; alpha is dropped; 1-bit images give 0 and 255. DICOM
-    segmentations and structure sets give numbers with `Image.meanings`, on the grid of their image.
+    segmentations and structure sets, and segmentations of 3D Slicer, give numbers with `Image.meanings`, on the grid of
+    their image.
 
     Args:
         path: the file.
         image: the image of the label, or only its header. Structure sets need it; a DICOM segmentation without it is
             read on its own grid. For DICOM images, the axes of labels in other formats are turned to the image's, if
             both have the same voxels; other formats ignore it.
-        labels: DICOM: read only structures that mean one of its classes; its `fraction` is the threshold of fractional
-            segmentations. Other formats: two colours, nearly black and white, become the values that it names. All:
+        labels: DICOM and Slicer: read only structures that mean one of its classes; its `fraction` is the threshold of
+            fractional segmentations. Other formats: two colours, nearly black and white, become the values that it names. All:
             with `interpolate_contours`, the slices that a structure skips are filled.
 
     Raises:
@@ -123,6 +132,12 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
 
         check_dicom(path)
         return interpolate_gaps(dicom_labels.read_label(path, image, labels), labels)
+    if suffix_of(path) in NRRD_SUFFIXES:
+        from cpfnet.formats import seg_nrrd
+
+        check_readable(path)
+        if seg_nrrd.is_segmentation(path):
+            return interpolate_gaps(seg_nrrd.read_label(path, image, labels), labels)
     label = read(path)
     if label.channels != RGB and len(label.array) != 1:
         raise FormatError(

@@ -32,6 +32,10 @@ def family(suffix: str) -> Any:
 
 def writer(suffix: str) -> Any:
     """The module that writes ``suffix``."""
+    if suffix == ".seg.nrrd":
+        from cpfnet.formats import seg_nrrd
+
+        return seg_nrrd
     if suffix == ".seg.dcm":
         from cpfnet.formats.dicom.seg import write as write_seg
 

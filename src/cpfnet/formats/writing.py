@@ -14,11 +14,14 @@ from cpfnet.formats.file_types import DICOM_SUFFIXES, JPEG_SUFFIXES, RASTER_SUFF
 from cpfnet.formats.registry import family, writer
 from cpfnet.image import Image, Segmentation
 
-OutputFormat = Literal["same", "nifti", "nrrd", "mha", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"]
+OutputFormat = Literal[
+    "same", "nifti", "nrrd", "seg-nrrd", "mha", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"
+]
 
 _SUFFIXES: dict[str, tuple[str, ...]] = {
     "nifti": (".nii.gz", ".nii"),
     "nrrd": (".nrrd",),
+    "seg-nrrd": (".seg.nrrd",),
     "mha": (".mha",),
     "png": (".png",),
     "tiff": (".tif", ".tiff"),
@@ -43,8 +46,8 @@ def mask_suffix(image_suffix: str, format: OutputFormat) -> str:
 
 def map_suffix(suffix: str) -> str:
     """Suffix of a file of float32 planes beside a label map with this one, which may hold integers only."""
-    if suffix == ".rtstruct.dcm":
-        return ".seg.dcm"
+    if suffix in (".rtstruct.dcm", ".seg.nrrd"):
+        return {".rtstruct.dcm": ".seg.dcm", ".seg.nrrd": ".nrrd"}[suffix]
     return ".tif" if suffix in RASTER_SUFFIXES and suffix not in (".tif", ".tiff") else suffix
 
 
@@ -83,7 +86,8 @@ def write(
             without millimetres becomes one slice with a pixel of 1 mm, upright in viewers. PNG can hold a volume of one
             slice, TIFF any volume, one page a slice, without millimetres. ``"dicom-seg"`` (one binary segment a class;
             the default for DICOM), ``"dicom-labelmap"`` (one label map, which fewer viewers know) and ``"rtstruct"``
-            (contours) need a DICOM source and refer to it.
+            (contours) need a DICOM source and refer to it. ``"seg-nrrd"`` is a segmentation of 3D Slicer, with the names and
+            colours of the classes.
         overwrite: replace an existing file; the source image itself is never replaced.
 
     Returns:

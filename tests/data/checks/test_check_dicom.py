@@ -415,8 +415,8 @@ def test_nothing_private_is_said(treated: Path, tmp_path: Path) -> None:
     ("name", "line", "expected"),
     [
         ("LungCT", "", {"few-cases", "listing"}),
-        ("DicomSeg", "label: liver.dcm", {"few-cases", "dicom-note", "unread-format"}),
-        ("DicomSeg", "label: partial_overlaps.dcm", {"few-cases", "dicom-note", "overlap", "unread-format"}),
+        ("DicomSeg", "label: liver.dcm", {"few-cases", "dicom-note", "listing"}),
+        ("DicomSeg", "label: partial_overlaps.dcm", {"few-cases", "dicom-note", "overlap", "listing"}),
     ],
 )
 @pytest.mark.slow

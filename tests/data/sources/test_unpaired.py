@@ -83,18 +83,16 @@ UNREAD = (
     ".nii.bz2",
     ".nrrd.gz",
     ".gipl",
-    ".nrrd",
-    ".seg.nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
     ".mgz",
+    ".seg.mif",
+    ".mnc",
+    ".vti",
     ".img",
     ".npy",
     ".webp",
     ".jp2",
     ".heic",
-    ".NRRD",
+    ".MGZ",
 )
 
 
@@ -116,11 +114,11 @@ def test_unread_formats_are_named_with_their_count(tmp_path: Path, suffix: str, 
 
 def test_only_what_lacks_is_told(tmp_path: Path) -> None:
     """Beside masks that are read, the same in another format is no news; a case that has no other mask is."""
-    make(tmp_path, "images/{}.png", "masks/{}.png", "masks/{}.seg.nrrd")
+    make(tmp_path, "images/{}.png", "masks/{}.png", "masks/{}.seg.mif")
     assert right(tmp_path)
     (tmp_path / "masks/c3.png").unlink()
     what, fix = told(tmp_path)
-    assert what.startswith("masks/c3.seg.nrrd: 1 file ends in .seg.nrrd")
+    assert what.startswith("masks/c3.seg.mif: 1 file ends in .seg.mif")
     assert "`masks/c3.nii.gz`" in fix
     put(tmp_path / "masks/c3.png", 3, label=True)
     put(tmp_path / "images/c9.webp", 9, label=False)
@@ -151,7 +149,7 @@ def test_annotations_in_place_of_masks(tmp_path: Path) -> None:
     assert fix.startswith("convert them to NIfTI (volumes) or PNG (pictures): `masks/c0.json` to `masks/c0.png`")
 
 
-@pytest.mark.parametrize("pattern", ["{0}/image.nrrd & {0}/mask.nrrd", "{0}.mha", "scans/{0}_0000.mhd"])
+@pytest.mark.parametrize("pattern", ["{0}/image.mgz & {0}/mask.mgz", "{0}.mnc", "scans/{0}_0000.vti"])
 def test_unread_formats_where_nothing_is_understood(tmp_path: Path, pattern: str) -> None:
     what, fix = told(make(tmp_path, pattern))
     assert re.search(r"\d+ files end in \.\w+, which is no format that is read", what)
@@ -163,10 +161,10 @@ def test_an_unread_label_among_dicom_studies(tmp_path: Path) -> None:
         synthetic.write_series(
             tmp_path / patient, np.zeros((3, 16, 16), np.uint16) + np.arange(16, dtype=np.uint16), patient=patient
         )
-        put(tmp_path / patient / "seg.nrrd", 0, label=True)
+        put(tmp_path / patient / "seg.mgz", 0, label=True)
     (finding,) = [f for f in load(tmp_path).problems if f.severity == "error"]
-    assert "2 files end in .nrrd" in finding.what
-    assert "convert them to NIfTI: `a/seg.nrrd` to `a/seg.nii.gz`" in finding.fix
+    assert "2 files end in .mgz" in finding.what
+    assert "convert them to NIfTI: `a/seg.mgz` to `a/seg.nii.gz`" in finding.fix
     assert not any(f.kind == "no-label" and "none of" in f.what for f in check(tmp_path))
 
 
@@ -314,13 +312,13 @@ def declared(**content: object) -> str:
             "labelsTr/c0.png",
         ),
         (
-            "imagesTr/{}_0000.nrrd",
+            "imagesTr/{}_0000.mgz",
             "labelsTr/{}.nii.gz",
-            "5 files end in .nrrd",
-            "imagesTr/c0_0000.nrrd",
+            "5 files end in .mgz",
+            "imagesTr/c0_0000.mgz",
             "imagesTr/c0_0000.nii.gz",
         ),
-        ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.mha", "5 files end in .mha", "labelsTr/c0.mha", "labelsTr/c0.nii.gz"),
+        ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.mnc", "5 files end in .mnc", "labelsTr/c0.mnc", "labelsTr/c0.nii.gz"),
     ],
 )  # fmt: skip
 def test_names_of_nnunet(tmp_path: Path, images: str, labels: str, cause: str, first: str, wanted: str) -> None:
@@ -342,7 +340,7 @@ def test_one_image_of_nnunet_without_number(tmp_path: Path) -> None:
     assert [(f.kind, f.where) for f in findings] == [("channel-number", "imagesTr/c2.nii.gz")]
 
 
-@pytest.mark.parametrize("ending", [".nii", ".nrrd", ".png", "nii"])
+@pytest.mark.parametrize("ending", [".nii", ".mgz", ".png", "nii"])
 def test_a_file_ending_that_no_image_has(tmp_path: Path, ending: str) -> None:
     root = make(tmp_path, "imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz", dataset_json=declared(file_ending=ending))
     what, fix = told(root)
@@ -401,16 +399,16 @@ def test_a_star_beside_a_name_takes_no_part_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("listed", ["pattern", "list"])
 def test_unread_files_that_are_named(tmp_path: Path, listed: str) -> None:
-    root = make(tmp_path, "images/{}.nii.gz", "masks/{}.seg.nrrd")
+    root = make(tmp_path, "images/{}.nii.gz", "masks/{}.seg.mif")
     if listed == "pattern":
-        (root / "dataset.yaml").write_text("image: 'images/{case}.nii.gz'\nlabel: 'masks/{case}.seg.nrrd'\n")
+        (root / "dataset.yaml").write_text("image: 'images/{case}.nii.gz'\nlabel: 'masks/{case}.seg.mif'\n")
     else:
-        lines = [f"images/c{n}.nii.gz,masks/c{n}.seg.nrrd" for n in range(COUNT)]
+        lines = [f"images/c{n}.nii.gz,masks/c{n}.seg.mif" for n in range(COUNT)]
         (root / "dataset.yaml").write_text("manifest: cases.csv\n")
         (root / "cases.csv").write_text("\n".join(["image,label", *lines]))
     what, fix = told(root)
-    assert "masks/c0.seg.nrrd: .seg.nrrd is no format that is read" in what
-    assert fix.startswith("convert it to NIfTI: `masks/c0.seg.nrrd` to `masks/c0.nii.gz`, and name that in ")
+    assert "masks/c0.seg.mif: .seg.mif is no format that is read" in what
+    assert fix.startswith("convert it to NIfTI: `masks/c0.seg.mif` to `masks/c0.nii.gz`, and name that in ")
 
 
 def test_masks_that_no_name_pairs(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.inference.batch.test_run import images_model, picture, run
 @pytest.fixture
 def folder(tmp_path) -> Path:
     synthetic.write_raster(tmp_path / "in" / "a.png", picture()[0])
-    for name in ("b.nrrd", "deep/c.nrrd", "d.MHA", "e.seg.nrrd", "f.webp", "g.nii.bz2", "h.img", "i.hdr", "j.unheard"):
+    for name in ("b.mgz", "deep/c.mgz", "d.MNC", "e.seg.mif", "f.webp", "g.nii.bz2", "h.img", "i.hdr", "j.unheard"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"\0 pixels of some kind")
     return tmp_path / "in"
@@ -23,10 +23,10 @@ def test_a_folder_names_what_it_holds_and_is_not_read(folder, tmp_path):
     (outcome,) = run(images_model(), [folder], tmp_path / "out", listen=said.append)
     assert outcome.status == "done"
     (text,) = said
-    assert "2 files end in .nrrd" in text
-    for suffix in (".mha", ".seg.nrrd", ".webp", ".nii.bz2", ".img", ".hdr", ".unheard"):
+    assert "2 files end in .mgz" in text
+    for suffix in (".mnc", ".seg.mif", ".webp", ".nii.bz2", ".img", ".hdr", ".unheard"):
         assert f"1 in {suffix}" in text
-    assert str(folder / "b.nrrd") in text
+    assert str(folder / "b.mgz") in text
     assert "convert" in text
 
 
@@ -34,9 +34,9 @@ def test_a_pattern_names_them_too(folder, tmp_path):
     said: list[str] = []
     image, deep = run(images_model(), [str(folder / "[a-d]*")], tmp_path / "out", listen=said.append)
     assert (image.status, deep.status) == ("done", "failed")
-    assert "holds no image file; 1 file ends in .nrrd" in deep.message
+    assert "holds no image file; 1 file ends in .mgz" in deep.message
     assert len(said) == 1
-    assert "1 file ends in .nrrd and 1 in .mha" in said[0]
+    assert "1 file ends in .mgz and 1 in .mnc" in said[0]
 
 
 def test_a_folder_without_any_image_says_what_is_there(folder, tmp_path):
@@ -44,14 +44,14 @@ def test_a_folder_without_any_image_says_what_is_there(folder, tmp_path):
     said: list[str] = []
     (outcome,) = run(images_model(), [folder], tmp_path / "out", listen=said.append)
     assert outcome.status == "failed"
-    assert "holds no image file; 2 files end in .nrrd, 1 in .mha" in outcome.message
+    assert "holds no image file; 2 files end in .mgz, 1 in .mnc" in outcome.message
     assert said == []
 
 
 def test_a_file_given_by_name_fails(folder, tmp_path):
-    outcomes = run(images_model(), [folder / "a.png", folder / "d.MHA"], tmp_path / "out")
+    outcomes = run(images_model(), [folder / "a.png", folder / "d.MNC"], tmp_path / "out")
     assert [o.status for o in outcomes] == ["done", "failed"]
-    assert "unknown suffix '.MHA'" in outcomes[1].message
+    assert "unknown suffix '.MNC'" in outcomes[1].message
 
 
 def test_what_stands_beside_images_as_a_rule_is_not_named(tmp_path):
@@ -62,9 +62,9 @@ def test_what_stands_beside_images_as_a_rule_is_not_named(tmp_path):
         "dataset.json",
         "list.CSV",
         "LICENSE",
-        ".hidden.nrrd",
-        "masks/a.nrrd",
-        ".git/x.nrrd",
+        ".hidden.mgz",
+        "masks/a.mgz",
+        ".git/x.mgz",
         "v1.5",
     ):
         (place / name).parent.mkdir(exist_ok=True)
@@ -76,7 +76,7 @@ def test_what_stands_beside_images_as_a_rule_is_not_named(tmp_path):
 def test_results_in_the_input_folder_are_not_named(tmp_path):
     synthetic.write_raster(tmp_path / "in" / "a.png", picture()[0])
     (tmp_path / "in" / "out").mkdir()
-    (tmp_path / "in" / "out" / "x.nrrd").write_bytes(b"NRRD")
+    (tmp_path / "in" / "out" / "x.mgz").write_bytes(b"NRRD")
     run(images_model(), [tmp_path / "in"], tmp_path / "in" / "out")
 
 

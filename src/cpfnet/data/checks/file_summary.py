@@ -19,7 +19,7 @@ from cpfnet import formats
 from cpfnet.contour_gaps import Gap, find_gaps
 from cpfnet.data.case import Case
 from cpfnet.errors import CpfnetError
-from cpfnet.formats.file_types import is_reference, placeholder
+from cpfnet.formats.file_types import NRRD_SUFFIXES, is_reference, placeholder
 from cpfnet.formats.lossy import LossyLabelError
 from cpfnet.image import GREY, RGB, Image, geometry_difference
 from cpfnet.label_values import black_and_white, colours_of_blurred, count_values, is_soft
@@ -60,8 +60,8 @@ class Content:
         soft: label values spread between two poles along the edges (a lossy or interpolated mask).
         main: colours (or greys) between which all other values lie, along the edges, where these are no two greys.
         gaps: structures that skip slices.
-        structures: of a label that names what it holds (DICOM): name → pixels, of all structures that were read; else
-            None.
+        structures: of a label that names what it holds (DICOM, Slicer): name → pixels, of all structures that were
+            read; else None.
         names: of all its structures, read or not.
         overlaps: names that cover the same pixels → these pixels.
         unit: of an image's values, where its format says it (DICOM).
@@ -213,13 +213,12 @@ def _levels(channel: np.ndarray) -> tuple[float, float, float]:
 def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -> Content:
     names: tuple[str, ...] = ()
     try:
-        if formats.is_dicom(path):
-            names = _names(path)
-            if labels is not None and not any(c.means(name) for c in labels.classes for name in names):
-                shape, affine = ((), None) if labelled is None else (labelled.shape, labelled.affine)
-                return Content(
-                    path, shape=shape, affine=affine, structures={}, names=names
-                )  # reading would only say so
+        names = _names(path)
+        named = bool(names) or formats.is_dicom(path)
+        if named and labels is not None and not any(c.means(name) for c in labels.classes for name in names):
+            shape, affine = ((), None) if labelled is None else (labelled.shape, labelled.affine)
+            # Reading it would only say so.
+            return Content(path, shape=shape, affine=affine, structures={}, names=names)
         image = formats.read_label(path, labelled, labels)
         common = _common(path, image)
         if image.meanings is not None:
@@ -329,7 +328,11 @@ def _object(path: Path) -> LabelObject | None:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    label = _object(path)
+    if formats.suffix_of(path) in NRRD_SUFFIXES:
+        from cpfnet.formats import seg_nrrd
+
+        return seg_nrrd.names(path)
+    label = _object(path) if formats.is_dicom(path) else None
     return label.names if label is not None else ()
 
 

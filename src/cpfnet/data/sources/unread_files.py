@@ -25,7 +25,7 @@ PICTURES = (
 KIND = "unread-format"
 _LOOKED_INTO = 10_000
 _ENDINGS = (".seg", ".label", ".labels", ".mask")
-"""Parts of a name that belong to the suffix where another follows, as in ``liver.seg.nrrd``."""
+"""Parts of a name that belong to the suffix where another follows, as in ``liver.seg.mif``."""
 _SECOND = {".hdr": (".img", ".img.gz")}
 """Headers whose voxels lie beside them: the two are one image."""
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
@@ -47,7 +47,7 @@ def unread_suffix(path: Path) -> str:
 
 def _is_volume(path: Path) -> bool:
     suffix = unread_suffix(path)
-    return any(part in suffix for part in (*VOLUMES, ".nii"))
+    return any(part in suffix for part in (*VOLUMES, *VOLUME_SUFFIXES))
 
 
 def bare(path: Path) -> str:

@@ -16,10 +16,10 @@ from cpfnet.errors import FormatError
 from cpfnet.formats.dicom.attributes import text
 from cpfnet.formats.dicom.frame_geometry import slice_offsets
 from cpfnet.formats.dicom.image.datasets import DicomObject
-from cpfnet.formats.dicom.overlap_map import OverlapMap, duplicate_names, select_structures
 from cpfnet.formats.dicom.referenced_images import check_belongs, image_references, items, references, regions
 from cpfnet.formats.dicom.rtstruct.rasterise import crossing, fill
 from cpfnet.formats.file_types import Header
+from cpfnet.formats.overlap_map import OverlapMap, duplicate_names, select_structures
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
 

@@ -17,9 +17,9 @@ from cpfnet.formats.dicom.image.datasets import Archives, DicomObject, read_obje
 from cpfnet.formats.dicom.image.functional_groups import Frame, frames_of
 from cpfnet.formats.dicom.image.pixel_data import stored_values
 from cpfnet.formats.dicom.image.pixel_description import check_declared_size, refuse_surplus, storage_of
-from cpfnet.formats.dicom.overlap_map import OverlapMap, duplicate_names, select_structures
 from cpfnet.formats.dicom.referenced_images import check_belongs, items, segments
 from cpfnet.formats.file_types import Header
+from cpfnet.formats.overlap_map import OverlapMap, duplicate_names, select_structures
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
 
