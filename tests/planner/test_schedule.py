@@ -37,8 +37,8 @@ def held_out(data: Fingerprint) -> int:
 
 
 def seconds(made: Plan, data: Fingerprint, memory: Memory) -> tuple[float, float, float]:
-    """Of learning, of validating after the epochs, and of what is segmented whole at the end (fitting twice, the report,
-    and scores that no epoch gave); worked out from the plan alone."""
+    """Of learning, of validating after the epochs, and of what is segmented whole at the end (fitting twice, the
+    report, and scores that no epoch gave); worked out from the plan alone."""
     training, dims = made.training, made.spatial.dims
     size = made.spatial.size or data.median_size
     if made.spatial.mode == "3d" and made.spatial.spacing and data.spacings:

@@ -114,7 +114,7 @@ def complain(text: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text("error: ", style="bold red") + _text(text), soft_wrap=True)
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), _text(text)), soft_wrap=True)
 
 
 def line(text: str, style: str = "") -> None:
