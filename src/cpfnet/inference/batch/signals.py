@@ -47,8 +47,15 @@ def ending() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in _ENDING}
         before = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
-        for number in before:
-            signal.signal(number, _raise)
+    with _heard(before, _raise):
+        yield
+
+
+@contextmanager
+def _heard(before: dict[int, Any], by: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """These signals are heard by another handler meanwhile."""
+    for number in before:
+        signal.signal(number, by)
     try:
         yield
     finally:
@@ -84,10 +91,5 @@ def telling(tell: Callable[[int], None]) -> Iterator[None]:
             leave_terminal()
         tell(number)
 
-    for number in before:
-        signal.signal(number, first)
-    try:
+    with _heard(before, first):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
