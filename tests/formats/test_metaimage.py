@@ -53,7 +53,7 @@ def test_any_oblique_grid_that_simpleitk_writes(tmp_path_factory, shape, spacing
     assert image.array.dtype == dtype
     assert_same_points(image, path)
     assert image.spacing == pytest.approx(spacing[::-1])
-    assert not image.notes
+    assert not image.warnings
     header = formats.read_header(path)
     np.testing.assert_array_equal(header.affine, image.affine)
     assert (header.shape, header.dtype) == (image.shape, image.array.dtype)
@@ -145,11 +145,11 @@ def test_encodings_and_byte_orders(tmp_path):
 
 def test_what_the_header_leaves_open_is_said(tmp_path):
     image = formats.read(handmade(tmp_path / "a.mha", TransformMatrix=None, AnatomicalOrientation="LPS"))
-    assert "'LPS' has no matrix" in image.notes[0]
+    assert "'LPS' has no matrix" in image.warnings[0]
     assert_same_points(image, tmp_path / "a.mha")
     image = formats.read(handmade(tmp_path / "a.mha", Offset=None, Position="4 5 6"))
     np.testing.assert_array_equal(image.affine[:3, 3], (4, 5, 6))
-    assert "no position" in formats.read(handmade(tmp_path / "a.mha", Offset=None)).notes[0]
+    assert "no position" in formats.read(handmade(tmp_path / "a.mha", Offset=None)).warnings[0]
     assert formats.read(handmade(tmp_path / "a.mha", ElementSpacing=None)).affine is None
     assert formats.read(handmade(tmp_path / "a.mha", ElementSpacing=None, ElementSize="1 1 3")).spacing == (3, 1, 1)
     assert formats.read(handmade(tmp_path / "a.mha", DistanceUnits="cm")).spacing == (20, 10, 10)

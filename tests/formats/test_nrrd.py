@@ -110,7 +110,7 @@ def test_spaces_encodings_and_byte_orders_of_pynrrd(tmp_path_factory, spacing, d
     image = formats.read(path)
     np.testing.assert_array_equal(image.array[0], VOLUME)
     assert image.array.dtype == np.int16
-    assert not image.notes
+    assert not image.warnings
     if encoding != "bzip2":  # ITK has none
         assert_same_points(image, path)
 
@@ -192,7 +192,7 @@ def test_voxel_sizes_alone_and_none_at_all(tmp_path):
     bare = {"space": None, "space_directions": None, "space_origin": None}
     image = formats.read(handmade(tmp_path / "a.nrrd", spacings="1 2 3", **bare))
     assert image.spacing == (3, 2, 1)
-    assert [note.split(":")[0] for note in image.notes] == [
+    assert [note.split(":")[0] for note in image.warnings] == [
         "how its axes lie in the patient is not said",
         "its header gives no position (space origin)",
     ]
@@ -320,8 +320,8 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("1 2 3", "cut short"), ("x " * 60, "holds no 60 numbers"), ("1 " * 61, "longer than"), ("1.5 " * 60, "holds no 60 numbers"),
-     ("70000 " * 60, "numbers from 70000")],
+    [("1 2 3", "cut short"), ("x " * 60, "holds no 60 numbers"), ("1 " * 61, "longer than"),
+     ("1.5 " * 60, "holds no 60 numbers"), ("70000 " * 60, "numbers from 70000")],
 )  # fmt: skip
 def test_text_that_is_no_voxels(tmp_path, text, words):
     with pytest.raises(FormatError, match=words):

@@ -1,4 +1,4 @@
-"""NIfTI labels of DICOM images: however their axes are stored, each voxel stays where it is in the patient."""
+"""Labels in files of volumes: however their axes are stored, each voxel stays where it is in the patient."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from cpfnet import formats
+from cpfnet.data.case import placed
+from cpfnet.errors import DatasetError
 from tests import synthetic
 from tests.synthetic import phantom, shared, write_series
 
@@ -60,3 +62,37 @@ def test_abdomen_ct_is_labelled_where_nibabel_says() -> None:
     for index in np.argwhere(label.array[0] > 0)[::5000]:
         x, y, z = np.rint((world @ [*index, 1])[:3]).astype(int)
         assert label.array[0][tuple(index)] == values[x, y, z]
+
+
+@pytest.mark.parametrize("number", range(1, 48, 5))
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_labels_of_volumes_in_files_are_turned_and_that_is_said(tmp_path: Path, number: int, suffix: str) -> None:
+    axes, signs = list(synthetic.orientations())[number]
+    scan, mask = phantom((8, 9, 11))
+    oblique = synthetic.affine((0.7, 0.8, 2.5), origin=(5, -7, 11), degrees=(9, -4, 17))
+    image = formats.read(synthetic.write_nifti(tmp_path / "scan.nii.gz", np.int16(scan), oblique))
+    orientation = np.array([[axes.index(a), signs[axes.index(a)]] for a in range(3)])
+    nibabel.save(nibabel.Nifti1Image(mask.T, oblique).as_reoriented(orientation), tmp_path / "turned.nii.gz")
+    stored = formats.read(tmp_path / "turned.nii.gz")
+    path = tmp_path / f"label{suffix}"
+    formats.write_image(stored, path)
+    label = formats.read_label(path, image)
+    np.testing.assert_array_equal(label.array[0], mask)
+    np.testing.assert_allclose(label.affine, image.affine, atol=1e-4)
+    assert ["turned" in warning for warning in label.warnings] == [True]
+    np.testing.assert_array_equal(formats.read_map(path, image)[0], mask)
+    assert not formats.read_label(formats.write_image(image, tmp_path / f"same{suffix}"), image).warnings
+
+
+def test_a_label_at_another_place_or_spacing_is_not_turned(tmp_path: Path) -> None:
+    scan, mask = phantom((8, 9, 11))
+    image = formats.read(synthetic.write_nifti(tmp_path / "scan.nii.gz", np.int16(scan), np.diag([1.0, 1, 2, 1])))
+    for name, matrix in {
+        "mirrored, not moved": np.diag([-1.0, 1, 2, 1]),  # its first voxel lies where the image's does
+        "shifted by half a voxel": np.array([[-1.0, 0, 0, 10.5], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]),
+        "another spacing": np.array([[-1.1, 0, 0, 11], [0, 1, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]),
+    }.items():
+        path = synthetic.write_nifti(tmp_path / "label.nii", mask, matrix)
+        np.testing.assert_array_equal(formats.read_label(path, image).array[0], mask, err_msg=name)
+        with pytest.raises(DatasetError, match="does not lie on its image's grid"):
+            placed(path, image)

@@ -34,11 +34,11 @@ def predict(
         Path, typer.Option("-o", "--out", metavar="DIR", help="Where to write the masks.", show_default=False)
     ],
     format: Annotated[
-        Literal["same", "nifti", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"],
+        Literal["same", "nifti", "nrrd", "seg-nrrd", "mha", "png", "tiff", "dicom-seg", "dicom-labelmap", "rtstruct"],
         typer.Option(
             metavar="FORMAT",
-            help="Of the masks: same (as the input; dicom-seg for DICOM), nifti, png, tiff, dicom-seg, dicom-labelmap "
-            "or rtstruct.",
+            help="Of the masks: same (as the input; dicom-seg for DICOM), nifti, nrrd, seg-nrrd (3D Slicer, with names "
+            "and colours), mha, png, tiff, dicom-seg, dicom-labelmap or rtstruct.",
             rich_help_panel=WRITTEN,
         ),
     ] = "same",

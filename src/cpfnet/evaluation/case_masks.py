@@ -10,6 +10,7 @@ import numpy as np
 from cpfnet import formats, labels
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
+from cpfnet.formats.file_types import RASTER_SUFFIXES
 from cpfnet.image import Image, Segmentation, geometry_difference
 from cpfnet.label_values import region_mask
 from cpfnet.messages import label_messages
@@ -63,7 +64,8 @@ class CaseMasks:
 
 def _header(item: Item) -> Header | None:
     files = [*item.images, *item.truth.values()] + ([item.prediction] if isinstance(item.prediction, Path) else [])
-    return formats.read_header(item.images) if item.images and any(map(formats.is_dicom, files)) else None
+    pictures = all(formats.suffix_of(file) in RASTER_SUFFIXES for file in files)  # those lie on each other as they are
+    return formats.read_header(item.images) if item.images and not pictures else None
 
 
 def _agree(what: str, image: Image, reference: Image, other: str, case: str) -> None:
@@ -99,7 +101,7 @@ def load_masks(item: Item, definitions: Labels, image: Image | Header | None = N
         item: the case.
         definitions: the Plan's labels.
         image: of the case, if it was read already; default: its header is read where labels need it to
-            be placed (DICOM).
+            be placed (volumes and DICOM).
 
     Raises:
         CpfnetError: something is missing, unreadable, on another grid (both values), or holds unknown values.

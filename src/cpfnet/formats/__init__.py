@@ -1,7 +1,8 @@
 """Files ↔ `Image` and `Segmentation`: one module for each family of formats, chosen by suffix.
 
 Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres,
-NIfTI, NRRD, MetaImage and DICOM with their affine in LPS. Files are written completely, under a temporary name first, or not at all.
+NIfTI, NRRD, MetaImage and DICOM with their affine in LPS. Files are written completely, under a temporary name first,
+or not at all.
 """
 
 from cpfnet.formats.file_types import (
@@ -14,7 +15,7 @@ from cpfnet.formats.file_types import (
     stem,
     suffix_of,
 )
-from cpfnet.formats.reading import read, read_header, read_label, read_map
+from cpfnet.formats.reading import files_of, read, read_header, read_label, read_map
 from cpfnet.formats.writing import OutputFormat, write, write_image, write_map
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Header",
     "OutputFormat",
     "exists",
+    "files_of",
     "is_dicom",
     "read",
     "read_header",

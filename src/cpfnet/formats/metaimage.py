@@ -56,14 +56,14 @@ class Layout:
         channels: their axis in ``voxels.shape``; None: there is one channel.
         affine: of a volume, where it has millimetres.
         plane: the header lines that place a picture.
-        notes: what was assumed.
+        warnings: what was assumed.
     """
 
     voxels: StoredVoxels
     channels: int | None
     affine: np.ndarray | None
     plane: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def header(self) -> Header:
@@ -162,14 +162,14 @@ def _placed(fields: dict[str, str], axes: int) -> tuple[np.ndarray | None, tuple
     if spacing is None:
         return None, (), ()
     matrix, offset = _numbers(fields, "transformmatrix", axes * axes), _numbers(fields, "offset", axes)
-    notes = []
+    warnings = []
     if matrix is None and fields.get("anatomicalorientation", _LPS).upper() not in (_LPS, "???", ""):
-        notes.append(
-            f"its AnatomicalOrientation {fields['anatomicalorientation']!r:.20} has no matrix (TransformMatrix): axes are "
-            "taken as left, posterior, superior, as ITK does"
+        warnings.append(
+            f"its AnatomicalOrientation {fields['anatomicalorientation']!r:.20} has no matrix (TransformMatrix): "
+            "axes are taken as left, posterior, superior, as ITK does"
         )
     if offset is None:
-        notes.append("its header gives no position (Offset): taken as 0, 0, 0")
+        warnings.append("its header gives no position (Offset): taken as 0, 0, 0")
         offset = np.zeros(axes)
     turn = np.eye(3) if matrix is None else matrix.reshape(axes, axes)[:3, :3].T  # a row for each axis
     unit = fields.get("distanceunits", "").lower()
@@ -184,7 +184,7 @@ def _placed(fields: dict[str, str], axes: int) -> tuple[np.ndarray | None, tuple
             f"its affine is not finite or has no volume: {affine.tolist()}",
             fix="correct TransformMatrix, Offset and ElementSpacing in its header",
         )
-    return affine + 0.0, (), tuple(notes)  # without negative zeros
+    return affine + 0.0, (), tuple(warnings)  # without negative zeros
 
 
 def _voxels(path: Path, fields: dict[str, str], shape: tuple[int, ...], end: int) -> StoredVoxels:
@@ -215,13 +215,19 @@ def read_header(path: Path) -> Header:
         return _layout(path).header
 
 
+def files(path: Path) -> tuple[Path, ...]:
+    """The header, and the file of its voxels, if that is another one."""
+    with decoding(path):
+        return tuple(dict.fromkeys((path, _layout(path).voxels.path)))
+
+
 def read(path: Path) -> Image:
     """``(channels, [depth,] height, width)``; a picture has no affine, and a volume without voxel size has none."""
     with decoding(path):
         found = _layout(path)
         array = planes(found.voxels.read(), found.channels)
         paths = tuple(dict.fromkeys((path, found.voxels.path)))
-        source = Source(paths, "metaimage", {"plane": found.plane}, found.notes)
+        source = Source(paths, "metaimage", {"plane": found.plane}, found.warnings)
         return Image(array, found.affine, found.header.channels, source=source)
 
 

@@ -80,7 +80,7 @@ class Layout:
         affine: of a volume, where it has millimetres.
         alpha: the last channel is one.
         plane: the header lines that place a picture, as they stand.
-        notes: what was assumed.
+        warnings: what was assumed.
     """
 
     voxels: StoredVoxels
@@ -89,7 +89,7 @@ class Layout:
     affine: np.ndarray | None
     alpha: bool = False
     plane: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -200,7 +200,7 @@ def layout(path: Path, text: Text) -> Layout:
     voxels = _voxels(path, text, tuple(sizes[::-1]))
     count = sizes[others[0]] if others else 1
     colour = kind in _COLOURS and count == _COLOURS[kind] and voxels.dtype == np.uint8
-    affine, notes = (
+    affine, warnings = (
         _affine(fields, [directions[a] for a in spatial], spatial, axes) if len(spatial) == 3 else (None, ())
     )
     voxels.check(copies=1 + (bool(others) or not voxels.dtype.isnative or voxels.encoding == "text"))
@@ -211,7 +211,7 @@ def layout(path: Path, text: Text) -> Layout:
         affine,
         colour and count == 4,
         _plane(fields, [directions[a] for a in spatial], spatial, axes) if len(spatial) == 2 else (),
-        notes,
+        warnings,
     )
 
 
@@ -250,7 +250,7 @@ def _affine(
     fields: dict[str, str], rows: list[np.ndarray | None], spatial: list[int], axes: int
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Array order (depth, height, width) → LPS mm; and what was assumed for it."""
-    space, notes, affine = fields.get("space", "").lower(), [], np.eye(4)
+    space, warnings, affine = fields.get("space", "").lower(), [], np.eye(4)
     if space in _SPACES:
         turn = _SPACES[space]
     elif not space or space in _BARE_SPACES:
@@ -269,10 +269,10 @@ def _affine(
         if len(columns) != 3:
             raise FormatError(f"is a volume in a space of {len(columns)} dimensions", fix=_AGAIN)
     if not space or space in _BARE_SPACES:
-        notes.append(_AS_LPS)
+        warnings.append(_AS_LPS)
     origin = _vectors(fields.get("spaceorigin", ""), "space origin")
     if not origin:
-        notes.append("its header gives no position (space origin): taken as 0, 0, 0")
+        warnings.append("its header gives no position (space origin): taken as 0, 0, 0")
         origin = [np.zeros(3)]
     place = origin[0]
     if len(origin) != 1 or place is None or len(place) != 3:
@@ -284,7 +284,7 @@ def _affine(
             f"its affine is not finite or has no volume: {affine.tolist()}",
             fix="correct space directions, space origin and spacings in its header",
         )
-    return affine + 0.0, tuple(notes)  # without negative zeros
+    return affine + 0.0, tuple(warnings)  # without negative zeros
 
 
 def _plane(fields: dict[str, str], rows: list[np.ndarray | None], spatial: list[int], axes: int) -> tuple[str, ...]:
@@ -342,6 +342,12 @@ def read_header(path: Path) -> Header:
         return _header(layout(path, text_of(path)))
 
 
+def files(path: Path) -> tuple[Path, ...]:
+    """The header, and the file of its voxels, if that is another one."""
+    with decoding(path):
+        return tuple(dict.fromkeys((path, layout(path, text_of(path)).voxels.path)))
+
+
 def read(path: Path) -> Image:
     """``(channels, [depth,] height, width)``; a picture has no affine, and a volume without voxel size has none."""
     with decoding(path):
@@ -353,7 +359,7 @@ def read(path: Path) -> Image:
             array = np.ascontiguousarray(np.moveaxis(without_alpha(np.moveaxis(array, 0, -1)), -1, 0))
         details = {"plane": found.plane}
         paths = tuple(dict.fromkeys((path, found.voxels.path)))
-        return Image(array, found.affine, found.names, source=Source(paths, "nrrd", details, found.notes))
+        return Image(array, found.affine, found.names, source=Source(paths, "nrrd", details, found.warnings))
 
 
 def _written(vector: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Voxels as NRRD and MetaImage store them: one block of numbers, plain, compressed or as text, in the file or beside it.
+"""Voxels as NRRD and MetaImage store them: one block of numbers, plain, compressed or as text, in their file or beside.
 
 The header says how many there are. What does not fit to that is refused before memory is taken for it.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from cpfnet.contour_gaps import interpolate_gaps
 from cpfnet.errors import FormatError
 from cpfnet.formats.file_types import (
+    META_SUFFIXES,
     NRRD_SUFFIXES,
     VOLUME_SUFFIXES,
     Header,
@@ -77,8 +79,9 @@ def read(paths: Paths) -> Image:
 
     Returns:
         ``(channels, height, width)`` for rasters and DICOM images without a position,
-        ``(channels, depth, height, width)`` for volumes (NIfTI, NRRD, MetaImage) and DICOM series; values as stored, after the slope and intercept
-        of NIfTI and DICOM (HU for CT). Several files of different dtypes get their common dtype.
+        ``(channels, depth, height, width)`` for volumes (NIfTI, NRRD, MetaImage) and DICOM series; values as stored,
+        after the slope and intercept of NIfTI and DICOM (HU for CT). Several files of different dtypes get their common
+        dtype.
 
     Raises:
         FormatError: a file is missing, not what its name says, damaged or of an unsupported kind; the geometries of
@@ -116,11 +119,11 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
     Args:
         path: the file.
         image: the image of the label, or only its header. Structure sets need it; a DICOM segmentation without it is
-            read on its own grid. For DICOM images, the axes of labels in other formats are turned to the image's, if
-            both have the same voxels; other formats ignore it.
+            read on its own grid. The axes of labels in other formats are turned to the image's, if both have the same
+            voxels; nothing is interpolated.
         labels: DICOM and Slicer: read only structures that mean one of its classes; its `fraction` is the threshold of
-            fractional segmentations. Other formats: two colours, nearly black and white, become the values that it names. All:
-            with `interpolate_contours`, the slices that a structure skips are filled.
+            fractional segmentations. Other formats: two colours, nearly black and white, become the values that it
+            names. All: with `interpolate_contours`, the slices that a structure skips are filled.
 
     Raises:
         FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel, or holds
@@ -148,9 +151,30 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
         )
     refuse_lossy_classes(label, path, labels)
     label = correct_values(label, labels)
-    if image is not None and image.source is not None and image.source.format == "dicom":
-        label = reorient(label, image)
+    if image is not None:
+        label = _turned_to(label, image)
     return interpolate_gaps(label, labels)
+
+
+def _turned_to(label: Image, image: Image | Header) -> Image:
+    """The label with its axes along the image's; a message says so where that is not the rule, as it is for DICOM."""
+    turned = reorient(label, image)
+    if turned is label or turned.source is None or (image.source is not None and image.source.format == "dicom"):
+        return turned
+    warning = "its axes run otherwise than its image's, in the same voxels: turned to them"
+    return replace(turned, source=replace(turned.source, warnings=(*turned.source.warnings, warning)))
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that make an image or label of one path: it, and of a header whose voxels lie beside it these, too.
+
+    Raises:
+        FormatError: the header cannot be read.
+    """
+    if suffix_of(path) in (*NRRD_SUFFIXES, *META_SUFFIXES):
+        check_readable(path)
+        return tuple(family(suffix_of(path)).files(path))
+    return (path,)
 
 
 def read_header(paths: Paths) -> Header:
@@ -177,8 +201,8 @@ def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarra
         image: as for `read_label`.
 
     Returns:
-        float32 ``(planes, depth, height, width)`` from volumes and DICOM, ``(pages, height, width)`` from TIFF and DICOM
-        pictures.
+        float32 ``(planes, depth, height, width)`` from volumes and DICOM, ``(pages, height, width)`` from TIFF and
+        DICOM pictures.
 
     Raises:
         FormatError: as `read`.
@@ -188,6 +212,6 @@ def read_map(path: Path | str, image: Image | Header | None = None) -> np.ndarra
         from cpfnet.formats.dicom import read_probabilities
 
         return read_probabilities.read_map(file, image)
-    if suffix_of(file) in VOLUME_SUFFIXES and image is not None and image.source and image.source.format == "dicom":
+    if suffix_of(file) in VOLUME_SUFFIXES and image is not None:
         return np.asarray(reorient(module.read(file), image).array, dtype=np.float32)
     return np.asarray(module.read_map(file), dtype=np.float32)

@@ -74,6 +74,8 @@ def _turned(label: Image, image: Image | Header) -> Image | None:
     for axis, (stored, reversed_) in enumerate(zip(order, reverse, strict=True)):
         back[stored, axis] = -1 if reversed_ else 1
         back[stored, 3] = label.shape[stored] - 1 if reversed_ else 0
+    if not reverse.any() and (order == (0, 1, 2)).all():
+        return label
     array = label.array.transpose(0, *(1 + order))
     array = array[(slice(None), *(slice(None, None, -1 if r else 1) for r in reverse))]
     return replace(label, array=np.ascontiguousarray(array), affine=label.affine @ back)

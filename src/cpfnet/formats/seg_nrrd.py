@@ -99,8 +99,8 @@ def read_label(path: Path, image: Image | Header | None = None, labels: Labels |
         ``(1, depth, height, width)`` with `Image.meanings`.
 
     Raises:
-        FormatError: as `cpfnet.formats.read`; voxels belong to no segment, or lie outside the image; or the segments are
-            fractional.
+        FormatError: as `cpfnet.formats.read`; voxels belong to no segment, or lie outside the image; or the segments
+            are fractional.
         DatasetError: no segment means any class.
     """
     with decoding(path):
@@ -111,8 +111,8 @@ def read_label(path: Path, image: Image | Header | None = None, labels: Labels |
         if found.voxels.dtype.kind == "f" or "ractional" in representation or len(found.shape) != 3:
             raise FormatError("holds no binary labelmap of a volume", fix=_AGAIN)
         wanted = select_structures({number: segment.name for number, segment in named.items()}, labels)
-        notes = (*found.notes, *duplicate_names(wanted.values(), "segments"))
-        source = Source(tuple(dict.fromkeys((path, found.voxels.path))), "nrrd", notes=notes)
+        warnings = (*found.warnings, *duplicate_names(wanted.values(), "segments"))
+        source = Source(tuple(dict.fromkeys((path, found.voxels.path))), "nrrd", warnings=warnings)
         layers = planes(found.voxels.read(), found.channels)
         if math.prod(found.shape) == 1 and not layers.any() and image is not None and len(image.shape) == 3:
             # Slicer saves a segmentation without a voxel so, since no NRRD can be empty.

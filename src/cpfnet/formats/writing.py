@@ -86,8 +86,8 @@ def write(
             without millimetres becomes one slice with a pixel of 1 mm, upright in viewers. PNG can hold a volume of one
             slice, TIFF any volume, one page a slice, without millimetres. ``"dicom-seg"`` (one binary segment a class;
             the default for DICOM), ``"dicom-labelmap"`` (one label map, which fewer viewers know) and ``"rtstruct"``
-            (contours) need a DICOM source and refer to it. ``"seg-nrrd"`` is a segmentation of 3D Slicer, with the names and
-            colours of the classes.
+            (contours) need a DICOM source and refer to it. ``"seg-nrrd"`` is a segmentation of 3D Slicer, with the
+            names and colours of the classes.
         overwrite: replace an existing file; the source image itself is never replaced.
 
     Returns:

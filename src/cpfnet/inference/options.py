@@ -76,7 +76,8 @@ class OutputOptions:
 
     Attributes:
         format: of the label maps: ``"same"`` as the input (PNG for a JPEG, ``"dicom-seg"`` for DICOM), ``"nifti"``,
-            ``"png"``, ``"tiff"``, ``"dicom-seg"``, ``"dicom-labelmap"`` or ``"rtstruct"``.
+            ``"nrrd"``, ``"seg-nrrd"``, ``"mha"``, ``"png"``, ``"tiff"``, ``"dicom-seg"``, ``"dicom-labelmap"`` or
+            ``"rtstruct"``.
         probabilities: write them to ``OUT/probabilities``, too.
         uncertainty: write maps of it to ``OUT/uncertainty``, too.
         overlays: write pictures with the outlines to ``OUT/overlays``, too.

@@ -187,8 +187,9 @@ def content_of(files: Sequence[Path], image: Image | None = None) -> Content:
     if not formats.is_dicom(files[0]):
         for path in files:
             check_readable(path)
-        stamps = {path: _stamp(path) for path in files}
-        return Content(content_hash([sha256_now(path) for path in files]), stamps)
+        whole = [part for path in files for part in formats.files_of(path)]
+        stamps = {path: _stamp(path) for path in whole}
+        return Content(content_hash([sha256_now(path) for path in whole]), stamps)
     from cpfnet.formats.dicom import one_series
     from cpfnet.formats.dicom.image.datasets import Archives, Location, sha256_at
 

@@ -176,10 +176,10 @@ def _stamps(case: Case) -> Iterator[tuple[str, int, int]]:
 
             files += [location.path for location in one_series([image])[0].locations]
         else:
-            files.append(image)
+            files += formats.files_of(image)
     for label in case.files[len(case.images) :]:
         place = label if label.exists() or not label.parent.is_file() else label.parent  # of an archive
-        files += sorted(place.rglob("*")) if place.is_dir() else [place]
+        files += sorted(place.rglob("*")) if place.is_dir() else formats.files_of(place)
     for file in files:
         status = file.stat()
         yield str(file.resolve()), status.st_size, status.st_mtime_ns
