@@ -22,6 +22,7 @@ from cpfnet.data.sources.list_entries import missing_files
 from cpfnet.data.sources.nnunet import raw
 from cpfnet.data.sources.not_understood import UNDERSTOOD, no_list, not_understood
 from cpfnet.data.sources.patterns import by_patterns
+from cpfnet.data.sources.structure_folders import structure_folders
 from cpfnet.errors import DatasetError
 from cpfnet.settings import read_yaml
 from cpfnet.text import natural
@@ -70,7 +71,7 @@ def _folder(root: Path, declaration: Declaration) -> Dataset:
     listing = root / "dataset.json"
     if not declaration.label and listing.is_file() and is_datalist(read_json(listing), root):
         return datalist(listing)
-    plain = None if declaration.label else raw(root) or images_and_masks(root)
+    plain = None if declaration.label else raw(root) or images_and_masks(root) or structure_folders(root)
     if plain is not None and any(case.labels for case in plain.cases):
         return plain
     by_reference = studies(root, declaration)  # also where names tell nothing, as in images/ and masks/ of one export

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from cpfnet.planning import Labels
 _COMBINATIONS = 2**16
 
 
-def select_structures(names: dict[int, str], labels: Labels | None) -> dict[int, str]:
+def select_structures(names: dict[int, str], labels: Labels | None, where: Path | None = None) -> dict[int, str]:
     """The structures that mean one of the classes; all of them without `labels`.
 
     Raises:
@@ -28,6 +29,7 @@ def select_structures(names: dict[int, str], labels: Labels | None) -> dict[int,
     classes = ", ".join(c.name for c in labels.classes)
     raise DatasetError(
         f"none of its structures ({', '.join(names.values()) or 'there are none'}) is one of the classes ({classes})",
+        where=where,
         fix="add the name to `names` of its class under `labels`, such as `names: ['GTV*']`, or take the case out",
     )
 

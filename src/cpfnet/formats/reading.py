@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,22 +115,27 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
 
     Palette images give their colours, never their indices; alpha is dropped; 1-bit images give 0 and 255. DICOM
     segmentations and structure sets, and segmentations of 3D Slicer, give numbers with `Image.meanings`, on the grid of
-    their image.
+    their image; so does a folder of masks, each called after its structure.
 
     Args:
-        path: the file.
+        path: the file, or such a folder.
         image: the image of the label, or only its header. Structure sets need it; a DICOM segmentation without it is
             read on its own grid. The axes of labels in other formats are turned to the image's, if both have the same
             voxels; nothing is interpolated.
-        labels: DICOM and Slicer: read only structures that mean one of its classes; its `fraction` is the threshold of
-            fractional segmentations. Other formats: two colours, nearly black and white, become the values that it
-            names. All: with `interpolate_contours`, the slices that a structure skips are filled.
+        labels: where structures have names: read only structures that mean one of its classes; its `fraction` is the
+            threshold of fractional segmentations. Other formats: two colours, nearly black and white, become the values
+            that it names. All: with `interpolate_contours`, the slices that a structure skips are filled.
 
     Raises:
         FormatError: as `read`; or the file holds neither one value nor one RGB colour a pixel, or holds
             classes in JPEG.
     """
     path = Path(path)
+    if os.path.isdir(path):  # noqa: PTH112 (False, too, for what no path can be)
+        from cpfnet.formats import structure_folder
+
+        if structure_folder.is_structure_folder(path):
+            return interpolate_gaps(structure_folder.read_label(path, image, labels), labels)
     if is_dicom(path):
         from cpfnet.formats.dicom import read_label as dicom_labels
 

@@ -21,6 +21,7 @@ from cpfnet.data.case import Case
 from cpfnet.errors import CpfnetError
 from cpfnet.formats.file_types import NRRD_SUFFIXES, is_reference, placeholder
 from cpfnet.formats.lossy import LossyLabelError
+from cpfnet.formats.structure_folder import is_structure_folder, masks_in
 from cpfnet.image import GREY, RGB, Image, geometry_difference
 from cpfnet.label_values import black_and_white, colours_of_blurred, count_values, is_soft
 from cpfnet.labels import pack, value_of
@@ -332,6 +333,8 @@ def _names(path: Path) -> tuple[str, ...]:
         from cpfnet.formats import seg_nrrd
 
         return seg_nrrd.names(path)
+    if is_structure_folder(path):
+        return tuple(masks_in(path))
     label = _object(path) if formats.is_dicom(path) else None
     return label.names if label is not None else ()
 

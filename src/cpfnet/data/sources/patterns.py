@@ -16,6 +16,7 @@ from cpfnet.data.sources.folders import holds_dicom
 from cpfnet.data.sources.suggest_dataset_yaml import in_yaml, pattern_for, suggest
 from cpfnet.data.sources.unread_files import unread_below, unread_fix
 from cpfnet.errors import DatasetError
+from cpfnet.formats.structure_folder import is_structure_folder
 from cpfnet.text import printable
 
 Names = dict[str, str]
@@ -38,7 +39,7 @@ def _expression(segment: str) -> re.Pattern[str]:
 
 
 def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
-    """Every file, or folder of DICOM objects, that ``pattern`` matches, with what its placeholders stand for.
+    """Every file, or folder of DICOM objects or masks, that ``pattern`` matches, with what its placeholders stand for.
 
     Hidden ones only where they are named.
     """
@@ -61,7 +62,7 @@ def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
                 continue
             if rest and entry.is_dir():
                 yield from descend(entry, rest, {**names, **found})
-            elif not rest and (not entry.is_dir() or holds_dicom(entry)):
+            elif not rest and (not entry.is_dir() or is_structure_folder(entry) or holds_dicom(entry)):
                 yield {**names, **found}, entry
 
     yield from descend(root, [part for part in pattern.split("/") if part not in ("", ".")], {})

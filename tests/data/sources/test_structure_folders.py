@@ -1,0 +1,175 @@
+"""One file a structure, as TotalSegmentator lays them: found without help, declared, checked, and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cpfnet import formats, labels
+from cpfnet.cli.app import app
+from cpfnet.data.checks.check import check
+from cpfnet.data.dataset import load
+from cpfnet.data.infer_labels import meaning_of, values_of
+from cpfnet.errors import CpfnetError, DatasetError, FormatError
+from cpfnet.planning import LabelClass, Labels
+from tests.synthetic import affine, write_nifti, write_raster
+
+SHAPE = (6, 32, 34)
+MATRIX = affine((0.8, 0.9, 2.5), origin=(3, 4, 5), degrees=(5, 0, 0))
+
+
+def masks(roll: int = 0) -> dict[str, np.ndarray]:
+    """Two organs, a lesion in the first, and one that is nowhere."""
+    out = {name: np.zeros(SHAPE, np.uint8) for name in ("liver", "spleen", "liver_lesion", "prostate")}
+    out["liver"][1:5, 4:16, 4 + roll : 16 + roll] = 1
+    out["spleen"][2:5, 20:28, 6:12] = 1
+    out["liver_lesion"][2:4, 6:9, 8 + roll : 11 + roll] = 1
+    return out
+
+
+def case(folder: Path, roll: int = 0, image: str = "ct.nii.gz", **left_out: bool) -> Path:
+    scan = np.random.default_rng(roll).normal(0, 30, SHAPE).astype(np.int16)
+    write_nifti(folder / image, scan, MATRIX)
+    for name, mask in masks(roll).items():
+        if name not in left_out:
+            write_nifti(folder / "segmentations" / f"{name}.nii.gz", mask, MATRIX)
+    return folder
+
+
+def test_the_layout_is_understood_without_help(tmp_path):
+    for number in range(3):
+        case(tmp_path / f"s{number:04}", number)
+    (tmp_path / "meta.csv").write_text("image_id;age\ns0000;40\n")
+    dataset = load(tmp_path)
+    assert [(c.id, c.images[0].name, c.labels["label"].name) for c in dataset.cases] == [
+        (f"s{number:04}", "ct.nii.gz", "segmentations") for number in range(3)
+    ]
+    findings = check(tmp_path)
+    assert {f.kind for f in findings if f.severity == "error"} == {"overlap"}, [str(f) for f in findings]
+    for number, one in enumerate(dataset.cases):
+        label = formats.read_label(one.labels["label"], formats.read(one.images))
+        for name, mask in masks(number).items():
+            drawn = np.isin(label.array[0], [n for n, meant in enumerate(label.meanings) if name in meant])
+            np.testing.assert_array_equal(drawn, mask > 0)
+
+
+def test_names_are_declared_and_overlaps_follow_the_rules_that_exist(tmp_path):
+    case(tmp_path / "a")
+    case(tmp_path / "b", 2)
+    (tmp_path / "dataset.yaml").write_text(
+        "image: '{case}/ct.nii.gz'\nlabel: '{case}/segmentations'\nmodality: ct\n"
+        "labels: {organ: [liver, spleen], lesion: '*_lesion', overlap: last}\n"
+    )
+    dataset = load(tmp_path)
+    assert [f for f in check(tmp_path) if f.severity == "error"] == []
+    label = formats.read_label(dataset.cases[0].labels["label"], labels=dataset.labels)
+    codes = labels.encode(label, dataset.labels)
+    expected = np.where(masks()["liver_lesion"], 2, np.maximum(masks()["liver"], masks()["spleen"]))
+    np.testing.assert_array_equal(codes, expected)
+    assert not any("prostate" in meant for meant in label.meanings)
+
+
+def test_undeclared_every_file_becomes_a_class(tmp_path):
+    for name in ("a", "b"):
+        case(tmp_path / name, liver_lesion=True)
+    dataset = load(tmp_path)
+    read = [values_of(one, formats.read_header(one.images), None) for one in dataset.cases]
+    found, _ = meaning_of(dataset, read)
+    assert {c.name for c in found.classes} >= {"liver", "spleen"}
+
+
+def test_a_missing_structure_file_is_said(tmp_path):
+    case(tmp_path / "a")
+    case(tmp_path / "b", spleen=True)
+    (tmp_path / "dataset.yaml").write_text("labels: {liver: liver, spleen: spleen}\n")
+    (told,) = [f for f in check(tmp_path) if f.kind == "missing-structure"]
+    assert told.what.startswith("class spleen was not drawn in 1 of 2 labels (b)")
+    only = Labels(classes=(LabelClass(name="kidney", values=(1,)),))
+    with pytest.raises(DatasetError, match=r"none of its structures \(liver") as caught:
+        formats.read_label(tmp_path / "a" / "segmentations", labels=only)
+    assert caught.value.where == str(tmp_path / "a" / "segmentations")
+
+
+def test_splits_and_what_lacks_or_is_too_much(tmp_path):
+    case(tmp_path / "train" / "a")
+    case(tmp_path / "test" / "b")
+    case(tmp_path / "train" / "two")
+    write_nifti(tmp_path / "train" / "two" / "mr.nii.gz", np.zeros(SHAPE, np.int16), MATRIX)
+    (case(tmp_path / "train" / "none") / "ct.nii.gz").unlink()
+    write_nifti(tmp_path / "train" / "bare" / "ct.nii.gz", np.zeros(SHAPE, np.int16), MATRIX)
+    dataset = load(tmp_path)
+    assert [(c.id, c.split, bool(c.labels)) for c in dataset.cases] == [
+        ("a", "train", True),
+        ("b", "test", True),
+        ("bare", "train", False),
+    ]
+    told = {f.case: f for f in dataset.problems}
+    assert told["two"].kind == "ambiguous-image"
+    assert "`image: '{case}/ct.nii.gz'`" in told["two"].fix
+    assert told["none"].kind == "no-image"
+
+
+def test_masks_on_another_grid_and_of_several_values_are_refused(tmp_path):
+    folder = case(tmp_path / "a") / "segmentations"
+    write_nifti(folder / "spleen.nii.gz", np.zeros((6, 32, 33), np.uint8), MATRIX)
+    with pytest.raises(FormatError, match=r"does not lie on the grid of liver\.nii\.gz: size") as caught:
+        formats.read_label(folder)
+    assert caught.value.where.endswith("spleen.nii.gz")
+    several = masks()["spleen"].copy()
+    several[3] *= 2
+    write_nifti(folder / "spleen.nii.gz", several, MATRIX)
+    with pytest.raises(FormatError, match="values from 1 to 2"):
+        formats.read_label(folder)
+    soft = masks()["spleen"].astype(np.float32)
+    soft[0, 0, 0] = np.nan
+    write_nifti(folder / "spleen.nii.gz", soft, MATRIX)
+    with pytest.raises(FormatError, match="values from nan"):
+        formats.read_label(folder)
+    write_nifti(folder / "spleen.nii", masks()["spleen"], MATRIX)
+    with pytest.raises(FormatError, match="'spleen' twice"):
+        formats.read_label(folder)
+
+
+def test_masks_stored_along_other_axes_are_turned(tmp_path):
+    import nibabel
+
+    folder = case(tmp_path / "a") / "segmentations"
+    stored = nibabel.load(folder / "spleen.nii.gz")
+    nibabel.save(stored.as_reoriented(np.array([[1, -1], [2, 1], [0, -1]])), folder / "spleen.nii.gz")
+    label = formats.read_label(folder, formats.read(tmp_path / "a" / "ct.nii.gz"))
+    drawn = np.isin(label.array[0], [n for n, meant in enumerate(label.meanings) if "spleen" in meant])
+    np.testing.assert_array_equal(drawn, masks()["spleen"] > 0)
+    assert any("spleen.nii.gz" in warning for warning in label.warnings)
+
+
+def test_pictures_with_a_folder_of_masks_each(tmp_path):
+    for name in ("a", "b"):
+        write_raster(tmp_path / name / "photo.png", np.full((16, 18, 3), 90, np.uint8))
+        for structure, rows in {"disc": slice(2, 9), "cup": slice(4, 6)}.items():
+            mask = np.zeros((16, 18), np.uint8)
+            mask[rows, 3:9] = 255
+            write_raster(tmp_path / name / "masks" / f"{structure}.png", mask)
+    (tmp_path / "dataset.yaml").write_text("labels: {disc: disc, cup: cup, overlap: last}\n")
+    dataset = load(tmp_path)
+    codes = labels.encode(formats.read_label(dataset.cases[0].labels["label"], labels=dataset.labels), dataset.labels)
+    assert (codes.shape, codes[5, 5], codes[2, 5], codes[0, 0]) == ((16, 18), 2, 1, 0)
+
+
+def test_a_folder_of_masks_is_no_image(tmp_path):
+    with pytest.raises(CpfnetError):
+        formats.read(case(tmp_path / "a") / "segmentations")
+
+
+def test_it_converts_to_label_maps(tmp_path):
+    for name in ("a", "b"):
+        case(tmp_path / "data" / name, len(name))
+    text = "modality: ct\nlabels: {organ: [liver, spleen], lesion: '*_lesion', overlap: last}\n"
+    (tmp_path / "data" / "dataset.yaml").write_text(text)
+    done = CliRunner().invoke(app, ["convert", str(tmp_path / "data"), "--to", "nnunet", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    (label,) = (tmp_path / "out").rglob("labelsTr/a.nii.gz")
+    expected = np.where(masks(1)["liver_lesion"], 2, np.maximum(masks(1)["liver"], masks(1)["spleen"]))
+    np.testing.assert_array_equal(formats.read_label(label).array[0], expected)
