@@ -4,6 +4,9 @@ The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `co
 the nouns what they pass on (`Image`, `Plan`, `Model`, `Segmentation`), and how to predict (`PredictorOptions`,
 `OutputOptions`);
 `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
+
+For a training loop of one's own: `load_imagenet`, and the modules `cpfnet.losses`, `cpfnet.metrics`,
+`cpfnet.schedules` and `cpfnet.augment`.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ _HOME = {
     "Plan": "planning",
     "Model": "model",
     "CPFNet": "network.cpfnet",
+    "CPFNetHR": "network.hr",
     "GuideCPFNet": "network.guide",
+    "load_imagenet": "network.pretrained.load",
 }
 
 __all__ = [*_HOME, "__version__"]
@@ -64,6 +69,8 @@ if TYPE_CHECKING:
     from cpfnet.model import Model as Model
     from cpfnet.network.cpfnet import CPFNet as CPFNet
     from cpfnet.network.guide import GuideCPFNet as GuideCPFNet
+    from cpfnet.network.hr import CPFNetHR as CPFNetHR
+    from cpfnet.network.pretrained.load import load_imagenet as load_imagenet
     from cpfnet.planning import Plan as Plan
 
 

@@ -123,8 +123,9 @@ def test_the_gradient_of_soft_cldice_is_that_of_its_value(labels: dict) -> None:
 
     def value(logits: torch.Tensor) -> torch.Tensor:
         probabilities = logits.softmax(1) if labels is EXCLUSIVE else logits.sigmoid()
-        return loss.cldice(loss.Batch(logits, probabilities, target, valid, made.labels))
+        return loss.cldice(loss.Batch(logits, probabilities, target, valid, made.labels.exclusive, tubular))
 
+    tubular = [k for k, c in enumerate(made.labels.classes) if c.tubular]
     noise = torch.randn(target.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     assert torch.autograd.gradcheck(value, (target + noise).requires_grad_(True))
 

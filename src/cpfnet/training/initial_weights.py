@@ -13,7 +13,6 @@ from cpfnet.errors import PlanError, TrainingError
 from cpfnet.model import Model, untrained
 from cpfnet.network import zoo
 from cpfnet.network.encoder import find_encoder
-from cpfnet.network.pretrained import store
 from cpfnet.network.pretrained.load import imagenet_encoder, load_imagenet
 from cpfnet.planning import Plan
 from cpfnet.training import loss
@@ -47,9 +46,7 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
         _take(network, plan, Model.load(init))
     elif weights != "none":
         if zoo.takes_imagenet(plan.network.name):
-            imagenet_encoder(network)  # before anything is downloaded
-            file = store.find(weights, progress=progress)
-            load_imagenet(network, file)
+            file = load_imagenet(network, weights, progress=progress)
             logger.info(f"Encoder weights from {file}")
         else:
             logger.warning(f"{plan.network.name} has no ImageNet weights: starting from scratch.")

@@ -28,13 +28,17 @@ from cpfnet.planning import Labels, Plan
 
 @dataclass(frozen=True)
 class Batch:
-    """What the terms look at: (N, planes, *spatial), ``valid`` with one plane; zero where ignored, save ``logits``."""
+    """What the terms look at: (N, planes, *spatial), ``valid`` with one plane; zero where ignored, save ``logits``.
+
+    ``exclusive``: a softmax over background and classes, else a sigmoid a region. ``tubular``: which structures are.
+    """
 
     logits: torch.Tensor
     probabilities: torch.Tensor
     target: torch.Tensor
     valid: torch.Tensor
-    labels: Labels
+    exclusive: bool
+    tubular: Sequence[int] = ()
 
     def mean(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, *spatial) → (N,): mean over the pixels that count."""
@@ -43,7 +47,7 @@ class Batch:
 
     def structures(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities and target without the background plane."""
-        first = int(self.labels.exclusive)
+        first = int(self.exclusive)
         return self.probabilities[:, first:], self.target[:, first:]
 
 
@@ -54,7 +58,7 @@ def dice(batch: Batch, *, smooth: float = 1e-5, background: bool = True, pooled:
     that lacks the class then costs as much as elsewhere; by itself, such a sample's term is 1 wherever Σp is far above
     ``smooth``.
     """
-    first = 0 if background or not batch.labels.exclusive else 1
+    first = 0 if background or not batch.exclusive else 1
     if pooled:
         probabilities, target = batch.probabilities[:, first:], batch.target[:, first:]
         sums = torch.stack([(probabilities * target), probabilities + target]).transpose(1, 2).flatten(2).sum(2)
@@ -79,7 +83,7 @@ def cross_entropy(batch: Batch, *, label_smoothing: float = 0.0) -> torch.Tensor
     With label smoothing ε the target is (1 − ε)·t + ε/K, K the planes of the softmax, 2 for a sigmoid (Szegedy et al.
     2016).
     """
-    exclusive = batch.labels.exclusive
+    exclusive = batch.exclusive
     choices = batch.target.shape[1] if exclusive else 2
     target = (1 - label_smoothing) * batch.target + label_smoothing / choices
     if exclusive:
@@ -89,7 +93,7 @@ def cross_entropy(batch: Batch, *, label_smoothing: float = 0.0) -> torch.Tensor
 
 def focal(batch: Batch, *, gamma: float = 2.0, alpha: float | None = None) -> torch.Tensor:
     """(1 − p)^γ times the cross-entropy (Lin et al. 2017); with γ = 0 it is `cross_entropy`."""
-    exclusive = batch.labels.exclusive
+    exclusive = batch.exclusive
     loss = FocalLoss(gamma=gamma, alpha=alpha, use_softmax=exclusive, reduction="none")(batch.logits, batch.target)
     return batch.mean(loss.sum(1) if exclusive else loss.mean(1))
 
@@ -103,7 +107,7 @@ def tversky(batch: Batch, *, alpha: float = 0.3, beta: float = 0.7, smooth: floa
 def cldice(batch: Batch, *, iterations: int = 3, cldice_weight: float = 1.0) -> torch.Tensor:
     """Soft clDice (Shit et al. 2021), mean over the tubular classes, or over all structures where none is tubular."""
     probabilities, target = batch.structures()
-    tubular = [k for k, c in enumerate(batch.labels.classes) if c.tubular] or list(range(target.shape[1]))
+    tubular = batch.tubular or range(target.shape[1])
     loss = SoftclDiceLoss(iter_=iterations, reduction="none")
     planes = [loss(probabilities[:, [k]], target[:, [k]]).flatten() for k in tubular]
     return cldice_weight * torch.stack(planes).mean(0)
@@ -129,16 +133,64 @@ LOSSES: Mapping[str, tuple[Callable[..., torch.Tensor], ...]] = {
 """Name → the terms that are added up; their keyword arguments are the options."""
 
 
+Term = Callable[[Batch], torch.Tensor]
+"""(N,) from a `Batch`: one of the functions above, its options chosen."""
+
+
+def added(
+    terms: Sequence[Term],
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    valid: torch.Tensor,
+    *,
+    exclusive: bool,
+    tubular: Sequence[int] = (),
+) -> torch.Tensor:
+    """The sum of terms, (N,): 0 and without gradient for a sample in which no pixel counts.
+
+    Args:
+        terms: what to add up.
+        logits: float32 ``(N, planes, *spatial)``.
+        target: of the same shape, 0 … 1, and 0 where ignored.
+        valid: bool ``(N, 1, *spatial)``.
+        exclusive, tubular: see `Batch`.
+    """
+    probabilities = (logits.softmax(1) if exclusive else logits.sigmoid()) * valid
+    batch = Batch(logits, probabilities, target, valid.float(), exclusive, tubular)
+    total = torch.stack([term(batch) for term in terms]).sum(0)
+    return torch.where(valid.flatten(1).any(1), total, total * 0)
+
+
+def weighted(
+    of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], outputs: Sequence[torch.Tensor], labels: torch.Tensor
+) -> torch.Tensor:
+    """Σ wₖ·of(outputₖ, labels at its size), w = 1, ½, ¼ … scaled to a sum of 1 (Isensee et al. 2021)."""
+    weights = [0.5**k / (2 - 0.5 ** (len(outputs) - 1)) for k in range(len(outputs))]
+    losses = [w * of(output, _resized(labels, output)) for w, output in zip(weights, outputs, strict=True)]
+    return torch.stack(losses).sum(0)
+
+
+def _resized(labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Labels ``(N, [planes,] *spatial)`` at the size of the logits, by nearest neighbour."""
+    size = logits.shape[2:]
+    if labels.shape[-len(size) :] == size:
+        return labels
+    planes = labels if labels.ndim == logits.ndim else labels[:, None]
+    small = F.interpolate(planes.float(), size, mode="nearest-exact").to(labels.dtype)
+    return small if labels.ndim == logits.ndim else small[:, 0]
+
+
 class Loss:
     """(N, planes, *spatial) logits and (N, *spatial) uint8 codes → (N,) float32.
 
-    A network with deep supervision gives, in training mode, logits of several sizes, full size first. Its loss is Σ
-    wₖ·lossₖ with w = 1, ½, ¼ …, scaled to a sum of 1, against codes resized by nearest neighbour (Isensee et al. 2021).
+    A network with deep supervision gives, in training mode, logits of several sizes, full size first; their losses are
+    added up by `weighted`.
     """
 
-    def __init__(self, labels: Labels, terms: Sequence[Callable[[Batch], torch.Tensor]]):
+    def __init__(self, labels: Labels, terms: Sequence[Term]):
         self.labels = labels
         self.terms = terms
+        self.tubular = [k for k, c in enumerate(labels.classes) if c.tubular]
         table = torch.from_numpy(membership(labels)).float()
         if labels.exclusive:
             background = torch.zeros(256, 1)
@@ -161,25 +213,13 @@ class Loss:
                 f"the network's logits in training have the shapes {found}; the patches ask for {wanted}",
                 fix="return logits of the input's size; for deep supervision several, full size first",
             )
-        weights = [0.5**k / (2 - 0.5 ** (len(outputs) - 1)) for k in range(len(outputs))]
-        losses = [w * self._of(output, _resized(codes, output)) for w, output in zip(weights, outputs, strict=True)]
-        return torch.stack(losses).sum(0)
+        return weighted(self._of, outputs, codes)
 
     def _of(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         logits = logits.float()
         valid = (codes != IGNORED).unsqueeze(1)
         target = self.planes.to(logits.device)[codes.long()].movedim(-1, 1)
-        probabilities = (logits.softmax(1) if self.labels.exclusive else logits.sigmoid()) * valid
-        batch = Batch(logits, probabilities, target, valid.float(), self.labels)
-        total = torch.stack([term(batch) for term in self.terms]).sum(0)
-        return torch.where(valid.flatten(1).any(1), total, total * 0)
-
-
-def _resized(codes: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    size = logits.shape[2:]
-    if codes.shape[1:] == size:
-        return codes
-    return F.interpolate(codes[:, None].float(), size, mode="nearest-exact")[:, 0].to(codes.dtype)
+        return added(self.terms, logits, target, valid, exclusive=self.labels.exclusive, tubular=self.tubular)
 
 
 def build(plan: Plan) -> Loss:

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from cpfnet.errors import CpfnetError
 from cpfnet.network.encoder import find_encoder
 from cpfnet.planning import TrainingPlan
 
@@ -23,13 +25,81 @@ def learning_rate(step: int, steps: int, training: TrainingPlan) -> float:
     - cosine (Loshchilov and Hutter 2017, without restarts): lr · r · (1 + cos πt)/2 with t = max(0, step − w)/(steps −
       w)
     """
-    if step >= steps:  # a negative base would give a complex number
+    if training.schedule == "poly":
+        return poly(training.learning_rate, step, steps, power=training.power, warmup=training.warmup)
+    if step >= steps:
         return 0.0
     warmup = min(training.warmup, steps // 10)
     highest = training.learning_rate * min(1.0, (step + 1) / (warmup + 1))
-    if training.schedule == "cosine":
-        return highest * (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2
-    return highest * (1 - step / steps) ** training.power
+    return highest * (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2
+
+
+def poly(rate: float, step: int, steps: int, *, power: float, warmup: int) -> float:
+    """The paper's learning rate of optimiser step ``step`` (from 0), as `learning_rate` has it; 0 past the end."""
+    if step >= steps:  # a negative base would give a complex number
+        return 0.0
+    highest = rate * min(1.0, (step + 1) / (min(warmup, steps // 10) + 1))
+    return highest * (1 - step / steps) ** power
+
+
+class PolyLR(LRScheduler):
+    """The poly learning rate of the paper, for a loop of your own: ``step()`` once after each optimiser step.
+
+    With w = min(warmup, steps // 10) steps of linear warm-up, optimiser step t (from 0) has the rate
+    lr · min(1, (t + 1)/(w + 1)) · (1 − t/steps)^power, for each parameter group with its own lr; from step ``steps``
+    on it is 0, where the bare formula becomes a complex number. Training uses the same function.
+
+    ``state_dict`` holds all that resuming takes. `load_state_dict` sets the optimiser's rates, too, whichever of the
+    two is loaded first.
+
+    Args:
+        optimizer: whose rates to set; their values now are the highest ones.
+        steps: optimiser steps in all: epochs × batches an epoch, divided by the batches of one step.
+        power: 0.9 in the paper.
+        warmup: steps of linear warm-up; a tenth of all at most.
+        last_epoch: steps that were made (PyTorch's name for it); −1 begins.
+
+    Raises:
+        CpfnetError: ``steps`` below 1, ``power`` not above 0, or ``warmup`` below 0.
+
+    Source:
+        Feng et al., CPFNet, IEEE TMI 2020, section III-B; the poly policy is from Liu et al., ParseNet, 2015.
+
+    Example:
+        >>> optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+        >>> schedule = cpfnet.schedules.PolyLR(optimiser, steps=1000)
+        >>> optimiser.step()
+        >>> schedule.step()
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        steps: int,
+        *,
+        power: float = 0.9,
+        warmup: int = 0,
+        last_epoch: int = -1,
+    ) -> None:
+        given = {"steps": (steps, steps >= 1), "power": (power, power > 0), "warmup": (warmup, warmup >= 0)}
+        for name, (value, fits) in given.items():
+            if not fits:
+                least = {"steps": "1 or more", "power": "a number above 0", "warmup": "0 or more"}[name]
+                raise CpfnetError(f"{name} = {value!r}", fix=f"give {least}")
+        self.steps, self.power, self.warmup = steps, power, warmup
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """The rate of each parameter group for the next optimiser step."""
+        step = self.last_epoch
+        return [poly(float(rate), step, self.steps, power=self.power, warmup=self.warmup) for rate in self.base_lrs]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
 
 def optimiser(network: nn.Module, training: TrainingPlan, *, fused: bool = True) -> torch.optim.Optimizer:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from cpfnet.errors import WeightsError
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import WIDTH, ResNet34Encoder, find_encoder
+from cpfnet.network.pretrained.store import find
 from cpfnet.network.pretrained.unpickle import load_tensors
 
 State = dict[str, Tensor]
@@ -242,22 +243,38 @@ def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
     return encoder
 
 
-def load_imagenet(network: nn.Module, file: Path | str) -> None:
+def load_imagenet(network: nn.Module, weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
     """Load ImageNet weights into a network's ResNet-34 encoder, in place.
 
-    It takes torchvision's and timm's ``resnet34`` files and any state dict with those names, and drops the classifier
-    ``fc``. The first layer is fitted to the channels (see `fit_stem`). A 3-D encoder gets the 2-D filters inflated
-    (Carreira and Zisserman, CVPR 2017): repeated along depth and divided by it, so that a volume that does not change
-    along depth gives the same as one slice of it.
+    The first layer is fitted to the channels (see `fit_stem`). A 3-D encoder gets the 2-D filters inflated (Carreira
+    and Zisserman, CVPR 2017): repeated along depth and divided by it, so that a volume that does not change along depth
+    gives the same as one slice of it. They were trained on RGB in 0 … 1, normalised with mean (0.485, 0.456, 0.406) and
+    standard deviation (0.229, 0.224, 0.225).
 
     Args:
-        network: contains a `ResNet34Encoder`.
-        file: the weight file.
+        network: contains a `ResNet34Encoder`, as `CPFNet`, `CPFNetHR` and `GuideCPFNet` do.
+        weights: ``"imagenet"``: the first good file in the caches of cpfnet, torch hub and huggingface, else a
+            download; verified by its SHA-256. Or a file: torchvision's or timm's ``resnet34``, or any state dict with
+            those names (the classifier ``fc`` is dropped); verified where its name promises a hash.
+        progress: show a bar while downloading.
+
+    Returns:
+        The file that was loaded.
 
     Raises:
-        WeightsError: no such encoder, one of another width, or the file is not a ResNet-34.
+        WeightsError: no such encoder, or one of another width (before anything is downloaded); the file is missing,
+            damaged or not a ResNet-34's; or there is none here and none can be downloaded: the error says what to
+            fetch, from where, and where to put it.
+
+    Source:
+        He et al., Deep Residual Learning for Image Recognition, CVPR 2016; the weights are torchvision's.
+
+    Example:
+        >>> network = cpfnet.CPFNet(in_channels=3, classes=2)
+        >>> cpfnet.load_imagenet(network)
     """
     encoder = imagenet_encoder(network)
+    file = find(weights, progress=progress)
     state = read_resnet34(file)
     state["conv1.weight"] = fit_stem(state["conv1.weight"], encoder.conv1.in_channels)
     target = encoder.state_dict()
@@ -266,6 +283,7 @@ def load_imagenet(network: nn.Module, file: Path | str) -> None:
             depth = target[key].shape[2]
             state[key] = value.unsqueeze(2).expand(-1, -1, depth, -1, -1) / depth
     encoder.load_state_dict(state)
+    return file
 
 
 def fit_stem(weight: Tensor, channels: int) -> Tensor:
