@@ -1,0 +1,26 @@
+"""Losses for a training loop of your own; see `cpfnet.training.loss_modules`."""
+
+from cpfnet.errors import require_extras
+
+with require_extras():
+    from cpfnet.training.loss_modules import (
+        CrossEntropyLoss,
+        DiceBoundaryLoss,
+        DiceCELoss,
+        DiceClDiceLoss,
+        DiceLoss,
+        FocalLoss,
+        SegmentationLoss,
+        TverskyLoss,
+    )
+
+__all__ = [
+    "CrossEntropyLoss",
+    "DiceBoundaryLoss",
+    "DiceCELoss",
+    "DiceClDiceLoss",
+    "DiceLoss",
+    "FocalLoss",
+    "SegmentationLoss",
+    "TverskyLoss",
+]
