@@ -38,10 +38,10 @@ def _expression(segment: str) -> re.Pattern[str]:
     return re.compile(out)
 
 
-def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
-    """Every file, or folder of DICOM objects or masks, that ``pattern`` matches, with what its placeholders stand for.
+def find(root: Path, pattern: str, *, labels: bool = False) -> Iterator[tuple[Names, Path]]:
+    """Every file, or folder of DICOM objects, that ``pattern`` matches, with what its placeholders stand for.
 
-    Hidden ones only where they are named.
+    Hidden ones only where they are named. Of ``labels`` folders of masks, too.
     """
 
     def descend(folder: Path, segments: list[str], names: Names) -> Iterator[tuple[Names, Path]]:
@@ -62,7 +62,7 @@ def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
                 continue
             if rest and entry.is_dir():
                 yield from descend(entry, rest, {**names, **found})
-            elif not rest and (not entry.is_dir() or is_structure_folder(entry) or holds_dicom(entry)):
+            elif not rest and (not entry.is_dir() or (labels and is_structure_folder(entry)) or holds_dicom(entry)):
                 yield {**names, **found}, entry
 
     yield from descend(root, [part for part in pattern.split("/") if part not in ("", ".")], {})
@@ -71,9 +71,9 @@ def find(root: Path, pattern: str) -> Iterator[tuple[Names, Path]]:
 class _Index:
     """Files of one pattern, found again by the names of a case."""
 
-    def __init__(self, root: Path, pattern: str, known: set[str]):
+    def __init__(self, root: Path, pattern: str, known: set[str], *, labels: bool):
         self.pattern = pattern
-        self.files = list(find(root, pattern))
+        self.files = list(find(root, pattern, labels=labels))
         self.keys = sorted(set(re.findall(r"\{(case|patient)\}", pattern)) & known)
         self.by_names: dict[tuple[str, ...], list[Path]] = defaultdict(list)
         for names, path in self.files:
@@ -99,7 +99,7 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
     patterns |= {("label", name): p for name, p in declaration.readers.items()}
     patterns |= {("roi", "roi"): declaration.roi} if declaration.roi else {}
     first = list(find(root, first_pattern))
-    indices = {key: _Index(root, pattern, known) for key, pattern in patterns.items()}
+    indices = {key: _Index(root, pattern, known, labels=key[0] == "label") for key, pattern in patterns.items()}
     drawn = {path for (kind, _), index in indices.items() if kind != "image" for _, path in index.files}
     first = [
         (names, path) for names, path in first if path not in drawn
