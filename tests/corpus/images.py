@@ -1,4 +1,4 @@
-"""PNG, TIFF, JPEG, GIF and BMP."""
+"""PNG, TIFF, JPEG, GIF, BMP, WebP and JPEG 2000."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 
 from tests.corpus.mutant import OTHER, REFUSED, SAME, Mutant, file, harmed, put
 
-FAMILIES = ("PNG", "TIFF", "JPEG", "GIF", "BMP")
+FAMILIES = ("PNG", "TIFF", "JPEG", "GIF", "BMP", "WebP", "JPEG 2000")
 _REFUSED = frozenset({REFUSED})
 _READ = frozenset({SAME, OTHER})
 
@@ -60,6 +60,15 @@ def _sound() -> dict[str, list[tuple[str, str, bytes]]]:
         ],
         "GIF": [("grey", "mask.gif", _pillow(_GREY, "GIF")), ("colours", "mask.gif", _pillow(_RGB, "GIF", mode="P"))],
         "BMP": [("RGB", "scan.bmp", _pillow(_RGB, "BMP")), ("palette", "mask.bmp", _pillow(_GREY, "BMP"))],
+        "WebP": [
+            ("with loss", "scan.webp", _pillow(_RGB, "WEBP")),
+            ("without loss", "mask.webp", _pillow(_RGB, "WEBP", lossless=True)),
+        ],
+        "JPEG 2000": [
+            ("RGB", "scan.jp2", _pillow(_RGB, "JPEG2000")),
+            ("16 bits", "scan.jp2", _pillow(_GREY.astype(np.uint16) * 257, "JPEG2000")),
+            ("codestream", "scan.j2k", _pillow(_RGB, "JPEG2000", no_jp2=True)),
+        ],
     }  # fmt: skip
 
 
@@ -268,7 +277,7 @@ def _others() -> Iterator[tuple[str, str, str, Any, frozenset[str]]]:
         jpeg[:2] + b"\xff\xe1\0\x22Exif\0\0" + tiff({})[:8] + bytes(18) + jpeg[2:],
         _READ | _REFUSED,
     )
-    yield "JPEG", "CMYK", "scan.jpg", _pillow(np.dstack([_RGB, _GREY]), "JPEG", mode="CMYK"), _REFUSED
+    yield "JPEG", "CMYK", "scan.jpg", _pillow(np.dstack([_RGB, _GREY]), "JPEG", mode="CMYK"), _READ
     gif = _pillow(_GREY, "GIF")
     yield "GIF", "screen of 65535×65535", "mask.gif", gif[:6] + b"\xff\xff\xff\xff" + gif[10:], _REFUSED
     yield "GIF", "screen of 0×0", "mask.gif", gif[:6] + bytes(4) + gif[10:], _REFUSED | _READ

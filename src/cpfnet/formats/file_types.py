@@ -16,7 +16,7 @@ from cpfnet.errors import CpfnetError, FormatError, OutputError
 from cpfnet.image import Source
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
-RASTER_SUFFIXES = (".png", ".tif", ".tiff", *JPEG_SUFFIXES, ".bmp", ".gif")
+RASTER_SUFFIXES = (".png", ".tif", ".tiff", *JPEG_SUFFIXES, ".bmp", ".gif", ".webp", ".jp2", ".j2k")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 NRRD_SUFFIXES = (".nrrd", ".nhdr", ".seg.nrrd")
 META_SUFFIXES = (".mha", ".mhd")
@@ -26,7 +26,13 @@ SERIES = "series="
 """Starts the last component of a reference to one DICOM series among several."""
 _KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
-_NAMES = {".tif": "TIFF"} | dict.fromkeys(JPEG_SUFFIXES, "JPEG")
+_NAMES = {
+    **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
+    ".tif": "TIFF",
+    ".webp": "WebP",
+    ".jp2": "JPEG 2000",
+    ".j2k": "JPEG 2000",
+}
 
 
 @dataclass(frozen=True)
@@ -126,8 +132,8 @@ _MAGIC = (  # offset, bytes, what it is, suffix it should have
     (0, b"\x89HDF", "an HDF5 file", ""),
     (0, b"PK\x03\x04", "a ZIP archive", ""),
     (0, b"%PDF", "a PDF document", ""),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image", ""),
-    (8, b"WEBP", "a WebP image", ""),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image", ".jp2"),
+    (8, b"WEBP", "a WebP image", ".webp"),
 )
 
 

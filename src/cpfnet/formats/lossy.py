@@ -1,4 +1,7 @@
-"""Refuse class numbers in formats that change values: JPEG turns 0, 1, 2 into another, valid-looking label."""
+"""Refuse class numbers in formats that change values (JPEG, JPEG 2000, WebP).
+
+They turn 0, 1, 2 into another, valid-looking label.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ class LossyLabelError(FormatError):
 
 
 def refuse_lossy_classes(label: Image, path: Path, labels: Labels | None = None) -> None:
-    """Refuse classes in JPEG, alone or in TIFF. Soft masks of one class, whose poles are far apart, can be read.
+    """Refuse classes in JPEG (alone or in TIFF), JPEG 2000 and lossy WebP.
+
+    Soft masks of one class, whose poles are far apart, can be read.
 
     Args:
         label: as read.
@@ -41,7 +46,7 @@ def refuse_lossy_classes(label: Image, path: Path, labels: Labels | None = None)
     Raises:
         LossyLabelError: such a file.
     """
-    if label.array.ndim != 3 or label.array.dtype != np.uint8 or not _is_lossy(path):
+    if label.array.ndim != 3 or label.array.dtype != np.uint8 or not (kind := _lossy_kind(path)):
         return
     grey = label.array.max(axis=0)
     highest = int(grey.max(initial=0))
@@ -49,7 +54,7 @@ def refuse_lossy_classes(label: Image, path: Path, labels: Labels | None = None)
     if highest and (highest <= _LARGEST or _in_patches(grey)):
         numbers = grey[(grey > 0) & (grey <= _LARGEST)]
         raise LossyLabelError(
-            f"holds small numbers ({numbers.min()} to {numbers.max()}) in JPEG: "
+            f"holds small numbers ({numbers.min()} to {numbers.max()}) in {kind}: "
             "class numbers stored so are changed by its compression",
             where=path,
             fix=fix,
@@ -57,23 +62,28 @@ def refuse_lossy_classes(label: Image, path: Path, labels: Labels | None = None)
     if (labels is None or labels.threshold is None) and len(levels := _levels(grey)) > 2:
         greys = ", ".join(map(str, levels))
         raise LossyLabelError(
-            f"holds several classes in JPEG, of greys near {greys}: its compression has changed their values",
+            f"holds several classes in {kind}, of greys near {greys}: its compression has changed their values",
             where=path,
             fix=fix,
         )
 
 
-def _is_lossy(path: Path) -> bool:
+def _lossy_kind(path: Path) -> str:
+    """The format, if it changes values; else ""."""
     with path.open("rb") as file:
-        start = file.read(4)
+        start = file.read(12)
+        if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+            return "WebP" if b"VP8 " in file.read(2**16) else ""  # the chunk of lossy pixels; VP8L is without loss
     if start[:2] == b"\xff\xd8":
-        return True
-    if start not in _TIFF:
-        return False
+        return "JPEG"
+    if start.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")):
+        return "JPEG 2000"  # whether something was left out, its header does not tell
+    if start[:4] not in _TIFF:
+        return ""
     import tifffile
 
     with tifffile.TiffFile(path) as tif:
-        return tif.pages.first.compression in _JPEG_IN_TIFF  # the one page that is read
+        return "JPEG" if tif.pages.first.compression in _JPEG_IN_TIFF else ""  # the one page that is read
 
 
 def _in_patches(grey: np.ndarray) -> bool:

@@ -45,6 +45,8 @@ def layout(picture: ImageFile) -> tuple[tuple[str, ...], np.dtype]:
         table = _palette(picture)
         grey = (table[:, :1] == table).all()
         return (GREY if grey else RGB), np.dtype(np.uint8)
+    if picture.mode == "CMYK" and picture.format in ("JPEG", "MPO"):
+        return RGB, np.dtype(np.uint8)
     if picture.mode not in _MODES:
         raise FormatError(
             f"holds {picture.mode} colours, which cannot be turned into RGB without a colour profile",
@@ -90,7 +92,7 @@ def decode(picture: ImageFile) -> tuple[np.ndarray, tuple[str, ...]]:
     elif picture.mode == "1":
         pixels = np.asarray(picture).astype(np.uint8) * 255
     else:
-        pixels = np.asarray(picture.convert("RGB") if picture.mode == "YCbCr" else picture)
+        pixels = np.asarray(picture.convert("RGB") if picture.mode in ("YCbCr", "CMYK") else picture)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     if picture.mode in ("LA", "RGBA"):
         pixels = without_alpha(pixels)

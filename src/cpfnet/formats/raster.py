@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP and GIF through Pillow; TIFF through `cpfnet.formats.tiff`.
+"""PNG, JPEG, BMP, GIF, WebP and JPEG 2000 through Pillow; TIFF through `cpfnet.formats.tiff`.
 
 Pixels are turned as their orientation tag says (`cpfnet.formats.orientation`); there is no colour management and no
 gamma. Palette images, 1-bit images (0/255) and greys of 2 or 4 bits are read by colour, not by index. An alpha channel
@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image as Pillow
+from PIL import Jpeg2KImagePlugin, WebPImagePlugin  # noqa: F401  Pillow.open(formats=…) does not load them by itself
 from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError, OutputError
-from cpfnet.formats import jpeg, tiff
+from cpfnet.formats import jpeg, jpeg2000, tiff
 from cpfnet.formats.file_types import Header, check_expansion, decoding, exact_labels, suffix_of
 from cpfnet.formats.orientation import orientation_warnings, tag_of, upright, upright_size
 from cpfnet.formats.pixel_types import COPIES, decode, layout
@@ -29,7 +30,15 @@ for _kind in (UserWarning, Pillow.DecompressionBombWarning):
 
 _METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # the parts of a PNG that may hold an orientation
 # A phone's JPEG may contain further pictures (MPO); the first is the photograph.
-_WRITTEN = {"JPEG": ".png", "MPO": ".png", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif"}
+_WRITTEN = {
+    "JPEG": ".png",
+    "MPO": ".png",
+    "PNG": ".png",
+    "BMP": ".bmp",
+    "GIF": ".gif",
+    "WEBP": ".png",
+    "JPEG2000": ".png",
+}
 
 
 def _is_tiff(path: Path) -> bool:
@@ -51,10 +60,13 @@ def _check_length(path: Path) -> None:
 
 def _open(path: Path) -> ImageFile:
     with path.open("rb") as file:
-        if file.read(2) == b"\xff\xd8":
-            jpeg.check_fill(path.read_bytes())
+        start = file.read(2)
+    if start == b"\xff\xd8":
+        jpeg.check_fill(path.read_bytes())
+    elif start in (b"\xff\x4f", b"\0\0"):
+        jpeg2000.check_samples(path.read_bytes())
     _check_length(path)
-    picture = Pillow.open(path, formats=("PNG", "JPEG", "BMP", "GIF"))
+    picture = Pillow.open(path, formats=("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000"))
     if picture.format != "MPO" and getattr(picture, "is_animated", False):
         raise FormatError(
             f"is an animation of {getattr(picture, 'n_frames', 'several')} frames",
@@ -93,6 +105,8 @@ def read(path: Path) -> Image:
                 tag, exif_messages = tag_of(picture)
             if picture.format in ("JPEG", "MPO"):
                 exif_messages += jpeg.damage_warnings(path.read_bytes())
+            if picture.mode == "CMYK":
+                exif_messages += ("its CMYK colours are turned into RGB without their colour profile",)
             messages = (*orientation_warnings(tag), *exif_messages)
             array = np.ascontiguousarray(upright(array, tag))
         details = {"suffix": suffix, "orientation": tag}

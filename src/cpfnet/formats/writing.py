@@ -30,12 +30,12 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
     "rtstruct": (".rtstruct.dcm",),
 }
 _WRITTEN_INSTEAD = {
-    **dict.fromkeys(JPEG_SUFFIXES, ".png"),
+    **dict.fromkeys((*JPEG_SUFFIXES, ".webp", ".jp2", ".j2k"), ".png"),
     **dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm"),
     ".nhdr": ".nrrd",
     ".mhd": ".mha",
 }
-"""Replacements of suffixes that label maps cannot have: JPEG changes values, DICOM images are no segmentations, and a
+"""Replacements of suffixes that label maps cannot have: JPEG and WebP change values, DICOM images are no segmentations, and a
 header whose voxels lie beside it would be two files."""
 
 

@@ -89,8 +89,8 @@ UNREAD = (
     ".vti",
     ".img",
     ".npy",
-    ".webp",
-    ".jp2",
+    ".avif",
+    ".jpx",
     ".heic",
     ".MGZ",
 )
@@ -121,11 +121,11 @@ def test_only_what_lacks_is_told(tmp_path: Path) -> None:
     assert what.startswith("masks/c3.seg.mif: 1 file ends in .seg.mif")
     assert "`masks/c3.nii.gz`" in fix
     put(tmp_path / "masks/c3.png", 3, label=True)
-    put(tmp_path / "images/c9.webp", 9, label=False)
+    put(tmp_path / "images/c9.heic", 9, label=False)
     put(tmp_path / "masks/c9.png", 4, label=True)
     what, fix = told(tmp_path)
-    assert what == "images/c9.webp: 1 file ends in .webp, which is no format that is read: it is left out"
-    assert fix == "convert it to PNG: `images/c9.webp` to `images/c9.png`"
+    assert what == "images/c9.heic: 1 file ends in .heic, which is no format that is read: it is left out"
+    assert fix == "convert it to PNG: `images/c9.heic` to `images/c9.png`"
 
 
 @pytest.mark.parametrize(("suffix", "words"), [("", "no suffix"), (".png.bak", ".bak"), (".nii.gz.tmp", ".tmp")])

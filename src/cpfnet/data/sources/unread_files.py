@@ -18,7 +18,7 @@ VOLUMES = (
     *(".npy", ".npz", ".mat", ".h5", ".hdf5"),
 )  # fmt: skip
 PICTURES = (
-    *(".webp", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx", ".jxl", ".jxr", ".heic", ".heif", ".avif"),
+    *(".j2c", ".jpf", ".jpx", ".jxl", ".jxr", ".heic", ".heif", ".avif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".psd", ".xcf", ".svg", ".eps", ".dng", ".cr2", ".nef", ".arw"),
     *(".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".bif", ".czi", ".lif", ".nd2", ".oib", ".vsi"),
 )  # fmt: skip
@@ -94,7 +94,7 @@ def _only_firsts(paths: Iterable[Path]) -> list[Path]:
 
 
 def counted(paths: Sequence[Path]) -> str:
-    """``4 files end in .seg.nrrd and 1 in .webp``."""
+    """``4 files end in .seg.nrrd and 1 in .heic``."""
     counts = Counter(unread_suffix(path) or path.suffix.lower() or "no suffix" for path in paths).most_common()
     (first, count), *others = counts
     most = f"{count} file{'s end' if count > 1 else ' ends'} in {first}"
