@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,7 +115,9 @@ def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
     spelt = "".join(c.upper() if up else c for c, up in zip(suffix, upper, strict=False))
     plain, path = folder / f"plain{suffix}", folder / f"c0{spelt}"
     volume = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
-    if suffix in formats.file_types.NIFTI_SUFFIXES:
+    if suffix == ".hdr":
+        nibabel.save(nibabel.Nifti1Pair(volume.T, np.eye(4)), plain)
+    elif suffix in formats.file_types.NIFTI_SUFFIXES:
         write_nifti(plain, volume)
     elif suffix in formats.file_types.VOLUME_SUFFIXES:
         formats.write_image(
@@ -126,16 +129,20 @@ def test_suffixes_in_any_mixture_of_capitals(tmp_path_factory, suffix, upper):
         write_photograph(plain, np.uint8(volume[0]))
     expected = formats.read(plain)
     plain.rename(path)
+    if suffix == ".hdr":
+        plain.with_suffix(".img").rename(path.with_suffix(".img"))
     image = formats.read(path)
     np.testing.assert_array_equal(image.array, expected.array)
     assert formats.read_header(path).shape == image.shape
     assert (formats.stem(path), formats.suffix_of(path)) == ("c0", suffix)
     if image.source.format != "dicom":
-        lossy = suffix in formats.file_types.JPEG_SUFFIXES
+        lossy = suffix in (*formats.file_types.JPEG_SUFFIXES, ".webp", ".jp2", ".j2k")
         if not lossy:
             np.testing.assert_array_equal(formats.read_label(path).array, expected.array)
         written = formats.write(Segmentation(np.uint8(image.array[0]), image.affine, image.source), folder / "mask")
-        assert written.name == "mask" + {".nhdr": ".nrrd", ".mhd": ".mha"}.get(suffix, ".png" if lossy else suffix)
+        assert written.name == "mask" + {".hdr": ".nii.gz", ".nhdr": ".nrrd", ".mhd": ".mha"}.get(
+            suffix, ".png" if lossy else suffix
+        )
 
 
 def test_nothing_is_overwritten_unasked(tmp_path):

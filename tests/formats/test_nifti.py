@@ -335,3 +335,39 @@ def test_hippocampus(tmp_path):
             sitk.GetArrayFromImage(sitk.ReadImage(str(root / "labels" / scan.name))),
         )
         np.testing.assert_array_equal(nibabel.load(path).affine, nibabel.load(scan).affine)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Pair, nibabel.Nifti2Pair])
+def test_pairs_of_header_and_voxels(tmp_path, kind):
+    stored = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    scan = kind(stored.T, affine((0.7, 0.8, 3), origin=(4, 5, 6), degrees=(10, 5, 0)))
+    nibabel.save(scan, tmp_path / "scan.hdr")
+    image = formats.read(tmp_path / "scan.hdr")
+    np.testing.assert_array_equal(image.array[0], stored)
+    np.testing.assert_allclose(image.affine[:, [2, 1, 0, 3]] * [[-1], [-1], [1], [1]], scan.affine, atol=1e-5)
+    np.testing.assert_array_equal(formats.read_header(tmp_path / "scan.hdr").affine, image.affine)
+    assert (
+        image.source.paths == (tmp_path / "scan.hdr", tmp_path / "scan.img") == formats.files_of(tmp_path / "scan.hdr")
+    )
+    path = formats.write(segmentation(image, np.uint8(stored)), tmp_path / "mask")
+    assert path.name == "mask.nii.gz"
+    np.testing.assert_array_equal(formats.read_label(path).affine, image.affine)
+    with (tmp_path / "scan.img").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(FormatError, match="longer than"):
+        formats.read(tmp_path / "scan.hdr")
+    (tmp_path / "scan.img").write_bytes(stored.tobytes()[:-2])
+    with pytest.raises(FormatError, match="cut short"):
+        formats.read(tmp_path / "scan.hdr")
+    with pytest.raises(FormatError, match="voxels of a NIfTI pair"):
+        formats.read(tmp_path / "scan.img")
+    (tmp_path / "scan.img").unlink()
+    for read in (formats.read, formats.read_header):
+        with pytest.raises(FormatError, match=r"no scan\.img beside it"):
+            read(tmp_path / "scan.hdr")
+
+
+def test_analyze_is_refused_since_it_does_not_say_left_from_right(tmp_path):
+    nibabel.save(nibabel.AnalyzeImage(np.zeros((5, 4, 3), np.int16), np.eye(4)), tmp_path / "a.hdr")
+    with pytest.raises(FormatError, match="ANALYZE, which does not say left from right"):
+        formats.read(tmp_path / "a.hdr")

@@ -17,7 +17,7 @@ from cpfnet.image import Source
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 RASTER_SUFFIXES = (".png", ".tif", ".tiff", *JPEG_SUFFIXES, ".bmp", ".gif", ".webp", ".jp2", ".j2k")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr")
 NRRD_SUFFIXES = (".nrrd", ".nhdr", ".seg.nrrd")
 META_SUFFIXES = (".mha", ".mhd")
 VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
@@ -100,6 +100,8 @@ def check_dicom(path: Path) -> None:
         return
     if suffix_of(place):
         raise _unreadable(place, ValueError("it does not begin as one"))
+    if place.suffix.lower() == ".img":
+        raise FormatError("holds the voxels of a NIfTI pair", where=place, fix="give its header, which ends in .hdr")
     raise FormatError(
         f"has the unknown suffix {place.suffix!r}",
         where=place,

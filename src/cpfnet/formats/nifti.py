@@ -1,4 +1,4 @@
-"""NIfTI (.nii, .nii.gz; NIfTI-1 and -2), through nibabel.
+"""NIfTI (.nii, .nii.gz; .hdr with .img beside it; NIfTI-1 and -2), through nibabel.
 
 The affine is nibabel's choice: the sform if its code is set, else the qform, else only the pixel sizes. It is then
 converted from RAS to LPS, from the header's unit to mm, and from stored (x, y, z) to array order (z, y, x). Where sform
@@ -44,11 +44,32 @@ def _unpacked(path: Path) -> Any:
     return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
+def _voxels(path: Path) -> Path:
+    """The file of the voxels: of a header (.hdr) the one beside it.
+
+    Raises:
+        FormatError: it is not there.
+    """
+    if path.suffix.lower() != ".hdr":
+        return path
+    beside = [path.with_suffix(suffix) for suffix in (".img", ".IMG", ".img.gz")]
+    if found := next((file for file in beside if file.is_file()), None):
+        return found
+    raise FormatError(
+        f"has no {beside[0].name} beside it, which holds its voxels", where=path, fix="copy it into the same folder"
+    )
+
+
+def files(path: Path) -> tuple[Path, ...]:
+    """The header, and the file of its voxels, if that is another one."""
+    return tuple(dict.fromkeys((path, _voxels(path))))
+
+
 def _raw(path: Path) -> Any:
     """The header as stored: nibabel would silently change a voxel size of zero into 1 mm."""
     with _unpacked(path) as file:
         start = file.read(nibabel.Nifti2Header.sizeof_hdr)
-    kind = nibabel.Nifti2Header if start[4:8] == b"n+2\0" else nibabel.Nifti1Header
+    kind = nibabel.Nifti2Header if start[4:8] in (b"n+2\0", b"ni2\0") else nibabel.Nifti1Header
     return kind(start[: kind.sizeof_hdr], check=False)
 
 
@@ -59,10 +80,25 @@ def _open(path: Path) -> Any:
             f"claims that its voxels begin at byte {raw['vox_offset']:g}; up to {_FURTHEST} is read",
             fix="save it again without header extensions",
         )
-    kind = nibabel.Nifti2Image if isinstance(raw, nibabel.Nifti2Header) else nibabel.Nifti1Image
+    second = isinstance(raw, nibabel.Nifti2Header)
+    pair = path.suffix.lower() == ".hdr"
+    if pair and bytes(raw["magic"])[:3] not in (b"ni1", b"ni2"):
+        if int(raw["sizeof_hdr"]) not in (348, 0x5C010000):  # in either byte order
+            raise ValueError("it does not begin as one")
+        raise FormatError(
+            "is a header of ANALYZE, which does not say left from right",
+            where=path,
+            fix="convert it to NIfTI with a program that knows how it was made",
+        )
+    voxels = _voxels(path)
+    # Not by name: nibabel looks for c0.nii where the file is c0.Nii.
+    parts = {"image": nibabel.FileHolder(filename=str(voxels))}
+    kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+    if pair:
+        kind = nibabel.Nifti2Pair if second else nibabel.Nifti1Pair
+        parts["header"] = nibabel.FileHolder(filename=str(path))
     with np.errstate(invalid="ignore"):  # infinite positions; judged in _affine
-        # Not by name: nibabel looks for c0.nii where the file is c0.Nii.
-        image = kind.from_file_map({"image": nibabel.FileHolder(filename=str(path))}, mmap=False)
+        image = kind.from_file_map(parts, mmap=False)
     shape, dtype = image.shape, image.get_data_dtype()
     if not 2 <= len(shape) <= 5 or min(shape) < 1 or (len(shape) == 5 and shape[3] != 1):
         raise FormatError(
@@ -72,15 +108,15 @@ def _open(path: Path) -> Any:
         )
     if dtype.kind == "c":
         raise FormatError("holds complex numbers", where=path, fix="store magnitude and phase as channels")
-    size, expected = path.stat().st_size, math.prod(shape) * dtype.itemsize
-    if expected > size * (_GZIP_LIMIT if path.suffix.lower() == ".gz" else 1):
+    size, expected = voxels.stat().st_size, math.prod(shape) * dtype.itemsize
+    if expected > size * (_GZIP_LIMIT if voxels.suffix.lower() == ".gz" else 1):
         raise FormatError(
             f"is cut short: {'×'.join(map(str, shape))} voxels of {dtype} are {expected} bytes, the file has {size}",
             where=path,
             fix="copy or export the file again",
         )
     surplus = size - int(image.dataobj.offset) - expected
-    if path.suffix.lower() != ".gz" and surplus > 0:  # compressed files are checked at the end of reading
+    if voxels.suffix.lower() != ".gz" and surplus > 0:  # compressed files are checked at the end of reading
         raise _too_long(image, f"{surplus} bytes stand behind them", path)
     sizes = np.asarray(raw["pixdim"][1 : min(len(shape), 3) + 1], dtype=float)
     if not raw["sform_code"] and (not np.isfinite(sizes).all() or (sizes <= 0).any()):
@@ -94,7 +130,7 @@ def _stored(image: Any, path: Path) -> np.ndarray:
     """The voxels before scaling. No bytes may follow them; reading to the end also checks gzip's checksum."""
     proxy = image.dataobj
     spec = (image.shape, image.get_data_dtype(), proxy.offset, 1.0, 0.0)
-    with _unpacked(path) as file:
+    with _unpacked(_voxels(path)) as file:
         array = nibabel.arrayproxy.ArrayProxy(file, spec, mmap=False).get_unscaled()
         if surplus := file.read(_BEHIND):
             more = "" if len(surplus) < _BEHIND else " or more"
@@ -159,7 +195,9 @@ def read(path: Path) -> Image:
         voxels = math.prod(header.shape) * len(header.channels)
         decoded = math.prod(image.shape) * image.get_data_dtype().itemsize
         same = image.get_data_dtype() == header.dtype
-        check_expansion(path.stat().st_size, decoded, decoded + (0 if same else voxels * header.dtype.itemsize))
+        check_expansion(
+            _voxels(path).stat().st_size, decoded, decoded + (0 if same else voxels * header.dtype.itemsize)
+        )
         stored = _stored(image, path)
         slope, inter = image.dataobj.slope, image.dataobj.inter
         if stored.dtype.names:
@@ -177,7 +215,7 @@ def read(path: Path) -> Image:
             array = scaled
         array = np.require(array, header.dtype, ["C", "W"])
         details = {"header": image.header.copy(), "shape": image.shape[:3], "affine": header.affine}
-        return Image(array, header.affine, header.channels, source=Source((path,), "nifti", details))
+        return Image(array, header.affine, header.channels, source=Source(files(path), "nifti", details))
 
 
 def _save(array: np.ndarray, segmentation: Segmentation, path: Path, where: Path, intent: str) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from cpfnet.contour_gaps import interpolate_gaps
 from cpfnet.errors import FormatError
 from cpfnet.formats.file_types import (
-    META_SUFFIXES,
     NRRD_SUFFIXES,
     VOLUME_SUFFIXES,
     Header,
@@ -177,7 +176,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
     Raises:
         FormatError: the header cannot be read.
     """
-    if suffix_of(path) in (*NRRD_SUFFIXES, *META_SUFFIXES):
+    if suffix_of(path) in VOLUME_SUFFIXES:
         check_readable(path)
         return tuple(family(suffix_of(path)).files(path))
     return (path,)

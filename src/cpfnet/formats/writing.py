@@ -32,11 +32,12 @@ _SUFFIXES: dict[str, tuple[str, ...]] = {
 _WRITTEN_INSTEAD = {
     **dict.fromkeys((*JPEG_SUFFIXES, ".webp", ".jp2", ".j2k"), ".png"),
     **dict.fromkeys((*DICOM_SUFFIXES, ".zip"), ".seg.dcm"),
+    ".hdr": ".nii.gz",
     ".nhdr": ".nrrd",
     ".mhd": ".mha",
 }
-"""Replacements of suffixes that label maps cannot have: JPEG and WebP change values, DICOM images are no segmentations, and a
-header whose voxels lie beside it would be two files."""
+"""Replacements of suffixes that label maps cannot have: JPEG and WebP change values, DICOM images are no
+segmentations, and a header whose voxels lie beside it would be two files."""
 
 
 def mask_suffix(image_suffix: str, format: OutputFormat) -> str:

@@ -12,7 +12,7 @@ from tests.inference.batch.test_run import images_model, picture, run
 @pytest.fixture
 def folder(tmp_path) -> Path:
     synthetic.write_raster(tmp_path / "in" / "a.png", picture()[0])
-    for name in ("b.mgz", "deep/c.mgz", "d.MNC", "e.seg.mif", "f.heic", "g.nii.bz2", "h.img", "i.hdr", "j.unheard"):
+    for name in ("b.mgz", "deep/c.mgz", "d.MNC", "e.seg.mif", "f.heic", "g.nii.bz2", "h.img", "i.jpx", "j.unheard"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "in" / name).write_bytes(b"\0 pixels of some kind")
     return tmp_path / "in"
@@ -24,7 +24,7 @@ def test_a_folder_names_what_it_holds_and_is_not_read(folder, tmp_path):
     assert outcome.status == "done"
     (text,) = said
     assert "2 files end in .mgz" in text
-    for suffix in (".mnc", ".seg.mif", ".heic", ".nii.bz2", ".img", ".hdr", ".unheard"):
+    for suffix in (".mnc", ".seg.mif", ".heic", ".nii.bz2", ".img", ".jpx", ".unheard"):
         assert f"1 in {suffix}" in text
     assert str(folder / "b.mgz") in text
     assert "convert" in text

@@ -14,7 +14,7 @@ from cpfnet.formats.file_types import RASTER_SUFFIXES, VOLUME_SUFFIXES
 from cpfnet.text import natural, printable
 
 VOLUMES = (
-    *(".img", ".hdr", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),
+    *(".img", ".mgz", ".mgh", ".mnc", ".mif", ".vtk", ".vti", ".par"),
     *(".npy", ".npz", ".mat", ".h5", ".hdf5"),
 )  # fmt: skip
 PICTURES = (
@@ -26,8 +26,8 @@ KIND = "unread-format"
 _LOOKED_INTO = 10_000
 _ENDINGS = (".seg", ".label", ".labels", ".mask")
 """Parts of a name that belong to the suffix where another follows, as in ``liver.seg.mif``."""
-_SECOND = {".hdr": (".img", ".img.gz")}
-"""Headers whose voxels lie beside them: the two are one image."""
+_HEADERS = {".img": ".hdr", ".img.gz": ".hdr"}
+"""Voxels whose header lies beside them, which is read: the two are one image."""
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 
 
@@ -82,15 +82,14 @@ def _counts(path: Path, below: Path | None = None) -> bool:
 
 
 def _only_firsts(paths: Iterable[Path]) -> list[Path]:
+    """In natural order, without voxels whose header lies beside them."""
     found = sorted(paths, key=lambda path: natural(printable(str(path))))
-    names = {path.with_name(path.name.lower()) for path in found}
-    return [
-        path
-        for path in found
-        if not any(
-            path.with_name(bare(path).lower() + voxels) in names for voxels in _SECOND.get(unread_suffix(path), ())
-        )
-    ]
+    return [path for path in found if not _has_header(path)]
+
+
+def _has_header(path: Path) -> bool:
+    suffix = _HEADERS.get(unread_suffix(path))
+    return suffix is not None and path.with_name(bare(path) + suffix).is_file()
 
 
 def counted(paths: Sequence[Path]) -> str:
