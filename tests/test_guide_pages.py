@@ -14,7 +14,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor, nn
 
 from cpfnet.labels import IGNORED
+from cpfnet.losses import DiceCELoss
 from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.pretrained import store
 from cpfnet.planning import LabelClass, Labels
 from cpfnet.training.loss import Loss, cross_entropy, dice
 from tests.synthetic import make_images_dataset, write_nifti
@@ -28,13 +30,19 @@ ENGLISH, CHINESE = ROOT / "docs/how-to/the-guide.md", ROOT / "docs/zh/the-guide.
 def test_the_programs_of_the_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_images_dataset(tmp_path / "data", cases=5)
     write_nifti(tmp_path / "scan.nii.gz", np.random.default_rng(0).normal(40, 20, (8, 9, 10)).astype(np.float32))
-    torch.save(ResNet34Encoder(3).state_dict(), tmp_path / "resnet34-b627a593.pth")
+    torch.save(ResNet34Encoder(3).state_dict(), tmp_path / "made.pth")
+    monkeypatch.setenv("CPFNET_CACHE", str(tmp_path / "cache"))
+    store.import_file(tmp_path / "made.pth")  # in ImageNet's place
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for text in blocks(page, "python"):
         exec(compile(text, page.name, "exec"), names)  # each goes on from the one before, as the page says
     assert names["values"]["dice"] == 1
-    assert names["rates"][-1] == 0
+    assert names["optimiser"].param_groups[0]["lr"] == 0.01
+    for _ in range(102):
+        names["optimiser"].step()
+        names["schedule"].step()
+    assert names["optimiser"].param_groups[0]["lr"] == 0
     assert names["fused"].shape == names["c5"].shape == (2, 512, 8, 8)
     assert names["guided"].shape == (2, 128, 32, 32)
     assert names["logits"].shape == (2, 2, 100, 130)
@@ -151,6 +159,7 @@ def test_dice_and_cross_entropy_are_the_guides_loss() -> None:
     labels = Labels(classes=[LabelClass(name="a", values=[1]), LabelClass(name="b", values=[2])])
     loss = Loss(labels, [dice, cross_entropy])
     torch.testing.assert_close(loss(logits, codes.byte()).mean(), hybrid_loss(logits, codes))
+    torch.testing.assert_close(DiceCELoss()(logits, codes.byte()), hybrid_loss(logits, codes))
     with pytest.raises(IndexError, match="Target 255 is out of bounds"):
         hybrid_loss(logits, 255 * (codes > 0).long())
     with pytest.raises(RuntimeError, match="one_hot is only applicable to index tensor"):

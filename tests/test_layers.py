@@ -27,6 +27,7 @@ def loaded_by(code):
         "cpfnet.inference.predictor",
         "cpfnet.inference.batch.run",
         "cpfnet.evaluation.evaluate",
+        "cpfnet.metrics",
         "cpfnet.model",
         "cpfnet.api",
     ],
@@ -70,6 +71,10 @@ def test_the_package_lists_its_public_names_alone():
         "Segmentation",
         "Plan",
         "Model",
+        "CPFNet",
+        "CPFNetHR",
+        "GuideCPFNet",
+        "load_imagenet",
         "__version__",
     }
     assert public <= {*dir(cpfnet)}

@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from cpfnet.errors import CpfnetError
 from cpfnet.planning import TrainingPlan
+from cpfnet.schedules import PolyLR
 from cpfnet.training import schedule
 
 
@@ -161,3 +163,60 @@ def test_adamw_learns_as_torch_does_whatever_the_layout(
         for moment in ("exp_avg", "exp_avg_sq"):
             assert made.state[one][moment].shape == one.shape
             torch.testing.assert_close(made.state[one][moment], other.state[same][moment], rtol=1e-4, atol=1e-5)
+
+
+def _loop(steps: int, groups: int = 2) -> tuple[torch.optim.Optimizer, PolyLR]:
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(groups)]
+    made = torch.optim.SGD([{"params": [p], "lr": 0.01 * (k + 1)} for k, p in enumerate(parameters)])
+    return made, PolyLR(made, steps, power=0.8, warmup=7)
+
+
+@given(steps=st.integers(1, 40), warmup=st.integers(0, 20), power=st.floats(0.1, 3))
+def test_poly_lr_is_what_training_uses_and_stays_0_past_the_end(steps: int, warmup: int, power: float) -> None:
+    weight = nn.Parameter(torch.ones(1))
+    made = torch.optim.SGD([weight], lr=0.01)
+    rates = PolyLR(made, steps, warmup=warmup, power=power)
+    plan = training(warmup=warmup, power=power)
+    for step in range(steps + 5):
+        assert made.param_groups[0]["lr"] == rates.get_last_lr()[0] == schedule.learning_rate(step, steps, plan)
+        made.step()
+        rates.step()
+    assert made.param_groups[0]["lr"] == 0
+
+
+def test_poly_lr_scales_the_rate_of_each_group() -> None:
+    made, rates = _loop(20)
+    made.step()
+    rates.step()
+    slow, fast = (group["lr"] for group in made.param_groups)
+    assert fast == pytest.approx(2 * slow)
+
+
+@pytest.mark.parametrize("optimiser_first", [True, False])
+def test_poly_lr_goes_on_from_its_state(optimiser_first: bool) -> None:
+    made, rates = _loop(20)
+    seen = []
+    for step in range(25):
+        if step == 9:
+            saved = copy.deepcopy((made.state_dict(), rates.state_dict()))
+        seen.append([group["lr"] for group in made.param_groups])
+        made.step()
+        rates.step()
+    other, resumed = _loop(300)
+    if optimiser_first:
+        other.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    if not optimiser_first:
+        other.load_state_dict(saved[0])
+    for step in range(9, 25):
+        assert [group["lr"] for group in other.param_groups] == seen[step]
+        assert resumed.get_last_lr() == seen[step]
+        other.step()
+        resumed.step()
+
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"power": 0.0}, {"power": math.nan}, {"warmup": -1}])
+def test_poly_lr_refuses_what_cannot_be(options: dict) -> None:
+    made = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.01)
+    with pytest.raises(CpfnetError, match=next(iter(options))):
+        PolyLR(made, **{"steps": 10, **options})

@@ -67,7 +67,7 @@ class SegmentationLoss(nn.Module):
 
     def forward(self, logits: torch.Tensor | Sequence[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         """``(N, classes, *spatial)`` logits and labels (see the class) → a number, or ``(N,)`` without reduction."""
-        outputs = list(logits) if isinstance(logits, (list, tuple)) else [logits]
+        outputs: list[Any] = list(logits) if isinstance(logits, (list, tuple)) else [logits]
         self._check(outputs, labels)
         losses = weighted(self._of, outputs, labels)
         if self.reduction == "none":

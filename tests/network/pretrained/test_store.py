@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import cpfnet
 from cpfnet.errors import OutputError, WeightsError
 from cpfnet.network.pretrained import download as downloading
 from cpfnet.network.pretrained import store
@@ -252,6 +253,60 @@ def test_import_names_the_copy_by_its_hash_and_find_takes_it(weight_file: Path) 
     assert "SHA-256" in str(found.problem)
     with pytest.raises(WeightsError, match="damaged"):
         store.find(progress=False)
+
+
+@pytest.mark.parametrize("name", ["CPFNet", "CPFNetHR", "GuideCPFNet"])
+def test_load_imagenet_takes_a_verified_file_from_the_cache(name: str, tmp_path: Path) -> None:
+    import safetensors.torch
+    import torch
+
+    counters = {key: torch.tensor(7) for key in resnet34() if key.endswith("num_batches_tracked")}
+    state = {key: torch.randn(value.shape) for key, value in resnet34().items()} | counters
+    safetensors.torch.save_file(state, tmp_path / "mine.safetensors")
+    copy = store.import_file(tmp_path / "mine.safetensors")
+    network = getattr(cpfnet, name)(in_channels=3, classes=2)
+    assert cpfnet.load_imagenet(network) == copy
+    loaded = network.encoder.state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded)
+
+    damaged = bytearray(copy.read_bytes())
+    damaged[-1] ^= 1
+    copy.write_bytes(damaged)
+    for given in ({}, {"weights": copy}):  # found or named
+        with pytest.raises(WeightsError, match="damaged") as caught:
+            cpfnet.load_imagenet(network, progress=False, **given)
+        assert caught.value.fix
+    assert all(torch.equal(loaded[key], state[key]) for key in loaded)
+
+
+def test_load_imagenet_downloads_and_verifies(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import torch
+
+    torch.save(resnet34(), tmp_path / "theirs.pth")
+    content = (tmp_path / "theirs.pth").read_bytes()
+    server.answers = [serve(content)]
+    monkeypatch.setenv("CPFNET_WEIGHTS_URL", server.url)
+    network = cpfnet.CPFNet(in_channels=1, classes=2)
+    with pytest.raises(WeightsError, match="b627a593"):  # what came is not what the name promises
+        cpfnet.load_imagenet(network, progress=False)
+    digits = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setattr(store, "DEFAULT", store.Entry("resnet34-b627a593", "resnet34-made.pth", "made", digits))
+    monkeypatch.setitem(store.ENTRIES, "resnet34-b627a593", store.DEFAULT)
+    assert cpfnet.load_imagenet(network, progress=False) == store.cache_folder() / "resnet34-made.pth"
+    assert not network.encoder.conv1.weight.any()
+
+
+def test_load_imagenet_downloads_nothing_that_would_not_fit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CPFNET_WEIGHTS_URL", server.url)
+    with pytest.raises(WeightsError, match="64 channels at the first level"):
+        cpfnet.load_imagenet(cpfnet.CPFNet(3, 2, width=32), progress=False)
+    assert not server.ranges
+
+
+def test_load_imagenet_offline_says_how(caches: Path) -> None:
+    with pytest.raises(WeightsError, match="no ImageNet weights in") as caught:
+        cpfnet.load_imagenet(cpfnet.CPFNet(3, 2), progress=False)
+    assert "cpfnet weights import" in str(caught.value.fix)
 
 
 def test_huggingface_cache_is_looked_through(caches: Path, weight_file: Path) -> None:

@@ -9,7 +9,7 @@ by just as much as this sample needs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from monai.transforms import (
 from monai.transforms.utils import create_grid, create_rotate
 from torch.nn.functional import grid_sample, interpolate
 
-from cpfnet.planning import Intensity, Local, Plan, Scale, ZScore
+from cpfnet.planning import Augmentation, Channel, Intensity, Local, Plan, Scale, ZScore
 from cpfnet.rounding import above
 
 Cut = Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
@@ -129,35 +129,43 @@ def _black(intensity: Intensity) -> float | None:
     return None if isinstance(intensity, ZScore | Local) else 0.0
 
 
-class Augmenter:
-    """Apply the Plan's augmentation to one sample.
+class SampleAugmenter:
+    """Apply an augmentation to samples of one size.
 
     Args:
-        plan: `Plan.training.augmentation`, the patch, and the spacing (rotation and elastic deformation act in mm where
-            it is known).
+        settings: probability and strength of each change.
+        patch: ``([depth,] height, width)``, pixels.
+        spacing: mm along each axis of the patch, in which rotation and elastic deformation act; None: pixels.
+        channels: name and normalisation of each.
     """
 
-    def __init__(self, plan: Plan):
-        self.settings = augmentation = plan.training.augmentation
-        self.dims = plan.spatial.dims
-        self.patch = plan.spatial.patch
+    def __init__(
+        self,
+        settings: Augmentation,
+        patch: tuple[int, ...],
+        *,
+        spacing: Sequence[float] | np.ndarray | None,
+        channels: Sequence[Channel],
+    ):
+        self.settings = augmentation = settings
+        self.dims = len(patch)
+        self.patch = patch
         self.axes = ("depth", "height", "width")[-self.dims :]
-        spacing = np.array((plan.spatial.spacing or (1.0, 1.0, 1.0))[-self.dims :], dtype=float)
-        self.spacing = spacing if plan.spatial.spacing is not None else np.ones(self.dims)
-        extent = float(np.max(self.spacing * plan.spatial.patch))
+        self.spacing = np.ones(self.dims) if spacing is None else np.array(spacing, dtype=float)
+        extent = float(np.max(self.spacing * patch))
         shrink = min(1.0, extent / FULL_SIZE)
         self.sigma = tuple(augmentation.elastic_sigma * shrink / self.spacing)
         rms = elastic_rms(augmentation.elastic_alpha, augmentation.elastic_sigma)
         self.rms = tuple(rms * shrink / self.spacing)
         self.light = tuple(extent / 2 / self.spacing)
-        self.black = tuple(_black(channel.intensity) for channel in plan.channels)
-        self.dropout = np.array([augmentation.channel_dropout.get(channel.name, 0.0) for channel in plan.channels])
+        self.black = tuple(_black(channel.intensity) for channel in channels)
+        self.dropout = np.array([augmentation.channel_dropout.get(channel.name, 0.0) for channel in channels])
         quarters = self.patch[-2] == self.patch[-1] and self.spacing[-2] == self.spacing[-1]
         self.turns = (0, 1, 2, 3) if quarters else (0, 2)  # else the patch would change its shape
         # Noise is relative to what the normalisation makes of an image: unit variance, or the range 0…1.
         unit = any(
             isinstance(c.intensity, ZScore | Local) or (isinstance(c.intensity, Scale) and c.intensity.std < 0.5)
-            for c in plan.channels
+            for c in channels
         )
         self.thick = above(self.spacing, IN_PLANE * self.spacing.min())
         inverted = augmentation.inverted_gamma
@@ -274,3 +282,18 @@ class Augmenter:
             linear = "bilinear" if self.dims == 2 else "trilinear"
             stack[:, [channel]] = interpolate(coarse, self.patch, mode=linear, align_corners=False)
         return image
+
+
+class Augmenter(SampleAugmenter):
+    """Apply the Plan's augmentation to one sample.
+
+    Args:
+        plan: `Plan.training.augmentation`, the patch, the channels, and the spacing (rotation and elastic deformation
+            act in mm where it is known).
+    """
+
+    def __init__(self, plan: Plan):
+        spatial = plan.spatial
+        # In 2-D a slice's own two axes, whatever the distance of slices.
+        spacing = None if spatial.spacing is None else np.array(spatial.spacing[-spatial.dims :], dtype=float)
+        super().__init__(plan.training.augmentation, spatial.patch, spacing=spacing, channels=plan.channels)
