@@ -343,7 +343,8 @@ def test_the_help_of_long_commands_is_in_groups():
 
 def test_a_plan_in_python_takes_settings_by_name(work, caplog):
     made = cpfnet_package.plan(work / "data", settings={"training.epochs": 3, "training": {"batch": 2}})
-    assert not caplog.messages
+    (message,) = caplog.messages
+    assert message.startswith("Expected for the plan as proposed: about ")
     assert (made.training.epochs, made.training.batch) == (3, 2)
     with pytest.raises(CpfnetError, match="did you mean 'epochs'"):
         cpfnet_package.train(work / "data", work / "none", settings={"training.epoch": 3})

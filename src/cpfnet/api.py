@@ -106,7 +106,7 @@ def plan(
     from cpfnet.data.dataset import load
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.machine import Memory
-    from cpfnet.planner.proposal import propose
+    from cpfnet.planner.proposal import expected_time, propose
     from cpfnet.settings import check_keys, is_set
 
     check_keys(Plan, settings)  # before the data are read
@@ -127,6 +127,7 @@ def plan(
     proposed, reasons = propose(
         found, data, modality=modality, network=network, weights=weights, memory=machine, hours=hours
     )
+    logger.info("Expected for the plan as proposed: %s.", expected_time(reasons))
     if settings:
         from cpfnet.training.initial_weights import check_buildable
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from typing import Any, get_args
@@ -21,8 +20,6 @@ from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid
 from cpfnet.planner.speed import duration
 from cpfnet.planning import Modality, Plan
 from cpfnet.settings import validate
-
-logger = logging.getLogger(__name__)
 
 NETWORK = "cpfnet"
 """What is proposed where no network is named, and nothing below applies …"""
@@ -405,7 +402,11 @@ def _because_of_schedule(draft: Draft, schedule: Schedule, group: int) -> None:
             f"to validate all cases whole after each epoch would take more than {VALIDATION:.0%} of the run; at the "
             "end " + ("all are segmented whole" if whole is None else f"{whole} are"),
         )
-    logger.info("Expected for the plan as proposed: %s.", expected)
+
+
+def expected_time(reasons: dict[str, str]) -> str:
+    """How long a run takes on the machine that is planned for, from the reasons that `propose` gives."""
+    return reasons["training.epochs"].partition("\n")[2].partition(";")[0]
 
 
 def _learning_rate(draft: Draft) -> tuple[float, str]:

@@ -99,12 +99,13 @@ def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
     from cpfnet.model import Model
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.machine import Memory
-    from cpfnet.planner.proposal import propose
+    from cpfnet.planner.proposal import expected_time, propose
 
     logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
     # The weights of an earlier Model fit its own network.
     same = None if options.init is None or wanted.network is not None else Model.load(options.init).plan.network
     network, weights = (wanted.network, wanted.weights) if same is None else (same.name, wanted.weights or same.weights)
     found = fingerprint(data, progress=options.progress)
-    plan, _ = propose(found, data, network=network, weights=weights, memory=Memory.found(options.device))
+    plan, reasons = propose(found, data, network=network, weights=weights, memory=Memory.found(options.device))
+    logger.info("Expected for the plan as proposed: %s.", expected_time(reasons))
     return plan if same is None else plan.with_settings([("network.options", same.options)])
