@@ -40,12 +40,17 @@ _SUFFIXES = (
     ".nrrd",
     ".seg.nrrd",
     ".mha",
+    ".webp",
+    ".jp2",
     ".dcm",
     ".zip",
     "",
     ".exe",
 )
-_OWN = {".png": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".nii": "NIfTI"}
+_OWN = {
+    **{".png": "PNG", ".tif": "TIFF", ".jpg": "JPEG", ".gif": "GIF", ".bmp": "BMP", ".nii": "NIfTI"},
+    **{".webp": "WebP", ".jp2": "JPEG 2000"},
+}
 
 
 def _pipe(path: Path) -> None:

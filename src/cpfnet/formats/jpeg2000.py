@@ -9,8 +9,10 @@ import struct
 
 from cpfnet.errors import FormatError
 
-SUFFIXES = (".jp2", ".j2k")
-_START = b"\xff\x4f\xff\x51"  # SOC and SIZ, the first two markers
+_CODESTREAM = b"\xff\x4f\xff\x51"  # SOC and SIZ, the first two markers
+STARTS = (_CODESTREAM, b"\0\0\0\x0cjP  ")
+"""How its files begin: with the codestream itself, or with boxes, one of which holds it."""
+
 _COMPONENTS = 40  # bytes from there to the number of components
 
 
@@ -20,9 +22,9 @@ def check_samples(content: bytes) -> None:
     Raises:
         FormatError: such samples.
     """
-    at = content.find(_START)
-    if not content.startswith((_START, b"\0\0\0\x0cjP  ")) or at < 0:
-        return
+    at = content.find(_CODESTREAM)
+    if at < 0:
+        return  # decoding says so
     try:
         (count,) = struct.unpack_from(">H", content, at + _COMPONENTS)
         kinds = {content[at + _COMPONENTS + 2 + 3 * index] for index in range(count)}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cpfnet.errors import FormatError
+from cpfnet.formats.jpeg2000 import STARTS
 from cpfnet.image import Image
 from cpfnet.planning import Labels
 
@@ -76,7 +77,7 @@ def _lossy_kind(path: Path) -> str:
             return "WebP" if b"VP8 " in file.read(2**16) else ""  # the chunk of lossy pixels; VP8L is without loss
     if start[:2] == b"\xff\xd8":
         return "JPEG"
-    if start.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")):
+    if start.startswith(STARTS):
         return "JPEG 2000"  # whether something was left out, its header does not tell
     if start[:4] not in _TIFF:
         return ""

@@ -60,10 +60,10 @@ def _check_length(path: Path) -> None:
 
 def _open(path: Path) -> ImageFile:
     with path.open("rb") as file:
-        start = file.read(2)
-    if start == b"\xff\xd8":
+        start = file.read(12)
+    if start.startswith(b"\xff\xd8"):
         jpeg.check_fill(path.read_bytes())
-    elif start in (b"\xff\x4f", b"\0\0"):
+    elif start.startswith(jpeg2000.STARTS):
         jpeg2000.check_samples(path.read_bytes())
     _check_length(path)
     picture = Pillow.open(path, formats=("PNG", "JPEG", "BMP", "GIF", "WEBP", "JPEG2000"))
