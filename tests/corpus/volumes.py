@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 
 from tests.corpus.mutant import OTHER, REFUSED, SAME, Mutant, file, harmed
+from tests.formats.headers import META, NRRD
 from tests.synthetic import affine, phantom
 
 FAMILIES = ("NIfTI", "NIfTI, gzip", "NRRD", "MetaImage")
@@ -210,37 +211,14 @@ def _plain(data: bytes, folder: Path) -> Path:
     return path
 
 
-_NRRD = {
-    "type": "short",
-    "dimension": "3",
-    "space": "left-posterior-superior",
-    "sizes": "5 4 3",
-    "space directions": "(1,0,0) (0,1,0) (0,0,2)",
-    "kinds": "domain domain domain",
-    "endian": "little",
-    "encoding": "raw",
-    "space origin": "(1,2,3)",
-}
-_META = {
-    "ObjectType": "Image",
-    "NDims": "3",
-    "BinaryData": "True",
-    "BinaryDataByteOrderMSB": "False",
-    "CompressedData": "False",
-    "TransformMatrix": "1 0 0 0 1 0 0 0 1",
-    "Offset": "1 2 3",
-    "ElementSpacing": "1 1 2",
-    "DimSize": "5 4 3",
-    "ElementType": "MET_SHORT",
-    "ElementDataFile": "LOCAL",
-}
+_META = META | {"ElementDataFile": "LOCAL"}
 _VOXELS = np.arange(60, dtype="<i2").tobytes()
 _WORDS = ("", "-1", "0", "1e9", "99999999999999999999", "nan nan nan", "(nan,0,0) (0,1,0) (0,0,1)", "none", "a" * 10**5)
 _PLACES = ("/dev/zero", "/etc/passwd", "../volume.raw", "gone.raw", "LIST", "a%03d.raw 1 9 1", "volume.nrrd", ".")
 
 
 def _nrrd(voxels: bytes = _VOXELS, **fields: str) -> bytes:
-    lines = [f"{key}: {value}" for key, value in (_NRRD | {k.replace("_", " "): v for k, v in fields.items()}).items()]
+    lines = [f"{key}: {value}" for key, value in (NRRD | {k.replace("_", " "): v for k, v in fields.items()}).items()]
     return ("\n".join(["NRRD0005", *lines]) + "\n\n").encode() + voxels
 
 
@@ -252,7 +230,7 @@ def _meta(voxels: bytes = _VOXELS, **fields: str) -> bytes:
 
 def _texts() -> Iterator[tuple[str, str, str, bytes]]:
     """Of formats whose header is text: family, file, what was done, and its content."""
-    for key in _NRRD:
+    for key in NRRD:
         for word in _WORDS:
             yield "NRRD", "volume.nrrd", f"{key}: {word:.40}", _nrrd(**{key: word})
     for key in _META:

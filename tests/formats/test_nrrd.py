@@ -17,6 +17,7 @@ from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import RGB, Image, Segmentation
 from tests.formats.conftest import assert_same_points, image_or_error
+from tests.formats.headers import NRRD
 from tests.synthetic import affine, orientations, phantom, shared
 
 SIZES = st.tuples(*[st.integers(1, 6)] * 3)
@@ -39,17 +40,7 @@ def itk_image(array: np.ndarray, matrix: np.ndarray) -> sitk.Image:
 
 def handmade(path: Path, *lines: str, data: bytes = b"", **fields: str) -> Path:
     """A file of ``VOLUME`` with these header fields; None leaves one out."""
-    own = {
-        "type": "short",
-        "dimension": "3",
-        "space": "left-posterior-superior",
-        "sizes": "5 4 3",
-        "space directions": "(1,0,0) (0,1,0) (0,0,2)",
-        "kinds": "domain domain domain",
-        "endian": "little",
-        "encoding": "raw",
-        "space origin": "(1,2,3)",
-    }
+    own: dict[str, str | None] = dict(NRRD)
     own |= {key.replace("_", " "): value for key, value in fields.items()}
     head = ["NRRD0005", *(f"{key}: {value}" for key, value in own.items() if value is not None), *lines]
     path.write_bytes(("\n".join(head) + "\n\n").encode() + (data or VOLUME.tobytes()))
@@ -171,13 +162,14 @@ def test_colours_and_maps_come_back(tmp_path):
         formats.write_image(Image(values.astype(np.float16), turned), tmp_path / "h.nrrd")
 
 
-def test_a_picture_keeps_its_place(tmp_path):
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_a_picture_keeps_its_place(tmp_path, suffix):
     picture = sitk.GetImageFromArray(np.arange(20, dtype=np.uint8).reshape(4, 5))
     picture.SetSpacing((0.3, 0.4))
     picture.SetOrigin((3, 4))
     picture.SetDirection((0, -1, 1, 0))
-    sitk.WriteImage(picture, str(tmp_path / "a.nrrd"))
-    image = formats.read(tmp_path / "a.nrrd")
+    sitk.WriteImage(picture, str(tmp_path / f"a{suffix}"))
+    image = formats.read(tmp_path / f"a{suffix}")
     assert image.array.shape == (1, 4, 5)
     path = formats.write(Segmentation(image.array[0], None, image.source), tmp_path / "b")
     back = sitk.ReadImage(str(path))
