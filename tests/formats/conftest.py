@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from hypothesis import strategies as st
 
 from cpfnet import formats
 from cpfnet.errors import FormatError
@@ -39,3 +40,12 @@ def assert_same_points(image: Image, path: Path) -> None:
             ours, other.TransformIndexToPhysicalPoint((int(i), int(j), int(k))), rtol=0, atol=1e-5 * extent
         )
     np.testing.assert_array_equal(sitk.GetArrayFromImage(other), image.array[0])
+
+
+def damaged(raw: bytearray, data: st.DataObject) -> bytes:
+    """A file's bytes, perhaps cut short, some of them perhaps changed."""
+    if data.draw(st.booleans()):
+        raw = raw[: data.draw(st.integers(1, len(raw) - 1))]
+    for _ in range(data.draw(st.integers(0, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    return bytes(raw)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import Image, Segmentation
-from tests.formats.conftest import assert_same_points, image_or_error
+from tests.formats.conftest import assert_same_points, damaged, image_or_error
 from tests.formats.headers import META
 from tests.formats.test_nrrd import ANGLES, DTYPES, PLACES, SIZES, SPACINGS, VOLUME, itk_image
 from tests.synthetic import affine, orientations, phantom
@@ -200,9 +200,5 @@ def test_damaged_bytes_give_an_image_or_a_format_error(tmp_path_factory, data):
     packed = data.draw(st.booleans())
     content = zlib.compress(VOLUME.tobytes()) if packed else VOLUME.tobytes()
     raw = bytearray(handmade(path, content, CompressedData=str(packed)).read_bytes())
-    if data.draw(st.booleans()):
-        raw = raw[: data.draw(st.integers(1, len(raw) - 1))]
-    for _ in range(data.draw(st.integers(0, 4))):
-        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(raw)
+    path.write_bytes(damaged(raw, data))
     image_or_error(path)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import RGB, Image, Segmentation
-from tests.formats.conftest import assert_same_points, image_or_error
+from tests.formats.conftest import assert_same_points, damaged, image_or_error
 from tests.formats.headers import NRRD
 from tests.synthetic import affine, orientations, phantom, shared
 
@@ -327,11 +327,7 @@ def test_damaged_bytes_give_an_image_or_a_format_error(tmp_path_factory, data):
     encoding = data.draw(st.sampled_from(["raw", "gzip", "ascii"]))
     packed = {"raw": VOLUME.tobytes(), "gzip": gzip.compress(VOLUME.tobytes()), "ascii": b"7 " * 60}[encoding]
     raw = bytearray(handmade(path, encoding=encoding, data=packed).read_bytes())
-    if data.draw(st.booleans()):
-        raw = raw[: data.draw(st.integers(1, len(raw) - 1))]
-    for _ in range(data.draw(st.integers(0, 4))):
-        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(raw)
+    path.write_bytes(damaged(raw, data))
     image_or_error(path)
 
 

@@ -18,7 +18,7 @@ from cpfnet import formats
 from cpfnet.errors import FormatError, OutputError
 from cpfnet.image import Image, Segmentation, Source
 from cpfnet.labels import pack
-from tests.formats.conftest import image_or_error
+from tests.formats.conftest import damaged, image_or_error
 from tests.synthetic import shared, write_raster
 
 SIZES = st.tuples(st.integers(1, 17), st.integers(1, 17))
@@ -335,11 +335,7 @@ def test_damaged_bytes_give_an_image_or_a_format_error(tmp_path_factory, data, s
         path, np.arange(13 * 11 * 3, dtype=np.uint32).reshape(13, 11, 3).astype(np.uint8)[..., 0], **compression
     )
     raw = bytearray(path.read_bytes())
-    if data.draw(st.booleans()):
-        raw = raw[: data.draw(st.integers(1, len(raw) - 1))]
-    for _ in range(data.draw(st.integers(0, 4))):
-        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(raw)
+    path.write_bytes(damaged(raw, data))
     image_or_error(path)
 
 
