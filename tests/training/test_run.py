@@ -27,6 +27,7 @@ from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import levels
 from cpfnet.training import checkpoint
 from cpfnet.training.checkpoint import RunFolder
+from cpfnet.training.loop import Run
 from cpfnet.training.options import TrainOptions
 from cpfnet.training.run import train
 from tests import synthetic
@@ -154,6 +155,17 @@ def test_a_part_of_the_validation_cases_after_epochs_and_whole_ones_at_the_end(
     assert len(few.metrics["validation"]["cases"]) == 1 < len(held_out)
     assert few.fitted.validation_dice == few.metrics["validation"]["dice"]
     assert few.fitted.validation_dice not in [row["dice"] for row in few.metrics["history"]]
+
+
+def test_a_model_whose_run_has_not_ended_claims_no_scores_of_pieces(
+    volumes: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "finish", lambda run, *args, **more: Model.load(run.folder.out))
+    plan = volumes_plan("2d", epochs=1, validation={"cases": 1, "pieces": 2})
+    model = train(volumes, plan, out, TrainOptions(device="cpu"))
+    assert model.fitted.validation_dice is None
+    assert "validation" not in model.metrics
+    assert "not measured" in (out / "card.md").read_text()
 
 
 def test_overlapping_regions(volumes: Dataset, out: Path) -> None:

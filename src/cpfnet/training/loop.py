@@ -264,10 +264,12 @@ class Run:
             channels=tuple(channels),
             spacing_low=tuple(map(min, spacings)) or None,
             spacing_high=tuple(map(max, spacings)) or None,
-            validation_dice=scores["dice"],
+            validation_dice=scores["dice"] if self._pieces is None else None,
         )
         ids = {"train": [c.id for c in cases], "validation": [c.id for c in self.validation]}
-        return Model(self.plan, fitted, self.task.best.state_dict(), {"validation": scores, "cases": ids})
+        # Scores of pieces, half of them on structures, are not those of cases: `finish` has these.
+        metrics = {"cases": ids} | ({"validation": scores} if self._pieces is None else {})
+        return Model(self.plan, fitted, self.task.best.state_dict(), metrics)
 
     def _log(self, board: TensorBoardLogger) -> None:
         """The history as CSV, whole each time, and the last row for TensorBoard."""
@@ -313,7 +315,7 @@ class Run:
     def _judge(self, model: Model, interruption: Interruption, bar: bool) -> tuple[dict[str, Any], Findings]:
         """Scores of the best Model on whole cases, and what they tell."""
         backend = torch_backend(model, str(self.task.fabric.device))
-        whole, scores = self.validation, model.metrics["validation"]
+        whole, scores = self.validation, model.metrics.get("validation", {})
 
         def segment(array: np.ndarray) -> np.ndarray:
             return predict_array(backend, array, self.plan)
