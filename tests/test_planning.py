@@ -110,7 +110,13 @@ def test_settings_that_came_later_change_no_hash_until_they_are_used() -> None:
         del earlier["training"][name]
     assert content_hash(earlier) == made.hash == Plan.model_validate(earlier).hash
     hashes = {made.with_settings({f"training.augmentation.{name}": value}).hash for name, value in values.items()}
-    hashes.add(made.with_settings(["training.validation={cases: 3, pieces: 1}"]).hash)
+    part = made.with_settings(["training.validation={cases: 3, pieces: 1}"])
+    hashes.add(part.hash)
+    for same in (
+        {"training": {"validation": {"cases": 3, "pieces": 1}}},
+        ["training.validation.cases=3", "training.validation.pieces=1"],
+    ):
+        assert made.with_settings(same) == part
     assert len({made.hash, *hashes}) == 5
     with pytest.raises(PlanError, match="the smallest size comes first"):
         made.with_settings(["training.augmentation.scale_factors=[1.4, 0.7]"])

@@ -333,8 +333,7 @@ class NetworkPlan(Strict):
     name: str = Field(
         "cpfnet",
         description="cpfnet, cpfnet-hr, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, dynunet-res, "
-        "mednext, "
-        "resnet34-unet, or a registered one",
+        "mednext, resnet34-unet, or a registered one",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
     weights: str = Field(
@@ -392,8 +391,7 @@ class Augmentation(Strict):
     quarter_turns: bool = Field(
         False,
         description="for images that have no upright: turned in the plane by 0°, 90°, 180° or 270°, equally often, "
-        "without "
-        "interpolation; oblong patches by 0° or 180°",
+        "without interpolation; oblong patches by 0° or 180°",
     )
     illumination: Fraction = Field(
         0.0,
@@ -493,8 +491,7 @@ class InferencePlan(Strict):
         None,
         min_length=1,
         description="connected components below this are dropped: mm³, or pixels of the network's grid where images "
-        "have no mm; "
-        "one for all classes, or one a class; 0 keeps all; null: as fitted",
+        "have no mm; one for all classes, or one a class; 0 keeps all; null: as fitted",
     )
 
     _one = field_validator("min_component_size", mode="before")(one_or_several)

@@ -372,6 +372,8 @@ def assign(data: dict[str, Any], dotted: str, value: Any) -> None:
     *path, last = dotted.split(".")
     current: Any = data
     for depth, key in enumerate(path):
+        if isinstance(current, dict) and key in current and current[key] is None:
+            current[key] = {}  # a section that is switched off; `validate` says where there can be none
         if isinstance(current, list) and key.isdecimal() and int(key) < len(current):
             current = current[int(key)]
         elif isinstance(current, dict) and isinstance(current.get(key), (dict, list)):

@@ -167,3 +167,9 @@ def test_volumes_on_a_gpu_are_augmented_and_scored_as_nnunet_does() -> None:
     cpu = plan(BRATS, Memory(24 * GIB, "cpu"), modality="mr").training
     assert "pooled" not in cpu.loss.options
     assert cpu.augmentation.scale_factors is None
+
+
+def test_both_kinds_of_dynunet_take_flat_patches() -> None:
+    flat = found(((16, 320, 320),) * 40, spacing=(5, 1, 1), high=3000)
+    patches = {plan(flat, Memory(24 * GIB, "cuda"), network=name).spatial.patch for name in ("dynunet", "dynunet-res")}
+    assert patches == {(16, 320, 320)}

@@ -134,7 +134,7 @@ def test_hours_become_steps(memory: Memory, hours: float) -> None:
         made, reasons = propose(data, Dataset(Path(), "test", ()), memory=memory, hours=hours)
         learning, on_the_way, at_the_end = seconds(made, data, memory)
         assert 0.85 * hours < (learning + on_the_way + at_the_end) / 3600 < 1.05 * hours
-        assert f"as many as {duration(3600 * hours)} hold" in reasons["training.epochs"]
+        assert f"as many as fit into {duration(3600 * hours)}" in reasons["training.epochs"]
 
 
 @pytest.mark.parametrize("hours", [0, -1, math.inf, math.nan])
@@ -143,11 +143,13 @@ def test_no_time_is_no_time(hours: float) -> None:
         propose(BRATS, Dataset(Path(), "test", ()), memory=GPU, hours=hours)
 
 
-def test_the_plan_says_how_long_it_takes() -> None:
+def test_the_plan_says_how_long_it_takes(tmp_path: Path) -> None:
     made, reasons = propose(LITS, Dataset(Path(), "test", ()), memory=Memory(24 * GIB, "cuda", "NVIDIA RTX 3090"))
     assert made.training.validation is not None
     assert "days on NVIDIA RTX 3090" in reasons["training.epochs"] or "hours on NVIDIA" in reasons["training.epochs"]
     assert "more than 10% of the run" in reasons["training.validation"]
+    made.save(tmp_path / "plan.yaml", comments=reasons)
+    assert "overlap over the whole batch" in (tmp_path / "plan.yaml").read_text()
     assert re.fullmatch(
         r"about [\d.]+ (days|hours) on NVIDIA RTX 3090, \d+% of it for validation", expected_time(reasons)
     )

@@ -292,6 +292,7 @@ class TestEveryLoss:
         ("ce", {"label_smoothing": 1.5}, "from 0 to 1"),
         ("focal", {"gamma": "high"}, "training.loss.options.gamma"),
         ("focal", {"gamma": -1}, "training.loss.options.gamma"),
+        ("focal", {"alpha": 2.0}, "from 0 to 1"),
         ("dice", {"background": 1}, "true or false"),
         ("dice", {"pooled": 1}, "true or false"),
         ("dice+cldice", {"iterations": 2.5}, "a whole number"),

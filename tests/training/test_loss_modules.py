@@ -156,6 +156,9 @@ def test_what_does_not_fit_is_refused(logits: torch.Tensor, labels: torch.Tensor
         (losses.DiceLoss, {"smooth": -1}, "smooth = -1"),
         (losses.CrossEntropyLoss, {"label_smoothing": 1.5}, "from 0 to 1"),
         (losses.FocalLoss, {"alpha": 2.0}, "from 0 to 1"),
+        (losses.DiceLoss, {"smooth": "a"}, "smooth = 'a'"),
+        (losses.DiceLoss, {"smooth": None}, "smooth = None"),
+        (losses.DiceClDiceLoss, {"iterations": 2.5}, "a whole number"),
         (losses.DiceCELoss, {"reduction": "average"}, "reduction = 'average'"),
         (losses.DiceClDiceLoss, {"tubular": [0]}, "from 1"),
         (losses.DiceClDiceLoss, {"tubular": []}, "None: all"),
@@ -180,3 +183,10 @@ def test_one_plane_for_a_softmax_is_the_networks_error() -> None:
 def test_labels_of_the_plan_are_the_ones_compared() -> None:
     """What `module` assumes of the plan's labels."""
     assert [c.get("tubular", False) for c in EXCLUSIVE["classes"]] == [False, True]
+
+
+def test_an_ignore_index_does_not_wrap_to_a_label_of_8_bits() -> None:
+    """-100 is 156 in uint8; torch gives the right value for int64."""
+    logits, labels = torch.randn(1, 200, 4, 4), torch.full((1, 4, 4), 156)
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert losses.CrossEntropyLoss()(logits, labels.to(torch.uint8)) == pytest.approx(expected.item(), rel=1e-5)

@@ -157,6 +157,16 @@ def test_a_part_of_the_validation_cases_after_epochs_and_whole_ones_at_the_end(
     assert few.fitted.validation_dice not in [row["dice"] for row in few.metrics["history"]]
 
 
+def test_a_resumed_run_with_another_tile_is_validated_on_the_same_pixels(volumes: Dataset, tmp_path: Path) -> None:
+    plan = volumes_plan("3d", epochs=1, validation={"cases": 2, "pieces": 1})
+    train(volumes, plan, tmp_path / "out", TrainOptions(device="cpu"))
+    before = checkpoint.load(RunFolder(tmp_path / "out").checkpoint)["pieces"]
+    more = plan.with_settings(["inference.tile=[48, 48, 48]", "training.epochs=2"])
+    train(volumes, more, tmp_path / "out", TrainOptions(device="cpu", resume=True))
+    assert checkpoint.load(RunFolder(tmp_path / "out").checkpoint)["pieces"] == before
+    assert len(before) == 2
+
+
 def test_a_model_whose_run_has_not_ended_claims_no_scores_of_pieces(
     volumes: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

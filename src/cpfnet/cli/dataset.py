@@ -92,7 +92,10 @@ def plan(
     ] = None,
     hours: Annotated[
         float | None,
-        typer.Option(help="How long training may take there; default: as the data ask for.", rich_help_panel=PLAN),
+        typer.Option(
+            help="Hours that training may take on the planned machine; default: as the data ask for.",
+            rich_help_panel=PLAN,
+        ),
     ] = None,
     settings: Settings = None,
     preview: Annotated[

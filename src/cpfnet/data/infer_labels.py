@@ -107,8 +107,7 @@ def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str, Labe
     """
     what = (
         f"soft edges: {distinct} different values, most of them between the main ones {', '.join(map(str, main))}, as "
-        "smoothing "
-        "(anti-aliasing) or JPEG leaves them"
+        "smoothing (anti-aliasing) or JPEG leaves them"
     )
     fix = "export it again without smoothing and without loss, one value or colour for each class"
     if len(main) != 2:
@@ -237,8 +236,7 @@ def _refuse_erasing(dataset: Dataset, values: list[Values], low: float, high: fl
         if erased and not one.soft:
             raise DatasetError(
                 f"some labels have soft edges from {low:g} to {high:g}, and in others {erased[0]:g} is a value of its "
-                "own: "
-                f"a threshold at {threshold:g} would erase it",
+                f"own: a threshold at {threshold:g} would erase it",
                 where=dataset.root,
                 fix="export the labels with soft edges again, without loss; `cpfnet check` names them",
             )

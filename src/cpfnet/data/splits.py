@@ -100,8 +100,7 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     if patients == 1:
         logger.warning(
             f"one patient ({counted(len(labelled), 'case')}): validation is on the training data and tells nothing "
-            "about "
-            "others"
+            "about others"
         )
     elif patients < plan.folds.count and len(parts) == patients:
         logger.warning(f"{plan.folds.count} folds asked for, but only {patients} patients: {patients} folds")

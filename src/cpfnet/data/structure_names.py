@@ -112,6 +112,5 @@ def _refuse_overlap(covered: Counter[tuple[str, ...]], classes: list[LabelClass]
         f"structures cover each other: {shown}{' …' if len(covered) > 3 else ''}",
         where=where,
         fix=f"say who has such pixels: write `labels: {line}` into dataset.yaml: here the last, the smallest, has "
-        "them; "
-        "leave out what shall not be learnt",
+        "them; leave out what shall not be learnt",
     )

@@ -32,8 +32,8 @@ SHARE = 0.05
 STEP = 32
 """What a 2-D patch's sides are multiples of."""
 
-FLAT_NETWORK, FEWEST_SLICES = "dynunet", 8
-"""The network that takes patches of fewer than `STEP` slices, and how few."""
+FLAT_NETWORKS, FEWEST_SLICES = ("dynunet", "dynunet-res"), 8
+"""The networks that take patches of fewer than `STEP` slices, and how few."""
 
 LARGEST_SIDE = 512
 """Of a 2-D patch."""
@@ -63,7 +63,7 @@ def patch_3d(draft: Draft, median: Sequence[int], spacing: Sequence[float]) -> t
     """
     inverse = [1 / step for step in spacing]
     scale = (256**3 / math.prod(inverse)) ** (1 / 3)
-    least = (FEWEST_SLICES if draft.network == FLAT_NETWORK else STEP, STEP, STEP)
+    least = (FEWEST_SLICES if draft.network in FLAT_NETWORKS else STEP, STEP, STEP)
     sizes = [min(round(scale * n), m) for n, m in zip(inverse, median, strict=True)]
     patch = _divisible(sizes, spacing, least)
     voxels = REFERENCE[3] / LEAST_BATCH[3] / _more(spacing)

@@ -287,8 +287,7 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
         intensity = {"kind": "percentiles"}
         why = (
             "0…1 between two percentiles of each image: exposure differs, and single bright pixels or a constant "
-            "border "
-            "must not set the scale"
+            "border must not set the scale"
         )
     else:
         intensity, why = {"kind": "minmax"}, "nothing is known of the scale: each image's own minimum and maximum"
@@ -358,17 +357,13 @@ def _training(draft: Draft, hours: float | None) -> None:
         "training.foreground",
         f"the rarest class fills {rare:.2%} of the pixels" + ", all over the image" * (thin and rare > COMMON),
     )
-    if thin:
-        draft.because(
-            "training.loss.options", "the overlap of the structures alone: that of background is near 1 from the start"
-        )
     options: dict[str, Any] = {"background": False} if thin else {}
+    whys = ["the overlap of the structures alone: that of background is near 1 from the start"] * thin
     if draft.memory.device == "cuda" and batch > 1 and accumulate == 1:
         options["pooled"] = True
-        draft.because(
-            "training.loss.options.pooled",
-            "overlap over the whole batch: what is found in a patch without the class costs, too",
-        )
+        whys.append("overlap over the whole batch: what is found in a patch without the class costs, too")
+    if whys:
+        draft.because("training.loss.options", "\n".join(whys))
     draft.data["training"] = {
         "epochs": epochs,
         "samples": steps * batch * accumulate,

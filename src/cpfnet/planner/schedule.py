@@ -85,7 +85,7 @@ def propose_schedule(
     epochs = EPOCHS if gpu else CPU_EPOCHS
     if hours is not None:
         total = max(1, int(3600 * hours * (1 - VALIDATION) / each))
-        why = f"as many as {speed.duration(3600 * hours)} hold"
+        why = f"as many as fit into {speed.duration(3600 * hours)}"
         epochs = min(epochs, max(1, total // 10))
     else:
         passes = (PASSES if gpu else CPU_PASSES)[_kind(draft)]

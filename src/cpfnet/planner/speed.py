@@ -1,8 +1,7 @@
 """How long training takes, reckoned before it begins; the run itself measures and corrects it.
 
 Good to a factor of two: what a network computes is counted (`costs`), what a device computes in a second is its
-    maker's figure times what
-such networks reach of it.
+maker's figure times what such networks reach of it.
 """
 
 from __future__ import annotations

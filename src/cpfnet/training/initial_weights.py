@@ -88,7 +88,8 @@ def _check_fine_tuning(plan: Plan, network: nn.Module) -> None:
 
 def _check_pretrained(plan: Plan, init: Path | None) -> None:
     setting = _fine_tunes(plan)
-    if setting and init is None and plan.network.weights == "none":
+    scratch = plan.network.weights == "none" or not zoo.takes_imagenet(plan.network.name)
+    if setting and init is None and scratch:
         raise PlanError(
             "is for pretrained encoders, and this one begins with random weights",
             where=setting,

@@ -93,6 +93,11 @@ class Run:
         self.task.load_state_dict(state["task"])
         self.number, self.losses, self.seconds = state["number"], state["losses"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
+        if self._pieces is not None and state.get("pieces"):  # the same pixels, though the tile may be another now
+            self._pieces = {
+                case: [tuple(slice(*ends) for ends in window) for window in windows]
+                for case, windows in state["pieces"].items()
+            }
         self.micro_batch_size = min(self.micro_batch_size, state.get("share", self.micro_batch_size) * self.group.size)
         logger.info(f"Going on after step {self.task.schedule.step(self.number)} of {self.task.schedule.steps}.")
 
@@ -112,6 +117,11 @@ class Run:
             "seconds": self.seconds,
             "history": self.history,
             "best": self.best,
+            "pieces": self._pieces
+            and {
+                case: [[(part.start, part.stop) for part in window] for window in windows]
+                for case, windows in self._pieces.items()
+            },
             "share": self.micro_batch_size // self.group.size,
             "digests": self.digests,
             "device": self.task.fabric.device.type,
@@ -185,6 +195,7 @@ class Run:
         """
         place = self.task.fabric.device
         patch = "×".join(map(str, self.plan.spatial.patch))
+        pooled = bool(self.plan.training.loss.options.get("pooled"))
         if self.group.size > 1:
             half = max(1, tried // self.group.size // 2)
             raise TrainingError(
@@ -192,7 +203,8 @@ class Run:
                 f"{tried // self.group.size} of {tried} patches of {patch} ({cause})",
                 fix=f"for a new run, set training.batch={half * self.group.size} and "
                 f"training.accumulate={-(-self.task.schedule.group // (half * self.group.size))}: the steps stay the "
-                "same; or train on more devices",
+                f"same{' but for Dice: set training.loss.options.pooled=false, too' * pooled}; "
+                "or train on more devices",
             )
         if tried == 1:
             raise TrainingError(
@@ -201,7 +213,6 @@ class Run:
             )
         self.micro_batch_size = (tried + 1) // 2
         parts = -(-self.task.schedule.group // self.micro_batch_size)
-        pooled = bool(self.plan.training.loss.options.get("pooled"))  # not what the plan says any more
         logger.warning(
             f"{place} is out of memory with {tried} patches at once: going on with {self.micro_batch_size}, "
             f"{parts} times a step (training.batch={self.micro_batch_size}, training.accumulate={parts}), "

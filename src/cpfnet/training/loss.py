@@ -241,7 +241,9 @@ def build(plan: Plan) -> Loss:
     for term in LOSSES[name]:
         parameters = {k: p for k, p in inspect.signature(term).parameters.items() if p.kind is p.KEYWORD_ONLY}
         known += parameters
-        chosen = {k: _number(k, options.pop(k), p.default) for k, p in parameters.items() if k in options}
+        chosen = {
+            k: _number(k, options.pop(k), p.default, largest(term, k)) for k, p in parameters.items() if k in options
+        }
         terms.append(partial(term, **chosen))
     if options:
         raise PlanError(
@@ -258,9 +260,13 @@ def build(plan: Plan) -> Loss:
     return Loss(plan.labels, terms)
 
 
-def _number(name: str, value: Any, default: Any) -> Any:
+def largest(term: Callable[..., Any], name: str) -> float:
+    """The largest value that an option of a term can have."""
+    return 1 if name == "label_smoothing" or (term, name) == (focal, "alpha") else math.inf
+
+
+def _number(name: str, value: Any, default: Any, most: float) -> Any:
     kind = bool if isinstance(default, bool) else int if isinstance(default, int) else (int, float)
-    most = 1 if name == "label_smoothing" else math.inf
     fits = isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool) and 0 <= value <= most
     if not fits:
         wanted = "true or false" if kind is bool else "a whole number" if kind is int else "a number"

@@ -5,7 +5,6 @@ They add up the same terms as training does (`cpfnet.training.loss`), without a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from cpfnet.errors import CpfnetError, NetworkError
-from cpfnet.training.loss import Term, added, boundary, cldice, cross_entropy, dice, focal, tversky, weighted
+from cpfnet.training.loss import Term, added, boundary, cldice, cross_entropy, dice, focal, largest, tversky, weighted
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -75,7 +74,7 @@ class SegmentationLoss(nn.Module):
         return losses.mean() if self.reduction == "mean" else losses.sum()
 
     def _of(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits, counted = logits.float(), labels != self.ignore_index
+        logits, counted = logits.float(), labels.long() != self.ignore_index
         if self.region:
             valid = counted.all(1, keepdim=True)
             target = labels.float() * valid
@@ -133,9 +132,11 @@ class SegmentationLoss(nn.Module):
 def _chosen(function: Any, options: Mapping[str, Any]) -> Term:
     """A term with its options, each a number that it can be."""
     for name, value in options.items():
-        most = 1 if name == "label_smoothing" or (function, name) == (focal, "alpha") else math.inf
-        if value is not None and not 0 <= value <= most:
-            raise CpfnetError(f"{name} = {value!r}", fix=f"give a number from 0{' to 1' * (most == 1)}")
+        most, whole = largest(function, name), name == "iterations"
+        is_number = isinstance(value, int if whole else (int, float)) and 0 <= value <= most
+        if not is_number and (name, value) != ("alpha", None):
+            kind = "whole number" if whole else "number"
+            raise CpfnetError(f"{name} = {value!r}", fix=f"give a {kind} from 0{' to 1' * (most == 1)}")
     return partial(function, **options)
 
 

@@ -62,8 +62,8 @@ def write_report(
     if (part := model.plan.training.validation) is not None:
         of = f"{len(chosen)} of {len(held_out)}" if len(chosen) < len(held_out) else "all"
         warnings.append(
-            f"Curves show Dice on {part.cases} cases, up to {part.pieces} pieces of each, the same after each epoch, "
-            f"half of them on structures; the scores below are those of {of} validation cases, whole."
+            f"Curves show Dice on {min(part.cases, len(held_out))} cases, up to {part.pieces} pieces of each, the same "
+            f"after each epoch, half of them on structures; the scores below are those of {of} validation cases, whole."
         )
     with TemporaryDirectory(prefix="cpfnet-") as temporary:
         options = PredictorOptions(device=device, backend="torch", force=True)

@@ -150,3 +150,16 @@ def test_a_slice_is_seen_with_its_neighbours(tmp_path: Path) -> None:
         piece = (slice(at, at + 1), slice(0, 32), slice(0, 32))
         validate(lambda array: predict_array(network, array, made), [one], made, pieces={"one": [piece]})
         assert expected in seen
+
+
+def test_a_few_pieces_of_several_cases_meet_every_class(tmp_path: Path) -> None:
+    """Not the first classes alone, in every case."""
+    rng, met = np.random.default_rng(0), set()
+    for number in range(8):
+        grid = np.zeros((40, 96, 96), np.uint8)
+        for code in range(1, 9):
+            z, y, x = (int(n) for n in rng.integers(0, (38, 94, 94)))
+            grid[z : z + 2, y : y + 2, x : x + 2] = code
+        one = case(tmp_path / f"c{number}", f"c{number}", grid)
+        met |= {int(code) for piece in choose_pieces(one, volumes_plan("3d"), 4) for code in np.unique(grid[piece])}
+    assert met == set(range(9))

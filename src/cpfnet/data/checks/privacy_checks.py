@@ -29,7 +29,6 @@ def privacy(examined: Sequence[Examined], fixes: FixSuggestions) -> Iterator[Fin
                 )
                 fix = (
                     "nothing needs to be done if it is not; else rename it where it was drawn: names of structures "
-                    "become those "
-                    "of classes, and go into plans, Models, pages and masks"
+                    "become those of classes, and go into plans, Models, pages and masks"
                 )
                 yield Finding("warning", "personal-name", fixes.shown(content.path), what, fix, one.case.id)

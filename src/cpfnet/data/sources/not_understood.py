@@ -16,8 +16,7 @@ UNDERSTOOD = (
     "understood are: images/ with masks/ or labels/ (with train/ val/ test/ above or below), DICOM studies with SEG "
     "or RTSTRUCT, nnU-Net raw (imagesTr, labelsTr, "
     "dataset.json), a datalist JSON, a CSV manifest (case,image,label); for any other order of files put a "
-    "dataset.yaml "
-    "beside them, such as `image: scans/{case}.png` and `label: manual/{case}_mask.png`"
+    "dataset.yaml beside them, such as `image: scans/{case}.png` and `label: manual/{case}_mask.png`"
 )
 
 

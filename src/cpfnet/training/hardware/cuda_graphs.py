@@ -52,7 +52,7 @@ class CudaGraphRunner:
                 raise TrainingError(
                     f"the GPU's work on one batch cannot be recorded: {cause(error)}",
                     fix="halve training.batch and double training.accumulate: such steps are computed one kernel at a "
-                    "time",
+                    "time; where training.loss.options.pooled is true, set it to false",
                 ) from None
         finally:
             self._written()

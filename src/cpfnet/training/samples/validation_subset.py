@@ -57,7 +57,8 @@ def choose_pieces(case: Cached, plan: Plan, count: int) -> list[Window]:
     Args:
         case: a validation case.
         plan: for the size of a piece: the tile that prediction takes, or a whole slice or image.
-        count: how many are wanted; where no more are there, these cover the case without overlap.
+        count: how many are wanted; where no more are there, these cover the case (neighbours share pixels where its
+            size is no multiple of the tile's, and these count more than once).
 
     Returns:
         Different windows, each within the grid.
@@ -73,6 +74,7 @@ def choose_pieces(case: Cached, plan: Plan, count: int) -> list[Window]:
         return list(_all(tiles, slices))
     rng = np.random.default_rng(zlib.crc32(case.id.encode()))
     groups = [(start, stop) for _, code, start, stop in sorted(case.positions) if code != ANNOTATED]
+    rng.shuffle(groups)  # else few pieces would lie on the first classes alone, in every case
     wanted = -(-count // 2) if groups else 0
     chosen: dict[tuple[int, ...], Window] = {}
     for start, stop in islice(cycle(groups), TRIES * wanted if groups else 0):
