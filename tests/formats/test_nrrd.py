@@ -195,7 +195,7 @@ def test_voxel_sizes_alone_and_none_at_all(tmp_path):
 
 def test_units_of_space(tmp_path):
     assert formats.read(handmade(tmp_path / "a.nrrd", space_units='"cm" "cm" "cm"')).spacing == (20, 10, 10)
-    with pytest.raises(FormatError, match="space units are not known"):
+    with pytest.raises(FormatError, match="its units are not known"):
         formats.read(handmade(tmp_path / "a.nrrd", space_units='"mm" "furlong" "mm"'))
 
 
@@ -253,6 +253,10 @@ def test_lines_and_bytes_before_the_voxels(tmp_path):
         ({"space directions": "(1,0) (0,1) (1,1)"}, "2 dimensions"),
         ({"space directions": "none (0,1,0) (0,0,1)"}, "kinds"),
         ({"space origin": "(1,2)"}, "no point"),
+        ({"space origin": "(0,0,-125"}, "no vectors"),
+        ({"space directions": "(1,0,0) (0,1,0) (0,0,2.5"}, "no vectors"),
+        ({"space units": "cm cm cm"}, "quotation marks"),
+        ({"space units": '"cm" "mm" "mm"'}, "not the same"),
         ({"space origin": "(1,2,nan)"}, "not finite"),
         ({"kinds": "domain domain"}, "3 axes and 2 kinds"),
         ({"kinds": "complex domain domain", "space directions": "none (0,1,0) (0,0,1)"}, "complex"),
@@ -338,3 +342,17 @@ def test_a_real_label_map_is_the_dicom_segmentation_made_from_it():
     np.testing.assert_allclose(label.affine, series.affine, atol=1e-9)
     np.testing.assert_array_equal(label.array > 0, dicom.array > 0)
     assert label.array.any()
+
+
+def test_units_of_spacings_count_and_those_of_other_axes_do_not(tmp_path):
+    plain = {"space_directions": None, "space_origin": None, "space": None, "kinds": None}
+    path = handmade(tmp_path / "a.nrrd", **plain, spacings="0.1 0.1 0.5", units='"cm" "cm" "cm"')
+    assert formats.read(path).spacing == pytest.approx((5, 1, 1))
+    series = {"dimension": "4", "sizes": "1 5 4 3", "kinds": "list domain domain domain"}
+    path = handmade(tmp_path / "b.nrrd", **plain | series, spacings="nan 1 1 2", units='"s" "mm" "mm" "mm"')
+    assert formats.read(path).spacing == pytest.approx((2, 1, 1))
+
+
+def test_a_segment_is_not_named_twice(tmp_path):
+    with pytest.raises(FormatError, match="twice in its header"):
+        formats.read(handmade(tmp_path / "a.nrrd", "Segment0_Name:=liver", "Segment0_Name:=tumour"))

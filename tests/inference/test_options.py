@@ -15,11 +15,17 @@ from tests.inference.oracle import make_model
 @pytest.mark.parametrize(
     ("values", "kind", "words"),
     [
-        ({"overlap": 1.0}, CpfnetError, "overlap of 1.0 cannot be"),
-        ({"overlap": float("nan")}, CpfnetError, "overlap of nan cannot be"),
-        ({"batch": 0}, CpfnetError, "batch of 0 cannot be"),
-        ({"tile": 0}, CpfnetError, "tile of 0 cannot be"),
-        ({"tile": [512, -8]}, CpfnetError, "tile of 512×-8 cannot be"),
+        ({"overlap": 1.0}, CpfnetError, "overlap 1.0 is not possible"),
+        ({"overlap": float("nan")}, CpfnetError, "overlap nan is not possible"),
+        ({"batch": 0}, CpfnetError, "batch 0 is not possible"),
+        ({"tile": 0}, CpfnetError, "tile 0 is not possible"),
+        ({"tile": [512, -8]}, CpfnetError, r"tile \[512, -8\] is not possible"),
+        ({"tile": "512"}, CpfnetError, "tile '512' is not possible"),
+        ({"tile": 1.5}, CpfnetError, "tile 1.5 is not possible"),
+        ({"tile": ()}, CpfnetError, "is not possible"),
+        ({"batch": 1.5}, CpfnetError, "batch 1.5 is not possible"),
+        ({"overlap": "x"}, CpfnetError, "overlap 'x' is not possible"),
+        ({"overlap": 0.96}, CpfnetError, "overlap 0.96 is not possible"),
         ({"backend": "tensorrt"}, NetworkError, "unknown backend 'tensorrt'"),
     ],
 )

@@ -18,7 +18,7 @@ DATASET = typer.Argument(
     metavar="DATASET", help="Folder, dataset.yaml, CSV manifest or datalist JSON.", show_default=False
 )
 Dataset = Annotated[Path, DATASET]
-PLAN, PLACE, EARLIER, TOLD = "What is planned", "Where it runs", "What was done before", "What it tells"
+PLAN, PLACE, EARLIER, TOLD = "What is planned", "Where it runs", "What was done before", "Messages"
 """Groups of options in the help."""
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=PLACE)]
 Backend = Annotated[

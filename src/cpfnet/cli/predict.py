@@ -59,7 +59,8 @@ def predict(
         ),
     ] = False,
     overlap: Annotated[
-        float | None, typer.Option(min=0, max=0.95, help="Overlap of tiles; default: the plan's.", rich_help_panel=HOW)
+        float | None,
+        typer.Option(help="Overlap of tiles, 0 to 0.95; default: the plan's.", rich_help_panel=HOW),
     ] = None,
     tile: Annotated[
         str | None,

@@ -41,7 +41,6 @@ _ALIASES = {
     "position": "offset",
     "origin": "offset",
 }
-_TO_MM = {"": 1.0, "?": 1.0, "mm": 1.0, "cm": 10.0, "um": 1e-3}
 _LPS = "RAI"  # MetaImage names the side that an axis comes from
 _RECTANGULAR = 1e-4  # rounding of a DICOM header; a gantry tilt of a degree is 0.017
 _AGAIN = "export it again, from the program that wrote it"
@@ -160,7 +159,8 @@ def _placed(fields: dict[str, str], axes: int) -> tuple[np.ndarray | None, tuple
     if spacing is None:
         spacing = _numbers(fields, "elementsize", axes)
     if spacing is None:
-        return None, (), ()
+        lost = "its header gives no ElementSpacing: its Offset and TransformMatrix are left out"
+        return None, (), (lost,) if {"offset", "transformmatrix"} & fields.keys() else ()
     matrix, offset = _numbers(fields, "transformmatrix", axes * axes), _numbers(fields, "offset", axes)
     warnings = []
     if matrix is None and fields.get("anatomicalorientation", _LPS).upper() not in (_LPS, "???", ""):
@@ -173,12 +173,11 @@ def _placed(fields: dict[str, str], axes: int) -> tuple[np.ndarray | None, tuple
         offset = np.zeros(axes)
     turn = np.eye(3) if matrix is None else matrix.reshape(axes, axes)[:3, :3].T  # a row for each axis
     unit = fields.get("distanceunits", "").lower()
-    if unit not in _TO_MM:
-        raise FormatError(f"its DistanceUnits {unit!r:.40} are not known", fix="give millimetres, mm")
+    if unit not in ("", "?", "mm"):
+        raise FormatError(f"its DistanceUnits are {unit!r:.40}, which ITK takes for mm", fix="save it in mm")
     affine = np.eye(4)
     with np.errstate(invalid="ignore", over="ignore"):
         affine[:3, :3], affine[:3, 3] = (turn * spacing[:3])[:, ::-1], offset[:3]
-        affine[:3] *= _TO_MM[unit]
     if not np.isfinite(affine).all() or is_flat(affine) or (spacing <= 0).any():
         raise FormatError(
             f"its affine is not finite or has no volume: {affine.tolist()}",

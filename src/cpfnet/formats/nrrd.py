@@ -126,6 +126,8 @@ def _add(line: str, fields: dict[str, str], pairs: dict[str, str]) -> None:
     if not colon:
         raise FormatError(f"has a header line without a colon: {line:.80}", fix=_AGAIN)
     if value.startswith("="):
+        if name in pairs:
+            raise FormatError(f"says {name!r:.80} twice in its header", fix=_AGAIN)
         pairs[name] = re.sub(r"\\([n\\])", lambda m: "\n" if m[1] == "n" else "\\", value[1:])
         return
     key = name.strip().lower().replace(" ", "")
@@ -157,7 +159,7 @@ def _vector(text: str) -> np.ndarray | None:
 def _vectors(text: str, what: str) -> list[np.ndarray | None]:
     """``none (1,0,0) (0,1,0)``; None for "none"."""
     parts = re.findall(r"\([^()]*\)|\S+", text)
-    if any(part[0] != "(" and part not in _NONE for part in parts):
+    if any(not re.fullmatch(r"\([^()]*\)", part) and part not in _NONE for part in parts):
         raise FormatError(f"its {what} are no vectors: {text:.80}", fix=_AGAIN)
     return [_vector(part) for part in parts]
 
@@ -238,11 +240,17 @@ def _spatial(kinds: list[str], directions: list[np.ndarray | None], axes: int) -
     return placed or named or (plain if len(plain) <= 3 else [])
 
 
-def _unit(fields: dict[str, str]) -> float:
-    units = {unit.strip().lower() for unit in re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))}
-    factors = {_TO_MM.get(unit) for unit in units} or {1.0}
+def _unit(fields: dict[str, str], spatial: list[int], axes: int) -> float:
+    """Millimetres of what space directions, or spacings, count in."""
+    text = fields.get("spaceunits") or fields.get("units", "")
+    if not re.fullmatch(r'(\s*("[^"]*"|none|\?\?\?))*\s*', text):
+        raise FormatError(f"its units are not in quotation marks: {text:.80}", fix='give millimetres, "mm"')
+    each = re.findall(r'"([^"]*)"|none|\?\?\?', text)
+    if "spaceunits" not in fields and len(each) == axes:
+        each = [each[axis] for axis in spatial]  # the others count channels, or seconds
+    factors = {_TO_MM.get(unit) for one in each if (unit := one.strip().lower())} or {1.0}
     if len(factors) > 1 or None in factors:
-        raise FormatError(f"its space units are not known: {fields['spaceunits']:.80}", fix='give millimetres, "mm"')
+        raise FormatError(f"its units are not known, or not the same: {text:.80}", fix='give millimetres, "mm"')
     return factors.pop() or 1.0
 
 
@@ -278,7 +286,7 @@ def _affine(
     if len(origin) != 1 or place is None or len(place) != 3:
         raise FormatError(f"its space origin is no point: {fields['spaceorigin']:.80}", fix=_AGAIN)
     affine[:3, :3], affine[:3, 3] = turn @ columns[:, ::-1], turn @ place
-    affine[:3] *= _unit(fields)
+    affine[:3] *= _unit(fields, spatial, axes)
     if not np.isfinite(affine).all() or is_flat(affine):
         raise FormatError(
             f"its affine is not finite or has no volume: {affine.tolist()}",

@@ -27,6 +27,9 @@ from cpfnet.image import Image, Source, geometry_difference
 from cpfnet.planning import Labels
 from cpfnet.text import natural
 
+_NO_MASKS = (".img", ".raw", ".zraw", ".gz", ".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".log")
+"""Voxels of a header beside them, and notes."""
+
 _TURNED = "the axes of {} run otherwise than its image's, in the same voxels: turned to them"
 
 
@@ -34,20 +37,34 @@ def masks_in(folder: Path) -> dict[str, Path]:
     """Structure → its file, in natural order; hidden files do not count.
 
     Raises:
-        FormatError: two files have one name but for their suffix.
+        FormatError: two files have one name but for suffix and case; or one holds several structures.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
         if path.name.startswith(".") or suffix_of(path) not in (*VOLUME_SUFFIXES, *RASTER_SUFFIXES):
             continue
-        if (name := stem(path)) in found:
+        if suffix_of(path) == ".seg.nrrd":
             raise FormatError(
-                f"holds the structure {name!r} twice: {found[name].name} and {path.name}",
+                "is a segmentation of 3D Slicer, which names its own structures",
+                where=path,
+                fix="give it as the label itself, not its folder",
+            )
+        name = stem(path)
+        if other := next((one for key, one in found.items() if key.lower() == name.lower()), None):
+            raise FormatError(
+                f"holds the structure {name!r} twice: {other.name} and {path.name}",
                 where=folder,
                 fix="leave one of the two files in it",
             )
         found[name] = path
     return found
+
+
+def _unread(folder: Path) -> list[str]:
+    """Warnings of files that may be masks, of kinds that are not read."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    others = [path for path in files if not suffix_of(path) and path.suffix.lower() not in _NO_MASKS]
+    return [f"{path.name} is of no format that is read: its structure counts as not drawn" for path in others]
 
 
 def is_structure_folder(path: Path) -> bool:
@@ -86,7 +103,7 @@ def read_label(folder: Path, image: Image | Header | None = None, labels: Labels
     wanted = select_structures(dict(enumerate(files)), labels, folder)
     first: Image | None = None
     out: OverlapMap | None = None
-    warnings: list[str] = []
+    warnings = _unread(folder)
     for name in wanted.values():
         path = files[name]
         check_readable(path)

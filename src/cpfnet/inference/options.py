@@ -5,11 +5,12 @@ Both objects are made once, where a command or a function begins, and passed on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, get_args
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 from cpfnet.errors import CpfnetError, NetworkError, OutputError
 from cpfnet.formats import OutputFormat
@@ -22,6 +23,10 @@ BACKENDS = ("auto", "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16", 
 """float32, where nothing else is named."""
 
 
+MOST_OVERLAP = 0.95
+"""Of tiles: there are 20 times as many along each axis as without."""
+
+
 @dataclass(frozen=True)
 class PredictorOptions:
     """How Models predict.
@@ -32,7 +37,7 @@ class PredictorOptions:
             found on first use and kept beside the Model), ``"torch"``, ``"torch-bf16"``, ``"onnx"``, ``"openvino"``,
             ``"openvino-bf16"`` or ``"openvino-int8"``; or a function that makes a backend of a Model.
         tta: average over mirrored and turned copies, too (``inference.mirror`` and ``quarter_turns`` of the plan).
-        overlap: of tiles, 0 … <1; default: the plan's.
+        overlap: of tiles, 0 … 0.95; default: the plan's.
         tile: largest piece given to the network at once, in pixels, one size an axis or one for all; default: the
             plan's.
         batch: tiles or slices given to the network at once; default: the plan's, of pieces larger than it was planned
@@ -57,17 +62,17 @@ class PredictorOptions:
     def __post_init__(self) -> None:
         if isinstance(self.backend, str) and self.backend not in BACKENDS:
             raise unknown_backend(self.backend)
-        if self.overlap is not None and not 0 <= self.overlap < 1:
-            raise CpfnetError(
-                f"an overlap of {self.overlap} cannot be", fix="choose 0 … 0.9; the plan's is the default"
-            )
-        if self.batch is not None and self.batch < 1:
-            raise CpfnetError(f"a batch of {self.batch} cannot be", fix="choose 1 or more")
-        if self.tile is not None and not isinstance(self.tile, int):
-            object.__setattr__(self, "tile", tuple(self.tile))
-        sizes = () if self.tile is None else (self.tile,) if isinstance(self.tile, int) else self.tile
-        if any(size < 1 for size in sizes):
-            raise CpfnetError(f"a tile of {'×'.join(map(str, sizes))} cannot be", fix="give sizes of 1 pixel or more")
+        if self.overlap is not None and not (isinstance(self.overlap, Real) and 0 <= self.overlap <= MOST_OVERLAP):
+            raise CpfnetError(f"the overlap {self.overlap!r} is not possible", fix=f"choose 0 … {MOST_OVERLAP}")
+        if self.batch is not None and not (isinstance(self.batch, Integral) and int(self.batch) >= 1):
+            raise CpfnetError(f"the batch {self.batch!r} is not possible", fix="choose a whole number from 1")
+        if self.tile is not None:
+            given: Any = self.tile
+            sizes = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+            if not sizes or not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
+                raise CpfnetError(f"the tile {given!r} is not possible", fix="give whole numbers of pixels, from 1")
+            whole = tuple(int(size) for size in sizes)
+            object.__setattr__(self, "tile", whole if isinstance(given, Iterable) else whole[0])
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from cpfnet.data.checks.check import check
 from cpfnet.data.dataset import load
 from cpfnet.data.infer_labels import meaning_of, values_of
 from cpfnet.errors import CpfnetError, DatasetError, FormatError
+from cpfnet.image import Segmentation
 from cpfnet.planning import LabelClass, Labels
 from tests.synthetic import affine, write_nifti, write_raster
 
@@ -173,3 +174,32 @@ def test_it_converts_to_label_maps(tmp_path):
     (label,) = (tmp_path / "out").rglob("labelsTr/a.nii.gz")
     expected = np.where(masks(1)["liver_lesion"], 2, np.maximum(masks(1)["liver"], masks(1)["spleen"]))
     np.testing.assert_array_equal(formats.read_label(label).array[0], expected)
+
+
+def test_what_is_left_out_or_not_read_is_named(tmp_path):
+    case(tmp_path / "a")
+    write_nifti(case(tmp_path / "b") / "masks" / "liver.nii.gz", masks()["liver"], MATRIX)  # two folders of masks
+    write_nifti(tmp_path / "c" / "ct.nii.gz", masks()["liver"], MATRIX)
+    write_nifti(tmp_path / "c" / "pet.nii.gz", masks()["liver"], MATRIX)  # two images, no masks
+    write_nifti(tmp_path / "d" / "ct.nii.gz", masks()["liver"], MATRIX)
+    (tmp_path / "d" / "segmentations").mkdir()
+    np.save(tmp_path / "d" / "segmentations" / "liver.npy", masks()["liver"])
+    (case(tmp_path / "e") / "segmentations" / "kidney.nii.gz.part").write_bytes(b"half")
+    dataset = load(tmp_path)
+    assert [one.id for one in dataset.cases] == ["a", "d", "e"]
+    told = {(problem.kind, problem.where.split("/")[0]) for problem in dataset.problems}
+    assert {("ambiguous-label", "b"), ("ambiguous-image", "c")} <= told
+    assert any(problem.where.startswith("d/segmentations") for problem in dataset.problems)
+    label = formats.read_label(tmp_path / "e" / "segmentations")
+    assert any("kidney.nii.gz.part" in warning for warning in label.warnings)
+
+
+def test_a_structure_has_one_file_whatever_the_case_of_its_name(tmp_path):
+    folder = case(tmp_path / "a") / "segmentations"
+    write_nifti(folder / "Liver.nii.gz", masks()["spleen"], MATRIX)
+    with pytest.raises(FormatError, match="twice"):
+        formats.read_label(folder)
+    (folder / "Liver.nii.gz").unlink()
+    formats.write(Segmentation(masks()["liver"], MATRIX), folder / "all", format="seg-nrrd")
+    with pytest.raises(FormatError, match="names its own structures"):
+        formats.read_label(folder)

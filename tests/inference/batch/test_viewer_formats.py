@@ -20,7 +20,7 @@ MASK = synthetic.phantom((5, 34, 36))[1]
 
 def scan(path: Path, roll: int = 0) -> Path:
     """A scan that the oracle knows, by SimpleITK."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     image = sitk.GetImageFromArray(bright(np.roll(MASK, roll, axis=2), 3))
     image.SetSpacing((0.8, 0.9, 2.5))
     image.SetOrigin((-3, 5, 7))
@@ -81,3 +81,24 @@ def test_resume_sees_voxels_that_changed_beside_their_header(tmp_path, name):
     (outcome,) = predict_files([model], [tmp_path / "in"], tmp_path / "out", **run)
     assert not outcome.already_done
     np.testing.assert_array_equal(formats.read(outcome.output).array[0], np.roll(MASK, 3, axis=2))
+
+
+def test_masks_of_a_data_set_are_not_predicted(tmp_path):
+    """TotalSegmentator's folders, and a segmentation that Slicer laid beside its image."""
+    scan(tmp_path / "in" / "c1" / "ct.nrrd")
+    scan(tmp_path / "in" / "c1" / "Segmentations" / "liver.nrrd", 1)
+    scan(tmp_path / "in" / "c1" / "ct.seg.nrrd", 2)
+    outcomes = predict_files([make_model(slices="axial")], [tmp_path / "in"], tmp_path / "out", device="cpu")
+    assert [outcome.path.name for outcome in outcomes] == ["ct.nrrd"]
+
+
+def test_a_result_takes_no_name_of_another(tmp_path):
+    scan(tmp_path / "in" / "case.nii.gz")
+    scan(tmp_path / "in" / "case.seg.nii.gz", 3)
+    outcomes = predict_files(
+        [make_model(slices="axial")], [tmp_path / "in"], tmp_path / "out", device="cpu", format="nrrd", overwrite=True
+    )
+    assert [outcome.status for outcome in outcomes] == ["done", "failed"]
+    assert "choose another --format" in outcomes[1].message
+    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / "case.nrrd")))
+    np.testing.assert_array_equal(expected > 0, MASK > 0)

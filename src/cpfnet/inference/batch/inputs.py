@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 IMAGES = ("images", "imagesTs")
 """Folders of a data set that hold the images to segment."""
 
-NO_IMAGES = {"mask", "masks", "label", "labels", "labelsTr", "labelsTs", "roi"}
-"""Folders of a data set that hold no images."""
+NO_IMAGES = {"mask", "masks", "label", "labels", "labelstr", "labelsts", "roi", "segmentation", "segmentations"}
+"""Folders of a data set that hold no images, in lower case."""
 
 LIST = ".txt"
 """Ends the name of a text file that lists inputs, one a line."""
@@ -201,11 +201,12 @@ def _below(folder: Path, out: Path | None) -> list[Path]:
 
 def _set_aside(inside: Path) -> bool:
     """Is a folder, or one that it lies in, for labels or hidden, as those of notebooks and of records are?"""
-    return any(part in NO_IMAGES or part.startswith(".") for part in inside.parts)
+    return any(part.lower() in NO_IMAGES or part.startswith(".") for part in inside.parts)
 
 
 def _is_image(path: Path) -> bool:
-    return not formats.is_dicom(path) and not path.name.startswith(".") and path.is_file()
+    label = formats.suffix_of(path) == ".seg.nrrd"
+    return not label and not formats.is_dicom(path) and not path.name.startswith(".") and path.is_file()
 
 
 def _is_dicom(path: Path) -> bool:

@@ -171,6 +171,12 @@ def precheck(job: Job, order: Order, plan: Plan, inputs: Collection[Path]) -> No
     patterns = [pattern for pattern, asked in zip(_patterns(item, output), wanted, strict=True) if asked]
     job.wanted = {pattern: order.out / pattern.replace("*", item.name, 1) for pattern in patterns}
     for path in job.wanted.values():
+        if formats.stem(path) != Path(item.name).name:
+            raise OutputError(
+                f"its result would be {path.name}, which is what a result of {formats.stem(path)} is called",
+                where=item.path,
+                fix="rename the input, or choose another --format",
+            )
         _check_free(path, inputs, order.replaces)  # before the long work, not after it
 
 

@@ -37,7 +37,7 @@ def unread_images(folder: Path, out: Path | None, label_folders: Collection[str]
         below[:] = sorted(
             name
             for name in below
-            if not name.startswith(".") and name not in label_folders and Path(parent, name).resolve() != own
+            if not name.startswith(".") and name.lower() not in label_folders and Path(parent, name).resolve() != own
         )
         found += [Path(parent, name) for name in sorted(names) if may_be_image(Path(parent, name))]
     return found
