@@ -75,3 +75,8 @@ def test_one_tile_size_for_all_axes_makes_the_same_as_each_of_it():
 def test_a_keyword_that_belongs_into_the_options_names_them(verb, keywords, words):
     with pytest.raises(TypeError, match=words):
         verb("model", ["scan.png"], **({"out": "masks"} if verb is cpfnet.predict_files else {}), **keywords)
+
+
+def test_functions_that_make_backends_are_told_apart_in_records():
+    recipes = [Recipe.of([make_model()], PredictorOptions(backend=one), OutputOptions()) for one in (make_model, len)]
+    assert recipes[0] != recipes[1]

@@ -284,46 +284,10 @@ def _switch(name: str, value: bool) -> bool:
     return value
 
 
-def _dynunet(
-    in_channels: int,
-    classes: int,
-    *,
-    spatial_dims: int,
-    patch: Sequence[int] | None = None,
-    spacing: Sequence[float] | None = None,
-    widths: Sequence[int] | None = None,
-    deep_supervision: bool = False,
-) -> nn.Module:
-    """nnU-Net's network (Isensee et al., Nature Methods 2021): `_unet_of_patch` with plain blocks."""
-    return _unet_of_patch(in_channels, classes, spatial_dims, patch, spacing, widths, deep_supervision, residual=False)
+def _dynunet(*, residual: bool) -> Callable[..., nn.Module]:
+    """nnU-Net's network (Isensee et al., Nature Methods 2021), MONAI's `DynUNet`, as deep as the patch allows.
 
-
-def _residual_dynunet(
-    in_channels: int,
-    classes: int,
-    *,
-    spatial_dims: int,
-    patch: Sequence[int] | None = None,
-    spacing: Sequence[float] | None = None,
-    widths: Sequence[int] | None = None,
-    deep_supervision: bool = False,
-) -> nn.Module:
-    """The same with residual blocks in the encoder (Futrega et al., BrainLes 2021)."""
-    return _unet_of_patch(in_channels, classes, spatial_dims, patch, spacing, widths, deep_supervision, residual=True)
-
-
-def _unet_of_patch(
-    in_channels: int,
-    classes: int,
-    spatial_dims: int,
-    patch: Sequence[int] | None,
-    spacing: Sequence[float] | None,
-    widths: Sequence[int] | None,
-    deep_supervision: bool,
-    *,
-    residual: bool,
-) -> nn.Module:
-    """MONAI's `DynUNet`, as deep as the patch allows.
+    ``residual``: with residual blocks in the encoder (Futrega et al., BrainLes 2021).
 
     As in nnU-Net, an axis is halved while at least 4 pixels remain and its spacing is within a factor of 2 of the
     finest; coarser axes get kernels of 1 until the others have caught up.
@@ -332,30 +296,45 @@ def _unet_of_patch(
     default 32, 64, … up to 512 in 2-D and 320 in 3-D. ``deep_supervision``: as there, training judges the decoder's
     levels above the lowest, too; predictions are made without.
     """
-    least = SMALLEST if spatial_dims == 2 else FLATTEST
-    sizes = _numbers("patch", patch or ((256, 256) if spatial_dims == 2 else (64, 64, 64)), spatial_dims, least)
-    steps = _numbers("spacing", spacing or [1.0] * spatial_dims, spatial_dims, 1e-6)
-    kernels: list[list[int]] = []
-    strides: list[list[int]] = [[1] * spatial_dims]
-    while True:
-        finest = min(steps)
-        stride = [2 if size >= 8 and step <= 2 * finest else 1 for size, step in zip(sizes, steps, strict=True)]
-        kernels.append([3 if step <= 2 * finest else 1 for step in steps])
-        if max(stride) == 1:
-            break
-        strides.append(stride)
-        sizes = [size // s for size, s in zip(sizes, stride, strict=True)]
-        steps = [step * s for step, s in zip(steps, stride, strict=True)]
-    filters = None if widths is None else _widths(widths)
-    if filters is not None and len(filters) < len(strides):
-        raise NetworkError(f"widths = {widths!r}", fix=f"this patch makes {len(strides)} levels; give as many widths")
-    kind = DeeplySupervisedDynUNet if _switch("deep_supervision", deep_supervision) else DynUNet
-    network = kind(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters, res_block=residual)
-    # MONAI lists every layer twice, here and inside `skip_layers`; once is enough for files and optimisers.
-    del network.input_block, network.downsamples, network.bottleneck, network.upsamples
-    multiple = [math.prod(axis) for axis in zip(*strides, strict=True)]
-    smallest = [min(SMALLEST, int(size)) for size in patch] if patch else None
-    return AnySize(network, in_channels, classes, spatial_dims, multiple, at_least=2, smallest=smallest)
+
+    def build(
+        in_channels: int,
+        classes: int,
+        *,
+        spatial_dims: int,
+        patch: Sequence[int] | None = None,
+        spacing: Sequence[float] | None = None,
+        widths: Sequence[int] | None = None,
+        deep_supervision: bool = False,
+    ) -> nn.Module:
+        least = SMALLEST if spatial_dims == 2 else FLATTEST
+        sizes = _numbers("patch", patch or ((256, 256) if spatial_dims == 2 else (64, 64, 64)), spatial_dims, least)
+        steps = _numbers("spacing", spacing or [1.0] * spatial_dims, spatial_dims, 1e-6)
+        kernels: list[list[int]] = []
+        strides: list[list[int]] = [[1] * spatial_dims]
+        while True:
+            finest = min(steps)
+            stride = [2 if size >= 8 and step <= 2 * finest else 1 for size, step in zip(sizes, steps, strict=True)]
+            kernels.append([3 if step <= 2 * finest else 1 for step in steps])
+            if max(stride) == 1:
+                break
+            strides.append(stride)
+            sizes = [size // s for size, s in zip(sizes, stride, strict=True)]
+            steps = [step * s for step, s in zip(steps, stride, strict=True)]
+        filters = None if widths is None else _widths(widths)
+        if filters is not None and len(filters) < len(strides):
+            raise NetworkError(
+                f"widths = {widths!r}", fix=f"this patch makes {len(strides)} levels; give as many widths"
+            )
+        kind = DeeplySupervisedDynUNet if _switch("deep_supervision", deep_supervision) else DynUNet
+        network = kind(spatial_dims, in_channels, classes, kernels, strides, strides[1:], filters, res_block=residual)
+        # MONAI lists every layer twice, here and inside `skip_layers`; once is enough for files and optimisers.
+        del network.input_block, network.downsamples, network.bottleneck, network.upsamples
+        multiple = [math.prod(axis) for axis in zip(*strides, strict=True)]
+        smallest = [min(SMALLEST, int(size)) for size in patch] if patch else None
+        return AnySize(network, in_channels, classes, spatial_dims, multiple, at_least=2, smallest=smallest)
+
+    return build
 
 
 def _mednext(
@@ -387,8 +366,8 @@ register("unet", _unet)
 register("attention-unet", _attention_unet)
 register("unet++", _unet_plus_plus)
 register("segresnet", _segresnet)
-register("dynunet", _dynunet)
-register("dynunet-res", _residual_dynunet)
+register("dynunet", _dynunet(residual=False))
+register("dynunet-res", _dynunet(residual=True))
 register("mednext", _mednext)
 register("resnet34-unet", _resnet34_unet, takes_imagenet=True)
 

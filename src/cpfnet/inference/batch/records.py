@@ -46,7 +46,9 @@ class Recipe:
     @classmethod
     def of(cls, models: Sequence[Model], options: PredictorOptions, output: OutputOptions) -> Recipe:
         """What the Models make with these options."""
-        backend = options.backend if isinstance(options.backend, str) else "given"
+        backend = options.backend
+        if not isinstance(backend, str):
+            backend = f"{backend.__module__}.{getattr(backend, '__qualname__', type(backend).__qualname__)}"
         sizes = (options.tile,) if options.tile is None or isinstance(options.tile, int) else options.tile
         sizes = sizes[:1] if len({*sizes}) == 1 else sizes  # one size for all axes is the same as each of it
         counting: dict[str, Option] = {
