@@ -106,7 +106,8 @@ def plan(
     from cpfnet.data.dataset import load
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.machine import Memory
-    from cpfnet.planner.proposal import expected_time, propose
+    from cpfnet.planner.proposal import propose
+    from cpfnet.planner.training import expected_time
     from cpfnet.settings import check_keys, is_set
 
     check_keys(Plan, settings)  # before the data are read

@@ -16,9 +16,10 @@ from cpfnet.errors import PlanError
 from cpfnet.planner.costs import GIB, patch_flops
 from cpfnet.planner.fingerprint import Fingerprint
 from cpfnet.planner.machine import Memory
-from cpfnet.planner.proposal import expected_time, propose
+from cpfnet.planner.proposal import propose
 from cpfnet.planner.schedule import LEAST_STEPS, MOST_STEPS
 from cpfnet.planner.speed import duration, flops_per_second, piece_seconds, step_seconds
+from cpfnet.planner.training import expected_time
 from cpfnet.planning import Plan
 from tests.planner.test_gpu_patch import BRATS, HIPPOCAMPUS, LITS
 from tests.planner.test_proposal import found, plan

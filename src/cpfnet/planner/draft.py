@@ -7,9 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cpfnet.planner.costs import patch_bytes
-from cpfnet.planner.fingerprint import Fingerprint
+from cpfnet.planner.fingerprint import ClassFingerprint, Fingerprint
 from cpfnet.planner.machine import Memory
 from cpfnet.planning import Modality
+
+FINE_NETWORK = "cpfnet-hr"
+"""What is proposed where structures are fine, or images are shrunk to be learned from on a CPU: their boundaries
+must come back."""
+
+FINE = 4.0
+"""Classes of a smaller median radius, pixels, are fine: half of their width is lost at half resolution. Tubular ones
+are thin, too."""
+
+COLOUR = 0.02
+"""Mean saturation from which a photograph is in colour."""
 
 
 @dataclass
@@ -47,3 +58,49 @@ class Draft:
             spacing=spacing,
             options=self.data.get("network", {}).get("options"),
         )
+
+    @property
+    def fine(self) -> list[ClassFingerprint]:
+        """Classes of few pixels across."""
+        return [c for c in self.fingerprint.classes if 0 < c.radius < FINE]
+
+    @property
+    def thin(self) -> list[ClassFingerprint]:
+        """Those that are long as well, such as vessels."""
+        return [c for c in self.fine if c.tubular]
+
+    @property
+    def in_colour(self) -> bool:
+        """Are the images photographs in colour?"""
+        data = self.fingerprint
+        return not data.volumes and len(data.channels) == 3 and data.look.colour > COLOUR
+
+    @property
+    def shrunk(self) -> bool:
+        """Are images made smaller for the sake of learning on a CPU?"""
+        return self.memory.device == "cpu" and self.data["spatial"].get("size") is not None
+
+    @property
+    def entire(self) -> bool:
+        """Do volumes enter the network whole on a CPU?"""
+        return self.memory.device == "cpu" and self.data["spatial"]["mode"] == "3d"
+
+    @property
+    def training_cases(self) -> int:
+        """How many cases train: all but those that validate, by the data set's own split, else one fold's share."""
+        data = self.fingerprint
+        if data.validation:
+            return max(1, data.cases - data.validation)
+        if data.patients < 2:  # then it is validated on what trained
+            return data.cases
+        return max(1, round(data.cases * (1 - 1 / self.fold_count)))
+
+    @property
+    def validation_cases(self) -> int:
+        """How many cases validate."""
+        return self.fingerprint.validation or max(1, self.fingerprint.cases - self.training_cases)
+
+    @property
+    def fold_count(self) -> int:
+        """Parts of a cross-validation."""
+        return max(2, min(5, self.fingerprint.patients))

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import re
 from typing import Any, get_args
 
-from cpfnet.cores import cores
 from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
-from cpfnet.planner import gpu_patch
-from cpfnet.planner.costs import GIB, room
-from cpfnet.planner.draft import Draft
-from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fingerprint
+from cpfnet.planner.draft import FINE_NETWORK, Draft
+from cpfnet.planner.fingerprint import ChannelFingerprint, Fingerprint
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import guess
-from cpfnet.planner.schedule import VALIDATION, Schedule, propose_schedule
 from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, propose_patch, up
-from cpfnet.planner.speed import duration
+from cpfnet.planner.training import BATCH_PIXELS, propose_training
 from cpfnet.planning import Modality, Plan
 from cpfnet.settings import validate
 
 NETWORK = "cpfnet"
-"""What is proposed where no network is named, and nothing below applies …"""
-
-FINE_NETWORK = "cpfnet-hr"
-"""… and where structures are fine, or images are shrunk to be learned from on a CPU: their boundaries must come
-back."""
-
-FINE = 4.0
-"""Classes of a smaller median radius, pixels, are fine: half of their width is lost at half resolution. Tubular ones
-are thin, too."""
+"""What is proposed where no network is named, and neither `VOLUME_NETWORK` nor `FINE_NETWORK` applies."""
 
 PRETRAINED = ("cpfnet", "cpfnet-hr", "cpfnet-guide", "resnet34-unet")
 """Networks whose encoder takes ImageNet weights (in 2-D)."""
@@ -45,47 +31,6 @@ NARROW, NARROW_FINE = 16, 32
 thirteen with 0.817 at 16. After half an hour and more the two are level."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-BATCH_PIXELS = 4 * 256 * 256
-"""Pixels of one optimiser step: 4 patches of 256², or as many smaller ones …"""
-
-BRISK_PIXELS = BATCH_PIXELS // 4
-"""… and on a CPU for fine structures in images, or where `VOLUME_NETWORK` learns from whole volumes: more steps in
-the same time are worth more than smoother ones (five minutes of one core: Hippocampus, 640 steps of 1 end with a Dice
-of 0.880, 360 of 2 with 0.873; DRIVE, a U-Net of 16…256 channels, 1,540 steps of 2 × 192² with 0.810, 400 of 4 × 256²
-with 0.795)."""
-
-SHRUNK_BATCH = 8
-"""Most images of an optimiser step where they are shrunk to be learned from on a CPU, for the same reason; fewer than
-that, and batch normalisation knows too little (PH²: 1,000 steps of 2 are worse than 250 of 8). Images that are as
-small by themselves were not measured: they keep the usual steps and network."""
-
-CPU_STEPS = 50
-"""Optimiser steps of an epoch on a CPU, of `BATCH_PIXELS`."""
-
-LIKE_NNUNET: dict[str, Any] = {
-    "elastic": 0.0,
-    "rotation": 0.2,
-    "rotation_degrees": 30.0,
-    "scale": 0.2,
-    "scale_factors": [0.7, 1.4],
-    "low_resolution": 0.125,  # 0.25 of the samples, and of these half of the channels
-    "inverted_gamma": 0.1,
-    "gamma": 0.3,
-    "brightness": 0.15,
-    "contrast": 0.15,
-    "blur": 0.2,
-    "noise": 0.1,
-}
-"""Augmentation of volumes on a GPU: the probabilities and ranges of nnU-Net v2's trainer."""
-
-COLOUR = 0.02
-"""Mean saturation from which a photograph is in colour."""
-
-COMMON = 0.05
-"""Share of the pixels from which a class is met in any patch."""
-
-_SIDED = re.compile(r"(^|[^a-z])(left|right|l|r|lt|rt)([^a-z]|$)|links|rechts|gauche|droit", re.IGNORECASE)
 
 
 def propose(
@@ -143,9 +88,8 @@ def propose(
             else "; if wrong, plan again with --modality"
         )
     memory = memory or Memory.found()
-    fine = bool(_fine(fingerprint))
-    many_small_steps = fine and memory.device == "cpu" and not fingerprint.volumes
-    draft = Draft(fingerprint, memory, kind, many_small_steps)
+    draft = Draft(fingerprint, memory, kind)
+    draft.many_small_steps = bool(draft.fine) and memory.device == "cpu" and not fingerprint.volumes
     draft.data = {
         "name": dataset.name,
         "modality": kind,
@@ -160,40 +104,17 @@ def propose(
         deep=scratch or (network is not None and weights != "imagenet"),  # those are for 2-D
     )
     volume = draft.data["spatial"]["mode"] == "3d"
-    proposed = VOLUME_NETWORK if volume else FINE_NETWORK if fine or _shrunk(draft) else NETWORK
+    proposed = VOLUME_NETWORK if volume else FINE_NETWORK if draft.fine or draft.shrunk else NETWORK
     draft.network = network or proposed
-    draft.many_small_steps |= _entire(draft)
+    draft.many_small_steps |= draft.entire
     _network(draft, weights)
     propose_patch(draft)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
-    _training(draft, hours)
+    _tile(draft)
+    propose_training(draft, hours)
     _inference(draft)
     _folds(draft)
     return validate(Plan, draft.data, where="the proposed plan"), draft.reasons
-
-
-def _fine(fingerprint: Fingerprint) -> list[ClassFingerprint]:
-    """Classes of few pixels across."""
-    return [c for c in fingerprint.classes if 0 < c.radius < FINE]
-
-
-def _thin(fingerprint: Fingerprint) -> list[ClassFingerprint]:
-    """Those that are long as well, such as vessels."""
-    return [c for c in _fine(fingerprint) if c.tubular]
-
-
-def _shrunk(draft: Draft) -> bool:
-    """Are images made smaller for the sake of learning on a CPU?"""
-    return draft.memory.device == "cpu" and draft.data["spatial"].get("size") is not None
-
-
-def _entire(draft: Draft) -> bool:
-    """Do volumes enter the network whole on a CPU?"""
-    return draft.memory.device == "cpu" and draft.data["spatial"]["mode"] == "3d"
-
-
-def _in_colour(fingerprint: Fingerprint) -> bool:
-    return not fingerprint.volumes and len(fingerprint.channels) == 3 and fingerprint.look.colour > COLOUR
 
 
 def _labels(draft: Draft, *, declared: bool) -> dict[str, Any]:
@@ -236,7 +157,7 @@ def _network(draft: Draft, weights: str | None) -> None:
     else:
         draft.because("network.weights", "there are no ImageNet weights for this network")
     if draft.network in NARROWED and draft.data["network"]["weights"] == "none" and draft.memory.device == "cpu":
-        fine_images = bool(_fine(draft.fingerprint)) and not draft.fingerprint.volumes
+        fine_images = bool(draft.fine) and not draft.fingerprint.volumes
         width = NARROW_FINE if fine_images else NARROW
         draft.data["network"]["options"] = {"width": width}
         draft.because(
@@ -245,8 +166,8 @@ def _network(draft: Draft, weights: str | None) -> None:
             "paper's 64 in the same time"
             f"{f' (fine structures need more than {NARROW})' if fine_images else ''}; with hours to train in, try 64",
         )
-    fine = _thin(draft.fingerprint) or _fine(draft.fingerprint)
-    if _entire(draft):
+    fine = draft.thin or draft.fine
+    if draft.entire:
         draft.because(
             "network.name",
             "small volumes enter nnU-Net's network whole: it learns more of them in the same time on a CPU",
@@ -258,7 +179,7 @@ def _network(draft: Draft, weights: str | None) -> None:
             f"{first.name} is {look} (median radius {first.radius:.1f} pixels): every pixel has logits of its own, "
             "where cpfnet interpolates",
         )
-    elif draft.network == FINE_NETWORK and _shrunk(draft):
+    elif draft.network == FINE_NETWORK and draft.shrunk:
         draft.because(
             "network.name", "images are shrunk: every pixel has logits of its own, so that boundaries come back sharp"
         )
@@ -272,10 +193,10 @@ def _channel(draft: Draft, index: int, channel: ChannelFingerprint) -> dict[str,
     elif draft.modality in ("mr", "pet"):
         intensity = {"kind": "zscore"}
         why = f"{draft.modality.upper()} has no fixed scale: mean 0 and SD 1 inside the body"
-    elif not fingerprint.volumes and _thin(fingerprint):
+    elif not fingerprint.volumes and draft.thin:
         intensity = {"kind": "local"}
         why = "thin structures: contrast against their own surroundings, whatever the light and the camera"
-    elif _in_colour(fingerprint):
+    elif draft.in_colour:
         pretrained = draft.data["network"]["weights"] != "none"
         full = 255.0 if channel.high <= 255 else 65535.0
         mean, std = (IMAGENET_MEAN[index], IMAGENET_STD[index]) if pretrained else (0.5, 0.25)
@@ -311,167 +232,6 @@ def _ct(channel: ChannelFingerprint) -> tuple[dict[str, Any], str]:
     return {"kind": "window", "low": -1000.0, "high": 2000.0}, "all tissues, air to bone, in HU"
 
 
-def _training(draft: Draft, hours: float | None) -> None:
-    spatial, fingerprint = draft.data["spatial"], draft.fingerprint
-    pixels = 1
-    for side in spatial["patch"]:
-        pixels *= side
-    shrunk = _shrunk(draft)
-    most = SHRUNK_BATCH if shrunk else 32
-    least = 1 if _entire(draft) else 2  # instance normalisation needs no second sample
-    needed = draft.patch_bytes(spatial["patch"], spatial.get("spacing"))
-    fits = max(1, int(room(draft.memory.bytes) / needed))
-    if draft.memory.device == "cuda":
-        voxels = math.prod(draft.median) * _training_cases(fingerprint)
-        wanted = gpu_patch.batch(draft, spatial["patch"], voxels, spatial.get("spacing") or (1.0, 1.0, 1.0))
-    else:
-        wanted = min(most, max(least, round((BRISK_PIXELS if draft.many_small_steps else BATCH_PIXELS) / pixels)))
-    batch = min(wanted, fits)
-    accumulate = -(-wanted // batch)
-    draft.because(
-        "training.batch",
-        f"{wanted} patch{'es' * (wanted > 1)} of {brief(tuple(spatial['patch']))} an optimiser step; {draft.memory}, "
-        f"about {needed / GIB:.2g} GiB a patch: {batch} at once"
-        f"{'; many small steps learn more in the same time' if draft.many_small_steps or shrunk else ''}",
-    )
-    steps = CPU_STEPS
-    if draft.many_small_steps or shrunk:
-        steps = max(steps, round(steps * BATCH_PIXELS / (wanted * pixels)))
-    _tile(draft)
-    schedule = propose_schedule(
-        draft,
-        group=batch * accumulate,
-        steps=steps,
-        training=_training_cases(fingerprint),
-        held_out=_validation_cases(fingerprint),
-        hours=hours,
-    )
-    epochs, steps = schedule.epochs, schedule.steps
-    _because_of_schedule(draft, schedule, batch * accumulate)
-    rate, why = _learning_rate(draft)
-    draft.because("training.learning_rate", why)
-    augmentation = _augmentation(draft)
-    rare = min((c.frequency for c in fingerprint.classes if c.frequency), default=0.0)
-    thin = bool(_thin(fingerprint))
-    draft.because(
-        "training.foreground",
-        f"the rarest class fills {rare:.2%} of the pixels" + ", all over the image" * (thin and rare > COMMON),
-    )
-    options: dict[str, Any] = {"background": False} if thin else {}
-    whys = ["the overlap of the structures alone: that of background is near 1 from the start"] * thin
-    if draft.memory.device == "cuda" and batch > 1 and accumulate == 1:
-        options["pooled"] = True
-        whys.append("overlap over the whole batch: what is found in a patch without the class costs, too")
-    if whys:
-        draft.because("training.loss.options", "\n".join(whys))
-    draft.data["training"] = {
-        "epochs": epochs,
-        "samples": steps * batch * accumulate,
-        "batch": batch,
-        "accumulate": accumulate,
-        "foreground": (0.0 if thin else 0.33) if rare > COMMON else 0.5,
-        "loss": {"name": "dice+ce", "options": options},
-        "learning_rate": rate,
-        "warmup": epochs * steps // 20,
-        "workers": min(4, cores()),
-        "augmentation": augmentation,
-        "validation": schedule.validation,
-    }
-
-
-def _because_of_schedule(draft: Draft, schedule: Schedule, group: int) -> None:
-    total = schedule.seconds + schedule.validation_seconds
-    share = schedule.validation_seconds / total
-    why = f" ({schedule.why})" if schedule.why else ""
-    expected = f"about {duration(total)} on {draft.memory.place}, {share:.0%} of it for validation"
-    draft.because(
-        "training.epochs",
-        f"{schedule.epochs} × {schedule.steps} optimiser steps{why}: "
-        f"{_seen(draft, schedule.epochs * schedule.steps * group)}\n{expected}; the run corrects that once it has "
-        "begun",
-    )
-    if schedule.validation is not None:
-        whole = schedule.validation["whole"]
-        draft.because(
-            "training.validation",
-            f"to validate all cases whole after each epoch would take more than {VALIDATION:.0%} of the run; at the "
-            "end " + ("all are segmented whole" if whole is None else f"{whole} are"),
-        )
-
-
-def expected_time(reasons: dict[str, str]) -> str:
-    """How long a run takes on the machine that is planned for, from the reasons that `propose` gives."""
-    return reasons["training.epochs"].partition("\n")[2].partition(";")[0]
-
-
-def _learning_rate(draft: Draft) -> tuple[float, str]:
-    if draft.data["network"]["weights"] != "none":
-        return 5e-4, "smaller where the encoder is pretrained, than from scratch (--weights none)"
-    if draft.network == FINE_NETWORK:
-        return 3e-3, "AdamW from scratch; cpfnet-hr learns more with three times the usual"
-    return 1e-3, "AdamW from scratch"
-
-
-def _augmentation(draft: Draft) -> dict[str, Any]:
-    flips, why = _flips(draft)
-    draft.because("training.augmentation.flips", why)
-    augmentation: dict[str, Any] = {"flips": flips}
-    if draft.memory.device == "cuda" and draft.data["spatial"]["mode"] == "3d":
-        augmentation |= LIKE_NNUNET
-        draft.because("training.augmentation", "as nnU-Net augments volumes; it needs no elastic deformation")
-    if {"height", "width"} <= set(flips):
-        augmentation |= {"quarter_turns": True, "rotation_degrees": 180.0}
-        draft.because("training.augmentation.quarter_turns", "no direction is up in such images")
-    if _in_colour(draft.fingerprint):
-        augmentation["colour"] = 0.3
-        draft.because(
-            "training.augmentation.colour",
-            "cameras, stains and skin differ in colour",
-        )
-        if draft.modality == "fundus" and _thin(draft.fingerprint):
-            red, _, blue = (channel.name for channel in draft.fingerprint.channels)
-            augmentation["channel_dropout"] = {red: 0.5, blue: 0.5}
-            draft.because(
-                "training.augmentation.channel_dropout",
-                "blood absorbs green, in every camera; who leans on red and blue knows one camera alone",
-            )
-    return augmentation
-
-
-def _seen(draft: Draft, patches: int) -> str:
-    """How often the network meets the same data: an image, a slice of a volume, or in 3-D a volume."""
-    spatial, fingerprint = draft.data["spatial"], draft.fingerprint
-    count = _training_cases(fingerprint)
-    about = "about " if not fingerprint.validation and count < fingerprint.cases else ""
-    what = f"{about}{count} case{'s' * (count != 1)}" + (
-        f" that train{'s' * (count == 1)}" if count < fingerprint.cases else ""
-    )
-    if len(spatial["patch"]) == 3:
-        return f"about {patches / count:.0f} patches of each of {what}"
-    times = patches / count
-    if fingerprint.volumes:
-        across = {"coronal": 1, "sagittal": 2}.get(spatial["slices"], 0)
-        slices = round(sum(size[across] for size in fingerprint.sizes) * count / fingerprint.cases)
-        times, what = patches / slices, f"{about}{slices} slices of {what.removeprefix('about ')}"
-    return f"each of {what} is seen about {times:.{0 if times >= 2 else 1}f} times"
-
-
-def _flips(draft: Draft) -> tuple[list[str], str]:
-    sided = [c.name for c in draft.fingerprint.classes if _SIDED.search(c.name)]
-    plane, dims = draft.data["spatial"].get("slices"), len(draft.data["spatial"]["patch"])
-    if sided:
-        return [], f"none: {', '.join(sided[:3])} would change its name in a mirror"
-    if draft.modality in ("fundus", "dermoscopy", "endoscopy", "microscopy"):
-        return ["height", "width"], "either side, either way up: all of them occur"
-    if draft.modality in ("oct", "ultrasound"):
-        return ["width"], "left and right occur both; depth has a direction"
-    if draft.modality == "mr" and plane in ("axial", "coronal"):
-        return ["width"], "left and right look alike in MR of most regions; empty it where organs have a side"
-    if draft.modality == "mr" and plane == "sagittal" and dims == 3:
-        return ["depth"], "left and right look alike in MR of most regions; empty it where organs have a side"
-    return [], "none: organs have their side in the body; add axes where the anatomy allows it"
-
-
 def _tile(draft: Draft) -> None:
     spatial = draft.data["spatial"]
     size = spatial.get("size") or draft.fingerprint.median_size[-2:]
@@ -503,26 +263,9 @@ def _inference(draft: Draft) -> None:
     draft.data["inference"] |= {"mirror": mirror, "quarter_turns": turns, "batch": batch}
 
 
-def _training_cases(fingerprint: Fingerprint) -> int:
-    """How many cases train: all but those that validate, by the data set's own split, else one fold's share."""
-    if fingerprint.validation:
-        return max(1, fingerprint.cases - fingerprint.validation)
-    if fingerprint.patients < 2:  # then it is validated on what trained
-        return fingerprint.cases
-    return max(1, round(fingerprint.cases * (1 - 1 / _fold_count(fingerprint))))
-
-
-def _validation_cases(fingerprint: Fingerprint) -> int:
-    return fingerprint.validation or max(1, fingerprint.cases - _training_cases(fingerprint))
-
-
-def _fold_count(fingerprint: Fingerprint) -> int:
-    return max(2, min(5, fingerprint.patients))
-
-
 def _folds(draft: Draft) -> None:
     fingerprint = draft.fingerprint
-    draft.data["folds"] = {"count": _fold_count(fingerprint)}
+    draft.data["folds"] = {"count": draft.fold_count}
     why = f"{fingerprint.cases} cases of {fingerprint.patients} patients; a patient is never parted"
     if fingerprint.validation:
         why += "; for --fold: without it the data set's own split validates"

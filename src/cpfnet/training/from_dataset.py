@@ -99,7 +99,8 @@ def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
     from cpfnet.model import Model
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.machine import Memory
-    from cpfnet.planner.proposal import expected_time, propose
+    from cpfnet.planner.proposal import propose
+    from cpfnet.planner.training import expected_time
 
     logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
     # The weights of an earlier Model fit its own network.
