@@ -224,12 +224,13 @@ def predict(
     """
     from cpfnet import formats
     from cpfnet.image import Image
+    from cpfnet.inference.model_arguments import open_models
     from cpfnet.inference.predictor import Predictor
 
     image = scan if isinstance(scan, Image) else formats.read(scan)
     for warning in image.warnings:
         logger.warning("%s", warning)
-    predictor = Predictor(_models(model), options)
+    predictor = Predictor(open_models(model), options)
     return predictor.predict(image, keep_probabilities=probabilities, uncertainty=uncertainty)
 
 
@@ -278,9 +279,10 @@ def predict_files(
         >>> cpfnet.predict_files("model", ["scans/"], "masks", output=cpfnet.OutputOptions(overlays=True))
     """
     from cpfnet.inference.batch.run import predict_files as run
+    from cpfnet.inference.model_arguments import open_models
 
     return run(
-        _models(models),
+        open_models(models),
         [str(path) for path in inputs],
         Path(out),
         options,
@@ -326,9 +328,10 @@ def export(
         >>> cpfnet.export("model", "onnx", out="vessels.onnx")
     """
     from cpfnet.inference.backends import exported_files
+    from cpfnet.inference.model_arguments import open_models
     from cpfnet.inference.torch_backend.export import check_request, export_graph
 
-    (one,) = _models(model)
+    (one,) = open_models(model)
     place, dataset = None if out is None else Path(out), None if data is None else Path(data)
     check_request(to, place, dataset)
     if to == "bundle":
@@ -383,11 +386,11 @@ def evaluate(
     """
     from cpfnet.data.dataset import load
     from cpfnet.inference.evaluate_models import ScoringOptions, evaluate_masks, evaluate_models
-    from cpfnet.model import is_model
+    from cpfnet.inference.model_arguments import names_a_model, open_models
 
     data, place = load(Path(dataset)), None if out is None else Path(out)
     scoring = ScoringOptions(split, tolerance, guide_batch, allow_missing)
-    if not isinstance(predictions, (str, Path)) or is_model(Path(predictions)):
+    if not isinstance(predictions, (str, Path)) or names_a_model(predictions):
         if label_plan is not None:
             raise CpfnetError(
                 "a Model has labels of its own; a plan can only give those of a folder of masks",
@@ -396,7 +399,7 @@ def evaluate(
             )
         return evaluate_models(
             data,
-            _models(predictions),
+            open_models(predictions),
             scoring,
             options or PredictorOptions(),
             out=place,
@@ -489,10 +492,3 @@ def convert(
     if plan is not None and not isinstance(plan, Plan):
         plan = Plan.load(plan)
     return run(load(Path(dataset)), Path(out), to=to, plan=plan, overwrite=overwrite, progress=progress)
-
-
-def _models(models: Model | PathLike | Sequence[Model | PathLike]) -> list[Model]:
-    from cpfnet.model import Model
-
-    several = [models] if isinstance(models, (Model, str, Path)) else list(models)
-    return [m if isinstance(m, Model) else Model.load(m) for m in several]

@@ -1,4 +1,5 @@
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -388,10 +389,10 @@ class TestMinComponentSize:
         assert "small components are kept: their least size is in mm³" in said[0]
 
 
-@pytest.mark.parametrize("options", [{"overlap": 1.0}, {"overlap": -0.1}, {"batch": 0}])
-def test_impossible_options_are_refused(options):
-    with pytest.raises(CpfnetError, match="cannot be"):
-        Predictor([make_model()], PredictorOptions(backend=oracle, **options))
+@pytest.mark.parametrize(("option", "value"), [("overlap", 1.0), ("overlap", -0.1), ("batch", 0), ("tile", (0, 64))])
+def test_impossible_options_are_refused(option, value):
+    with pytest.raises(CpfnetError, match=f"the {option} {re.escape(repr(value))} is not possible"):
+        PredictorOptions(backend=oracle, **{option: value})
 
 
 @pytest.mark.parametrize(

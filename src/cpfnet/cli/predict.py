@@ -121,10 +121,10 @@ def predict(
     - `cpfnet predict model studies.txt -o masks --engine ray --address 10.0.0.1:6379`
     """
     from cpfnet import api
+    from cpfnet.inference.model_arguments import names_a_model, open_models
     from cpfnet.inference.options import OutputOptions, PredictorOptions
-    from cpfnet.model import Model, is_model
 
-    models = [path for path in paths if is_model(path)]
+    models = [path for path in paths if names_a_model(path)]
     inputs = [path for path in paths if path not in models]
     for path in inputs:  # going on would silently average fewer Models
         near = _model_near(path)
@@ -158,7 +158,7 @@ def predict(
         overwrite=overwrite,
         resume=resume,
     )
-    loaded = [Model.load(path) for path in models]
+    loaded = open_models(models)
     outcomes = api.predict_files(
         loaded,
         inputs,
@@ -205,11 +205,11 @@ def _model_near(path: Path) -> Path | None:
     """The Model that a name of nothing was probably meant to be."""
     import difflib
 
-    from cpfnet.model import is_model
+    from cpfnet.inference.model_arguments import names_a_model
 
     if path.exists() or not path.parent.is_dir():
         return None
-    models = [entry.name for entry in path.parent.iterdir() if is_model(entry)]
+    models = [entry.name for entry in path.parent.iterdir() if names_a_model(entry)]
     close = difflib.get_close_matches(path.name, models, n=1)
     return path.with_name(close[0]) if close else None
 
