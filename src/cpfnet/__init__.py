@@ -1,9 +1,8 @@
 """Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.
 
-The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `doctor`),
-the nouns what they pass on (`Image`, `Plan`, `Model`, `Segmentation`), and how to predict (`PredictorOptions`,
-`OutputOptions`);
-`CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
+The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `push`,
+`pull`, `pack`, `doctor`), the nouns what they pass on (`Image`, `Plan`, `Model`, `Segmentation`), and how to predict
+(`PredictorOptions`, `OutputOptions`); `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
 
 For a training loop of one's own: `load_imagenet`, and the modules `cpfnet.losses`, `cpfnet.metrics`,
 `cpfnet.schedules` and `cpfnet.augment`.
@@ -30,6 +29,9 @@ _HOME = {
     "compare": "api",
     "convert": "api",
     "export": "api",
+    "pack": "api",
+    "push": "api",
+    "pull": "api",
     "doctor": "installation",
     "read": "formats",
     "write": "formats",
@@ -54,9 +56,12 @@ if TYPE_CHECKING:
     from cpfnet.api import convert as convert
     from cpfnet.api import evaluate as evaluate
     from cpfnet.api import export as export
+    from cpfnet.api import pack as pack
     from cpfnet.api import plan as plan
     from cpfnet.api import predict as predict
     from cpfnet.api import predict_files as predict_files
+    from cpfnet.api import pull as pull
+    from cpfnet.api import push as push
     from cpfnet.api import train as train
     from cpfnet.errors import CpfnetError as CpfnetError
     from cpfnet.formats import read as read

@@ -184,11 +184,12 @@ def train(
     Raises:
         CpfnetError: the data, plan, weights, devices or ``out`` do not allow it; a process was killed.
     """
+    from cpfnet.sharing.local_folder import local_folder
     from cpfnet.training.from_dataset import train_on_dataset
     from cpfnet.training.options import PlanOptions, TrainOptions
 
     wanted = PlanOptions(Path(plan) if isinstance(plan, str) else plan, settings, epochs, network, weights)
-    options = TrainOptions(fold, device, devices, nodes, resume, None if init is None else Path(init), progress)
+    options = TrainOptions(fold, device, devices, nodes, resume, None if init is None else local_folder(init), progress)
     return train_on_dataset(Path(dataset), Path(out), wanted, options)
 
 
@@ -330,7 +331,10 @@ def export(
     from cpfnet.inference.backends import exported_files
     from cpfnet.inference.model_arguments import open_models
     from cpfnet.inference.torch_backend.export import check_request, export_graph
+    from cpfnet.sharing.local_folder import is_elsewhere
 
+    if out is None and isinstance(model, (str, Path)) and is_elsewhere(model):
+        raise OutputError("has no folder to keep an export in", where=model, fix="say where to write it (-o)")
     (one,) = open_models(model)
     place, dataset = None if out is None else Path(out), None if data is None else Path(data)
     check_request(to, place, dataset)
@@ -492,3 +496,94 @@ def convert(
     if plan is not None and not isinstance(plan, Plan):
         plan = Plan.load(plan)
     return run(load(Path(dataset)), Path(out), to=to, plan=plan, overwrite=overwrite, progress=progress)
+
+
+@require_extras()
+def pack(model: Model | PathLike, out: PathLike | None = None, *, overwrite: bool = False) -> Path:
+    """Write a Model as one ZIP file, which may stand wherever a Model is asked for; the same Model, the same bytes.
+
+    It holds neither images nor the names of cases.
+
+    Args:
+        model: a Model or its folder, or what else may stand there.
+        out: the file to make, ``.zip``; default: called as the Model, in the current folder.
+        overwrite: replace an existing one.
+
+    Returns:
+        The file.
+
+    Raises:
+        CpfnetError: no Model, a damaged one, or one that names cases.
+        OutputError: ``out`` exists, has another suffix, or cannot be written.
+
+    Example:
+        >>> cpfnet.pack("model", "vessels.zip")
+    """
+    from cpfnet.sharing.local_folder import folder_of, name_of
+    from cpfnet.sharing.pack import pack as run
+
+    folder = folder_of(model)
+    return run(folder, Path(f"{name_of(model)}.zip" if out is None else out), overwrite=overwrite)
+
+
+@require_extras()
+def push(
+    model: Model | PathLike,
+    repository: str,
+    *,
+    public: bool = False,
+    licence: str | None = None,
+    overwrite: bool = False,
+) -> str:
+    """Send a Model to a hub: the Model alone, by an allow-list of files, without the names of cases.
+
+    What is sent, and what is not, is said first (`logging`). The token is that of ``hf auth login`` or ``HF_TOKEN``.
+
+    Args:
+        model: a Model or its folder, or what else may stand there.
+        repository: ``OWNER/NAME``; made if need be.
+        public: everybody may see it; else it is private.
+        licence: of the weights, as a hub names it (``"cc-by-4.0"``); None: none is stated.
+        overwrite: replace a Model that is there; the earlier one stays in the hub's history.
+
+    Returns:
+        The address with its commit, ``hf://OWNER/NAME@COMMIT``.
+
+    Raises:
+        CpfnetError: the folder holds anything else, or no whole Model; no token, no connection, or the hub refuses.
+        OutputError: a Model is there already, or the repository is seen by others than asked for.
+
+    Example:
+        >>> cpfnet.push("model", "anna/vessels")
+    """
+    from cpfnet.sharing.address import HubAddress
+    from cpfnet.sharing.local_folder import folder_of
+    from cpfnet.sharing.push import push as run
+
+    address = HubAddress.parse(repository)
+    return str(run(folder_of(model), address, public=public, licence=licence, overwrite=overwrite))
+
+
+@require_extras()
+def pull(repository: str, out: PathLike | None = None) -> Path:
+    """Fetch a Model from a hub, each file checked by its hash; a cut download goes on where it was.
+
+    Args:
+        repository: ``OWNER/NAME``, or ``OWNER/NAME@REVISION`` (a commit, tag or branch).
+        out: the folder to make; default: ``NAME``. ``origin.yaml`` in it names the commit.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CpfnetError: no such Model or revision, no access, no connection, or a wrong hash; nothing is left then.
+        OutputError: ``out`` exists, or cannot be written.
+
+    Example:
+        >>> cpfnet.pull("anna/vessels@v1", "model")
+    """
+    from cpfnet.sharing.address import HubAddress
+    from cpfnet.sharing.download import pull as run
+
+    address = HubAddress.parse(repository)
+    return run(address, Path(address.repository.partition("/")[2] if out is None else out))

@@ -25,6 +25,8 @@ _LIBRARIES = {
     "onnxruntime": ("ONNX Runtime", 'pip install "cpfnet[onnxruntime]"'),
     "nncf": ("NNCF", 'pip install "cpfnet[int8]"'),
     "ray": ("Ray", 'pip install "cpfnet[cluster]"'),
+    "huggingface_hub": ("huggingface_hub", 'pip install "cpfnet[hub]"'),
+    "httpx2": ("huggingface_hub", 'pip install "cpfnet[hub]"'),
 }
 """Modules that the extras of the package bring → what they are called, and how to get them."""
 

@@ -14,12 +14,13 @@ _SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime: uploads, a device id and a database below ~/.cache/Microsoft
     "NNCF_CI": "1",  # NNCF: Google Analytics
     "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: what else is installed and who calls, with each request
 }
 """Environment variables, which the libraries read at import; child processes inherit them."""
 
 
 def switch_off() -> None:
-    """Switch off the telemetry of OpenVINO, ONNX Runtime, NNCF and Ray for this process and those it starts."""
+    """Switch off the telemetry of all libraries that have one, for this process and those it starts."""
     os.environ.update(_SWITCHES)
     # OpenVINO sends an event to Google Analytics at import, unless this package is missing; it has no other switch.
     if "openvino_telemetry" not in sys.modules:

@@ -87,6 +87,18 @@ def counted(number: int, name: str, plural: str = "") -> str:
     return f"{number} {name if number == 1 else plural or name + 's'}"
 
 
+def file_size(size: int) -> str:
+    """In bytes, kB or MB of 1000 each.
+
+    Example:
+        >>> file_size(12), file_size(7872), file_size(122_700_000)
+        ('12 bytes', '7.9 kB', '122.7 MB')
+    """
+    if size < 1000:
+        return counted(size, "byte")
+    return f"{size / 1e3:.1f} kB" if size < 999_950 else f"{size / 1e6:.1f} MB"
+
+
 def natural(text: str) -> list[int | str]:
     """Sort key that puts case_9 before case_10."""
     return [int(part) if i % 2 else part.lower() for i, part in enumerate(re.split(r"([0-9]+)", text))]

@@ -22,6 +22,7 @@ from cpfnet.cli.evaluate import evaluate
 from cpfnet.cli.export import export
 from cpfnet.cli.options import App, AsJson, Quiet, Verbose, level
 from cpfnet.cli.predict import predict
+from cpfnet.cli.share import pack, pull, push
 from cpfnet.cli.train import train
 from cpfnet.errors import CpfnetError, is_out_of_memory, redacted_message, require_extras
 from cpfnet.text import printable
@@ -99,6 +100,9 @@ app.command(no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(export)
 app.command(no_args_is_help=True)(convert)
+app.command(no_args_is_help=True)(push)
+app.command(no_args_is_help=True)(pull)
+app.command(no_args_is_help=True)(pack)
 
 
 @app.command()

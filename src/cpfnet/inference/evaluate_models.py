@@ -172,6 +172,10 @@ def _add_seen_cases(scored: _Scored, cases: Sequence[Case], models: Sequence[Mod
                 f"{count} of {len(cases)} cases carry the names of cases that {role}: scores are optimistic"
             )
             scored.protocol[line] = f"{count} of these cases"
+    if any("withheld" in model.metrics.get("cases", {}) for model in models):
+        scored.warnings.append(
+            "a shared model does not name the cases it was trained on: make sure that none of them is among these"
+        )
 
 
 def _score(

@@ -11,6 +11,7 @@ import cpfnet
 from cpfnet.labels import codes_of, decode
 from cpfnet.model import Model
 from cpfnet.planning import Intensity, Plan, Scale
+from cpfnet.sharing.model_card import validation_scores
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 """MONAI's own; `metadata_schema.json` demands the same."""
@@ -29,7 +30,7 @@ def describe(model: Model) -> dict[str, Any]:
     plan, fitted = model.plan, model.fitted
     classes = ", ".join(c.name for c in plan.labels.classes)
     what = f"{plan.modality} {plan.source}" if plan.modality != "other" else plan.source
-    scores, protocol = _scores(model)
+    scores, protocol = validation_scores(model)
     found = {
         "schema": SCHEMA,
         "version": "1.0.0",
@@ -70,26 +71,6 @@ def _inert(value: Any) -> Any:
     if isinstance(value, list):
         return [_inert(inner) for inner in value]
     return f" {value}" if isinstance(value, str) and value.startswith(("$", "@", "%")) else value
-
-
-def _scores(model: Model) -> tuple[dict[str, Any], str]:
-    """Validation scores, and how they came about."""
-    dice = model.fitted.validation_dice
-    if dice is None:
-        return {}, "not measured"
-    validation, cases = model.metrics.get("validation", {}), model.metrics.get("cases", {})
-    count = len(validation.get("cases", ()))
-    scores: dict[str, Any] = {"mean_dice": dice}
-    by_class = [validation.get("classes", {}).get(c.name) for c in model.plan.labels.classes]
-    if any(value is not None for value in by_class):
-        scores["dice_per_class"] = by_class
-    seen = set(cases.get("train", ())) & set(cases.get("validation", ()))
-    return scores, (
-        f"Dice, mean over classes of the means over {f'{count} ' if count else ''}validation cases, on the network's "
-        "grid, at threshold 0.5, before temperature, threshold and smallest component were fitted on the same cases. "
-        + (f"{len(seen)} of them were trained on, too. " if seen else "")
-        + "It chose the epoch, so it is optimistic; cases that training never saw tell more."
-    )
 
 
 def _told(intensity: Intensity) -> str:

@@ -152,6 +152,12 @@ def _libraries() -> tuple[Any, Any]:
 def _named(dataset: Dataset, model: Model, part: str) -> list[Case]:
     """The cases that the Model's training says it had."""
     names = set(model.metrics.get("cases", {}).get(part, []))
+    if not names:
+        raise DatasetError(
+            f"the Model does not name its {'training' if part == 'train' else part} cases, as shared ones do not",
+            where=dataset.root,
+            fix="quantise the Model where it was trained, and copy its folder with exports/",
+        )
     cases = [case for case in dataset.cases if case.id in names and case.labels]
     if not cases:
         raise DatasetError(
