@@ -206,7 +206,7 @@ def predict(
     """Segment one scan; several models average their probabilities.
 
     Args:
-        model: Model(s) or their folders.
+        model: Model(s), or where they lie: folders, ZIP files of `pack`, or ``hf://OWNER/NAME[@REVISION]``.
         scan: an Image; or what `read` takes: a file, the folder or ZIP archive of a DICOM series, or several files.
         options: how they predict: device, backend, mirrored copies … (`PredictorOptions`).
         probabilities: keep them in the result.

@@ -97,6 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         if token and self.user is None:
             return self._refuse(401, message="Invalid credentials in Authorization header")
         if path == "/api/validate-yaml":
+            if "license: nonsense" in json.loads(self.body)["content"]:
+                errors = [{"message": '"license" must be one of apache-2.0, mit'}]
+                return self._send(400, json.dumps({"errors": errors, "warnings": []}).encode())
             return self._json({"errors": [], "warnings": []})
         if path == "/api/repos/create":
             return self._create(json.loads(self.body))

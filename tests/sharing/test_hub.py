@@ -97,7 +97,11 @@ def test_what_is_pushed_is_pulled_byte_for_byte(hub: Hub, call: Call, tmp_path: 
     assert shared(tmp_path / "pulled") == {name: files[name] for name in FILES}
     before = shared(tmp_path / "model")
     assert {name for name, one in shared(tmp_path / "pulled").items() if one != before[name]} == {"metrics.json"}
-    assert json.loads(files["metrics.json"])["cases"] == {"withheld": {"train": 2, "validation": 1}}
+    assert json.loads(files["metrics.json"])["cases"] == {
+        "train": [],
+        "validation": [],
+        "withheld": {"train": 2, "validation": 1},
+    }
     assert Model.load(tmp_path / "pulled").digest == model.digest
     origin = YAML(typ="safe").load(tmp_path / "pulled" / "origin.yaml")
     assert (origin["repository"], origin["commit"]) == ("anna/vessels", commit)
@@ -127,6 +131,8 @@ def test_the_readme_tells_the_hub_what_it_is_and_states_no_licence_unasked(
         assert "1 validation cases, on the network's grid" in result["metrics"][0]["name"]
         assert (tmp_path / "model" / "card.md").read_text().rstrip() in body
         assert ("None is stated" in body) == (licence is None)
+    refused = call("push", str(tmp_path / "model"), "anna/y", licence="nonsense", token="hf_anna").error
+    assert 'README.md. - "license" must be one of apache-2.0, mit\n  → correct --license' in refused
     assert "no licence's short name" in call("push", str(tmp_path), "anna/x", licence="My own!", token="hf_anna").error
 
 

@@ -25,7 +25,7 @@ from safetensors.torch import save
 
 import cpfnet
 from cpfnet.inference.model_arguments import names_a_model, open_models
-from cpfnet.sharing.contents import shared_files, without_case_names
+from cpfnet.sharing.contents import check_nothing_else, shared_files, without_case_names
 from cpfnet.sharing.unpack import unpack
 from tests.inference.oracle import bright, make_model
 
@@ -226,10 +226,19 @@ def packed_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_the_folds_of_a_cross_validation_travel_together(tmp_path: Path) -> None:
     for fold in (0, 1):
         saved(tmp_path / "cv" / f"fold-{fold}")
+    saved(tmp_path / "cv" / "fold-1" / "first_stage" / "0123456789abcdef")
     for name in ("plan.yaml", "fitted.yaml"):
         shutil.copy(tmp_path / "cv" / "fold-0" / name, tmp_path / "cv" / name)
     files = shared_files(tmp_path / "cv")
-    assert list(files) == sorted([*(f"fold-{n}/{one}" for n in (0, 1) for one in FILES), "fitted.yaml", "plan.yaml"])
+    places = ("fold-0", "fold-1", "fold-1/first_stage/0123456789abcdef")
+    assert list(files) == sorted([*(f"{place}/{one}" for place in places for one in FILES), "fitted.yaml", "plan.yaml"])
+    check_nothing_else(tmp_path / "cv")
+    (tmp_path / "cv" / places[2] / "scan.png").touch()
+    (tmp_path / "cv" / "fold-1" / "first_stage" / "notes.txt").touch()
+    with pytest.raises(
+        cpfnet.CpfnetError, match=r"logs: fold-1/first_stage/\w+/scan\.png, fold-1/first_stage/notes\.txt;"
+    ):
+        check_nothing_else(tmp_path / "cv")
     packed = cpfnet.pack(tmp_path / "cv", tmp_path / "cv.zip")
     (tmp_path / "place").mkdir()
     unpack(packed, tmp_path / "place")
@@ -262,7 +271,7 @@ def test_scores_stay_and_names_go_and_once_is_enough() -> None:
     once = without_case_names(metrics)
     assert without_case_names(once) == once
     assert once == {
-        "cases": {"withheld": {"train": 2, "validation": 1}},
+        "cases": {"train": [], "validation": [], "withheld": {"train": 2, "validation": 1}},
         "validation": {"dice": 0.5, "classes": {"x": 0.5}},
         "history": [{"epoch": 1}],
     }

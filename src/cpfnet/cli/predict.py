@@ -25,8 +25,8 @@ def predict(
         list[Path],
         typer.Argument(
             metavar="MODEL... INPUT...",
-            help="Model folders (several: an ensemble), then files, folders, ZIPs of DICOM, globs, or lists of these "
-            "(.txt).",
+            help="Models: folders, .zip files or hf://OWNER/NAME (several: an ensemble); then files, folders, ZIPs of "
+            "DICOM, globs, or lists of these (.txt).",
             show_default=False,
         ),
     ],
@@ -134,7 +134,8 @@ def predict(
         raise CpfnetError(
             "no Model among the arguments",
             where=paths[0],
-            fix="give the folder that `cpfnet train … -o MODEL` wrote, then the inputs",
+            fix="give the folder that `cpfnet train … -o MODEL` wrote, or the whole file of `cpfnet pack`, then the "
+            "inputs",
         )
     stray = [path for path in paths[: max(map(paths.index, models))] if path not in models]
     if stray:

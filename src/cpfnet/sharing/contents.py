@@ -9,7 +9,7 @@ from typing import Any
 
 from cpfnet.errors import CpfnetError
 from cpfnet.model import CARD, METRICS, PARTS, WEIGHTS, Model, is_model, part_path
-from cpfnet.text import brief, counted, to_json
+from cpfnet.text import brief, counted, printable, to_json
 
 README, CONFIG, ORIGIN = "README.md", "config.json", "origin.yaml"
 """Made for a hub, and by `pull`."""
@@ -18,23 +18,18 @@ Content = Path | bytes
 """A file as it lies, or what is written in its place."""
 
 _FILES = (*PARTS, METRICS, CARD)
-_FOLD = re.compile(r"fold-\d{1,3}")
-_SHARED = re.compile(rf"({_FOLD.pattern}/)?({'|'.join(map(re.escape, _FILES))})")
-_BESIDE = {"report.html", "logs", "exports", ".work", ".new", ".DS_Store", README, CONFIG, ORIGIN}
-"""What cpfnet itself leaves in a Model's folder, besides the Model: it stays where it is."""
+_FOLD, _STAGE = re.compile(r"fold-\d{1,3}"), re.compile(r"[0-9a-f]{16}")
+_FIRST_STAGE = "first_stage"
+_PLACE = re.compile(rf"({_FOLD.pattern}/)?({_FIRST_STAGE}/{_STAGE.pattern}/)?", re.ASCII)
+_MADE = {"report.html", "logs", "exports", ".work", "out-of-fold", "scores.csv", "scores.json", "all"}
+"""What cpfnet makes in a Model's folder besides the Model, of images and cases: it stays where it is."""
+_HARMLESS = {README, CONFIG, ORIGIN, ".new", ".cache", ".gitattributes", ".DS_Store"}
 _LARGEST_HEADER = 2**24  # bytes; some hundred a tensor
 
 
 def is_shared(name: str) -> bool:
     """Is a file called so, from the Model's folder with ``/``, part of a Model that is handed on?"""
-    return _SHARED.fullmatch(name) is not None
-
-
-def folds_of(folder: Path) -> list[Path]:
-    """The Models of a cross-validation in a folder; none where it is one Model."""
-    if not folder.is_dir() or part_path(folder, WEIGHTS).is_file():
-        return []
-    return sorted(one for one in folder.iterdir() if _FOLD.fullmatch(one.name) and is_model(one))
+    return _PLACE.sub("", name, count=1) in _FILES
 
 
 def models_in(folder: Path) -> list[Model]:
@@ -43,7 +38,24 @@ def models_in(folder: Path) -> list[Model]:
     Raises:
         CpfnetError: there is none, or it is damaged.
     """
-    return [Model.load(one) for one in folds_of(folder) or [folder]]
+    return [Model.load(one) for one in _folds(folder) or [folder]]
+
+
+def _folds(folder: Path) -> list[Path]:
+    """The Models of a cross-validation in a folder; none where it is one Model."""
+    if not folder.is_dir() or part_path(folder, WEIGHTS).is_file():
+        return []
+    return sorted(one for one in folder.iterdir() if _FOLD.fullmatch(one.name) and is_model(one))
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """The folders of a Model's files, by what goes before the files' names: its own, of folds, of first stages."""
+    found = {"": folder} | {f"{one.name}/": one for one in _folds(folder)}
+    for prefix, place in list(found.items()):
+        for stage in sorted((place / _FIRST_STAGE).glob("*")):
+            if _STAGE.fullmatch(stage.name):
+                found[f"{prefix}{_FIRST_STAGE}/{stage.name}/"] = stage
+    return found
 
 
 def shared_files(folder: Path) -> dict[str, Content]:
@@ -57,22 +69,24 @@ def shared_files(folder: Path) -> dict[str, Content]:
     Raises:
         CpfnetError: no Model, a damaged one, or one that names cases elsewhere.
     """
-    models = models_in(folder)
-    for model in models:
-        _check_weights_file(model.weights)
-    _check_card(folder, models)
+    names = {name for model in models_in(folder) for name in _case_names(model)}
     found: dict[str, Content] = {}
-    for place, prefix in ((folder, ""), *((one, f"{one.name}/") for one in folds_of(folder))):
+    for prefix, place in _places(folder).items():
         for name in _FILES:
             path = part_path(place, name)
-            if path.is_file():
-                found[prefix + name] = _anonymous(path) if name == METRICS else path
+            if not path.is_file():
+                continue
+            if name == WEIGHTS:
+                _check_weights_file(path)
+            if name == CARD:
+                _check_card(path, names)
+            found[prefix + name] = _anonymous(path) if name == METRICS else path
     return dict(sorted(found.items()))
 
 
 def left_out(folder: Path) -> list[str]:
     """What cpfnet made besides the Model, such as the report: it holds images, and is not handed on."""
-    return sorted(name for name in _names(folder) if name in _BESIDE - {README, CONFIG, ORIGIN, ".new", ".DS_Store"})
+    return sorted(name for name in _MADE if (folder / name).exists())
 
 
 def check_nothing_else(folder: Path) -> None:
@@ -81,12 +95,11 @@ def check_nothing_else(folder: Path) -> None:
     Raises:
         CpfnetError: there are such, with their names.
     """
-    folds = folds_of(folder)
-    others = [name for name in _names(folder) if not _is_own(name) and folder / name not in folds]
-    others += [f"{fold.name}/{name}" for fold in folds for name in _names(fold) if not _is_own(name)]
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    others = sorted(name for name in files if not _is_own(name))
     if others:
         raise CpfnetError(
-            f"holds what is no part of a Model, and may be data, identifiers or logs: {brief(sorted(others))}; "
+            f"holds what is no part of a Model, and may be data, identifiers or logs: {_first(others)}; "
             "nothing was sent",
             where=folder,
             fix="move it elsewhere if it does not belong there, or send the Model alone:  cpfnet pack MODEL -o "
@@ -94,12 +107,14 @@ def check_nothing_else(folder: Path) -> None:
         )
 
 
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()]
-
-
 def _is_own(name: str) -> bool:
-    return name in _FILES or name in _BESIDE or name.startswith(".saving-")
+    rest = _PLACE.sub("", name, count=1).partition("/")[0]
+    return is_shared(name) or rest in _MADE | _HARMLESS or rest.startswith(".saving-")
+
+
+def _first(names: list[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:8])
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
 
 
 def without_case_names(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +122,7 @@ def without_case_names(metrics: dict[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> without_case_names({"cases": {"train": ["smith"]}, "validation": {"dice": 0.9, "cases": {"jones": {}}}})
-        {'cases': {'withheld': {'train': 1}}, 'validation': {'dice': 0.9}}
+        {'cases': {'train': [], 'validation': [], 'withheld': {'train': 1}}, 'validation': {'dice': 0.9}}
     """
     cases = metrics.get("cases", {})
     kept: dict[str, Any] = {
@@ -115,9 +130,9 @@ def without_case_names(metrics: dict[str, Any]) -> dict[str, Any]:
     }
     if "validation" in kept:
         kept["validation"] = {key: value for key, value in kept["validation"].items() if key in ("dice", "classes")}
-    counts = {part: len(names) for part, names in cases.items() if part in ("train", "validation")}
+    counts = {part: len(cases[part]) for part in ("train", "validation") if cases.get(part)}
     withheld = counts or cases.get("withheld")
-    return {"cases": {"withheld": withheld}} | kept if withheld else kept
+    return {"cases": {"train": [], "validation": [], "withheld": withheld}} | kept if withheld else kept
 
 
 def _anonymous(path: Path) -> bytes:
@@ -125,32 +140,29 @@ def _anonymous(path: Path) -> bytes:
     return (to_json(without_case_names(metrics)) + "\n").encode()
 
 
-def _check_card(folder: Path, models: list[Model]) -> None:
+def _case_names(model: Model) -> set[str]:
+    """Names of cases that a card may not say: not those that are part of what any card says."""
+    cases, own = model.metrics.get("cases", {}), model.card()
+    names = {name for part in ("train", "validation") for name in cases.get(part, ()) if len(name) > 3}
+    return {name for name in names if not _says(own, name)}
+
+
+def _check_card(path: Path, names: set[str]) -> None:
     """Refuse a card that was edited and names cases.
 
     Raises:
         CpfnetError: it does, or cannot be read.
     """
-    cards = [(part_path(Path(str(model.folder)), CARD), model) for model in models]
-    if folder not in (model.folder for model in models):
-        cards.append((folder / CARD, models[0]))
-    for path, model in cards:
-        if not path.is_file():
-            continue
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise CpfnetError(f"cannot be read: {error}", where=path, fix="restore it, in UTF-8") from None
-        parts = model.metrics.get("cases", {})
-        names = {name for part in ("train", "validation") for name in parts.get(part, []) if len(name) > 3}
-        own = model.card()
-        named = sorted(name for name in names if _says(text, name) and not _says(own, name))
-        if named:
-            raise CpfnetError(
-                f"names {counted(len(named), 'case')} of the training data: {brief(named)}; nothing was sent",
-                where=path,
-                fix="take the names out of the card: they may be those of patients",
-            )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CpfnetError(f"cannot be read: {error}", where=path, fix="restore it, in UTF-8") from None
+    if named := sorted(name for name in names if _says(text, name)):
+        raise CpfnetError(
+            f"names {counted(len(named), 'case')} of the training data: {brief(named)}; nothing was sent",
+            where=path,
+            fix="take the names out of the card: they may be those of patients",
+        )
 
 
 def _says(text: str, name: str) -> bool:

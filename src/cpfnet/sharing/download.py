@@ -6,8 +6,6 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -23,7 +21,8 @@ from cpfnet.planning import Strict
 from cpfnet.settings import write_yaml
 from cpfnet.sharing.address import HubAddress
 from cpfnet.sharing.contents import CONFIG, ORIGIN, README, is_shared, models_in
-from cpfnet.sharing.hub_errors import explained
+from cpfnet.sharing.hub_bars import bars
+from cpfnet.sharing.hub_errors import TIMEOUT, explained
 from cpfnet.text import brief, counted, file_size
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def download(address: HubAddress, folder: Path) -> str:
         CpfnetError: no such Model or revision, no access, no connection, a file with another hash than the hub says
             (it is removed), or no Model.
     """
-    with explained(address), _bars():
+    with explained(address), bars():
         commit = _fetch(address, folder) or _from_cache(address, folder)
     _check_complete([name.relative_to(folder).as_posix() for name in folder.rglob("*")], address)
     models_in(folder)
@@ -112,7 +111,7 @@ def _fetch(address: HubAddress, folder: Path) -> str | None:
 
     api = HfApi(library_name="cpfnet", library_version=cpfnet.__version__)
     try:
-        info = api.model_info(address.repository, revision=address.revision, files_metadata=True)
+        info = api.model_info(address.repository, revision=address.revision, files_metadata=True, timeout=TIMEOUT)
     except (httpx2.ConnectError, httpx2.TimeoutException, OfflineModeIsEnabled):
         if address.is_pinned and _snapshot(address) is not None:
             return None
@@ -195,7 +194,7 @@ def _is_wanted(name: str) -> bool:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copyfile(source, target))
 
 
@@ -233,18 +232,3 @@ def _remove_with_links(path: Path) -> None:
         path.unlink()
         path = target
     path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _bars() -> Iterator[None]:
-    """Bars of the hub's library only where messages are wanted, too; it shows them in a terminal alone."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    switched = not logger.isEnabledFor(logging.INFO) and not are_progress_bars_disabled()
-    if switched:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if switched:
-            enable_progress_bars()

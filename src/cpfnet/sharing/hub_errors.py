@@ -10,6 +10,7 @@ from cpfnet.errors import CpfnetError
 from cpfnet.sharing.address import HubAddress
 from cpfnet.text import printable
 
+TIMEOUT = 30.0  # seconds without an answer
 _LOG_IN = "log in with  hf auth login,  or set HF_TOKEN"
 
 
@@ -95,6 +96,9 @@ def _sentence(error: BaseException, address: HubAddress) -> CpfnetError | None:
             return CpfnetError(
                 "the connection ended before the file did", where=where, fix="run it again: it goes on from there"
             )
+        case ValueError() if "Invalid metadata in README.md" in str(error):
+            said = printable(" ".join(str(error).split()))[:300]
+            return CpfnetError(f"the hub refuses it: {said}", where=where, fix="correct --license, or leave it out")
         case errors.HFValidationError():
             return CpfnetError(printable(str(error))[:300], where=where, fix="choose another OWNER/NAME")
     return None

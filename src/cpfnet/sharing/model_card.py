@@ -69,6 +69,10 @@ def readme(folder: Path, models: list[Model], repository: str, licence: str | No
     path = part_path(folder, CARD)
     card = path.read_text(encoding="utf-8") if path.is_file() else model.card()
     scores, protocol = validation_scores(model)
+    if len(models) > 1:
+        card = (
+            f"An ensemble of {len(models)} Models, of the folds of a cross-validation. The card of the first:\n\n{card}"
+        )
     measured = f"\n## How the scores were measured\n\n{protocol}\n" if scores and len(models) == 1 else ""
     began = (
         " Training began from ImageNet weights, which have terms of their own."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from cpfnet.errors import OutputError
 from cpfnet.files import replacing
-from cpfnet.sharing.contents import Content, shared_files
+from cpfnet.sharing.contents import Content, left_out, shared_files
+
+logger = logging.getLogger(__name__)
 
 _START = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP knows
 _UNIX, _READABLE = 3, 0o100644 << 16
@@ -37,6 +40,8 @@ def pack(folder: Path, out: Path, *, overwrite: bool = False) -> Path:
     with replacing(out, overwrite=overwrite) as temporary, ZipFile(temporary, "w", ZIP_STORED) as archive:
         for name, content in files.items():
             _add(archive, name, content)
+    if kept := left_out(folder):
+        logger.info("Not packed: %s", ", ".join(kept))
     return out
 
 

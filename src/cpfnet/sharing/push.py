@@ -19,7 +19,8 @@ from cpfnet.sharing.contents import (
     models_in,
     shared_files,
 )
-from cpfnet.sharing.hub_errors import explained, no_token
+from cpfnet.sharing.hub_bars import bars
+from cpfnet.sharing.hub_errors import TIMEOUT, explained, no_token
 from cpfnet.sharing.model_card import check_licence, config, readme, title
 from cpfnet.text import file_size, printable
 
@@ -61,7 +62,7 @@ def push(
     files[README] = readme(folder, models, address.repository, licence).encode()
     files[CONFIG] = config(models).encode()
     api = HfApi(library_name="cpfnet", library_version=cpfnet.__version__)
-    with explained(address):
+    with explained(address), bars():
         if get_token() is None:
             raise no_token(address)
         there = _found(api, address)
@@ -70,7 +71,7 @@ def push(
         _tell(folder, files, address, public, licence, models[0].plan.network.weights)
         if there is None:
             api.create_repo(address.repository, private=not public)
-            there = api.model_info(address.repository)
+            there = api.model_info(address.repository, timeout=TIMEOUT)
             _check_target(there, address, public, overwrite)
         commit = _commit(api, address, files, there, title(models[0]))
     return HubAddress(address.repository, commit)
@@ -80,7 +81,7 @@ def _found(api: HfApi, address: HubAddress) -> ModelInfo | None:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return api.model_info(address.repository)
+        return api.model_info(address.repository, timeout=TIMEOUT)
     except GatedRepoError:
         raise
     except RepositoryNotFoundError:

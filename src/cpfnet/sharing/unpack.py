@@ -14,7 +14,7 @@ from cpfnet.sharing.contents import is_shared, models_in
 from cpfnet.text import brief, printable
 
 _ENCRYPTED = 0x1
-_MOST = 5 * 1000  # entries: the files of a thousand folds
+_MOST = 5 * 1000  # entries: the files of a thousand Models
 _RATIO, _ALLOWANCE = 20, 2**26
 """Weights shrink by a tenth, text to a tenth: what grows by more than the ratio, and the allowance, is a bomb."""
 _AGAIN = "have the Model packed again where it lies, by  cpfnet pack MODEL"
@@ -49,7 +49,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 raise CpfnetError(f"is no Model as `cpfnet pack` writes it: {refused}", where=archive, fix=_AGAIN)
             for entry in entries:
                 target = folder / entry.filename
-                target.parent.mkdir(exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(entry) as source, target.open("xb") as written:
                     shutil.copyfileobj(source, written, 2**20)
                 if target.stat().st_size != entry.file_size:
