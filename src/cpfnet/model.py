@@ -175,7 +175,7 @@ _DEEPEST = 32  # lists and mappings within one another, in metrics.json
 _AGAIN = "copy the Model folder again, all files of one training"
 
 
-def part_path(folder: Path, name: str) -> Path:
+def _part(folder: Path, name: str) -> Path:
     """Where a part of the Model in a folder lies.
 
     What saving was about to move counts before what it was to replace.
@@ -202,7 +202,7 @@ def untrained(plan: Plan) -> torch.nn.Module:
 
 def is_model(folder: Path) -> bool:
     """Does this look like a Model folder, whole or not? `Model.load` says what is missing."""
-    return any(part_path(folder, name).is_file() for name in PARTS[1:])
+    return any(_part(folder, name).is_file() for name in PARTS[1:])
 
 
 @dataclass
@@ -240,7 +240,7 @@ class Model:
         """
         folder = Path(folder)
         try:
-            missing = [name for name in PARTS if not part_path(folder, name).is_file()]
+            missing = [name for name in PARTS if not _part(folder, name).is_file()]
         except OSError as error:
             fix = "give the path of a Model folder that you may read"
             raise CpfnetError(f"cannot be read: {error.strerror}", where=folder, fix=fix) from None
@@ -250,8 +250,8 @@ class Model:
                 where=folder,
                 fix="give the folder that `cpfnet train … -o MODEL` wrote",
             )
-        where = part_path(folder, PLAN)
-        plan, fitted = Plan.load(where), read_yaml(Fitted, part_path(folder, FITTED))
+        where = _part(folder, PLAN)
+        plan, fitted = Plan.load(where), read_yaml(Fitted, _part(folder, FITTED))
         # Of what the file says, too: a later version may know more keys, with defaults.
         if fitted.plan_hash not in (plan.hash, content_hash(plain(load_yaml(where), where))):
             raise CpfnetError(
@@ -259,8 +259,8 @@ class Model:
                 where=where,
                 fix="restore the file; to change settings, train again with --plan or --set",
             )
-        _check_fitted(fitted, plan, part_path(folder, FITTED))
-        model = cls(plan, fitted, metrics=_read_metrics(part_path(folder, METRICS)), folder=folder)
+        _check_fitted(fitted, plan, _part(folder, FITTED))
+        model = cls(plan, fitted, metrics=_read_metrics(_part(folder, METRICS)), folder=folder)
         model._check_weights()
         return model
 
@@ -380,7 +380,7 @@ class Model:
         """
         if self.folder is None:
             raise WeightsError("this Model has neither weights nor a folder to read them from")
-        return part_path(self.folder, WEIGHTS)
+        return _part(self.folder, WEIGHTS)
 
     def _check_weights(self) -> None:
         """Make sure that the file holds the weights that all else was fitted with.

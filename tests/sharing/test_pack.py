@@ -246,6 +246,16 @@ def test_the_folds_of_a_cross_validation_travel_together(tmp_path: Path) -> None
     assert found == set(files)
 
 
+def test_a_saving_that_was_cut_short_is_ended_first(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model")
+    (folder / ".new").mkdir()
+    (folder / "fitted.yaml").rename(folder / ".new" / "fitted.yaml")
+    with pytest.raises(cpfnet.CpfnetError, match="its saving was cut short"):
+        cpfnet.pack(folder, tmp_path / "x.zip")
+    cpfnet.Model.load(folder).save(folder)
+    assert cpfnet.pack(folder, tmp_path / "x.zip").is_file()
+
+
 def test_weights_that_are_none_are_not_handed_on(tmp_path: Path) -> None:
     for content, says in (
         (b"\x80\x04pickle", "is no safetensors file"),

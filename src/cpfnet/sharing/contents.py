@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpfnet.errors import CpfnetError
-from cpfnet.model import CARD, METRICS, PARTS, WEIGHTS, Model, is_model, part_path
+from cpfnet.model import CARD, METRICS, PARTS, WEIGHTS, Model, is_model
 from cpfnet.text import brief, counted, printable, to_json
 
 README, CONFIG, ORIGIN = "README.md", "config.json", "origin.yaml"
@@ -23,7 +23,8 @@ _FIRST_STAGE = "first_stage"
 _PLACE = re.compile(rf"({_FOLD.pattern}/)?({_FIRST_STAGE}/{_STAGE.pattern}/)?", re.ASCII)
 _MADE = {"report.html", "logs", "exports", ".work", "out-of-fold", "scores.csv", "scores.json", "all"}
 """What cpfnet makes in a Model's folder besides the Model, of images and cases: it stays where it is."""
-_HARMLESS = {README, CONFIG, ORIGIN, ".new", ".cache", ".gitattributes", ".DS_Store"}
+_CUT = ".new"
+_HARMLESS = {README, CONFIG, ORIGIN, _CUT, ".cache", ".gitattributes", ".DS_Store"}
 _LARGEST_HEADER = 2**24  # bytes; some hundred a tensor
 
 
@@ -43,7 +44,7 @@ def models_in(folder: Path) -> list[Model]:
 
 def _folds(folder: Path) -> list[Path]:
     """The Models of a cross-validation in a folder; none where it is one Model."""
-    if not folder.is_dir() or part_path(folder, WEIGHTS).is_file():
+    if not folder.is_dir() or (folder / WEIGHTS).is_file():
         return []
     return sorted(one for one in folder.iterdir() if _FOLD.fullmatch(one.name) and is_model(one))
 
@@ -72,8 +73,14 @@ def shared_files(folder: Path) -> dict[str, Content]:
     names = {name for model in models_in(folder) for name in _case_names(model)}
     found: dict[str, Content] = {}
     for prefix, place in _places(folder).items():
+        if (place / _CUT).exists():
+            raise CpfnetError(
+                "its saving was cut short, so that its files lie in two places",
+                where=place,
+                fix="put them together, in Python: cpfnet.Model.load(FOLDER).save(FOLDER)",
+            )
         for name in _FILES:
-            path = part_path(place, name)
+            path = place / name
             if not path.is_file():
                 continue
             if name == WEIGHTS:

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 import cpfnet
 from cpfnet.errors import CpfnetError
-from cpfnet.model import CARD, Model, part_path
+from cpfnet.model import CARD, Model
 from cpfnet.text import markdown, printable, to_json
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
@@ -66,7 +66,7 @@ def readme(folder: Path, models: list[Model], repository: str, licence: str | No
         licence: its short name; None: none is stated.
     """
     model = models[0]
-    path = part_path(folder, CARD)
+    path = folder / CARD
     card = path.read_text(encoding="utf-8") if path.is_file() else model.card()
     scores, protocol = validation_scores(model)
     if len(models) > 1:
