@@ -81,6 +81,17 @@ def test_a_zip_predicts_as_its_folder_does(packed: Path, tmp_path: Path) -> None
         cpfnet.export(packed, "onnx")
 
 
+def test_evaluating_says_that_a_shared_model_names_no_cases(packed: Path, tmp_path: Path) -> None:
+    for place, content in (("images", bright(np.eye(40, dtype=np.uint8), 2)), ("masks", np.eye(40, dtype=np.uint8))):
+        (tmp_path / "data" / place).mkdir(parents=True)
+        Picture.fromarray(content).save(tmp_path / "data" / place / "smith_john.png")
+    options = cpfnet.PredictorOptions(device="cpu")
+    shared = cpfnet.evaluate(tmp_path / "data", packed, options).warnings
+    own = cpfnet.evaluate(tmp_path / "data", tmp_path / "model", options).warnings
+    assert "does not name the cases it was trained on" in shared[0]
+    assert "1 of 1 cases carry the names of cases that the model was trained on" in own[0]
+
+
 def test_the_private_copy_goes_with_the_process(packed: Path, tmp_path: Path) -> None:
     program = (
         "import os, sys; from cpfnet.sharing.local_folder import local_folder; folder = local_folder(sys.argv[1]);"
