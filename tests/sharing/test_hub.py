@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from ruamel.yaml import YAML
 
 from cpfnet.model import Model
@@ -126,8 +127,11 @@ def test_the_readme_tells_the_hub_what_it_is_and_states_no_licence_unasked(
         data = YAML(typ="safe").load(front)
         assert data.get("license") == licence
         assert (data["library_name"], data["pipeline_tag"]) == ("cpfnet", "image-segmentation")
+        results = ModelCard(text).data.eval_results  # as the hub's own library reads it
+        assert [(one.task_type, one.metric_type, one.metric_value) for one in results] == [
+            ("image-segmentation", "dice", value) for value in (0.75, 0.5, 1.0)
+        ]
         (result,) = data["model-index"][0]["results"]
-        assert [one["value"] for one in result["metrics"]] == [0.75, 0.5, 1.0]
         assert "1 validation cases, on the network's grid" in result["metrics"][0]["name"]
         assert (tmp_path / "model" / "card.md").read_text().rstrip() in body
         assert ("None is stated" in body) == (licence is None)
