@@ -93,33 +93,39 @@ def read_header(path: Path) -> Header:
 
 
 def read(path: Path) -> Image:
-    """``(1 or 3, height, width)``, or as many channels as a TIFF has."""
+    """``(1 or 3, height, width)``, or as many channels and slices as a TIFF has."""
     with decoding(path):
         if _is_tiff(path):
-            array, names, tag = tiff.read(path)
-            messages = orientation_warnings(tag)
-            suffix = suffix_of(path) if suffix_of(path) in tiff.SUFFIXES else ".tif"
-        else:
-            with _open(path) as picture:
-                (array, names), suffix = decode(picture), _WRITTEN[picture.format or "PNG"]
-                tag, exif_messages = tag_of(picture)
-            if picture.format in ("JPEG", "MPO"):
-                exif_messages += jpeg.damage_warnings(path.read_bytes())
-            if picture.mode == "CMYK":
-                exif_messages += ("its CMYK colours are turned into RGB without their colour profile",)
-            messages = (*orientation_warnings(tag), *exif_messages)
-            array = np.ascontiguousarray(upright(array, tag))
+            return tiff.read(path)
+        with _open(path) as picture:
+            (array, names), suffix = decode(picture), _WRITTEN[picture.format or "PNG"]
+            tag, exif_messages = tag_of(picture)
+        if picture.format in ("JPEG", "MPO"):
+            exif_messages += jpeg.damage_warnings(path.read_bytes())
+        if picture.mode == "CMYK":
+            exif_messages += ("its CMYK colours are turned into RGB without their colour profile",)
+        messages = (*orientation_warnings(tag), *exif_messages)
+        array = np.ascontiguousarray(upright(array, tag))
         details = {"suffix": suffix, "orientation": tag}
         return Image(array, channels=names, source=Source((path,), "raster", details, messages))
 
 
 def write(segmentation: Segmentation, path: Path, *, where: Path) -> None:
-    """The label map by the suffix of ``path``, value by value; a volume becomes the pages of a TIFF."""
+    """The label map by the suffix of ``path``, value by value; a volume becomes a stack of ImageJ in a TIFF."""
     array = exact_labels(segmentation.array, where)
     colour = array.ndim > segmentation.array.ndim
     suffix = suffix_of(path)
-    if suffix in tiff.SUFFIXES:
+    if suffix in tiff.SUFFIXES and segmentation.array.ndim == 2:
         tiff.write(array, path, colour=colour)
+        return
+    if suffix in tiff.SUFFIXES:
+        low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+        if low < 0 or high > 65535:
+            raise OutputError(
+                f"label values from {low} to {high} do not fit into a TIFF stack", where=where, fix="write it as nifti"
+            )
+        exact = array if array.dtype in (np.uint8, np.uint16) else array.astype(np.uint16)
+        tiff.write_volume(exact[None], segmentation.affine, path)
         return
     if segmentation.array.ndim == 3:
         if len(array) > 1:
@@ -166,11 +172,14 @@ def write_image(image: Image, path: Path, *, where: Path) -> None:
 def write_map(
     array: np.ndarray, segmentation: Segmentation, path: Path, names: tuple[str, ...], *, where: Path
 ) -> None:
-    """``(planes, [depth,] height, width)`` as the float32 pages of a TIFF; a page's description is its plane's name."""
-    tiff.write_map(array, path, names)
+    """``(planes, [depth,] height, width)`` as the float32 pages of a TIFF, with the names of their planes."""
+    if array.ndim > 3:
+        tiff.write_volume(array, segmentation.affine, path, names)
+    else:
+        tiff.write_map(array, path, names)
 
 
 def read_map(path: Path) -> np.ndarray:
-    """``(planes, height, width)`` float32, as `write_map` wrote them."""
+    """``(planes, [depth,] height, width)`` float32, as `write_map` wrote them."""
     with decoding(path):
         return tiff.read_map(path)

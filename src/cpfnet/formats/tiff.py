@@ -1,13 +1,16 @@
 """TIFF: tifffile if it decodes by itself, Pillow for the other compressions (LZW, JPEG, fax) and for palettes.
 
 Only tifffile keeps 16-bit colour, 64-bit and float samples and further channels; only Pillow brings the codecs. If
-white is stored as 0, values are inverted, so that brighter is larger, as in every viewer.
+white is stored as 0, values are inverted, so that brighter is larger, as in every viewer. Several pages are a volume,
+or channels (`cpfnet.formats.tiff_pages`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,10 +21,11 @@ from PIL import TiffImagePlugin  # noqa: F401  Pillow.open(formats=…) does not
 from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError
-from cpfnet.formats.file_types import Header, check_expansion
-from cpfnet.formats.orientation import tag_of_page, upright, upright_size
+from cpfnet.formats.file_types import Header, check_expansion, suffix_of
+from cpfnet.formats.orientation import orientation_warnings, tag_of_page, upright, upright_size
 from cpfnet.formats.pixel_types import COPIES, decode, layout, without_alpha
-from cpfnet.image import GREY, RGB
+from cpfnet.formats.tiff_pages import Planes, planes_of
+from cpfnet.image import GREY, RGB, Image, Source, spacing_of
 
 # tifffile reports each odd tag on stderr, in the middle of progress bars; what matters is refused here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)
@@ -34,16 +38,97 @@ _PLAIN = (700, 33432, 33723, 34377, 34675, 50838, 50839)  # nor do XMP, copyrigh
 _LARGEST = 2 * (Pillow.MAX_IMAGE_PIXELS or 2**27)  # Pillow's own limit against decompression bombs
 
 
-def _page(tif: tifffile.TiffFile) -> Any:
-    """The one image in the file; smaller copies of it (pyramids, thumbnails) do not count."""
-    whole = [series for series in tif.series if not series.keyframe.is_reduced]
-    pages = sum(max(1, series.size // max(1, series.keyframe.size)) for series in whole)
-    if pages != 1:
+@dataclass(frozen=True)
+class _Content:
+    """The pages of the image, which are alike, their numbers in the file, and how they make it."""
+
+    pages: tuple[Any, ...]
+    numbers: tuple[int, ...]
+    planes: Planes
+
+    @property
+    def tag(self) -> int:
+        """Of orientation."""
+        return tag_of_page(self.pages[0])
+
+    def header(self, names: tuple[str, ...], dtype: np.dtype) -> Header:
+        """As `read_header` gives it, where a page has channels of these names in this dtype."""
+        sizes = dict(zip(self.planes.axes, self.planes.sizes, strict=True))
+        size = upright_size((self.pages[0].imagelength, self.pages[0].imagewidth), self.tag)
+        affine = None
+        if (spacing := self.planes.spacing) is not None:
+            rows, columns = spacing[1:] if size[0] == self.pages[0].imagelength else spacing[:0:-1]
+            affine = np.diag([spacing[0], rows, columns, 1.0])[[2, 1, 0, 3]]
+        if "C" in sizes:
+            names = tuple(f"channel{i}" for i in range(sizes["C"]))
+        return Header((sizes["Z"], *size) if "Z" in sizes else size, affine, names, self._scaled(dtype))
+
+    def _scaled(self, dtype: np.dtype) -> np.dtype:
+        """The dtype that holds ``slope · stored + intercept``."""
+        slope, intercept = self.planes.scale
+        if (slope, intercept) == (1.0, 0.0):
+            return dtype
+        whole = dtype.kind in "iu" and slope.is_integer() and intercept.is_integer()
+        ends = [slope * end + intercept for end in (np.iinfo(dtype).min, np.iinfo(dtype).max)] if whole else []
+        fits = ends and np.iinfo(np.int32).min <= min(ends) and max(ends) <= np.iinfo(np.int32).max
+        return np.dtype(np.int32 if fits else np.float32)
+
+    def place(self, number: int) -> tuple[Any, ...]:
+        """Where a plane lies in ``(channels, [depth,] height, width)``."""
+        index = dict(zip(self.planes.axes, np.unravel_index(number, self.planes.sizes), strict=True))
+        channels = slice(int(index["C"]), int(index["C"]) + 1) if "C" in index else slice(None)
+        return (channels, int(index["Z"])) if "Z" in index else (channels,)
+
+
+def _content(tif: tifffile.TiffFile) -> _Content:
+    """The pages of the one image, checked.
+
+    Raises:
+        FormatError: they cannot be what their tags say, or do not make one image.
+    """
+    every, _ = _pages(tif)  # before tifffile's series, which skip the tags of all pages but the first
+    planes = planes_of(tif)
+    offsets = [page.offset for page in every]
+    if not set(planes.pages) <= {*offsets}:
+        raise FormatError("has pages below pages that are no smaller copies", fix="save each as a file of its own")
+    numbers = tuple(offsets.index(offset) for offset in planes.pages)
+    pages = tuple(every[number] for number in numbers)
+    first, count = pages[0], math.prod(planes.sizes)
+    for number, page in zip(numbers, pages, strict=True):
+        _check(page, tif)
+        if _kind(page) != _kind(first):
+            raise FormatError(
+                f"has pages of different kinds: {_kind(first)} on page {numbers[0] + 1}, {_kind(page)} on page "
+                f"{number + 1}",
+                fix="save each as a file of its own",
+            )
+    decoded = count * first.imagewidth * first.imagelength * first.samplesperpixel * first.bitspersample // 8
+    check_expansion(tif.filehandle.size, decoded, decoded * (COPIES if count == 1 else 1))
+    if planes.contiguous:
+        end = first.dataoffsets[0] + decoded
+        if first.compression != 1 or not _is_own(first) or end > tif.filehandle.size:
+            raise FormatError(
+                f"is cut short: its pixels end at byte {end}, the file at {tif.filehandle.size}",
+                fix="copy or export the file again",
+            )
+    else:
+        end = 0
+    if first.compression == 1 and (surplus := _surplus(tif, every, end)) > 0:
         raise FormatError(
-            f"holds {pages} pages",
-            fix="save each image as a file of its own; a volume as NIfTI, which knows its millimetres",
+            f"is {surplus} bytes longer than its tags say: its pixels may be shifted",
+            fix="copy or export it again; if it is whole in a viewer, save it anew from there",
         )
-    page = whole[0].keyframe
+    return _Content(pages, numbers, planes)
+
+
+def _kind(page: Any) -> str:
+    size = f"{page.imagelength}×{page.imagewidth}×{page.samplesperpixel} pixels of {page.bitspersample} bits"
+    kinds = f"sample format {int(page.sampleformat)}, photometric {int(page.photometric)}"
+    return f"{size}, {kinds}, orientation {tag_of_page(page)}"
+
+
+def _check(page: Any, tif: tifffile.TiffFile) -> None:
+    """Refuse a page that cannot be what its tags say."""
     if not 0 < page.imagewidth * page.imagelength <= _LARGEST or page.imagedepth > 1:
         raise FormatError(
             f"claims {page.imagewidth}×{page.imagelength}×{page.imagedepth} pixels; "
@@ -52,8 +137,6 @@ def _page(tif: tifffile.TiffFile) -> Any:
         )
     if page.samplesperpixel < 1:
         raise FormatError("has no sample in a pixel", fix="export it again as grey or RGB")
-    decoded = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample // 8
-    check_expansion(tif.filehandle.size, decoded, COPIES * decoded)
     chunk = math.prod(page.chunks) * page.bitspersample // 8
     if page.compression != 1 and max(page.databytecounts, default=0) > 1.1 * chunk + 65536:
         raise FormatError(  # decoders unpack all of it, even if little of it is shown
@@ -66,37 +149,33 @@ def _page(tif: tifffile.TiffFile) -> Any:
             f"is cut short: its pixels end at byte {end}, the file at {tif.filehandle.size}",
             fix="copy or export the file again",
         )
-    if page.compression == 1 and (surplus := _surplus(tif)) > 0:
-        raise FormatError(
-            f"is {surplus} bytes longer than its tags say: its pixels may be shifted",
-            fix="copy or export it again; if it is whole in a viewer, save it anew from there",
-        )
-    return page
 
 
-def _surplus(tif: tifffile.TiffFile) -> int:
-    """Number of bytes behind the last one that a tag refers to: there are some if bytes were inserted.
+def _surplus(tif: tifffile.TiffFile, pages: list[Any], end: int) -> int:
+    """Number of bytes behind ``end`` and the last one that a tag refers to: there are some if bytes were inserted.
 
     It is 0 if there are tags that may refer to unknown data.
     """
-    pages = _pages(tif)
     if not all(tag.code <= _STANDARD or tag.code in _PLAIN for page in pages for tag in page.tags):
         return 0
     ends = [at + size for page in pages for at, size in zip(page.dataoffsets, page.databytecounts, strict=True)]
     ends += [tag.valueoffset + tag.valuebytecount for page in pages for tag in page.tags]
-    entry, last = (20, 16) if tif.is_bigtiff else (12, 6)
+    entry, last, within = (20, 16, 8) if tif.is_bigtiff else (12, 6, 4)
     ends += [page.offset + entry * len(page.tags) + last for page in pages]
-    return tif.filehandle.size - max(ends)
+    if len(pages) > 1:  # writers repeat values that pages share, and begin each page at a multiple of 16 bytes
+        end = max(*ends, end) + 15
+        end += sum(tag.valuebytecount for tag in pages[-1].tags if tag.valuebytecount > within)
+    return int(tif.filehandle.size - max(*ends, end))
 
 
-def _pages(tif: tifffile.TiffFile) -> list[Any]:
-    """All pages; a chain of pages that leads back to an earlier one has no end."""
+def _pages(tif: tifffile.TiffFile) -> tuple[list[Any], bool]:
+    """All pages, and whether the last leads back to an earlier one: such a chain has no end."""
     pages: dict[int, Any] = {}
     for page in tif.pages:
         if page.offset in pages:
-            raise FormatError("has pages that lead back to an earlier one", fix="export it again")
+            return [*pages.values()], True
         pages[page.offset] = page
-    return [*pages.values()]
+    return [*pages.values()], False
 
 
 def _is_own(page: Any) -> bool:
@@ -136,54 +215,113 @@ def _pillow(file: BinaryIO, page: Any) -> ImageFile:
 
 def read_header(path: Path) -> Header:
     """Size, channels and dtype from the tags."""
-    with tifffile.TiffFile(path) as tif:
-        page = _page(tif)
-        if _is_own(page):
-            names, dtype = _layout(page)
+    with tifffile.TiffFile(path, _multifile=False) as tif:
+        content = _content(tif)
+        if _is_own(content.pages[0]):
+            return content.header(*_layout(content.pages[0]))
+        with path.open("rb") as file, _pillow(file, content.pages[0]) as picture:
+            picture.seek(content.numbers[0])
+            return content.header(*layout(picture))
+
+
+def read(path: Path) -> Image:
+    """``(channels, [depth,] height, width)``, upright, with the affine of a stack whose spacing is known."""
+    with tifffile.TiffFile(path, _multifile=False) as tif:
+        content = _content(tif)
+        array: np.ndarray | None = None
+        for number, (plane, names) in enumerate(_decoded(path, tif, content)):
+            if array is None:
+                header = content.header(names, plane.dtype)
+                array = np.empty((len(header.channels), *header.shape), header.dtype)
+            array[content.place(number)] = _rescaled(plane, content.planes.scale)
+    assert array is not None  # there is a page
+    suffix = suffix_of(path) if suffix_of(path) in SUFFIXES else ".tif"
+    warnings = (*orientation_warnings(content.tag), *content.planes.warnings)
+    source = Source((path,), "raster", {"suffix": suffix, "orientation": content.tag}, warnings)
+    return Image(array, header.affine, header.channels, source=source)
+
+
+def _rescaled(plane: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    return plane if scale == (1.0, 0.0) else plane * np.float64(scale[0]) + scale[1]
+
+
+def _decoded(path: Path, tif: tifffile.TiffFile, content: _Content) -> Iterator[tuple[np.ndarray, tuple[str, ...]]]:
+    """``(channels, height, width)`` of each plane, upright, and the channels' names."""
+    first = content.pages[0]
+    if not _is_own(first):
+        # Pillow turns the pixels itself. It gets no path, which it would map into memory in the size after turning.
+        with path.open("rb") as file, _pillow(file, first) as picture:
+            for number in content.numbers:
+                picture.seek(number)
+                yield decode(picture)
+        return
+    names, dtype = _layout(first)
+    for number in range(math.prod(content.planes.sizes)):
+        if content.planes.contiguous:
+            size = first.imagelength * first.imagewidth * first.samplesperpixel
+            stored = first.dtype.newbyteorder(tif.byteorder)
+            at = first.dataoffsets[0] + number * size * stored.itemsize
+            pixels = tif.filehandle.read_array(stored, size, offset=at).reshape(first.shape)
         else:
-            with path.open("rb") as file, _pillow(file, page) as picture:
-                names, dtype = layout(picture)
-        return Header(upright_size((page.imagelength, page.imagewidth), tag_of_page(page)), None, names, dtype)
-
-
-def read(path: Path) -> tuple[np.ndarray, tuple[str, ...], int]:
-    """``(channels, height, width)``, upright; the channels' names; and the orientation tag that was applied."""
-    with tifffile.TiffFile(path) as tif:
-        page = _page(tif)
-        tag = tag_of_page(page)
-        if not _is_own(page):
-            # Pillow turns the pixels itself. It gets no path, which it would map into memory in the size after turning.
-            with path.open("rb") as file, _pillow(file, page) as picture:
-                return *decode(picture), tag
-        names, dtype = _layout(page)
-        pixels = page.asarray()
-        if page.axes == "SYX":
+            pixels = content.pages[number].asarray()
+        if first.axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
-        pixels = pixels.reshape(page.imagelength, page.imagewidth, -1)
-        if _has_alpha(page):
+        pixels = pixels.reshape(first.imagelength, first.imagewidth, -1)
+        if _has_alpha(first):
             pixels = without_alpha(pixels)
-        if page.photometric == _MINISWHITE and pixels.dtype.kind == "u":
+        if first.photometric == _MINISWHITE and pixels.dtype.kind == "u":
             pixels = np.iinfo(pixels.dtype).max - pixels
-        return np.ascontiguousarray(upright(np.moveaxis(pixels, -1, 0), tag), dtype=dtype), names, tag
+        yield upright(np.moveaxis(pixels, -1, 0), content.tag).astype(dtype, copy=False), names
 
 
 def write(array: np.ndarray, path: Path, *, colour: bool) -> None:
-    """Integers ``([pages,] height, width)``, or with ``colour`` ``([pages,] height, width, 3)`` uint8."""
+    """Integers ``(height, width)``, or with ``colour`` ``(height, width, 3)`` uint8."""
     photometric = "rgb" if colour else "minisblack"
     tifffile.imwrite(path, array, photometric=photometric, compression="zlib", metadata=None)
 
 
+def write_volume(array: np.ndarray, affine: np.ndarray | None, path: Path, names: tuple[str, ...] = ()) -> None:
+    """A stack of ImageJ, with the distances of its voxels, but no place in the patient.
+
+    Args:
+        array: ``(planes, depth, height, width)`` uint8, uint16 or float32, or ``(1, depth, height, width, 3)`` uint8.
+        affine: of the volume, where it has millimetres.
+        path: the file.
+        names: of the planes.
+    """
+    colour = array.ndim > 4
+    metadata: dict[str, Any] = {"axes": "ZCYXS" if colour else "ZCYX"}
+    resolution = None
+    if affine is not None:
+        depth, rows, columns = spacing_of(affine)
+        metadata |= {"unit": "mm", "spacing": depth}
+        resolution = (1 / columns, 1 / rows)
+    if names:
+        metadata["Labels"] = [*names] * array.shape[1]
+    planes = np.moveaxis(array, 1, 0)
+    with tifffile.TiffWriter(path, imagej=True) as writer:
+        writer.write(
+            planes,
+            photometric="rgb" if colour else "minisblack",
+            resolution=resolution,
+            metadata=metadata,
+            compression="zlib",
+        )
+
+
 def write_map(array: np.ndarray, path: Path, names: tuple[str, ...]) -> None:
-    """Planes ``(planes, [depth,] height, width)`` as float32 pages, each described by its plane's name (UTF-8)."""
+    """Planes ``(planes, height, width)`` as float32 pages, each described by its plane's name (UTF-8)."""
     with tifffile.TiffWriter(path) as writer:
         for name, plane in zip(names, array, strict=True):
-            for page in plane.reshape(-1, *plane.shape[-2:]):
-                writer.write(
-                    page, photometric="minisblack", compression="zlib", description=name.encode(), metadata=None
-                )
+            writer.write(plane, photometric="minisblack", compression="zlib", description=name.encode(), metadata=None)
 
 
 def read_map(path: Path) -> np.ndarray:
-    """All pages, ``(pages, height, width)``."""
+    """``(planes, depth, height, width)`` of a stack, else all pages, ``(pages, height, width)``."""
     with tifffile.TiffFile(path) as tif:
-        return np.stack([upright(page.asarray(), tag_of_page(page)) for page in _pages(tif)])
+        if not tif.is_imagej:
+            pages, endless = _pages(tif)
+            if endless:
+                raise FormatError("has pages that lead back to an earlier one", fix="export it again")
+            return np.stack([upright(page.asarray(), tag_of_page(page)) for page in pages])
+    return read(path).array

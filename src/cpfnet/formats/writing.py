@@ -62,9 +62,9 @@ def _target(segmentation: Segmentation, path: Path, format: OutputFormat, *, flo
     elif format == "same" and source is not None and source.format in ("nifti", "nrrd", "metaimage"):
         suffix = mask_suffix(suffix_of(source.paths[0]), format)
     elif format == "same":
-        raster = segmentation.affine is None and segmentation.array.ndim == 2
-        details = source.details if source is not None else {}
-        suffix = details.get("suffix", ".png") if raster else ".nii.gz"
+        own = source.details.get("suffix", "") if source is not None else ""
+        picture = segmentation.affine is None and segmentation.array.ndim == 2
+        suffix = own or ".png" if picture else own if own in (".tif", ".tiff") else ".nii.gz"
     elif format not in _SUFFIXES:
         raise OutputError(f"unknown format {format!r}", where=path, fix=f"choose same, {', '.join(_SUFFIXES)}")
     else:
