@@ -24,6 +24,8 @@ VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *META_SUFFIXES)
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SERIES = "series="
 """Starts the last component of a reference to one DICOM series among several."""
+STACK = "stack="
+"""Starts the last component of a reference to a folder of numbered pictures that is one volume."""
 _KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
 _NAMES = {
@@ -70,17 +72,29 @@ def stem(path: Path | str) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Is there a file or folder at ``path``, or one that may hold the series that ``path`` names?"""
-    return os.path.exists(path) or (is_reference(path) and os.path.exists(path.parent))  # noqa: PTH110 (never raises)
+    """Is there a file or folder at ``path``, or one that may hold the series or stack that ``path`` names?"""
+    return os.path.exists(place_of(path))  # noqa: PTH110 (never raises)
 
 
 def is_reference(path: Path) -> bool:
-    """Is it ``FOLDER/series=UID``, one series among several, whose last component does not exist as a file?"""
-    return path.name.startswith(SERIES) and not os.path.exists(path)  # noqa: PTH110
+    """Is it ``FOLDER/series=UID`` or ``FOLDER/stack=…``, whose last component does not exist as a file?"""
+    return path.name.startswith((SERIES, STACK)) and not os.path.exists(path)  # noqa: PTH110
+
+
+def is_stack(path: Path) -> bool:
+    """Is it ``FOLDER/stack=…``, a folder of numbered pictures that is one volume (`cpfnet.formats.stack`)?"""
+    return path.name.startswith(STACK) and is_reference(path)
+
+
+def place_of(path: Path) -> Path:
+    """Where it lies on disk: of a reference, the folder or archive before its last component."""
+    return path.parent if is_reference(path) else path
 
 
 def is_dicom(path: Path) -> bool:
     """Will `cpfnet.formats.read` take it for DICOM: a folder, archive, reference, or file of no other suffix?"""
+    if is_stack(path):
+        return False
     return suffix_of(path) not in (*RASTER_SUFFIXES, *VOLUME_SUFFIXES) or os.path.isdir(path)  # noqa: PTH112
 
 
@@ -90,7 +104,7 @@ def check_dicom(path: Path) -> None:
     Raises:
         FormatError: as `check_readable`; or it has another suffix, or its first bytes do not fit its name.
     """
-    place = path.parent if is_reference(path) else path
+    place = place_of(path)
     if os.path.isdir(place):  # noqa: PTH112
         return
     check_readable(place)
@@ -205,11 +219,13 @@ def _unreadable(path: Path, error: Exception) -> FormatError:
 
 
 def check_readable(path: Path) -> None:
-    """Refuse a path that does not exist, is not a file, is empty, or may not be read.
+    """Refuse a path that does not exist, is not a file (or a stack of files), is empty, or may not be read.
 
     Raises:
         FormatError: with the reason, and the nearest name if the name was mistyped.
     """
+    if is_stack(path) and path.parent.is_dir():
+        return
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer forever
             raise FormatError("is a pipe", where=path, fix="give an image file")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from cpfnet.formats.file_types import (
     check_dicom,
     check_readable,
     is_dicom,
+    is_stack,
     suffix_of,
 )
 from cpfnet.formats.lossy import refuse_lossy_classes
-from cpfnet.formats.registry import family
+from cpfnet.formats.registry import reader
 from cpfnet.formats.reorient import reorient
 from cpfnet.image import RGB, Image, Source, geometry_difference
 from cpfnet.label_values import correct_values
@@ -41,7 +42,7 @@ def _groups(paths: Paths) -> tuple[list[list[Path]], Any]:
         raise FormatError("no file was given", fix="give at least one image file")
     for file in files:
         check_dicom(file) if is_dicom(file) else check_readable(file)
-    families = [family("" if is_dicom(file) else suffix_of(file)) for file in files]
+    families = [reader(file) for file in files]
     for file, module in zip(files, families, strict=True):
         if module is not families[0]:
             raise FormatError(
@@ -75,7 +76,8 @@ def read(paths: Paths) -> Image:
     Args:
         paths: one file, or several whose channels are concatenated in this order. DICOM: a folder, a ZIP archive or a
             file that holds one image series, or ``FOLDER/series=UID`` (the end of the UID is enough); several files are
-            the instances of one series, several folders, archives or references are channels.
+            the instances of one series, several folders, archives or references are channels. A folder of numbered
+            pictures is a volume as ``FOLDER/stack=5x0.8x0.8`` (mm between slices, rows and columns).
 
     Returns:
         ``(channels, height, width)`` for rasters and DICOM images without a position,
@@ -154,11 +156,23 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
             fix="merge the planes of a one-hot label into one map of integers; "
             "give overlapping regions values of their own",
         )
-    refuse_lossy_classes(label, path, labels)
+    for picture, file in _pictures(label):
+        refuse_lossy_classes(picture, file, labels)
     label = correct_values(label, labels)
     if image is not None:
         label = _turned_to(label, image)
     return interpolate_gaps(label, labels)
+
+
+def _pictures(label: Image) -> Iterator[tuple[Image, Path]]:
+    """The pictures that make a label, with their files: itself, or the slices of a stack."""
+    assert label.source is not None
+    if label.source.format != "raster" or label.array.ndim == 3:
+        yield label, label.source.paths[0]
+        return
+    files = label.source.paths
+    for index in range(label.shape[0]):
+        yield Image(label.array[:, index], channels=label.channels), files[min(index, len(files) - 1)]
 
 
 def _turned_to(label: Image, image: Image | Header) -> Image:
@@ -171,14 +185,14 @@ def _turned_to(label: Image, image: Image | Header) -> Image:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that make an image or label of one path: it, and of a header whose voxels lie beside it these, too.
+    """The files that make an image or label of one path: it; of a header its voxels, too; the slices of a stack.
 
     Raises:
         FormatError: the header cannot be read.
     """
-    if suffix_of(path) in VOLUME_SUFFIXES:
+    if suffix_of(path) in VOLUME_SUFFIXES or is_stack(path):
         check_readable(path)
-        return tuple(family(suffix_of(path)).files(path))
+        return tuple(reader(path).files(path))
     return (path,)
 
 

@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from cpfnet.formats.file_types import META_SUFFIXES, NIFTI_SUFFIXES, NRRD_SUFFIXES, RASTER_SUFFIXES
+from cpfnet.formats.file_types import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    RASTER_SUFFIXES,
+    is_dicom,
+    is_stack,
+    suffix_of,
+)
+
+
+def reader(path: Path) -> Any:
+    """The module that reads ``path``."""
+    if is_stack(path):
+        from cpfnet.formats import stack
+
+        return stack
+    return family("" if is_dicom(path) else suffix_of(path))
 
 
 def family(suffix: str) -> Any:

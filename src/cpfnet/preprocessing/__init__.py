@@ -119,7 +119,8 @@ def _check_kind(image: Image, plan: Plan) -> None:
     if len(image.shape) != rank:
         raise InputRefused(
             f"the plan is for {plan.source} ({rank} spatial axes), and this has {len(image.shape)}: {size}",
-            fix="give an image of the kind the model was trained on",
+            fix="give an image of the kind the model was trained on"
+            + "; a folder of slices as FOLDER/stack=5x0.8x0.8, with mm between slices, rows and columns" * (rank == 3),
         )
     if 0 in image.shape:
         raise InputRefused(f"the image is empty: {size}", fix="remove it")

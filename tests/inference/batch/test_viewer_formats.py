@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 
 from cpfnet import formats
 from cpfnet.evaluation.case_masks import load_masks
@@ -57,6 +58,33 @@ def test_each_format_in_and_out(tmp_path, format, suffix):
         masks = load_masks(item, model.plan.labels)
         np.testing.assert_array_equal(masks.prediction, MASK)
         np.testing.assert_array_equal(masks.probability.argmax(axis=0)[MASK > 0] + 1, MASK[MASK > 0])
+
+
+def test_stacks_of_imagej_and_of_pictures(tmp_path):
+    """Volumes of pictures: each becomes one TIFF with the distances of its voxels, or any other format."""
+    voxels = bright(MASK, 3)
+    options = {"axes": "ZYX", "unit": "mm", "spacing": 2.5}
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", voxels, imagej=True, resolution=(1.25, 1.25), metadata=options)
+    for index, plane in enumerate(voxels):
+        (tmp_path / "in" / "b").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "in" / "b" / f"{index + 8}.tif", plane)
+    inputs = [tmp_path / "in" / "a.tif", tmp_path / "in" / "b" / "stack=2.5x0.8x0.8"]
+    model = make_model(slices="axial")
+    for format, suffix in (("same", ".tif"), ("tiff", ".tif"), ("nifti", ".nii.gz"), ("seg-nrrd", ".seg.nrrd")):
+        out = tmp_path / format
+        run = {"device": "cpu", "format": format, "probabilities": True, "resume": True}
+        for already in (False, True):
+            outcomes = predict_files([model], inputs, out, **run)
+            assert [(one.status, one.already_done) for one in outcomes] == [("done", already)] * 2
+        for name, path in zip("ab", inputs, strict=True):
+            image = formats.read(path)
+            mask = formats.read(out / f"{name}{suffix}")
+            np.testing.assert_array_equal(mask.array[0], MASK)
+            np.testing.assert_allclose(mask.affine, image.affine, atol=1e-5)
+            floats = ".nrrd" if format == "seg-nrrd" else suffix
+            planes = formats.read_map(out / "probabilities" / f"{name}{floats}")
+            np.testing.assert_array_equal(planes.argmax(axis=0), MASK)
 
 
 def test_slicer_gets_the_names_of_the_classes(tmp_path):

@@ -17,7 +17,7 @@ from cpfnet.data.finding import Finding, elsewhere, quoted, shown
 from cpfnet.data.sources.suggest_dataset_yaml import suggest
 from cpfnet.data.sources.unread_files import bare, unread_finding, unread_in
 from cpfnet.errors import DatasetError
-from cpfnet.formats.file_types import is_reference, looks_like_dicom
+from cpfnet.formats.file_types import looks_like_dicom, place_of
 from cpfnet.text import natural, printable
 
 SPLITS = {
@@ -100,11 +100,11 @@ def entries(path: Path) -> list[Path]:
 
 
 def identifier(path: Path) -> str:
-    """The stem (of ``FOLDER/series=UID``, the folder's) as a case id.
+    """The stem (of ``FOLDER/series=UID`` and ``FOLDER/stack=…``, the folder's) as a case id.
 
     Printable, and the same for composed and decomposed accents (macOS).
     """
-    place = path.parent if is_reference(path) else path
+    place = place_of(path)
     return unicodedata.normalize("NFC", printable(formats.stem(place)))
 
 

@@ -16,6 +16,7 @@ from cpfnet.data.sources.folders import holds_dicom
 from cpfnet.data.sources.suggest_dataset_yaml import in_yaml, pattern_for, suggest
 from cpfnet.data.sources.unread_files import unread_below, unread_fix
 from cpfnet.errors import DatasetError
+from cpfnet.formats.file_types import is_stack
 from cpfnet.formats.structure_folder import is_structure_folder
 from cpfnet.text import printable
 
@@ -41,13 +42,15 @@ def _expression(segment: str) -> re.Pattern[str]:
 def find(root: Path, pattern: str, *, labels: bool = False) -> Iterator[tuple[Names, Path]]:
     """Every file, or folder of DICOM objects, that ``pattern`` matches, with what its placeholders stand for.
 
-    Hidden ones only where they are named. Of ``labels`` folders of masks, too.
+    Folders of pictures, too, where the pattern ends in ``/stack=…``; of ``labels`` folders of masks. Hidden ones only
+    where they are named.
     """
 
     def descend(folder: Path, segments: list[str], names: Names) -> Iterator[tuple[Names, Path]]:
         segment, *rest = segments
         if not re.search(r"[{*?]", segment):
-            entries = [folder / segment] if os.path.lexists(folder / segment) else []
+            there = os.path.lexists(folder / segment) or is_stack(folder / segment)
+            entries = [folder / segment] if there else []
         else:
             expression = _expression(segment)
             try:

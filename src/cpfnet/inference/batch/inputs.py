@@ -13,7 +13,7 @@ from pathlib import Path
 from cpfnet import formats
 from cpfnet.data.sources.unread_files import counted, unread_fix
 from cpfnet.errors import CpfnetError, FormatError
-from cpfnet.formats.file_types import is_reference, looks_like_dicom
+from cpfnet.formats.file_types import is_reference, is_stack, looks_like_dicom, place_of
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.batch.result_names import Name, below, distinct
 from cpfnet.inference.batch.unread_inputs import may_be_image, unread_images
@@ -96,7 +96,7 @@ def collect(
             elif _is_dicom(match):
                 dicom[match] = None
             else:
-                files.setdefault(match, match.parent)
+                files.setdefault(match, place_of(match).parent)
     if deeper := [(folder, file) for folder, file in deeper if file not in files]:
         folder, file = deeper[0]
         many = f"{len(deeper)} images" if len(deeper) > 1 else "1 image"
@@ -212,7 +212,7 @@ def _is_image(path: Path) -> bool:
 def _is_dicom(path: Path) -> bool:
     """Is it one series of a folder, an archive, or a file that is called or begins as a DICOM object?"""
     if not formats.is_dicom(path) or not path.is_file():
-        return is_reference(path) and path.parent.exists()
+        return is_reference(path) and not is_stack(path) and path.parent.exists()
     try:
         with path.open("rb") as file:
             return bool(formats.suffix_of(path)) or looks_like_dicom(file.read(144))
@@ -238,8 +238,8 @@ def _grouped(files: Mapping[Path, Path], channels: int) -> list[tuple[Item, Name
             continue  # numbered images, each whole
         item = Item(tuple(members[index] for index in range(count)), name)
         items |= dict.fromkeys(members.values(), item)
-    grouped = dict.fromkeys(items.get(file, Item((file,), formats.stem(file))) for file in files)
-    return [(item, below(files[item.files[0]], item.files[0].parent, item.name)) for item in grouped]
+    grouped = dict.fromkeys(items.get(file, Item((file,), formats.stem(place_of(file)))) for file in files)
+    return [(item, below(files[item.files[0]], place_of(item.files[0]).parent, item.name)) for item in grouped]
 
 
 def _lacks_channels(file: Path, channels: int) -> bool:

@@ -15,7 +15,7 @@ from typing import Literal
 from cpfnet import formats
 from cpfnet.errors import CpfnetError, FormatError, InputRefused, OutputError, is_out_of_memory, redacted_message
 from cpfnet.files import check_free
-from cpfnet.formats.file_types import SERIES
+from cpfnet.formats.file_types import is_stack, place_of
 from cpfnet.formats.writing import map_suffix, mask_suffix
 from cpfnet.image import Assessment, Image, Segmentation
 from cpfnet.inference.batch import records
@@ -318,7 +318,8 @@ def _before(job: Job, order: Order) -> Record | None:
 
 def _patterns(item: Item, output: OutputOptions) -> tuple[str, str, str, str]:
     """Where the label map, the probabilities, the uncertainty and the overlay go: * is the item's name."""
-    own = ".seg.dcm" if formats.is_dicom(item.files[0]) else formats.suffix_of(item.files[0])
+    first = item.files[0]
+    own = ".seg.dcm" if formats.is_dicom(first) else ".tif" if is_stack(first) else formats.suffix_of(first)
     suffix = mask_suffix(own, output.format)
     if suffix.endswith(".dcm") and own != ".seg.dcm":
         raise OutputError(
@@ -332,16 +333,11 @@ def _patterns(item: Item, output: OutputOptions) -> tuple[str, str, str, str]:
     return f"*{suffix}", f"probabilities/*{floats}", f"uncertainty/*{uncertainty}", "overlays/*.png"
 
 
-def place(path: Path) -> Path:
-    """Where an item's file lies on disk: of a reference to a series, the folder or archive that holds it."""
-    return path.parent if path.name.startswith(SERIES) else path
-
-
 def is_light(item: Item) -> bool:
     """May it lie in memory beside others? By its size on disk, which takes no time to find."""
     size = 0
     for path in item.files:
-        here = place(path)
+        here = place_of(path)
         try:
             files = here.rglob("*") if here.is_dir() else [here]
             size += sum(file.stat().st_size for file in files)

@@ -26,8 +26,9 @@ from typing import Any
 import cpfnet
 from cpfnet.errors import CpfnetError, redacted_message
 from cpfnet.files import temporary_prefix
+from cpfnet.formats.file_types import place_of
 from cpfnet.inference.backends import exported_files
-from cpfnet.inference.batch.job import Job, Order, place, precheck, read
+from cpfnet.inference.batch.job import Job, Order, precheck, read
 from cpfnet.inference.batch.ray_worker import AHEAD, Setting, Worker
 from cpfnet.inference.batch.signals import Ended, end, keeping, telling
 from cpfnet.model import Model
@@ -329,7 +330,7 @@ class _Crew:
     def check(self, member: _Member, number: int, error: CpfnetError) -> None:
         """A worker does not see an input: it is no use then, unless nobody sees that."""
         job = self.jobs[number]
-        if all(os.path.exists(place(file)) for file in job.item.files):  # noqa: PTH110
+        if all(os.path.exists(place_of(file)) for file in job.item.files):  # noqa: PTH110
             self.waiting.appendleft(number)
             self.drop(member, error)
             return

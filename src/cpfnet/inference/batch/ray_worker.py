@@ -18,7 +18,8 @@ from queue import Empty, SimpleQueue
 import cpfnet
 from cpfnet.errors import CpfnetError
 from cpfnet.files import check_writable
-from cpfnet.inference.batch.job import Job, Order, is_light, place, read, segment, write
+from cpfnet.formats.file_types import place_of
+from cpfnet.inference.batch.job import Job, Order, is_light, read, segment, write
 from cpfnet.inference.batch.resume import recall
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
@@ -89,7 +90,7 @@ class Worker:
         """
         try:
             for file in job.item.files:
-                _see(place(file), socket.gethostname())
+                _see(place_of(file), socket.gethostname())
         except CpfnetError as error:
             return error
         plan = self.predictor.models[0].plan
