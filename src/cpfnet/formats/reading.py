@@ -116,7 +116,8 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
 
     Palette images give their colours, never their indices; alpha is dropped; 1-bit images give 0 and 255. DICOM
     segmentations and structure sets, and segmentations of 3D Slicer, give numbers with `Image.meanings`, on the grid of
-    their image; so does a folder of masks, each called after its structure.
+    their image; so does a folder of masks, each called after its structure. Of a DICOM image series its values are the
+    labels.
 
     Args:
         path: the file, or such a folder.
@@ -141,14 +142,21 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
         from cpfnet.formats.dicom import read_label as dicom_labels
 
         check_dicom(path)
-        return interpolate_gaps(dicom_labels.read_label(path, image, labels), labels)
+        label = dicom_labels.read_label(path, image, labels)
+        if label.meanings is not None:
+            return interpolate_gaps(label, labels)
+        return _numbers(label, path, image, labels)
     if suffix_of(path) in NRRD_SUFFIXES:
         from cpfnet.formats import seg_nrrd
 
         check_readable(path)
         if seg_nrrd.is_segmentation(path):
             return interpolate_gaps(seg_nrrd.read_label(path, image, labels), labels)
-    label = read(path)
+    return _numbers(read(path), path, image, labels)
+
+
+def _numbers(label: Image, path: Path, image: Image | Header | None, labels: Labels | None) -> Image:
+    """A label of values or colours, as `read_label` gives it."""
     if label.channels != RGB and len(label.array) != 1:
         raise FormatError(
             f"holds {len(label.array)} channels; a label has one value, or one RGB colour, a pixel",

@@ -215,7 +215,7 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
     names: tuple[str, ...] = ()
     try:
         names = _names(path)
-        named = bool(names) or formats.is_dicom(path)
+        named = bool(names) or (formats.is_dicom(path) and _object(path) is not None)
         if named and labels is not None and not any(c.means(name) for c in labels.classes for name in names):
             shape, affine = ((), None) if labelled is None else (labelled.shape, labelled.affine)
             # Reading it would only say so.

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
+
 from cpfnet.errors import CpfnetError, FormatError, redacted_message
 from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.image.datasets import Archives, DicomObject, locations, read_object
+from cpfnet.formats.dicom.image.read import read
+from cpfnet.formats.dicom.image.transfer_syntax import syntax_of
 from cpfnet.formats.dicom.referenced_images import KINDS
 from cpfnet.formats.dicom.rtstruct import read as rtstruct
 from cpfnet.formats.dicom.seg import read as seg
 from cpfnet.formats.file_types import SERIES, Header, check_readable, is_reference
-from cpfnet.image import Image
+from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
 
+_LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
+_EITHER = (JPEG2000, HTJ2K)
+"""Transfer syntaxes that change values, and those that may."""
 
-def one_label(path: Path, archives: Archives) -> DicomObject:
-    """The one segmentation or structure set that ``path`` means."""
+
+def one_label(path: Path, archives: Archives) -> DicomObject | None:
+    """The one segmentation or structure set that ``path`` means; None where it holds images alone."""
     uid = path.name.removeprefix(SERIES) if is_reference(path) else ""
     place = path.parent if uid else path
     if not place.is_dir():
@@ -33,6 +41,8 @@ def one_label(path: Path, archives: Archives) -> DicomObject:
             where=path,
             fix="give one of them; of an archive, unpacked",
         )
+    if any(text(item.header, "Rows") for item in objects):
+        return None
     modalities = sorted({text(item.header, "Modality") or "objects without modality" for item in objects})
     only = f", only {', '.join(modalities)}" if modalities else ""
     raise FormatError(
@@ -42,18 +52,58 @@ def one_label(path: Path, archives: Archives) -> DicomObject:
     )
 
 
+def _uids(source: Source) -> set[str]:
+    return {text(header, "SOPInstanceUID") for header in source.details.get("headers", ())} - {""}
+
+
+def _series(path: Path, image: Image | Header | None) -> Image:
+    """An image series whose values are labels: its numbers, after rescaling.
+
+    Raises:
+        FormatError: as `image.read.read`; it is the image itself; or it is MONOCHROME1, or was compressed with loss.
+    """
+    label = read(path, numbers=True)
+    assert label.source is not None
+    if image is not None and image.source is not None and _uids(label.source) & _uids(image.source):
+        raise FormatError(
+            "holds no DICOM segmentation or structure set, only the image itself",
+            where=path,
+            fix="give its label: a SEG, an RTSTRUCT, or a series whose values are labels",
+        )
+    for header in label.source.details["headers"]:
+        if text(header, "PhotometricInterpretation") == "MONOCHROME1":
+            raise FormatError(
+                "is to be shown inverted (MONOCHROME1), so that readers do not agree on its numbers",
+                where=path,
+                fix="export the labels as MONOCHROME2",
+            )
+        said, syntax = text(header, "LossyImageCompression"), syntax_of(header)
+        if said == "01" or syntax in _LOSSY or (syntax in _EITHER and said != "00"):
+            raise FormatError(
+                "was compressed with loss, which changes the numbers of classes",
+                where=path,
+                fix="export the labels without compression",
+            )
+    return label
+
+
 def read_label(path: Path, image: Image | Header | None = None, labels: Labels | None = None) -> Image:
-    """Read a segmentation (SEG) or structure set (RTSTRUCT).
+    """Read a segmentation (SEG) or structure set (RTSTRUCT), or an image series whose values are labels.
 
     Args:
-        path: the file; a folder or ZIP archive that holds one such object; or ``ARCHIVE.zip/series=UID``.
-        image, labels: as in `seg.read` and `rtstruct.read`.
+        path: the file; a folder or ZIP archive that holds one such object, or one series; or ``PLACE/series=UID``.
+        image, labels: as in `seg.read` and `rtstruct.read`; of no meaning for a series, which lies where it says.
+
+    Returns:
+        With `Image.meanings`; of a series without.
 
     Raises:
         FormatError, DatasetError: as these; or there is no such object, or several.
     """
     with Archives() as archives, quiet():
         item = one_label(path, archives)
+        if item is None:
+            return _series(path, image)
         try:
             if KINDS[text(item.header, "SOPClassUID")] == "rtstruct":
                 return rtstruct.read(item, image, labels)

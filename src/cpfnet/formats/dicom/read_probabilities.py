@@ -35,8 +35,9 @@ def read_map(path: Path, image: Image | Header | None = None) -> np.ndarray:
     with Archives() as archives, quiet():
         try:
             item = one_label(path, archives)
-            maximum = text(item.header, "MaximumFractionalValue")
-            if text(item.header, "SegmentationType") != "FRACTIONAL" or not maximum.isdecimal() or not int(maximum):
+            maximum = "" if item is None else text(item.header, "MaximumFractionalValue")
+            kind = "" if item is None else text(item.header, "SegmentationType")
+            if item is None or kind != "FRACTIONAL" or not maximum.isdecimal() or not int(maximum):
                 raise FormatError("is no fractional segmentation", fix="give the probabilities that `predict` wrote")
             named = segments(item.header)
             if image is not None:

@@ -287,7 +287,7 @@ def test_from_an_archive(tmp_path: Path) -> None:
     image = formats.read_header(archive)
     for reference in (archive, found.path):
         np.testing.assert_array_equal(of(formats.read_label(reference, image), "Liver"), truth[..., 0])
-    with pytest.raises(FormatError, match="no DICOM segmentation or structure set, only CT"):
+    with pytest.raises(FormatError, match="no DICOM segmentation or structure set, only the image itself"):
         formats.read_label(files[0], image)
 
 

@@ -38,12 +38,14 @@ class Values:
         dtype: of the array.
         unit: ``"HU"``, another RescaleType or PET's Units, or "".
         warnings: messages about what was assumed.
+        numbers: values are those of labels, not of measurements: no padding is replaced.
     """
 
     colour: bool
     dtype: np.dtype
     unit: str
     warnings: tuple[str, ...]
+    numbers: bool = False
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -68,8 +70,12 @@ def _table(frame: Frame) -> bool:
     return bool(frame.object.header.get("ModalityLUTSequence"))
 
 
-def values_of(stack: Stack) -> Values:
+def values_of(stack: Stack, *, numbers: bool = False) -> Values:
     """The values that the pixels of ``stack`` become, as the headers describe them.
+
+    Args:
+        stack: the slices.
+        numbers: as in `Values`.
 
     Integers stay integers if slopes and intercepts are whole numbers (in the stored dtype if these change nothing, else
     int16 or int32); otherwise they become float32.
@@ -115,7 +121,7 @@ def values_of(stack: Stack) -> Values:
     else:
         fits = [d for d in ("int16", "int32") if np.iinfo(d).min <= min(ends) and max(ends) <= np.iinfo(d).max]
         dtype = np.dtype(fits[0] if fits else "float32")
-    return Values(False, dtype, unit, tuple(warnings))
+    return Values(False, dtype, unit, tuple(warnings), numbers)
 
 
 def _bits(packed: bytes, frames: Sequence[Frame]) -> Iterator[np.ndarray]:
@@ -186,7 +192,7 @@ def _inverted(storage: Storage, unit: str) -> bool:
 def _grey(array: np.ndarray, frame: Frame, storage: Storage, values: Values) -> tuple[np.ndarray, np.ndarray | None]:
     """Values of one frame, and where they are padding."""
     dtype, inverted = values.dtype, _inverted(storage, values.unit)
-    ends = _padding(frame, storage)
+    ends = None if values.numbers else _padding(frame, storage)
     padded = None if ends is None else (array >= ends[0]) & (array <= ends[1])
     if _table(frame):
         header = frame.object.header

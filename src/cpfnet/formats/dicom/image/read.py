@@ -80,10 +80,12 @@ def _source(series: Series, stack: Stack, unit: str, warnings: Sequence[str]) ->
     )
 
 
-def _prepare(series: Series, damaged: Sequence[str], archives: Archives) -> tuple[Stack, Values, Header]:
+def _prepare(
+    series: Series, damaged: Sequence[str], archives: Archives, *, numbers: bool = False
+) -> tuple[Stack, Values, Header]:
     objects, warnings = _objects(series, archives)
     stack = arrange([frame for item in objects for frame in frames_of(item)])
-    values = values_of(stack)
+    values = values_of(stack, numbers=numbers)
     if left_empty := identity_warning(stack.frames[0].object.header):
         warnings.append(left_empty)
     source = _source(series, stack, values.unit, (*damaged, *warnings, *stack.warnings, *values.warnings))
@@ -102,8 +104,12 @@ def read_header(*paths: Path) -> Header:
         return _prepare(series, damaged, archives)[2]
 
 
-def read(*paths: Path) -> Image:
+def read(*paths: Path, numbers: bool = False) -> Image:
     """Read the one image series that ``paths`` mean (see `series`).
+
+    Args:
+        paths: as there.
+        numbers: its values are those of labels: no padding is replaced.
 
     Returns:
         ``(1, depth, height, width)``, slices ascending along their normal (row × column direction), ``(3, …)`` uint8
@@ -117,6 +123,6 @@ def read(*paths: Path) -> Image:
     """
     series, damaged = one_series(paths)
     with _name_series_in_errors(series.reference), Archives() as archives:
-        stack, values, header = _prepare(series, damaged, archives)
+        stack, values, header = _prepare(series, damaged, archives, numbers=numbers)
         array = decode(stack, values, archives)
         return Image(array, header.affine, header.channels, header.modality, header.source)
