@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cpfnet.errors import DatasetError, FormatError
-from cpfnet.image import Image, Source
+from cpfnet.image import Image, Source, geometry_difference
 from cpfnet.planning import Labels
 
 _COMBINATIONS = 2**16
@@ -93,3 +93,28 @@ class OverlapMap:
         """The label: ``(1, *shape)`` uint8 or uint16 and its meanings."""
         array = self._array.astype(np.uint8) if len(self._sets) <= 2**8 else self._array
         return Image(array.reshape(1, *shape), affine, ("structures",), None, source, meanings=tuple(self._sets))
+
+
+def overlaid(labels: Sequence[Image], paths: tuple[Path, ...]) -> Image:
+    """Labels of one grid, each with structures of its own, as one.
+
+    Raises:
+        FormatError: they lie on different grids.
+    """
+    first = labels[0]
+    depth, height, width = shape = (1, *first.shape)[-3:]
+    out = OverlapMap(
+        (depth, height, width), sorted({name for label in labels for names in label.meanings or () for name in names})
+    )
+    for label in labels:
+        if difference := geometry_difference(first.shape, first.affine, label.shape, label.affine):
+            raise FormatError(
+                f"its labels lie on different grids: {difference}", fix="give the image that they were drawn on"
+            )
+        array, meanings = label.array.reshape(shape), label.meanings or ()
+        for name in sorted(frozenset[str]().union(*meanings)):
+            numbers = [number for number, names in enumerate(meanings) if name in names]
+            for index, plane in enumerate(array):
+                out.add(name, index, np.isin(plane, numbers))
+    warnings = tuple(dict.fromkeys(warning for label in labels for warning in label.warnings))
+    return out.image(first.shape, first.affine, Source(paths, "dicom", warnings=warnings))

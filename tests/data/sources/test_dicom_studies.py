@@ -16,12 +16,15 @@ from pydicom.fileset import FileSet
 from ruamel.yaml import YAML
 
 from cpfnet import formats
-from cpfnet.data.case import Case, Dataset
+from cpfnet.data.case import Case, Dataset, placed
+from cpfnet.data.checks.check import check
 from cpfnet.data.checks.fixes import FixSuggestions
 from cpfnet.data.dataset import load
 from cpfnet.errors import DatasetError
+from cpfnet.image import Image
 from cpfnet.planner.fingerprint import fingerprint
 from cpfnet.planner.proposal import propose
+from cpfnet.planning import LabelClass, Labels
 from tests.data.dicom_studies import BOX, SHAPE, scan, write_rtstruct, write_seg
 from tests.synthetic import PRIVATE, shared, write_nifti, write_photograph
 
@@ -387,15 +390,47 @@ def test_several_labels_of_a_series_are_refused_and_every_fix_works(tmp_path: Pa
     assert by_id(last)["p1"].labels.keys() == {"reader1", "reader2"}
 
 
-def test_one_object_for_each_structure_shall_be_merged(tmp_path: Path) -> None:
-    """Rather than all but one be deleted."""
+@pytest.mark.parametrize("kind", ["seg", "rtstruct"])
+def test_one_object_for_each_structure(tmp_path: Path, kind: str) -> None:
+    boxes = {"Liver": BOX, "Spleen": np.s_[0:1, 0:3, 0:3], "Lesion": np.s_[2:3, 6:9, 6:9]}
+    for number in (1, 2, 3):
+        files = scan(tmp_path / f"p{number}" / "ct", patient=f"P{number}")
+        for name, box in boxes.items():
+            path = tmp_path / f"p{number}" / "segmentations" / f"{name}.dcm"
+            if kind == "seg":
+                write_seg(path, files, {name: box})
+            else:
+                write_rtstruct(path, files, {name: box}, name=f"{number} {name}")
+    dataset = load(tmp_path)
+    assert [case.labels["label"].name for case in dataset.cases] == ["segmentations"] * 3
+    image = formats.read(dataset.cases[0].images)
+    label = placed(dataset.cases[0].labels["label"], image)
+    for name in boxes:
+        (own,) = [path for path in (tmp_path / "p1" / "segmentations").iterdir() if path.stem == name]
+        alone = formats.read_label(own, image)
+        np.testing.assert_array_equal(drawn(label, name), drawn(alone, name))
+        assert drawn(alone, name).any()
+    only = placed(dataset.cases[0].labels["label"], image, Labels(classes=(LabelClass(name="liver", values=(1,)),)))
+    assert set().union(*only.meanings) == {"Liver"}
+    errors = [finding for finding in check(tmp_path) if finding.severity == "error"]
+    assert {finding.kind for finding in errors} == {"overlap"}  # Lesion lies in Liver
+    declare(tmp_path, "labels: {Liver: Liver, Lesion: Lesion, Spleen: Spleen, overlap: last}")
+    assert not [finding for finding in check(tmp_path) if finding.severity == "error"]
+
+
+def drawn(label: Image, name: str) -> np.ndarray:
+    return np.isin(label.array[0], [number for number, names in enumerate(label.meanings) if name in names])
+
+
+def test_objects_of_one_structure_among_those_of_other_images_are_refused(tmp_path: Path) -> None:
+    """Their folder would not say which are meant."""
     for number in (1, 2):
-        files = scan(tmp_path / f"p{number}", patient=f"P{number}")
-        write_seg(tmp_path / f"p{number}" / "liver.dcm", files, {"Liver": BOX})
-    write_seg(tmp_path / "p2" / "spleen.dcm", files, {"Spleen": np.s_[0:1, 0:3, 0:3]})
-    (finding,) = load(tmp_path).problems
-    assert finding.what.startswith("2 labels of the same image series, each with structures of its own: ")
-    assert finding.fix.startswith("merge them into one object that holds all these structures; or ")
+        files = scan(tmp_path / "ct" / f"p{number}", patient=f"P{number}")
+        for name in ("Liver", "Spleen"):
+            write_seg(tmp_path / "seg" / f"{number}{name}.dcm", files, {name: BOX})
+    with pytest.raises(DatasetError, match="each with structures of its own") as refused:
+        load(tmp_path)
+    assert "give them a folder of their own" in str(refused.value)
 
 
 def test_many_labels_of_a_series_are_told_in_few_words(tmp_path: Path) -> None:
@@ -712,18 +747,22 @@ def test_lung_ct_from_folder_to_plan() -> None:
 
 
 def test_dicom_seg_from_folder(tmp_path: Path) -> None:
-    """Two segmentations of one series: one is chosen, or both are taken as readers; every way that is told works."""
+    """Two segmentations of one series, each with structures of its own: together, chosen, or as readers."""
     root = Path(shutil.copytree(shared("DicomSeg"), tmp_path / "set"))
-    with pytest.raises(DatasetError, match="2 labels of the same image series") as refused:
-        load(root)
-    ways = [way for way in str(refused.value.fix).split("; or ") if way.startswith("write")]
-    assert len(ways) == 3
-    for way in ways:
-        declare(root, way.split("`")[1])
-        (case,) = load(root).cases
-        assert len(case.labels) == (2 if "reader1" in way else 1)
-    declare(root, ways[0].split("`")[1])
+    dataset = load(root)
+    assert "together" in kinds(dataset)
+    (case,) = dataset.cases
+    image = formats.read(case.images)
+    label = placed(case.labels["label"], image)
+    for name, file in (("Liver", "liver.dcm"), ("ORANGE", "partial_overlaps.dcm")):
+        alone = formats.read_label(root / file, image)
+        np.testing.assert_array_equal(drawn(label, name), drawn(alone, name))
+    assert len(frozenset().union(*label.meanings)) == 6
+    declare(root, "label: liver.dcm")
     assert [c.name for c in fingerprint(load(root)).labels.classes] == ["Liver"]
+    declare(root, "label: {anna: liver.dcm, ben: partial_overlaps.dcm}")
+    (case,) = load(root).cases
+    assert case.labels.keys() == {"anna", "ben"}
 
 
 def test_abdomen_ct_with_labels_beside(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from cpfnet import formats
 from cpfnet.contour_gaps import Gap, find_gaps
 from cpfnet.data.case import Case
 from cpfnet.errors import CpfnetError
-from cpfnet.formats.file_types import NRRD_SUFFIXES, is_reference, placeholder
+from cpfnet.formats.file_types import NRRD_SUFFIXES, is_reference, place_of, placeholder
 from cpfnet.formats.lossy import LossyLabelError
 from cpfnet.formats.structure_folder import is_structure_folder, masks_in
 from cpfnet.image import GREY, RGB, Image, geometry_difference
@@ -215,7 +215,7 @@ def _label(path: Path, labelled: formats.Header | None, labels: Labels | None) -
     names: tuple[str, ...] = ()
     try:
         names = _names(path)
-        named = bool(names) or (formats.is_dicom(path) and _object(path) is not None)
+        named = bool(names) or (formats.is_dicom(path) and bool(_objects(path)))
         if named and labels is not None and not any(c.means(name) for c in labels.classes for name in names):
             shape, affine = ((), None) if labelled is None else (labelled.shape, labelled.affine)
             # Reading it would only say so.
@@ -280,10 +280,10 @@ def _with_persons(content: Content, labelled: formats.Header | None) -> Content:
         return content
     from cpfnet.formats.dicom.persons import personal, persons
 
-    label = _object(content.path)
+    own = frozenset[str]().union(*(label.persons for label in _objects(content.path)))
     source = None if labelled is None else labelled.source
     known = frozenset[str]().union(*map(persons, source.details.get("headers", ())[:1] if source else ()))
-    return replace(content, personal=personal(content.names, known | (label.persons if label else frozenset())))
+    return replace(content, personal=personal(content.names, known | own))
 
 
 def _structures(label: Image) -> dict[str, dict[str, int] | dict[frozenset[str], int]]:
@@ -317,15 +317,15 @@ def _outside(packed: np.ndarray, affine: np.ndarray | None, image: formats.Heade
     return outside, drawn
 
 
-def _object(path: Path) -> LabelObject | None:
-    """What a DICOM label says of itself."""
+def _objects(path: Path) -> tuple[LabelObject, ...]:
+    """What a DICOM label says of itself, or the several that are one."""
     from cpfnet.formats.dicom.image.series import scan
 
     try:
-        found = scan(path.parent if is_reference(path) else path).labels
+        found = tuple(scan(place_of(path)).labels)
     except CpfnetError:
-        return None
-    return next((label for label in found if label.path == path), found[0] if found else None)
+        return ()
+    return tuple(label for label in found if label.path == path) or (found[:1] if is_reference(path) else found)
 
 
 def _names(path: Path) -> tuple[str, ...]:
@@ -335,14 +335,13 @@ def _names(path: Path) -> tuple[str, ...]:
         return seg_nrrd.names(path)
     if is_structure_folder(path):
         return tuple(masks_in(path))
-    label = _object(path) if formats.is_dicom(path) else None
-    return label.names if label is not None else ()
+    labels = _objects(path) if formats.is_dicom(path) else ()
+    return tuple(dict.fromkeys(name for label in labels for name in label.names))
 
 
 def _foreign(path: Path, image: formats.Header | None) -> bool:
     """Does a DICOM label refer to series, and not to that of the image?"""
-    label = _object(path) if formats.is_dicom(path) else None
-    if label is None or image is None or image.source is None or not label.series:
+    if image is None or image.source is None or not formats.is_dicom(path):
         return False
-    headers = image.source.details.get("headers", ())
-    return label.series.isdisjoint(str(header.get("SeriesInstanceUID", "")) for header in headers)
+    own = {str(header.get("SeriesInstanceUID", "")) for header in image.source.details.get("headers", ())}
+    return any(label.series and label.series.isdisjoint(own) for label in _objects(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,6 +93,35 @@ def unclear(label: LabelObject, fitting: Sequence[Series], kinds: Sequence[str],
     return Finding("error", "ambiguous-image", shown(label.path, root), what, "; or ".join(ways))
 
 
+def are_separate(labels: Sequence[LabelObject]) -> bool:
+    """Has each object of one kind structures of its own, as where each structure has a SEG?"""
+    drawn = [{normal(name) for name in one.names} for one in labels]
+    one_kind = len({one.kind for one in labels}) == 1
+    return one_kind and all(drawn) and len(set[str]().union(*drawn)) == sum(map(len, drawn))
+
+
+def folder_of_all(labels: Sequence[LabelObject], every: Sequence[LabelObject]) -> Path | None:
+    """The folder that stands for several objects of one image, which are one label; None where they are not.
+
+    Args:
+        labels: of one image and reader.
+        every: of the data set.
+    """
+    paths = {one.path for one in labels}
+    if not are_separate(labels) or not all(path.is_file() for path in paths):
+        return None
+    folder = Path(os.path.commonpath([path.parent for path in paths]))
+    return folder if paths == {one.path for one in every if folder in one.path.parents} else None
+
+
+def taken_together(case: str, labels: Sequence[LabelObject], root: Path) -> Finding:
+    """Several objects of one image are one label."""
+    paths = [one.path for one in labels]
+    what = f"{len(paths)} labels of one image, each with structures of its own, are taken together: {_few(paths, root)}"
+    fix = "nothing needs to be done; `label: …` in `dataset.yaml` would choose one of them"
+    return Finding("note", "together", shown(paths[0], root), what, fix, case)
+
+
 def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: bool, only: bool) -> Finding:
     """One series has several labels.
 
@@ -107,10 +137,9 @@ def several(case: str, labels: Sequence[LabelObject], root: Path, *, chosen: boo
         ways += [f"write `label: '{pattern}'` into `dataset.yaml`" for pattern in patterns]
         readers = ", ".join(f"reader{number}: '{pattern}'" for number, pattern in enumerate(patterns, start=1))
         ways += [f"write `label: {{{readers}}}` into `dataset.yaml` if each is the work of one reader"]
-    drawn = [{normal(name) for name in one.names} for one in labels]
-    separate = all(drawn) and len(set[str]().union(*drawn)) == sum(map(len, drawn))  # as one SEG for each structure
+    separate = are_separate(labels)
     if separate:
-        ways.insert(0, "merge them into one object that holds all these structures")
+        ways.insert(0, "give them a folder of their own, where no label of another image lies")
     own = ", each with structures of its own" if separate else ""
     what = f"{len(paths)} labels of the same image series{own}: {_few(paths, root)}; the case is left out"
     files = tuple(shown(path, root) for path in paths)

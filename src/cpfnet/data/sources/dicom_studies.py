@@ -16,7 +16,15 @@ from cpfnet.data.case import STUDIES, Case, Dataset
 from cpfnet.data.dataset_yaml import LABEL_KINDS, Declaration
 from cpfnet.data.finding import Finding, quoted
 from cpfnet.data.sources.dicom_archives import scan_with_archives
-from cpfnet.data.sources.dicom_references import ReferenceMatcher, alone, elsewhere, several, unclear
+from cpfnet.data.sources.dicom_references import (
+    ReferenceMatcher,
+    alone,
+    elsewhere,
+    folder_of_all,
+    several,
+    taken_together,
+    unclear,
+)
 from cpfnet.data.sources.dicom_warnings import damaged, other_files, patients
 from cpfnet.data.sources.folders import SPLITS
 from cpfnet.data.sources.patterns import find
@@ -64,7 +72,7 @@ def studies(root: Path, declaration: Declaration) -> Dataset | None:
     _one_modality(root, {reference: kinds[reference] for reference in drawn})
     chosen, note = _chosen(series, drawn, kinds)
     problems += note
-    cases = _cases(root, declaration, chosen, every, drawn, problems)
+    cases = _cases(root, declaration, chosen, every, labels, drawn, problems)
     problems += other_files(root, series[0], cases, labelled=bool(labels))
     problems += patients(root, declaration, chosen, [case.id for case in cases])
     problems += damaged(root, found, chosen)
@@ -205,6 +213,7 @@ def _cases(
     declaration: Declaration,
     chosen: list[Series],
     every: Sequence[Series],
+    objects: Sequence[LabelObject],
     drawn: Drawn,
     problems: list[Finding],
 ) -> list[Case]:
@@ -219,16 +228,23 @@ def _cases(
     cases = []
     for case, one in zip(ids, chosen, strict=True):
         labels = drawn.get(one.reference, {})
+        places = {
+            reader: found[0].path if len(found) == 1 else folder_of_all(found, objects)
+            for reader, found in labels.items()
+        }
         trouble = [
             several(case, found, root, chosen=chosen_by_pattern, only=len(drawn) == 1)
-            for found in labels.values()
-            if len(found) > 1
+            for reader, found in labels.items()
+            if places[reader] is None
         ]
         problems += trouble
+        problems += [
+            taken_together(case, found, root) for reader, found in labels.items() if places[reader] and len(found) > 1
+        ]
         if not trouble:
             above = one.folder.relative_to(root).parts[:2]
             split = next((SPLITS[name.lower()] for name in above if name.lower() in SPLITS), None)
-            paths = {reader: found.path for reader, (found,) in labels.items()}
+            paths = {reader: place for reader, place in places.items() if place is not None}
             cases.append(
                 Case(case, patient_of(studies_of[one.patient or one.study]), (one.reference,), paths, split=split)
             )

@@ -11,20 +11,26 @@ from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.image.datasets import Archives, DicomObject, locations, read_object
 from cpfnet.formats.dicom.image.read import read
 from cpfnet.formats.dicom.image.transfer_syntax import syntax_of
-from cpfnet.formats.dicom.referenced_images import KINDS
+from cpfnet.formats.dicom.referenced_images import KINDS, structure_names
 from cpfnet.formats.dicom.rtstruct import read as rtstruct
 from cpfnet.formats.dicom.seg import read as seg
 from cpfnet.formats.file_types import SERIES, Header, check_readable, is_reference
+from cpfnet.formats.overlap_map import overlaid, select_structures
 from cpfnet.image import Image, Source
 from cpfnet.planning import Labels
+from cpfnet.text import natural
 
 _LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless)
 _EITHER = (JPEG2000, HTJ2K)
 """Transfer syntaxes that change values, and those that may."""
 
 
-def one_label(path: Path, archives: Archives) -> DicomObject | None:
-    """The one segmentation or structure set that ``path`` means; None where it holds images alone."""
+def labels_at(path: Path, archives: Archives) -> list[DicomObject]:
+    """The segmentations and structure sets that ``path`` means; none where it holds images alone.
+
+    Raises:
+        FormatError: it holds neither.
+    """
     uid = path.name.removeprefix(SERIES) if is_reference(path) else ""
     place = path.parent if uid else path
     if not place.is_dir():
@@ -32,17 +38,8 @@ def one_label(path: Path, archives: Archives) -> DicomObject | None:
     objects = [item for location in locations([place], archives) if (item := read_object(location, archives))]
     labels = [item for item in objects if text(item.header, "SOPClassUID") in KINDS]
     labels = [item for item in labels if text(item.header, "SeriesInstanceUID").endswith(uid)]
-    if len(labels) == 1:
-        return labels[0]
-    if labels:
-        names = ", ".join(item.location.name for item in labels[:8])
-        raise FormatError(
-            f"holds {len(labels)} segmentations and structure sets: {names}",
-            where=path,
-            fix="give one of them; of an archive, unpacked",
-        )
-    if any(text(item.header, "Rows") for item in objects):
-        return None
+    if labels or any(text(item.header, "Rows") for item in objects):
+        return sorted(labels, key=lambda item: natural(item.location.name))
     modalities = sorted({text(item.header, "Modality") or "objects without modality" for item in objects})
     only = f", only {', '.join(modalities)}" if modalities else ""
     raise FormatError(
@@ -87,32 +84,68 @@ def _series(path: Path, image: Image | Header | None) -> Image:
     return label
 
 
+def _together(
+    objects: list[DicomObject], archives: Archives, image: Image | Header | None, labels: Labels | None
+) -> Image:
+    """Several objects of one image, each with structures of its own, as one label.
+
+    Raises:
+        FormatError: two of them hold a structure of the same name; or they lie on different grids.
+    """
+    owners: dict[str, DicomObject] = {}
+    for item in objects:
+        for name in structure_names(item.header):
+            other = owners.setdefault(name.strip().casefold(), item)
+            if other is not item:
+                raise FormatError(
+                    f"holds {len(objects)} segmentations and structure sets, of which {other.location.name} and "
+                    f"{item.location.name} both hold {name!r}",
+                    fix="give one of them; where each is a structure called after its file, say so in dataset.yaml: "
+                    "`label: ['{case}/segmentations/liver.dcm', '{case}/segmentations/spleen.dcm']`",
+                )
+    names = (name for item in objects for name in structure_names(item.header))
+    wanted = set(select_structures(dict(enumerate(names)), labels).values())
+    parts = [_one(item, archives, image, labels) for item in objects if wanted & {*structure_names(item.header)}]
+    return overlaid(parts, tuple(item.path for item in objects))
+
+
+def _one(item: DicomObject, archives: Archives, image: Image | Header | None, labels: Labels | None) -> Image:
+    try:
+        if KINDS[text(item.header, "SOPClassUID")] == "rtstruct":
+            return rtstruct.read(item, image, labels)
+        return seg.read(item, archives, image, labels)
+    except CpfnetError as error:
+        raise type(error)(error.what, where=item.path, fix=error.fix) from error
+    except MemoryError:
+        raise FormatError("does not fit into memory", where=item.path, fix="free memory") from None
+    except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
+        raise FormatError(
+            f"is damaged: {redacted_message(error)}", where=item.path, fix="copy or export it again"
+        ) from error
+
+
 def read_label(path: Path, image: Image | Header | None = None, labels: Labels | None = None) -> Image:
-    """Read a segmentation (SEG) or structure set (RTSTRUCT), or an image series whose values are labels.
+    """Read segmentations (SEG) or structure sets (RTSTRUCT), or an image series whose values are labels.
 
     Args:
-        path: the file; a folder or ZIP archive that holds one such object, or one series; or ``PLACE/series=UID``.
+        path: the file; a folder or ZIP archive that holds such objects of one image, or one series; or
+            ``PLACE/series=UID``. Several objects are one label if each has structures of its own.
         image, labels: as in `seg.read` and `rtstruct.read`; of no meaning for a series, which lies where it says.
 
     Returns:
         With `Image.meanings`; of a series without.
 
     Raises:
-        FormatError, DatasetError: as these; or there is no such object, or several.
+        FormatError, DatasetError: as these; or there is no such object, or several have a structure of one name.
     """
     with Archives() as archives, quiet():
-        item = one_label(path, archives)
-        if item is None:
+        items = labels_at(path, archives)
+        if not items:
             return _series(path, image)
         try:
-            if KINDS[text(item.header, "SOPClassUID")] == "rtstruct":
-                return rtstruct.read(item, image, labels)
-            return seg.read(item, archives, image, labels)
+            if len(items) > 1:
+                return _together(items, archives, image, labels)
+            return _one(items[0], archives, image, labels)
         except CpfnetError as error:
-            raise type(error)(error.what, where=path, fix=error.fix) from error
-        except MemoryError:
-            raise FormatError("does not fit into memory", where=path, fix="free memory") from None
-        except Exception as error:  # pydicom decodes on access, and raises anything on damaged values
-            raise FormatError(
-                f"is damaged: {redacted_message(error)}", where=path, fix="copy or export it again"
-            ) from error
+            where = path if len(items) == 1 or error.where is None else error.where
+            raise type(error)(error.what, where=where, fix=error.fix) from error

@@ -11,7 +11,7 @@ from cpfnet.formats.dicom.attributes import quiet, text
 from cpfnet.formats.dicom.frame_geometry import own_grid, place_on_slices, planes_of
 from cpfnet.formats.dicom.image.datasets import Archives
 from cpfnet.formats.dicom.image.functional_groups import frames_of
-from cpfnet.formats.dicom.read_label import one_label
+from cpfnet.formats.dicom.read_label import labels_at
 from cpfnet.formats.dicom.referenced_images import check_belongs, segments
 from cpfnet.formats.dicom.seg.read import segment_of, stored_frames
 from cpfnet.formats.file_types import Header
@@ -34,7 +34,8 @@ def read_map(path: Path, image: Image | Header | None = None) -> np.ndarray:
     """
     with Archives() as archives, quiet():
         try:
-            item = one_label(path, archives)
+            items = labels_at(path, archives)
+            item = items[0] if len(items) == 1 else None
             maximum = "" if item is None else text(item.header, "MaximumFractionalValue")
             kind = "" if item is None else text(item.header, "SegmentationType")
             if item is None or kind != "FRACTIONAL" or not maximum.isdecimal() or not int(maximum):
