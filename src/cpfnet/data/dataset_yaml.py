@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from cpfnet.data.structure_files import is_path, side_by_side
 from cpfnet.planning import Labels, Modality, Strict
 
 _PLACEHOLDER = re.compile(r"\{(case|patient)\}")
@@ -200,10 +201,10 @@ class Declaration(Strict):
     image: Annotated[str | tuple[str, ...] | dict[str, str] | None, Patterns] = Field(
         None, description="pattern, or one a channel: a list, or channel → pattern"
     )
-    label: Annotated[str | dict[str, str] | None, LabelPatterns] = Field(
+    label: Annotated[str | tuple[str, ...] | dict[str, str] | None, LabelPatterns] = Field(
         None,
-        description="pattern, or reader → pattern; of DICOM studies (without `image`) also seg or rtstruct: only "
-        "these labels",
+        description="pattern, or reader → pattern; or a list of patterns, one file a structure; of DICOM studies "
+        "(without `image`) also seg or rtstruct: only these labels",
     )
     roi: Annotated[str | None, Patterns] = Field(None, description="pattern of masks of the evaluation region")
     patient: str | None = Field(
@@ -217,6 +218,33 @@ class Declaration(Strict):
     channels: tuple[str, ...] | None = Field(None, description="one name for each channel of the images, in order")
     labels: Annotated[Labels, BeforeValidator(full_labels)] | None = None
     split: Splits | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_of_structures(cls, data: Any) -> Any:
+        """``labels: {liver: '{case}/liver.dcm'}`` → the patterns in `label`, and what they call their structures."""
+        if not isinstance(data, dict):
+            return data
+        labels, listed = data.get("labels"), data.get("label")
+        if labels is None and isinstance(listed, (list, tuple)) and all(map(is_path, listed)):
+            names = side_by_side(listed).structures  # one class for each file that is listed, and no other
+            if any("*" in name for name in names):
+                raise ValueError("`label` lists files with '*' in the place of a structure; name the classes: `labels`")
+            return {**data, "labels": {name: {"names": [name]} for name in names}}
+        if not isinstance(labels, dict):
+            return data
+        named = {name: _items(value) for name, value in labels.items() if name not in _TAKEN}
+        files = {name: items for name, items in named.items() if any(map(is_path, items))}
+        if not files:
+            return data
+        if other := next((name for name, items in named.items() if not all(map(is_path, items))), None):
+            raise ValueError(f"`labels` gives files of structures, but not of {other!r}; give a file for each class")
+        if data.get("label") is not None:
+            raise ValueError("`labels` names the files of labels already; remove `label`")
+        patterns = [pattern for items in files.values() for pattern in items]
+        structures = iter(side_by_side(patterns).structures)
+        meant = {name: [next(structures) for _ in items] for name, items in files.items()}
+        return {**data, "label": patterns, "labels": {**labels, **meant}}
 
     @field_validator("patient")
     @classmethod
@@ -232,6 +260,10 @@ class Declaration(Strict):
     def _fits(self) -> Declaration:
         if self.image is None and (self.roi is not None or (self.label is not None and self.manifest is not None)):
             raise ValueError("`label` and `roi` need `image`, too")
+        if isinstance(self.label, tuple):
+            side_by_side(self.label)
+            if self.image is None:
+                raise ValueError("files of structures need `image`, too")
         if self.image is not None and self.manifest is not None:
             raise ValueError("`manifest` and `image` exclude each other: the cases are listed, or found by patterns")
         if isinstance(self.image, dict) and self.channels is not None:
@@ -247,6 +279,6 @@ class Declaration(Strict):
         return {f"channel{i}": pattern for i, pattern in enumerate(patterns)}
 
     @property
-    def readers(self) -> dict[str, str]:
-        """Reader → pattern."""
-        return {"label": self.label} if isinstance(self.label, str) else dict(self.label or {})
+    def readers(self) -> dict[str, str | tuple[str, ...]]:
+        """Reader → pattern, or patterns of one file a structure."""
+        return {"label": self.label} if isinstance(self.label, (str, tuple)) else dict(self.label or {})

@@ -16,6 +16,7 @@ from cpfnet.data.dataset_yaml import short_labels
 from cpfnet.data.structure_names import classes_of
 from cpfnet.errors import DatasetError
 from cpfnet.formats import Header
+from cpfnet.formats.file_types import NRRD_SUFFIXES
 from cpfnet.label_values import DARK, MOST_VALUES, colours_of_blurred, count_values, is_black_and_white, is_soft, shade
 from cpfnet.labels import brightness, format_value, nearest_integer, number_of, pack, value_of
 from cpfnet.planning import LabelClass, Labels
@@ -123,6 +124,20 @@ def soft_edges(main: Sequence[int | str], distinct: int) -> tuple[str, str, Labe
     return what, fix, Labels(classes=(foreground,), threshold=float((dark + bright) // 2))
 
 
+def _coloured(labels: Labels, dataset: Dataset) -> Labels:
+    """The classes with the colours that their segments have in 3D Slicer, in the first case that has them."""
+    from cpfnet.formats import seg_nrrd
+
+    files = [path for case in dataset.cases for path in case.labels.values() if path.is_file()]
+    found = [one for path in files if formats.suffix_of(path) in NRRD_SUFFIXES for one in seg_nrrd.listed(path)]
+
+    def colour(structure: LabelClass) -> str | None:
+        return next((one.colour for one in found if one.colour and structure.means(one.name)), structure.colour)
+
+    classes = tuple(one.model_copy(update={"colour": colour(one)}) for one in labels.classes)
+    return labels.model_copy(update={"classes": classes})
+
+
 def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
     """What is declared, or else what the values look like; and why.
 
@@ -140,7 +155,8 @@ def meaning_of(dataset: Dataset, values: list[Values]) -> tuple[Labels, str]:
             fix=f"declare both in dataset.yaml, for example `labels: {{tumour: {{values: 1, names: ['{name}']}}}}`",
         )
     if named:
-        return classes_of([one.structures for one in values], [one.overlaps for one in values], dataset.root)
+        meant, why = classes_of([one.structures for one in values], [one.overlaps for one in values], dataset.root)
+        return _coloured(meant, dataset), why
     found = sorted({number for one in values for number in one.numbers})
     low, high = found[0], found[-1]
     if smooth := [one for one in values if one.main]:

@@ -26,6 +26,8 @@ SERIES = "series="
 """Starts the last component of a reference to one DICOM series among several."""
 STACK = "stack="
 """Starts the last component of a reference to a folder of numbered pictures that is one volume."""
+FILES = "files="
+"""Starts the last component of a reference to files of one structure each."""
 _KNOWN_SUFFIXES = (*RASTER_SUFFIXES, *VOLUME_SUFFIXES, *DICOM_SUFFIXES, ".seg.dcm", ".rtstruct.dcm", ".zip")
 _COLOUR = 0x1000000
 _NAMES = {
@@ -77,13 +79,18 @@ def exists(path: Path) -> bool:
 
 
 def is_reference(path: Path) -> bool:
-    """Is it ``FOLDER/series=UID`` or ``FOLDER/stack=…``, whose last component does not exist as a file?"""
-    return path.name.startswith((SERIES, STACK)) and not os.path.exists(path)  # noqa: PTH110
+    """Is it ``FOLDER/series=UID``, ``stack=…`` or ``files=…``, whose last component does not exist as a file?"""
+    return path.name.startswith((SERIES, STACK, FILES)) and not os.path.exists(path)  # noqa: PTH110
 
 
 def is_stack(path: Path) -> bool:
     """Is it ``FOLDER/stack=…``, a folder of numbered pictures that is one volume (`cpfnet.formats.stack`)?"""
     return path.name.startswith(STACK) and is_reference(path)
+
+
+def is_listing(path: Path) -> bool:
+    """Is it ``FOLDER/files=BEFORE*AFTER``, masks of one structure each (`cpfnet.formats.structure_folder`)?"""
+    return path.name.startswith(FILES) and is_reference(path)
 
 
 def place_of(path: Path) -> Path:
@@ -93,7 +100,7 @@ def place_of(path: Path) -> Path:
 
 def is_dicom(path: Path) -> bool:
     """Will `cpfnet.formats.read` take it for DICOM: a folder, archive, reference, or file of no other suffix?"""
-    if is_stack(path):
+    if is_stack(path) or is_listing(path):
         return False
     return suffix_of(path) not in (*RASTER_SUFFIXES, *VOLUME_SUFFIXES) or os.path.isdir(path)  # noqa: PTH112
 
@@ -224,7 +231,7 @@ def check_readable(path: Path) -> None:
     Raises:
         FormatError: with the reason, and the nearest name if the name was mistyped.
     """
-    if is_stack(path) and path.parent.is_dir():
+    if (is_stack(path) or is_listing(path)) and path.parent.is_dir():
         return
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for a writer forever

@@ -19,6 +19,7 @@ from cpfnet.formats.file_types import (
     check_dicom,
     check_readable,
     is_dicom,
+    is_listing,
     is_stack,
     suffix_of,
 )
@@ -133,7 +134,7 @@ def read_label(path: Path | str, image: Image | Header | None = None, labels: La
             classes in JPEG.
     """
     path = Path(path)
-    if os.path.isdir(path):  # noqa: PTH112 (False, too, for what no path can be)
+    if is_listing(path) or os.path.isdir(path):  # noqa: PTH112 (False, too, for what no path can be)
         from cpfnet.formats import structure_folder
 
         if structure_folder.is_structure_folder(path):
@@ -193,11 +194,15 @@ def _turned_to(label: Image, image: Image | Header) -> Image:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files that make an image or label of one path: it; of a header its voxels, too; the slices of a stack.
+    """The files that make an image or label of one path: it; of a header its voxels, too; those that it stands for.
 
     Raises:
         FormatError: the header cannot be read.
     """
+    if is_listing(path):
+        from cpfnet.formats.structure_folder import masks_in
+
+        return tuple(part for mask in masks_in(path).values() for part in files_of(mask))
     if suffix_of(path) in VOLUME_SUFFIXES or is_stack(path):
         check_readable(path)
         return tuple(reader(path).files(path))

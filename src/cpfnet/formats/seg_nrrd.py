@@ -29,11 +29,12 @@ _DEFAULT = np.eye(4)[[2, 1, 0, 3]]  # of a picture without millimetres: one pixe
 
 @dataclass(frozen=True)
 class Segment:
-    """What the header says of a segment: its name, and the layer and value of its voxels."""
+    """What the header says of a segment: its name, the layer and value of its voxels, and its colour (``#rrggbb``)."""
 
     name: str
     layer: int
     value: int
+    colour: str | None = None
 
 
 def segments(text: nrrd.Text, layers: int) -> dict[int, Segment]:
@@ -55,7 +56,8 @@ def segments(text: nrrd.Text, layers: int) -> dict[int, Segment]:
         if wrong := next((word for word in numbers.values() if not re.fullmatch(r"\d{1,9}", word)), None):
             raise FormatError(f"gives segment {number} the layer or value {wrong!r:.40}", fix=_AGAIN)
         name = own["Name"] or own["ID"] or f"segment {number}"
-        segment = Segment(name, int(numbers["Layer"]), int(numbers["LabelValue"]))
+        colour = _colour(text.pairs.get(f"Segment{number}_Color", ""))
+        segment = Segment(name, int(numbers["Layer"]), int(numbers["LabelValue"]), colour)
         if segment.layer >= layers or not segment.value:
             raise FormatError(
                 f"has {layers} layers; {name!r} has the value {segment.value} in layer {segment.layer}", fix=_AGAIN
@@ -67,16 +69,29 @@ def segments(text: nrrd.Text, layers: int) -> dict[int, Segment]:
     return found
 
 
+def _colour(words: str) -> str | None:
+    """``0.5 0.68 0.5`` → ``#80ad80``; None where it is no colour."""
+    try:
+        parts = [float(word) for word in words.split()]
+    except ValueError:
+        return None
+    return "#" + bytes(round(255 * part) for part in parts).hex() if _is_rgb(parts) else None
+
+
+def _is_rgb(parts: list[float]) -> bool:
+    return len(parts) == 3 and all(0 <= part <= 1 for part in parts)
+
+
 def _count(found: nrrd.Layout) -> int:
     return 1 if found.channels is None else found.voxels.shape[found.channels]
 
 
-def names(path: Path) -> tuple[str, ...]:
-    """The names of its segments; none where it is a plain NRRD, or cannot be read."""
+def listed(path: Path) -> tuple[Segment, ...]:
+    """Its segments; none where it is a plain NRRD, or cannot be read."""
     try:
         with decoding(path):
             text = nrrd.text_of(path)
-            return tuple(segment.name for segment in segments(text, _count(nrrd.layout(path, text))).values())
+            return tuple(segments(text, _count(nrrd.layout(path, text))).values())
     except FormatError:
         return ()
 

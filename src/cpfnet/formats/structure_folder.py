@@ -2,26 +2,34 @@
 
 ``segmentations/liver.nii.gz``, ``segmentations/spleen.nii.gz`` …: pixels that are not 0 belong to the structure of the
 file's name. Structures may overlap, as in DICOM.
+
+``FOLDER/files=case1_*.nii.gz`` stands for such files among others: the name of a structure is what * stands for. They
+may be DICOM, too: then a file is one structure, however its segments are called.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.file_types import (
+    FILES,
     RASTER_SUFFIXES,
     VOLUME_SUFFIXES,
     Header,
+    check_dicom,
     check_readable,
+    is_dicom,
+    is_listing,
     looks_like_dicom,
     stem,
     suffix_of,
 )
 from cpfnet.formats.overlap_map import OverlapMap, select_structures
-from cpfnet.formats.registry import family
+from cpfnet.formats.registry import reader
 from cpfnet.formats.reorient import reorient
 from cpfnet.image import Image, Source, geometry_difference
 from cpfnet.planning import Labels
@@ -39,6 +47,10 @@ def masks_in(folder: Path) -> dict[str, Path]:
     Raises:
         FormatError: two files have one name but for suffix and case; or one holds several structures.
     """
+    if is_listing(folder):
+        before, _, after = folder.name.removeprefix(FILES).partition("*")
+        files = [path for path in folder.parent.iterdir() if path.is_file() and _between(path.name, before, after)]
+        return {_between(path.name, before, after): path for path in sorted(files, key=lambda one: natural(one.name))}
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
         if path.name.startswith(".") or suffix_of(path) not in (*VOLUME_SUFFIXES, *RASTER_SUFFIXES):
@@ -60,16 +72,26 @@ def masks_in(folder: Path) -> dict[str, Path]:
     return found
 
 
+def _between(name: str, before: str, after: str) -> str:
+    """What stands between a beginning and an end, or ""; hidden files have nothing."""
+    fits = name.startswith(before) and name.endswith(after) and not name.startswith(".")
+    return name[len(before) : len(name) - len(after)] if fits else ""
+
+
 def _unread(folder: Path) -> list[str]:
     """Warnings of files that may be masks, of kinds that are not read."""
+    if is_listing(folder):
+        return []
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     others = [path for path in files if not suffix_of(path) and path.suffix.lower() not in _NO_MASKS]
     return [f"{path.name} is of no format that is read: its structure counts as not drawn" for path in others]
 
 
 def is_structure_folder(path: Path) -> bool:
-    """Is it a folder with masks, and without DICOM objects, in it?"""
+    """Is it a folder with masks, and without DICOM objects, in it; or a reference to some?"""
     try:
+        if is_listing(path):
+            return bool(masks_in(path))
         files = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
         others = [entry for entry in files if suffix_of(entry) not in (*VOLUME_SUFFIXES, *RASTER_SUFFIXES)]
         return len(others) < len(files) and not any(map(_begins_as_dicom, others))
@@ -107,7 +129,7 @@ def read_label(folder: Path, image: Image | Header | None = None, labels: Labels
     for name in wanted.values():
         path = files[name]
         check_readable(path)
-        stored = family(suffix_of(path)).read(path)
+        stored = _dicom(path, image) if is_dicom(path) else reader(path).read(path)
         mask = stored if image is None else reorient(stored, image)
         if mask is not stored:
             warnings.append(_TURNED.format(path.name))
@@ -127,6 +149,15 @@ def read_label(folder: Path, image: Image | Header | None = None, labels: Labels
         raise FormatError("holds no mask", where=folder, fix="give a folder with a file for each structure")
     source = Source((folder,), "structures", warnings=tuple(dict.fromkeys(warnings)))
     return out.image(first.shape, first.affine, source)
+
+
+def _dicom(path: Path, image: Image | Header | None) -> Image:
+    """All that is drawn in a DICOM label."""
+    from cpfnet.formats.dicom.read_label import read_label
+
+    check_dicom(path)
+    label = read_label(path, image)
+    return label if label.meanings is None else replace(label, array=(label.array > 0).astype(np.uint8), meanings=None)
 
 
 def _drawn(mask: Image, path: Path) -> np.ndarray:

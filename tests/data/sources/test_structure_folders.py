@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ from typer.testing import CliRunner
 
 from cpfnet import formats, labels
 from cpfnet.cli.app import app
+from cpfnet.data.case import placed
 from cpfnet.data.checks.check import check
 from cpfnet.data.dataset import load
 from cpfnet.data.infer_labels import meaning_of, values_of
 from cpfnet.errors import CpfnetError, DatasetError, FormatError
 from cpfnet.image import Segmentation
 from cpfnet.planning import LabelClass, Labels
-from tests.synthetic import affine, write_nifti, write_raster
+from tests.formats.dicom.written_labels import write_seg
+from tests.synthetic import affine, write_nifti, write_raster, write_series
 
 SHAPE = (6, 32, 34)
 MATRIX = affine((0.8, 0.9, 2.5), origin=(3, 4, 5), degrees=(5, 0, 0))
@@ -203,3 +206,102 @@ def test_a_structure_has_one_file_whatever_the_case_of_its_name(tmp_path):
     formats.write(Segmentation(masks()["liver"], MATRIX), folder / "all", format="seg-nrrd")
     with pytest.raises(FormatError, match="names its own structures"):
         formats.read_label(folder)
+
+
+def one_seg_a_structure(folder: Path, roll: int = 0, names: str = "{}", volume: bool = False) -> None:
+    """An image with a folder of segmentations, by name or all called "Segment_1"."""
+    scan = np.random.default_rng(roll).integers(900, 1300, SHAPE).astype(np.uint16)
+    files = write_series(folder / "ct", scan, series=folder.name, patient=folder.name, study=folder.name)
+    if volume:
+        write_nifti(folder / "ct.nii.gz", scan.astype(np.int16), np.diag([-1.0, -1, 1, 1]))
+        for file in files:
+            file.rename(folder.parent / f"{folder.name}_{file.name}")
+        files = [folder.parent / f"{folder.name}_{file.name}" for file in files]
+    for name in ("liver", "spleen", "liver_lesion"):
+        mask = masks(roll)[name]
+        write_seg(folder / "segmentations" / f"{name}.dcm", files, {1: names.format(name)}, mask[..., None])
+    if volume:
+        for file in files:
+            file.unlink()
+        (folder / "ct").rmdir()
+
+
+def test_one_seg_a_structure_beside_nifti(tmp_path):
+    for number in range(3):
+        one_seg_a_structure(tmp_path / f"s{number}", number, volume=True)
+    dataset = load(tmp_path)
+    assert [c.labels["label"].name for c in dataset.cases] == ["segmentations"] * 3
+    for number, one in enumerate(dataset.cases):
+        label = placed(one.labels["label"], formats.read(one.images))
+        for name in ("liver", "spleen", "liver_lesion"):
+            drawn = np.isin(label.array[0], [n for n, meant in enumerate(label.meanings) if name in meant])
+            np.testing.assert_array_equal(drawn, masks(number)[name] > 0)
+    write_nifti(tmp_path / "turned.nii.gz", np.zeros(SHAPE, np.int16), np.eye(4)[:, [2, 1, 0, 3]])
+    with pytest.raises(FormatError, match="do not lie on a slice of the image"):
+        formats.read_label(dataset.cases[0].labels["label"], formats.read_header(tmp_path / "turned.nii.gz"))
+    write_nifti(tmp_path / "s1" / "segmentations" / "other.nii.gz", masks()["liver"], np.eye(4))
+    assert "mixed-formats" in {finding.kind for finding in load(tmp_path).problems}
+
+
+@pytest.mark.parametrize("names", ["{}", "Segment_1"])
+def test_files_of_structures_are_declared(tmp_path, names):
+    """Then a file is its class, whatever its segment is called."""
+    for number in range(3):
+        one_seg_a_structure(tmp_path / f"s{number}", number, names)
+    (tmp_path / "s2" / "segmentations" / "spleen.dcm").unlink()
+    (tmp_path / "dataset.yaml").write_text(
+        "image: '{case}/ct'\nmodality: ct\n"
+        "labels: {liver: '{case}/segmentations/liver.dcm', spleen: '{case}/segmentations/spleen.dcm',\n"
+        "         tumour: '{case}/segmentations/liver_lesion.dcm', overlap: last}\n"
+    )
+    dataset = load(tmp_path)
+    assert [c.labels["label"].name for c in dataset.cases] == ["files=*.dcm"] * 3
+    assert not [str(f) for f in check(tmp_path) if f.severity == "error"]
+    for number, one in enumerate(dataset.cases):
+        codes = labels.encode(placed(one.labels["label"], formats.read(one.images), dataset.labels), dataset.labels)
+        expected = np.where(masks(number)["liver"], 1, 2 * masks(number)["spleen"] * (number < 2))
+        np.testing.assert_array_equal(codes, np.where(masks(number)["liver_lesion"], 3, expected))
+    if names == "Segment_1":
+        with pytest.raises(FormatError, match=r"both hold 'Segment_1'(.|\n)*called after its file"):
+            formats.read_label(tmp_path / "s0" / "segmentations", formats.read_header(dataset.cases[0].images))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{{case}}/segmentations/{}.nii.gz", "masks/{{case}}_{}.nii.gz", "masks/{}-{{case}}.nii.gz"]
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_files_of_structures_wherever_they_lie(tmp_path, pattern, listed):
+    """Also where the name of one case begins as that of another does."""
+    cases = {"p1": 0, "p1_b": 1, "q": 2}
+    for one, roll in cases.items():
+        write_nifti(tmp_path / "scans" / f"{one}.nii.gz", np.zeros(SHAPE, np.int16) + roll, MATRIX)
+        for name, mask in masks(roll).items():
+            write_nifti(tmp_path / pattern.format(name).format(case=one), mask, MATRIX)
+    files = {name: pattern.format(name) for name in ("liver", "spleen")}
+    text = f"label: {json.dumps([*files.values()])}" if listed else f"labels: {json.dumps(files)}"
+    (tmp_path / "dataset.yaml").write_text(f"image: 'scans/{{case}}.nii.gz'\n{text}\n")
+    dataset = load(tmp_path)
+    assert [one.id for one in dataset.cases] == [*cases]
+    assert dataset.problems == ()
+    wanted = Labels(classes=(LabelClass(name="liver", values=(1,)), LabelClass(name="spleen", values=(2,))))
+    for one in dataset.cases:
+        codes = labels.encode(placed(one.labels["label"], formats.read(one.images), wanted), wanted)
+        expected = masks(cases[one.id])["liver"] + 2 * masks(cases[one.id])["spleen"]
+        np.testing.assert_array_equal(codes, expected)
+        assert len(formats.files_of(one.labels["label"])) >= 4
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("labels: {liver: 'liver/{case}.png', spleen: 'spleen/{case}.png'}", "not called alike in one folder"),
+        ("labels: {liver: '{case}/liver.png', spleen: '{case}/spleen.nii'}", "not called alike in one folder"),
+        ("labels: {liver: '{case}/liver.png', spleen: spleen}", "not of 'spleen'"),
+        ("label: '{case}/x.png'\nlabels: {liver: '{case}/liver.png'}", "remove `label`"),
+    ],
+)
+def test_files_of_structures_that_are_no_data_set(tmp_path, text, words):
+    case(tmp_path / "a")
+    (tmp_path / "dataset.yaml").write_text(f"image: '{{case}}/ct.nii.gz'\n{text}\n")
+    with pytest.raises(CpfnetError, match=words):
+        load(tmp_path)

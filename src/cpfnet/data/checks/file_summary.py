@@ -329,12 +329,12 @@ def _objects(path: Path) -> tuple[LabelObject, ...]:
 
 
 def _names(path: Path) -> tuple[str, ...]:
+    if is_structure_folder(path):
+        return tuple(masks_in(path))
     if formats.suffix_of(path) in NRRD_SUFFIXES:
         from cpfnet.formats import seg_nrrd
 
-        return seg_nrrd.names(path)
-    if is_structure_folder(path):
-        return tuple(masks_in(path))
+        return tuple(segment.name for segment in seg_nrrd.listed(path))
     labels = _objects(path) if formats.is_dicom(path) else ()
     return tuple(dict.fromkeys(name for label in labels for name in label.names))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cpfnet import formats
 from cpfnet.data.case import STUDIES, Case, Dataset
 from cpfnet.data.finding import quoted, shown
-from cpfnet.formats.file_types import is_reference, is_stack
+from cpfnet.formats.file_types import is_listing, is_reference, is_stack
 from cpfnet.text import printable
 
 
@@ -41,6 +41,7 @@ class FixSuggestions:
             return f"remove the entry of case {names} from `{self.list}`"
         files = [path for case in cases for path in case.files if os.path.lexists(path) or formats.exists(path)]
         files = [path.parent if is_stack(path) else path for path in files]
+        files = [one for path in files for one in (formats.files_of(path) if is_listing(path) else (path,))]
         # A folder takes along what lies in it.
         files = [path for path in files if not any(other in path.parents for other in files)]
         series = " (the files with this SeriesInstanceUID)" if any(is_reference(path) for path in files) else ""

@@ -87,6 +87,7 @@ def _readers(
         return {"label": labels}
     out = {}
     for reader, pattern in declaration.readers.items():
+        assert isinstance(pattern, str)  # files of one structure each need `image`, and are no studies
         files = set() if pattern in LABEL_KINDS else {path for _, path in find(root, pattern)}
         out[reader] = [one for one in labels if one.kind == pattern or one.path in files]
         if not out[reader]:

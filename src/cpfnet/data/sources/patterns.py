@@ -15,6 +15,7 @@ from cpfnet.data.finding import Finding, elsewhere, quoted, shown
 from cpfnet.data.sources.folders import holds_dicom
 from cpfnet.data.sources.suggest_dataset_yaml import in_yaml, pattern_for, suggest
 from cpfnet.data.sources.unread_files import unread_below, unread_fix
+from cpfnet.data.structure_files import side_by_side
 from cpfnet.errors import DatasetError
 from cpfnet.formats.file_types import is_stack
 from cpfnet.formats.structure_folder import is_structure_folder
@@ -72,12 +73,25 @@ def find(root: Path, pattern: str, *, labels: bool = False) -> Iterator[tuple[Na
 
 
 class _Index:
-    """Files of one pattern, found again by the names of a case."""
+    """Files of one pattern, or of one a structure, found again by the names of a case.
 
-    def __init__(self, root: Path, pattern: str, known: set[str], *, labels: bool):
-        self.pattern = pattern
-        self.files = list(find(root, pattern, labels=labels))
-        self.keys = sorted(set(re.findall(r"\{(case|patient)\}", pattern)) & known)
+    Attributes:
+        files: what the placeholders stand for, and the file; of structures a reference to all of a case.
+        taken: the files themselves.
+    """
+
+    def __init__(self, root: Path, pattern: str | tuple[str, ...], known: set[str], *, labels: bool):
+        if isinstance(pattern, tuple):
+            found = [one for part in pattern for one in find(root, part)]
+            structures = side_by_side(pattern)
+            references = {structures.reference(path, names): names for names, path in found}
+            self.files = [(names, path) for path, names in references.items()]
+            self.pattern = pattern[0]
+        else:
+            self.pattern = pattern
+            self.files = found = list(find(root, pattern, labels=labels))
+        self.taken = {path for _, path in found}
+        self.keys = sorted(set(re.findall(r"\{(case|patient)\}", self.pattern)) & known)
         self.by_names: dict[tuple[str, ...], list[Path]] = defaultdict(list)
         for names, path in self.files:
             self.by_names[tuple(names[key] for key in self.keys)].append(path)
@@ -98,18 +112,19 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
     channels = declaration.images
     first_channel, first_pattern = next(iter(channels.items()))
     known = set(re.findall(r"\{(case|patient)\}", first_pattern))
+    patterns: dict[tuple[str, str], str | tuple[str, ...]]
     patterns = {("image", name): p for name, p in channels.items() if name != first_channel}
     patterns |= {("label", name): p for name, p in declaration.readers.items()}
     patterns |= {("roi", "roi"): declaration.roi} if declaration.roi else {}
     first = list(find(root, first_pattern))
     indices = {key: _Index(root, pattern, known, labels=key[0] == "label") for key, pattern in patterns.items()}
-    drawn = {path for (kind, _), index in indices.items() if kind != "image" for _, path in index.files}
+    drawn = {path for (kind, _), index in indices.items() if kind != "image" for path in index.taken}
     first = [
         (names, path) for names, path in first if path not in drawn
     ] or first  # a_mask.png is no image of {case}.png
     for (kind, _), files, pattern in [
         (("image", ""), first, first_pattern),
-        *((key, index.files, patterns[key]) for key, index in indices.items()),
+        *((key, index.files, index.pattern) for key, index in indices.items()),
     ]:
         if not files:
             raise DatasetError(
@@ -121,7 +136,7 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
     for key, index in indices.items():
         if not index.keys:
             raise DatasetError(
-                f"{key[0]}: {patterns[key]!r} shares no placeholder with image: {first_pattern!r}",
+                f"{key[0]}: {index.pattern!r} shares no placeholder with image: {first_pattern!r}",
                 where=where,
                 fix="use {case} (or {patient}) in both",
             )

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from cpfnet.data.case import Case, Dataset
 from cpfnet.data.finding import Finding, quoted, shown
-from cpfnet.data.sources.folders import SPLITS, folders, image_files
+from cpfnet.data.sources.folders import SPLITS, folders, holds_dicom, image_files
 from cpfnet.data.sources.unread_files import unread_finding, unread_in
+from cpfnet.formats.file_types import is_dicom
 from cpfnet.formats.structure_folder import is_structure_folder
 from cpfnet.text import printable
 
@@ -43,6 +44,7 @@ class _Inside:
     Attributes:
         images: files that could be its image.
         masks: folders that could be its label.
+        mixed: those of them that hold DICOM and other masks.
         unread: of each folder that is called so, files of kinds that are not read.
     """
 
@@ -51,7 +53,10 @@ class _Inside:
         called = [inside[name] for name in MASKS if name in inside]
         self.root, self.folder = root, folder
         self.images = image_files(folder)
-        self.masks = [path for path in called if is_structure_folder(path)]
+        self.masks = [path for path in called if is_structure_folder(path) or holds_dicom(path)]
+        self.mixed = [
+            path for path in self.masks if not is_structure_folder(path) and not all(map(is_dicom, image_files(path)))
+        ]
         self.unread = [unread_in(path) for path in called]
 
     def case(self, split: str | None) -> Case | Finding | None:
@@ -71,6 +76,9 @@ class _Inside:
             several = quoted(masks, self.root)
             text = f"{len(masks)} folders could be the label of case {name}: {several}; the case is left out"
             return self._finding("ambiguous-label", text, fix)
+        if self.mixed:
+            text = f"{quoted(self.mixed, self.root)} holds masks of DICOM and of other formats; the case is left out"
+            return self._finding("mixed-formats", text, "convert them into one format, in a folder of their own")
         return Case(name, name, (images[0],), {"label": masks[0]} if masks else {}, split=split)
 
     def _finding(self, kind: str, text: str, fix: str) -> Finding:

@@ -16,7 +16,7 @@ from cpfnet.formats.dicom.image.functional_groups import Frame, frames_of
 from cpfnet.formats.dicom.image.slice_stack import size_of
 from cpfnet.formats.dicom.referenced_images import items
 from cpfnet.formats.file_types import Header
-from cpfnet.image import Image, geometry_difference
+from cpfnet.image import Image, geometry_difference, is_flat
 
 _IN_PLANE = 1e-3
 """Pixels: how far a corner of a frame may lie from the corner of its slice."""
@@ -245,7 +245,9 @@ def place_on_slices(planes: Planes, chosen: list[int], image: Image | Header) ->
         ours, theirs = affine.copy(), affine.copy()
         ours[:3, 3] += slices[at] * affine[:3, 0]
         theirs[:3, 1:] = np.column_stack([*steps[at], origin[at]])
-        difference = geometry_difference((1, rows, columns), theirs, (1, rows, columns), ours, tolerance=0.0)
+        turned = is_flat(theirs)  # they run across the image's slices
+        size = (1, rows, columns)
+        difference = "across its slices" if turned else geometry_difference(size, theirs, size, ours, tolerance=0.0)
         raise FormatError(
             f"{'' if same else f'has {sizes}; '}{len(wrong)} of its frames do not lie on a slice of the image, "
             f"such as frame {chosen[at] + 1}: {difference}",
