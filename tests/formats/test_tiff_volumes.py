@@ -60,6 +60,16 @@ def test_units_of_imagej(tmp_path, metadata, spacing):
     assert any("no length" in warning for warning in image.warnings) == (metadata["unit"] == "sec")
 
 
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [({"spacing": float("nan")}, "cannot be"), ({"spacing": 1e300}, "cannot be"), ({"spacing": "x"}, "no number")],
+)
+def test_distances_that_cannot_be(tmp_path, metadata, words):
+    image = formats.read(imagej(tmp_path / "a.tif", VOLUME, metadata=metadata))
+    assert image.affine is None
+    assert any(words in warning for warning in image.warnings)
+
+
 def test_a_distance_of_slices_of_1_is_not_written_by_imagej(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", VOLUME, imagej=True, resolution=(2, 2), metadata={"axes": "ZYX", "unit": "mm"})
     image = formats.read(tmp_path / "a.tif")
@@ -88,6 +98,7 @@ def test_hyperstacks(tmp_path_factory, data):
         ome=ome,
         metadata=metadata,
         compression=data.draw(st.sampled_from([None, "zlib"])),
+        byteorder=data.draw(st.sampled_from("<>")),
         **options,
     )
     image = formats.read(path)
@@ -97,6 +108,8 @@ def test_hyperstacks(tmp_path_factory, data):
     letters = letters if "C" in letters else "C" + letters
     np.testing.assert_array_equal(image.array, expected.transpose([letters.index(axis) for axis in order]))
     assert image.array.dtype == dtype
+    if axes == "ZYX":
+        np.testing.assert_array_equal(image.array[0], sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
     if ome and "Z" in axes:
         np.testing.assert_allclose(image.spacing, [sizes_um[f"PhysicalSize{axis}"] / 1000 for axis in "ZYX"])
     else:
@@ -156,8 +169,9 @@ def test_signed_numbers_are_stored_by_a_calibration_in_imagej(tmp_path):
         image_or_error(tmp_path / f"{name}.tif")
 
 
-def test_beyond_4_gb_imagej_describes_the_first_page_alone(tmp_path):
-    path = imagej(tmp_path / "a.tif", VOLUME)
+@pytest.mark.parametrize("byteorder", "<>")
+def test_beyond_4_gb_imagej_describes_the_first_page_alone(tmp_path, byteorder):
+    path = imagej(tmp_path / "a.tif", VOLUME, byteorder=byteorder)
     raw = bytearray(path.read_bytes())
     with tifffile.TiffFile(path) as tif:
         start = tif.pages[0].dataoffsets[0]

@@ -1,8 +1,8 @@
 """Files ↔ `Image` and `Segmentation`: one module for each family of formats, chosen by suffix.
 
-Everything is read as ``(channels, [depth,] height, width)``: rasters (PNG, TIFF, JPEG, BMP, GIF) without millimetres,
-NIfTI, NRRD, MetaImage and DICOM with their affine in LPS. Files are written completely, under a temporary name first,
-or not at all.
+Everything is read as ``(channels, [depth,] height, width)``: pictures (PNG, TIFF, JPEG, BMP, GIF) without millimetres,
+stacks of them with spacing alone, NIfTI, NRRD, MetaImage and DICOM with their affine in LPS. Files are written
+completely, under a temporary name first, or not at all.
 """
 
 from cpfnet.formats.file_types import (

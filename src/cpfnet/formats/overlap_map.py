@@ -112,9 +112,10 @@ def overlaid(labels: Sequence[Image], paths: tuple[Path, ...]) -> Image:
                 f"its labels lie on different grids: {difference}", fix="give the image that they were drawn on"
             )
         array, meanings = label.array.reshape(shape), label.meanings or ()
+        drawn = np.flatnonzero(array.any(axis=(1, 2))).tolist()
         for name in sorted(frozenset[str]().union(*meanings)):
             numbers = [number for number, names in enumerate(meanings) if name in names]
-            for index, plane in enumerate(array):
-                out.add(name, index, np.isin(plane, numbers))
+            for index in drawn:
+                out.add(name, index, np.isin(array[index], numbers))
     warnings = tuple(dict.fromkeys(warning for label in labels for warning in label.warnings))
     return out.image(first.shape, first.affine, Source(paths, "dicom", warnings=warnings))

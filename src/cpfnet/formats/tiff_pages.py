@@ -31,6 +31,7 @@ _TO_MM = {
     **dict.fromkeys(("in", "inch"), 25.4),
 }
 _PIXELS = ("", "pixel")  # units of an image without a scale
+_LARGEST = 1e9  # mm of a voxel
 _STRAIGHT, _NO_FUNCTION = 0, 20  # calibration functions of ImageJ
 
 
@@ -135,8 +136,11 @@ def _spacing(tif: tifffile.TiffFile, series: Any) -> tuple[tuple[float, float, f
         steps, warnings = _of_imagej(tif.imagej_metadata or {}, series.keyframe)
     else:
         return None, ()
-    if steps is None or not all(math.isfinite(step) and 0 < step < 1e9 for step in steps):
+    if steps is None:
         return None, warnings
+    if not all(math.isfinite(step) and 0 < step < _LARGEST for step in steps):
+        size = " × ".join(f"{step:g}" for step in steps)
+        return None, (*warnings, f"its voxels of {size} mm cannot be: it has no millimetres")
     return steps, (*warnings, "TIFF does not place it in the patient: its axes are taken as left, posterior, superior")
 
 
@@ -161,12 +165,12 @@ def _of_imagej(meta: dict[str, Any], page: Any) -> tuple[tuple[float, float, flo
     if None in factors:
         return None, (f"its unit {' × '.join(dict.fromkeys(units))!r:.40} is no length: it has no millimetres",)
     try:
-        depth = float(meta.get("spacing", 1))
+        depth = float(meta.get("spacing", 0))
     except (TypeError, ValueError):
         return None, (f"its distance of slices {meta['spacing']!r:.40} is no number: it has no millimetres",)
-    warnings = () if "spacing" in meta else (f"gives no distance of slices: taken as 1 {unit}, as ImageJ does",)
+    warnings = () if depth else (f"gives no distance of slices: taken as 1 {unit}, as ImageJ does",)
     z, y, x = (factor or 0 for factor in factors)
-    return (abs(depth) * z, y / down, x / across), warnings
+    return (abs(depth or 1) * z, y / down, x / across), warnings
 
 
 def _text(value: object) -> str:

@@ -79,13 +79,14 @@ def write(
     """Write a label map in the geometry of its source, value by value.
 
     Args:
-        segmentation: its values must fit the format: 0…255 for BMP and GIF, 0…65535 for PNG, 32 bits for TIFF and
-            NIfTI; packed colours become RGB.
+        segmentation: its values must fit the format: 0…255 for BMP and GIF, 0…65535 for PNG and for volumes in TIFF, 32
+            bits for pictures in TIFF and for NIfTI; packed colours become RGB.
         path: the file; its suffix is added, or replaced by the suffix of ``format``.
         format: ``"same"``: what the suffix of ``path`` says, or without one the format of the source (PNG for a JPEG,
             which would change the values). NIfTI keeps the source's shape, axis order, sform and qform; an image
             without millimetres becomes one slice with a pixel of 1 mm, upright in viewers. PNG can hold a volume of one
-            slice, TIFF any volume, one page a slice, without millimetres. ``"dicom-seg"`` (one binary segment a class;
+            slice, TIFF any volume, as a stack of ImageJ with the distances of its voxels, but no place in the patient;
+            so is a volume of pictures written. ``"dicom-seg"`` (one binary segment a class;
             the default for DICOM), ``"dicom-labelmap"`` (one label map, which fewer viewers know) and ``"rtstruct"``
             (contours) need a DICOM source and refer to it. ``"seg-nrrd"`` is a segmentation of 3D Slicer, with the
             names and colours of the classes.
