@@ -88,10 +88,10 @@ def _content(tif: tifffile.TiffFile) -> _Content:
     """
     every, _ = _pages(tif)  # before tifffile's series, which skip the tags of all pages but the first
     planes = planes_of(tif)
-    offsets = [page.offset for page in every]
-    if not set(planes.pages) <= {*offsets}:
+    numbered = {page.offset: number for number, page in enumerate(every)}
+    if not numbered.keys() >= {*planes.pages}:
         raise FormatError("has pages below pages that are no smaller copies", fix="save each as a file of its own")
-    numbers = tuple(offsets.index(offset) for offset in planes.pages)
+    numbers = tuple(numbered[offset] for offset in planes.pages)
     pages = tuple(every[number] for number in numbers)
     first, count = pages[0], math.prod(planes.sizes)
     for number, page in zip(numbers, pages, strict=True):
