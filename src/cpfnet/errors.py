@@ -11,6 +11,7 @@ from os import PathLike
 from cpfnet.text import printable
 
 _TRAINING = 'pip install "cpfnet[train]"'
+_SERVING = 'pip install "cpfnet[serve]"'
 _LIBRARIES = {
     "torch": ("PyTorch", _TRAINING),
     "monai": ("MONAI", _TRAINING),
@@ -27,6 +28,12 @@ _LIBRARIES = {
     "ray": ("Ray", 'pip install "cpfnet[cluster]"'),
     "huggingface_hub": ("huggingface_hub", 'pip install "cpfnet[hub]"'),
     "httpx2": ("huggingface_hub", 'pip install "cpfnet[hub]"'),
+    "fastapi": ("FastAPI", _SERVING),
+    "prometheus_client": ("the Prometheus client", _SERVING),
+    "python_multipart": ("python-multipart", _SERVING),
+    "sqlalchemy": ("SQLAlchemy", _SERVING),
+    "uvicorn": ("uvicorn", _SERVING),
+    "psycopg": ("psycopg", 'pip install "cpfnet[postgresql]"'),
 }
 """Modules that the extras of the package bring → what they are called, and how to get them."""
 
