@@ -53,6 +53,26 @@ run(config_file="bundle/configs/inference.json", bundle_root="bundle", dataset_d
 """MONAI is loaded before cpfnet."""
 
 
+SERVER = """
+import os, signal, threading, urllib.request
+from pathlib import Path
+from cpfnet.api import serve
+from cpfnet.serve.options import ServeOptions
+
+def ask(address):
+    image = Path("data/images/0.png").read_bytes()
+    with urllib.request.urlopen(f"{address}/api/v1/jobs?name=0.png&force=true&wait=60", image) as answer:
+        assert b'"done"' in answer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def started(address, entrance):
+    threading.Thread(target=ask, args=(address,)).start()
+
+serve("model", ServeOptions(port=0, backend="openvino", device="cpu"), started=started)
+"""
+"""A worker is a process of its own."""
+
+
 class Trace:
     """What a child and its children did.
 
@@ -157,11 +177,14 @@ def test_the_commands_connect_to_nobody_and_write_only_where_they_should(root: P
         ["weights", "verify"],
     ]
     trace, bundle = traced(root, "-c", COMMANDS, json.dumps(commands)), traced(root, "-c", BUNDLE)
-    assert (trace.connections, bundle.connections) == ([], [])
-    for one in (trace, bundle):
+    exporter = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://192.0.2.1", "FASTAPI_OTEL_AUTO_CONFIGURE": "true"}
+    server = traced(root, "-c", SERVER, **exporter)
+    assert (trace.connections, bundle.connections, server.connections) == ([], [], [])
+    for one in (trace, bundle, server):
         assert one.outside(*documented(root)) == set()
     assert root / "work" / "openvino-int8" / "0.png" in trace.written  # it does see what is written
     assert root / "work" / "bundle" / "masks" / "1.png" in bundle.written
+    assert root / "work" / "cpfnet-serve" / "jobs.sqlite" in server.written
 
 
 def test_a_cluster_on_this_machine_connects_to_nobody_else(root: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.batch.run import Outcome
     from cpfnet.model import Model
+    from cpfnet.serve.options import ServeOptions
 
 logger = logging.getLogger(__name__)
 
@@ -293,6 +294,30 @@ def predict_files(
         address=address,
         progress=progress,
     )
+
+
+@require_extras()
+def serve(
+    models: Model | PathLike | Sequence[Model | PathLike],
+    options: ServeOptions | None = None,
+    *,
+    started: Callable[[str, str], None] = lambda address, entrance: None,
+) -> None:
+    """Serve Models over HTTP on this machine, until SIGINT or SIGTERM comes.
+
+    Args:
+        models: Model(s) or their folders; each one is served by itself.
+        options: address, store, workers, limits … (`cpfnet.serve.options.ServeOptions`).
+        started: called once with the address, and with the one that lets a browser in.
+
+    Raises:
+        CpfnetError: a Model cannot be run here, or the port or the store is taken.
+    """
+    from cpfnet.inference.model_arguments import open_models
+    from cpfnet.serve.options import ServeOptions
+    from cpfnet.serve.server import serve as run
+
+    run(open_models(models), options or ServeOptions(), started)
 
 
 @require_extras()

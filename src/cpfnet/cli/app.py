@@ -23,6 +23,7 @@ from cpfnet.cli.export import export
 from cpfnet.cli.options import App, AsJson, Quiet, Verbose, level
 from cpfnet.cli.predict import predict
 from cpfnet.cli.share import pack, pull, push
+from cpfnet.cli.serve import serve
 from cpfnet.cli.train import train
 from cpfnet.errors import CpfnetError, is_out_of_memory, redacted_message, require_extras
 from cpfnet.text import printable
@@ -45,7 +46,8 @@ app = App(
     cls=Commands,
     help="Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can "
     "use.\n\n"
-    "In order: doctor, check, plan, train, predict, evaluate, compare, export. `cpfnet COMMAND --help` shows examples.",
+    "In order: doctor, check, plan, train, predict, serve, evaluate, compare, export. "
+    "`cpfnet COMMAND --help` shows examples.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -96,6 +98,7 @@ app.command()(check)
 app.command()(plan)
 app.command()(train)
 app.command(no_args_is_help=True)(predict)
+app.command(no_args_is_help=True)(serve)
 app.command(no_args_is_help=True)(evaluate)
 app.command(no_args_is_help=True)(compare)
 app.command(no_args_is_help=True)(export)

@@ -26,6 +26,9 @@ from cpfnet.serve.jobs.options import JobOptions
 from cpfnet.serve.store import Store
 from cpfnet.text import brief
 
+RESULTS = Path(".results")
+"""Where they are written first, beside the input's files."""
+
 _KINDS = {"overlays": "overlay"}
 """Folders of results that are called otherwise in the API."""
 
@@ -51,7 +54,7 @@ def segment(
             _check_size(item, most_voxels)
         except CpfnetError as error:
             return Ending("failed", str(error), {"warnings": warnings})
-        order = steps.Order(Path("../out"), predictor.options, options.output())
+        order = steps.Order(RESULTS, predictor.options, options.output())
         job = steps.Job(item)
         job.do(steps.precheck, order, plan, ())
         job.do(steps.read)
@@ -78,12 +81,12 @@ def _unpacked(claim: Claim, store: Store) -> Iterator[None]:
     folder = store.work.absolute() / claim.lease
     before = Path.cwd()
     try:
-        (folder / "in").mkdir(parents=True)
+        folder.mkdir()
         for name, digest in read_manifest(store.files.path(claim.job.request.input)).items():
-            place = folder / "in" / name
+            place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             os.link(store.files.path(digest).absolute(), place)
-        os.chdir(folder / "in")
+        os.chdir(folder)
         yield
     finally:
         os.chdir(before)
