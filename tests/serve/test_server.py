@@ -82,8 +82,20 @@ def test_other_formats_and_what_else_is_made(program: Program, model: Model, tmp
     for format, file in (("mask", "b.tif"), ("tiff", "b.tif"), ("overlay", "overlays/b.png")):
         answer = program.client.get(f"/api/v1/jobs/{job['id']}/result?format={format}")
         assert answer.body == (out / file).read_bytes()
-    answer = program.client.get(f"/api/v1/jobs/{job['id']}/result?format=nrrd")
-    assert (answer.status, answer.json["detail"]) == (404, "the job made mask, overlay, the mask as b.tif")
+    for format, name in (("png", "b.png"), ("seg-nrrd", "b.seg.nrrd")):  # written once it is asked for, and kept
+        own = masks(model, tmp_path / format, path, format=format) / name
+        for _ in range(2):
+            answer = program.client.get(f"/api/v1/jobs/{job['id']}/result?format={format}")
+            assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+            assert answer.body == own.read_bytes()
+    for format, status, word in (
+        ("dicom-seg", 422, "no DICOM"),
+        ("uncertainty", 404, "the job made no uncertainty"),
+        ("labels", 422, "format"),
+    ):
+        answer = program.client.get(f"/api/v1/jobs/{job['id']}/result?format={format}")
+        assert (answer.status, word in answer.json["detail"]) == (status, True), answer.body
+    assert {*program.client.get(f"/api/v1/jobs/{job['id']}").json["results"]} == {"mask", "overlay", "png", "seg-nrrd"}
 
 
 def test_what_the_model_refuses_is_a_state_with_its_reason(program: Program) -> None:

@@ -97,6 +97,7 @@ def test_masks_and_more_are_those_of_predict(store: Store, pool: WorkerPool, mod
         cpfnet.PredictorOptions(backend="onnx", device="cpu", tta=True),
         cpfnet.OutputOptions(overlays=True, probabilities=True),
     )
+    assert job.results.pop("labels").name == ".labels.npz"
     expected = {"mask": "a.png", "probabilities": "probabilities/a.tif", "overlay": "overlays/a.png"}
     assert {kind: one.name for kind, one in job.results.items()} == {k: Path(v).name for k, v in expected.items()}
     for kind, name in expected.items():

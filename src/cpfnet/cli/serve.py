@@ -41,6 +41,15 @@ def serve(
             rich_help_panel=KEPT,
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="How much is taken: body, unpacked and free_disk in bytes, files and voxels of an image, queue in "
+            "jobs, wait and silence in seconds; may repeat.",
+            rich_help_panel=WHO,
+        ),
+    ] = None,
     retention: Annotated[
         float | None,
         typer.Option(
@@ -69,7 +78,7 @@ def serve(
     from cpfnet.errors import require_extras
 
     with require_extras():
-        from cpfnet.serve.options import ServeOptions
+        from cpfnet.serve.options import Limits, ServeOptions
         from cpfnet.serve.store import StoreOptions
 
     options = ServeOptions(
@@ -81,6 +90,7 @@ def serve(
         backend=backend,
         require_token=require_token,
         retention=retention,
+        limits=Limits.given(limit or ()),
     )
 
     def started(address: str, entrance: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cpfnet.errors import CpfnetError
 from cpfnet.serve.store import StoreOptions
@@ -37,6 +39,29 @@ class Limits:
     free_disk: int = GIB
     wait: float = 60.0
     silence: float = 30.0
+
+    @classmethod
+    def given(cls, texts: Sequence[str]) -> Limits:
+        """Limits of which some are changed, as ``["files=50000"]``.
+
+        Raises:
+            CpfnetError: no such limit, or no number from 0.
+        """
+        known = asdict(cls())
+        found: dict[str, Any] = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            if name not in known:
+                raise CpfnetError(f"{name!r} is no limit", where="--limit", fix=f"choose {', '.join(known)}")
+            try:
+                found[name] = type(known[name])(value)
+            except ValueError:
+                found[name] = -1
+            if not found[name] >= 0:
+                raise CpfnetError(
+                    f"{value!r} is no number from 0", where=f"--limit {name}", fix=f"{name}={known[name]}"
+                )
+        return cls(**found)
 
 
 @dataclass(frozen=True)

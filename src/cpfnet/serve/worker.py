@@ -167,9 +167,15 @@ def _listen(wake: threading.Event) -> None:
     os._exit(0)  # whatever it is at: the server is gone, and what is not recorded is done again
 
 
-def main() -> None:
+def own_stdout() -> TextIO:
+    """Standard output for messages to the parent alone: what libraries print goes to standard error."""
     channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print
+    os.dup2(2, 1)
+    return channel
+
+
+def main() -> None:
+    channel = own_stdout()
     logging.basicConfig(format="worker %(process)d: %(message)s", level=logging.WARNING)
     setting, wake = Setting.from_json(sys.stdin.readline()), threading.Event()
     threading.Thread(target=_listen, args=(wake,), daemon=True).start()

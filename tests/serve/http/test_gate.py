@@ -11,7 +11,7 @@ import pytest
 from cpfnet.errors import CpfnetError
 from cpfnet.serve.http.models import served
 from cpfnet.serve.http.page import page
-from cpfnet.serve.options import ServeOptions
+from cpfnet.serve.options import Limits, ServeOptions
 from tests.inference.oracle import make_model
 from tests.serve.http.doors import TOKEN, Door, door
 
@@ -122,6 +122,36 @@ def test_names_of_classes_are_text_on_the_page() -> None:
 def test_other_machines_are_kept_out(host: str) -> None:
     with pytest.raises(CpfnetError, match="can be reached from other machines"):
         ServeOptions(host=host)
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["bodies=1"], "'bodies' is no limit"),
+        (["files=many"], "'many' is no number"),
+        (["wait=-1"], "no number from 0"),
+        (["wait=nan"], "no number from 0"),
+        (["files"], "no number from 0"),
+    ],
+)
+def test_limits_that_cannot_be(texts: list[str], words: str) -> None:
+    with pytest.raises(CpfnetError, match=words):
+        Limits.given(texts)
+
+
+def test_limits_are_changed_one_by_one() -> None:
+    assert Limits.given(["files=50000", "wait=1.5"]) == Limits(files=50_000, wait=1.5)
+
+
+def test_a_database_that_is_gone_is_a_state_of_the_server(tmp_path: Path) -> None:
+    with door(tmp_path / "store", [make_model()]) as one:
+        with one.store.jobs.engine.begin() as db:
+            db.exec_driver_sql("ALTER TABLE cpfnet_jobs RENAME TO gone")
+        for answer in (one.client.get("/health/ready"), one.client.get("/metrics"), one.client.raw("name=a.png", b"x")):
+            assert (answer.status, answer.headers["retry-after"]) == (503, "10")
+            assert answer.json["detail"] == "the job store does not answer"
+            assert "gone" not in answer.body.decode()
+        assert one.client.get("/health/live").status == 200
 
 
 def test_health_and_figures(open_door: Door, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def make_app(service: Service, *, port: int, token: str, require_token: bool) ->
 
     @app.get("/health/ready", tags=["health"])
     async def ready() -> JSONResponse:
-        """Every Model has a worker that waits or works; else 503."""
+        """The job store answers, and every Model has a worker that waits or works; else 503."""
+        await run_in_threadpool(service.store.jobs.count)
         if service.pool.ready:
             return JSONResponse({"status": "ready"})
         return problem(503, "a worker is starting", "ask again in a few seconds")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from base64 import b64encode
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
@@ -18,8 +19,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cpfnet.errors import redacted_message
 from cpfnet.serve.http.page import STYLE
 from cpfnet.serve.http.problems import problem, unexpected
+
+logger = logging.getLogger(__name__)
 
 OPEN = ("/health/live", "/health/ready")
 """What tells nothing but whether the server runs."""
@@ -57,10 +61,10 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun = False
+        begun = ended = False
 
         async def with_headers(message: Message) -> None:
-            nonlocal begun
+            nonlocal begun, ended
             if message["type"] == "http.response.start":
                 begun = True
                 headers = MutableHeaders(scope=message)
@@ -68,14 +72,16 @@ class Gate:
                     headers.setdefault(name, value)
                 self.count(scope["method"], message["status"])
             await send(message)
+            ended = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         refused = self._refusal(scope)
         try:
             await (self.app if refused is None else refused)(scope, receive, with_headers)
         except Exception as error:
-            if begun:  # the answer cannot be taken back; it ends short
-                raise
-            await unexpected(error)(scope, receive, with_headers)
+            if not begun:
+                await unexpected(error)(scope, receive, with_headers)
+            elif not ended:  # it cannot be taken back, and ends short
+                logger.error("an answer broke off: %s: %s", type(error).__name__, redacted_message(error))
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast, get_args
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
@@ -19,7 +19,7 @@ from cpfnet.serve.http.models import Served
 from cpfnet.serve.http.problems import Problem
 from cpfnet.serve.http.service import Service, of_request
 from cpfnet.serve.http.upload import receive
-from cpfnet.serve.jobs.job import ACTIVE, Job, Result
+from cpfnet.serve.jobs.job import ACTIVE, LABELS, Job, Result
 from cpfnet.serve.jobs.job import Request as JobRequest
 from cpfnet.serve.jobs.options import JobOptions
 
@@ -30,6 +30,8 @@ FIRST_LOOK, LAST_LOOK = 0.01, 0.25
 
 KEEP_ALIVE = 15.0
 """Seconds after which a stream says that it lives."""
+
+Kind = Literal["mask", "overlay", "probabilities", "uncertainty"] | OutputFormat
 
 Here = Annotated[Service, Depends(of_request)]
 Wait = Annotated[float, Query(ge=0, description="seconds to wait for the end of the job, up to the server's limit")]
@@ -108,19 +110,21 @@ async def events(id: str, service: Here) -> StreamingResponse:
     return StreamingResponse(stream, media_type="text/event-stream")
 
 
-@router.get("/{id}/result", response_class=FileResponse, responses=_problems(404, 409))
+@router.get("/{id}/result", response_class=FileResponse, responses=_problems(404, 409, 422))
 async def result(
     id: str,
     service: Here,
     format: Annotated[
-        str, Query(description="mask, or the format that it was asked for in; overlay, probabilities, uncertainty")
+        Kind, Query(description="mask: as it was asked for; a format: the mask in it; or what else was asked for")
     ] = "mask",
 ) -> FileResponse:
-    """What was made."""
+    """What was made; a mask in another format is written when it is first asked for, and kept."""
     job = await _find(service, id)
     if job.state != "done":
         raise Problem(409, f"the job is {job.state}: there is no result", f"see {_url(job)}")
     found = _result(job, format)
+    if found is None:
+        found = await _rewritten(service, job, cast(OutputFormat, format))
     return FileResponse(
         service.store.files.path(found.digest),
         media_type="application/octet-stream",
@@ -158,7 +162,9 @@ def as_json(service: Service, job: Job) -> dict[str, Any]:
         "quality": job.report.get("quality"),
         "seconds": job.report.get("seconds"),
         "results": {
-            kind: {"name": one.name, "url": f"{_url(job)}/result?format={kind}"} for kind, one in job.results.items()
+            kind: {"name": one.name, "url": f"{_url(job)}/result?format={kind}"}
+            for kind, one in job.results.items()
+            if kind != LABELS
         },
     }
 
@@ -173,14 +179,24 @@ def _model(service: Service, id: str | None) -> Served:
     return found
 
 
-def _result(job: Job, format: str) -> Result:
-    if (found := job.results.get(format)) is not None:
-        return found
+def _result(job: Job, format: str) -> Result | None:
+    """What there is; None: it is to be written."""
     mask, asked = job.results["mask"], job.request.options["format"]
-    if format == asked or mask.name.endswith(_SUFFIXES.get(format, "/")):
+    if format in (asked, "same") or mask.name.endswith(_SUFFIXES.get(format, "/")):
         return mask
-    made = ", ".join(job.results)
-    raise Problem(404, f"the job made {made}, the mask as {mask.name}", "send the image again with what is wanted")
+    found = job.results.get(format)
+    if found is None and format not in get_args(OutputFormat):
+        raise Problem(404, f"the job made no {format}", f"send the image again with {format}=true")
+    return found
+
+
+async def _rewritten(service: Service, job: Job, format: OutputFormat) -> Result:
+    model = next((one.model.folder for one in service.models if one.digest == job.request.model), None)
+    if model is None:
+        raise Problem(409, "the Model of this job is no longer served", "fetch the mask in the format it has")
+    found = await service.rewriter.rewrite(job, format, model)
+    await run_in_threadpool(service.store.jobs.add_result, job.id, format, found)
+    return found
 
 
 _TOLD: tuple[OutputFormat, ...] = ("nifti", "nrrd", "seg-nrrd", "mha", "png", "tiff", "rtstruct")

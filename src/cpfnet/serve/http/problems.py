@@ -10,6 +10,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from cpfnet.errors import CpfnetError, redacted_message
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 RETRY = 10
-"""Seconds after which a full queue may have room."""
+"""Seconds after which it may be worth another try."""
 
 
 class Problem(Exception):
@@ -68,6 +69,11 @@ def answer_problems(app: FastAPI) -> None:
         first = error.errors()[0]
         place = " ".join(map(str, first["loc"]))
         return problem(422, f"{place}: {first['msg']}", "see /api/v1/openapi.json")
+
+    @app.exception_handler(DBAPIError)
+    async def of_database(request: Request, error: DBAPIError) -> JSONResponse:
+        logger.error("the job store does not answer: %s", redacted_message(error))
+        return problem(503, "the job store does not answer", "try again later", {"Retry-After": str(RETRY)})
 
     @app.exception_handler(OSError)
     async def of_system(request: Request, error: OSError) -> JSONResponse:

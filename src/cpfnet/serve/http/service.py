@@ -9,6 +9,7 @@ from fastapi import Request
 
 from cpfnet.serve.http.models import Served
 from cpfnet.serve.options import Limits
+from cpfnet.serve.rewriter import Rewriter
 from cpfnet.serve.store import Store
 from cpfnet.serve.worker_pool import WorkerPool
 
@@ -20,6 +21,7 @@ class Service:
     Attributes:
         store: jobs and files.
         pool: the workers.
+        rewriter: writes masks in other formats.
         models: that it serves.
         limits: how much it takes.
         address: such as ``http://127.0.0.1:8000``.
@@ -28,6 +30,7 @@ class Service:
 
     store: Store
     pool: WorkerPool
+    rewriter: Rewriter
     models: Sequence[Served]
     limits: Limits
     address: str

@@ -13,6 +13,9 @@ ACTIVE: tuple[State, ...] = ("queued", "running")
 FINISHED: tuple[State, ...] = ("done", "failed", "refused", "cancelled")
 """States that a job never leaves."""
 
+LABELS = "labels"
+"""The kind of result that holds what the mask says, from which it is written in other formats; not for users."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -53,7 +56,7 @@ class Ending:
         state: ``done``, ``failed`` or ``refused``.
         message: what is wrong and how to fix it; empty when done.
         report: warnings and the estimate of quality, in JSON's types.
-        results: by kind: ``mask``, and what else was asked for.
+        results: by kind: ``mask``, `LABELS`, and what else was asked for.
     """
 
     state: State

@@ -186,6 +186,17 @@ class JobStore:
 
     # What the server does.
 
+    def add_result(self, id: str, kind: str, result: Result) -> bool:
+        """Record what was made of a job that is done; False: there is no such job any more."""
+        done = and_(jobs.c.id == id, jobs.c.state == "done")
+        with self.engine.begin() as db:
+            before = db.execute(select(jobs.c.results).where(done).with_for_update()).scalar_one_or_none()
+            if before is None:
+                return False
+            results = json.dumps(json.loads(before) | {kind: asdict(result)})
+            db.execute(update(jobs).where(done).values(results=results))
+            return True
+
     def worker_died(self, worker: str) -> int:
         """Give back what a worker held that died by itself.
 
