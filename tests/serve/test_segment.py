@@ -16,9 +16,10 @@ from cpfnet.formats import OutputFormat
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.serve.files import manifest
-from cpfnet.serve.jobs.job import Job, Request
+from cpfnet.serve.jobs.job import LABELS, Job, Request, Result
 from cpfnet.serve.jobs.options import JobOptions
-from cpfnet.serve.segment import rewrite, segment
+from cpfnet.serve.label_maps import rewrite
+from cpfnet.serve.segment import segment
 from cpfnet.serve.store import Store, StoreOptions, serving
 from tests.inference.oracle import bright, make_model, oracle
 from tests.synthetic import phantom, write_nifti, write_series
@@ -70,6 +71,12 @@ def test_every_format_says_what_predict_says(store: Store, tmp_path: Path, make:
     image = make(tmp_path / "in")  # type: ignore[operator]
     model = make_model(values=(2, 5, 9), slices="axial", modality="ct" if make is dicom else "other")
     job = done(store, model, image)
+
+    def rewritten(format: OutputFormat) -> Result:
+        kept, name = job.results[LABELS].digest, job.results["mask"].name
+        given = {"input": job.request.input, "kept": kept, "name": name}
+        return rewrite(store.files, store.work, model.plan, **given, format=format)
+
     written = set()
     for format in get_args(OutputFormat):
         output, out = cpfnet.OutputOptions(format=format), tmp_path / format
@@ -78,10 +85,10 @@ def test_every_format_says_what_predict_says(store: Store, tmp_path: Path, make:
             found = job.results["mask"]
         elif outcome.status != "done":
             with pytest.raises(CpfnetError):
-                rewrite(job, format, store, model.plan)
+                rewritten(format)
             continue
         else:
-            found = rewrite(job, format, store, model.plan)
+            found = rewritten(format)
         assert outcome.output is not None
         assert formats.suffix_of(found.name) == formats.suffix_of(outcome.output)
         copy = tmp_path / "copies" / format / found.name

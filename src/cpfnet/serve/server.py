@@ -21,8 +21,8 @@ from cpfnet.model import Model
 from cpfnet.serve.http.app import make_app
 from cpfnet.serve.http.models import served
 from cpfnet.serve.http.service import Service
+from cpfnet.serve.image_process import ImageProcess
 from cpfnet.serve.options import ServeOptions
-from cpfnet.serve.rewriter import Rewriter
 from cpfnet.serve.store import Store, serving
 from cpfnet.serve.worker import Setting
 from cpfnet.serve.worker_pool import WorkerPool
@@ -80,8 +80,8 @@ def serve(models: Sequence[Model], options: ServeOptions, started: Callable[[str
         name = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{name}:{port}"
         pool = WorkerPool(settings, store.jobs, fail)
-        rewriter = Rewriter(options.store)
-        service = Service(store, pool, rewriter, described, options.limits, address, lambda: server.should_exit)
+        images = ImageProcess(store.folder)
+        service = Service(store, pool, images, described, options.limits, address, lambda: server.should_exit)
         app = make_app(service, port=port, token=token, require_token=options.require_token)
         server = uvicorn.Server(config_of(app))
         with pool, _cleaning(store, options.retention):

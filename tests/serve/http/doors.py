@@ -25,8 +25,8 @@ from cpfnet.model import Model
 from cpfnet.serve.http.app import make_app
 from cpfnet.serve.http.models import served
 from cpfnet.serve.http.service import Service
+from cpfnet.serve.image_process import ImageProcess
 from cpfnet.serve.options import Limits, ServeOptions
-from cpfnet.serve.rewriter import Rewriter
 from cpfnet.serve.server import config_of, listen
 from cpfnet.serve.store import Store, StoreOptions, serving
 from cpfnet.serve.worker_pool import WorkerPool
@@ -108,9 +108,9 @@ def door(
     with serving(StoreOptions(folder)) as store, listen(ServeOptions(port=0)) as listener:
         port = listener.getsockname()[1]
         pool = WorkerPool([], store.jobs, print)
-        address, rewriter = f"http://127.0.0.1:{port}", Rewriter(StoreOptions(folder))
+        address, images = f"http://127.0.0.1:{port}", ImageProcess(folder)
         known, most = served(models), limits or Limits()
-        service = Service(store, pool, rewriter, known, most, address, lambda: server.should_exit)
+        service = Service(store, pool, images, known, most, address, lambda: server.should_exit)
         server = uvicorn.Server(config_of(make_app(service, port=port, token=TOKEN, require_token=require_token)))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

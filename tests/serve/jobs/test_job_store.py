@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import text
 
 from cpfnet.errors import CpfnetError
-from cpfnet.serve.jobs import schema
+from cpfnet.serve import schema
 from cpfnet.serve.jobs.job import FINISHED, Claim, Ending, Request, Result
 from cpfnet.serve.jobs.job_store import JobStore, QueueFull
 

@@ -194,7 +194,9 @@ async def _rewritten(service: Service, job: Job, format: OutputFormat) -> Result
     model = next((one.model.folder for one in service.models if one.digest == job.request.model), None)
     if model is None:
         raise Problem(409, "the Model of this job is no longer served", "fetch the mask in the format it has")
-    found = await service.rewriter.rewrite(job, format, model)
+    mask, kept = job.results["mask"].name, job.results[LABELS].digest
+    made = await service.images.do("rewrite", model, input=job.request.input, kept=kept, name=mask, format=format)
+    found = Result(**made)
     await run_in_threadpool(service.store.jobs.add_result, job.id, format, found)
     return found
 

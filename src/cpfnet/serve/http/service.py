@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from cpfnet.serve.http.models import Served
+from cpfnet.serve.image_process import ImageProcess
 from cpfnet.serve.options import Limits
-from cpfnet.serve.rewriter import Rewriter
 from cpfnet.serve.store import Store
 from cpfnet.serve.worker_pool import WorkerPool
 
@@ -21,7 +21,7 @@ class Service:
     Attributes:
         store: jobs and files.
         pool: the workers.
-        rewriter: writes masks in other formats.
+        images: does what takes pixels.
         models: that it serves.
         limits: how much it takes.
         address: such as ``http://127.0.0.1:8000``.
@@ -30,7 +30,7 @@ class Service:
 
     store: Store
     pool: WorkerPool
-    rewriter: Rewriter
+    images: ImageProcess
     models: Sequence[Served]
     limits: Limits
     address: str

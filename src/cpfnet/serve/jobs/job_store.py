@@ -14,9 +14,9 @@ from sqlalchemy import Connection, Engine, and_, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cpfnet.errors import CpfnetError
-from cpfnet.serve.jobs.database import open_database
+from cpfnet.serve.database import open_database
 from cpfnet.serve.jobs.job import ACTIVE, FINISHED, Claim, Ending, Job, Request, Result
-from cpfnet.serve.jobs.schema import jobs
+from cpfnet.serve.schema import jobs
 
 LEASE = 30.0
 """Seconds after which a worker that did not say that it lives has lost its job."""

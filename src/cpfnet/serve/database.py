@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from cpfnet.errors import CpfnetError
-from cpfnet.serve.jobs.schema import migrate
+from cpfnet.serve.schema import migrate
 
 BUSY = 30.0
 """Seconds to wait for another process that writes."""
