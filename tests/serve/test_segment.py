@@ -18,7 +18,7 @@ from cpfnet.model import Model
 from cpfnet.serve.files import manifest
 from cpfnet.serve.jobs.job import LABELS, Job, Request, Result
 from cpfnet.serve.jobs.options import JobOptions
-from cpfnet.serve.label_maps import rewrite
+from cpfnet.serve.label_maps import check_label, rewrite
 from cpfnet.serve.segment import segment
 from cpfnet.serve.store import Store, StoreOptions, serving
 from tests.inference.oracle import bright, make_model, oracle
@@ -103,4 +103,29 @@ def test_every_format_says_what_predict_says(store: Store, tmp_path: Path, make:
         written.add(format)
     assert written >= {"same", "nifti", "nrrd", "seg-nrrd", "mha", "tiff"}
     assert (make is dicom) == (written >= {"dicom-seg", "dicom-labelmap", "rtstruct"})
+    assert [*store.work.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (MASK[:3], "does not lie on its image's grid"),
+        (np.where(MASK == 3, 77, MASK), "77"),
+        (np.select([n == MASK for n in (1, 2, 3)], [2, 5, 9]), ""),
+        (np.zeros_like(MASK), None),
+    ],
+)
+def test_a_label_is_compared_with_its_image_and_with_what_the_model_said(
+    store: Store, tmp_path: Path, label: np.ndarray, words: str | None
+) -> None:
+    model = make_model(values=(2, 5, 9), slices="axial")
+    job = done(store, model, nifti(tmp_path / "in"))
+    path = write_nifti(tmp_path / "label.nii.gz", label.astype(np.uint8), OBLIQUE)
+    given = {"input": job.request.input, "kept": job.results[LABELS].digest, "name": "label.nii.gz"}
+    given["label"] = store.files.add(path)
+    if words:
+        with pytest.raises(CpfnetError, match=words):
+            check_label(store.files, store.work, model.plan, **given)
+    else:
+        assert check_label(store.files, store.work, model.plan, **given) == {"untouched": words is not None}
     assert [*store.work.iterdir()] == []

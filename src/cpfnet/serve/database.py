@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -47,6 +49,13 @@ def open_database(url: str) -> Engine:
             f"the job store cannot be opened: {words}", fix="check that it is there and may be written"
         ) from None
     return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads: in SQLite it waits for nobody who writes."""
+    with engine.connect().execution_options(reads=True) as connection, connection.begin():
+        yield connection
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:

@@ -56,11 +56,21 @@ class FileStore:
         """Put a synced file in its place, or say that the one there is wanted; see `sweep`."""
         path = self.path(digest)
         with self._lock:
-            if path.exists():  # its time of access says so: its time of change says that a reader's file is the same
-                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+            if path.exists():
+                _touch(path)
             else:
                 path.parent.mkdir(exist_ok=True)
                 temporary.replace(path)
+
+    def claim(self, digests: Iterable[str]) -> None:
+        """Say that files are wanted, before that is recorded; see `sweep`.
+
+        Raises:
+            FileNotFoundError: one is gone.
+        """
+        with self._lock:
+            for digest in digests:
+                _touch(self.path(digest))
 
     def sweep(self, wanted: Callable[[], set[str]], *, young: float = YOUNG) -> int:
         """Remove the files that nothing refers to, and what killed processes left of others.
@@ -87,6 +97,11 @@ class FileStore:
                     removed += 1
         sweep(self.folder)
         return removed
+
+
+def _touch(path: Path) -> None:
+    """Its time of access says that it is wanted; its time of change says to readers that it is the same."""
+    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
 
 class Batch:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cpfnet.errors import CpfnetError
 from cpfnet.model import Model
 from cpfnet.serve.files import FileStore
-from cpfnet.serve.store import FILES, WORK
+from cpfnet.serve.own_stdout import own_stdout
 
 PATIENCE = 600.0
 """Seconds after which it is given up."""
@@ -28,11 +28,12 @@ class ImageProcess:
     """Does one task at a time, so that the memory of one suffices.
 
     Args:
-        folder: of the store.
+        files: where they are.
+        work: a folder on the same disk.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder.absolute()
+    def __init__(self, files: FileStore, work: Path):
+        self.files, self.work = files.folder.absolute(), work.absolute()
         self._one = asyncio.Lock()
 
     async def do(self, task: Task, model: Path, **arguments: str) -> dict[str, Any]:
@@ -49,7 +50,8 @@ class ImageProcess:
         Raises:
             CpfnetError: the function's, or it took too long.
         """
-        order = {"folder": str(self.folder), "model": str(model.absolute()), "task": task, "arguments": arguments}
+        places = {"files": str(self.files), "work": str(self.work), "model": str(model.absolute())}
+        order = places | {"task": task, "arguments": arguments}
         async with self._one:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "cpfnet.serve.image_process"),
@@ -74,14 +76,13 @@ class ImageProcess:
 
 
 def main() -> None:
-    from cpfnet.serve import label_maps
-    from cpfnet.serve.worker import own_stdout
+    from cpfnet.serve import label_maps  # what the server itself does without
 
     channel, order = own_stdout(), json.load(sys.stdin)
-    folder = Path(order["folder"])
+    files, work = FileStore(Path(order["files"])), Path(order["work"])
     try:
         plan = Model.load(order["model"]).plan
-        found = getattr(label_maps, order["task"])(FileStore(folder / FILES), folder / WORK, plan, **order["arguments"])
+        found = getattr(label_maps, order["task"])(files, work, plan, **order["arguments"])
         answer = {"found": asdict(found) if is_dataclass(found) and not isinstance(found, type) else found}
     except CpfnetError as error:
         answer = {"error": error.what, "where": error.where, "fix": error.fix}

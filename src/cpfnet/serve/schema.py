@@ -1,10 +1,11 @@
-"""Tables of the job store, and how an older store becomes one of today."""
+"""Tables of a store, and how an older store becomes one of today."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Connection,
     Float,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
     inspect,
     select,
     text,
@@ -49,6 +51,37 @@ jobs = Table(
     Column("report", Text, nullable=False),  # JSON
     Column("results", Text, nullable=False),  # JSON: kind → name and digest
     Index("cpfnet_jobs_next", "state", "model", "priority", "number"),
+)
+
+cases = Table(
+    "cpfnet_cases",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("input", String(64), nullable=False),
+    Column("images", Text, nullable=False),  # JSON: files below the input's folder
+    Column("patient", Text, nullable=False),
+    Column("split", String(8)),
+    Column("model", String(64), nullable=False),  # whose mask it was seen with first
+    Column("kept", String(64), nullable=False),  # digest of what that mask says
+    Column("quality", Text, nullable=False),  # JSON: the estimate of that mask's
+    Column("created", Float(53), nullable=False),
+)
+
+labels = Table(  # rows are added, never changed
+    "cpfnet_labels",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("case", String(32), nullable=False),
+    Column("version", Integer, nullable=False),  # of the case, from 1
+    Column("author", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("untouched", Boolean, nullable=False),
+    Column("model", String(64)),  # whose mask it was made from
+    Column("name", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("created", Float(53), nullable=False),
+    UniqueConstraint("case", "version"),
 )
 
 Migration = Callable[[Connection], None]

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from cpfnet.errors import CpfnetError, redacted_message
 from cpfnet.inference.batch.signals import Ended, ending
 from cpfnet.model import Model
+from cpfnet.serve.cases.labelling import Labelling
 from cpfnet.serve.http.app import make_app
 from cpfnet.serve.http.models import served
 from cpfnet.serve.http.service import Service
@@ -80,8 +81,11 @@ def serve(models: Sequence[Model], options: ServeOptions, started: Callable[[str
         name = f"[{options.host}]" if ":" in options.host else options.host
         address = f"http://{name}:{port}"
         pool = WorkerPool(settings, store.jobs, fail)
-        images = ImageProcess(store.folder)
-        service = Service(store, pool, images, described, options.limits, address, lambda: server.should_exit)
+        images = ImageProcess(store.files, store.work)
+        labelling = Labelling(store, [one.model.plan for one in described])
+        service = Service(
+            store, pool, images, labelling, described, options.limits, address, lambda: server.should_exit
+        )
         app = make_app(service, port=port, token=token, require_token=options.require_token)
         server = uvicorn.Server(config_of(app))
         with pool, _cleaning(store, options.retention):

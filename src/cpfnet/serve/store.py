@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from cpfnet.errors import CpfnetError, OutputError
+from cpfnet.serve.cases.case_store import CaseStore
 from cpfnet.serve.files import FileStore, read_manifest
 from cpfnet.serve.jobs.job_store import LEASE, JobStore
 
@@ -47,6 +48,7 @@ class Store:
         self.folder = options.folder
         url = options.database or f"sqlite:///{self.folder.absolute() / DATABASE}"
         self.jobs = JobStore.open(url, lease=options.lease, max_attempts=options.max_attempts)
+        self.cases = CaseStore(self.jobs.engine)
         self.files = FileStore(self.folder / FILES)
         self.work = self.folder / WORK
 
@@ -54,12 +56,15 @@ class Store:
         self.jobs.close()
 
     def wanted(self) -> set[str]:
-        """Digests of all files that a job refers to.
+        """Digests of all files that a job or a case refers to.
 
         Raises:
             OSError: a manifest cannot be read; nothing must be removed then.
         """
         inputs, results = self.jobs.files()
+        for case in self.cases.each():
+            inputs.add(case.input)
+            results |= {case.kept, *(label.digest for label in case.labels)}
         parts = {digest for one in inputs for digest in read_manifest(self.files.path(one)).values()}
         return inputs | results | parts
 

@@ -23,6 +23,7 @@ from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.serve.jobs.job import Claim, Ending
+from cpfnet.serve.own_stdout import own_stdout
 from cpfnet.serve.segment import segment
 from cpfnet.serve.store import Store, StoreOptions
 
@@ -165,13 +166,6 @@ def _listen(wake: threading.Event) -> None:
     for _ in sys.stdin:
         wake.set()
     os._exit(0)  # whatever it is at: the server is gone, and what is not recorded is done again
-
-
-def own_stdout() -> TextIO:
-    """Standard output for messages to the parent alone: what libraries print goes to standard error."""
-    channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return channel
 
 
 def main() -> None:

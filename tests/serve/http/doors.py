@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 
 from cpfnet.model import Model
+from cpfnet.serve.cases.labelling import Labelling
 from cpfnet.serve.http.app import make_app
 from cpfnet.serve.http.models import served
 from cpfnet.serve.http.service import Service
@@ -108,9 +109,10 @@ def door(
     with serving(StoreOptions(folder)) as store, listen(ServeOptions(port=0)) as listener:
         port = listener.getsockname()[1]
         pool = WorkerPool([], store.jobs, print)
-        address, images = f"http://127.0.0.1:{port}", ImageProcess(folder)
+        address, images = f"http://127.0.0.1:{port}", ImageProcess(store.files, store.work)
         known, most = served(models), limits or Limits()
-        service = Service(store, pool, images, known, most, address, lambda: server.should_exit)
+        labelling = Labelling(store, [one.plan for one in models])
+        service = Service(store, pool, images, labelling, known, most, address, lambda: server.should_exit)
         server = uvicorn.Server(config_of(make_app(service, port=port, token=TOKEN, require_token=require_token)))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

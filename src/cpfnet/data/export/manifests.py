@@ -135,8 +135,8 @@ def _given(**values: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def manifest(entries: Sequence[Entry], about: About) -> dict[str, str]:
-    """``cases.csv``, and the ``dataset.yaml`` that makes the folder a DATASET."""
+def manifest(entries: Sequence[Entry], about: About, made: str = MADE) -> dict[str, str]:
+    """``cases.csv``, and the ``dataset.yaml`` that makes the folder a DATASET; ``made`` says what wrote it."""
     readers = sorted({reader for entry in entries for reader in entry.labels})
     columns = {reader: "label" if reader == "label" else f"label_{reader}" for reader in readers}
     rows = [
@@ -163,7 +163,7 @@ def manifest(entries: Sequence[Entry], about: About) -> dict[str, str]:
     }
     text = io.StringIO()
     YAML().dump(content, text)
-    return {"cases.csv": table.getvalue(), "dataset.yaml": f"# Made by `{MADE}`.\n{text.getvalue()}"}
+    return {"cases.csv": table.getvalue(), "dataset.yaml": f"# Made by `{made}`.\n{text.getvalue()}"}
 
 
 LISTS: dict[Target, Callable[[Sequence[Entry], About], dict[str, str]]] = {

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 import cpfnet
-from cpfnet.serve.http import jobs
+from cpfnet.serve.http import cases, jobs
 from cpfnet.serve.http.gate import Gate
 from cpfnet.serve.http.metrics import Metrics
 from cpfnet.serve.http.page import page
@@ -39,6 +39,7 @@ def make_app(service: Service, *, port: int, token: str, require_token: bool) ->
     metrics.watch(service)
     answer_problems(app)
     app.include_router(jobs.router)
+    app.include_router(cases.router)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def home() -> HTMLResponse:

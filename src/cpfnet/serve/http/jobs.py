@@ -65,11 +65,12 @@ _JOB: dict[int | str, dict[str, Any]] = {
 _PROBLEM: dict[str, Any] = {"description": "a problem (RFC 9457)", "content": {"application/problem+json": {}}}
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For the description of a route."""
     return dict.fromkeys(statuses, _PROBLEM)
 
 
-@router.post("", status_code=202, openapi_extra=_BODY, responses=_JOB | _problems(400, 408, 413, 422, 429, 507))
+@router.post("", status_code=202, openapi_extra=_BODY, responses=_JOB | problems(400, 408, 413, 422, 429, 507))
 async def submit(
     request: Request,
     service: Here,
@@ -97,20 +98,20 @@ async def submit(
     return JSONResponse(as_json(service, job), 202 if job.state in ACTIVE else 200, {"Location": _url(job)})
 
 
-@router.get("/{id}", responses=_JOB | _problems(404))
+@router.get("/{id}", responses=_JOB | problems(404))
 async def show(id: str, service: Here, wait: Wait = 0) -> JSONResponse:
     """How far a job is, how good its result probably is, and why to look at it."""
-    return JSONResponse(as_json(service, await _finished(service, await _find(service, id), wait)))
+    return JSONResponse(as_json(service, await _finished(service, await find_job(service, id), wait)))
 
 
-@router.get("/{id}/events", response_class=StreamingResponse, responses=_problems(404))
+@router.get("/{id}/events", response_class=StreamingResponse, responses=problems(404))
 async def events(id: str, service: Here) -> StreamingResponse:
     """The job whenever it changes, as server-sent events, until it ends."""
-    stream = _changes(service, await _find(service, id))
+    stream = _changes(service, await find_job(service, id))
     return StreamingResponse(stream, media_type="text/event-stream")
 
 
-@router.get("/{id}/result", response_class=FileResponse, responses=_problems(404, 409, 422))
+@router.get("/{id}/result", response_class=FileResponse, responses=problems(404, 409, 422))
 async def result(
     id: str,
     service: Here,
@@ -119,7 +120,7 @@ async def result(
     ] = "mask",
 ) -> FileResponse:
     """What was made; a mask in another format is written when it is first asked for, and kept."""
-    job = await _find(service, id)
+    job = await find_job(service, id)
     if job.state != "done":
         raise Problem(409, f"the job is {job.state}: there is no result", f"see {_url(job)}")
     found = _result(job, format)
@@ -133,10 +134,10 @@ async def result(
     )
 
 
-@router.delete("/{id}", status_code=204, responses=_problems(404))
+@router.delete("/{id}", status_code=204, responses=problems(404))
 async def remove(id: str, service: Here) -> Response:
     """Cancel a job that is queued or running; delete one that ended, with its files."""
-    await _find(service, id)
+    await find_job(service, id)
     jobs = service.store.jobs
     if not await run_in_threadpool(jobs.cancel, id):
         await run_in_threadpool(jobs.delete, id)
@@ -155,7 +156,7 @@ def as_json(service: Service, job: Job) -> dict[str, Any]:
         "priority": job.priority,
         "progress": round(job.progress, 3),
         "attempts": job.attempts,
-        **{name: _time(getattr(job, name)) for name in ("created", "started", "finished")},
+        **{name: time_text(getattr(job, name)) for name in ("created", "started", "finished")},
         "message": what,
         "hint": fix or None,
         "warnings": job.report.get("warnings", []),
@@ -206,7 +207,8 @@ _SUFFIXES = {str(format): mask_suffix("", format) for format in _TOLD}
 """Of formats that a mask's suffix tells."""
 
 
-async def _find(service: Service, id: str) -> Job:
+async def find_job(service: Service, id: str) -> Job:
+    """Raises: Problem: there is none."""
     job = await run_in_threadpool(service.store.jobs.get, id)
     if job is None:
         raise Problem(404, "there is no such job")
@@ -219,7 +221,7 @@ async def _finished(service: Service, job: Job, seconds: float) -> Job:
     while job.state in ACTIVE and time.monotonic() < end and not service.stopping():
         await asyncio.sleep(pause)
         pause = min(1.5 * pause, LAST_LOOK)
-        job = await _find(service, job.id)
+        job = await find_job(service, job.id)
     return job
 
 
@@ -246,5 +248,6 @@ def _url(job: Job) -> str:
     return f"{router.prefix}/{job.id}"
 
 
-def _time(seconds: float | None) -> str | None:
+def time_text(seconds: float | None) -> str | None:
+    """As ISO 8601, UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

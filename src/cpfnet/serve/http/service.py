@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from cpfnet.serve.cases.labelling import Labelling
 from cpfnet.serve.http.models import Served
 from cpfnet.serve.image_process import ImageProcess
 from cpfnet.serve.options import Limits
@@ -22,6 +23,7 @@ class Service:
         store: jobs and files.
         pool: the workers.
         images: does what takes pixels.
+        labelling: keeps cases and labels.
         models: that it serves.
         limits: how much it takes.
         address: such as ``http://127.0.0.1:8000``.
@@ -31,6 +33,7 @@ class Service:
     store: Store
     pool: WorkerPool
     images: ImageProcess
+    labelling: Labelling
     models: Sequence[Served]
     limits: Limits
     address: str

@@ -6,15 +6,14 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, select, update
+from sqlalchemy import Engine, and_, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from cpfnet.errors import CpfnetError
-from cpfnet.serve.database import open_database
+from cpfnet.serve.database import open_database, reading
 from cpfnet.serve.jobs.job import ACTIVE, FINISHED, Claim, Ending, Job, Request, Result
 from cpfnet.serve.schema import jobs
 
@@ -110,7 +109,7 @@ class JobStore:
 
     def get(self, id: str, user: str = "") -> Job | None:
         """A user's job; None: there is none of this id, or it is another's."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             row = db.execute(select(jobs).where(jobs.c.id == id, jobs.c.user == user)).one_or_none()
         return None if row is None else _job(row)
 
@@ -231,26 +230,21 @@ class JobStore:
 
     def count(self) -> dict[tuple[str, str], int]:
         """How many jobs there are, by Model and state."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             rows = db.execute(select(jobs.c.model, jobs.c.state, func.count()).group_by(jobs.c.model, jobs.c.state))
             return {(model, state): number for model, state, number in rows}
 
     def files(self) -> tuple[set[str], set[str]]:
         """Digests that jobs refer to: of manifests of inputs, and of results."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             rows = db.execute(select(jobs.c.input, jobs.c.results)).all()
         results = {one["digest"] for _, text in rows for one in json.loads(text).values()}
         return {digest for digest, _ in rows}, results
 
     def each(self) -> Iterator[Job]:
         """All jobs, in the order of their arrival."""
-        with self._reading() as db:
+        with reading(self.engine) as db:
             yield from map(_job, db.execute(select(jobs).order_by(jobs.c.number)).all())
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self.engine.connect().execution_options(reads=True) as db, db.begin():
-            yield db
 
     def _end(self, state: str) -> dict[str, Any]:
         return {"state": state, "finished": self.clock(), "worker": None, "lease": None, "lease_until": None}
