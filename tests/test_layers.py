@@ -26,6 +26,7 @@ def loaded_by(code):
         "cpfnet.data.checks.check",
         "cpfnet.inference.predictor",
         "cpfnet.inference.batch.run",
+        "cpfnet.serve.server",
         "cpfnet.evaluation.evaluate",
         "cpfnet.metrics",
         "cpfnet.model",
