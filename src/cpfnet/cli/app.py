@@ -22,8 +22,8 @@ from cpfnet.cli.evaluate import evaluate
 from cpfnet.cli.export import export
 from cpfnet.cli.options import App, AsJson, Quiet, Verbose, level
 from cpfnet.cli.predict import predict
-from cpfnet.cli.share import pack, pull, push
 from cpfnet.cli.serve import serve
+from cpfnet.cli.share import pack, pull, push
 from cpfnet.cli.train import train
 from cpfnet.errors import CpfnetError, is_out_of_memory, redacted_message, require_extras
 from cpfnet.text import printable
