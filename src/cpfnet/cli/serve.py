@@ -18,7 +18,12 @@ KEPT, WHO = "What is kept", "Who may come in"
 
 def serve(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Model folders, each served by itself.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Models: folders, .zip files or hf://OWNER/NAME, each served by itself.",
+            show_default=False,
+        ),
     ],
     host: Annotated[
         str, typer.Option(help="To listen on: this machine only, since there are no users yet.", rich_help_panel=WHO)
