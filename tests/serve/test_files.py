@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 
 from cpfnet.errors import CpfnetError
 from cpfnet.serve.files import FileStore, manifest, read_manifest
-from cpfnet.serve.jobs.job import Request
+from cpfnet.serve.jobs.job import Ending, Request
+from cpfnet.serve.server import Cleaning
 from cpfnet.serve.store import StoreOptions, serving
 
 DAY = 86_400
@@ -82,6 +84,21 @@ def test_a_store_wants_the_inputs_of_its_jobs(tmp_path: Path) -> None:
             age(store.files, digest, DAY)
         assert store.files.sweep(store.wanted) == 1
         assert store.files.path(image).exists()
+
+
+def test_finished_jobs_go_after_their_time(tmp_path: Path) -> None:
+    with serving(StoreOptions(tmp_path / "store")) as store:
+        with store.files.adding() as batch:
+            listed = batch.add([manifest({})])
+        for model in ("m", "waits"):
+            store.jobs.submit(Request(listed, model))
+        claim = store.jobs.claim("m", "w")
+        assert claim is not None
+        store.jobs.finish(claim, Ending("done"))
+        with Cleaning(store, retention=0):
+            while len([*store.jobs.each()]) > 1:
+                time.sleep(0.01)
+        assert [job.request.model for job in store.jobs.each()] == ["waits"]
 
 
 class TestFolder:

@@ -88,7 +88,7 @@ def serve(models: Sequence[Model], options: ServeOptions, started: Callable[[str
         )
         app = make_app(service, port=port, token=token, require_token=options.require_token)
         server = uvicorn.Server(config_of(app))
-        with pool, _cleaning(store, options.retention):
+        with pool, Cleaning(store, options.retention):
             started(address, f"{address}/?token={token}")
             try:
                 server.run(sockets=[listener])
@@ -131,7 +131,7 @@ def listen(options: ServeOptions) -> socket.socket:
         ) from None
 
 
-class _cleaning:
+class Cleaning:
     """Now and then, delete jobs after their time, and files that no job refers to."""
 
     def __init__(self, store: Store, retention: float | None):
