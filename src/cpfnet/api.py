@@ -77,6 +77,7 @@ def plan(
     device: str = "auto",
     memory: str | None = None,
     hours: float | None = None,
+    first_stage: bool = False,
     settings: Mapping[str, Any] | Sequence[str] = (),
     preview: PathLike | None = None,
     overwrite: bool = False,
@@ -94,6 +95,8 @@ def plan(
         memory: of the GPU of another machine to plan for (with ``device="cpu"`` its main memory), such as ``"24GiB"``;
             default: what is free here.
         hours: that training is to take there; default: as long as the data ask for.
+        first_stage: plan on a grid so coarse that a patch sees a quarter of a volume; what that finds can be shown to a
+            second stage, whose plan has ``first_stage: true``.
         settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command
             line.
         preview: write a picture of 16 augmented samples here.
@@ -127,9 +130,18 @@ def plan(
     for warning in found.warnings:
         logger.warning(warning)
     proposed, reasons = propose(
-        found, data, modality=modality, network=network, weights=weights, memory=machine, hours=hours
+        found,
+        data,
+        modality=modality,
+        network=network,
+        weights=weights,
+        memory=machine,
+        hours=hours,
+        first_stage=first_stage,
     )
     logger.info("Expected for the plan as proposed: %s.", expected_time(reasons))
+    if "first_stage" in reasons and not is_set("first_stage", settings):
+        logger.info("Note: %s.", reasons["first_stage"])
     if settings:
         from cpfnet.training.initial_weights import check_buildable
 
@@ -161,6 +173,7 @@ def train(
     nodes: int = 1,
     resume: bool = False,
     init: PathLike | None = None,
+    first_stage: Sequence[PathLike] = (),
     progress: bool = False,
 ) -> Model:
     """Train a Model and write it, with a report, to ``out``.
@@ -180,6 +193,8 @@ def train(
         resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
         init: start from this Model's weights; without ``plan`` and ``network``, the proposed plan gets its network,
             too.
+        first_stage: where the plan has one, the folders of its Models, one a fold; each case is shown what those found
+            in it that did not learn from it.
         progress: show a bar.
 
     Raises:
@@ -190,7 +205,8 @@ def train(
     from cpfnet.training.options import PlanOptions, TrainOptions
 
     wanted = PlanOptions(Path(plan) if isinstance(plan, str) else plan, settings, epochs, network, weights)
-    options = TrainOptions(fold, device, devices, nodes, resume, None if init is None else local_folder(init), progress)
+    start, first = (None if init is None else local_folder(init)), tuple(map(local_folder, first_stage))
+    options = TrainOptions(fold, device, devices, nodes, resume, start, first, progress)
     return train_on_dataset(Path(dataset), Path(out), wanted, options)
 
 
@@ -362,7 +378,7 @@ def export(
         raise OutputError("has no folder to keep an export in", where=model, fix="say where to write it (-o)")
     (one,) = open_models(model)
     place, dataset = None if out is None else Path(out), None if data is None else Path(data)
-    check_request(to, place, dataset)
+    check_request(one, to, place, dataset)
     if to == "bundle":
         from cpfnet.monai_bundle.write import write_bundle
 

@@ -5,6 +5,7 @@
     fitted.yaml          what training found: data it was fitted for, temperature, threshold …; hashes of both others
     metrics.json         validation scores
     card.md              the same for people
+    first_stage/         where the plan has one: the Models of its first stage, each whole, called by its digest
     .new/                only where saving was cut short: the whole new Model, of which some files were moved already
 
 A Model is self-contained: it moves between machines without its training data. What belongs to another Model is
@@ -21,9 +22,9 @@ import shutil
 import stat
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
@@ -107,6 +108,9 @@ class Fitted(Strict):
         "no mm; one for all classes, or one a class; 0 keeps all; not used where the plan says another",
     )
     quality: Quality | None = Field(None, description="what foretells how good a prediction is; null: not known")
+    first_stage: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
+        (), description="digests of the Models in first_stage/, whose masks the network sees, averaged"
+    )
 
     _one = field_validator("threshold", "min_component_size", mode="before")(one_or_several)
 
@@ -168,6 +172,7 @@ class _Metrics(BaseModel):
 
 
 PLAN, FITTED, WEIGHTS, METRICS, CARD = "plan.yaml", "fitted.yaml", "weights.safetensors", "metrics.json", "card.md"
+FIRST_STAGE = "first_stage"
 PARTS = (PLAN, FITTED, WEIGHTS)
 _NEW = ".new"
 _LARGEST = 2**26  # bytes of metrics.json: a hundred thousand cases and a thousand epochs take a third of it
@@ -215,6 +220,7 @@ class Model:
         state: the network's state dict; None: that in ``folder``.
         metrics: validation scores, any JSON.
         folder: where it was loaded from or saved to.
+        first_stage: where the plan has one, its Models: they are asked first, and what they find is shown to this one.
     """
 
     plan: Plan
@@ -222,6 +228,7 @@ class Model:
     state: dict[str, torch.Tensor] | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    first_stage: tuple[Model, ...] = ()
 
     def __repr__(self) -> str:
         dice = self.fitted.validation_dice
@@ -260,7 +267,8 @@ class Model:
                 fix="restore the file; to change settings, train again with --plan or --set",
             )
         _check_fitted(fitted, plan, _part(folder, FITTED))
-        model = cls(plan, fitted, metrics=_read_metrics(_part(folder, METRICS)), folder=folder)
+        first_stage = tuple(_load_first_stage(folder, digest) for digest in fitted.first_stage)
+        model = cls(plan, fitted, metrics=_read_metrics(_part(folder, METRICS)), folder=folder, first_stage=first_stage)
         model._check_weights()
         return model
 
@@ -319,6 +327,10 @@ class Model:
             for name, text in texts.items():
                 with replacing(saving / name) as temporary:
                     temporary.write_text(text, encoding="utf-8")
+            for one in self.first_stage:
+                # Called by what it holds, it is in nobody's way: neither the earlier Model's nor this one's.
+                if not is_model(place := _first_stage_folder(folder, one.digest)):
+                    replace(one).save(place)
             _settle(folder)  # what an earlier saving, cut short, left
             saving.rename(folder / _NEW)  # from here on the folder holds this Model
             sync(folder)
@@ -354,7 +366,9 @@ class Model:
         Raises:
             WeightsError: the weights cannot be read.
         """
-        fitted = self.fitted.model_dump(mode="json", exclude={"plan_hash", "weights_hash"})  # known once it is saved
+        later = {"plan_hash", "weights_hash"}  # known once it is saved
+        none = set() if self.fitted.first_stage else {"first_stage"}  # as it was before there was such a thing
+        fitted = self.fitted.model_dump(mode="json", exclude=later | none)
         return content_hash((self.plan.hash, self.weights_hash, content_hash(fitted)))
 
     @property
@@ -416,9 +430,13 @@ class Model:
         if fitted.spacing_low and fitted.spacing_high:
             pairs = zip(fitted.spacing_low, fitted.spacing_high, strict=True)
             spacing = f"\nSpacing (depth, height, width), mm: {', '.join(f'{a:g} … {b:g}' for a, b in pairs)}\n"
+        stages = len(fitted.first_stage)
+        first = (
+            f" It sees what {counted(stages, 'Model')} of a first stage found, in `{FIRST_STAGE}/`." if stages else ""
+        )
         return f"""# {markdown(plan.name)}
 
-Segments {classes} in {kind}{plan.source} with network {markdown(plan.network.name)} ({plan.spatial.mode}).
+Segments {classes} in {kind}{plan.source} with network {markdown(plan.network.name)} ({plan.spatial.mode}).{first}
 
 ## Fitted on
 
@@ -485,6 +503,31 @@ def _check_fitted(fitted: Fitted, plan: Plan, where: Path) -> None:
             where=where,
             fix="restore the file",
         )
+
+    if plan.first_stage != bool(fitted.first_stage):
+        said, named = ("a", "none is") if plan.first_stage else ("no", "some are")
+        raise CpfnetError(f"the plan has {said} first stage, and {named} named", where=where, fix="restore the file")
+
+
+def _first_stage_folder(folder: Path, digest: str) -> Path:
+    return folder / FIRST_STAGE / digest[:16]
+
+
+def _load_first_stage(folder: Path, digest: str) -> Model:
+    """One Model of the first stage.
+
+    Raises:
+        CpfnetError: it is missing, damaged, or another one.
+    """
+    place = _first_stage_folder(folder, digest)
+    # Before it is loaded: a link back to the whole would have no end.
+    if _part(place, PLAN).is_file() and Plan.load(_part(place, PLAN)).first_stage:
+        raise CpfnetError("a first stage cannot have one itself", where=place, fix=_AGAIN)
+    model = Model.load(place)
+    if model.digest != digest:
+        what = f"is another Model than the one that this first stage was: its digest begins with {model.digest[:8]}"
+        raise CpfnetError(f"{what}, not with {digest[:8]}", where=place, fix=_AGAIN)
+    return model
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:

@@ -526,12 +526,19 @@ class Plan(Strict):
         PlanError: on reading, for an unknown key or a value that cannot be, with the line.
     """
 
+    LATER = frozenset({"first_stage"})
+
     name: str = Field(description="of the data set, for reports")
     modality: Modality = "other"
     source: Literal["images", "volumes"] = Field(description="images have no millimetres, volumes have")
     channels: tuple[Channel, ...] = Field(min_length=1)
     labels: Labels
     spatial: Spatial
+    first_stage: bool = Field(
+        False,
+        description="true: beside the image the network sees what other Models, trained before on a coarser grid, "
+        "found in it, one plane a class; 3d alone",
+    )
     network: NetworkPlan = NetworkPlan()
     training: TrainingPlan
     inference: InferencePlan = InferencePlan()
@@ -555,6 +562,11 @@ class Plan(Strict):
                 raise ValueError(
                     f"training.augmentation.channel_dropout names {name!r}; the channels are {', '.join(names)}"
                 )
+        if self.first_stage and self.spatial.mode != "3d":
+            raise ValueError(
+                f"first_stage is for volumes whose patch sees a small part of them: spatial.mode 3d; this is "
+                f"{self.spatial.mode}"
+            )
         axes = {*self.training.augmentation.flips, *self.inference.mirror}
         if "depth" in axes and self.spatial.dims == 2:
             raise ValueError(f"mirroring along depth needs spatial.mode 3d; this is {self.spatial.mode}")
@@ -592,8 +604,12 @@ class Plan(Strict):
 
     @property
     def in_channels(self) -> int:
-        """Channels the network sees; 2.5-D stacks are slice-major: [slice 0: all channels, slice 1: …]."""
-        return len(self.channels) * (2 * self.spatial.neighbours + 1)
+        """Channels the network sees; 2.5-D stacks are slice-major: [slice 0: all channels, slice 1: …].
+
+        With a `first_stage` its planes follow, one a class.
+        """
+        planes = len(self.labels.classes) if self.first_stage else 0
+        return len(self.channels) * (2 * self.spatial.neighbours + 1) + planes
 
     @property
     def hash(self) -> str:

@@ -97,6 +97,14 @@ def plan(
             rich_help_panel=PLAN,
         ),
     ] = None,
+    first_stage: Annotated[
+        bool,
+        typer.Option(
+            "--first-stage",
+            help="On a coarser grid, whose masks a plan with first_stage: true sees; for large volumes on a GPU.",
+            rich_help_panel=PLAN,
+        ),
+    ] = False,
     settings: Settings = None,
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
@@ -123,6 +131,7 @@ def plan(
         device=device,
         memory=memory,
         hours=hours,
+        first_stage=first_stage,
         settings=settings or [],
         preview=preview,
         overwrite=overwrite,

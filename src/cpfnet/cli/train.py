@@ -45,6 +45,14 @@ def train(
     init: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="Fine-tune from this Model.", rich_help_panel=EARLIER)
     ] = None,
+    first_stage: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A Model of the first stage, where the plan has one; once for each fold.",
+            rich_help_panel=EARLIER,
+        ),
+    ] = None,
 ) -> None:
     """Train a Model and write a report beside it.
 
@@ -73,6 +81,7 @@ def train(
             nodes=nodes,
             resume=resume,
             init=init,
+            first_stage=first_stage or [],
             progress=shows_progress(),
         )
     except KeyboardInterrupt as stop:  # typer would make all of them 130

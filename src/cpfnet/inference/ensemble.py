@@ -38,7 +38,7 @@ class Member:
 
 
 class Progress:
-    """How much of the work of all Models is done, reported as a share, 0…1."""
+    """How much of the work of all Models, and first stages, is done, reported as a share, 0…1."""
 
     def __init__(self, models: int, report: Callable[[float], None] | None):
         self.shares, self.report = [0.0] * models, report
@@ -55,6 +55,7 @@ def summed(
     image: Image,
     options: PredictorOptions,
     progress: Progress,
+    first_stages: Sequence[np.ndarray | None],
 ) -> tuple[Slices, Trace]:
     """Summed probabilities of all Models, on the network's grid if that is the same for all, else on the image's own.
 
@@ -64,13 +65,14 @@ def summed(
         image: as read.
         options: overlap, batch and copies.
         progress: of all Models.
+        first_stages: of each group, the code map of what its first stage found; None where it has none.
 
     Returns:
         The sum, which is made when it is asked for, and the Trace that leads back from it.
     """
     sums = [
-        (_GroupSum(members, image, trace, options, progress).slices(), trace)
-        for members, trace in zip(groups, traces, strict=True)
+        (_GroupSum(members, image, trace, options, progress, found).slices(), trace)
+        for members, trace, found in zip(groups, traces, first_stages, strict=True)
     ]
     if len(sums) == 1:
         return sums[0]
@@ -82,7 +84,13 @@ class _GroupSum:
     """The sum over Models that share preprocessing, on their grid."""
 
     def __init__(
-        self, members: Sequence[Member], image: Image, trace: Trace, options: PredictorOptions, progress: Progress
+        self,
+        members: Sequence[Member],
+        image: Image,
+        trace: Trace,
+        options: PredictorOptions,
+        progress: Progress,
+        first_stage: np.ndarray | None,
     ):
         self.members, self.options, self.progress = members, options, progress
         plan = members[0].model.plan
@@ -91,7 +99,7 @@ class _GroupSum:
             batch = options.batch or max(member.batch(trace.grid) for member in members)
             self.block = batch * math.ceil(run_length(plan.labels.outputs, trace.grid) / batch)
             self.neighbours = plan.spatial.neighbours
-        self.pixels = preprocessing.prepare(image, plan, trace=trace, block=self.block)
+        self.pixels = preprocessing.prepare(image, plan, trace=trace, block=self.block, first_stage=first_stage)
 
     def slices(self) -> Slices:
         return Slices(self._make, self.count, self.block)

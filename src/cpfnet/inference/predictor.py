@@ -20,9 +20,9 @@ from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.quality.brightness import unusual
 from cpfnet.inference.quality.entropy import entropy
 from cpfnet.inference.quality.estimate import Confidence, assess
-from cpfnet.labels import classes_present
+from cpfnet.labels import classes_present, encode_prediction
 from cpfnet.model import Fitted, Model
-from cpfnet.planning import Channel, Labels, Spatial
+from cpfnet.planning import Channel, Labels, Plan, Spatial
 from cpfnet.preprocessing import Slices, Trace
 from cpfnet.preprocessing.postprocess import decide
 
@@ -53,7 +53,7 @@ class Predictor:
         if not models:
             raise CpfnetError("no model was given", fix="give at least one Model")
         for model in models[1:]:
-            _check_same(models[0], model)
+            check_same(models[0].plan, model, fix="average only models that were trained for the same task")
         self.models, self.options = list(models), options or PredictorOptions()
         if self.options.tta and not any(m.plan.inference.mirror or m.plan.inference.quarter_turns for m in models):
             logger.warning("--tta does nothing: inference.mirror is empty and inference.quarter_turns is false")
@@ -62,11 +62,14 @@ class Predictor:
             patch = "×".join(map(str, small[0].plan.spatial.patch))
             logger.warning("The tile is smaller than the patches of training (%s): expect worse masks", patch)
         # Models with the same preprocessing (folds of one plan) share it.
-        groups: dict[tuple[tuple[Channel, ...], Spatial], list[Member]] = {}
+        groups: dict[tuple[tuple[Channel, ...], Spatial, tuple[str, ...]], list[Member]] = {}
         for number, model in enumerate(models):
-            key = (model.plan.channels, model.plan.spatial)
+            key = (model.plan.channels, model.plan.spatial, model.fitted.first_stage)
             groups.setdefault(key, []).append(Member(number, model, self._backend(model), tiles[number]))
         self._groups = list(groups.values())
+        # Of the digests of its Models. The whole Model judges what is out of range, and the tile is of its grid.
+        first = replace(self.options, force=True, tile=None)
+        self._first_stages = {m.fitted.first_stage: Predictor(m.first_stage, first) for m in models if m.first_stage}
 
     def _backend(self, model: Model) -> Callable[[np.ndarray], np.ndarray]:
         backend = self.options.backend
@@ -102,7 +105,12 @@ class Predictor:
             raise refusal(reasons, image.source.place if image.source else None)
         fitted, labels = Fitted.combined(self.models), self.models[0].plan.labels
         least = [_min_component_pixels(model, trace) for model, trace in self._by_model(traces)]
-        total, trace = summed(self._groups, traces, image, self.options, Progress(len(self.models), progress))
+        work = Progress(len(self.models) + len(self._first_stages), progress)
+        found: dict[tuple[str, ...], np.ndarray] = {}
+        for number, (digests, first) in enumerate(self._first_stages.items(), start=len(self.models)):
+            found[digests] = first.codes(image, progress=partial(work.update, number))
+        seen = [found.get(members[0].model.fitted.first_stage) for members in self._groups]
+        total, trace = summed(self._groups, traces, image, self.options, work, seen)
         mean = _Mean(total, len(self.models), fitted.temperature, fitted.threshold, labels)
         segmentation = preprocessing.restore(
             mean.slices(),
@@ -121,6 +129,15 @@ class Predictor:
             # It may be wrong there, and as sure as ever: the estimate would mislead (benchmarks/trust.md).
             quality = replace(quality, dice=None, error=None, look="; ".join(filter(None, (strange, quality.look))))
         return replace(segmentation, quality=quality, algorithm=self.algorithm)
+
+    def codes(self, image: Image, *, progress: Callable[[float], None] | None = None) -> np.ndarray:
+        """The code map (`cpfnet.labels`) of what `predict` finds, uint8 on the image's grid: what a second stage sees.
+
+        Raises:
+            InputRefused, FormatError: as `predict`.
+        """
+        found = self.predict(image, progress=progress)
+        return encode_prediction(Image(found.array[None], found.affine), self.models[0].plan.labels)
 
     def out_of_range(self, image: Image) -> list[str]:
         """How an image lies outside what the Models were fitted for, so that only ``force`` goes on; empty if it fits.
@@ -217,9 +234,13 @@ def _colourless(model: Model) -> bool:
     return len({(channel.low, channel.high, channel.levels) for channel in model.fitted.channels}) == 1
 
 
-def _check_same(first: Model, other: Model) -> None:
-    """Refuse Models whose probabilities mean different things."""
-    a, b = first.plan, other.plan
+def check_same(a: Plan, other: Model, fix: str) -> None:
+    """Refuse a Model whose output means something else than that of a plan's network.
+
+    Raises:
+        CpfnetError: other classes, label values, channels or sources, with the fix that is given.
+    """
+    b = other.plan
     names = [[c.name for c in plan.labels.classes] for plan in (a, b)]
     for what, one, two in (
         ("classes", *names),
@@ -231,5 +252,5 @@ def _check_same(first: Model, other: Model) -> None:
             raise CpfnetError(
                 f"the models have different {what}: {one} against {two}",
                 where=other.folder or other.plan.name,
-                fix="average only models that were trained for the same task",
+                fix=fix,
             )

@@ -14,6 +14,7 @@ import numpy as np
 
 from cpfnet.errors import NetworkError
 from cpfnet.planning import Plan
+from cpfnet.preprocessing.first_stage import expand
 from cpfnet.preprocessing.postprocess import activate
 
 Backend = Callable[[np.ndarray], np.ndarray]
@@ -130,7 +131,10 @@ def _predict_once(
     for start in range(0, len(jobs), batch):
         some = jobs[start : start + batch]
         pieces = np.stack(
-            [_pad(_piece(array, index, window, plan.spatial.neighbours), tile) for (_, index), window in some]
+            [
+                expand(_pad(_piece(array, index, window, plan.spatial.neighbours), tile), plan)
+                for (_, index), window in some
+            ]
         )
         for ((place, index), window), planes in zip(some, _activate(backend(pieces), pieces, plan), strict=True):
             target = out[(slice(None), *(() if index is None else (place,)), *window)]

@@ -8,6 +8,7 @@ from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
 from cpfnet.planner.draft import FINE_NETWORK, Draft
 from cpfnet.planner.fingerprint import ChannelFingerprint, Fingerprint
+from cpfnet.planner.first_stage import advise_first_stage, propose_first_stage
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import guess
 from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, propose_patch, up
@@ -42,6 +43,7 @@ def propose(
     network: str | None = None,
     weights: str | None = None,
     hours: float | None = None,
+    first_stage: bool = False,
 ) -> tuple[Plan, dict[str, str]]:
     """Propose how to train on a data set.
 
@@ -53,12 +55,14 @@ def propose(
         network: by name; default: what suits the data.
         weights: ``"imagenet"``, ``"none"`` or a file; default: ImageNet's where the network takes them.
         hours: that training is to take on this machine; default: as long as the data ask for.
+        first_stage: on a grid so coarse that a patch sees enough of a volume, for a second stage to learn from what it
+            finds (`planner.first_stage`).
 
     Returns:
         The Plan, and for its keys (dotted) why they have their values.
 
     Raises:
-        PlanError: no such modality, or no such time.
+        PlanError: no such modality, or no such time; or a first stage has no use.
     """
     if hours is not None and not 0 < hours < 24 * 366:
         raise PlanError(f"{hours:g} hours is no time to train in", where="--hours", fix="give hours above 0, such as 8")
@@ -109,6 +113,10 @@ def propose(
     draft.many_small_steps |= draft.entire
     _network(draft, weights)
     propose_patch(draft)
+    if first_stage:
+        propose_first_stage(draft)
+    else:
+        advise_first_stage(draft)
     draft.data["channels"] = [_channel(draft, i, channel) for i, channel in enumerate(fingerprint.channels)]
     _tile(draft)
     propose_training(draft, hours)

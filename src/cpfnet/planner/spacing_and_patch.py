@@ -183,7 +183,7 @@ def _volume_grid(draft: Draft, entire: bool, allowed: bool) -> None:
         step, size = tuple(spacing[a] for a in order), tuple(size[a] for a in order)  # type: ignore[assignment]
         draft.because(
             "spatial.slices",
-            f"median spacing {_brief_mm(spacing)} mm (inferior–superior, anterior–posterior, right–left): "
+            f"median spacing {brief_mm(spacing)} mm (inferior–superior, anterior–posterior, right–left): "
             + (
                 "nearly isotropic, so the usual plane"
                 if max(spacing) < 1.3 * min(spacing)
@@ -277,5 +277,6 @@ def _because_of_spacing(draft: Draft, mode: str, step: tuple[float, ...], slices
     draft.because("spatial.spacing", median)
 
 
-def _brief_mm(spacing: tuple[float, ...]) -> str:
+def brief_mm(spacing: tuple[float, ...]) -> str:
+    """``1×0.8×0.8``."""
     return "×".join(f"{s:g}" for s in spacing)

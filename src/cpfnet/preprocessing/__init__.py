@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from cpfnet import labels
-from cpfnet.errors import FormatError, InputRefused, NetworkError
+from cpfnet.errors import CpfnetError, FormatError, InputRefused, NetworkError
 from cpfnet.image import Image, Segmentation
 from cpfnet.planning import Plan
 from cpfnet.preprocessing import intensity, spatial
@@ -51,22 +51,29 @@ def trace_of(image: Image, plan: Plan) -> Trace:
         return spatial.trace(image, plan.spatial)
 
 
-def apply(image: Image, plan: Plan) -> tuple[np.ndarray, Trace]:
+def apply(image: Image, plan: Plan, *, first_stage: np.ndarray | None = None) -> tuple[np.ndarray, Trace]:
     """Normalise, orient and resample a whole image at once.
+
+    Args:
+        image: as read.
+        plan: its `channels` and `spatial` say what to do.
+        first_stage: as for `prepare`.
 
     Returns:
         float32 ``(channels, [depth,] height, width)`` on the network's grid, and the Trace that leads back.
 
     Raises:
         InputRefused: as `trace_of`.
-        FormatError: NaN or infinite values.
+        FormatError, CpfnetError: as `prepare`.
     """
     trace = trace_of(image, plan)
-    slices = prepare(image, plan, trace)
+    slices = prepare(image, plan, trace, first_stage=first_stage)
     return slices(0, slices.count), trace
 
 
-def prepare(image: Image, plan: Plan, trace: Trace, *, block: int | None = None) -> Slices:
+def prepare(
+    image: Image, plan: Plan, trace: Trace, *, block: int | None = None, first_stage: np.ndarray | None = None
+) -> Slices:
     """Normalise, orient and resample, a run of slices at a time.
 
     Intensities are normalised on the image's own grid, before resampling, so that statistics are those of
@@ -77,13 +84,22 @@ def prepare(image: Image, plan: Plan, trace: Trace, *, block: int | None = None)
         plan: its `channels` and `spatial` say what to do.
         trace: from `trace_of` the same image and Plan.
         block: number of slices of the network's grid that are made at once, of a volume; default: all.
+        first_stage: where the plan has one, the code map of what it found, uint8 on the image's grid.
 
     Returns:
-        ``(channels, [depth,] height, width)`` on the network's grid.
+        ``(channels, [depth,] height, width)`` on the network's grid; with a first stage its code map is one channel
+        more, the last (`first_stage.expand`).
 
     Raises:
-        FormatError: NaN or infinite values.
+        FormatError: NaN or infinite values, or a code map of another size.
+        CpfnetError: the plan has a first stage, and what it found is not given.
     """
+    if plan.first_stage and first_stage is None:
+        raise CpfnetError(
+            "the plan's network sees what a first stage found, and that was not given",
+            fix="use the whole Model: cpfnet predict runs both stages",
+        )
+    codes = apply_codes(first_stage, trace) if plan.first_stage and first_stage is not None else None
     with _name_file_in_errors(image):
         shown = field_of_view(image.array) if any(c.intensity.kind == "local" for c in plan.channels) else None
         normalisers = [
@@ -93,10 +109,13 @@ def prepare(image: Image, plan: Plan, trace: Trace, *, block: int | None = None)
 
     def make(start: int, stop: int) -> np.ndarray:
         first, last = spatial.source_slices(trace.oriented[0], trace.grid[0], start, stop)
-        out = np.empty((len(plan.channels), stop - start, *trace.grid[1:]), dtype=np.float32)
-        for planes, stored, normalise in zip(out, image.array, normalisers, strict=True):
+        count = len(plan.channels)
+        out = np.empty((count + (codes is not None), stop - start, *trace.grid[1:]), dtype=np.float32)
+        for planes, stored, normalise in zip(out[:count], image.array, normalisers, strict=True):
             values = normalise(trace.orient(stored)[first:last])
             planes[...] = spatial.resample(values, trace.grid, whole=trace.oriented, start=start, stop=stop)
+        if codes is not None:
+            out[-1] = codes[start:stop]
         return out
 
     return Slices(make, trace.grid[0], block)

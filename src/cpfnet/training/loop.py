@@ -55,6 +55,7 @@ class Run:
         validation: held-out cases; after an epoch all of them are scored, or the part that `training.validation` says.
         digests: what the data were.
         group: this process among those of the run; the main one writes.
+        first_stage: where the plan has one, the Models that stay with this one.
         number: samples learned from so far; with the seed it says all about the data to come.
         micro_batch_size: samples in a batch: the plan's, or what memory was found to hold.
         losses: sum of the losses of this epoch's samples.
@@ -70,6 +71,7 @@ class Run:
     validation: Sequence[Cached]
     digests: dict[str, str]
     group: ProcessGroup = SINGLE_PROCESS
+    first_stage: tuple[Model, ...] = ()
     number: int = 0
     losses: float = 0.0
     seconds: float = 0.0
@@ -276,11 +278,12 @@ class Run:
             spacing_low=tuple(map(min, spacings)) or None,
             spacing_high=tuple(map(max, spacings)) or None,
             validation_dice=scores["dice"] if self._pieces is None else None,
+            first_stage=tuple(model.digest for model in self.first_stage),
         )
         ids = {"train": [c.id for c in cases], "validation": [c.id for c in self.validation]}
         # Scores of pieces, half of them on structures, are not those of cases: `finish` has these.
         metrics = {"cases": ids} | ({"validation": scores} if self._pieces is None else {})
-        return Model(self.plan, fitted, self.task.best.state_dict(), metrics)
+        return Model(self.plan, fitted, self.task.best.state_dict(), metrics, first_stage=self.first_stage)
 
     def _log(self, board: TensorBoardLogger) -> None:
         """The history as CSV, whole each time, and the last row for TensorBoard."""

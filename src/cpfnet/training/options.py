@@ -57,6 +57,8 @@ class TrainOptions:
         nodes: machines; torchrun or SLURM's srun starts the processes then.
         resume: go on with an interrupted run; on a CPU it ends with the same weights as one that was never interrupted.
         init: a Model folder whose weights to start from.
+        first_stage: Model folders of the plan's first stage; together they did not learn from any case that is trained
+            on or validates (`training.first_stage`).
         progress: show bars where there is a terminal.
         checkpoint_every: seconds between checkpoints within an epoch; after an epoch there is one where the last is 20
             seconds old.
@@ -71,6 +73,7 @@ class TrainOptions:
     nodes: int = 1
     resume: bool = False
     init: Path | None = None
+    first_stage: tuple[Path, ...] = ()
     progress: bool = False
     checkpoint_every: float = 300.0
 

@@ -22,6 +22,7 @@ from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from cpfnet.training.first_stage import FirstStage, find, open_first_stage
 from cpfnet.training.hardware.malloc import kept_memory
 from cpfnet.training.hardware.precision import choose_precision, fabric_for
 from cpfnet.training.initial_weights import first_network
@@ -85,6 +86,7 @@ class _Start:
         state: the checkpoint that it goes on from; None: it begins.
         training, validation: cases.
         network: on the CPU, with its first weights.
+        first_stage: whose masks it sees, if any.
     """
 
     device: torch.device
@@ -93,6 +95,7 @@ class _Start:
     training: Sequence[Case]
     validation: Sequence[Case]
     network: nn.Module
+    first_stage: FirstStage
 
 
 def _start(dataset: Dataset, plan: Plan, folder: RunFolder, options: TrainOptions, group: ProcessGroup) -> _Start:
@@ -101,10 +104,11 @@ def _start(dataset: Dataset, plan: Plan, folder: RunFolder, options: TrainOption
     precision = choose_precision(plan.training, device)
     state = _resumed(folder, plan, device, precision, group) if options.resume else None
     training, validation = split(dataset, plan, options.fold)
+    first_stage = open_first_stage(options.first_stage, plan, training, validation)
     random = state is not None or not group.is_main_process  # the main process' weights will be everybody's
     progress = options.progress and group.is_main_process
     network = first_network(plan, init=options.init, random=random, progress=progress)
-    return _Start(device, precision, state, training, validation, network)
+    return _Start(device, precision, state, training, validation, network, first_stage)
 
 
 def _begin(folder: RunFolder, plan: Plan | None) -> None:
@@ -118,7 +122,8 @@ def _learn(
 ) -> Model:
     progress = options.progress and group.is_main_process
     cases = [*start.training, *start.validation]
-    cached = group.run_on_main(lambda: _cached(cases, plan, folder, progress, interruption))
+    shown = group.run_on_main(lambda: _first_stage(start, cases, plan, folder, progress, interruption))
+    cached = group.run_on_main(lambda: _cached(cases, plan, folder, shown, progress, interruption))
     if start.state is None:
         for message in merge_messages((c.id, c.warnings) for c in cached):
             logger.warning(message)
@@ -127,7 +132,8 @@ def _learn(
     if (state := start.state) is not None:
         group.run_on_main(lambda: _go_on(state, digests, plan, folder))
     task = Task(start.network, plan, fabric_for(start.device, start.precision, group))
-    run = Run(folder, plan, task, Patches(training, plan, Augmenter(plan)), validation, digests, group)
+    patches, kept = Patches(training, plan, Augmenter(plan)), start.first_stage.kept
+    run = Run(folder, plan, task, patches, validation, digests, group, kept)
     if state is None:
         size = sum(p.numel() for p in start.network.parameters())
         epochs, steps = plan.training.epochs, task.schedule.steps_per_epoch
@@ -222,8 +228,24 @@ def _resumed(
     return state
 
 
+def _first_stage(
+    start: _Start, cases: Sequence[Case], plan: Plan, folder: RunFolder, progress: bool, interruption: Interruption
+) -> dict[str, Path]:
+    """What the first stage finds in each case; empty where there is none."""
+    if not plan.first_stage:
+        return {}
+    with CaseCounter("First stage", progress, interruption) as advance:
+        place = folder.cache / "first_stage"
+        return find(start.first_stage, cases, plan, place, device=str(start.device), advance=advance)
+
+
 def _cached(
-    cases: Sequence[Case], plan: Plan, folder: RunFolder, progress: bool, interruption: Interruption
+    cases: Sequence[Case],
+    plan: Plan,
+    folder: RunFolder,
+    shown: dict[str, Path],
+    progress: bool,
+    interruption: Interruption,
 ) -> list[Cached]:
     with CaseCounter("Preparing cases", progress, interruption) as advance:
-        return cache.build(cases, plan, folder.cache, advance=advance)
+        return cache.build(cases, plan, folder.cache, first_stage=shown, advance=advance)

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from cpfnet import formats, preprocessing
-from cpfnet.data.case import Case, Dataset
+from cpfnet.data.case import Dataset
 from cpfnet.errors import CpfnetError, OutputError, TrainingError
 from cpfnet.labels import IGNORED, OUTSIDE, encode
-from cpfnet.planning import Plan
 from cpfnet.preprocessing.intensity import levels
 from cpfnet.training.samples import cache
 from tests import synthetic
@@ -161,7 +160,7 @@ def test_a_folder_that_cannot_be_written_ends_in_a_message(images: Dataset, tmp_
         cache.build(images.cases[:1], images_plan(), tmp_path / "file" / "cache")
 
 
-def _dies(case: Case, plan: Plan, target: Path) -> None:
+def _dies(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

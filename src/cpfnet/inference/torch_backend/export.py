@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cpfnet.errors import CpfnetError, OutputError
+from cpfnet.errors import CpfnetError, NetworkError, OutputError
 from cpfnet.inference.backends import exported_files
 from cpfnet.inference.torch_backend.onnx_graph import write_onnx, write_openvino
 
@@ -18,10 +18,11 @@ Target = Literal["onnx", "openvino", "openvino-int8", "bundle"]
 _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 
 
-def check_request(to: Target, out: Path | None, data: Path | None) -> None:
+def check_request(model: Model, to: Target, out: Path | None, data: Path | None) -> None:
     """Refuse arguments that do not belong together.
 
     Raises:
+        NetworkError: the Model has a first stage, which what is asked for cannot hold.
         CpfnetError: a dataset is missing, or has no use; int8 is given a place.
         OutputError: the file has another suffix than its kind.
     """
@@ -30,6 +31,12 @@ def check_request(to: Target, out: Path | None, data: Path | None) -> None:
             f"a dataset is {'needed' if data is None else 'not needed'} to export to {to}",
             where="--data",
             fix="give the dataset that the Model was trained on" if data is None else "leave it out",
+        )
+    if model.plan.first_stage and to in ("bundle", "openvino-int8"):
+        raise NetworkError(
+            f"the Model's network sees what its first stage finds, and export to {to} knows one network alone",
+            where=model.folder,
+            fix="predict with the whole Model; export to onnx or openvino, whose graphs it uses",
         )
     if to == "openvino-int8" and out is not None:
         raise CpfnetError(

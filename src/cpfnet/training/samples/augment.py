@@ -27,7 +27,7 @@ from cpfnet.planning import Augmentation, Channel, Intensity, Local, Plan, Scale
 from cpfnet.rounding import above
 
 Cut = Callable[[tuple[int, ...]], tuple[np.ndarray, np.ndarray]]
-"""Pixels to go beyond the patch on both sides of each axis → that piece of image ``(channels, …)`` and code map."""
+"""Pixels to go beyond the patch on both sides of each axis → that piece of image ``(channels, …)`` and code map(s)."""
 
 FULL_SIZE = 256.0
 """Longest side (pixels; mm where spacing is known) from which the elastic field has its full size.
@@ -106,20 +106,22 @@ def resampled(image: np.ndarray, codes: np.ndarray, grid: torch.Tensor) -> tuple
 
     Args:
         image: float32 ``(channels, [depth,] height, width)``.
-        codes: uint8 ``([depth,] height, width)``.
+        codes: uint8 ``([maps,] [depth,] height, width)``.
         grid: where each pixel of the result comes from, in pixels from the centre, float32 ``(axes, *patch)``.
 
     Returns:
         Both, as large as ``grid``.
     """
     # torch's function itself: MONAI's Resample around it takes several times as long.
-    places = torch.stack([2 / size * along for along, size in zip(grid, codes.shape, strict=True)][::-1], dim=-1)[None]
+    shape = image.shape[1:]
+    places = torch.stack([2 / size * along for along, size in zip(grid, shape, strict=True)][::-1], dim=-1)[None]
 
     def at(planes: np.ndarray, mode: str) -> np.ndarray:
         given = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[None]
         return grid_sample(given, places, mode=mode, padding_mode="border", align_corners=False)[0].numpy()
 
-    return at(image, "bilinear"), at(codes[None], "nearest")[0].astype(np.uint8)
+    moved = at(codes.reshape(-1, *shape), "nearest").astype(np.uint8)
+    return at(image, "bilinear"), moved.reshape(*codes.shape[: codes.ndim - len(shape)], *grid.shape[1:])
 
 
 def _black(intensity: Intensity) -> float | None:
@@ -184,7 +186,7 @@ class SampleAugmenter:
 
         Args:
             cut: gives the patch, or more: image float32 ``(channels, [depth,] height, width)``, normalised, and uint8
-                code map ``([depth,] height, width)``. They stay as they are.
+                code map ``([depth,] height, width)``, or several of them. They stay as they are.
             rng: all randomness.
 
         Returns:
@@ -198,7 +200,8 @@ class SampleAugmenter:
         if grid is not None:
             image, codes = resampled(image, codes, grid)
         image, codes = np.rot90(image, turns, (-2, -1)), np.rot90(codes, turns, (-2, -1))
-        image, codes = np.flip(image, tuple(axis + 1 for axis in flips)), np.flip(codes, tuple(flips))
+        mirrored = tuple(axis - self.dims for axis in flips)
+        image, codes = np.flip(image, mirrored), np.flip(codes, mirrored)
         image = self._lit(np.array(image, dtype=np.float32, order="C"), rng)
         if self.settings.low_resolution:
             image = self._coarsened(image, rng)

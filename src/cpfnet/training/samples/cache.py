@@ -3,7 +3,8 @@
 One folder a case, named after everything that shapes its content (the plan's data part, the files' names, sizes and
 times), made whole or not at all:
 
-    image.npy      float32 (channels, [depth,] height, width), as the network's grid has it
+    image.npy      float32 (channels, [depth,] height, width), as the network's grid has it; where the plan has a first
+                   stage, the last channel is the code map of what it found
     codes.npy      uint8 (readers, [depth,] height, width); outside the region of interest IGNORED or OUTSIDE
     positions.npy  int64, flat indices of some pixels of every code, for patches centred on a structure
     meta.json      `Cached`, less the folder
@@ -17,7 +18,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -74,7 +75,7 @@ class Cached:
     warnings: tuple[str, ...] = ()
 
     def image(self) -> np.ndarray:
-        """float32 (channels, [depth,] height, width), memory-mapped."""
+        """float32 (channels, [depth,] height, width), memory-mapped; what a first stage found is one channel more."""
         return np.load(self.folder / "image.npy", mmap_mode="r")
 
     def codes(self) -> np.ndarray:
@@ -91,6 +92,7 @@ def build(
     plan: Plan,
     folder: Path,
     *,
+    first_stage: Mapping[str, Path] | None = None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Cached]:
     """Make what is not there yet, in parallel, and return all cases in the given order.
@@ -99,6 +101,7 @@ def build(
         cases: labelled ones.
         plan: `channels`, `labels` and `spatial` shape the arrays; `training.workers` says how many processes work.
         folder: the cache's.
+        first_stage: where the plan has one, of each case (its id) the file with what it found (`training.first_stage`).
         advance: called with the number of cases done and in all; may raise to stop.
 
     Raises:
@@ -106,7 +109,8 @@ def build(
         OutputError: the disk is full, or ``folder`` cannot be written.
         TrainingError: a process was killed.
     """
-    wanted = [(case, folder / _key(case, plan)) for case in cases]
+    shown = first_stage or {}
+    wanted = [(case, folder / key(case, plan, shown.get(case.id))) for case in cases]
     missing = [(case, target) for target, case in {t: c for c, t in wanted}.items() if not _there(target)]
     total = len({target for _, target in wanted})
     done = total - len(missing)
@@ -115,11 +119,13 @@ def build(
         folder.mkdir(parents=True, exist_ok=True)
         if plan.training.workers == 0 or len(missing) < 2:
             for case, target in missing:
-                _make(case, plan, target)
+                _make(case, plan, target, shown.get(case.id))
                 advance(done := done + 1, total)
         else:
             with ProcessPoolExecutor(min(plan.training.workers, len(missing)), initializer=leave_signals) as pool:
-                for _ in _finished(pool, [pool.submit(_make, case, plan, target) for case, target in missing]):
+                for _ in _finished(
+                    pool, [pool.submit(_make, case, plan, target, shown.get(case.id)) for case, target in missing]
+                ):
                     advance(done := done + 1, total)
     except BrokenProcessPool:
         raise TrainingError(
@@ -153,8 +159,8 @@ def disk_error(error: OSError, where: Path) -> OutputError:
     return OutputError(what, where=error.filename or where, fix=fix)
 
 
-def _key(case: Case, plan: Plan) -> str:
-    """Folder name: readable, and different whenever the content could be."""
+def key(case: Case, plan: Plan, first_stage: Path | None = None) -> str:
+    """Folder name: readable, and different whenever the content could be; `training.first_stage` names its files so."""
     try:
         stats = list(_stamps(case))
     except OSError as error:
@@ -162,6 +168,7 @@ def _key(case: Case, plan: Plan) -> str:
             f"cannot be read: {error.strerror}", where=error.filename, fix="run `cpfnet check` on the dataset"
         ) from None
     content = [_LAYOUT, plan.model_dump(mode="json", include={"source", "channels", "labels", "spatial"}), stats]
+    content += [first_stage.name] if first_stage is not None else []
     digest = hashlib.sha256(json.dumps([content, sorted(case.labels)], sort_keys=True).encode()).hexdigest()[:16]
     readable = "".join(c if c.isalnum() or c in "-_" else "_" for c in case.id)[:60]
     return f"{readable}-{digest}"
@@ -205,9 +212,10 @@ def _load(case: Case, target: Path) -> Cached:
     )
 
 
-def _make(case: Case, plan: Plan, target: Path) -> None:
+def _make(case: Case, plan: Plan, target: Path, first_stage: Path | None) -> None:
     image = preprocessing.match_channels(formats.read(case.images), plan)
-    array, trace = preprocessing.apply(image, plan)
+    found = None if first_stage is None else np.load(first_stage)
+    array, trace = preprocessing.apply(image, plan, first_stage=found)
     labels = [placed(path, image, plan.labels) for path in case.labels.values()]
     encoded = (
         encode(label, plan.labels, where=str(path)) for label, path in zip(labels, case.labels.values(), strict=True)

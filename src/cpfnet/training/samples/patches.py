@@ -25,6 +25,7 @@ from cpfnet.planning import Plan, Spatial, TrainingPlan
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.samples.augment import Cut
 from cpfnet.training.samples.cache import ANNOTATED, Cached
+from cpfnet.training.samples.first_stage import with_planes
 from cpfnet.training.signals import leave_signals
 
 logger = logging.getLogger(__name__)
@@ -161,6 +162,7 @@ class Patches(Dataset[Sample]):
 
     def __init__(self, cases: Sequence[Cached], plan: Plan, augment: Augment | None = None):
         self.cases = tuple(cases)
+        self.plan = plan
         self.spatial = plan.spatial
         self.training = plan.training
         self.augment = augment
@@ -192,7 +194,20 @@ class Patches(Dataset[Sample]):
             image, codes = image[:, None], codes[None]
         centre = self._centre(case, reader, codes.shape, rng)
         piece = partial(cut, image, codes, corner(codes.shape, centre, self.spatial, rng), self.spatial)
+        if self.plan.first_stage:
+            return self._with_first_stage(piece, rng)
         return piece() if self.augment is None else self.augment(piece, rng)
+
+    def _with_first_stage(self, piece: Cut, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """What the first stage found, the last channel of what is cut, moves as the codes do, and becomes planes."""
+
+        def apart(margin: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+            image, codes = piece(margin)
+            return image[:-1], np.stack([codes, image[-1].astype(np.uint8)])
+
+        image, (codes, found) = apart() if self.augment is None else self.augment(apart, rng)
+        spacing = np.array(self.spatial.spacing or (1, 1, 1), dtype=float)
+        return with_planes(image, found, self.plan.labels, spacing, None if self.augment is None else rng), codes
 
     def _centre(
         self, case: Cached, reader: int, shape: tuple[int, ...], rng: np.random.Generator

@@ -43,6 +43,7 @@ def preview(dataset: Dataset, plan: Plan, path: Path | str) -> Path:
     cases = [case for case in dataset.cases if case.labels and case.split != "test"]
     if not cases:
         raise DatasetError("no case has a label to draw", where=dataset.root, fix=add_labels(dataset))
+    plan = plan.model_copy(update={"first_stage": False})  # its planes are no picture, and not made yet
     augmenter = Augmenter(plan)
     chosen = np.linspace(0, len(cases) - 1, SIDE**2).round().astype(int)
     samples = []
