@@ -30,6 +30,7 @@ SHOWN = (
     "spatial.size",
     "spatial.spacing",
     "spatial.patch",
+    "first_stage",
     "training.batch",
     "training.epochs",
     "training.validation",
