@@ -220,7 +220,8 @@ class Model:
         state: the network's state dict; None: that in ``folder``.
         metrics: validation scores, any JSON.
         folder: where it was loaded from or saved to.
-        first_stage: where the plan has one, its Models: they are asked first, and what they find is shown to this one.
+        first_stage: where the plan has one, its Models, whose digests ``fitted`` holds: what they find is shown to this
+            one's network.
     """
 
     plan: Plan
@@ -327,9 +328,9 @@ class Model:
             for name, text in texts.items():
                 with replacing(saving / name) as temporary:
                     temporary.write_text(text, encoding="utf-8")
-            for one in self.first_stage:
+            for one, digest in zip(self.first_stage, fitted.first_stage, strict=True):
                 # Called by what it holds, it is in nobody's way: neither the earlier Model's nor this one's.
-                if not is_model(place := _first_stage_folder(folder, one.digest)):
+                if not is_model(place := _first_stage_folder(folder, digest)):
                     replace(one).save(place)
             _settle(folder)  # what an earlier saving, cut short, left
             saving.rename(folder / _NEW)  # from here on the folder holds this Model

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cpfnet
 from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
 from cpfnet.planner.costs import GIB
@@ -16,6 +19,7 @@ from cpfnet.planner.first_stage import ENOUGH, share_seen
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.proposal import propose
 from cpfnet.planning import Plan
+from tests import synthetic
 from tests.planner.test_gpu_patch import BRATS, BTCV, HIPPOCAMPUS, KITS, LITS
 from tests.planner.test_proposal import CPU, GPU, found
 
@@ -94,3 +98,23 @@ def test_volumes_without_millimetres_have_none() -> None:
     assert "first_stage" not in reasons
     with pytest.raises(PlanError, match="no millimetres"):
         proposed(data, first_stage=True)
+
+
+def test_the_user_is_told_and_gets_both_plans(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = synthetic.make_volumes_dataset(tmp_path / "data", cases=1, shape=(80, 80, 80), spacing=(1, 1, 1))
+    machine = {"device": "cuda", "memory": "2.7GiB"}  # holds small patches only
+    with caplog.at_level(logging.INFO):
+        cpfnet.plan(data, out=tmp_path / "plan.yaml", **machine)  # type: ignore[arg-type]
+    assert re.search(r"Note: a patch sees \d+% of a median volume of 80×80×80, less than a quarter", caplog.text)
+    lines = (tmp_path / "plan.yaml").read_text().splitlines()
+    number = next(n for n, line in enumerate(lines) if line.startswith("first_stage: false"))
+    assert any("cpfnet plan --first-stage" in line for line in lines[number - 4 : number])
+    first = cpfnet.plan(data, first_stage=True, **machine)  # type: ignore[arg-type]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        second = cpfnet.plan(data, settings=["first_stage=true"], **machine)  # type: ignore[arg-type]
+    assert "Note" not in caplog.text
+    assert second.first_stage
+    assert second.spatial == Plan.load(tmp_path / "plan.yaml").spatial
+    assert not first.first_stage
+    assert first.spatial.spacing > second.spatial.spacing  # type: ignore[operator]

@@ -88,6 +88,14 @@ def whole(
     return Model.load(root / "model"), shown
 
 
+@pytest.fixture(scope="module")
+def other(volumes: Dataset, folds: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second stage on the other fold."""
+    out = tmp_path_factory.mktemp("other") / "model"
+    train(volumes, FINE, out, TrainOptions(fold=0, device="cpu", first_stage=folds))
+    return out
+
+
 def test_each_case_is_shown_what_a_model_found_that_did_not_learn_from_it(
     volumes: Dataset, folds: tuple[Path, Path], whole: tuple[Model, dict[str, np.ndarray]]
 ) -> None:
@@ -131,31 +139,31 @@ def test_the_whole_holds_its_first_stage_and_predicts_alone(
 
 
 def test_an_ensemble_of_wholes_asks_each_first_stage(
-    volumes: Dataset, folds: tuple[Path, Path], whole: tuple[Model, dict[str, np.ndarray]], tmp_path: Path
+    volumes: Dataset, folds: tuple[Path, Path], whole: tuple[Model, dict[str, np.ndarray]], other: Path
 ) -> None:
-    model, _ = whole
-    other = train(volumes, FINE, tmp_path / "0", TrainOptions(fold=0, device="cpu", first_stage=folds))
-    assert other.fitted.first_stage != model.fitted.first_stage
+    models = whole[0], Model.load(other), Model.load(folds[0])
+    assert len({model.fitted.first_stage for model in models}) == 3
     plain = {"temperature": 1.0, "min_component_size": (0.0,)}  # what is fitted is averaged by itself
-    three = [replace(m, fitted=m.fitted.model_copy(update=plain)) for m in (model, other, Model.load(folds[0]))]
+    three = [replace(model, fitted=model.fitted.model_copy(update=plain)) for model in models]
     image = formats.read(volumes.cases[0].images)
     apart = [Predictor([one], CPU).predict(image, keep_probabilities=True).probabilities for one in three]
     together = Predictor(three, CPU).predict(image, keep_probabilities=True)
     np.testing.assert_allclose(together.probabilities, np.mean(apart, axis=0), atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_a_run_is_resumed_with_the_same_first_stage(volumes: Dataset, folds: tuple[Path, Path], tmp_path: Path) -> None:
-    out, options = tmp_path / "model", {"fold": 0, "device": "cpu", "first_stage": folds}
-    train(volumes, FINE, out, TrainOptions(**options))  # type: ignore[arg-type]
+def test_a_run_is_resumed_with_the_same_first_stage(
+    volumes: Dataset, folds: tuple[Path, Path], other: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(other, tmp_path / "model"))
     longer = FINE.with_settings(["training.epochs=2"])
     with pytest.raises(TrainingError, match="its Models are not given"):
         train(volumes, longer, out, TrainOptions(fold=0, device="cpu", resume=True))
-    assert train(volumes, longer, out, TrainOptions(resume=True, **options)).fitted.epochs in (1, 2)  # type: ignore[arg-type]
+    train(volumes, longer, out, TrainOptions(fold=0, device="cpu", resume=True, first_stage=folds))
     changed = Model.load(folds[0])
     changed.state = {key: -value for key, value in changed.network().state_dict().items()}
-    other = (changed.save(tmp_path / "changed"), folds[1])
+    another = (changed.save(tmp_path / "changed"), folds[1])
     with pytest.raises(TrainingError, match=r"began with other cases \(changed"):
-        train(volumes, longer, out, TrainOptions(fold=0, device="cpu", resume=True, first_stage=other))
+        train(volumes, longer, out, TrainOptions(fold=0, device="cpu", resume=True, first_stage=another))
 
 
 def _opened(folders: tuple[Path, ...], plan: Plan, dataset: Dataset, fold: int = 0) -> FirstStage:

@@ -78,6 +78,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float | None = None
     micro_batch_size: int = field(init=False)
+    _first_stage: tuple[str, ...] = field(init=False)
     _scored: Sequence[Cached] = field(init=False)
     _pieces: dict[str, list[Window]] | None = field(init=False, default=None)
     _ticked: float = field(default_factory=time.monotonic)
@@ -85,6 +86,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.micro_batch_size = self.plan.training.batch
+        self._first_stage = tuple(model.digest for model in self.first_stage)
         self._scored = self.validation
         if (part := self.plan.training.validation) is not None:
             self._scored = choose_cases(self.validation, part.cases)
@@ -278,7 +280,7 @@ class Run:
             spacing_low=tuple(map(min, spacings)) or None,
             spacing_high=tuple(map(max, spacings)) or None,
             validation_dice=scores["dice"] if self._pieces is None else None,
-            first_stage=tuple(model.digest for model in self.first_stage),
+            first_stage=self._first_stage,
         )
         ids = {"train": [c.id for c in cases], "validation": [c.id for c in self.validation]}
         # Scores of pieces, half of them on structures, are not those of cases: `finish` has these.
