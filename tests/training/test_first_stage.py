@@ -21,6 +21,8 @@ from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.network import zoo
 from cpfnet.planning import Plan
+from cpfnet.sharing.local_folder import local_folder
+from cpfnet.sharing.pack import pack
 from cpfnet.training import first_stage
 from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.first_stage import FirstStage, open_first_stage
@@ -236,6 +238,15 @@ class TestFolder:
         (copied / "fitted.yaml").write_text(text[: text.index("first_stage:")])
         with pytest.raises(CpfnetError, match="the plan has a first stage, and none is named"):
             Model.load(copied)
+
+    def test_packed(self, copied: Path, volumes: Dataset) -> None:
+        archive = pack(copied, copied.with_name("packed.zip"))
+        assert not any(case.id.encode() in archive.read_bytes() for case in volumes.cases)
+        packed = Model.load(local_folder(archive))
+        assert packed.digest == Model.load(copied).digest
+        image = formats.read(volumes.cases[0].images)
+        found = Predictor([packed], CPU).predict(image).array
+        np.testing.assert_array_equal(found, Predictor([Model.load(copied)], CPU).predict(image).array)
 
     def test_export(self, copied: Path) -> None:
         from cpfnet import api

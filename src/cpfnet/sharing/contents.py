@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpfnet.errors import CpfnetError
-from cpfnet.model import CARD, METRICS, PARTS, WEIGHTS, Model, is_model
+from cpfnet.model import CARD, FIRST_STAGE, METRICS, PARTS, WEIGHTS, Model, is_model
 from cpfnet.text import brief, counted, printable, to_json
 
 README, CONFIG, ORIGIN = "README.md", "config.json", "origin.yaml"
@@ -19,8 +19,7 @@ Content = Path | bytes
 
 _FILES = (*PARTS, METRICS, CARD)
 _FOLD, _STAGE = re.compile(r"fold-\d{1,3}"), re.compile(r"[0-9a-f]{16}")
-_FIRST_STAGE = "first_stage"
-_PLACE = re.compile(rf"({_FOLD.pattern}/)?({_FIRST_STAGE}/{_STAGE.pattern}/)?", re.ASCII)
+_PLACE = re.compile(rf"({_FOLD.pattern}/)?({FIRST_STAGE}/{_STAGE.pattern}/)?", re.ASCII)
 _MADE = {"report.html", "logs", "exports", ".work", "out-of-fold", "scores.csv", "scores.json", "all"}
 """What cpfnet makes in a Model's folder besides the Model, of images and cases: it stays where it is."""
 _CUT = ".new"
@@ -53,9 +52,9 @@ def _places(folder: Path) -> dict[str, Path]:
     """The folders of a Model's files, by what goes before the files' names: its own, of folds, of first stages."""
     found = {"": folder} | {f"{one.name}/": one for one in _folds(folder)}
     for prefix, place in list(found.items()):
-        for stage in sorted((place / _FIRST_STAGE).glob("*")):
+        for stage in sorted((place / FIRST_STAGE).glob("*")):
             if _STAGE.fullmatch(stage.name):
-                found[f"{prefix}{_FIRST_STAGE}/{stage.name}/"] = stage
+                found[f"{prefix}{FIRST_STAGE}/{stage.name}/"] = stage
     return found
 
 
@@ -70,7 +69,9 @@ def shared_files(folder: Path) -> dict[str, Content]:
     Raises:
         CpfnetError: no Model, a damaged one, or one that names cases elsewhere.
     """
-    names = {name for model in models_in(folder) for name in _case_names(model)}
+    names = {
+        name for model in models_in(folder) for stage in (model, *model.first_stage) for name in _case_names(stage)
+    }
     found: dict[str, Content] = {}
     for prefix, place in _places(folder).items():
         if (place / _CUT).exists():
