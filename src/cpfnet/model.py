@@ -22,6 +22,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -521,9 +522,10 @@ def _load_first_stage(folder: Path, digest: str) -> Model:
         CpfnetError: it is missing, damaged, or another one.
     """
     place = _first_stage_folder(folder, digest)
-    # Before it is loaded: a link back to the whole would have no end.
-    if _part(place, PLAN).is_file() and Plan.load(_part(place, PLAN)).first_stage:
-        raise CpfnetError("a first stage cannot have one itself", where=place, fix=_AGAIN)
+    with suppress(OSError):  # `load` says what cannot be read
+        # Before it is loaded: a link back to the whole would have no end.
+        if _part(place, PLAN).is_file() and Plan.load(_part(place, PLAN)).first_stage:
+            raise CpfnetError("a first stage cannot have one itself", where=place, fix=_AGAIN)
     model = Model.load(place)
     if model.digest != digest:
         what = f"is another Model than the one that this first stage was: its digest begins with {model.digest[:8]}"
