@@ -1,9 +1,9 @@
 """What a training step keeps for its gradients, and how much it computes, for every network: python -m benchmarks
 memory
 
-Prints the rows of `cpfnet.planner.costs.COSTS`. Nothing is computed: networks and images are PyTorch's fake tensors,
-which have shapes and types and no values, so an image of any size costs no memory. What the passes forward save for
-their gradients is counted by autograd's own hook.
+Prints the rows of `cpfnet.planner.costs.COSTS` and `ENCODERS`. Nothing is computed: networks and images are PyTorch's
+fake tensors, which have shapes and types and no values, so an image of any size costs no memory. What the passes
+forward save for their gradients is counted by autograd's own hook.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from cpfnet.network import zoo
+from cpfnet.network.encoder_zoo import RESNETS
 from cpfnet.planning import LabelClass, Labels
 from cpfnet.training import loss
 
@@ -95,6 +97,11 @@ def main() -> None:
         for name in zoo.names():
             (full, flops), (half, _) = measure(name, patch), measure(name, patch, half=True)
             print(f'    ("{name}", {dims}): Cost({full:.0f}, {half:.0f}, {flops / 1e3:.0f}_000),')
+        own = measure("cpfnet", patch), measure("cpfnet", patch, half=True)
+        for encoder in RESNETS:
+            pairs = measure("cpfnet", patch, encoder=encoder), measure("cpfnet", patch, half=True, encoder=encoder)
+            (full, flops), (half, _) = [np.subtract(a, b) for a, b in zip(pairs, own, strict=True)]
+            print(f'    ("{encoder}", {dims}): Cost({full:.0f}, {half:.0f}, {flops / 1e3:.0f}_000),')
     print(f"CLASS_BYTES = {measure_loss(20):.0f}")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cpfnet.labels import IGNORED
 from cpfnet.losses import DiceCELoss
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import ResNetEncoder
 from cpfnet.network.pretrained import store
 from cpfnet.planning import LabelClass, Labels
 from cpfnet.training.loss import Loss, cross_entropy, dice
@@ -30,7 +30,7 @@ ENGLISH, CHINESE = ROOT / "docs/how-to/the-guide.md", ROOT / "docs/zh/the-guide.
 def test_the_programs_of_the_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_images_dataset(tmp_path / "data", cases=5)
     write_nifti(tmp_path / "scan.nii.gz", np.random.default_rng(0).normal(40, 20, (8, 9, 10)).astype(np.float32))
-    torch.save(ResNet34Encoder(3).state_dict(), tmp_path / "made.pth")
+    torch.save(ResNetEncoder(3).state_dict(), tmp_path / "made.pth")
     monkeypatch.setenv("CPFNET_CACHE", str(tmp_path / "cache"))
     store.import_file(tmp_path / "made.pth")  # in ImageNet's place
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import ResNetEncoder
 from cpfnet.network.pretrained import store
 from tests.test_docs import ROOT, blocks
 
@@ -43,7 +43,7 @@ def test_the_programs_of_the_page_run_and_the_network_learns(tmp_path: Path, mon
     for split, cases in (("train", 8), ("test", 3)):
         make(tmp_path / split, cases, seed=cases)
     torch.manual_seed(0)
-    state = ResNet34Encoder(3).state_dict()
+    state = ResNetEncoder(3).state_dict()
     safetensors.torch.save_file(state, tmp_path / "made.safetensors")
     monkeypatch.setenv("CPFNET_CACHE", str(tmp_path / "cache"))
     store.import_file(tmp_path / "made.safetensors")  # in ImageNet's place

@@ -123,7 +123,7 @@ def _train(options: argparse.Namespace) -> int:
         known = {variant.name: variant for variant in (*NETWORKS, PLAIN)}
         variants = [known.get(name, Variant(name, name)) for name in options.networks]  # or a network of one's own
     for variant in variants:
-        zoo.takes_imagenet(variant.network)  # a name that nothing is called by is refused here, too
+        zoo.NETWORKS.check_name(variant.network)  # a name that nothing is called by is refused here, too
     return _each(options, {variant.name: partial(bench.run, variant) for variant in variants})
 
 

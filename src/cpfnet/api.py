@@ -11,6 +11,7 @@ from cpfnet.errors import CpfnetError, OutputError, require_extras
 from cpfnet.files import check_free, check_writable
 from cpfnet.inference.options import OutputOptions, PredictorOptions, names_options
 from cpfnet.planning import Plan
+from cpfnet.registry import module_names
 
 if TYPE_CHECKING:
     from cpfnet.data.checks.check import Finding
@@ -80,6 +81,7 @@ def plan(
     first_stage: bool = False,
     settings: Mapping[str, Any] | Sequence[str] = (),
     preview: PathLike | None = None,
+    allow_import: str | Sequence[str] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> Plan:
@@ -100,6 +102,8 @@ def plan(
         settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command
             line.
         preview: write a picture of 16 augmented samples here.
+        allow_import: modules that may be imported for a network, encoder or loss named as ``module:name``; name those
+            alone that you know: their code runs.
         overwrite: replace an existing ``out`` or ``preview``.
         progress: show a bar.
 
@@ -110,11 +114,12 @@ def plan(
     from cpfnet.data.dataset import load
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.machine import Memory
-    from cpfnet.planner.proposal import propose
+    from cpfnet.planner.proposal import network_options, propose
     from cpfnet.planner.training import expected_time
     from cpfnet.settings import check_keys, is_set
 
     check_keys(Plan, settings)  # before the data are read
+    allowed = module_names(allow_import)
     machine = Memory.found(device) if memory is None else Memory.given(memory, device)
     for path in (out, preview):
         if path is not None:
@@ -122,7 +127,7 @@ def plan(
     if network is not None:
         from cpfnet.network import zoo
 
-        zoo.takes_imagenet(network)  # a name that nothing is called by is refused before the data are read
+        zoo.NETWORKS.check_name(network)  # a name that nothing is called by is refused before the data are read
     data = load(Path(dataset))
     for warning in dataset_warnings(data):
         logger.warning(warning)
@@ -136,6 +141,7 @@ def plan(
         network=network,
         weights=weights,
         memory=machine,
+        options=network_options(settings),
         hours=hours,
         first_stage=first_stage,
     )
@@ -146,7 +152,7 @@ def plan(
         from cpfnet.training.initial_weights import check_buildable
 
         proposed = proposed.with_settings(settings)
-        check_buildable(proposed)
+        check_buildable(proposed, allowed)
         reasons = {key: "as asked for" if is_set(key, settings) else why for key, why in reasons.items()}
     if out is not None:
         proposed.save(out, comments=reasons)
@@ -174,6 +180,7 @@ def train(
     resume: bool = False,
     init: PathLike | None = None,
     first_stage: Sequence[PathLike] = (),
+    allow_import: str | Sequence[str] = (),
     progress: bool = False,
 ) -> Model:
     """Train a Model and write it, with a report, to ``out``.
@@ -195,6 +202,8 @@ def train(
             too.
         first_stage: where the plan has one, the folders of its Models, one a fold; each case is shown what those found
             in it that did not learn from it.
+        allow_import: modules that may be imported for a network, encoder or loss named as ``module:name``; name those
+            alone that you know: their code runs.
         progress: show a bar.
 
     Raises:
@@ -206,7 +215,7 @@ def train(
 
     wanted = PlanOptions(Path(plan) if isinstance(plan, str) else plan, settings, epochs, network, weights)
     start, first = (None if init is None else local_folder(init)), tuple(map(local_folder, first_stage))
-    options = TrainOptions(fold, device, devices, nodes, resume, start, first, progress)
+    options = TrainOptions(fold, device, devices, nodes, resume, start, first, progress, allow_import=allow_import)
     return train_on_dataset(Path(dataset), Path(out), wanted, options)
 
 
@@ -343,6 +352,7 @@ def export(
     *,
     out: PathLike | None = None,
     data: PathLike | None = None,
+    allow_import: str | Sequence[str] = (),
     overwrite: bool = False,
     progress: bool = False,
 ) -> Path:
@@ -356,6 +366,9 @@ def export(
         out: the file or folder to make; default: ``exports/`` in the Model's folder, where `predict` finds the graphs.
         data: for int8: the dataset that the Model was trained on, to calibrate with its training cases and to judge by
             its validation cases.
+        allow_import: modules that may be imported for a network, encoder or loss named as ``module:name``; name those
+            alone that you know: their code runs.
+            What is written takes none of it any more, a bundle aside.
         overwrite: replace an existing ``out``.
         progress: show bars.
 
@@ -376,7 +389,8 @@ def export(
 
     if out is None and isinstance(model, (str, Path)) and is_elsewhere(model):
         raise OutputError("has no folder to keep an export in", where=model, fix="say where to write it (-o)")
-    (one,) = open_models(model)
+    (opened,) = open_models(model)
+    one = opened.allowing(module_names(allow_import))
     place, dataset = None if out is None else Path(out), None if data is None else Path(data)
     check_request(one, to, place, dataset)
     if to == "bundle":

@@ -75,6 +75,10 @@ class NetworkError(CpfnetError):
     """A network was asked for, or fed, something that it cannot do."""
 
 
+class CodeError(CpfnetError):
+    """Code of the user's own that a plan names may not be imported, is not here, or fails."""
+
+
 class WeightsError(CpfnetError):
     """A weight file is missing, damaged, or belongs to something else."""
 

@@ -257,7 +257,7 @@ def _weights(name: str) -> Check:
     from cpfnet.network.pretrained.store import verify
 
     files = verify()
-    good = [f"{file.path} ({file.place})" for file in files if file.problem is None]
+    good = [f"{file.path} ({file.encoder}, {file.place})" for file in files if file.problem is None]
     bad = [f"{file.path}: {file.problem}" for file in files if file.problem is not None]
     detail = "; ".join([*good, *bad]) or "none here"
     if good:

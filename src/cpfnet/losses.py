@@ -3,6 +3,7 @@
 from cpfnet.errors import require_extras
 
 with require_extras():
+    from cpfnet.training.loss import Batch, register
     from cpfnet.training.loss_modules import (
         CrossEntropyLoss,
         DiceBoundaryLoss,
@@ -15,6 +16,7 @@ with require_extras():
     )
 
 __all__ = [
+    "Batch",
     "CrossEntropyLoss",
     "DiceBoundaryLoss",
     "DiceCELoss",
@@ -23,4 +25,5 @@ __all__ = [
     "FocalLoss",
     "SegmentationLoss",
     "TverskyLoss",
+    "register",
 ]

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
 
-from cpfnet.errors import CpfnetError, OutputError, WeightsError, require_extras
+from cpfnet.errors import CodeError, CpfnetError, NetworkError, OutputError, WeightsError, require_extras
 from cpfnet.files import replacing, sha256, sync
 from cpfnet.planning import (
     Count,
@@ -42,6 +42,7 @@ from cpfnet.planning import (
     content_hash,
     one_or_several,
 )
+from cpfnet.registry import module_names
 from cpfnet.settings import load_yaml, plain, read_yaml, validate, write_yaml
 from cpfnet.text import counted, markdown, printable, to_json
 
@@ -170,6 +171,7 @@ class _Metrics(BaseModel):
     history: list[dict[str, float | None]] = []
     fitting: dict[str, str] = {}
     calibration: dict[str, Any] = {}
+    parts: dict[str, str] = {}
 
 
 PLAN, FITTED, WEIGHTS, METRICS, CARD = "plan.yaml", "fitted.yaml", "weights.safetensors", "metrics.json", "card.md"
@@ -190,11 +192,16 @@ def _part(folder: Path, name: str) -> Path:
     return new if new.is_file() else folder / name
 
 
-def untrained(plan: Plan) -> torch.nn.Module:
+def untrained(plan: Plan, allow_import: Sequence[str] = ()) -> torch.nn.Module:
     """The network of a plan, with random weights.
+
+    Args:
+        plan: names the network, and perhaps its encoder.
+        allow_import: modules that may be imported for them.
 
     Raises:
         NetworkError: no such network or option.
+        CodeError: code of the user's own that is not allowed or not here.
     """
     from cpfnet.network import zoo
 
@@ -203,7 +210,15 @@ def untrained(plan: Plan) -> torch.nn.Module:
     if spatial.spacing is not None:
         hints["spacing"] = spatial.spacing[-spatial.dims :]
     network, outputs = plan.network, plan.labels.outputs
-    return zoo.build(network.name, plan.in_channels, outputs, spatial_dims=spatial.dims, hints=hints, **network.options)
+    return zoo.build(
+        network.name,
+        plan.in_channels,
+        outputs,
+        spatial_dims=spatial.dims,
+        hints=hints,
+        allow_import=allow_import,
+        **network.options,
+    )
 
 
 def is_model(folder: Path) -> bool:
@@ -223,6 +238,8 @@ class Model:
         folder: where it was loaded from or saved to.
         first_stage: where the plan has one, its Models, whose digests ``fitted`` holds: what they find is shown to this
             one's network.
+        allow_import: modules that may be imported for a network or an encoder named as ``module:name``. It is the
+            caller's word and never saved: no file can allow it.
     """
 
     plan: Plan
@@ -231,6 +248,7 @@ class Model:
     metrics: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     first_stage: tuple[Model, ...] = ()
+    allow_import: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         dice = self.fitted.validation_dice
@@ -239,8 +257,14 @@ class Model:
         return f"Model({self.plan.in_short}, {counted(self.fitted.cases, 'training case')}{scored}{place})"
 
     @classmethod
-    def load(cls, folder: Path | str) -> Model:
+    def load(cls, folder: Path | str, *, allow_import: str | Sequence[str] = ()) -> Model:
         """Read a Model folder; the weights are compared with their hash, and read when `network` is called.
+
+        Whatever the Model names, no code runs.
+
+        Args:
+            folder: that training wrote.
+            allow_import: see `Model`.
 
         Raises:
             CpfnetError: not a Model folder; its plan was edited after training; a file is damaged or holds what cannot
@@ -272,7 +296,7 @@ class Model:
         first_stage = tuple(_load_first_stage(folder, digest) for digest in fitted.first_stage)
         model = cls(plan, fitted, metrics=_read_metrics(_part(folder, METRICS)), folder=folder, first_stage=first_stage)
         model._check_weights()
-        return model
+        return model.allowing(module_names(allow_import))
 
     @require_extras()
     def network(self) -> torch.nn.Module:
@@ -280,11 +304,12 @@ class Model:
 
         Raises:
             WeightsError: the weights are damaged or belong to another network.
+            NetworkError, CodeError: the network is code that is not allowed, not here, or cannot be built.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        network, given = untrained(self.plan), self.state
+        network, given = self._untrained(), self.state
         if given is None:
             self._check_weights()  # another training may have ended in this folder since
             try:
@@ -305,6 +330,22 @@ class Model:
             )
         network.load_state_dict(given)
         return network.eval()
+
+    def _untrained(self) -> torch.nn.Module:
+        try:
+            return untrained(self.plan, self.allow_import)
+        except (NetworkError, CodeError) as error:
+            parts = self.metrics.get("parts") or {}
+            made = "; ".join(f"{kind} {printable(parts[kind])}" for kind in parts if kind != "loss")
+            fix = "; ".join(filter(None, (error.fix, f"it was trained with {made}" if made else "")))
+            raise type(error)(error.what, where=self.folder or error.where, fix=fix or None) from None
+
+    def allowing(self, modules: Sequence[str]) -> Model:
+        """This Model, for which and for whose first stage these modules may be imported, too (see `allow_import`)."""
+        if not modules:
+            return self
+        first_stage = tuple(one.allowing(modules) for one in self.first_stage)
+        return replace(self, allow_import=(*self.allow_import, *modules), first_stage=first_stage)
 
     @require_extras()
     def save(self, folder: Path | str) -> Path:
@@ -439,7 +480,7 @@ class Model:
         return f"""# {markdown(plan.name)}
 
 Segments {classes} in {kind}{plan.source} with network {markdown(plan.network.name)} ({plan.spatial.mode}).{first}
-
+{self._needs()}
 ## Fitted on
 
 {fitted.cases} training cases, {fitted.epochs} epochs. Intensities seen, in file units:
@@ -462,6 +503,12 @@ Images from other modalities, scanners or populations than those above without a
 
 Plan: `{plan.hash[:16]}`
 """
+
+    def _needs(self) -> str:
+        """The code beside this package that it was trained with, as a paragraph."""
+        parts = self.metrics.get("parts") or {}
+        named = "; ".join(f"{kind} {markdown(name)}" for kind, name in parts.items())
+        return f"\nTrained with code that does not come with cpfnet: {named}.\n" if named else ""
 
     def _decisions(self) -> str:
         """How probabilities become masks, a line each."""

@@ -333,7 +333,7 @@ class NetworkPlan(Strict):
     name: str = Field(
         "cpfnet",
         description="cpfnet, cpfnet-hr, cpfnet-guide, unet, attention-unet, unet++, segresnet, dynunet, dynunet-res, "
-        "mednext, resnet34-unet, or a registered one",
+        "mednext, resnet34-unet, or one of your own: registered, of an installed package, or MODULE:NAME",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the network")
     weights: str = Field(
@@ -364,7 +364,9 @@ class NetworkPlan(Strict):
 
 class LossPlan(Strict):
     name: str = Field(
-        "dice+ce", description="dice+ce, dice, ce, focal, tversky, dice+cldice, dice+ce+cldice or dice+boundary"
+        "dice+ce",
+        description="dice+ce, dice, ce, focal, tversky, dice+cldice, dice+ce+cldice or dice+boundary, or "
+        "one of your own: registered, of an installed package, or MODULE:NAME",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the loss, such as gamma")
 
@@ -629,16 +631,16 @@ class Plan(Strict):
         Raises:
             PlanError: no such key, or a value that cannot be.
         """
-        from cpfnet.settings import assign, changes, validate
+        from cpfnet.settings import assign, changes, under, validate
 
-        data = self.model_dump(mode="json")
+        data, asked = self.model_dump(mode="json"), changes(settings)
         options = data["network"]["options"]
-        for dotted, value in changes(settings):
+        for dotted, value in asked:
             assign(data, dotted, value)
         network = data["network"]
         other = isinstance(network, dict) and network.get("name") != self.network.name
-        if other and network.get("options") is options and options == self.network.options:
-            network["options"] = {}
+        if other and network.get("options") is options:
+            network["options"] = under("network.options", asked)
         return validate(Plan, data, where="--set")
 
     def save(self, path: Path | str, *, comments: dict[str, str] | None = None) -> None:

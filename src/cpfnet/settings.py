@@ -354,6 +354,17 @@ def check_keys(model: type[BaseModel], settings: Changes) -> None:
             models = [inner for m in having for inner in _models(m.model_fields[key].annotation)]
 
 
+def under(key: str, settings: Changes) -> dict[str, Any]:
+    """What the settings set below a section that has keys of its own, such as ``network.options``."""
+    found: dict[str, Any] = {}
+    for dotted, value in changes(settings):
+        if dotted == key and isinstance(value, dict):
+            found = dict(value)
+        elif dotted.startswith(f"{key}.") and "." not in (last := dotted.removeprefix(f"{key}.")):
+            found[last] = value
+    return found
+
+
 def is_set(key: str, settings: Changes) -> bool:
     """Does one of the settings set this key, its section, or a part of it?"""
     dotted = [one for one, _ in changes(settings)]

@@ -8,7 +8,7 @@ import torch
 
 from cpfnet.errors import NetworkError
 from cpfnet.network.cpfnet import CPFNet
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import ResNetEncoder, deepest
 from cpfnet.network.guide import GuideCPFNet
 from cpfnet.network.hr import CPFNetHR
 from cpfnet.network.pretrained.load import import_official
@@ -52,12 +52,12 @@ def test_encoder_taps_have_the_papers_sizes() -> None:
         (2, [(48, 35), (24, 18), (12, 9), (6, 5), (3, 3)]),
         (1, [(96, 70), (48, 35), (24, 18), (12, 9), (6, 5)]),
     ):
-        encoder = ResNet34Encoder(3, stem_stride=stride).eval()
+        encoder = ResNetEncoder(3, stem_stride=stride).eval()
         with torch.no_grad():
             taps = encoder(x)
         assert [tuple(tap.shape[2:]) for tap in taps] == sizes
         assert [tap.shape[1] for tap in taps] == [64, 64, 128, 256, 512]
-        assert tuple(encoder.deepest(x.shape[2:])) == sizes[-1]
+        assert tuple(deepest(encoder.strides, x.shape[2:])) == sizes[-1]
         assert all(tap.min() >= 0 for tap in taps)  # after their ReLU
 
 
@@ -82,7 +82,7 @@ def test_a_narrow_network_is_the_same_with_fewer_channels(kind: type, width: int
 def test_the_encoder_begins_as_a_shallow_network(dims: int) -> None:
     """Residual blocks without a projection give what they were given (non-negative, after a ReLU)."""
     torch.manual_seed(0)
-    encoder = ResNet34Encoder(3, spatial_dims=dims).eval()
+    encoder = ResNetEncoder(3, spatial_dims=dims).eval()
     with torch.no_grad():
         for layer, channels in ((encoder.layer1, 64), (encoder.layer4[1:], 512)):
             x = torch.rand(1, channels, *[4] * dims)

@@ -29,12 +29,16 @@ def _refused(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("a tensor made from values")
 
 
-@pytest.mark.parametrize(
-    ("name", "dims"), [(n, d) for n in sorted(zoo.SHIPPED) for d in (2, 3) if (n, d) != ("cpfnet-guide", 3)]
-)
-def test_shipped_networks_ask_for_no_value(name: str, dims: int, monkeypatch: pytest.MonkeyPatch) -> None:
+SHIPPED = [(n, d, {}) for n in sorted(zoo.SHIPPED) for d in (2, 3) if (n, d) != ("cpfnet-guide", 3)]
+
+
+@pytest.mark.parametrize(("name", "dims", "options"), [*SHIPPED, ("cpfnet", 2, {"encoder": "resnet50"})])
+def test_shipped_networks_ask_for_no_value(
+    name: str, dims: int, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert zoo.is_shipped(name, options)
     with torch.device("meta"):
-        network = zoo.build(name, 3, 2, spatial_dims=dims).train()
+        network = zoo.build(name, 3, 2, spatial_dims=dims, **options).train()
     image = torch.zeros(2, 3, *[64] * dims, device="meta")
     for place, function in ((torch, "tensor"), (torch, "as_tensor"), (torch.Tensor, "new_tensor")):
         monkeypatch.setattr(place, function, _refused)  # values from Python would be copied to a GPU

@@ -136,7 +136,7 @@ def test_logits_of_several_sizes_are_cut_to_their_share() -> None:
     ("name", "near"), [("cpfnett", "'cpfnet'"), ("UNet", "'unet'"), ("resnet34_unet", "'resnet34-unet'")]
 )
 def test_a_mistyped_name_is_told_its_neighbour(name: str, near: str) -> None:
-    for ask in (lambda: zoo.build(name, 1, 2), lambda: zoo.takes_imagenet(name)):
+    for ask in (lambda: zoo.build(name, 1, 2), lambda: zoo.NETWORKS.check_name(name)):
         with pytest.raises(NetworkError, match=f"did you mean {near}"):
             ask()
 
@@ -198,14 +198,13 @@ class Own(torch.nn.Module):
 
 
 def test_a_users_own_network_joins_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
+    monkeypatch.setattr(zoo.NETWORKS, "_registered", dict(zoo.NETWORKS.registered()))
 
     def builder(in_channels: int, classes: int, *, spatial_dims: int, bright: bool = False) -> torch.nn.Module:
         return zoo.AnySize(Own(in_channels, classes), in_channels, classes, spatial_dims, 2)
 
     zoo.register("own", builder)
     assert "own" in zoo.names()
-    assert not zoo.takes_imagenet("own")
     network = zoo.build("own", 2, 3, bright=True)
     assert network(torch.rand(1, 2, 33, 65)).shape == (1, 3, 33, 65)
     assert (network.in_channels, network.classes, network.spatial_dims) == (2, 3, 2)
@@ -271,16 +270,13 @@ def test_an_installed_package_brings_its_network(tmp_path: Path, monkeypatch: py
     info = tmp_path / "theirs-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{zoo.GROUP}]\ntheir-net = theirs:build\n")
+    (info / "entry_points.txt").write_text("[cpfnet.networks]\ntheir-net = theirs:build\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     program = "from cpfnet.network import zoo; print(zoo.names()[-1], type(zoo.build('their-net', 3, 2)).__name__)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["their-net", "Conv2d"], done.stderr
-    (info / "entry_points.txt").write_text(f"[{zoo.GROUP}]\ntheir-net = theirs:nothing\n")
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
-    )
+    (info / "entry_points.txt").write_text("[cpfnet.networks]\ntheir-net = theirs:nothing\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert "the network 'their-net' of an installed package cannot be loaded" in done.stderr
 
 

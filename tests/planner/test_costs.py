@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 
 from benchmarks.memory import measure, measure_loss
-from cpfnet.planner.costs import CLASS_BYTES, COSTS, FIXED_BYTES, GIB, TRANSIENT, cost, patch_bytes, patch_flops, room
+from cpfnet.network import zoo
+from cpfnet.network.encoder_zoo import RESNETS
+from cpfnet.planner.costs import (
+    CLASS_BYTES,
+    COSTS,
+    ENCODED,
+    ENCODERS,
+    FIXED_BYTES,
+    GIB,
+    TRANSIENT,
+    cost,
+    patch_bytes,
+    patch_flops,
+    room,
+)
 
 SIZES = {2: (448, 320), 3: (96, 128, 96)}
 
@@ -27,6 +41,32 @@ def test_narrow_networks_keep_and_compute_less(network: str, width: int) -> None
     kept, flops = measure(network, SIZES[2], width=width)
     row = cost(network, 2, options={"width": width})
     assert (kept, flops) == (pytest.approx(row.full, rel=0.25), pytest.approx(row.flops, rel=0.25))
+
+
+@pytest.mark.parametrize(
+    ("network", "encoder", "dims"),
+    [
+        ("cpfnet", "resnet18", 2),
+        ("cpfnet-hr", "resnet50", 2),
+        ("cpfnet", "resnet101", 3),
+        ("cpfnet-guide", "resnet50", 3),
+    ],
+)
+def test_another_encoder_keeps_and_computes_more_or_less(network: str, encoder: str, dims: int) -> None:
+    for half in (False, True):
+        kept, flops = measure(network, SIZES[dims], half=half, encoder=encoder)
+        row = cost(network, dims, options={"encoder": encoder})
+        assert kept == pytest.approx(row.half if half else row.full, rel=0.1)
+        assert flops == pytest.approx(row.flops, rel=0.1)
+
+
+@pytest.mark.parametrize("encoder", ["parts:Own", "pyramid", ["resnet18"]])
+def test_an_unknown_encoder_is_taken_for_the_dearest(encoder: object) -> None:
+    for dims in (2, 3):
+        known = [cost("cpfnet", dims, options={"encoder": name}) for name in RESNETS]
+        assert cost("cpfnet", dims, options={"encoder": encoder}) == max(known, key=lambda row: row.full)
+    assert set(ENCODERS) == {(name, dims) for name in RESNETS for dims in (2, 3)}
+    assert set(ENCODED) == set(zoo.ENCODED)
 
 
 @pytest.mark.parametrize(

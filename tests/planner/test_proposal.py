@@ -18,7 +18,7 @@ from cpfnet.planner.fingerprint import ChannelFingerprint, ClassFingerprint, Fin
 from cpfnet.planner.gpu_patch import multiples
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import Look
-from cpfnet.planner.proposal import propose
+from cpfnet.planner.proposal import network_options, propose
 from cpfnet.planning import LabelClass, Labels, Modality, Plan
 from tests import synthetic
 from tests.planner.pictures import KINDS
@@ -251,6 +251,27 @@ def test_from_scratch_on_a_cpu_our_networks_are_narrow(network: str | None) -> N
             other, reasons = _proposed(volume_or_image, memory, network=network, weights=weights)
             assert other.network.options == {}
             assert "network.options" not in reasons
+
+
+def test_an_encoder_that_is_asked_for_is_planned_for() -> None:
+    small = Memory(9 * GIB, "cuda")
+    plans = [
+        plan(found(((512, 512),)), small, network="cpfnet", options={"encoder": encoder})
+        for encoder in ("resnet18", "resnet50", "resnet101", "parts:Own")
+    ]
+    pixels = [one.training.batch * np.prod(one.spatial.patch) for one in plans]
+    assert pixels[0] > pixels[1] > pixels[2] == pixels[3]
+    assert [one.network.options["encoder"] for one in plans] == ["resnet18", "resnet50", "resnet101", "parts:Own"]
+    assert [one.network.weights for one in plans] == ["imagenet", "imagenet", "imagenet", "none"]
+    narrow = plan(found(((512, 512),)), CPU, network="cpfnet", weights="none", options={"encoder": "resnet18"})
+    assert narrow.network.options == {"width": 16, "encoder": "resnet18"}
+
+
+def test_options_that_are_asked_for_are_those_of_the_proposed_network() -> None:
+    assert network_options(["network.options.encoder=resnet50", "training.epochs=3"]) == {"encoder": "resnet50"}
+    assert network_options({"network": {"options": {"width": 8}}}) == {"width": 8}
+    assert network_options({"network.options": {"width": 8}}) == {"width": 8}
+    assert network_options(["network.name=unet", "network.options.widths=[4, 4, 4, 4, 4]"]) == {}
 
 
 @pytest.mark.parametrize("network", ["unet", "cpfnet-guide", "resnet34-unet", "dynunet"])

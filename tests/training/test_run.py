@@ -103,7 +103,7 @@ class _Supervised(nn.Module):
 
 
 def test_a_network_with_deep_supervision(images: Dataset, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
+    monkeypatch.setattr(zoo.NETWORKS, "_registered", dict(zoo.NETWORKS.registered()))
     zoo.register("supervised", _Supervised)
     plan = images_plan().with_settings(["network.name=supervised", "network.options={}", "training.precision=bf16"])
     train(images, plan, out, TrainOptions(device="cpu"))
@@ -124,7 +124,7 @@ def test_what_dice_is_pooled_over_is_said_where_memory_lacks(
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return self.head(x)
 
-    monkeypatch.setattr(zoo, "_registered", dict(zoo._registered))
+    monkeypatch.setattr(zoo.NETWORKS, "_registered", dict(zoo.NETWORKS.registered()))
     zoo.register("large", lambda in_channels, classes, *, spatial_dims: Large())
     pooled = {"name": "dice+ce", "options": {"pooled": True}}
     plan = images_plan(epochs=1, samples=4, batch=4, accumulate=1, loss=pooled)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cpfnet.cli.console import line, put_json, shows_progress, table
-from cpfnet.cli.options import PLACE, PLAN, AsJson, Dataset, Overwrite, Settings
+from cpfnet.cli.options import PLACE, PLAN, AllowImport, AsJson, Dataset, Overwrite, Settings
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,7 @@ def plan(
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
     ] = None,
+    allow_import: AllowImport = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Fingerprint the data and propose a plan.yaml, with the reason beside each choice.
@@ -134,6 +135,7 @@ def plan(
         first_stage=first_stage,
         settings=settings or [],
         preview=preview,
+        allow_import=allow_import or [],
         overwrite=overwrite,
         progress=shows_progress(),
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cpfnet.cli.console import shows_progress, table
-from cpfnet.cli.options import Dataset, Overwrite
+from cpfnet.cli.options import AllowImport, Dataset, Overwrite
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def evaluate(
     force: Annotated[
         bool, typer.Option("--force", help="Go on outside what they were fitted for.", rich_help_panel=MODELS)
     ] = False,
+    allow_import: AllowImport = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score masks against labels: per case and class, with intervals and counts, and a report.
@@ -88,7 +89,7 @@ def evaluate(
     scores = api.evaluate(
         dataset,
         predictions[0] if len(predictions) == 1 else list(predictions),
-        PredictorOptions(device=device, tta=tta, force=force),
+        PredictorOptions(device=device, tta=tta, force=force, allow_import=allow_import or []),
         out=out,
         split=split,
         threshold_on=threshold_on,

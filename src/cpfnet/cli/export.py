@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from cpfnet.cli.console import shows_progress
+from cpfnet.cli.options import AllowImport
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(metavar="DATASET", help="openvino-int8: the dataset that the Model was trained on.")
     ] = None,
+    allow_import: AllowImport = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what lies at --out.")] = False,
 ) -> None:
     """Write a Model for other runtimes, checked against torch.
@@ -41,5 +43,13 @@ def export(
     """
     from cpfnet import api
 
-    written = api.export(model, to, out=out, data=data, overwrite=overwrite, progress=shows_progress())
+    written = api.export(
+        model,
+        to,
+        out=out,
+        data=data,
+        allow_import=allow_import or [],
+        overwrite=overwrite,
+        progress=shows_progress(),
+    )
     logger.info("Written: %s", written)

@@ -39,6 +39,16 @@ Settings = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.", rich_help_panel=EARLIER)]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        metavar="MODULE",
+        help="Import this module, code of which the plan or Model names as MODULE:NAME; may repeat. Name none that you "
+        "do not know: it runs.",
+        rich_help_panel=PLACE,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", help="Only warnings, errors and results; no progress bars.", rich_help_panel=TOLD)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cpfnet.cli.console import shows_progress, table
-from cpfnet.cli.options import EARLIER, PLACE, Backend, Device, Overwrite
+from cpfnet.cli.options import EARLIER, PLACE, AllowImport, Backend, Device, Overwrite
 from cpfnet.errors import CpfnetError
 from cpfnet.text import printable
 
@@ -109,6 +109,7 @@ def predict(
     ] = None,
     backend: Backend = "auto",
     device: Device = "auto",
+    allow_import: AllowImport = None,
 ) -> None:
     """Segment images into masks that line up with them. Exit code 1 if any input failed or was refused.
 
@@ -150,6 +151,7 @@ def predict(
         tile=None if tile is None else _sizes(tile),
         batch=batch,
         force=force,
+        allow_import=allow_import or [],
     )
     output = OutputOptions(
         format=format,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cpfnet.cli.console import shows_progress
-from cpfnet.cli.options import EARLIER, PLACE, PLAN, Dataset, Device, Settings
+from cpfnet.cli.options import EARLIER, PLACE, PLAN, AllowImport, Dataset, Device, Settings
 
 
 def train(
@@ -53,6 +53,7 @@ def train(
             rich_help_panel=EARLIER,
         ),
     ] = None,
+    allow_import: AllowImport = None,
 ) -> None:
     """Train a Model and write a report beside it.
 
@@ -82,6 +83,7 @@ def train(
             resume=resume,
             init=init,
             first_stage=first_stage or [],
+            allow_import=allow_import or [],
             progress=shows_progress(),
         )
     except KeyboardInterrupt as stop:  # typer would make all of them 130

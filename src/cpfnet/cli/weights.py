@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 app = App(no_args_is_help=True, help="ImageNet weights for the encoder: list, import, verify, download, path.")
 
+OfEncoder = Annotated[str, typer.Option(help="resnet18, resnet34, resnet50 or resnet101.")]
+
 
 @app.command("list")
 def weights_list() -> None:
@@ -67,7 +69,7 @@ def weights_verify(
     if not found:
         logger.info("No weight file on this machine: cpfnet weights download, or cpfnet weights import FILE")
     for item in found:
-        put(f"{item.path}: {item.problem or 'good'}")
+        put(f"{item.path}: {item.problem or f'good, for {item.encoder}'}")
     if any(item.problem for item in found):
         raise typer.Exit(1)
 
@@ -75,7 +77,8 @@ def weights_verify(
 @app.command("download")
 def weights_download(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One of `cpfnet weights list`.", show_default=False)
+        str | None,
+        typer.Argument(metavar="[NAME]", help="One of `cpfnet weights list`, or an encoder.", show_default=False),
     ] = None,
 ) -> None:
     """Download ImageNet weights: resumed when cut, verified by hash.
@@ -83,28 +86,31 @@ def weights_download(
     Examples:
 
     - `cpfnet weights download`
+    - `cpfnet weights download resnet50`
     - `cpfnet weights download resnet34-333f7ec4`
     """
     from cpfnet.network.pretrained import store
 
-    put(str(store.download(name or store.DEFAULT.name)))
+    put(str(store.download(name)))
 
 
 @app.command("path")
-def weights_path() -> None:
+def weights_path(encoder: OfEncoder = "resnet34") -> None:
     """Print the file that `--weights imagenet` would use now, without downloading; exit code 1 if there is none.
 
     Examples:
 
     - `cpfnet weights path`
+    - `cpfnet weights path --encoder resnet50`
     """
     from cpfnet.network.pretrained import store
 
-    good = [found.path for found in store.verify() if found.problem is None]
+    entry = store.default(encoder)
+    good = [found.path for found in store.verify() if found.encoder == encoder]
     if not good:
         raise CpfnetError(
-            "no ImageNet weights on this machine",
+            f"no ImageNet weights of {encoder} on this machine",
             where=store.cache_folder(),
-            fix="cpfnet weights download, or cpfnet weights import FILE",
+            fix=f"cpfnet weights download {entry.name}, or cpfnet weights import FILE",
         )
     put(str(good[0]))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 from cpfnet.errors import CpfnetError, NetworkError, OutputError
 from cpfnet.formats import OutputFormat
+from cpfnet.registry import module_names
 
 if TYPE_CHECKING:
     from cpfnet.inference.tiling import Backend
@@ -43,6 +44,8 @@ class PredictorOptions:
         batch: tiles or slices given to the network at once; default: the plan's, of pieces larger than it was planned
             for fewer.
         force: go on where an image lies outside what the Model was fitted for.
+        allow_import: modules that may be imported for a network or an encoder that a Model names as ``module:name``.
+            Name those alone that you know: their code runs.
 
     Raises:
         CpfnetError: a value that cannot be, with what can.
@@ -58,8 +61,10 @@ class PredictorOptions:
     tile: int | Sequence[int] | None = None
     batch: int | None = None
     force: bool = False
+    allow_import: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "allow_import", module_names(self.allow_import))
         if isinstance(self.backend, str) and self.backend not in BACKENDS:
             raise unknown_backend(self.backend)
         if self.overlap is not None and not (isinstance(self.overlap, Real) and 0 <= self.overlap <= MOST_OVERLAP):

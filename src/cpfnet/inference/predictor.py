@@ -46,7 +46,7 @@ class Predictor:
 
     Raises:
         CpfnetError: no Model, Models that do not belong together, or a tile that one of them cannot have.
-        WeightsError, NetworkError: see `backends.select.backend_of`.
+        WeightsError, NetworkError, CodeError: see `backends.select.backend_of`.
     """
 
     def __init__(self, models: Sequence[Model], options: PredictorOptions | None = None):
@@ -54,7 +54,8 @@ class Predictor:
             raise CpfnetError("no model was given", fix="give at least one Model")
         for model in models[1:]:
             check_same(models[0].plan, model, fix="average only models that were trained for the same task")
-        self.models, self.options = list(models), options or PredictorOptions()
+        self.options = options or PredictorOptions()
+        self.models = models = [model.allowing(self.options.allow_import) for model in models]
         if self.options.tta and not any(m.plan.inference.mirror or m.plan.inference.quarter_turns for m in models):
             logger.warning("--tta does nothing: inference.mirror is empty and inference.quarter_turns is false")
         tiles = [None if self.options.tile is None else _tile(self.options.tile, model) for model in models]

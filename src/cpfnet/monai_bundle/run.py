@@ -56,6 +56,12 @@ def predict(folder: str, images: str, out: str, **keywords: Any) -> None:
 
 def _taken(kind: type, keywords: dict[str, Any]) -> dict[str, Any]:
     """What of the keywords belongs to a class of options; it is taken out of them."""
+    if "allow_import" in keywords:  # the configuration comes with the bundle: it is not the user who speaks
+        raise CpfnetError(
+            "a bundle cannot allow modules to be imported",
+            where="allow_import",
+            fix="predict with the Model in its folder: cpfnet predict models … --allow-import MODULE",
+        )
     return {field.name: keywords.pop(field.name) for field in fields(kind) if field.name in keywords}
 
 

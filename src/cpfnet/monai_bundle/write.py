@@ -17,10 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cpfnet.errors import OutputError
+from cpfnet.errors import CodeError, OutputError
 from cpfnet.files import check_free, check_writable
 from cpfnet.model import Model, is_model
 from cpfnet.monai_bundle.metadata import describe
+from cpfnet.registry import in_module
 from cpfnet.text import markdown
 
 INFERENCE: dict[str, Any] = {
@@ -55,8 +56,16 @@ def write_bundle(model: Model, out: Path, *, overwrite: bool = False) -> Path:
 
     Raises:
         WeightsError, NetworkError: the Model's network cannot be built (`Model.network`).
+        CodeError: it is code in a module: MONAI starts a bundle, and there the user has no way to allow the module.
         OutputError: ``out`` exists, is no bundle, or cannot be written; nothing is left behind then.
     """
+    network = model.plan.network
+    if own := [name for name in (network.name, network.options.get("encoder")) if in_module(str(name))]:
+        raise CodeError(
+            f"{own[0]} is code in a module, and a bundle cannot allow it to be imported",
+            where=model.folder,
+            fix="export it --to onnx; or let an installed package offer it as an entry point, and train with that name",
+        )
     model.network()  # whether it fits its weights, before anything is written; and reads them, which may lie in ``out``
     replaces = _is_bundle(out)
     check_free(out, overwrite=overwrite, fix=None if replaces else "write to another folder")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, distributed, nn
 
@@ -24,6 +26,22 @@ def check_arguments(in_channels: int, classes: int, spatial_dims: int) -> None:
             raise NetworkError(f"{name} = {value!r}", fix=f"give {name} as a whole number of at least 1")
     if spatial_dims not in (2, 3):
         raise NetworkError(f"spatial_dims = {spatial_dims!r}", fix="give 2 (images, slices) or 3 (volumes)")
+
+
+def check_builder(name: str, builder: Any, *, wanted: str, counts: int) -> None:
+    """Refuse a builder that cannot be called with so many counts of channels and ``spatial_dims``.
+
+    Raises:
+        NetworkError: it takes other arguments than ``wanted`` says.
+    """
+    try:
+        signature = inspect.signature(builder)
+    except (TypeError, ValueError):
+        raise NetworkError(f"{name!r} is no function", fix=f"give one that takes {wanted}") from None
+    try:
+        signature.bind(*[1] * counts, spatial_dims=2)
+    except TypeError as error:
+        raise NetworkError(f"the builder of {name!r} takes {signature}: {error}", fix=f"let it take {wanted}") from None
 
 
 class SegmentationNetwork(nn.Module):

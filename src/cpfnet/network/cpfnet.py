@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from cpfnet.network.base import SegmentationNetwork
 from cpfnet.network.blocks import initialise
 from cpfnet.network.decoder import DecoderBlock, Head
-from cpfnet.network.encoder import WIDTH, ResNet34Encoder
+from cpfnet.network.encoder import WIDTH, check_width, deepest
+from cpfnet.network.encoder_zoo import DEFAULT, Neck, build_encoder
 from cpfnet.network.gpg import GlobalPyramidGuidance, PlainSkip
 from cpfnet.network.sapf import ScaleAwarePyramidFusion
 
@@ -31,6 +32,9 @@ class CPFNet(SegmentationNetwork):
             times the work in 2-D).
         width: channels of c1 and c2, 64 as published; all other maps change with them. Half of it means a quarter of
             the weights and multiplications. ImageNet weights fit only 64.
+        encoder: ``"resnet34"`` as published, ``"resnet18"``, ``"resnet50"``, ``"resnet101"``, or an `Encoder` of your
+            own (or its registered name). Maps of other channels than a ResNet-34's pass a 1×1 conv/BN/ReLU (`Neck`), so
+            that GPG, SAPF and decoder stay the paper's.
         gpg: False leaves the skips plain, as in the paper's ablation.
         sapf: False leaves c5 as it is, as in the paper's ablation.
 
@@ -46,13 +50,18 @@ class CPFNet(SegmentationNetwork):
         spatial_dims: int = 2,
         stem_stride: int = 2,
         width: int = WIDTH,
+        encoder: str | nn.Module = DEFAULT,
         gpg: bool = True,
         sapf: bool = True,
     ) -> None:
         super().__init__(in_channels, classes, spatial_dims)
         skip = GlobalPyramidGuidance if gpg else PlainSkip
-        self.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride, width=width)
+        check_width(width)
+        self.encoder = build_encoder(
+            encoder, in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride, width=width
+        )
         c3, c4, c5 = 2 * width, 4 * width, 8 * width
+        self.neck = Neck(spatial_dims, self.encoder, (width, width, c3, c4, c5))
         self.gpg4 = skip(spatial_dims, (c5, c4), c4)
         self.gpg3 = skip(spatial_dims, (c5, c4, c3), c3)
         self.gpg2 = skip(spatial_dims, (c5, c4, c3, width), width)
@@ -63,7 +72,7 @@ class CPFNet(SegmentationNetwork):
         self.decoder2 = DecoderBlock(spatial_dims, width, width)
         self.head = Head(spatial_dims, width, classes)
         # The encoder has torchvision's initialisation; SAPF has PyTorch's own, as in the authors' code.
-        initialise(self.gpg4, self.gpg3, self.gpg2)
+        initialise(self.neck, self.gpg4, self.gpg3, self.gpg2)
         initialise(self.decoder5, self.decoder4, self.decoder3, self.decoder2, self.head)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,8 +93,8 @@ class CPFNet(SegmentationNetwork):
             NetworkError: as `forward`.
         """
         self.check_input(x)
-        self.check_statistics(x, self.encoder.deepest(x.shape[2:]))
-        c1, c2, c3, c4, c5 = self.encoder(x)
+        self.check_statistics(x, deepest(self.encoder.strides, x.shape[2:]))
+        c1, c2, c3, c4, c5 = self.neck(self.encoder(x))
         x4 = F.relu(self.decoder5(self.sapf(c5), c4.shape[2:]) + self.gpg4(c5, c4))
         x3 = F.relu(self.decoder4(x4, c3.shape[2:]) + self.gpg3(c5, c4, c3))
         x2 = F.relu(self.decoder3(x3, c2.shape[2:]) + self.gpg2(c5, c4, c3, c2))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import cast
 
 import torch
-from monai.networks.nets.resnet import ResNetBlock
+from monai.networks.nets.resnet import ResNetBlock, ResNetBottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from cpfnet.network.blocks import resize
 from cpfnet.network.decoder import DecoderBlock, Head
 from cpfnet.network.depthwise import DepthwiseConv
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import ResNetEncoder
 from cpfnet.network.guide import GuideGPG
 from cpfnet.network.hr import CPFNetHR
 from cpfnet.network.sapf import DILATIONS, ScaleAwarePyramidFusion
@@ -47,7 +47,8 @@ def fuse(network: nn.Module) -> nn.Module:
 def _rewritten(module: nn.Module) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, _rewritten(child))
-    if isinstance(module, (nn.Sequential, ResNetBlock, ResNet34Encoder)):  # children run in the order of their names
+    in_order = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    if in_order or isinstance(module, (ResNetBlock, ResNetBottleneck, ResNetEncoder)):
         _fold(module)
     if isinstance(module, CPFNetHR):
         module.guesses = nn.ModuleList()
@@ -64,7 +65,7 @@ def _rewritten(module: nn.Module) -> nn.Module:
 
 
 def _fold(module: nn.Module) -> None:
-    """Fold each batch normalisation into the convolution before it."""
+    """Fold each batch normalisation into the convolution before it; children run in the order of their names."""
     for (name, layer), (following, bn) in pairwise(list(module.named_children())):
         if isinstance(bn, (nn.BatchNorm2d, nn.BatchNorm3d)):
             if isinstance(layer, DepthwiseConv):

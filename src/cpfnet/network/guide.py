@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from cpfnet.network.base import SegmentationNetwork
 from cpfnet.network.blocks import conv, resize
 from cpfnet.network.depthwise import DepthwiseConv
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import deepest
+from cpfnet.network.encoder_zoo import DEFAULT, Neck, build_encoder
 from cpfnet.network.sapf import DILATIONS
 
 
@@ -90,9 +91,18 @@ class GuideCPFNet(SegmentationNetwork):
     Arguments, sizes and errors as in `cpfnet.network.cpfnet.CPFNet`.
     """
 
-    def __init__(self, in_channels: int, classes: int, *, spatial_dims: int = 2, stem_stride: int = 2) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        spatial_dims: int = 2,
+        stem_stride: int = 2,
+        encoder: str | nn.Module = DEFAULT,
+    ) -> None:
         super().__init__(in_channels, classes, spatial_dims)
-        self.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride)
+        self.encoder = build_encoder(encoder, in_channels, spatial_dims=spatial_dims, stem_stride=stem_stride)
+        self.neck = Neck(spatial_dims, self.encoder, (64, 64, 128, 256, 512))
         self.sapf = GuideSAPF(spatial_dims, 512)
         self.gpg3 = GuideGPG(spatial_dims, 128, 256, 128)
         self.gpg2 = GuideGPG(spatial_dims, 64, 128, 64)
@@ -110,8 +120,8 @@ class GuideCPFNet(SegmentationNetwork):
             NetworkError: wrong rank or channel count, an axis below 32 pixels, or one value per channel in training.
         """
         self.check_input(x)
-        self.check_statistics(x, self.encoder.deepest(x.shape[2:]))
-        c1, c2, c3, c4, c5 = self.encoder(x)
+        self.check_statistics(x, deepest(self.encoder.strides, x.shape[2:]))
+        c1, c2, c3, c4, c5 = self.neck(self.encoder(x))
         d4 = self.decoder4(self.sapf(c5), c4)
         d3 = self.decoder3(d4, self.gpg3(c3, d4))
         d2 = self.decoder2(d3, self.gpg2(c2, d3))

@@ -9,9 +9,11 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cpfnet.errors import NetworkError
 from cpfnet.network.blocks import conv, conv_bn, conv_bn_relu, crop_or_extend, initialise, resize
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.encoder import WIDTH
+from cpfnet.network.encoder_zoo import DEFAULT
 
 
 class CPFNetHR(CPFNet):
@@ -29,7 +31,7 @@ class CPFNetHR(CPFNet):
         in_channels: channels of the input.
         classes: planes of the output.
         spatial_dims: 2 or 3.
-        width, gpg, sapf: as in `CPFNet`.
+        width, encoder, gpg, sapf: as in `CPFNet`; c1 must have half the input's resolution.
 
     Raises:
         NetworkError: an argument, or later an input, that the network cannot have.
@@ -42,10 +44,19 @@ class CPFNetHR(CPFNet):
         *,
         spatial_dims: int = 2,
         width: int = WIDTH,
+        encoder: str | nn.Module = DEFAULT,
         gpg: bool = True,
         sapf: bool = True,
     ) -> None:
-        super().__init__(in_channels, classes, spatial_dims=spatial_dims, width=width, gpg=gpg, sapf=sapf)
+        super().__init__(
+            in_channels, classes, spatial_dims=spatial_dims, width=width, encoder=encoder, gpg=gpg, sapf=sapf
+        )
+        if self.encoder.strides[0] != 2:  # the head makes 2×2 pixels of one
+            raise NetworkError(
+                f"this encoder's finest map has one pixel for {self.encoder.strides[0]} along each axis, and CPFNetHR "
+                "needs one for 2",
+                fix="let its strides begin with 2, or take CPFNet",
+            )
         self.fine = nn.Sequential(*(ResidualBlock(spatial_dims, width) for _ in range(2)))
         self.head = SubpixelHead(spatial_dims, 2 * width, classes)  # type: ignore[assignment]
         self.guesses = nn.ModuleList(

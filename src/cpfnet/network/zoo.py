@@ -10,9 +10,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
+from functools import partial
 from typing import Any
 
 from monai.networks.nets.attentionunet import AttentionUnet
@@ -24,14 +22,16 @@ from monai.networks.nets.segresnet import SegResNet
 from torch import Tensor, nn
 
 from cpfnet.errors import CpfnetError, NetworkError, redacted_message
-from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments
+from cpfnet.network.base import SMALLEST, SegmentationNetwork, check_arguments, check_builder
 from cpfnet.network.blocks import crop_or_extend
 from cpfnet.network.cpfnet import CPFNet
 from cpfnet.network.dynunet import DeeplySupervisedDynUNet
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import ResNetEncoder
+from cpfnet.network.encoder_zoo import RESNETS, build_encoder
 from cpfnet.network.guide import GuideCPFNet
 from cpfnet.network.hr import CPFNetHR
 from cpfnet.network.mednext import SupervisedMedNeXt
+from cpfnet.registry import Registry
 
 Builder = Callable[..., nn.Module]
 """``builder(in_channels, classes, *, spatial_dims, **options)``; its keyword-only arguments are the options."""
@@ -39,81 +39,42 @@ Builder = Callable[..., nn.Module]
 FLATTEST = 8
 """Fewest slices of a patch in 3-D for a network that halves an axis only while pixels remain."""
 
-GROUP = "cpfnet.networks"
-"""Entry-point group by which an installed package's networks join: name → builder."""
+NETWORKS: Registry[Builder] = Registry(
+    "network",
+    "cpfnet.networks",
+    error=NetworkError,
+    check=partial(check_builder, wanted="(in_channels, classes, *, spatial_dims, …)", counts=2),
+    where="network.name",
+)
+"""All that can be named."""
+
+ENCODED = ("cpfnet", "cpfnet-hr", "cpfnet-guide")
+"""Networks that take any encoder, as the option ``encoder``."""
 
 
-@dataclass(frozen=True)
-class _Entry:
-    builder: Builder
-    imagenet: bool
-
-
-_registered: dict[str, _Entry] = {}
-
-
-def register(name: str, builder: Builder, *, takes_imagenet: bool = False) -> None:
+def register(name: str, builder: Builder) -> None:
     """Let a network be built by name.
 
     Args:
         name: how plans and commands call it.
         builder: ``builder(in_channels, classes, *, spatial_dims, **options)`` → module from images to logits of the
             same size; wrap what needs divisible sizes in `AnySize`. Keyword-only arguments are the options it takes.
-        takes_imagenet: it contains a `cpfnet.network.encoder.ResNet34Encoder`, so ImageNet weights can be loaded.
+            ImageNet weights can be loaded where it contains a `cpfnet.network.encoder.ResNetEncoder`.
 
     Raises:
         NetworkError: the name is taken, or the builder cannot be called so.
     """
-    if name in _registered:
-        raise NetworkError(f"a network called {name!r} is registered already", fix="choose another name")
-    signature = inspect.signature(builder)
-    try:
-        signature.bind(1, 1, spatial_dims=2)
-    except TypeError as error:
-        raise NetworkError(
-            f"the builder of {name!r} takes {signature}: {error}",
-            fix="let it take (in_channels, classes, *, spatial_dims, …)",
-        ) from None
-    _registered[name] = _Entry(builder, takes_imagenet)
-
-
-@cache
-def _join_installed() -> None:
-    """Register what installed packages offer, so that commands know it, too: entry points in the group `GROUP`."""
-    for point in entry_points(group=GROUP):
-        try:
-            register(point.name, point.load())
-        except (ImportError, AttributeError) as error:
-            raise NetworkError(
-                f"the network {point.name!r} of an installed package cannot be loaded: {error}",
-                where=point.value,
-                fix="fix or remove that package",
-            ) from None
+    NETWORKS.register(name, builder)
 
 
 def names() -> list[str]:
-    """All registered names, ours first."""
-    _join_installed()
-    return list(_registered)
+    """All names, ours first; what installed packages offer is not loaded for it."""
+    return NETWORKS.names()
 
 
-def takes_imagenet(name: str) -> bool:
-    """Has this network the ResNet-34 encoder that ImageNet weights fit?
-
-    Raises:
-        NetworkError: no such network.
-    """
-    return _entry(name).imagenet
-
-
-def _entry(name: str) -> _Entry:
-    if name not in names():
-        near = difflib.get_close_matches(name.lower().replace("_", "-"), names(), n=1)
-        known = f"known are {', '.join(names())}"
-        raise NetworkError(
-            f"no network is called {name!r}", fix=f"did you mean {near[0]!r}? {known}" if near else known
-        )
-    return _registered[name]
+def is_shipped(name: str, options: Mapping[str, Any]) -> bool:
+    """Does all code of a network come with this package? Which operations it runs depends then on no value it sees."""
+    return name in SHIPPED and (name not in ENCODED or options.get("encoder", "resnet34") in RESNETS)
 
 
 def build(
@@ -123,22 +84,25 @@ def build(
     *,
     spatial_dims: int = 2,
     hints: Mapping[str, Any] | None = None,
+    allow_import: Sequence[str] = (),
     **options: Any,
 ) -> nn.Module:
     """Build a network by name, with random weights.
 
     Args:
-        name: one of `names`.
+        name: one of `names`, or ``module:name`` of a module that is allowed.
         in_channels: channels of the input.
         classes: planes of the output.
         spatial_dims: 2 or 3.
         hints: options for networks that know them, such as ``patch`` of ``dynunet``; ``options`` win.
+        allow_import: modules that may be imported, for a network or an encoder that is named as ``module:name``.
         options: the network's own, such as ``stem_stride`` of ``cpfnet``.
 
     Raises:
         NetworkError: unknown name or option (says what is known), or a value that cannot be.
+        CodeError: a module that is not allowed, cannot be imported, or does not define what is named.
     """
-    builder = _entry(name).builder
+    builder = NETWORKS.find(name, allow_import)
     check_arguments(in_channels, classes, spatial_dims)
     parameters = inspect.signature(builder).parameters.values()
     accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "spatial_dims"]
@@ -150,6 +114,9 @@ def build(
             fix=(f"did you mean {near[0]!r}? " if near else "")
             + (f"its options are {', '.join(accepted)}" if accepted else "it has no options"),
         )
+    if name in ENCODED and isinstance(encoder := options.get("encoder"), str) and encoder not in RESNETS:
+        own = build_encoder(encoder, in_channels, spatial_dims=spatial_dims, allow_import=allow_import)
+        options["encoder"] = own
     known = {key: value for key, value in (hints or {}).items() if key in accepted}
     try:
         network = builder(in_channels, classes, spatial_dims=spatial_dims, **known | options)
@@ -355,13 +322,13 @@ def _resnet34_unet(in_channels: int, classes: int, *, spatial_dims: int) -> nn.M
     """U-Net on the same ResNet-34 encoder as CPFNet's: the paper's own baseline, with MONAI's decoder."""
     network = FlexibleUNet(in_channels, classes, "resnet34", spatial_dims=spatial_dims)
     # MONAI's encoder has parameter-free shortcuts, which ImageNet weights do not fit; its levels are the same as ours.
-    network.encoder = ResNet34Encoder(in_channels, spatial_dims=spatial_dims)
+    network.encoder = ResNetEncoder(in_channels, spatial_dims=spatial_dims)
     return AnySize(network, in_channels, classes, spatial_dims, 32)
 
 
-register("cpfnet", CPFNet, takes_imagenet=True)
-register("cpfnet-hr", CPFNetHR, takes_imagenet=True)
-register("cpfnet-guide", GuideCPFNet, takes_imagenet=True)
+register("cpfnet", CPFNet)
+register("cpfnet-hr", CPFNetHR)
+register("cpfnet-guide", GuideCPFNet)
 register("unet", _unet)
 register("attention-unet", _attention_unet)
 register("unet++", _unet_plus_plus)
@@ -369,7 +336,7 @@ register("segresnet", _segresnet)
 register("dynunet", _dynunet(residual=False))
 register("dynunet-res", _dynunet(residual=True))
 register("mednext", _mednext)
-register("resnet34-unet", _resnet34_unet, takes_imagenet=True)
+register("resnet34-unet", _resnet34_unet)
 
-SHIPPED = frozenset(_registered)
-"""Networks that come with this package; which operations they run depends on no value that they see."""
+SHIPPED = frozenset(NETWORKS.registered())
+"""Networks that come with this package."""

@@ -57,6 +57,22 @@ COSTS = {
 of them: it cannot be measured without PyTorch, and too small a patch or batch trains, where too large a one does
 not."""
 
+ENCODERS = {
+    ("resnet18", 2): Cost(-200, -139, -74_000),
+    ("resnet34", 2): Cost(0, 0, 0),
+    ("resnet50", 2): Cost(1130, 579, 25_000),
+    ("resnet101", 2): Cost(1947, 1059, 173_000),
+    ("resnet18", 3): Cost(-28, -29, -22_000),
+    ("resnet34", 3): Cost(0, 0, 0),
+    ("resnet50", 3): Cost(190, 90, -12_000),
+    ("resnet101", 3): Cost(242, 134, 7_000),
+}
+"""What another encoder (with its neck) adds to a row of `ENCODED`. One that is not here, a user's own, is taken for the
+dearest of them."""
+
+ENCODED = ("cpfnet", "cpfnet-hr", "cpfnet-guide")
+"""Networks that take any encoder."""
+
 FLAT = ((1.0, 1.0), (1.25, 1.42), (1.37, 1.5), (1.43, 1.5))
 """`dynunet` keeps, and computes, so many times as much where slices lie so far apart that the depth is not halved at
 none, one, two, three or more of the first levels."""
@@ -100,6 +116,9 @@ def cost(
     rows = [row for (_, axes), row in COSTS.items() if axes == dims]
     dearest = Cost(*(max(getattr(row, name) for row in rows) for name in ("full", "half", "flops")))
     row = COSTS.get((network, dims), dearest)
+    if network in ENCODED:
+        more = ENCODERS.get((str((options or {}).get("encoder", "resnet34")), dims), ENCODERS["resnet101", dims])
+        row = Cost(row.full + more.full, row.half + more.half, row.flops + more.flops)
     kept, computed = 1.0, 1.0
     if network in ("cpfnet", "cpfnet-hr"):
         kept = _width(options) / FULL_WIDTH
@@ -107,7 +126,7 @@ def cost(
     elif network in ("dynunet", "dynunet-res") and dims == 3:
         kept, computed = FLAT[min(flat_levels(spacing), len(FLAT) - 1)]
     elif network == "mednext":
-        kept, computed = MEDNEXT.get((options or {}).get("size", "small"), MEDNEXT["large"])
+        kept, computed = MEDNEXT.get(str((options or {}).get("size", "small")), MEDNEXT["large"])
     return Cost(round(row.full * kept), round(row.half * kept), round(row.flops * computed))
 
 

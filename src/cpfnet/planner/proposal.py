@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from cpfnet.data.case import Dataset
 from cpfnet.errors import PlanError
+from cpfnet.planner.costs import ENCODED, ENCODERS
 from cpfnet.planner.draft import FINE_NETWORK, Draft
 from cpfnet.planner.fingerprint import ChannelFingerprint, Fingerprint
 from cpfnet.planner.first_stage import advise_first_stage, propose_first_stage
@@ -14,7 +16,7 @@ from cpfnet.planner.modality import guess
 from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, propose_patch, up
 from cpfnet.planner.training import BATCH_PIXELS, propose_training
 from cpfnet.planning import Modality, Plan
-from cpfnet.settings import validate
+from cpfnet.settings import is_set, under, validate
 
 NETWORK = "cpfnet"
 """What is proposed where no network is named, and neither `VOLUME_NETWORK` nor `FINE_NETWORK` applies."""
@@ -42,6 +44,7 @@ def propose(
     memory: Memory | None = None,
     network: str | None = None,
     weights: str | None = None,
+    options: Mapping[str, Any] | None = None,
     hours: float | None = None,
     first_stage: bool = False,
 ) -> tuple[Plan, dict[str, str]]:
@@ -54,6 +57,7 @@ def propose(
         memory: default: what is found.
         network: by name; default: what suits the data.
         weights: ``"imagenet"``, ``"none"`` or a file; default: ImageNet's where the network takes them.
+        options: of the network, that will be set: they change what it takes, and which weights there are for it.
         hours: that training is to take on this machine; default: as long as the data ask for.
         first_stage: on a grid so coarse that a patch sees enough of a volume, for a second stage to learn from what it
             finds (`planner.first_stage`).
@@ -111,7 +115,7 @@ def propose(
     proposed = VOLUME_NETWORK if volume else FINE_NETWORK if draft.fine or draft.shrunk else NETWORK
     draft.network = network or proposed
     draft.many_small_steps |= draft.entire
-    _network(draft, weights)
+    _network(draft, weights, options or {})
     propose_patch(draft)
     if first_stage:
         propose_first_stage(draft)
@@ -123,6 +127,11 @@ def propose(
     _inference(draft)
     _folds(draft)
     return validate(Plan, draft.data, where="the proposed plan"), draft.reasons
+
+
+def network_options(settings: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+    """What settings will change in the proposed network; nothing where they name another one."""
+    return {} if is_set("network.name", settings) else under("network.options", settings)
 
 
 def _labels(draft: Draft, *, declared: bool) -> dict[str, Any]:
@@ -153,8 +162,10 @@ def _codes(name: str) -> dict[str, dict[str, Any]]:
     return {"category": category.model_dump(), "type": type_.model_dump()}
 
 
-def _network(draft: Draft, weights: str | None) -> None:
-    suitable = draft.network in PRETRAINED and draft.data["spatial"]["mode"] != "3d"
+def _network(draft: Draft, weights: str | None, options: Mapping[str, Any]) -> None:
+    encoder = options.get("encoder") if draft.network in ENCODED else None
+    known = encoder is None or (str(encoder), 2) in ENCODERS
+    suitable = draft.network in PRETRAINED and known and draft.data["spatial"]["mode"] != "3d"
     draft.data["network"] = {"name": draft.network, "weights": weights or ("imagenet" if suitable else "none")}
     if weights is not None:
         draft.because("network.weights", "as asked for")
@@ -163,7 +174,7 @@ def _network(draft: Draft, weights: str | None) -> None:
             "network.weights", "an encoder that has seen a million photographs needs fewer scans; none: from scratch"
         )
     else:
-        draft.because("network.weights", "there are no ImageNet weights for this network")
+        draft.because("network.weights", "there are no ImageNet weights for this network or encoder")
     if draft.network in NARROWED and draft.data["network"]["weights"] == "none" and draft.memory.device == "cpu":
         fine_images = bool(draft.fine) and not draft.fingerprint.volumes
         width = NARROW_FINE if fine_images else NARROW
@@ -174,6 +185,8 @@ def _network(draft: Draft, weights: str | None) -> None:
             "paper's 64 in the same time"
             f"{f' (fine structures need more than {NARROW})' if fine_images else ''}; with hours to train in, try 64",
         )
+    if options:
+        draft.data["network"]["options"] = draft.data["network"].get("options", {}) | dict(options)
     fine = draft.thin or draft.fine
     if draft.entire:
         draft.because(

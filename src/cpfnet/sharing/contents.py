@@ -134,7 +134,7 @@ def without_case_names(metrics: dict[str, Any]) -> dict[str, Any]:
     """
     cases = metrics.get("cases", {})
     kept: dict[str, Any] = {
-        key: metrics[key] for key in ("validation", "history", "fitting", "calibration") if key in metrics
+        key: metrics[key] for key in ("validation", "history", "fitting", "calibration", "parts") if key in metrics
     }
     if "validation" in kept:
         kept["validation"] = {key: value for key, value in kept["validation"].items() if key in ("dice", "classes")}

@@ -45,7 +45,11 @@ class FirstStage:
 
 
 def open_first_stage(
-    folders: Sequence[Path], plan: Plan, training: Sequence[Case], validation: Sequence[Case]
+    folders: Sequence[Path],
+    plan: Plan,
+    training: Sequence[Case],
+    validation: Sequence[Case],
+    allow_import: Sequence[str] = (),
 ) -> FirstStage:
     """Load a first stage, and find whom to ask about each case.
 
@@ -53,6 +57,7 @@ def open_first_stage(
         folders: of its Models.
         plan: of the second stage.
         training, validation: its cases.
+        allow_import: modules that may be imported for the Models' networks.
 
     Raises:
         TrainingError: the plan has no first stage and one is given, or the other way round; all Models learned from
@@ -73,7 +78,7 @@ def open_first_stage(
             where="--first-stage",
             fix="give them (--first-stage MODEL, once for each; with --resume, too), or set first_stage=false",
         )
-    models = [Model.load(folder) for folder in folders]
+    models = [Model.load(folder, allow_import=allow_import) for folder in folders]
     learned = [_learned(model, plan) for model in models]
     cases = [case.id for case in (*training, *validation)]
     if strangers := sorted(frozenset().union(*learned).difference(cases)):

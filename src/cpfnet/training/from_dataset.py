@@ -50,7 +50,7 @@ def train_on_dataset(dataset: Path, out: Path, wanted: PlanOptions, options: Tra
             from cpfnet.training.distributed.launch import start
 
             start(work, options.devices, device=options.device)
-            model = Model.load(out)
+            model = Model.load(out, allow_import=options.allow_import)
         else:
             model = work(group=group)
         group.run_on_main(lambda: write_report(model, data, device=options.device, progress=options.progress))
@@ -89,7 +89,7 @@ def _prepare(
             f"intensities stay as they were planned for {given.network.weights!r}: "
             f"cpfnet plan --weights {plan.network.weights} proposes others"
         )
-    check_buildable(plan)
+    check_buildable(plan, options.allow_import)
     check_shares(plan.training, max(group.size, options.devices))
     return data, plan
 
@@ -99,7 +99,7 @@ def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
     from cpfnet.model import Model
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.machine import Memory
-    from cpfnet.planner.proposal import propose
+    from cpfnet.planner.proposal import network_options, propose
     from cpfnet.planner.training import expected_time
 
     logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
@@ -107,6 +107,13 @@ def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
     same = None if options.init is None or wanted.network is not None else Model.load(options.init).plan.network
     network, weights = (wanted.network, wanted.weights) if same is None else (same.name, wanted.weights or same.weights)
     found = fingerprint(data, progress=options.progress)
-    plan, reasons = propose(found, data, network=network, weights=weights, memory=Memory.found(options.device))
+    plan, reasons = propose(
+        found,
+        data,
+        network=network,
+        weights=weights,
+        memory=Memory.found(options.device),
+        options=network_options(wanted.settings) if same is None else same.options,
+    )
     logger.info("Expected for the plan as proposed: %s.", expected_time(reasons))
     return plan if same is None else plan.with_settings([("network.options", same.options)])

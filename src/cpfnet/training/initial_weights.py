@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 
 from cpfnet.errors import PlanError, TrainingError
 from cpfnet.model import Model, untrained
-from cpfnet.network import zoo
 from cpfnet.network.encoder import find_encoder
 from cpfnet.network.pretrained.load import imagenet_encoder, load_imagenet
 from cpfnet.planning import Plan
@@ -20,7 +20,9 @@ from cpfnet.training import loss
 logger = logging.getLogger(__name__)
 
 
-def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool) -> nn.Module:
+def first_network(
+    plan: Plan, *, init: Path | None, random: bool, progress: bool, allow_import: Sequence[str] = ()
+) -> nn.Module:
     """Build the plan's network on the CPU.
 
     Args:
@@ -28,43 +30,44 @@ def first_network(plan: Plan, *, init: Path | None, random: bool, progress: bool
         init: a Model folder to take all weights from that fit, in place of ImageNet's.
         random: no other weights than random ones; a checkpoint will replace them.
         progress: show a bar while downloading.
+        allow_import: modules that may be imported for code of the user's own.
 
     Raises:
-        NetworkError: no such network or option.
+        NetworkError, CodeError: see `cpfnet.model.untrained`.
         WeightsError: ImageNet's weights, or the file that the plan names, cannot be had.
         TrainingError: ``init`` is another network's.
         PlanError: `encoder_rate` or `frozen_statistics` for an encoder that is not there, or not pretrained.
     """
     torch.manual_seed(plan.training.seed)
-    network = untrained(plan)
+    network = untrained(plan, allow_import)
     weights = plan.network.weights
     _check_fine_tuning(plan, network)
     if random:
         return network
-    _check_pretrained(plan, init)
+    _check_pretrained(plan, network, init)
     if init is not None:
-        _take(network, plan, Model.load(init))
+        _take(network, plan, Model.load(init, allow_import=allow_import))
     elif weights != "none":
-        if zoo.takes_imagenet(plan.network.name):
+        if find_encoder(network) is not None:
             file = load_imagenet(network, weights, progress=progress)
             logger.info(f"Encoder weights from {file}")
         else:
-            logger.warning(f"{plan.network.name} has no ImageNet weights: starting from scratch.")
+            logger.warning(f"{_described(plan)} has no ImageNet weights: starting from scratch.")
     return network
 
 
-def check_buildable(plan: Plan) -> None:
+def check_buildable(plan: Plan, allow_import: Sequence[str] = ()) -> None:
     """Refuse what cannot be built, before data are read: network, loss, options, or ImageNet weights that do not fit.
 
     Raises:
         CpfnetError: as `first_network` and `loss.build`.
     """
-    loss.build(plan)
+    loss.build(plan, allow_import)
     # In earnest: on PyTorch's meta device a network of the user's own need not be buildable.
     with torch.random.fork_rng(devices=[]):
-        network = untrained(plan)
+        network = untrained(plan, allow_import)
     _check_fine_tuning(plan, network)
-    if plan.network.weights != "none" and zoo.takes_imagenet(plan.network.name):
+    if plan.network.weights != "none" and find_encoder(network) is not None:
         imagenet_encoder(network)
 
 
@@ -80,15 +83,15 @@ def _check_fine_tuning(plan: Plan, network: nn.Module) -> None:
     setting = _fine_tunes(plan)
     if setting and find_encoder(network) is None:
         raise PlanError(
-            f"is for pretrained ResNet-34 encoders, and {plan.network.name} has none",
+            f"is for pretrained ResNet encoders, and {_described(plan)} has none",
             where=setting,
-            fix="leave it out, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
+            fix="leave it out, or choose cpfnet, cpfnet-hr, cpfnet-guide (with a ResNet) or resnet34-unet",
         )
 
 
-def _check_pretrained(plan: Plan, init: Path | None) -> None:
+def _check_pretrained(plan: Plan, network: nn.Module, init: Path | None) -> None:
     setting = _fine_tunes(plan)
-    scratch = plan.network.weights == "none" or not zoo.takes_imagenet(plan.network.name)
+    scratch = plan.network.weights == "none" or find_encoder(network) is None
     if setting and init is None and scratch:
         raise PlanError(
             "is for pretrained encoders, and this one begins with random weights",

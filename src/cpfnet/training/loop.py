@@ -28,6 +28,7 @@ from cpfnet.training.calibrate.fit import Findings, fit
 from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.hardware.precision import choose_precision
+from cpfnet.training.own_parts import own_parts
 from cpfnet.training.progress_display import CaseCounter, Display
 from cpfnet.training.samples.cache import Cached, disk_error
 from cpfnet.training.samples.patches import Patches, Sample, batches
@@ -284,7 +285,9 @@ class Run:
         )
         ids = {"train": [c.id for c in cases], "validation": [c.id for c in self.validation]}
         # Scores of pieces, half of them on structures, are not those of cases: `finish` has these.
+        parts = own_parts(self.plan)
         metrics = {"cases": ids} | ({"validation": scores} if self._pieces is None else {})
+        metrics |= {"parts": parts} if parts else {}
         return Model(self.plan, fitted, self.task.best.state_dict(), metrics, first_stage=self.first_stage)
 
     def _log(self, board: TensorBoardLogger) -> None:
@@ -309,7 +312,7 @@ class Run:
         The cache goes, the checkpoint stays for more epochs.
         """
         self.task.forget()
-        model = Model.load(self.folder.out)
+        model = Model.load(self.folder.out, allow_import=self.task.allow_import)
         model.plan = self.plan
         scores, found = self._judge(model, interruption, bar)
         updates = {"plan_hash": self.plan.hash, "validation_dice": scores["dice"], **found.values}

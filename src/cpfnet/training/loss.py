@@ -1,4 +1,4 @@
-"""What training makes small, by name: overlap, cross-entropy, topology and boundary terms from MONAI.
+"""What training makes small, by name: overlap, cross-entropy, topology and boundary terms from MONAI, or one's own.
 
 Every loss is reduced *per sample*, in float32: the mean over a large batch then equals the sum over its parts, which
 makes gradient accumulation exact (a mean over a batch's valid pixels would not be). Dice pooled over the batch is the
@@ -24,6 +24,7 @@ from torch import distributed
 from cpfnet.errors import NetworkError, PlanError
 from cpfnet.labels import IGNORED, OUTSIDE, membership
 from cpfnet.planning import Labels, Plan
+from cpfnet.registry import Registry, in_module
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,70 @@ Term = Callable[[Batch], torch.Tensor]
 """(N,) from a `Batch`: one of the functions above, its options chosen."""
 
 
+def _check(name: str, term: object) -> None:
+    """Refuse what cannot be a term."""
+    try:
+        inspect.signature(term).bind(None)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise PlanError(
+            f"the loss {name!r} cannot be called with a batch: {error}", fix="let it take (batch, *, …)"
+        ) from None
+
+
+OWN: Registry[Callable[..., torch.Tensor]] = Registry(
+    "loss", "cpfnet.losses", error=PlanError, check=_check, where="training.loss.name"
+)
+"""Losses of the user's own; those of `LOSSES` are known beside them."""
+
+
+def register(name: str, term: Callable[..., torch.Tensor]) -> None:
+    """Let a loss of your own be named in a plan, as ``training.loss.name``.
+
+    Args:
+        name: what to call it.
+        term: ``term(batch, *, …)`` → float32 ``(N,)``, the loss of each sample; ``batch`` is a `Batch`. Keyword-only
+            arguments are what ``training.loss.options`` may set.
+
+    Raises:
+        PlanError: the name is taken, or it cannot be called so.
+
+    Example:
+        >>> def squared(batch, *, scale=1.0):
+        ...     difference = (batch.probabilities - batch.target) ** 2
+        ...     return scale * batch.mean(difference.sum(1))
+        >>> cpfnet.losses.register("squared", squared)
+    """
+    if name in LOSSES:
+        raise PlanError(f"a loss called {name!r} comes with cpfnet", fix="choose another name")
+    OWN.register(name, term)
+
+
+def _own_term(name: str, options: Mapping[str, Any], allow_import: Sequence[str]) -> Term:
+    """A loss of the user's own with its options."""
+    term = OWN.find(name, allow_import)
+    try:
+        inspect.signature(term).bind(None, **options)
+    except TypeError as error:
+        raise PlanError(
+            f"the loss {name} takes {inspect.signature(term)}: {error}",
+            where="training.loss.options",
+            fix="set what it takes: --set 'training.loss.options={}' where it takes nothing",
+        ) from None
+
+    def checked(batch: Batch) -> torch.Tensor:
+        losses = term(batch, **options)
+        if not isinstance(losses, torch.Tensor) or losses.shape != (len(batch.logits),):
+            found = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise NetworkError(
+                f"the loss {name} gave {found} for a batch of {len(batch.logits)}",
+                where="training.loss.name",
+                fix="return (N,), the loss of each sample: with a mean over the batch accumulated gradients are wrong",
+            )
+        return losses.float()
+
+    return checked
+
+
 def added(
     terms: Sequence[Term],
     logits: torch.Tensor,
@@ -222,19 +287,27 @@ class Loss:
         return added(self.terms, logits, target, valid, exclusive=self.labels.exclusive, tubular=self.tubular)
 
 
-def build(plan: Plan) -> Loss:
+def build(plan: Plan, allow_import: Sequence[str] = ()) -> Loss:
     """The loss that the plan names.
+
+    Args:
+        plan: `training.loss` and `labels`.
+        allow_import: modules that may be imported, for a loss that is named as ``module:name``.
 
     Raises:
         PlanError: an unknown name or option, or an option's value that cannot be.
+        CodeError: a module that is not allowed, cannot be imported, or does not define the loss.
     """
     name, options = plan.training.loss.name, dict(plan.training.loss.options)
     if name not in LOSSES:
-        near = difflib.get_close_matches(name, LOSSES, n=1)
+        if in_module(name) or name in OWN.names():
+            return Loss(plan.labels, [_own_term(name, options, allow_import)])
+        near = difflib.get_close_matches(name, [*LOSSES, *OWN.names()], n=1)
+        choices = f"choose one of {', '.join([*LOSSES, *OWN.names()])}, or code of your own as MODULE:NAME"
         raise PlanError(
             f"unknown loss {name!r}",
             where="training.loss.name",
-            fix=f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(LOSSES)}",
+            fix=f"did you mean {near[0]!r}?" if near else choices,
         )
     terms = []
     known: list[str] = []

@@ -9,6 +9,7 @@ from typing import Any
 
 from cpfnet.errors import TrainingError
 from cpfnet.planning import Plan
+from cpfnet.registry import module_names
 from cpfnet.settings import changes, check_keys
 
 
@@ -62,9 +63,11 @@ class TrainOptions:
         progress: show bars where there is a terminal.
         checkpoint_every: seconds between checkpoints within an epoch; after an epoch there is one where the last is 20
             seconds old.
+        allow_import: modules that may be imported for a network, encoder or loss that is named as ``module:name``.
 
     Raises:
         TrainingError: not even one device or machine.
+        CodeError: ``allow_import`` names no module.
     """
 
     fold: int | None = None
@@ -76,7 +79,9 @@ class TrainOptions:
     first_stage: tuple[Path, ...] = ()
     progress: bool = False
     checkpoint_every: float = 300.0
+    allow_import: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "allow_import", module_names(self.allow_import))
         if self.devices < 1 or self.nodes < 1:
             raise TrainingError(f"{self.devices} devices on {self.nodes} machines cannot be", fix="give numbers from 1")

@@ -16,8 +16,7 @@ from cpfnet.inference.dataset_predictions import predict_cases
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.tune_threshold import as_fitted
 from cpfnet.model import Model
-from cpfnet.network import zoo
-from cpfnet.planning import Plan
+from cpfnet.network.encoder import find_encoder
 from cpfnet.report import page
 from cpfnet.report.calibration import calibration_section
 from cpfnet.report.training import training_sections
@@ -74,7 +73,7 @@ def write_report(
         scored = reporting.sections(scores, items, model.plan.labels)
     fitted, plan = model.fitted, model.plan
     facts = [
-        ("Network", f"{plan.network.name}, {plan.spatial.mode}, encoder from {_origin(plan)}"),
+        ("Network", f"{plan.network.name}, {plan.spatial.mode}, encoder from {_origin(model)}"),
         ("Cases", f"{fitted.cases} to train, {len(chosen)} to validate"),
         ("Epochs", f"{len(model.metrics['history'])}; the best, {fitted.epochs}, is kept"),
         ("Time", _duration(sum(row["seconds"] for row in model.metrics["history"]))),
@@ -128,9 +127,9 @@ def _cases(count: int) -> str:
     return f"{count} validation case{'s' * (count != 1)}"
 
 
-def _origin(plan: Plan) -> str:
-    scratch = plan.network.weights == "none" or not zoo.takes_imagenet(plan.network.name)
-    return "scratch" if scratch else plan.network.weights
+def _origin(model: Model) -> str:
+    weights = model.plan.network.weights
+    return "scratch" if weights == "none" or find_encoder(model.network()) is None else weights
 
 
 def _duration(seconds: float) -> str:

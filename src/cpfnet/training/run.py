@@ -104,10 +104,12 @@ def _start(dataset: Dataset, plan: Plan, folder: RunFolder, options: TrainOption
     precision = choose_precision(plan.training, device)
     state = _resumed(folder, plan, device, precision, group) if options.resume else None
     training, validation = split(dataset, plan, options.fold)
-    first_stage = open_first_stage(options.first_stage, plan, training, validation)
+    first_stage = open_first_stage(options.first_stage, plan, training, validation, options.allow_import)
     random = state is not None or not group.is_main_process  # the main process' weights will be everybody's
     progress = options.progress and group.is_main_process
-    network = first_network(plan, init=options.init, random=random, progress=progress)
+    network = first_network(
+        plan, init=options.init, random=random, progress=progress, allow_import=options.allow_import
+    )
     return _Start(device, precision, state, training, validation, network, first_stage)
 
 
@@ -131,7 +133,8 @@ def _learn(
     digests = {f"train/{c.id}": c.digest for c in training} | {f"validation/{c.id}": c.digest for c in validation}
     if (state := start.state) is not None:
         group.run_on_main(lambda: _go_on(state, digests, plan, folder))
-    task = Task(start.network, plan, fabric_for(start.device, start.precision, group))
+    fabric = fabric_for(start.device, start.precision, group)
+    task = Task(start.network, plan, fabric, allow_import=options.allow_import)
     patches, kept = Patches(training, plan, Augmenter(plan)), start.first_stage.kept
     run = Run(folder, plan, task, patches, validation, digests, group, kept)
     if state is None:

@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -48,14 +48,15 @@ class Task:
         network: on the CPU, with its first weights.
         plan: `training` and `labels`.
         fabric: device, precision and the other processes, if any; each learns from an equal share of every batch.
+        allow_import: modules that may be imported for a loss of the user's own.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric):
-        self.plan = plan
+    def __init__(self, network: nn.Module, plan: Plan, fabric: Fabric, *, allow_import: Sequence[str] = ()):
+        self.plan, self.allow_import = plan, tuple(allow_import)
         self.training = plan.training
         self.schedule = Schedule(plan.training)
         self.fabric = fabric
-        self.loss = loss.build(plan)
+        self.loss = loss.build(plan, allow_import)
         self._flat = plan.spatial.dims == 3 and fabric.device.type == "cpu"
         if fabric.world_size > 1:
             network = shared(network, fabric.global_rank, fabric.world_size, cpu=fabric.device.type == "cpu")
@@ -92,7 +93,8 @@ class Task:
             TrainingError: it cannot be done here.
         """
         alone = self.fabric.world_size == 1 and self.fabric.device.type == "cuda"
-        if alone and micro_batch_size == self.schedule.group_size(0) and self.plan.network.name in zoo.SHIPPED:
+        shipped = zoo.is_shipped(self.plan.network.name, self.plan.network.options)
+        if alone and micro_batch_size == self.schedule.group_size(0) and shipped:
             shape = (micro_batch_size, self.plan.in_channels, *self.plan.spatial.patch)
             self._recorded = CudaGraphRunner(self.network, self.fabric, shape)
 

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from cpfnet.errors import CpfnetError, WeightsError
 from cpfnet.network import zoo
 from cpfnet.network.cpfnet import CPFNet
-from cpfnet.network.encoder import ResNet34Encoder
+from cpfnet.network.encoder import ResNetEncoder, find_encoder
 from cpfnet.network.pretrained import store
 from cpfnet.network.pretrained.load import fit_stem, import_official, load_imagenet, read_state_dict
+from cpfnet.planner.proposal import PRETRAINED
 from cpfnet.training import checkpoint
 
 State = dict[str, torch.Tensor]
@@ -194,10 +195,10 @@ def test_channels_and_classes_follow_the_checkpoint(official_state: State) -> No
 
 
 @pytest.fixture(scope="module")
-def resnet() -> ResNet34Encoder:
+def resnet() -> ResNetEncoder:
     """Stands for the pretrained RGB network: statistics and scales other than the initial ones."""
     torch.manual_seed(0)
-    encoder = ResNet34Encoder(3).eval()
+    encoder = ResNetEncoder(3).eval()
     for key, value in encoder.state_dict().items():
         if key.endswith(("running_mean", "bias")):
             value.normal_(0, 0.1)
@@ -209,7 +210,7 @@ def resnet() -> ResNet34Encoder:
 
 
 @pytest.fixture(scope="module")
-def imagenet_file(resnet: ResNet34Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imagenet_file(resnet: ResNetEncoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As torchvision's first release: not a ZIP, no counters, with the classifier."""
     state = {key: value for key, value in resnet.state_dict().items() if not key.endswith("num_batches_tracked")}
     path = tmp_path_factory.mktemp("imagenet") / "resnet34.pth"
@@ -217,16 +218,14 @@ def imagenet_file(resnet: ResNet34Encoder, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-def features(encoder: ResNet34Encoder, x: torch.Tensor) -> torch.Tensor:
+def features(encoder: ResNetEncoder, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return encoder(x)[-1]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 9])
-def test_a_grey_image_gives_what_its_rgb_copy_would(
-    channels: int, resnet: ResNet34Encoder, imagenet_file: Path
-) -> None:
-    encoder = ResNet34Encoder(channels).eval()
+def test_a_grey_image_gives_what_its_rgb_copy_would(channels: int, resnet: ResNetEncoder, imagenet_file: Path) -> None:
+    encoder = ResNetEncoder(channels).eval()
     load_imagenet(encoder, imagenet_file)
     grey = torch.rand(1, 1, 64, 80)
     expected = features(resnet, grey.repeat(1, 3, 1, 1))
@@ -235,7 +234,7 @@ def test_a_grey_image_gives_what_its_rgb_copy_would(
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_stack_of_equal_colour_slices_gives_what_one_would(resnet: ResNet34Encoder, imagenet_file: Path) -> None:
+def test_a_stack_of_equal_colour_slices_gives_what_one_would(resnet: ResNetEncoder, imagenet_file: Path) -> None:
     network = zoo.build("cpfnet-guide", 9, 2).eval()
     load_imagenet(network, imagenet_file)
     colour = torch.rand(1, 3, 64, 80)
@@ -252,8 +251,8 @@ def test_any_channel_count_keeps_the_sum_of_the_filters(channels: int) -> None:
     torch.testing.assert_close(fitted.sum(1), weight.sum(1))
 
 
-def test_a_volume_constant_in_depth_gives_what_its_slice_gives(resnet: ResNet34Encoder, imagenet_file: Path) -> None:
-    encoder = ResNet34Encoder(1, spatial_dims=3).eval()
+def test_a_volume_constant_in_depth_gives_what_its_slice_gives(resnet: ResNetEncoder, imagenet_file: Path) -> None:
+    encoder = ResNetEncoder(1, spatial_dims=3).eval()
     load_imagenet(encoder, imagenet_file)
     plane = torch.rand(1, 1, 32, 32)
     with torch.no_grad():
@@ -264,7 +263,7 @@ def test_a_volume_constant_in_depth_gives_what_its_slice_gives(resnet: ResNet34E
         torch.testing.assert_close(middle, flat[level], atol=1e-4, rtol=1e-4)
 
 
-def test_the_unet_on_the_same_encoder_takes_them_too(resnet: ResNet34Encoder, imagenet_file: Path) -> None:
+def test_the_unet_on_the_same_encoder_takes_them_too(resnet: ResNetEncoder, imagenet_file: Path) -> None:
     network = zoo.build("resnet34-unet", 3, 2).eval()
     load_imagenet(network, imagenet_file)
     x = torch.rand(1, 3, 64, 64)
@@ -272,12 +271,12 @@ def test_the_unet_on_the_same_encoder_takes_them_too(resnet: ResNet34Encoder, im
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_what_the_zoo_says_about_imagenet_is_true(name: str, imagenet_file: Path) -> None:
+def test_the_planner_knows_which_networks_imagenet_weights_fit(name: str, imagenet_file: Path) -> None:
     with torch.device("meta"):
         network = zoo.build(name, 3, 2)
-    assert any(isinstance(m, ResNet34Encoder) for m in network.modules()) == zoo.takes_imagenet(name)
-    if not zoo.takes_imagenet(name):
-        with pytest.raises(WeightsError, match="no ResNet-34 encoder"):
+    assert (find_encoder(network) is not None) == (name in PRETRAINED)
+    if name not in PRETRAINED:
+        with pytest.raises(WeightsError, match="no ResNet encoder"):
             load_imagenet(network, imagenet_file)
 
 
@@ -290,7 +289,7 @@ def test_a_narrow_encoder_is_refused(imagenet_file: Path) -> None:
         load_imagenet(network, imagenet_file)
 
 
-def test_another_networks_file_is_refused_by_its_keys(resnet: ResNet34Encoder, tmp_path: Path) -> None:
+def test_another_networks_file_is_refused_by_its_keys(resnet: ResNetEncoder, tmp_path: Path) -> None:
     state = {key: value for key, value in resnet.state_dict().items() if not key.startswith("layer4.2")}
     safetensors.torch.save_file(state | {"layer5.weight": torch.ones(1)}, tmp_path / "resnet.safetensors")
     with pytest.raises(WeightsError) as caught:

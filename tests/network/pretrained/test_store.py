@@ -194,7 +194,7 @@ def test_download_refuses_a_known_file_with_a_wrong_hash(server: Server, monkeyp
 
 def test_download_names_what_is_known() -> None:
     with pytest.raises(WeightsError, match="resnet34-333f7ec4"):
-        store.download("resnet50")
+        store.download("resnet152")
     with pytest.raises(WeightsError, match=r"hf download timm/resnet34\.a1_in1k"):
         store.download("timm/resnet34.a1_in1k")
 
@@ -290,8 +290,8 @@ def test_load_imagenet_downloads_and_verifies(server: Server, monkeypatch: pytes
     with pytest.raises(WeightsError, match="b627a593"):  # what came is not what the name promises
         cpfnet.load_imagenet(network, progress=False)
     digits = hashlib.sha256(content).hexdigest()[:8]
-    monkeypatch.setattr(store, "DEFAULT", store.Entry("resnet34-b627a593", "resnet34-made.pth", "made", digits))
-    monkeypatch.setitem(store.ENTRIES, "resnet34-b627a593", store.DEFAULT)
+    made = store.Entry("resnet34-b627a593", "resnet34", "resnet34-made.pth", "made", digits)
+    monkeypatch.setitem(store.ENTRIES, "resnet34-b627a593", made)
     assert cpfnet.load_imagenet(network, progress=False) == store.cache_folder() / "resnet34-made.pth"
     assert not network.encoder.conv1.weight.any()
 
@@ -304,7 +304,7 @@ def test_load_imagenet_downloads_nothing_that_would_not_fit(server: Server, monk
 
 
 def test_load_imagenet_offline_says_how(caches: Path) -> None:
-    with pytest.raises(WeightsError, match="no ImageNet weights in") as caught:
+    with pytest.raises(WeightsError, match="no ImageNet weights of resnet34 in") as caught:
         cpfnet.load_imagenet(cpfnet.CPFNet(3, 2), progress=False)
     assert "cpfnet weights import" in str(caught.value.fix)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from cpfnet.errors import WeightsError
 from cpfnet.network.cpfnet import CPFNet
-from cpfnet.network.encoder import WIDTH, ResNet34Encoder, find_encoder
+from cpfnet.network.encoder import BLOCKS, PAPERS, WIDTH, ResNetEncoder, find_encoder
 from cpfnet.network.pretrained.store import find
 from cpfnet.network.pretrained.unpickle import load_tensors
 
@@ -210,19 +211,50 @@ def import_official(state_dict: Mapping[str, Any]) -> State:
     return {names[name]: value for name, value in matched.items()}
 
 
-def read_resnet34(file: Path | str) -> State:
-    """The tensors of a ResNet-34 for RGB images, under torchvision's names and without the classifier ``fc``.
+def read_resnet(file: Path | str, depth: int = PAPERS) -> State:
+    """The tensors of a ResNet for RGB images, under torchvision's names and without the classifier ``fc``.
+
+    Args:
+        file: as for `read_state_dict`.
+        depth: of the ResNet.
 
     Raises:
         WeightsError: as `read_state_dict`; or missing, unexpected or misshapen tensors, all named.
     """
-    state = {key: value for key, value in read_state_dict(file).items() if not key.startswith("fc.")}
+    return _match_resnet(_without_classifier(file), depth, file)
+
+
+def depth_of(file: Path | str) -> int:
+    """Which ResNet a file holds the weights of.
+
+    Raises:
+        WeightsError: as `read_resnet`; where it is none of those that are known, what it lacks as the most similar.
+    """
+    state = _without_classifier(file)
+    most_similar = max(BLOCKS, key=lambda depth: (len(_shapes(depth).items() & _shapes_of(state).items()), -depth))
+    _match_resnet(state, most_similar, file)
+    return most_similar
+
+
+def _without_classifier(file: Path | str) -> State:
+    return {key: value for key, value in read_state_dict(file).items() if not key.startswith("fc.")}
+
+
+def _shapes_of(state: State) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
+
+
+@cache
+def _shapes(depth: int) -> dict[str, torch.Size]:
     with torch.device("meta"):
-        shapes = {key: value.shape for key, value in ResNet34Encoder(3).state_dict().items()}
-    return _match(state, shapes, of="a ResNet-34 for RGB images", where=file)
+        return _shapes_of(ResNetEncoder(3, depth=depth).state_dict())
 
 
-def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
+def _match_resnet(state: State, depth: int, where: Path | str) -> State:
+    return _match(state, _shapes(depth), of=f"a ResNet-{depth} for RGB images", where=where)
+
+
+def imagenet_encoder(network: nn.Module) -> ResNetEncoder:
     """The part of a network into which ImageNet weights fit.
 
     Raises:
@@ -231,8 +263,8 @@ def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
     encoder = find_encoder(network)
     if encoder is None:
         raise WeightsError(
-            f"{type(network).__name__} has no ResNet-34 encoder to put ImageNet weights into",
-            fix="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide or resnet34-unet",
+            f"{type(network).__name__} has no ResNet encoder to put ImageNet weights into",
+            fix="train it from scratch, or choose cpfnet, cpfnet-hr, cpfnet-guide (with a ResNet) or resnet34-unet",
         )
     if encoder.width != WIDTH:
         raise WeightsError(
@@ -244,7 +276,7 @@ def imagenet_encoder(network: nn.Module) -> ResNet34Encoder:
 
 
 def load_imagenet(network: nn.Module, weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
-    """Load ImageNet weights into a network's ResNet-34 encoder, in place.
+    """Load ImageNet weights into a network's ResNet encoder, in place.
 
     The first layer is fitted to the channels (see `fit_stem`). A 3-D encoder gets the 2-D filters inflated (Carreira
     and Zisserman, CVPR 2017): repeated along depth and divided by it, so that a volume that does not change along depth
@@ -252,10 +284,11 @@ def load_imagenet(network: nn.Module, weights: Path | str = "imagenet", *, progr
     standard deviation (0.229, 0.224, 0.225).
 
     Args:
-        network: contains a `ResNet34Encoder`, as `CPFNet`, `CPFNetHR` and `GuideCPFNet` do.
-        weights: ``"imagenet"``: the first good file in the caches of cpfnet, torch hub and huggingface, else a
-            download; verified by its SHA-256. Or a file: torchvision's or timm's ``resnet34``, or any state dict with
-            those names (the classifier ``fc`` is dropped); verified where its name promises a hash.
+        network: contains a `ResNetEncoder`, as `CPFNet`, `CPFNetHR` and `GuideCPFNet` do with ``encoder="resnet18"``,
+            ``"resnet34"``, ``"resnet50"`` or ``"resnet101"``.
+        weights: ``"imagenet"``: the first good file for this encoder in the caches of cpfnet, torch hub and
+            huggingface, else a download; verified by its SHA-256. Or a file: torchvision's or timm's, or any state dict
+            with those names (the classifier ``fc`` is dropped); verified where its name promises a hash.
         progress: show a bar while downloading.
 
     Returns:
@@ -263,7 +296,7 @@ def load_imagenet(network: nn.Module, weights: Path | str = "imagenet", *, progr
 
     Raises:
         WeightsError: no such encoder, or one of another width (before anything is downloaded); the file is missing,
-            damaged or not a ResNet-34's; or there is none here and none can be downloaded: the error says what to
+            damaged or another encoder's; or there is none here and none can be downloaded: the error says what to
             fetch, from where, and where to put it.
 
     Source:
@@ -274,8 +307,8 @@ def load_imagenet(network: nn.Module, weights: Path | str = "imagenet", *, progr
         >>> cpfnet.load_imagenet(network)
     """
     encoder = imagenet_encoder(network)
-    file = find(weights, progress=progress)
-    state = read_resnet34(file)
+    file = find(weights, encoder=f"resnet{encoder.depth}", progress=progress)
+    state = read_resnet(file, encoder.depth)
     state["conv1.weight"] = fit_stem(state["conv1.weight"], encoder.conv1.in_channels)
     target = encoder.state_dict()
     for key, value in state.items():

@@ -23,16 +23,18 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 @dataclass(frozen=True)
 class Entry:
-    """Known ImageNet weights for ResNet-34.
+    """Known ImageNet weights.
 
     Attributes:
         name: as commands name them.
+        encoder: that they are for.
         file: the file's name; torchvision puts the first 8 digits of its SHA-256 there.
         about: where the weights come from.
         sha256: the first digits of the file's SHA-256; None where the publisher gives none.
     """
 
     name: str
+    encoder: str
     file: str
     about: str
     sha256: str | None = None
@@ -45,15 +47,33 @@ class Entry:
         return f"{(os.environ.get('CPFNET_WEIGHTS_URL') or WEIGHTS_URL).rstrip('/')}/{self.file}"
 
 
+def _torchvision(encoder: str, digits: str, about: str) -> Entry:
+    return Entry(f"{encoder}-{digits}", encoder, f"{encoder}-{digits}.pth", f"torchvision, {about}", digits)
+
+
+def _timm(encoder: str, size: str) -> Entry:
+    about = f"timm on huggingface (Wightman et al. 2021, A1), {size}"
+    return Entry(f"timm/{encoder}.a1_in1k", encoder, "model.safetensors", about)
+
+
 ENTRIES = {
     entry.name: entry
     for entry in (
-        Entry("resnet34-b627a593", "resnet34-b627a593.pth", "torchvision, IMAGENET1K_V1, 83 MB", "b627a593"),
-        Entry("resnet34-333f7ec4", "resnet34-333f7ec4.pth", "torchvision until 2021, 83 MB", "333f7ec4"),
-        Entry("timm/resnet34.a1_in1k", "model.safetensors", "timm on huggingface (Wightman et al. 2021, A1), 87 MB"),
+        _torchvision("resnet34", "b627a593", "IMAGENET1K_V1, 83 MB"),
+        _torchvision("resnet34", "333f7ec4", "until 2021, 83 MB"),
+        _timm("resnet34", "87 MB"),
+        _torchvision("resnet18", "f37072fd", "IMAGENET1K_V1, 45 MB"),
+        _timm("resnet18", "47 MB"),
+        _torchvision("resnet50", "0676ba61", "IMAGENET1K_V1, 98 MB"),
+        _torchvision("resnet50", "11ad3fa6", "IMAGENET1K_V2, 98 MB"),
+        _timm("resnet50", "102 MB"),
+        _torchvision("resnet101", "63fe2227", "IMAGENET1K_V1, 171 MB"),
+        _torchvision("resnet101", "cd907fc2", "IMAGENET1K_V2, 171 MB"),
+        _timm("resnet101", "178 MB"),
     )
 }
-DEFAULT = ENTRIES["resnet34-b627a593"]
+ENCODERS = tuple(dict.fromkeys(entry.encoder for entry in ENTRIES.values()))
+"""Those that there are ImageNet weights for, the paper's first."""
 _HASHED = {entry.file: entry for entry in ENTRIES.values() if entry.sha256}
 
 
@@ -66,11 +86,27 @@ class WeightFile:
         place: whose cache it is in: ``"cpfnet"``, ``"torch hub"``, ``"huggingface"``; ``"given"`` for a file named
             by the user.
         problem: what `verify` found wrong with it, else None.
+        encoder: whose weights `verify` found in it, else None.
     """
 
     path: Path
     place: str
     problem: str | None = None
+    encoder: str | None = None
+
+
+def default(encoder: str = ENCODERS[0]) -> Entry:
+    """What is downloaded for an encoder.
+
+    Raises:
+        WeightsError: nothing is known for it.
+    """
+    for entry in ENTRIES.values():
+        if entry.encoder == encoder:
+            return entry
+    raise WeightsError(
+        f"no ImageNet weights are known for {encoder!r}", fix=f"known are those of {', '.join(ENCODERS)}"
+    )
 
 
 def cache_folder() -> Path:
@@ -91,9 +127,10 @@ def _huggingface_folder() -> Path:
 
 def list_files() -> list[WeightFile]:
     """Every weight file in the caches, in the order in which `find` tries them; nothing is opened or verified."""
-    own, hub = cache_folder(), _torch_folder()
+    own, hub, huggingface = cache_folder(), _torch_folder(), _huggingface_folder()
     imported = sorted(path for path in own.glob("[!.]*") if path.suffix in SUFFIXES and path.name not in _HASHED)
-    timm = sorted(_huggingface_folder().glob("models--timm--resnet34.*/snapshots/*/model.safetensors"))
+    snapshots = (huggingface.glob(f"models--timm--{encoder}.*/snapshots/*/model.safetensors") for encoder in ENCODERS)
+    timm = [path for found in snapshots for path in sorted(found)]
     files = [
         *(WeightFile(own / file, "cpfnet") for file in _HASHED),
         *(WeightFile(path, "cpfnet") for path in imported),
@@ -127,23 +164,21 @@ def _hash_problem(path: Path) -> str | None:
     return f"damaged or another file: its SHA-256 begins with {digest[:8]}, expected {promised[:8]}"
 
 
-def _content_problem(path: Path) -> str | None:
-    """How a file's content differs from the weights of a ResNet-34, or None."""
-    from cpfnet.network.pretrained.load import read_resnet34
+def _examined(path: Path) -> tuple[str | None, str | None]:
+    """Which encoder's a weight file is, and what is wrong with it; one of the two is None.
+
+    The hash is checked if one is promised, keys and shapes if its name is unknown.
+    """
+    from cpfnet.network.pretrained.load import depth_of
 
     try:
-        read_resnet34(path)
+        if (problem := _hash_problem(path)) is not None:
+            return None, problem
+        return (_HASHED[path.name].encoder if path.name in _HASHED else f"resnet{depth_of(path)}"), None
     except WeightsError as error:
-        return error.what
-    return None
-
-
-def _problem(path: Path) -> str | None:
-    """What is wrong with a weight file, or None: its hash if one is promised, its keys if its name is unknown."""
-    try:
-        return _hash_problem(path) or (None if path.name in _HASHED else _content_problem(path))
+        return None, error.what
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return None, f"cannot be read: {error.strerror or error}"
 
 
 def _existing(path: Path | str) -> Path:
@@ -162,20 +197,22 @@ def verify(path: Path | str | None = None) -> list[WeightFile]:
     The SHA-256 is checked where a name promises one; keys and shapes are checked where the name is unknown.
 
     Returns:
-        The files, each with its `problem` or None.
+        The files, each with its `problem`, or the `encoder` that it is for.
 
     Raises:
         WeightsError: the given file does not exist.
     """
     files = list_files() if path is None else [WeightFile(_existing(path), "given")]
-    return [replace(item, problem=_problem(item.path)) for item in files]
+    examined = ((item, *_examined(item.path)) for item in files)
+    return [replace(item, encoder=encoder, problem=problem) for item, encoder, problem in examined]
 
 
-def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
+def find(weights: Path | str = "imagenet", *, encoder: str = ENCODERS[0], progress: bool = True) -> Path:
     """The file to load: the one given, or the first good one in the caches, or a fresh download.
 
     Args:
         weights: ``"imagenet"`` or a file (its keys are checked when it is loaded).
+        encoder: whose weights; of `ENCODERS`.
         progress: show a bar while downloading.
 
     Raises:
@@ -187,49 +224,53 @@ def find(weights: Path | str = "imagenet", *, progress: bool = True) -> Path:
         if problem := _hash_problem(file):
             raise WeightsError(problem, where=file, fix="fetch it again, or give another file")
         return file
-    unusable = []
+    wanted, unusable = default(encoder), []
     for item in list_files():
-        problem = _problem(item.path)
-        if problem is None:
+        if item.path.name in _HASHED and _HASHED[item.path.name].encoder != encoder:
+            continue
+        found, problem = _examined(item.path)
+        if found == encoder:
             return item.path
-        unusable.append(f"{item.path} is {problem}")
+        if problem is not None:
+            unusable.append(f"{item.path} is {problem}")
     try:
-        return download(progress=progress)
+        return download(wanted.name, progress=progress)
     except (WeightsError, OutputError) as error:
         places = f"{cache_folder()}, {_torch_folder()}, {_huggingface_folder()}"
         raise WeightsError(
-            f"no ImageNet weights in {places}{''.join(f'; {text}' for text in unusable)}; and the download failed: "
-            f"{f'{error.where}: ' if error.where else ''}{error.what}",
-            fix=f"fetch {DEFAULT.url} on a machine that is online, bring it here and run "
-            f"`cpfnet weights import {DEFAULT.file}` (or copy it into {cache_folder()}); "
+            f"no ImageNet weights of {encoder} in {places}{''.join(f'; {text}' for text in unusable)}; "
+            f"and the download failed: {f'{error.where}: ' if error.where else ''}{error.what}",
+            fix=f"fetch {wanted.url} on a machine that is online, bring it here and run "
+            f"`cpfnet weights import {wanted.file}` (or copy it into {cache_folder()}); "
             "or plan and train from scratch with --weights none",
         ) from None
 
 
 def import_file(path: Path | str) -> Path:
-    """Copy a file of ResNet-34 ImageNet weights into the cache, after checking it.
+    """Copy a file of ImageNet weights into the cache, after checking it.
 
     The name of the copy holds the first 8 digits of its SHA-256, so that `verify` can check it later.
 
     Args:
-        path: torchvision's or timm's file, or any state dict with the same keys (torch or safetensors).
+        path: torchvision's or timm's file of one of `ENCODERS`, or any state dict with the same keys (torch or
+            safetensors).
 
     Returns:
         The file in the cache.
 
     Raises:
-        WeightsError: missing, damaged, or not a ResNet-34's.
+        WeightsError: missing, damaged, or no such encoder's.
         OutputError: the cache cannot be written.
     """
     source = _existing(path)
     if source.suffix not in SUFFIXES:
         fix = f"give a file that ends in {', '.join(SUFFIXES)}"
         raise WeightsError(f"unknown kind of weight file {source.suffix!r}", where=source, fix=fix)
-    if problem := _problem(source):
+    if problem := _examined(source)[1]:
         raise WeightsError(
             problem,
             where=source,
-            fix=f"give the file from {DEFAULT.url}, as it was fetched, or the tensors alone as .safetensors",
+            fix=f"give the file from {default().url}, as it was fetched, or the tensors alone as .safetensors",
         )
     digest = f"-{sha256(source)[:8]}"
     target = cache_folder() / f"{source.stem.removesuffix(digest)}{digest}{source.suffix}"
@@ -243,11 +284,11 @@ def import_file(path: Path | str) -> Path:
     return target
 
 
-def download(name: str = DEFAULT.name, *, url: str | None = None, progress: bool = True) -> Path:
+def download(name: str | None = None, *, url: str | None = None, progress: bool = True) -> Path:
     """Fetch known weights into the cache (see `cpfnet.network.pretrained.download.fetch`).
 
     Args:
-        name: a key of `ENTRIES`.
+        name: a key of `ENTRIES`, or one of `ENCODERS`; default: the paper's encoder.
         url: a mirror's folder; default: CPFNET_WEIGHTS_URL, else download.pytorch.org/models.
         progress: show a bar.
 
@@ -258,15 +299,15 @@ def download(name: str = DEFAULT.name, *, url: str | None = None, progress: bool
         WeightsError: no such entry, no connection, or a wrong hash (then nothing is kept).
         OutputError: the cache cannot be written.
     """
-    entry = ENTRIES.get(name)
+    entry = default(name or ENCODERS[0]) if name is None or name in ENCODERS else ENTRIES.get(name)
     if entry is None:
-        raise WeightsError(f"no weights are known as {name!r}", fix=f"known: {', '.join(ENTRIES)}")
+        raise WeightsError(f"no weights are known as {name!r}", fix=f"known: {', '.join((*ENCODERS, *ENTRIES))}")
     if entry.sha256 is None:
         raise WeightsError(
             "its publisher gives no hash to verify it by",
             where=entry.url,
             fix=f"fetch it yourself (`hf download {entry.name} {entry.file}`): huggingface's cache is looked through; "
-            f"or download {DEFAULT.name}",
+            f"or download {default(entry.encoder).name}",
         )
     target = cache_folder() / entry.file
     fetch(f"{url.rstrip('/')}/{entry.file}" if url else entry.url, target, entry.sha256, progress=progress)
