@@ -26,6 +26,7 @@ from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGro
 from cpfnet.training.samples.augment import Cut
 from cpfnet.training.samples.cache import ANNOTATED, Cached
 from cpfnet.training.samples.first_stage import with_planes
+from cpfnet.training.samples.shared_memory import workers_that_fit
 from cpfnet.training.signals import leave_signals
 
 logger = logging.getLogger(__name__)
@@ -139,6 +140,11 @@ class Batches(Sampler[list[int]]):
         self.group = group
         self.micro_batch_size = training.batch if micro_batch_size is None else micro_batch_size
 
+    @property
+    def share(self) -> int:
+        """Samples of this process in a full batch."""
+        return max(1, self.micro_batch_size // self.group.size)
+
     def __iter__(self) -> Iterator[list[int]]:
         number = self.start
         while number < self.schedule.samples:
@@ -166,6 +172,7 @@ class Patches(Dataset[Sample]):
         self.spatial = plan.spatial
         self.training = plan.training
         self.augment = augment
+        self.sample_bytes = math.prod(plan.spatial.patch) * (4 * plan.in_channels + 1)  # float32, and codes
 
     def case_of(self, number: int) -> Cached:
         """Every case comes once in each round of ``len(cases)`` samples, in another order each time."""
@@ -299,17 +306,20 @@ def batches(
 ) -> DataLoader[Sample]:
     """`Batches`, from the optimiser step that begins with sample ``start`` to the end of the run.
 
-    They are prepared ahead by the plan's workers, at most one a core.
+    They are prepared ahead by the plan's workers, at most one a core, and as many as shared memory has room for.
 
     Where a sample cannot be prepared, a worker dies, or no batch comes within ``patience`` seconds, a RuntimeError is
     raised (the death of a worker is noticed at once, whatever the training process does then); `explain` says what it
     means.
     """
     workers = min(patches.training.workers, cores()) if _has_sockets() else 0  # the plan may be from a larger machine
+    samples = Batches(patches.training, start, group, micro_batch_size)
+    workers, ahead = workers_that_fit(workers, samples.share * patches.sample_bytes, processes=group.size)
     return DataLoader(
         patches,
-        batch_sampler=Batches(patches.training, start, group, micro_batch_size),
+        batch_sampler=samples,
         num_workers=workers,
+        prefetch_factor=ahead,
         timeout=patience if workers else 0,
         worker_init_fn=_start_worker if workers else None,
         pin_memory=pin_memory,
