@@ -24,7 +24,7 @@ from cpfnet.errors import CpfnetError
 from cpfnet.evaluation.metrics import binary as metrics
 from cpfnet.inference.quality import estimate as quality
 from cpfnet.inference.quality.entropy import entropy
-from cpfnet.inference.tiling import predict_array
+from cpfnet.inference.sliding_window import predict_array
 from cpfnet.inference.torch_backend.network import torch_backend
 from cpfnet.labels import OUTSIDE, encode, membership
 from cpfnet.model import Model

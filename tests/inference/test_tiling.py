@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 
 from cpfnet.errors import NetworkError
 from cpfnet.inference import tiling
-from cpfnet.inference.tiling import predict_array
+from cpfnet.inference.sliding_window import predict_array
 from cpfnet.planning import LabelClass, Labels
 from cpfnet.training.samples.patches import corner, cut
 from tests.inference.oracle import make_model, oracle

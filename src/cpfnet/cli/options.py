@@ -25,8 +25,8 @@ Backend = Annotated[
     str,
     typer.Option(
         rich_help_panel=PLACE,
-        help="What runs the network: auto (the fastest that decides as float32 does), torch, torch-bf16, onnx, "
-        "openvino, openvino-bf16 or openvino-int8.",
+        help="What runs the network: auto (the fastest that decides as float32 does), torch, torch-bf16, "
+        "torch-fp16, torch-compile, onnx, openvino, openvino-bf16 or openvino-int8.",
     ),
 ]
 Settings = Annotated[

@@ -1,17 +1,19 @@
-"""What one or several Models find in one image: their probabilities, summed, a run of slices at a time. NumPy only."""
+"""What one or several Models find in one image: their probabilities, summed, a run of planes at a time. NumPy only."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from cpfnet import preprocessing
 from cpfnet.image import Image
 from cpfnet.inference.options import PredictorOptions
-from cpfnet.inference.tiling import Backend, batch_size, predict_array, tile_size
+from cpfnet.inference.sliding_window import Network, SlidingWindow
+from cpfnet.inference.tiling import Backend, batch_size, tile_size
 from cpfnet.model import Model
 from cpfnet.preprocessing import Slices, Trace, run_length
 
@@ -38,15 +40,17 @@ class Member:
 
 
 class Progress:
-    """How much of the work of all Models, and first stages, is done, reported as a share, 0…1."""
+    """How much of the work of all groups, and first stages, is done, reported as a share, 0…1."""
 
-    def __init__(self, models: int, report: Callable[[float], None] | None):
-        self.shares, self.report = [0.0] * models, report
+    def __init__(self, models: Sequence[int], report: Callable[[float], None] | None):
+        self.models, self.shares, self.report = models, [0.0] * len(models), report
 
-    def update(self, member: int, share: float) -> None:
-        self.shares[member] = share
+    def update(self, group: int, share: float) -> None:
+        """Of one group or first stage; each counts as many times as it has Models."""
+        self.shares[group] = share
         if self.report is not None:
-            self.report(sum(self.shares) / len(self.shares))
+            done = sum(own * count for own, count in zip(self.shares, self.models, strict=True))
+            self.report(done / sum(self.models))
 
 
 def summed(
@@ -64,15 +68,15 @@ def summed(
         traces: of the image, one a group.
         image: as read.
         options: overlap, batch and copies.
-        progress: of all Models.
+        progress: of the groups, in their order.
         first_stages: of each group, the code map of what its first stage found; None where it has none.
 
     Returns:
         The sum, which is made when it is asked for, and the Trace that leads back from it.
     """
     sums = [
-        (_GroupSum(members, image, trace, options, progress, found).slices(), trace)
-        for members, trace, found in zip(groups, traces, first_stages, strict=True)
+        (_GroupSum(members, image, trace, options, partial(progress.update, number), found).slices(), trace)
+        for number, (members, trace, found) in enumerate(zip(groups, traces, first_stages, strict=True))
     ]
     if len(sums) == 1:
         return sums[0]
@@ -89,47 +93,40 @@ class _GroupSum:
         image: Image,
         trace: Trace,
         options: PredictorOptions,
-        progress: Progress,
+        progress: Callable[[float], None],
         first_stage: np.ndarray | None,
     ):
-        self.members, self.options, self.progress = members, options, progress
+        self.progress = progress
+        self.networks = [
+            Network(one.backend, one.model.plan, options.overlap, options.tta, one.tile, options.batch)
+            for one in members
+        ]
         plan = members[0].model.plan
-        self.count, self.block, self.neighbours = trace.grid[0], None, 0
-        if len(trace.grid) > plan.spatial.dims:  # what sees one slice after another need not hold all
+        self.count, self.by_slice = trace.grid[0], len(trace.grid) > plan.spatial.dims
+        self.neighbours = plan.spatial.neighbours
+        self.block = run_length(plan.labels.outputs, trace.grid) if len(trace.grid) == 3 else None
+        if self.by_slice and self.block is not None:  # what sees one slice after another need not hold all
             batch = options.batch or max(member.batch(trace.grid) for member in members)
-            self.block = batch * math.ceil(run_length(plan.labels.outputs, trace.grid) / batch)
-            self.neighbours = plan.spatial.neighbours
-        self.pixels = preprocessing.prepare(image, plan, trace=trace, block=self.block, first_stage=first_stage)
+            self.block = batch * math.ceil(self.block / batch)
+        block = self.block if self.by_slice else None
+        self.pixels = preprocessing.prepare(image, plan, trace=trace, block=block, first_stage=first_stage)
+        self._window: SlidingWindow | None = None
 
     def slices(self) -> Slices:
         return Slices(self._make, self.count, self.block)
 
     def _make(self, start: int, stop: int) -> np.ndarray:
+        if not self.by_slice:
+            if self._window is None:
+                self._window = SlidingWindow(self.networks, self.pixels(0, self.count), progress=self.progress)
+            return self._window.take(stop)
         first, last = max(start - self.neighbours, 0), min(stop + self.neighbours, self.count)
-        array = self.pixels(first, last)
-        total: np.ndarray | None = None
-        for member in self.members:
 
-            def report(share: float, number: int = member.number) -> None:
-                self.progress.update(number, (start + share * (stop - start)) / self.count)
+        def report(share: float) -> None:
+            self.progress((start + share * (stop - start)) / self.count)
 
-            planes = predict_array(
-                member.backend,
-                array,
-                member.model.plan,
-                overlap=self.options.overlap,
-                tta=self.options.tta,
-                tile=member.tile,
-                batch=self.options.batch,
-                run=slice(start - first, stop - first),
-                progress=report,
-            )
-            if total is None:
-                total = planes
-            else:
-                total += planes
-        assert total is not None  # groups are never empty
-        return total
+        run = slice(start - first, stop - first)
+        return SlidingWindow(self.networks, self.pixels(first, last), run=run, progress=report).take(stop - start)
 
 
 class _OwnGridSum:

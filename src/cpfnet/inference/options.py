@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from cpfnet.inference.tiling import Backend
     from cpfnet.model import Model
 
-BACKENDS = ("auto", "torch", "torch-bf16", "onnx", "openvino", "openvino-bf16", "openvino-int8")
+BACKENDS = (
+    "auto",
+    "torch",
+    "torch-bf16",
+    "torch-fp16",
+    "torch-compile",
+    "onnx",
+    "openvino",
+    "openvino-bf16",
+    "openvino-int8",
+)
 """float32, where nothing else is named."""
 
 
@@ -34,9 +44,10 @@ class PredictorOptions:
 
     Attributes:
         device: ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        backend: what runs the network: ``"auto"`` (on a GPU torch; on a CPU the fastest that decides as float32 does,
-            found on first use and kept beside the Model), ``"torch"``, ``"torch-bf16"``, ``"onnx"``, ``"openvino"``,
-            ``"openvino-bf16"`` or ``"openvino-int8"``; or a function that makes a backend of a Model.
+        backend: what runs the network: ``"auto"`` (the fastest that decides as float32 does, found on first use; on a
+            CPU it is kept beside the Model), ``"torch"``, ``"torch-bf16"``, ``"torch-fp16"``, ``"torch-compile"``,
+            ``"onnx"``, ``"openvino"``, ``"openvino-bf16"`` or ``"openvino-int8"``; or a function that makes a backend
+            of a Model.
         tta: average over mirrored and turned copies, too (``inference.mirror`` and ``quarter_turns`` of the plan).
         overlap: of tiles, 0 … 0.95; default: the plan's.
         tile: largest piece given to the network at once, in pixels, one size an axis or one for all; default: the

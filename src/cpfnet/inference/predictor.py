@@ -106,9 +106,9 @@ class Predictor:
             raise refusal(reasons, image.source.place if image.source else None)
         fitted, labels = Fitted.combined(self.models), self.models[0].plan.labels
         least = [_min_component_pixels(model, trace) for model, trace in self._by_model(traces)]
-        work = Progress(len(self.models) + len(self._first_stages), progress)
+        work = Progress([*map(len, self._groups), *[1] * len(self._first_stages)], progress)
         found: dict[tuple[str, ...], np.ndarray] = {}
-        for number, (digests, first) in enumerate(self._first_stages.items(), start=len(self.models)):
+        for number, (digests, first) in enumerate(self._first_stages.items(), start=len(self._groups)):
             found[digests] = first.codes(image, progress=partial(work.update, number))
         seen = [found.get(members[0].model.fitted.first_stage) for members in self._groups]
         total, trace = summed(self._groups, traces, image, self.options, work, seen)

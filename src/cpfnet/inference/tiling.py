@@ -1,21 +1,15 @@
-"""A whole image through a network that sees pieces of it: slices, tiles, mirrored and turned copies. NumPy only.
-
-Pieces overlap and are blended with Gaussian weights, since a network knows least at the border of what it sees. All
-averaging (tiles, copies, and models in `predictor`) is done on probabilities.
-"""
+"""Where the pieces of an image lie that a network sees, and how much each counts. NumPy only."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from cpfnet.errors import NetworkError
 from cpfnet.planning import Plan
-from cpfnet.preprocessing.first_stage import expand
-from cpfnet.preprocessing.postprocess import activate
 
 Backend = Callable[[np.ndarray], np.ndarray]
 """float32 ``(N, in_channels, *spatial)`` → float32 logits ``(N, outputs, *spatial)``."""
@@ -27,124 +21,41 @@ LEAST_WEIGHT = 1e-3
 """Of a tile's corner, its centre being 1: positive, so that pixels seen by one tile only are kept."""
 
 
-def predict_array(
-    backend: Backend,
-    array: np.ndarray,
-    plan: Plan,
-    *,
-    overlap: float | None = None,
-    tta: bool = False,
-    tile: tuple[int, ...] | None = None,
-    batch: int | None = None,
-    run: slice = slice(None),
-    progress: Callable[[float], None] | None = None,
-) -> np.ndarray:
-    """Class probabilities of one preprocessed image.
-
-    A volume goes slice by slice through a 2-D network (2.5-D: with its neighbours, the first and last slice repeated
-    beyond the ends). An image larger than ``plan.inference.tile`` goes tile by tile; without that, 3-D networks see
-    tiles of the training patch's size, and 2-D ones whole slices up to `WHOLE_SLICE`.
-
-    Args:
-        backend: the network.
-        array: float32 ``(channels, [depth,] height, width)`` from `cpfnet.preprocessing.apply`.
-        plan: the network's.
-        overlap: share of a tile that its neighbour covers too, 0 … <1; default: the Plan's.
-        tta: average over copies mirrored along every combination of ``plan.inference.mirror``, each with its quarter
-            turns where ``plan.inference.quarter_turns`` says so: of a plane that is mirrored both ways the eight
-            symmetries of the square.
-        tile: largest piece given to the network; default: the Plan's.
-        batch: pieces given to the network at once; default: `batch_size`.
-        run: slices to predict, where a volume goes through a 2-D network; the others are only neighbours to them.
-        progress: called with the share of the work done, 0…1.
-
-    Returns:
-        float32 ``(plan.labels.outputs, [run,] height, width)``: softmax over planes for exclusive labels, else a
-        sigmoid each.
-
-    Raises:
-        NetworkError: the network gives another shape than the Plan says, or values that are no numbers.
-    """
-    copies = _copies(plan, array.ndim - 1) if tta else [((), 0)]
-    tile = tile_size(plan, array.shape[-plan.spatial.dims :], tile)
-    batch = batch_size(plan, tile) if batch is None else batch
-    total: np.ndarray | None = None
-    for number, (axes, turns) in enumerate(copies):
-
-        def report(share: float, number: int = number) -> None:
-            if progress is not None:
-                progress((number + share) / len(copies))
-
-        turned = _predict_once(
-            backend,
-            np.rot90(np.flip(array, axes), turns, (-2, -1)),
-            plan,
-            (*tile[:-2], tile[-1], tile[-2]) if turns % 2 else tile,
-            plan.inference.overlap if overlap is None else overlap,
-            batch,
-            run,
-            report,
-        )
-        turned = np.flip(np.rot90(turned, -turns, (-2, -1)), axes)
-        if total is None:
-            total = turned
-        else:
-            total += turned
-    assert total is not None  # there is always the image as it is
-    if len(copies) > 1:
-        total /= len(copies)
-    return total
-
-
-def _copies(plan: Plan, ndim: int) -> list[tuple[tuple[int, ...], int]]:
-    """For each copy, array axes to flip and quarter turns that follow; the image as it is comes first."""
+def mirrored_copies(plan: Plan, ndim: int) -> list[tuple[tuple[int, ...], int]]:
+    """For each copy, axes to flip, counted from the last, and quarter turns that follow; first the image as it is."""
     names = ("depth", "height", "width")[-ndim:]
-    axes = [1 + names.index(name) for name in plan.inference.mirror]
+    axes = [names.index(name) - ndim for name in plan.inference.mirror]
     mirrored = [combination for count in range(len(axes) + 1) for combination in itertools.combinations(axes, count)]
     both = {"height", "width"} <= {*plan.inference.mirror}  # then half of the turns give what is there already
     turns = range(1 if not plan.inference.quarter_turns else 2 if both else 4)
     return list(itertools.product(mirrored, turns))
 
 
-def _predict_once(
-    backend: Backend,
-    array: np.ndarray,
-    plan: Plan,
-    tile: tuple[int, ...],
-    overlap: float,
-    batch: int,
-    run: slice,
-    report: Callable[[float], None],
-) -> np.ndarray:
-    dims = plan.spatial.dims
-    slices: list[int | None] = [None] if array.ndim - 1 == dims else [*range(array.shape[1])[run]]
-    size = array.shape[-dims:]
-    windows = list(tile_windows(size, tile, overlap))
-    weights = gaussian(tile)
-    norm = np.zeros(size, dtype=np.float32)
-    for window in windows:
-        norm[window] += _cut(weights, norm[window].shape)
-    depth = () if slices[0] is None else (len(slices),)
-    out = np.zeros((plan.labels.outputs, *depth, *size), dtype=np.float32)
+def turned_back(
+    window: tuple[slice, ...], size: tuple[int, ...], axes: tuple[int, ...], turns: int
+) -> tuple[slice, ...]:
+    """Where a window of a copy lies in the image as it is.
 
-    jobs = list(itertools.product(enumerate(slices), windows))
-    for start in range(0, len(jobs), batch):
-        some = jobs[start : start + batch]
-        pieces = np.stack(
-            [
-                expand(_pad(_piece(array, index, window, plan.spatial.neighbours), tile), plan)
-                for (_, index), window in some
-            ]
-        )
-        for ((place, index), window), planes in zip(some, _activate(backend(pieces), pieces, plan), strict=True):
-            target = out[(slice(None), *(() if index is None else (place,)), *window)]
-            inner = target.shape[1:]
-            if len(windows) == 1:
-                target[...] = _cut(planes, inner)
-            else:
-                target += _cut(planes, inner) * (_cut(weights, inner) / norm[window])
-        report(min(1.0, (start + batch) / len(jobs)))
-    return np.minimum(out, 1, out=out)  # shares of tiles add up to 1 only up to rounding
+    Args:
+        window: of the copy.
+        size: of the image, as many axes as the window has.
+        axes: that were flipped, counted from the last.
+        turns: quarter turns (`numpy.rot90` of the last two axes) that followed.
+    """
+    *lead, rows, columns = window
+    height, width = size[-2:] if turns % 2 == 0 else (size[-1], size[-2])
+    for _ in range(turns):
+        rows, columns = columns, _mirrored(rows, height)
+        height, width = width, height
+    window = (*lead, rows, columns)
+    return tuple(
+        _mirrored(own, length) if axis in axes else own
+        for own, length, axis in zip(window, size, range(-len(size), 0), strict=True)
+    )
+
+
+def _mirrored(window: slice, length: int) -> slice:
+    return slice(length - window.stop, length - window.start)
 
 
 def tile_size(plan: Plan, size: tuple[int, ...], largest: tuple[int, ...] | None = None) -> tuple[int, ...]:
@@ -191,7 +102,7 @@ def gaussian(tile: tuple[int, ...]) -> np.ndarray:
     return np.maximum(weights, np.float32(LEAST_WEIGHT))
 
 
-def _piece(array: np.ndarray, index: int | None, window: tuple[slice, ...], neighbours: int) -> np.ndarray:
+def piece_of(array: np.ndarray, index: int | None, window: tuple[slice, ...], neighbours: int) -> np.ndarray:
     """What the network sees of one window; 2.5-D stacks are slice-major, as `Plan.in_channels` says."""
     if index is None:
         return array[(slice(None), *window)]
@@ -200,32 +111,25 @@ def _piece(array: np.ndarray, index: int | None, window: tuple[slice, ...], neig
     return piece.swapaxes(0, 1).reshape(-1, *piece.shape[2:])
 
 
-def _pad(piece: np.ndarray, tile: tuple[int, ...]) -> np.ndarray:
-    """To the tile's size by repeating edges on both sides; `_cut` undoes it."""
+def pad(piece: np.ndarray, tile: tuple[int, ...]) -> np.ndarray:
+    """To the tile's size by repeating edges on both sides; `centre` undoes it."""
     lacking = [length - n for length, n in zip(tile, piece.shape[1:], strict=True)]
     if not any(lacking):
         return piece
     return np.pad(piece, [(0, 0), *((lack // 2, lack - lack // 2) for lack in lacking)], mode="edge")
 
 
-def _cut(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def centre(array: Any, size: tuple[int, ...]) -> Any:
     """The centre of the last axes."""
     starts = [(n - length) // 2 for n, length in zip(array.shape[-len(size) :], size, strict=True)]
     lead = [slice(None)] * (array.ndim - len(size))
     return array[(*lead, *(slice(at, at + length) for at, length in zip(starts, size, strict=True)))]
 
 
-def _activate(logits: np.ndarray, pieces: np.ndarray, plan: Plan) -> np.ndarray:
-    """Logits → probabilities, checked."""
-    expected = (len(pieces), plan.labels.outputs, *pieces.shape[2:])
-    if logits.shape != expected:
-        raise NetworkError(
-            f"the network gave an output of shape {logits.shape} where the plan expects {expected}",
-            fix="use the plan that this network was trained with",
-        )
-    if not np.isfinite(logits).all():
-        raise NetworkError(
-            "the network gave NaN or infinite values",
-            fix="predict in fp32; if that does not help, the weights are damaged: train or copy the model again",
-        )
-    return activate(logits, exclusive=plan.labels.exclusive)
+def one_value(piece: np.ndarray) -> np.ndarray | None:
+    """The values ``(channels,)`` of a piece in which each channel has only one; None for any other."""
+    corner = piece[(slice(None), *[slice(0, 1)] * (piece.ndim - 1))]
+    middle = piece[(slice(None), *(slice(n // 2, n // 2 + 1) for n in piece.shape[1:]))]
+    if not (middle == corner).all() or not (piece == corner).all():  # the first tells most that differ
+        return None
+    return corner.ravel()

@@ -19,7 +19,7 @@ from lightning_fabric.loggers import TensorBoardLogger
 
 from cpfnet.errors import NetworkError, TrainingError
 from cpfnet.files import replacing
-from cpfnet.inference.tiling import predict_array
+from cpfnet.inference.sliding_window import predict_array
 from cpfnet.inference.torch_backend.network import torch_backend
 from cpfnet.model import Fitted, FittedChannel, Model, Range
 from cpfnet.planning import Plan

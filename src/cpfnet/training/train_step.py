@@ -16,8 +16,9 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from cpfnet.errors import TrainingError
-from cpfnet.inference.backends.out_of_memory import cause, exhausted, portioned, release
-from cpfnet.inference.tiling import predict_array
+from cpfnet.inference.backends.out_of_memory import cause, exhausted, release
+from cpfnet.inference.sliding_window import predict_array
+from cpfnet.inference.torch_backend.network import TorchBackend
 from cpfnet.network import zoo
 from cpfnet.network.encoder import find_encoder
 from cpfnet.network.layout import memory_layout
@@ -74,7 +75,7 @@ class Task:
         self._recorded: CudaGraphRunner | None = None
         fix = "give the same command with --resume and a smaller tile for validation, such as --set inference.tile={}"
         tile = [max(32, side // 2) for side in plan.inference.tile] if plan.inference.tile else [*plan.spatial.patch]
-        self._segment = portioned(self._logits, fabric.device, fix=fix.format(json.dumps(tile)))
+        self._segment = TorchBackend(self._logits, fabric.device, fix=fix.format(json.dumps(tile)))
 
     @property
     def best(self) -> nn.Module:
@@ -240,14 +241,14 @@ class Task:
         return predict_array(self._segment, array, self.plan)
 
     @torch.inference_mode()
-    def _logits(self, image: np.ndarray) -> np.ndarray:
-        """What `best` gives: float32 (N, channels, *spatial) → float32 (N, planes, *spatial)."""
+    def _logits(self, image: np.ndarray) -> torch.Tensor:
+        """What `best` gives: float32 (N, channels, *spatial) → float32 (N, planes, *spatial), on its device."""
         self.best.eval()
         with self.fabric.autocast():
             out = self.best(self.fabric.to_device(torch.from_numpy(np.ascontiguousarray(image))))
         if not torch.isfinite(out).all():
             raise self._diverged("the last step left a network that gives NaN or infinite values")
-        return out.float().cpu().numpy()
+        return out.float()
 
     def state_dict(self) -> dict[str, Any]:
         """All that `step` depends on and changes."""

@@ -1,10 +1,15 @@
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from cpfnet.errors import NetworkError, WeightsError
+from cpfnet.inference.backends.autotune import AutoBackend
 from cpfnet.inference.backends.out_of_memory import exhausted
+from cpfnet.inference.backends.select import backend_of
 from cpfnet.inference.torch_backend.network import pick_device, torch_backend
+from cpfnet.model import Model
 from cpfnet.network import zoo
 from tests.inference.oracle import Oracle, make_model, oracle
 
@@ -133,3 +138,31 @@ def test_weights_of_another_network_are_refused():
 def test_what_cuda_says_of_lacking_memory_is_understood(said: str) -> None:
     assert exhausted(RuntimeError(said))
     assert not exhausted(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_fp16_needs_a_gpu():
+    with pytest.raises(NetworkError, match="fp16 needs a GPU"):
+        backend_of(make_model(), "torch-fp16", device="cpu")
+
+
+def test_a_choice_among_named_backends_goes_on_with_what_decides_alike_and_keeps_nothing(tmp_path, caplog):
+    """As on a GPU: float32, and half precision if it passes."""
+    caplog.set_level("INFO", "cpfnet")
+    make_model().save(tmp_path / "model")
+    model = Model.load(tmp_path / "model")
+    x = np.random.default_rng(0).random((2, 1, 64, 64), dtype=np.float32)
+    exact = oracle(model)
+    for wrong in (False, True):
+
+        def make(name, wrong=wrong):
+            def slow(batch):
+                time.sleep(0.02)
+                return exact(batch)
+
+            return slow if name == "torch" else (lambda batch: exact(1 - batch) if wrong else exact(batch))
+
+        backend = AutoBackend(model, make, ["torch", "torch-bf16"])
+        np.testing.assert_array_equal(backend(x), exact(x))
+        assert caplog.messages[-1].startswith("Backend torch:" if wrong else "Backend torch-bf16:")
+        np.testing.assert_array_equal(backend(x), exact(x))
+    assert not (tmp_path / "model" / "exports").exists()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpfnet.inference.tiling import predict_array
+from cpfnet.inference.sliding_window import predict_array
 from cpfnet.planning import Plan
 from cpfnet.training.samples.cache import ANNOTATED, Cached
 from cpfnet.training.samples.validation_subset import choose_cases, choose_pieces

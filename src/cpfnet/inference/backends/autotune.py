@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,14 +72,25 @@ class AutoBackend:
     It chooses as soon as it has seen enough.
 
     Args:
-        model: with its graph beside it.
+        model: decides.
         make: what makes a backend of a name.
+        names: of the backends, float32 first; default: the `candidates`, and the choice is kept beside their graphs.
     """
 
-    def __init__(self, model: Model, make: Maker) -> None:
-        self.model, self.make = model, make
-        self.exact, *self.others = candidates(model)
+    def __init__(self, model: Model, make: Maker, names: Sequence[str] | None = None) -> None:
+        self.model, self.make, self.keep = model, make, names is None
+        self.exact, *self.others = candidates(model) if names is None else names
         self.backend, self.settled = make(self.exact), False
+
+    @property
+    def blend(self) -> Any:
+        """What sums up what is found where it was computed, if that is a GPU; see `sliding_window`."""
+        return getattr(self.backend, "blend", None)
+
+    def logits(self, batch: np.ndarray) -> Any:
+        """What this gives, left on the GPU where that is possible."""
+        kept_there: Any = self.backend
+        return kept_there.logits(batch) if self.settled else self(batch)
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         logits = self.backend(batch)
@@ -110,7 +122,9 @@ class AutoBackend:
         )
         why = f"the fastest here that decides as float32 does (on {size} pixels)" if best is exact else found_better
         logger.info("Backend %s: %s", best.backend, why)
-        remember(self.model, Choice(setting=setting(), backend=best.backend, on=f"{size} pixels", judged=tuple(judged)))
+        if self.keep:
+            choice = Choice(setting=setting(), backend=best.backend, on=f"{size} pixels", judged=tuple(judged))
+            remember(self.model, choice)
 
 
 def compare(runs: dict[str, Backend], pieces: np.ndarray, model: Model) -> list[Judged]:

@@ -7,17 +7,19 @@ import gc
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from cpfnet.errors import NetworkError, is_out_of_memory
-from cpfnet.inference.tiling import Backend
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+Array = TypeVar("Array", bound=Any)
 
 SMALLER = "predict with a smaller --tile; or close other programs"
 """What to do where a single piece does not fit."""
@@ -46,13 +48,20 @@ def release(place: torch.device | None) -> None:
         library.malloc_trim(0)
 
 
-def portioned(forward: Backend, place: torch.device | None, *, fix: str) -> Backend:
+def portioned(
+    forward: Callable[[np.ndarray], Array],
+    place: torch.device | None,
+    *,
+    fix: str,
+    join: Callable[[list[Any]], Any] = np.concatenate,
+) -> Callable[[np.ndarray], Array]:
     """``forward`` with smaller batches from then on where one does not fit.
 
     Args:
         forward: the network on ``place``.
         place: where its memory is; None: this machine's.
         fix: what to do where a single piece does not fit.
+        join: of what ``forward`` gives, along the first axis.
 
     Raises:
         NetworkError: when called: not even one piece fits.
@@ -60,10 +69,10 @@ def portioned(forward: Backend, place: torch.device | None, *, fix: str) -> Back
     name = place or "cpu"
     fits: int | None = None  # the batch that memory was found to hold
 
-    def backend(batch: np.ndarray) -> np.ndarray:
+    def backend(batch: np.ndarray) -> Array:
         nonlocal fits
         size = len(batch) if fits is None else min(fits, len(batch))
-        done: list[np.ndarray] = []
+        done: list[Array] = []
         count = 0
         while count < len(batch):
             try:
@@ -82,6 +91,6 @@ def portioned(forward: Backend, place: torch.device | None, *, fix: str) -> Back
                 raise NetworkError(f"a single piece of {shape} does not fit into the memory of {name}", fix=fix)
             fits = size = size // 2
             logger.warning("%s is out of memory: going on with batches of %d", name, size)
-        return done[0] if len(done) == 1 else np.concatenate(done)
+        return done[0] if len(done) == 1 else join(done)
 
     return backend

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_TORCH: dict[str, Literal["fp32", "bf16", "fp16"]] = {
+    "torch": "fp32",
+    "torch-bf16": "bf16",
+    "torch-fp16": "fp16",
+    "torch-compile": "fp32",
+}
+
 SMALL = 4 * 2**20
 """Bytes of weights below which another runtime gains nothing that would make up for preparing it."""
 
@@ -36,20 +43,21 @@ def backend_of(model: Model, name: str = "auto", *, device: str = "auto") -> Bac
 
     Args:
         model: plan and weights.
-        name: one of `BACKENDS`. ``"auto"``: on a GPU torch; on a CPU the fastest runtime that decides as float32 does,
-            found on the first images of a Model and kept beside it (`autotune`); torch for small networks, and where no
-            runtime is installed.
+        name: one of `BACKENDS`. ``"auto"``: the fastest that decides as float32 does, found on the first images
+            (`autotune`): on a GPU torch in float32 or half precision; on a CPU one of the runtimes, kept beside the
+            Model, and torch for small networks and where no runtime is installed. ``"torch-compile"``: compiled, if
+            that is faster and decides as torch does.
         device: see `torch_backend.network.pick_device`; runtimes other than torch have the CPU alone.
 
     Raises:
         NetworkError: no such backend or device, what it takes is not installed, or the network cannot be exported.
         WeightsError, OutputError: the weights are damaged; the exported graph cannot be written.
     """
-    if name in ("torch", "torch-bf16"):
-        return _torch(model, device, "bf16" if name == "torch-bf16" else "fp32")
+    if name in _TORCH:
+        return _torch(model, device, name)
     on_cpu = device == "cpu" or (device == "auto" and not _may_have_cuda()) or _device_type(device) == "cpu"
     if name == "auto":
-        return _automatic(model) if on_cpu else _torch(model, device, "fp32")
+        return _automatic(model) if on_cpu else _torch(model, device)
     if not on_cpu and device != "auto":
         raise NetworkError(
             f"backend {name!r} runs on the CPU, not on {device}", fix="choose --backend torch or --device cpu"
@@ -81,10 +89,20 @@ def backend_of(model: Model, name: str = "auto", *, device: str = "auto") -> Bac
     raise unknown_backend(name)
 
 
-def _torch(model: Model, device: str, precision: Literal["fp32", "bf16"]) -> Backend:
-    from cpfnet.inference.torch_backend.network import torch_backend
+def _torch(model: Model, device: str, name: str | None = None) -> Backend:
+    """By its name; without one, the fastest on a GPU."""
+    from cpfnet.inference.torch_backend.compilation import require_compiler
+    from cpfnet.inference.torch_backend.network import half_precision, torch_backend
 
-    return torch_backend(model, device, precision)
+    def make(name: str) -> Backend:
+        return torch_backend(model, device, _TORCH[name], compile=name == "torch-compile")
+
+    if name is None:
+        return AutoBackend(model, make, ["torch", f"torch-{half_precision(device)}"])
+    if name == "torch-compile":
+        require_compiler(device)
+        return AutoBackend(model, make, ["torch", name])
+    return make(name)
 
 
 def _device_type(device: str) -> str:

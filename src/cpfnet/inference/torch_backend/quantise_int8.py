@@ -30,7 +30,8 @@ from cpfnet.inference.backends.runtimes import computes_bf16, openvino_backend
 from cpfnet.inference.dataset_predictions import item_of
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
-from cpfnet.inference.tiling import Backend, predict_array
+from cpfnet.inference.sliding_window import predict_array
+from cpfnet.inference.tiling import Backend
 from cpfnet.inference.torch_backend.onnx_graph import described, save_openvino
 from cpfnet.model import Model
 from cpfnet.progress import Bar
