@@ -76,6 +76,38 @@ class TestTemperature:
         found = minimize_scalar(direct, bounds=(0.4, 16), method="bounded", options={"xatol": 1e-6}).x
         assert temperature.best(curve[None]) == pytest.approx(found, rel=5e-3)
 
+    @pytest.mark.parametrize("labels", [THREE, REGIONS])
+    def test_a_sample_of_pixels_tells_what_all_do(self, labels: Labels, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A large structure, and within it one of three in ten thousand pixels; unsure near their boundaries alone."""
+        monkeypatch.setattr(temperature, "SAMPLE", 2**14)
+        rng = np.random.default_rng(3)
+        depth, row, column = np.indices((20, 90, 90), dtype=np.float32)
+        organ = 22 - np.hypot(row - 40, column - 50)
+        lesion = 3.5 - np.sqrt((depth - 10) ** 2 + (row - 40) ** 2 + (column - 60) ** 2)
+        if labels.exclusive:
+            true = np.stack([-organ, organ, 2 * organ.clip(-9, 4) + 2 * lesion, np.full_like(organ, -9)]).clip(-9, 9)
+            codes, given = draw(rng, true), softmax(1.7 * true, axis=0)
+        else:
+            true = np.stack([organ, 2 * lesion]).clip(-9, 9)
+            whole, core = rng.random(true.shape) < expit(true)
+            codes, given = (whole * (1 + core)).astype(np.uint8), expit(1.7 * true)
+        codes[:2] = OUTSIDE
+        assert 100 < (codes == 2).sum() < 1000
+
+        def direct(t: float) -> float:
+            scaled, own = 1.7 * true[:, 2:] / t, codes[2:]
+            if labels.exclusive:
+                return -np.take_along_axis(log_softmax(scaled, axis=0), own[None].astype(int), 0).mean()
+            members = np.stack([own > 0, own == 2])
+            return -np.where(members, log_expit(scaled), log_expit(-scaled)).mean()
+
+        curve = temperature.curve(given, codes[None], labels)
+        assert curve is not None
+        found = minimize_scalar(direct, bounds=(0.4, 16), method="bounded", options={"xatol": 1e-6}).x
+        assert temperature.best(curve[None]) == pytest.approx(found, rel=0.01)
+        assert temperature.loss(curve, found) == pytest.approx(direct(found), rel=0.02)
+        np.testing.assert_array_equal(temperature.curve(given, codes[None], labels), curve)
+
     def test_nothing_counts(self) -> None:
         nothing = np.full((1, 4, 4), IGNORED, np.uint8)
         assert temperature.curve(np.full((4, 4, 4), 0.25, np.float32), nothing, THREE) is None
