@@ -27,6 +27,8 @@ from cpfnet.planning import Spatial
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+    from cpfnet.formats.file_types import Header
+
 RIGHT_TO_LEFT, ANTERIOR_TO_POSTERIOR, INFERIOR_TO_SUPERIOR = np.eye(3)
 """Directions in LPS."""
 
@@ -109,8 +111,8 @@ class Trace:
         return array.transpose(*range(lead), *(lead + int(axis) for axis in np.argsort(self.axes)))
 
 
-def trace(image: Image, spatial: Spatial) -> Trace:
-    """What the Plan's `spatial` means for one Image.
+def trace(image: Image | Header, spatial: Spatial) -> Trace:
+    """What the Plan's `spatial` means for one Image; its header will do.
 
     Raises:
         InputRefused: the Plan needs millimetres or directions and the Image has none.

@@ -251,7 +251,7 @@ class TestFit:
     def test_the_figures_are_those_of_all_pixels(self, make) -> None:
         cases = make(3, THREE)
         found = fit(overconfident, cases, plan_for(THREE))
-        planes = np.concatenate([overconfident(c.image())[2].ravel() for c in cases])
+        planes = np.concatenate([overconfident(np.asarray(c.image()))[2].ravel() for c in cases])
         truth = np.concatenate([c.codes().ravel() == 2 for c in cases])
         tally = Tally.of(planes, truth)
         assert found.calibration["before"]["b"]["ece"] == pytest.approx(tally.ece)
@@ -281,7 +281,9 @@ class TestFit:
         assert unsharpened.values == found.values
         assert calls == [*((n, 8) for n in range(8)), *((n, 12) for n in range(8, 12))]
         assert (
-            temperature.best(np.array([temperature.curve(softmax(c.image(), axis=0), c.codes(), one) for c in cases]))
+            temperature.best(
+                np.array([temperature.curve(softmax(np.asarray(c.image()), axis=0), c.codes(), one) for c in cases])
+            )
             < 0.6
         )
 
@@ -294,7 +296,7 @@ class TestFit:
     def test_a_gain_on_which_cases_disagree_is_none(self, make) -> None:
         """One overconfident case among calibrated ones: their mean would gain a little, and most of them lose."""
         cases = make(6, THREE)
-        np.save(cases[0].folder / "image.npy", 6 * cases[0].image())
+        np.save(cases[0].folder / "image.npy", 6 * np.asarray(cases[0].image()))
         found = fit(lambda array: softmax(array, axis=0), cases, plan_for(THREE))
         assert found.values["temperature"] == 1
         assert "is not shown to be better" in found.notes["temperature"]
@@ -383,7 +385,7 @@ class TestFit:
             assert found.values["min_component_size"] == (0.0,)
             assert "the plan says it" in found.notes["min_component_size"]
             second = _Second(plan, 1.0, [0.5])
-            second.add(softmax(cases[0].image(), axis=0), cases[0], 1.0)
+            second.add(softmax(np.asarray(cases[0].image()), axis=0), cases[0], 1.0)
             assert second.as_written((size,))[1] == [pytest.approx(mean)]
 
     def test_quality_is_that_of_the_masks_as_written(self, make) -> None:
@@ -423,7 +425,7 @@ class TestFit:
         ]
         for case in cases:
             rng = np.random.default_rng(5)
-            whole, core = rng.random((2, 5, 24, 26)) < expit(case.image())
+            whole, core = rng.random((2, 5, 24, 26)) < expit(np.asarray(case.image()))
             np.save(case.folder / "codes.npy", (whole * (1 + core)).astype(np.uint8)[None])
         found = fit(lambda array: expit(2 * array), cases, plan_for(REGIONS))
         assert found.values["temperature"] > 1.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,7 +50,7 @@ def test_replayed_steps_are_the_steps(images: Dataset, tmp_path: Path, network: 
     assert replayed == pytest.approx(losses, rel=1e-2)  # TF32
     for (name, a), (_, b) in zip(eager.network.named_buffers(), task.network.named_buffers(), strict=True):
         torch.testing.assert_close(b.double(), a.double(), rtol=0.05, atol=0.02, msg=name)
-    image = cache.build(images.cases[:1], eager.plan, tmp_path / "one")[0].image()
+    image = np.asarray(cache.build(images.cases[:1], eager.plan, tmp_path / "one")[0].image())
     assert task.segment(image).shape[0] == 2
 
 

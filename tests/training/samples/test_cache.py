@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,8 @@ def test_arrays_are_those_of_preprocessing(volumes: Dataset, tmp_path: Path, wor
     for case, found in zip(volumes.cases, cached, strict=True):
         array, trace = preprocessing.apply(formats.read(case.images), plan)
         codes = preprocessing.apply_codes(encode(formats.read_label(case.labels["label"]), plan.labels), trace)
-        assert isinstance(found.image(), np.memmap)
-        np.testing.assert_array_equal(found.image(), array)
+        assert isinstance(found.image().numbers, np.memmap)
+        np.testing.assert_array_equal(np.asarray(found.image()).view(np.uint32), array.view(np.uint32))
         np.testing.assert_array_equal(found.codes(), codes[None])
         assert found.spacing == (2.0, 1.0, 1.0)
         voxels = formats.read(case.images).array[0].size
@@ -39,6 +40,29 @@ def test_arrays_are_those_of_preprocessing(volumes: Dataset, tmp_path: Path, wor
         assert found.levels == tuple(
             levels(x, c.intensity) for x, c in zip(formats.read(case.images).array, plan.channels, strict=True)
         )
+
+
+def test_what_the_disk_would_not_hold_is_rounded_aloud(
+    images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = images_plan().with_settings(["spatial.size=[40, 48]"])
+    exact = cache.build(images.cases, plan, tmp_path / "exact")
+    assert not caplog.records
+    wanted = len(images.cases) * 40 * 48 * (3 * 4 + 1)
+    for share, said in ((1.01, False), (0.99, True)):
+        monkeypatch.setattr(cache, "FILL", share * wanted / shutil.disk_usage(tmp_path).free)
+        again = cache.build(images.cases, plan, tmp_path / str(share))
+        assert any("1/131,070" in message for message in caplog.messages) is said
+        for one, other in zip(exact, again, strict=True):
+            assert one.image().table is None
+            assert other.digest == one.digest  # of the same data: --resume goes on
+            values, near = np.asarray(one.image()), np.asarray(other.image())
+            assert np.array_equal(near, values) is not said
+            np.testing.assert_allclose(near, values, rtol=0, atol=1.01 * np.ptp(values, axis=(1, 2)).max() / 131_070)
+    (file,) = cache.build(images.cases[:1], images_plan(), tmp_path / "files")  # as tight, and exact all the same
+    array, _ = preprocessing.apply(formats.read(images.cases[0].images), images_plan())
+    np.testing.assert_array_equal(file.image(), array)
+    assert file.image().numbers.dtype == np.uint8
 
 
 def test_outside_the_region_of_interest_nothing_counts(images: Dataset, tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 One folder a case, named after everything that shapes its content (the plan's data part, the files' names, sizes and
 times), made whole or not at all:
 
-    image.npy      float32 (channels, [depth,] height, width), as the network's grid has it; where the plan has a first
-                   stage, the last channel is the code map of what it found
+    image.npy      (channels, [depth,] height, width), as the network's grid has it: float32, or with table.npy what
+                   its numbers mean (`stored_image`); where there is a first stage, the codes of what it found are one
+                   channel more
     codes.npy      uint8 (readers, [depth,] height, width); outside the region of interest IGNORED or OUTSIDE
     positions.npy  int64, flat indices of some pixels of every code, for patches centred on a structure
     meta.json      `Cached`, less the folder
@@ -15,6 +16,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
+import math
 import os
 import shutil
 import zlib
@@ -33,14 +36,21 @@ from cpfnet.label_values import region_mask
 from cpfnet.labels import IGNORED, OUTSIDE, empty_outside, encode
 from cpfnet.messages import label_messages
 from cpfnet.planning import Plan
+from cpfnet.preprocessing import spatial
 from cpfnet.preprocessing.intensity import extent, levels
+from cpfnet.training.samples.stored_image import StoredImage, exactly, rounded
 from cpfnet.training.signals import leave_signals
+
+logger = logging.getLogger(__name__)
 
 ANNOTATED = 0
 """Stands for "any annotated pixel" among the codes of `Cached.positions`."""
 
 POSITIONS = 4096
 """Pixels of each code that are remembered for a reader of a case."""
+
+FILL = 0.9
+"""Share of a disk's free space that prepared cases may take; checkpoints and the Model take some, too."""
 
 _LAYOUT = 6  # raise it when the content of a folder changes its meaning
 
@@ -59,7 +69,8 @@ class Cached:
         levels: the brightness of each channel (`preprocessing.intensity.levels`).
         spacing: the file's, mm along the network's (depth, height, width), or None.
         pixel_volume: of the network's grid, mm³; None without millimetres.
-        digest: of image and codes; equal content has an equal digest, wherever and whenever it was made.
+        digest: of image (before any rounding) and codes; equal content has an equal digest, wherever and whenever it
+            was made.
         warnings: what was repaired or assumed while reading image and labels.
     """
 
@@ -74,9 +85,10 @@ class Cached:
     digest: str
     warnings: tuple[str, ...] = ()
 
-    def image(self) -> np.ndarray:
-        """float32 (channels, [depth,] height, width), memory-mapped; what a first stage found is one channel more."""
-        return np.load(self.folder / "image.npy", mmap_mode="r")
+    def image(self) -> StoredImage:
+        """float32 (channels, [depth,] height, width) once it is indexed, memory-mapped; what a first stage found is one
+        channel more."""
+        return StoredImage.load(self.folder)
 
     def codes(self) -> np.ndarray:
         """uint8 (readers, [depth,] height, width), memory-mapped."""
@@ -96,6 +108,9 @@ def build(
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Cached]:
     """Make what is not there yet, in parallel, and return all cases in the given order.
+
+    Images are kept exactly. Only where the disk would not hold them so, those whose numbers are not the file's are
+    rounded to 16 bits (`stored_image.rounded`), and a warning says it.
 
     Args:
         cases: labelled ones.
@@ -117,15 +132,17 @@ def build(
     advance(done, total)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tight = _is_tight(sum(_bytes(case, plan) for case, _ in missing), shutil.disk_usage(folder).free)
         if plan.training.workers == 0 or len(missing) < 2:
             for case, target in missing:
-                _make(case, plan, target, shown.get(case.id))
+                _make(case, plan, target, shown.get(case.id), tight)
                 advance(done := done + 1, total)
         else:
             with ProcessPoolExecutor(min(plan.training.workers, len(missing)), initializer=leave_signals) as pool:
-                for _ in _finished(
-                    pool, [pool.submit(_make, case, plan, target, shown.get(case.id)) for case, target in missing]
-                ):
+                futures = [
+                    pool.submit(_make, case, plan, target, shown.get(case.id), tight) for case, target in missing
+                ]
+                for _ in _finished(pool, futures):
                     advance(done := done + 1, total)
     except BrokenProcessPool:
         raise TrainingError(
@@ -135,6 +152,30 @@ def build(
     except OSError as error:
         raise disk_error(error, folder) from None
     return [_load(case, target) for case, target in wanted]
+
+
+def _bytes(case: Case, plan: Plan) -> int:
+    """On disk, from the header alone: at most, but for the table."""
+    header = formats.read_header(case.images)
+    way = spatial.trace(header, plan.spatial)
+    kind, kept = header.dtype, 4
+    if kind.kind in "iub" and kind.itemsize <= 2 and way.grid == way.oriented:
+        kept = kind.itemsize
+    return math.prod(way.grid) * (kept * (len(plan.channels) + plan.first_stage) + len(case.labels))
+
+
+def _is_tight(wanted: int, free: int) -> bool:
+    """Does the disk not hold so many bytes? Then it is said what is done about it."""
+    if wanted <= FILL * free:
+        return False
+    logger.warning(
+        "The prepared cases would take up to %.1f GiB, and %.1f GiB are free: images that are resampled are kept in 16 "
+        "bits, where a value is off by 1/131,070 of its image's range at most. On a disk with more space they are "
+        "exact.",
+        wanted / 2**30,
+        free / 2**30,
+    )
+    return True
 
 
 def _finished(pool: Executor, futures: list[Future[None]]) -> Iterator[None]:
@@ -212,7 +253,7 @@ def _load(case: Case, target: Path) -> Cached:
     )
 
 
-def _make(case: Case, plan: Plan, target: Path, first_stage: Path | None) -> None:
+def _make(case: Case, plan: Plan, target: Path, first_stage: Path | None, tight: bool) -> None:
     image = preprocessing.match_channels(formats.read(case.images), plan)
     found = None if first_stage is None else np.load(first_stage)
     array, trace = preprocessing.apply(image, plan, first_stage=found)
@@ -243,10 +284,14 @@ def _make(case: Case, plan: Plan, target: Path, first_stage: Path | None) -> Non
         digest=f"{zlib.crc32(array.data):08x}{zlib.crc32(np.ascontiguousarray(codes).data):08x}",
         warnings=tuple(dict.fromkeys([*image.warnings, *of_labels])),
     )
+    stored = exactly(array, [*trace.orient(image.array), *array[len(image.array) :]])
+    if tight and stored.table is None:
+        stored = rounded(array)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         temporary.mkdir(parents=True, exist_ok=True)
-        for name, content in (("image", array), ("codes", codes), ("positions", positions)):
+        stored.save(temporary)
+        for name, content in (("codes", codes), ("positions", positions)):
             with (temporary / f"{name}.npy").open("wb") as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(content))
         meta = {key: value for key, value in asdict(cached).items() if key != "folder"}

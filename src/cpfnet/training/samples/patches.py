@@ -27,6 +27,7 @@ from cpfnet.training.samples.augment import Cut
 from cpfnet.training.samples.cache import ANNOTATED, Cached
 from cpfnet.training.samples.first_stage import with_planes
 from cpfnet.training.samples.shared_memory import workers_that_fit
+from cpfnet.training.samples.stored_image import StoredImage
 from cpfnet.training.signals import leave_signals
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ class Patches(Dataset[Sample]):
         reader = int(rng.integers(len(case.readers)))
         image, codes = case.image(), case.codes()[reader]
         if codes.ndim == 2:  # an image is a volume of one slice
-            image, codes = image[:, None], codes[None]
+            image, codes = image.as_volume(), codes[None]
         centre = self._centre(case, reader, codes.shape, rng)
         piece = partial(cut, image, codes, corner(codes.shape, centre, self.spatial, rng), self.spatial)
         if self.plan.first_stage:
@@ -255,7 +256,7 @@ def corner(
 
 
 def cut(
-    image: np.ndarray,
+    image: np.ndarray | StoredImage,
     codes: np.ndarray,
     start: tuple[int, ...],
     spatial: Spatial,

@@ -17,6 +17,7 @@ import numpy as np
 from cpfnet.inference.tiling import tile_size, tile_windows
 from cpfnet.planning import Plan
 from cpfnet.training.samples.cache import ANNOTATED, Cached
+from cpfnet.training.samples.stored_image import StoredImage
 
 Window = tuple[slice, ...]
 """Of a case's grid, ([depth,] height, width); of volumes in 2-D one slice deep."""
@@ -92,7 +93,7 @@ def choose_pieces(case: Cached, plan: Plan, count: int) -> list[Window]:
     return [chosen[corner] for corner in sorted(chosen)]
 
 
-def cut(array: np.ndarray, window: Window, plan: Plan) -> tuple[np.ndarray, slice]:
+def cut(array: np.ndarray | StoredImage, window: Window, plan: Plan) -> tuple[np.ndarray, slice]:
     """What the network must see to segment a piece, and where along its first spatial axis the piece lies.
 
     Args:
