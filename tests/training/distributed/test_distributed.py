@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -32,7 +33,7 @@ from cpfnet.network import zoo
 from cpfnet.planning import Plan
 from cpfnet.training import checkpoint
 from cpfnet.training.distributed.launch import start
-from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, check_devices, find_group
+from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup, backend, check_devices, find_group
 from cpfnet.training.hardware.precision import fabric_for
 from cpfnet.training.options import TrainOptions
 from cpfnet.training.run import train
@@ -406,3 +407,71 @@ def test_who_has_parted_leaves_no_threads_behind(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(torchrun, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+WAITING = """
+import os
+import signal
+import sys
+import time
+
+from cpfnet.training.distributed import heartbeat
+from cpfnet.training.distributed.process_group import find_group, joined
+
+heartbeat.BEAT, heartbeat.SILENCE = 0.1, 50
+group = find_group(1, 1)
+with joined(group, "cpu"):
+    if sys.argv[1] == "work":
+        group.run_on_main(lambda: time.sleep(7))
+        sys.exit(0)
+    if group.rank == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGSTOP)
+    group.gather(group.rank)
+"""
+
+
+def _started(folder: Path, argument: str) -> list[subprocess.Popen[str]]:
+    """Two processes, as torchrun starts them; none of them ends the other."""
+    script = folder / "waiting.py"
+    script.write_text(WAITING)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    places = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(script), argument],
+            env=os.environ | places | {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])  # the first one holds what all are heard by
+def test_a_process_that_is_gone_without_a_word_is_missed(tmp_path: Path, stopped: int) -> None:
+    both = _started(tmp_path, str(stopped))
+    try:
+        said = both[1 - stopped].communicate(timeout=60)[1]
+        assert both[stopped].poll() is None  # stopped, its connections open
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    assert both[1 - stopped].returncode == 1
+    assert f"process {stopped} of 2 did not answer for minutes (noticed by process {1 - stopped})" in said
+    assert "--resume" in said
+
+
+@pytest.mark.slow
+def test_one_that_works_alone_for_long_is_not_missed(tmp_path: Path) -> None:
+    for process in _started(tmp_path, "work"):
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 0, said
+
+
+def test_windows_has_no_nccl() -> None:
+    assert backend("cuda", "win32") == backend("cpu", "win32") == backend("cpu", "linux") == "gloo"
+    assert backend("cuda", "linux") == "cpu:gloo,cuda:nccl"

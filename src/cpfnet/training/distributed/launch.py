@@ -107,7 +107,7 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any, pa
     group = ProcessGroup(rank, setting.size, rank, setting.size, flag)
     announce(group, "127.0.0.1", setting.port)
     try:
-        with joined(group, setting.device):
+        with joined(group, setting.device, errors.put):
             work(group=group)
     except WorkerLost:  # the other one, or who started it, says why
         sys.exit(1)

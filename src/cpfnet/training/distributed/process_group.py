@@ -10,7 +10,8 @@ import gc
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,12 +23,15 @@ from cpfnet.training.signals import Stopped
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
-"""How long processes wait for each other: the others stand by while the main one prepares cases or fits.
+"""How long processes wait for each other, as long as they live: the others stand by while the main one prepares cases
+or fits, and that may take hours.
 
-A process that ends is noticed at once.
+One that ends is noticed at once, one that is gone without a word within minutes (`heartbeat`).
 """
 
 MEETING = timedelta(minutes=10)
@@ -250,13 +254,28 @@ def check_devices(device: str, count: int) -> str:
     return chosen.type
 
 
+def backend(kind: str, platform: str = sys.platform) -> str:
+    """Who carries what: between GPUs NCCL, which Windows has not got; all else gloo.
+
+    Args:
+        kind: of device, as `check_devices` gives it.
+        platform: as `sys.platform`.
+    """
+    return "cpu:gloo,cuda:nccl" if kind == "cuda" and platform != "win32" else "gloo"
+
+
 @contextmanager
-def joined(group: ProcessGroup, device: str) -> Iterator[None]:
-    """Meet the others, work, and part; gradients go by NCCL between GPUs, all else by gloo.
+def joined(
+    group: ProcessGroup, device: str, tell: Callable[[WorkerLost], None] = lambda lost: logger.critical("%s", lost)
+) -> Iterator[None]:
+    """Meet the others, work, and part.
+
+    Where another process is gone without a word, this one is ended, since nothing wakes a thread that waits for it.
 
     Args:
         group: as `find_group` gives it, or announced.
         device: as in `TrainOptions`.
+        tell: called with what is wrong before that, in the first of the processes that are left.
 
     Raises:
         WorkerLost: another process ended, or never came.
@@ -272,14 +291,22 @@ def joined(group: ProcessGroup, device: str) -> Iterator[None]:
     import torch.distributed.nn.functional
     from torch.distributed.rendezvous import rendezvous
 
-    backend = "cpu:gloo,cuda:nccl" if check_devices(device, group.local_size) == "cuda" else "gloo"
+    from cpfnet.training.distributed.heartbeat import watched
+
+    carrier = backend(check_devices(device, group.local_size))
+
+    def give_up(gone: Sequence[int]) -> None:
+        if group.rank == min(set(range(group.size)) - {*gone}):
+            tell(_silent(gone, group))
+        os._exit(1)
+
     lost = False
     try:
         store = next(rendezvous("env://", timeout=MEETING))[0]
-        torch.distributed.init_process_group(
-            backend, store=store, rank=group.rank, world_size=group.size, timeout=PATIENCE
-        )
-        with _one_voice(group):
+        with watched(store, group.rank, group.size, give_up), _one_voice(group):
+            torch.distributed.init_process_group(
+                carrier, store=store, rank=group.rank, world_size=group.size, timeout=PATIENCE
+            )
             yield
     except RuntimeError as error:
         lost = _lost(error)
@@ -297,6 +324,18 @@ def joined(group: ProcessGroup, device: str) -> Iterator[None]:
             # let go of their last tensors.
             gc.collect()
             torch.distributed.destroy_process_group()
+
+
+def _silent(gone: Sequence[int], group: ProcessGroup) -> WorkerLost:
+    if len(gone) == group.size - 1 > 1:  # the first one holds what all are heard by
+        who = "process 0 (or the network on the way to it)"
+    else:
+        who = f"process{'es' * (len(gone) > 1)} {', '.join(map(str, gone))}"
+    return WorkerLost(
+        f"{who} of {group.size} did not answer for minutes (noticed by process {group.rank}); this run is ended",
+        fix="see whether its machine and the network between them are up, and nothing has stopped it; the same "
+        "command with --resume goes on from the last checkpoint",
+    )
 
 
 @contextmanager
