@@ -87,6 +87,9 @@ class Task:
 
         Nothing else may use the GPU meanwhile, the loader's thread neither.
 
+        A process of a group computes as written: batch normalisation and the gradients' mean would have to be recorded
+        with the other processes in step, and where the memory of one of them lacks, all must give up theirs.
+
         Args:
             micro_batch_size: samples in a batch.
 
@@ -99,9 +102,14 @@ class Task:
             shape = (micro_batch_size, self.plan.in_channels, *self.plan.spatial.patch)
             self._recorded = CudaGraphRunner(self.network, self.fabric, shape)
 
+    @property
+    def replays(self) -> bool:
+        """Is there something recorded?"""
+        return self._recorded is not None and self._recorded.held
+
     def forget(self) -> bool:
         """Give back the memory of what was recorded; was there any?"""
-        if self._recorded is None or not self._recorded.held:
+        if self._recorded is None or not self.replays:
             return False
         self._recorded.forget()
         release(self.fabric.device)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from cpfnet.data.case import Dataset
+from cpfnet.errors import TrainingError
 from cpfnet.network import zoo
-from cpfnet.training.hardware.cuda_graphs import CudaGraphRunner
+from cpfnet.training.hardware.cuda_graphs import CudaGraphRunner, check_device
 from cpfnet.training.hardware.precision import fabric_for
 from cpfnet.training.samples import cache
 from cpfnet.training.samples.augment import Augmenter
@@ -18,7 +19,7 @@ from cpfnet.training.samples.patches import Patches, batches
 from cpfnet.training.train_step import Task
 from tests.training.conftest import images_plan
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
 def learn(data: Dataset, folder: Path, network: str, *, recorded: bool, **training: object) -> tuple[Task, list[float]]:
@@ -39,6 +40,7 @@ def learn(data: Dataset, folder: Path, network: str, *, recorded: bool, **traini
     return task, losses
 
 
+@on_a_gpu
 @pytest.mark.parametrize("network", ["cpfnet", "unet"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_replayed_steps_are_the_steps(images: Dataset, tmp_path: Path, network: str, accumulate: int) -> None:
@@ -54,6 +56,7 @@ def test_replayed_steps_are_the_steps(images: Dataset, tmp_path: Path, network: 
     assert task.segment(image).shape[0] == 2
 
 
+@on_a_gpu
 def test_what_memory_does_not_hold_is_not_recorded() -> None:
     network = zoo.build("unet", 3, 2).cuda()
     torch.cuda.set_per_process_memory_fraction(0.02)
@@ -63,3 +66,24 @@ def test_what_memory_does_not_hold_is_not_recorded() -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert not recorded.held
     assert network(torch.zeros(1, 3, 64, 64, device="cuda")).shape == (1, 2, 64, 64)
+
+
+def test_what_lies_elsewhere_is_not_recorded() -> None:
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    check_device({second}, second)
+    check_device([], first)
+    for devices in ({first}, {first, second}):
+        with pytest.raises(TrainingError, match="the network lies on cuda:0, and its work would be recorded on cuda:1"):
+            check_device(devices, second)
+    with pytest.raises(TrainingError, match=r"cuda:0, cuda:1, and .* on cpu"):
+        check_device({second, first}, torch.device("cpu"))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs here")
+def test_the_second_gpu_is_recorded_where_the_first_is_the_current_one() -> None:
+    network, shape = zoo.build("unet", 3, 2).cuda(1), (2, 3, 64, 64)
+    runner = CudaGraphRunner(network, fabric_for(torch.device("cuda", 1), "fp32"), shape)
+    image = torch.randn(shape, device="cuda:1")
+    written = network(image)
+    runner.choose(image, single=True)
+    torch.testing.assert_close(network(image), written, rtol=1e-2, atol=1e-2)  # TF32

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,27 @@ from cpfnet.network.layout import memory_layout
 
 # PyTorch says so of whatever was recorded beside the stream of its replay; the engine waits where it must.
 warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match")
+
+
+def check_device(devices: Iterable[torch.device], wanted: torch.device) -> None:
+    """Refuse to record on one GPU what another one computes: nothing would be recorded, and replayed, without an error.
+
+    Args:
+        devices: of weights and buffers.
+        wanted: where it will be recorded.
+
+    Raises:
+        TrainingError: some lie elsewhere.
+
+    Source:
+        github.com/pytorch/pytorch/issues/87894.
+    """
+    elsewhere = sorted({str(device) for device in devices if device != wanted})
+    if elsewhere:
+        raise TrainingError(
+            f"the network lies on {', '.join(elsewhere)}, and its work would be recorded on {wanted}",
+            fix="move the whole network to one device, and name the same one with --device",
+        )
 
 
 class CudaGraphRunner:
@@ -36,17 +57,22 @@ class CudaGraphRunner:
         shape: of the batches, ``(N, channels, *spatial)``.
 
     Raises:
-        TrainingError: PyTorch cannot record it. Its random numbers are not to be had in this process from then on.
+        TrainingError: the network lies on another device; or PyTorch cannot record it, and its random numbers are not
+            to be had in this process from then on.
     """
 
     def __init__(self, network: nn.Module, fabric: Fabric, shape: Sequence[int]):
+        devices = {tensor.device for tensor in (*network.parameters(), *network.buffers())}
+        check_device(devices, fabric.device)
         self.network = network
         self._shape = tuple(shape)
         self._replay: Any = None
         gc.collect()  # what an earlier training recorded goes now, not in the middle
         before = [(buffer, buffer.clone()) for buffer in network.buffers()]
         try:
-            self._record(fabric)
+            # What another device computes is not recorded, and no error says so.
+            with torch.cuda.device(fabric.device):
+                self._record(fabric)
         except RuntimeError as error:
             if not exhausted(error):
                 raise TrainingError(
