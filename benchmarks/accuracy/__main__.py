@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.kept import pack, unpack
 from benchmarks.accuracy.protocol import PROTOCOLS
-from benchmarks.accuracy.variants import ABLATION, NETWORKS, PLAIN, Variant
+from benchmarks.accuracy.variants import ABLATION, DECISIONS, NETWORKS, PLAIN, SHALLOW, Variant
 from cpfnet.cli.app import fail
 from cpfnet.errors import CpfnetError
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     runs.add_argument("--folds", type=int, nargs="+", default=[0])
     runs.add_argument("--device", default="auto")
+    runs.add_argument("--memory", help="of a GPU to plan for, such as 24GiB (default: what is free here now)")
     runs.add_argument("--tta", action="store_true", help="judge predictions that are averaged over mirrored copies")
     runs.add_argument("--out", type=Path, default=OUT, help=f"where everything is kept (default: {OUT})")
 
@@ -108,6 +109,7 @@ def _train(options: argparse.Namespace) -> int:
         minutes=options.minutes,
         steps=options.steps,
         device=options.device,
+        memory=options.memory,
         mirrored=options.tta,
         settings=tuple(getattr(options, "settings", ())),
     )
@@ -120,7 +122,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.command == "ablation":
         variants = [variant for variant in ABLATION if variant.name in options.variants]
     else:
-        known = {variant.name: variant for variant in (*NETWORKS, PLAIN)}
+        decisions = DECISIONS.get(bench.protocol.name, ())
+        known = {variant.name: variant for variant in (*NETWORKS, PLAIN, SHALLOW, *decisions)}
         variants = [known.get(name, Variant(name, name)) for name in options.networks]  # or a network of one's own
     for variant in variants:
         zoo.NETWORKS.check_name(variant.network)  # a name that nothing is called by is refused here, too

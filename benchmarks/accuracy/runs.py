@@ -42,6 +42,7 @@ class Bench:
             ``row.json``.
         minutes, steps: the budget of a run; one of them.
         device: as for `cpfnet.train`.
+        memory: as for `cpfnet.plan`: where several runs share a GPU, what is free says little.
         mirrored: average predictions over mirrored copies: `cpfnet predict --tta` without its quarter turns, as nnU-Net
             does it.
         settings: ``section.key=value`` for every variant.
@@ -54,6 +55,7 @@ class Bench:
     minutes: float | None = None
     steps: int | None = None
     device: str = "auto"
+    memory: str | None = None
     mirrored: bool = False
     settings: tuple[str, ...] = ()
     say: Say = print
@@ -141,7 +143,14 @@ class Bench:
         if file.is_file():
             plan = Plan.load(file)
         else:
-            proposed = cpfnet.plan(dataset, network=variant.network, weights="none", settings=wanted)
+            proposed = cpfnet.plan(
+                dataset,
+                network=variant.network,
+                weights="none",
+                device=self.device,
+                memory=self.memory,
+                settings=wanted,
+            )
             plan = proposed.with_settings(self._course(dataset, proposed, place.parent).settings(proposed))
             place.mkdir(parents=True, exist_ok=True)
             plan.save(file)

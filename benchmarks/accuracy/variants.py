@@ -58,3 +58,23 @@ ABLATION = (
 )
 """The paper's ablation (backbone, + GPG, + SAPF, both) at the width that is proposed, then what goes beyond the paper,
 and that without the paper's parts."""
+
+SHALLOW = Variant("dynunet-shallow", "dynunet", ("network.options.deep_supervision=false",))
+"""nnU-Net's network without what it proposes on a GPU: a loss at each level."""
+
+DECISIONS = {
+    "drive": (
+        Variant("cpfnet-hr-batch-2", "cpfnet-hr", ("training.batch=2", "training.accumulate=1")),
+        Variant("cpfnet-hr-batch-12", "cpfnet-hr", ("training.batch=12", "training.accumulate=1")),
+        Variant("cpfnet-hr-rate-low", "cpfnet-hr", ("training.learning_rate=0.0003",)),
+        Variant("cpfnet-hr-rate-high", "cpfnet-hr", ("training.learning_rate=0.003",)),
+    ),
+    "hippocampus": (
+        Variant(
+            "dynunet-2d",
+            "dynunet",
+            ("spatial.mode=2d", "spatial.patch=[64, 64]", "training.batch=32", "training.accumulate=1"),
+        ),
+    ),
+}
+"""What only a GPU can decide: each beside the network as it is proposed."""
