@@ -73,7 +73,14 @@ DECISIONS = {
         Variant(
             "dynunet-2d",
             "dynunet",
-            ("spatial.mode=2d", "spatial.patch=[64, 64]", "training.batch=32", "training.accumulate=1"),
+            (
+                "spatial.mode=2d",
+                "spatial.patch=[64, 64]",
+                "spatial.spacing=[null, 1.0, 1.0]",
+                "inference.tile=null",
+                "training.batch=32",
+                "training.accumulate=1",
+            ),
         ),
     ),
 }
