@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.accuracy.kept import pack
-from benchmarks.accuracy.variants import DECISIONS, SHALLOW
+from benchmarks.accuracy.variants import DECISIONS, SUPERVISED
 from cpfnet.network import zoo
 
 TESTS = ("tests/training/hardware", "tests/inference/torch_backend", "tests/network/test_recordable.py")
@@ -31,7 +31,7 @@ STEPS = {"hippocampus": 3000, "drive": 8000, "chestxray": 4000, "ph2": 4000}
 """Optimiser steps of each training."""
 
 FOLDERS = {"hippocampus": "Hippocampus", "drive": "DRIVE", "chestxray": "ChestXray", "ph2": "PH2"}
-VARIANTS = ("cpfnet-hr", "cpfnet", "dynunet", SHALLOW.name)
+VARIANTS = ("cpfnet-hr", "cpfnet", "dynunet", SUPERVISED.name)
 MEMORY = "24GiB"
 """Of the GPU that plans are made for: a user's, whatever this one has."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.kept import pack, unpack
 from benchmarks.accuracy.protocol import PROTOCOLS
-from benchmarks.accuracy.variants import ABLATION, DECISIONS, NETWORKS, PLAIN, SHALLOW, Variant
+from benchmarks.accuracy.variants import ABLATION, DECISIONS, NETWORKS, PLAIN, SUPERVISED, Variant
 from cpfnet.cli.app import fail
 from cpfnet.errors import CpfnetError
 
@@ -123,7 +123,7 @@ def _train(options: argparse.Namespace) -> int:
         variants = [variant for variant in ABLATION if variant.name in options.variants]
     else:
         decisions = DECISIONS.get(bench.protocol.name, ())
-        known = {variant.name: variant for variant in (*NETWORKS, PLAIN, SHALLOW, *decisions)}
+        known = {variant.name: variant for variant in (*NETWORKS, PLAIN, SUPERVISED, *decisions)}
         variants = [known.get(name, Variant(name, name)) for name in options.networks]  # or a network of one's own
     for variant in variants:
         zoo.NETWORKS.check_name(variant.network)  # a name that nothing is called by is refused here, too

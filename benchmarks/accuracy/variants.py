@@ -59,8 +59,8 @@ ABLATION = (
 """The paper's ablation (backbone, + GPG, + SAPF, both) at the width that is proposed, then what goes beyond the paper,
 and that without the paper's parts."""
 
-SHALLOW = Variant("dynunet-shallow", "dynunet", ("network.options.deep_supervision=false",))
-"""nnU-Net's network without what it proposes on a GPU: a loss at each level."""
+SUPERVISED = Variant("dynunet-supervised", "dynunet", ("network.options.deep_supervision=true",))
+"""nnU-Net's network with a loss at each level of its decoder, which no plan proposes yet."""
 
 DECISIONS = {
     "drive": (

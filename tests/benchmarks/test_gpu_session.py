@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu, gpu_session
-from benchmarks.accuracy.variants import DECISIONS, NETWORKS, SHALLOW
+from benchmarks.accuracy.variants import DECISIONS, NETWORKS, SUPERVISED
 from benchmarks.gpu_session import Job, collect, jobs, work_off
 from cpfnet.network import zoo
 from tests.synthetic import make_images_dataset
@@ -32,7 +32,7 @@ def test_jobs_come_in_order_and_only_for_data_that_are_there(tmp_path: Path) -> 
     make_images_dataset(tmp_path / "data" / "PH2", cases=2, size=(32, 32))
     names = [job.name for job in jobs(options(tmp_path))]
     assert names[:3] == ["tests", "steps-unet-2d", "steps-unet-3d"]
-    assert names[3:7] == ["ph2-cpfnet-hr", "ph2-cpfnet", "ph2-dynunet", f"ph2-{SHALLOW.name}"]
+    assert names[3:7] == ["ph2-cpfnet-hr", "ph2-cpfnet", "ph2-dynunet", f"ph2-{SUPERVISED.name}"]
     assert names[7:] == ["epoch-dynunet", "epoch-cpfnet"]
     (tmp_path / "data" / "DRIVE").mkdir()
     found = {job.name: job for job in jobs(options(tmp_path, steps=None))}
@@ -41,7 +41,7 @@ def test_jobs_come_in_order_and_only_for_data_that_are_there(tmp_path: Path) -> 
     assert "drive --data" in command
     assert "--steps 8000" in command
     assert "--memory" not in command  # this machine's, by its CPU
-    assert set(gpu_session.VARIANTS) <= {variant.name for variant in (*NETWORKS, SHALLOW)}
+    assert set(gpu_session.VARIANTS) <= {variant.name for variant in (*NETWORKS, SUPERVISED)}
     for part, first in ((1, "tests"), (2, "drive-cpfnet-hr"), (3, "drive-cpfnet-hr-batch-2")):
         assert next(job.name for job in jobs(options(tmp_path)) if job.part == part) == first
 
