@@ -454,7 +454,7 @@ def _started(folder: Path, argument: str) -> list[subprocess.Popen[str]]:
 def test_a_process_that_is_gone_without_a_word_is_missed(tmp_path: Path, stopped: int) -> None:
     both = _started(tmp_path, str(stopped))
     try:
-        said = both[1 - stopped].communicate(timeout=60)[1]
+        said = both[1 - stopped].communicate(timeout=120)[1]
         assert both[stopped].poll() is None  # stopped, its connections open
     finally:
         for process in both:
@@ -468,7 +468,7 @@ def test_a_process_that_is_gone_without_a_word_is_missed(tmp_path: Path, stopped
 @pytest.mark.slow
 def test_one_that_works_alone_for_long_is_not_missed(tmp_path: Path) -> None:
     for process in _started(tmp_path, "work"):
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=120)[1]
         assert process.returncode == 0, said
 
 

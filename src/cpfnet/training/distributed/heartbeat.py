@@ -21,6 +21,9 @@ SILENCE = 30
 """Beats of one's own without one of another's, after which that one is given up: five minutes, longer than any single
 call that keeps a process' other threads from running. Where all are suspended together, none counts meanwhile."""
 
+PARTING = 10.0
+"""Seconds to wait for a last answer from the store, which may be gone."""
+
 _LEFT = -(2**62)
 """Brings a number far below 0: the process has done its work."""
 
@@ -45,7 +48,7 @@ def watched(store: Store, rank: int, size: int, lost: Callable[[Sequence[int]], 
     finally:
         watch.leaving.set()
         for thread in threads:
-            thread.join(BEAT)  # a store that is gone may never answer
+            thread.join(PARTING)
 
 
 class _Watch:
