@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import multiprocessing
 import os
 import signal
 import socket
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -22,7 +18,7 @@ import torch.multiprocessing
 from torch.multiprocessing.spawn import ProcessException
 
 from cpfnet.errors import CpfnetError, TrainingError
-from cpfnet.progress import bars_hidden
+from cpfnet.training.child_messages import log_to_parent, logged_here
 from cpfnet.training.distributed.process_group import ProcessGroup, WorkerLost, announce, joined
 from cpfnet.training.signals import Interruption, Stopped, leave_signals
 
@@ -61,7 +57,7 @@ def start(work: Work, devices: int, *, device: str) -> None:
         logging.getLogger("cpfnet").getEffectiveLevel(),
     )
     here, there = context.Pipe()
-    with Interruption(flag), _logged(here):
+    with Interruption(flag), logged_here(here, GRACE):
         with there:  # the main process holds the other end alone: its end is the end of what it logs
             given = (setting, work, flag, errors, there)
             started = torch.multiprocessing.start_processes(_member, given, devices, join=False)
@@ -92,12 +88,7 @@ class _Setting:
 def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any, parent: Any) -> None:
     leave_signals()
     if rank == 0:
-        logger = logging.getLogger("cpfnet")
-        logger.setLevel(setting.level)
-        handler = _ToParent(parent)
-        logger.addHandler(handler)
-        logger.propagate = False
-        os.register_at_fork(after_in_child=lambda: logger.removeHandler(handler))  # helpers would talk in between
+        log_to_parent(parent, setting.level)
     else:
         parent.close()
     # Else it would be spawn, which takes seconds for each.
@@ -119,38 +110,6 @@ def _member(rank: int, setting: _Setting, work: Work, flag: Any, errors: Any, pa
             error.add_note(traceback.format_exc())
         errors.put(error)
         sys.exit(1)
-
-
-class _ToParent(logging.handlers.QueueHandler):
-    """Gives a record to the process that started this one, and waits until it is handled, with no bar in between."""
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        with bars_hidden(), suppress(OSError, EOFError):  # who has no parent any more is about to end
-            parent: Any = self.queue
-            parent.send(record)
-            parent.recv()
-
-
-@contextmanager
-def _logged(child: Connection) -> Iterator[None]:
-    """Hand what comes from `_ToParent` to this process' own loggers."""
-
-    def listen() -> None:
-        # The child has ended; or a handler failed, and the child must not wait for it.
-        with child, suppress(OSError, EOFError):
-            while True:
-                record = child.recv()
-                logger = logging.getLogger(record.name)
-                if logger.isEnabledFor(record.levelno):
-                    logger.handle(record)
-                child.send(None)
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(GRACE)  # helpers of the child may outlive it for a moment
 
 
 def _first_error(errors: Any) -> BaseException | None:
