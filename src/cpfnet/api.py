@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cpfnet.evaluation.scores import Scores
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.batch.run import Outcome
+    from cpfnet.inference.cross_validation import CrossValidation
+    from cpfnet.inference.model_arguments import ModelArgument
     from cpfnet.model import Model
     from cpfnet.serve.options import ServeOptions
 
@@ -169,7 +171,7 @@ def train(
     out: PathLike,
     *,
     plan: Plan | PathLike | None = None,
-    fold: int | None = None,
+    fold: int | Literal["all"] | None = None,
     epochs: int | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     network: str | None = None,
@@ -190,7 +192,8 @@ def train(
         out: the Model folder; must not exist, unless ``resume``.
         plan: default: what `plan` proposes; with ``resume``, what the run began with.
         fold: validate on this fold (from 0) of the plan's cross-validation; default: the dataset's own ``val`` split,
-            else fold 0.
+            else fold 0. ``"all"``: train on every case, into ``all`` in the folder ``out`` that `cross_validate` wrote,
+            under its plan, for as many epochs as its folds suggest, and with what was fitted on them.
         epochs, settings, network, weights: changes to the plan (``settings`` as for `plan`; ``weights``:
             ``"imagenet"``, ``"none"`` or a file).
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
@@ -214,15 +217,81 @@ def train(
     from cpfnet.training.options import PlanOptions, TrainOptions
 
     wanted = PlanOptions(Path(plan) if isinstance(plan, str) else plan, settings, epochs, network, weights)
-    start, first = (None if init is None else local_folder(init)), tuple(map(local_folder, first_stage))
-    options = TrainOptions(fold, device, devices, nodes, resume, start, first, progress, allow_import=allow_import)
+    options = TrainOptions(
+        fold=fold,
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        resume=resume,
+        init=None if init is None else local_folder(init),
+        first_stage=tuple(map(local_folder, first_stage)),
+        progress=progress,
+        allow_import=allow_import,
+    )
+    if fold == "all":
+        from cpfnet.training.cross_validation.all_cases import train_on_all
+
+        return train_on_all(Path(dataset), Path(out), wanted, options)
     return train_on_dataset(Path(dataset), Path(out), wanted, options)
+
+
+@require_extras()
+def cross_validate(
+    dataset: PathLike,
+    out: PathLike,
+    *,
+    plan: Plan | PathLike | None = None,
+    jobs: int = 1,
+    epochs: int | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    network: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    init: PathLike | None = None,
+    allow_import: str | Sequence[str] = (),
+    progress: bool = False,
+) -> CrossValidation:
+    """Train a Model a fold, and score every case by the one that has not seen it.
+
+    The folder is an ensemble wherever a Model is asked for. Its temperature, thresholds, smallest components and
+    estimate of quality are fitted on the cases of all folds.
+
+    Args:
+        dataset: as for `check`.
+        out: the folder to write; must not exist, unless ``resume``.
+        plan: of all folds; default: what `plan` proposes; with ``resume``, what they began with.
+        jobs: folds that are trained at once: they divide the processor's threads, and take turns on the GPUs.
+        epochs, settings, network, weights: changes to the plan, as for `train`.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        resume: go on after an interruption, or after folds that failed: what is done is left as it is.
+        init: start each fold from this Model's weights.
+        allow_import: as for `train`.
+        progress: show bars.
+
+    Raises:
+        CpfnetError: the data, plan, weights, device or ``out`` do not allow it; folds failed, once the others have
+            ended.
+
+    Example:
+        >>> found = cpfnet.cross_validate("data", "cv", jobs=2)
+        >>> found.scores.of("dice")["mean"]
+        >>> cpfnet.predict("cv", "scan.nii.gz")
+    """
+    from cpfnet.sharing.local_folder import local_folder
+    from cpfnet.training.cross_validation.run import cross_validate as run
+    from cpfnet.training.options import PlanOptions, TrainOptions
+
+    wanted = PlanOptions(Path(plan) if isinstance(plan, str) else plan, settings, epochs, network, weights)
+    first = None if init is None else local_folder(init)
+    options = TrainOptions(device=device, resume=resume, init=first, progress=progress, allow_import=allow_import)
+    return run(Path(dataset), Path(out), wanted, options, jobs=jobs)
 
 
 @require_extras()
 @names_options
 def predict(
-    model: Model | PathLike | Sequence[Model | PathLike],
+    model: ModelArgument | Sequence[ModelArgument],
     scan: Image | PathLike | Sequence[PathLike],
     options: PredictorOptions | None = None,
     *,
@@ -264,7 +333,7 @@ def predict(
 @require_extras()
 @names_options
 def predict_files(
-    models: Model | PathLike | Sequence[Model | PathLike],
+    models: ModelArgument | Sequence[ModelArgument],
     inputs: Sequence[PathLike],
     out: PathLike,
     options: PredictorOptions | None = None,
@@ -338,16 +407,18 @@ def serve(
     Raises:
         CpfnetError: a Model cannot be run here, or the port or the store is taken.
     """
-    from cpfnet.inference.model_arguments import open_models
+    from cpfnet.inference.model_arguments import open_model
+    from cpfnet.model import Model
     from cpfnet.serve.options import ServeOptions
     from cpfnet.serve.server import serve as run
 
-    run(open_models(models), options or ServeOptions(), started)
+    several = [models] if isinstance(models, (Model, str, Path)) else models
+    run([open_model(one) for one in several], options or ServeOptions(), started)
 
 
 @require_extras()
 def export(
-    model: Model | PathLike,
+    model: ModelArgument,
     to: Literal["onnx", "openvino", "openvino-int8", "bundle"],
     *,
     out: PathLike | None = None,
@@ -383,14 +454,13 @@ def export(
         >>> cpfnet.export("model", "onnx", out="vessels.onnx")
     """
     from cpfnet.inference.backends import exported_files
-    from cpfnet.inference.model_arguments import open_models
+    from cpfnet.inference.model_arguments import open_model
     from cpfnet.inference.torch_backend.export import check_request, export_graph
     from cpfnet.sharing.local_folder import is_elsewhere
 
     if out is None and isinstance(model, (str, Path)) and is_elsewhere(model):
         raise OutputError("has no folder to keep an export in", where=model, fix="say where to write it (-o)")
-    (opened,) = open_models(model)
-    one = opened.allowing(module_names(allow_import))
+    one = open_model(model).allowing(module_names(allow_import))
     place, dataset = None if out is None else Path(out), None if data is None else Path(data)
     check_request(one, to, place, dataset)
     if to == "bundle":
@@ -404,7 +474,7 @@ def export(
 @names_options
 def evaluate(
     dataset: PathLike,
-    predictions: Model | PathLike | Sequence[Model | PathLike],
+    predictions: ModelArgument | Sequence[ModelArgument],
     options: PredictorOptions | None = None,
     *,
     out: PathLike | None = None,
@@ -421,12 +491,13 @@ def evaluate(
 
     Args:
         dataset: as for `check`.
-        predictions: a folder of label maps, each called as its case or image; or Model(s), which then predict.
+        predictions: a folder of label maps, each called as its case or image; or Model(s), which then predict, or the
+            folder of a cross-validation.
         options: how Models predict; the backend ``"auto"`` is torch here, so that scores are the same on every machine.
         out: folder for ``scores.csv``, ``scores.json``, ``report.html`` and, with Models, ``predictions/``.
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``; default: the labelled test cases, else all labelled
-            ones. ``"val"`` means the cases that validated the Models, where they know them, whatever the dataset calls
-            so.
+            ones; of a cross-validation ``"val"``. That means the cases that validated the Models, where they know them,
+            whatever the dataset calls so; of several folds each case is predicted by those that it validated.
         threshold_on: a split, ``"train"`` or ``"val"`` (as for ``split``): Models take the threshold with the best mean
             Dice over its cases instead of their own; none of them may be among those scored.
         tolerance: of NSD, mm (pixels where there are no millimetres).
@@ -434,7 +505,8 @@ def evaluate(
         allow_missing: a case without prediction counts as predicted empty instead of ending in an error.
         label_plan: whose labels to use for a folder of predictions; default: those that the dataset declares, else
             those that `plan` proposes. Models have labels of their own.
-        overwrite: replace what lies in ``out``.
+        overwrite: replace what lies in ``out``. What an interrupted evaluation had predicted there is taken without it,
+            as long as images, Models and options are the same.
         progress: show bars.
 
     Raises:
@@ -444,11 +516,12 @@ def evaluate(
         >>> cpfnet.evaluate("data", "masks", out="scores")
     """
     from cpfnet.data.dataset import load
+    from cpfnet.inference.cross_validation import default_split
     from cpfnet.inference.evaluate_models import ScoringOptions, evaluate_masks, evaluate_models
     from cpfnet.inference.model_arguments import names_a_model, open_models
 
     data, place = load(Path(dataset)), None if out is None else Path(out)
-    scoring = ScoringOptions(split, tolerance, guide_batch, allow_missing)
+    scoring = ScoringOptions(split or default_split(predictions, data), tolerance, guide_batch, allow_missing)
     if not isinstance(predictions, (str, Path)) or names_a_model(predictions):
         if label_plan is not None:
             raise CpfnetError(

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -83,19 +84,14 @@ class Quality(Strict):
     error: Fraction | None = Field(None, description="mean absolute error of the estimate, each case left out in turn")
 
 
-class Fitted(Strict):
-    """What training found; `predict` refuses inputs outside it."""
+class Found(Strict):
+    """What cases told, those trained on and those held out, whether for one Model or for the folds of several."""
 
     plan_hash: str = Field(description="of the plan.yaml beside this file")
-    weights_hash: str = Field("", description="SHA-256 of the weights.safetensors beside this file")
     cases: Count = Field(description="training cases")
-    epochs: int = Field(ge=0, description="epochs behind these weights")
     channels: tuple[FittedChannel, ...]
     spacing_low: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
     spacing_high: tuple[float, float, float] | None = Field(None, description="mm (depth, height, width)")
-    validation_dice: Fraction | None = Field(
-        None, description="mean over validation cases and classes, at threshold 0.5"
-    )
     temperature: Positive = Field(1.0, description="probabilities are those of the logits divided by this")
     threshold: tuple[Fraction, ...] = Field(
         (0.5,),
@@ -110,29 +106,40 @@ class Fitted(Strict):
         "no mm; one for all classes, or one a class; 0 keeps all; not used where the plan says another",
     )
     quality: Quality | None = Field(None, description="what foretells how good a prediction is; null: not known")
+
+    _one = field_validator("threshold", "min_component_size", mode="before")(one_or_several)
+
+
+class Fitted(Found):
+    """What training found; `predict` refuses inputs outside it."""
+
+    weights_hash: str = Field("", description="SHA-256 of the weights.safetensors beside this file")
+    epochs: int = Field(ge=0, description="epochs behind these weights")
+    validation_dice: Fraction | None = Field(
+        None, description="mean over validation cases and classes, at threshold 0.5"
+    )
     first_stage: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
         (), description="digests of the Models in first_stage/, whose masks the network sees, averaged"
     )
-
-    _one = field_validator("threshold", "min_component_size", mode="before")(one_or_several)
 
     @classmethod
     def combined(cls, models: Sequence[Model]) -> Fitted:
         """What was fitted for several Models that average their probabilities: how they decide together.
 
-        Temperature and thresholds, one a class, are means; of the smallest components the smallest one counts. All else
-        is the first Model's.
+        Temperature and thresholds, one a class, are means, exactly: what all have in common, as the folds of a
+        cross-validation do, stays what it is. Of the smallest components the smallest one counts. All else is the first
+        Model's.
 
         Args:
             models: of the same classes, whose `component_unit` is the same.
         """
         fitted = [model.fitted for model in models]
         classes = len(models[0].plan.labels.classes)
-        thresholds = np.mean([np.broadcast_to(one.threshold, classes) for one in fitted], axis=0)
+        thresholds = [np.broadcast_to(one.threshold, classes).tolist() for one in fitted]
         sizes = np.min([model.min_component_size for model in models], axis=0)
         decisions = {
-            "temperature": float(np.mean([one.temperature for one in fitted])),
-            "threshold": tuple(thresholds.tolist()),
+            "temperature": mean(one.temperature for one in fitted),
+            "threshold": tuple(map(mean, zip(*thresholds, strict=True))),
             "min_component_size": tuple(sizes.tolist()),
         }
         return fitted[0].model_copy(update=decisions)
@@ -292,9 +299,9 @@ class Model:
                 where=where,
                 fix="restore the file; to change settings, train again with --plan or --set",
             )
-        _check_fitted(fitted, plan, _part(folder, FITTED))
+        check_fitted(fitted, plan, _part(folder, FITTED))
         first_stage = tuple(_load_first_stage(folder, digest) for digest in fitted.first_stage)
-        model = cls(plan, fitted, metrics=_read_metrics(_part(folder, METRICS)), folder=folder, first_stage=first_stage)
+        model = cls(plan, fitted, metrics=read_metrics(_part(folder, METRICS)), folder=folder, first_stage=first_stage)
         model._check_weights()
         return model.allowing(module_names(allow_import))
 
@@ -467,7 +474,6 @@ class Model:
         plan, fitted = self.plan, self.fitted
         classes = ", ".join(f"{markdown(c.name)} (written as {markdown(str(c.written))})" for c in plan.labels.classes)
         ranges = "\n".join(f"- {markdown(c.name)}: {c.low:g} … {c.high:g}" for c in fitted.channels)
-        dice = "not measured" if fitted.validation_dice is None else f"{fitted.validation_dice:.4f}"
         kind = "" if plan.modality == "other" else f"{plan.modality} "
         spacing = ""
         if fitted.spacing_low and fitted.spacing_high:
@@ -489,11 +495,7 @@ Segments {classes} in {kind}{plan.source} with network {markdown(plan.network.na
 {spacing}
 ## Validation
 
-Dice, mean over validation cases and classes: {dice}, on the network's grid and before what follows was fitted
-(report.html: after it, on the files' grid). It chose the epoch, so it is optimistic; run `cpfnet evaluate` on cases
-that training never saw.
-
-Fitted on these cases, too, and applied to every prediction:
+{self._judgement()}
 
 {self._decisions()}
 
@@ -509,6 +511,21 @@ Plan: `{plan.hash[:16]}`
         parts = self.metrics.get("parts") or {}
         named = "; ".join(f"{kind} {markdown(name)}" for kind, name in parts.items())
         return f"\nTrained with code that does not come with cpfnet: {named}.\n" if named else ""
+
+    def _judgement(self) -> str:
+        """How well it did, and on what its decisions were fitted."""
+        cases = self.metrics.get("cases", {})
+        if cases.get("validation") == [] and "withheld" not in cases:
+            return """No case was held out, so nothing was measured on this Model itself: the out-of-fold scores of its
+cross-validation tell how well such Models do.
+
+Fitted on the out-of-fold cases of that, and applied to every prediction:"""
+        dice = "not measured" if self.fitted.validation_dice is None else f"{self.fitted.validation_dice:.4f}"
+        return f"""Dice, mean over validation cases and classes: {dice}, on the network's grid and before what follows
+was fitted (report.html: after it, on the files' grid). It chose the epoch, so it is optimistic; run `cpfnet evaluate`
+on cases that training never saw.
+
+Fitted on these cases, too, and applied to every prediction:"""
 
     def _decisions(self) -> str:
         """How probabilities become masks, a line each."""
@@ -530,7 +547,7 @@ Plan: `{plan.hash[:16]}`
         )
 
 
-def _check_fitted(fitted: Fitted, plan: Plan, where: Path) -> None:
+def check_fitted(fitted: Found, plan: Plan, where: Path) -> None:
     """Refuse what was fitted for another plan.
 
     Raises:
@@ -553,7 +570,7 @@ def _check_fitted(fitted: Fitted, plan: Plan, where: Path) -> None:
             fix="restore the file",
         )
 
-    if plan.first_stage != bool(fitted.first_stage):
+    if isinstance(fitted, Fitted) and plan.first_stage != bool(fitted.first_stage):
         said, named = ("a", "none is") if plan.first_stage else ("no", "some are")
         raise CpfnetError(f"the plan has {said} first stage, and {named} named", where=where, fix="restore the file")
 
@@ -580,7 +597,7 @@ def _load_first_stage(folder: Path, digest: str) -> Model:
     return model
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
+def read_metrics(path: Path) -> dict[str, Any]:
     """``metrics.json``, empty where there is none.
 
     Raises:

@@ -99,11 +99,13 @@ class TestSplits:
             cpfnet.evaluate(root, trained(root, 2), split="test")
         assert caught.value.fix == "choose --split val"
 
-    def test_models_of_several_folds_have_none_in_common(self, root):
+    def test_models_of_several_folds_are_scored_out_of_fold(self, root):
         models = [trained(root, fold) for fold in (0, 1)]
-        for options in ({"split": "val"}, {"threshold_on": "val"}):
-            with pytest.raises(CpfnetError, match="2 models were validated on different cases"):
-                cpfnet.evaluate(root, models, **options)
+        cases, scores = scored(root, models, split="val")
+        assert sorted(cases) == sorted(case for model in models for case in model.metrics["cases"]["validation"])
+        assert not any("was trained on:" in warning for warning in scores.warnings)
+        with pytest.raises(CpfnetError, match="2 models were validated on different cases"):
+            cpfnet.evaluate(root, models, threshold_on="val")
         same = [trained(root, 1), trained(root, 1)]
         assert sorted(scored(root, same, split="val")[0]) == sorted(same[0].metrics["cases"]["validation"])
 
@@ -159,9 +161,10 @@ class TestLabelsFirst:
         self.refused(root, "the tolerance is nan", tolerance=float("nan"))
         self.refused(root, "the batch of pooled cases is 0", guide_batch=0)
 
-    def test_predictions_in_the_way(self, root):
-        (root.parent / "out" / "predictions").mkdir(parents=True)
-        with pytest.raises(CpfnetError, match=r"predictions: exists already"):
+    def test_scores_in_the_way(self, root):
+        (root.parent / "out").mkdir()
+        (root.parent / "out" / "scores.json").touch()
+        with pytest.raises(CpfnetError, match=r"scores.json: exists already"):
             cpfnet.evaluate(root, trained(root, None), cpfnet.PredictorOptions(device="cpu"), out=root.parent / "out")
 
 

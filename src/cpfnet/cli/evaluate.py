@@ -33,7 +33,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="train, val, test or all; default: labelled test cases, else all. Of a Model, val means the cases "
-            "that validated it.",
+            "that validated it; of a cross-validation it is the default, out of fold.",
             rich_help_panel=SCORED,
         ),
     ] = None,
@@ -80,6 +80,7 @@ def evaluate(
 
     - `cpfnet evaluate data/ masks/ -o scores`
     - `cpfnet evaluate data/ model -o scores --split test`
+    - `cpfnet evaluate data/ cv -o scores`
     - `cpfnet evaluate drive.yaml model -o scores --split test --threshold-on train`
     """
     from cpfnet import api

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 
@@ -60,11 +61,11 @@ def folds(cases: Iterable[Case], count: int, seed: int) -> list[tuple[list[Case]
     ]
 
 
-def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[Case], list[Case]]:
+def split(dataset: Dataset, plan: Plan, fold: int | Literal["all"] | None = None) -> tuple[list[Case], list[Case]]:
     """Cases to train on and cases to validate on; how they were chosen is logged.
 
     Test cases and unlabelled cases are in neither. Without ``fold`` the dataset's own ``val`` split validates, if it
-    has one, else fold 0.
+    has one, else fold 0; with ``"all"`` nothing validates.
 
     Raises:
         DatasetError: no labelled case to train on, none among those declared to validate, or no such fold.
@@ -74,15 +75,9 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     pool = [case for case in dataset.cases if case.split != "test"]
     if len(pool) < len(dataset.cases):
         logger.info(f"{counted(len(dataset.cases) - len(pool), 'case')} of the test split kept apart")
-    labelled = [case for case in pool if case.labels]
+    labelled = to_learn_from(dataset)
     own = [case for case in labelled if case.split == "val"]
     train = [case for case in labelled if case.split != "val"]
-    if not train:
-        raise DatasetError(
-            f"no labelled case to train on ({len(dataset.cases)} cases, {len(own)} of them for validation)",
-            where=dataset.root,
-            fix=f"{add_labels(dataset)}; `cpfnet check` says which are missing",
-        )
     declared = [case.id for case in pool if case.split == "val"]
     if declared and not own and fold is None:
         raise DatasetError(
@@ -95,6 +90,9 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
         return train, own
     if own:
         logger.info("a fold was asked for: the dataset's own val split joins the training cases")
+    if fold == "all":
+        logger.info(f"all {counted(len(labelled), 'case')} train, none validates")
+        return labelled, []
     parts = folds(labelled, plan.folds.count, plan.folds.seed)
     patients = len(by_patient(labelled))
     if patients == 1:
@@ -115,3 +113,19 @@ def split(dataset: Dataset, plan: Plan, fold: int | None = None) -> tuple[list[C
     if patients > 1:
         logger.info(f"fold {chosen} of {len(parts)}: {counted(len(train), 'case')} train, {len(val)} validate")
     return train, val
+
+
+def to_learn_from(dataset: Dataset) -> list[Case]:
+    """The labelled cases that are not kept apart for the test; folds are made of them.
+
+    Raises:
+        DatasetError: there are none, or all of them are to validate.
+    """
+    labelled = [case for case in dataset.cases if case.split != "test" and case.labels]
+    if all(case.split == "val" for case in labelled):
+        raise DatasetError(
+            f"no labelled case to train on ({len(dataset.cases)} cases, {len(labelled)} of them for validation)",
+            where=dataset.root,
+            fix=f"{add_labels(dataset)}; `cpfnet check` says which are missing",
+        )
+    return labelled

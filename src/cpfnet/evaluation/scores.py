@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,11 @@ class Scores:
         wanted = (PREDICTION, reader or self.reader, label, metric)
         matches = (a for a in self.aggregates if (a["prediction"], a["reader"], a["class"], a["metric"]) == wanted)
         return next(matches, None)
+
+    def only(self, cases: Collection[str]) -> Scores:
+        """Those of some of the cases, summarised anew; without what is pooled over all."""
+        rows = [row for row in self.rows if row["case"] in cases]
+        return Scores(rows, protocol=self.protocol, seed=self.seed)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as strict JSON data: null is "not defined", the string "inf" is infinity."""

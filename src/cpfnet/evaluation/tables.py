@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from cpfnet.evaluation.metrics.binary import METRICS
@@ -193,6 +194,20 @@ def console_table(scores: Scores) -> tuple[list[str], list[list[str]]]:
         where = "" if len({g["reader"] for g in scores.guide}) == 1 else f" ({entry['reader']})"
         cells = [number(entry["guide_dice"]), number(entry["guide_iou"]), *[""] * (len(metrics) - 2)]
         rows.append([f"batch-pooled, {entry['region']}{where}", *cells, str(entry["cases"]), ""])
+    return ["", *(title_of(m, unit) for m in metrics), "n", "missed"], rows
+
+
+def fold_table(scores: Scores, folds: Sequence[Collection[str]]) -> tuple[list[str], list[list[str]]]:
+    """Out-of-fold scores as columns and rows of text: a fold each, and the cases of all pooled.
+
+    Args:
+        scores: of the cases of all folds.
+        folds: the cases of each.
+    """
+    unit = scores.protocol["distance unit"]
+    metrics = [m for m in ("dice", "iou", "auc", "cldice", "nsd", "hd95") if scores.of(m)]
+    parts = [(f"fold {number}", scores.only(cases)) for number, cases in enumerate(folds)]
+    rows = [_console_row(name, [own.of(m) for m in metrics]) for name, own in (*parts, ("pooled", scores))]
     return ["", *(title_of(m, unit) for m in metrics), "n", "missed"], rows
 
 

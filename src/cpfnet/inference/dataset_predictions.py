@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cpfnet import formats
@@ -13,10 +14,16 @@ from cpfnet.data.sources.unread_files import unread_below, unread_fix
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.case_masks import Item
 from cpfnet.evaluation.protocol import first_few
+from cpfnet.files import sweep
+from cpfnet.formats import OutputFormat
 from cpfnet.image import Segmentation
 from cpfnet.inference.batch import records
+from cpfnet.inference.batch.item import Item as BatchItem
+from cpfnet.inference.batch.job import Job, Order, precheck, read, segment, write
+from cpfnet.inference.batch.records import Recipe
+from cpfnet.inference.batch.resume import recall
 from cpfnet.inference.match_predictions import Match, Name, ambiguous, match, name_of, places
-from cpfnet.inference.options import PredictorOptions
+from cpfnet.inference.options import OutputOptions, PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
 from cpfnet.progress import Bar
@@ -46,7 +53,8 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
     """The labelled cases of one split, and in words which those are.
 
     Models know which cases validated them, and ``"val"`` means these: after ``train --fold`` the dataset names none, or
-    others, which trained them. Where Models do not say, or the dataset has none of theirs, its own ``val`` counts.
+    others, which trained them; of several folds it means the cases of all (`assign`). Where Models do not say, or the
+    dataset has none of theirs, its own ``val`` counts.
 
     Args:
         dataset: all cases.
@@ -54,24 +62,18 @@ def of_split(dataset: Dataset, split: str, models: Sequence[Model] = ()) -> tupl
         models: whose validation cases are meant.
 
     Raises:
-        DatasetError: no labelled case among them, with what else can be scored; or Models that were validated on
-            different cases.
+        DatasetError: no labelled case among them, with what else can be scored.
     """
     labelled = [case for case in dataset.cases if case.labels]
     declared = [case for case in labelled if case.split == split]
-    validated = {frozenset(model.metrics.get("cases", {}).get("validation", ())) for model in models}
-    if split == "val" and len(validated) > 1:
-        raise DatasetError(
-            f"the {len(models)} models were validated on different cases, as folds are: "
-            "what validated one has trained another",
-            fix="evaluate each model alone with --split val, or all of them on cases that none has seen (--split test)",
-        )
-    known = validated.pop() if len(validated) == 1 else frozenset[str]()
+    validated = {validation_cases(model) for model in models}
+    known = frozenset[str]().union(*validated)
     own = [case for case in labelled if case.id in known]
     if split == "val" and own:
         absent = sorted(known.difference(case.id for case in own))
         without = f", and without {first_few(absent)}, which this dataset has no label of" if absent else ""
-        return own, f"{len(own)} cases that validated the model{without}"
+        whom = "the model" if len(validated) == 1 else "one model each, which predicts it (out of fold)"
+        return own, f"{len(own)} cases that validated {whom}{without}"
     unknown = "the model does not say which cases validated it" if models and split == "val" and not known else ""
     if declared:
         return declared, f"the {split} split" + (f" ({unknown})" if unknown else "")
@@ -254,31 +256,91 @@ def _warnings(
     return warnings
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """Cases, and the Models that predict them: several average their probabilities."""
+
+    cases: Sequence[Case]
+    models: Sequence[Model]
+
+
+def assign(cases: Sequence[Case], models: Sequence[Model], *, out_of_fold: bool) -> list[Assignment]:
+    """Which Models predict which cases.
+
+    Args:
+        cases: to be predicted.
+        models: all there are.
+        out_of_fold: each case is predicted by the Models that it validated, where they know; else by all of them.
+
+    Returns:
+        Every case once, those of the same Models together.
+    """
+    groups: dict[tuple[int, ...], list[Case]] = {}
+    everybody = tuple(range(len(models)))
+    validated = [validation_cases(model) for model in models]
+    for case in cases:
+        own = tuple(k for k in everybody if out_of_fold and case.id in validated[k])
+        groups.setdefault(own or everybody, []).append(case)
+    return [Assignment(members, [models[k] for k in numbers]) for numbers, members in sorted(groups.items())]
+
+
 def predict_cases(
     cases: Sequence[Case],
     models: Sequence[Model],
     folder: Path,
     options: PredictorOptions,
     *,
-    overwrite: bool,
-    progress: bool,
+    out_of_fold: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
 ) -> list[Item]:
-    """Predict every case into ``folder``, masks and probabilities.
+    """Predict every case into ``folder``, masks and probabilities: PNG and TIFF, of volumes NIfTI.
+
+    What the same Models made there before, of the same images and with the same options, is left as it is
+    (`batch.records`), so that an interrupted run goes on.
+
+    Args:
+        cases: to be predicted.
+        models: several average their probabilities.
+        folder: made if need be.
+        options: how they predict.
+        out_of_fold: as for `assign`.
+        overwrite: replace files that nobody knows, too, or that were changed since they were made.
+        progress: show a bar.
+
+    Returns:
+        One item a case, in their order.
 
     Raises:
         CpfnetError: a case cannot be read, lies outside what the Models were fitted for, or cannot be written.
     """
-    predictor = Predictor(models, options)
-    items = []
+    items = {}
+    for place in (folder, folder / "probabilities", folder / records.FOLDER):
+        sweep(place)
     with Bar(show=progress) as bar:
-        for case in bar.track(cases, description="Predicting"):
-            segmentation = predictor.predict(formats.read(list(case.images)), keep_probabilities=True)
-            mask = formats.write(segmentation, folder / case.id, overwrite=overwrite)
-            volume = segmentation.affine is not None  # not as DICOM, whose steps of 1/255 would round them
-            maps = folder / "probabilities" / f"{case.id}{'.nii.gz' if volume else '.tif'}"
-            assert segmentation.probabilities is not None  # asked for above
-            formats.write_map(
-                segmentation.probabilities, segmentation, maps, names=segmentation.classes, overwrite=overwrite
-            )
-            items.append(item_of(case, mask, maps))
-    return items
+        task = bar.add_task("Predicting", total=len(cases))
+        for one in assign(cases, models, out_of_fold=out_of_fold):
+            plan = one.models[0].plan
+            # Not as DICOM, whose probabilities would be rounded to steps of 1/255.
+            form: OutputFormat = "nifti" if plan.source == "volumes" else "png"
+            output = OutputOptions(format=form, probabilities=True, overwrite=overwrite, resume=True)
+            order = Order(folder, options, output, Recipe.of(one.models, options, output))
+            predictor = None
+            for case in one.cases:
+                job = Job(BatchItem(case.images, case.id))
+                precheck(job, order, plan, [path.resolve() for path in case.images])
+                recall(job, order)
+                if not job.already_done:
+                    predictor = predictor or Predictor(one.models, options)
+                    read(job)
+                    segment(job, order, predictor, None)
+                    write(job, order, plan)
+                mask, maps = job.wanted.values()
+                items[case.id] = item_of(case, mask, maps)
+                bar.advance(task)
+    return [items[case.id] for case in cases]
+
+
+def validation_cases(model: Model) -> frozenset[str]:
+    """Ids of the cases that validated a Model, where it knows them."""
+    return frozenset(model.metrics.get("cases", {}).get("validation", ()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from cpfnet.data.case import Case, Dataset, left_out
+from cpfnet.data.case import Dataset, left_out
 from cpfnet.data.task_mismatch import task_mismatch
 from cpfnet.evaluation.case_masks import Item
 from cpfnet.evaluation.evaluate import check_labels, check_request
@@ -16,7 +17,7 @@ from cpfnet.evaluation.evaluate import evaluate as score
 from cpfnet.evaluation.report import write_report
 from cpfnet.evaluation.scores import Scores
 from cpfnet.files import check_free, check_writable
-from cpfnet.inference.dataset_predictions import choose, item_of, load_predictions, predict_cases
+from cpfnet.inference.dataset_predictions import Assignment, assign, choose, item_of, load_predictions, predict_cases
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.tune_threshold import as_fitted, choosing_cases, tune_threshold
 from cpfnet.model import Model
@@ -43,8 +44,15 @@ class ScoringOptions:
 
 
 @dataclass
-class _Scored:
-    """What is to be scored, and what the report says beside the figures."""
+class Scored:
+    """What is to be scored, and what the report says beside the figures.
+
+    Attributes:
+        items: cases and predictions.
+        labels: by which they are scored.
+        warnings: what a reader of the figures should know.
+        protocol: how they came about.
+    """
 
     items: list[Item]
     labels: Labels
@@ -86,7 +94,7 @@ def evaluate_masks(
             logger.warning("%s", warning)
     if out is not None:
         check_writable(out)
-    scored = _Scored(items, labels, [*left_out(data), *warnings], {"chosen": chosen})
+    scored = Scored(items, labels, [*left_out(data), *warnings], {"chosen": chosen})
     return _score(data, scored, scoring, out, overwrite=overwrite, progress=progress)
 
 
@@ -103,9 +111,12 @@ def evaluate_models(
 ) -> Scores:
     """Have Models predict cases, and score what they find.
 
+    What an interrupted evaluation had predicted into ``out`` is not predicted again.
+
     Args:
         data: with labels.
-        models: several average their probabilities.
+        models: several average their probabilities; of the split ``"val"`` each case is predicted by the Models that it
+            validated.
         scoring: which cases, and how.
         options: how they predict; ``"auto"`` is torch here, so that scores are the same on every machine.
         out: for scores, report and predictions.
@@ -116,30 +127,62 @@ def evaluate_models(
     Raises:
         CpfnetError: as `cpfnet.evaluate`.
     """
+    _check_out(out, overwrite)
+    with TemporaryDirectory(prefix="cpfnet-") as temporary:
+        folder = Path(temporary if out is None else out) / "predictions"
+        scored = predict_split(
+            data, models, scoring, options, folder, threshold_on=threshold_on, overwrite=overwrite, progress=progress
+        )
+        return _score(data, scored, scoring, out, overwrite=overwrite, progress=progress)
+
+
+def predict_split(
+    data: Dataset,
+    models: Sequence[Model],
+    scoring: ScoringOptions,
+    options: PredictorOptions,
+    folder: Path,
+    *,
+    threshold_on: str | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Scored:
+    """Have Models predict the cases that are to be scored; what cannot be scored is refused first.
+
+    Args:
+        data, models, scoring, options, threshold_on, overwrite, progress: as for `evaluate_models`.
+        folder: for the predictions.
+
+    Raises:
+        CpfnetError: as `cpfnet.evaluate`.
+    """
     if options.backend == "auto":
         options = replace(options, backend="torch")
     cases, chosen = choose(data, scoring.split, models)
-    _check_out(out, overwrite, "predictions")
-    labels = models[0].plan.labels
+    labels, out_of_fold = models[0].plan.labels, scoring.split == "val"
     choosing = [] if threshold_on is None else choosing_cases(data, threshold_on, cases, models)
     items = [item_of(case, None) for case in cases]
     check_request(items, labels, tolerance=scoring.tolerance, guide_batch=scoring.guide_batch)
     check_labels([*items, *(item_of(case, None) for case in choosing)], labels, progress=progress)
     warnings = left_out(data)
     warnings += task_mismatch(models[0].plan, data, "Model", "what is scored are the Model's, by their label values")
-    if out is not None:
-        check_writable(out)
-    with TemporaryDirectory(prefix="cpfnet-") as temporary:
-        threshold = as_fitted(models)
-        if threshold_on is not None:
-            models, threshold = tune_threshold(choosing, threshold_on, models, options, progress=progress)
-            logger.info("Threshold chosen on %s: %s", threshold_on, threshold["fitted"])
-        folder = Path(temporary if out is None else out) / "predictions"
-        items = predict_cases(cases, models, folder, options, overwrite=overwrite, progress=progress)
-        names = ", ".join(f"{m.plan.name} ({m.plan.network.name}, plan {m.plan.hash[:8]})" for m in models)
-        scored = _Scored(items, labels, warnings, {"chosen": chosen} | threshold | {"model": names})
-        _add_seen_cases(scored, cases, models)
-        return _score(data, scored, scoring, out, overwrite=overwrite, progress=progress)
+    check_writable(folder)
+    assignments = assign(cases, models, out_of_fold=out_of_fold)
+    decided = [as_fitted(one.models) for one in assignments]
+    threshold = decided[0] if decided.count(decided[0]) == len(decided) else {"threshold": "each model's own"}
+    if threshold_on is not None:
+        models, threshold = tune_threshold(choosing, threshold_on, models, options, progress=progress)
+        logger.info("Threshold chosen on %s: %s", threshold_on, threshold["fitted"])
+    if len(assignments) > 1:  # images at the end of what there was are seen by all folds but their own
+        options = replace(options, force=True)
+    items = predict_cases(
+        cases, models, folder, options, out_of_fold=out_of_fold, overwrite=overwrite, progress=progress
+    )
+    named = Counter(f"{m.plan.name} ({m.plan.network.name}, plan {m.plan.hash[:8]})" for m in models)
+    names = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in named.items())
+    scored = Scored(items, labels, warnings, {"chosen": chosen} | threshold | {"model": names})
+    _add_seen_cases(scored, assignments)
+    return scored
 
 
 def _labels_of(data: Dataset, progress: bool) -> Labels:
@@ -152,34 +195,48 @@ def _labels_of(data: Dataset, progress: bool) -> Labels:
     return propose(fingerprint(data, progress=progress), data)[0].labels
 
 
-def _check_out(out: Path | None, overwrite: bool, *more: str) -> None:
+def _check_out(out: Path | None, overwrite: bool) -> None:
     """Refuse what is in the way before the long work, not after it."""
     if out is not None:
-        for name in ("scores.csv", "scores.json", "report.html", *more):
+        for name in ("scores.csv", "scores.json", "report.html"):
             check_free(out / name, overwrite=overwrite)
 
 
-def _add_seen_cases(scored: _Scored, cases: Sequence[Case], models: Sequence[Model]) -> None:
-    """Warn where the Models know cases by the names of those that are scored."""
-    for part, line, role in (
-        ("train", "trained on", "the model was trained on"),
-        ("validation", "validated on", "chose its epoch, and whatever else was fitted"),
+OUT_OF_FOLD = (
+    "Each case was predicted by the one model that was not trained on it. It helped to choose that model's epoch and, "
+    "with others, the temperature, threshold and smallest component kept: the scores are a little optimistic. They are "
+    "those of single models; the ensemble is mostly better, and can be scored on other cases only."
+)
+
+
+def _add_seen_cases(scored: Scored, assignments: Sequence[Assignment]) -> None:
+    """Warn where Models know cases by the names of those that they are scored on."""
+    total = sum(len(one.cases) for one in assignments)
+    for part, line, warning in (
+        ("train", "trained on", "{} carry the names of cases that the model was trained on: scores are optimistic"),
+        (
+            "validation",
+            "validated on",
+            "{} carry the names of cases that chose its epoch, and whatever else was fitted: scores are optimistic"
+            if len(assignments) == 1
+            else OUT_OF_FOLD,
+        ),
     ):
-        seen = {case for model in models for case in model.metrics.get("cases", {}).get(part, [])}
-        count = sum(case.id in seen for case in cases)
+        count = 0
+        for one in assignments:
+            seen = {case for model in one.models for case in model.metrics.get("cases", {}).get(part, [])}
+            count += sum(case.id in seen for case in one.cases)
         if count:
-            scored.warnings.append(
-                f"{count} of {len(cases)} cases carry the names of cases that {role}: scores are optimistic"
-            )
+            scored.warnings.append(warning.format(f"{count} of {total} cases"))
             scored.protocol[line] = f"{count} of these cases"
-    if any("withheld" in model.metrics.get("cases", {}) for model in models):
+    if any("withheld" in model.metrics.get("cases", {}) for one in assignments for model in one.models):
         scored.warnings.append(
             "a shared model does not name the cases it was trained on: make sure that none of them is among these"
         )
 
 
 def _score(
-    data: Dataset, scored: _Scored, scoring: ScoringOptions, out: Path | None, *, overwrite: bool, progress: bool
+    data: Dataset, scored: Scored, scoring: ScoringOptions, out: Path | None, *, overwrite: bool, progress: bool
 ) -> Scores:
     scores = score(
         scored.items,

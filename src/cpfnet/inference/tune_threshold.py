@@ -11,7 +11,7 @@ from cpfnet import formats, labels
 from cpfnet.data.case import Case, Dataset
 from cpfnet.errors import CpfnetError, DatasetError
 from cpfnet.evaluation.case_masks import load_masks
-from cpfnet.inference.dataset_predictions import item_of, of_split
+from cpfnet.inference.dataset_predictions import item_of, of_split, validation_cases
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.inference.threshold_search import THRESHOLDS, best_threshold, dice_curve
@@ -50,6 +50,13 @@ def choosing_cases(dataset: Dataset, split: str, scored: Sequence[Case], models:
         raise CpfnetError(
             f"a threshold cannot be chosen on {split!r}: what is scored chooses nothing",
             fix=f"choose --threshold-on {' or '.join(CHOOSING)}",
+        )
+    if split == "val" and len({validation_cases(model) for model in models}) > 1:
+        raise DatasetError(
+            f"the {len(models)} models were validated on different cases, as folds are: "
+            "what validated one has trained another",
+            where="--threshold-on val",
+            fix="leave it out: a cross-validation's threshold was chosen on the cases of all folds, out of fold",
         )
     definitions = models[0].plan.labels
     if not _has_threshold(definitions):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from cpfnet.data.case import Dataset
 from cpfnet.data.dataset import load
 from cpfnet.data.task_mismatch import task_mismatch
+from cpfnet.errors import OutputError
+from cpfnet.inference.cross_validation import is_cross_validation
 from cpfnet.planning import Plan
 from cpfnet.training.distributed.process_group import ProcessGroup, find_group, joined
 from cpfnet.training.options import PlanOptions, TrainOptions
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def train_on_dataset(dataset: Path, out: Path, wanted: PlanOptions, options: TrainOptions) -> Model:
+def train_on_dataset(
+    dataset: Path, out: Path, wanted: PlanOptions, options: TrainOptions, group: ProcessGroup | None = None
+) -> Model:
     """Train a Model and write it, with a report, to ``out``.
 
     Args:
@@ -32,14 +36,21 @@ def train_on_dataset(dataset: Path, out: Path, wanted: PlanOptions, options: Tra
         out: the Model folder; must not exist, unless it is resumed.
         wanted: the plan.
         options: how to train.
+        group: this process among those of the run; default: as the options and the environment say.
 
     Raises:
         CpfnetError: the data, plan, weights, devices or ``out`` do not allow it; a process was killed.
         KeyboardInterrupt: once a checkpoint is written.
     """
-    group = find_group(options.devices, options.nodes)
+    if is_cross_validation(out):
+        raise OutputError(
+            "holds a cross-validation",
+            where=out,
+            fix="add --folds all, or --fold all for a Model of all its cases; or choose another folder",
+        )
+    group = group or find_group(options.devices, options.nodes)
     with ExitStack() as holding, joined(group, options.device):
-        data, plan = group.run_on_main(lambda: _prepare(dataset, out, wanted, options, group, holding))
+        data, plan = group.run_on_main(lambda: prepare(dataset, out, wanted, options, group, holding))
 
         from cpfnet.model import Model
         from cpfnet.training.report import write_report
@@ -57,10 +68,10 @@ def train_on_dataset(dataset: Path, out: Path, wanted: PlanOptions, options: Tra
     return model
 
 
-def _prepare(
+def prepare(
     dataset: Path, out: Path, wanted: PlanOptions, options: TrainOptions, group: ProcessGroup, holding: ExitStack
 ) -> tuple[Dataset, Plan]:
-    """Refuse what cannot be trained, choose the plan, and hold the run's folder."""
+    """Refuse what cannot be trained, choose the plan, and hold the run's folder for as long as ``holding`` is open."""
     data = load(dataset)
     given = Plan.load(wanted.plan) if isinstance(wanted.plan, Path) else wanted.plan
     if given is not None:
@@ -96,7 +107,7 @@ def _prepare(
 
 def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
     """The plan where none is given; with the network of the Model whose weights to start from."""
-    from cpfnet.model import Model
+    from cpfnet.inference.model_arguments import open_model
     from cpfnet.planner.fingerprint import fingerprint
     from cpfnet.planner.machine import Memory
     from cpfnet.planner.proposal import network_options, propose
@@ -104,7 +115,7 @@ def _propose(data: Dataset, wanted: PlanOptions, options: TrainOptions) -> Plan:
 
     logger.info("No plan given: using the proposed one (cpfnet plan shows it).")
     # The weights of an earlier Model fit its own network.
-    same = None if options.init is None or wanted.network is not None else Model.load(options.init).plan.network
+    same = None if options.init is None or wanted.network is not None else open_model(options.init).plan.network
     network, weights = (wanted.network, wanted.weights) if same is None else (same.name, wanted.weights or same.weights)
     found = fingerprint(data, progress=options.progress)
     plan, reasons = propose(

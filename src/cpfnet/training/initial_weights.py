@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from cpfnet.errors import PlanError, TrainingError
+from cpfnet.inference.model_arguments import open_model
 from cpfnet.model import Model, untrained
 from cpfnet.network.encoder import find_encoder
 from cpfnet.network.pretrained.load import imagenet_encoder, load_imagenet
@@ -46,7 +47,7 @@ def first_network(
         return network
     _check_pretrained(plan, network, init)
     if init is not None:
-        _take(network, plan, Model.load(init, allow_import=allow_import))
+        _take(network, plan, open_model(init).allowing(tuple(allow_import)))
     elif weights != "none":
         if find_encoder(network) is not None:
             file = load_imagenet(network, weights, progress=progress)

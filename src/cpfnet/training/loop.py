@@ -54,9 +54,11 @@ class Run:
         folder, plan, task: what is written where, how and what is learned.
         patches: training samples.
         validation: held-out cases; after an epoch all of them are scored, or the part that `training.validation` says.
+            Where there are none, the last epoch is kept.
         digests: what the data were.
         group: this process among those of the run; the main one writes.
         first_stage: where the plan has one, the Models that stay with this one.
+        findings: what is kept as fitted where no case validates.
         number: samples learned from so far; with the seed it says all about the data to come.
         micro_batch_size: samples in a batch: the plan's, or what memory was found to hold.
         losses: sum of the losses of this epoch's samples.
@@ -73,6 +75,7 @@ class Run:
     digests: dict[str, str]
     group: ProcessGroup = SINGLE_PROCESS
     first_stage: tuple[Model, ...] = ()
+    findings: Findings | None = None
     number: int = 0
     losses: float = 0.0
     seconds: float = 0.0
@@ -259,7 +262,7 @@ class Run:
         if self.group.is_main_process:
             self._log(board)
         display.pause(time.monotonic() - began)
-        display.epoch(self.history[-1], best=better)
+        display.epoch(self.history[-1], best=better and bool(self.validation))
 
     def _model(self, scores: dict[str, Any], epoch: int) -> Model:
         cases = self.patches.cases
@@ -326,9 +329,10 @@ class Run:
         model.save(self.folder.out)
         shutil.rmtree(self.folder.cache, ignore_errors=True)
         logger.info(found.brief())
-        none = model.fitted.validation_dice is None
+        none = model.fitted.validation_dice is None and bool(self.validation)
         no_class = " (no class was there to be found in the validation cases)" * none
-        logger.info(f"Done: the best Model, of epoch {model.fitted.epochs}{no_class}, is in {self.folder.out}")
+        which = "best" if self.validation else "last"
+        logger.info(f"Done: the {which} Model, of epoch {model.fitted.epochs}{no_class}, is in {self.folder.out}")
         return model
 
     def _judge(self, model: Model, interruption: Interruption, bar: bool) -> tuple[dict[str, Any], Findings]:
@@ -343,10 +347,14 @@ class Run:
             whole = choose_cases(self.validation, part.whole or len(self.validation))
             with CaseCounter("Scoring whole cases", bar, interruption) as advance:
                 scores = validate(segment, whole, self.plan, advance)
+        if not self.validation:
+            return scores, self.findings or Findings.none("no case was held out")
         if {c.id for c in self.validation} <= {c.id for c in self.patches.cases}:
             return scores, Findings.none("the validation cases are the training cases")
         with CaseCounter("Fitting", bar, interruption) as advance:
-            return scores, fit(segment, whole, self.plan, advance, self.patches.cases)
+            return scores, fit(
+                lambda case: segment(np.asarray(case.image())), whole, self.plan, advance, self.patches.cases
+            )
 
 
 def _ranges(levels: Sequence[tuple[float, float, float] | None]) -> tuple[Range, Range, Range] | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cpfnet.errors import TrainingError
 from cpfnet.planning import Plan
 from cpfnet.registry import module_names
 from cpfnet.settings import changes, check_keys
+
+if TYPE_CHECKING:
+    from cpfnet.training.calibrate.fit import Findings
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class TrainOptions:
     """How a run is carried out; the plan says what is learned.
 
     Attributes:
-        fold: validate on this fold (from 0) of the plan's cross-validation; None: the data set's own ``val`` split,
-            else fold 0.
+        fold: validate on this fold (from 0) of the plan's cross-validation; ``"all"``: train on every case, and
+            validate on none; None: the data set's own ``val`` split, else fold 0.
+        findings: what the folds of a cross-validation told, for a Model that no case validates.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         devices: GPUs, or processes on a CPU, of each machine that share every batch. Under torchrun it is known.
         nodes: machines; torchrun or SLURM's srun starts the processes then.
@@ -70,7 +74,8 @@ class TrainOptions:
         CodeError: ``allow_import`` names no module.
     """
 
-    fold: int | None = None
+    fold: int | Literal["all"] | None = None
+    findings: Findings | None = None
     device: str = "auto"
     devices: int = 1
     nodes: int = 1

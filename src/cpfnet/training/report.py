@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cpfnet.data.case import Dataset
+from cpfnet.data.case import Case, Dataset
 from cpfnet.evaluation import report as reporting
 from cpfnet.evaluation.evaluate import evaluate
+from cpfnet.evaluation.scores import Scores
 from cpfnet.evaluation.tables import number
 from cpfnet.inference.dataset_predictions import predict_cases
 from cpfnet.inference.options import PredictorOptions
@@ -29,6 +30,12 @@ _FITTED = {
     "min_component_size": "Smallest connected component kept",
     "quality": "Quality of predictions",
 }
+
+
+_NOTHING_HELD_OUT = (
+    "Every case was trained on, so no score of this Model can be given: the out-of-fold scores of its cross-validation "
+    "(the report in the folder above) tell how well such Models do."
+)
 
 
 def write_report(
@@ -56,7 +63,7 @@ def write_report(
         "The validation cases chose the epoch, the temperature, the threshold and the smallest component kept: their "
         "scores are optimistic."
     ]
-    if held_out <= set(model.metrics["cases"]["train"]):
+    if held_out <= set(model.metrics["cases"]["train"]):  # a single patient's
         warnings = ["The validation cases are the training cases: these scores say nothing about other images."]
     if (part := model.plan.training.validation) is not None:
         of = f"{len(chosen)} of {len(held_out)}" if len(chosen) < len(held_out) else "all"
@@ -64,18 +71,17 @@ def write_report(
             f"Curves show Dice on {min(part.cases, len(held_out))} cases, up to {part.pieces} pieces of each, the same "
             f"after each epoch, half of them on structures; the scores below are those of {of} validation cases, whole."
         )
-    with TemporaryDirectory(prefix="cpfnet-") as temporary:
-        options = PredictorOptions(device=device, backend="torch", force=True)
-        items = predict_cases(chosen, [model], Path(temporary), options, overwrite=True, progress=progress)
-        protocol = {"chosen": "validation cases"} | as_fitted([model])
-        scores = evaluate(items, model.plan.labels, protocol=protocol, progress=progress)
-        scores.warnings[:0] = warnings
-        scored = reporting.sections(scores, items, model.plan.labels)
+    scored, headline = [page.Section("Summary", [page.Notice([_NOTHING_HELD_OUT])])], ""
+    if held_out:
+        scores, scored = _score(model, chosen, warnings, device=device, progress=progress)
+        dice = scores.of("dice")
+        if dice and dice["count"]:
+            headline = f"; Dice {number(dice['mean'])}, the mean of {_cases(dice['count'])}, on the files' grid"
     fitted, plan = model.fitted, model.plan
     facts = [
         ("Network", f"{plan.network.name}, {plan.spatial.mode}, encoder from {_origin(model)}"),
         ("Cases", f"{fitted.cases} to train, {len(chosen)} to validate"),
-        ("Epochs", f"{len(model.metrics['history'])}; the best, {fitted.epochs}, is kept"),
+        ("Epochs", f"{len(model.metrics['history'])}; the {'best' if held_out else 'last'}, {fitted.epochs}, is kept"),
         ("Time", _duration(sum(row["seconds"] for row in model.metrics["history"]))),
     ]
     run = training_sections(
@@ -84,13 +90,12 @@ def write_report(
         versions=page.installed_versions("torch", "monai", "lightning-fabric", "numpy"),
         plan=(model.folder / "plan.yaml").read_text(encoding="utf-8"),
     )
-    notes = model.metrics["fitting"]
-    fits = [(title, notes[name]) for name, title in _FITTED.items() if name in notes]
     unit = "mm" if fitted.spacing_low else "pixels"
     calibration = validation_calibration(model.metrics["calibration"], unit)
     # Before and after the temperature; `evaluate` knows the latter only.
     shown = {section.title for section in calibration}
-    trust = [page.Section("Fitted on the validation cases", [page.Pairs(fits)]), *calibration]
+    where = "validation cases" if held_out else "out-of-fold cases of the cross-validation"
+    trust = [fitted_section(f"Fitted on the {where}", model.metrics["fitting"]), *calibration]
     curves = [section for section in run if section.title in ("Training", "Curves")]
     rest = [section for section in run if section not in curves]
     written = page.render(
@@ -100,10 +105,27 @@ def write_report(
         sections=[*curves, *(section for section in scored if section.title not in shown), *trust, *rest],
         overwrite=True,
     )
-    dice = scores.of("dice")
-    headline = f"; Dice {number(dice['mean'])}, the mean of {_cases(dice['count'])}" if dice and dice["count"] else ""
-    logger.info(f"Report: {written}{headline}, on the files' grid" if headline else f"Report: {written}")
+    logger.info(f"Report: {written}{headline}")
     return written
+
+
+def _score(
+    model: Model, cases: Sequence[Case], warnings: Sequence[str], *, device: str, progress: bool
+) -> tuple[Scores, list[page.Section]]:
+    """Scores of the validation cases, and the sections that show them."""
+    labels = model.plan.labels
+    with TemporaryDirectory(prefix="cpfnet-") as temporary:
+        options = PredictorOptions(device=device, backend="torch", force=True)
+        items = predict_cases(cases, [model], Path(temporary), options, progress=progress)
+        protocol = {"chosen": "validation cases"} | as_fitted([model])
+        scores = evaluate(items, labels, protocol=protocol, progress=progress)
+        scores.warnings[:0] = warnings
+        return scores, reporting.sections(scores, items, labels)
+
+
+def fitted_section(title: str, notes: Mapping[str, str]) -> page.Section:
+    """What was chosen, and why, of ``metrics.json``'s ``fitting``."""
+    return page.Section(title, [page.Pairs([(name, notes[key]) for key, name in _FITTED.items() if key in notes])])
 
 
 def validation_calibration(found: Mapping[str, Any], unit: str) -> list[page.Section]:

@@ -136,7 +136,7 @@ def _learn(
     fabric = fabric_for(start.device, start.precision, group)
     task = Task(start.network, plan, fabric, allow_import=options.allow_import)
     patches, kept = Patches(training, plan, Augmenter(plan)), start.first_stage.kept
-    run = Run(folder, plan, task, patches, validation, digests, group, kept)
+    run = Run(folder, plan, task, patches, validation, digests, group, kept, options.findings)
     if state is None:
         size = sum(p.numel() for p in start.network.parameters())
         epochs, steps = plan.training.epochs, task.schedule.steps_per_epoch

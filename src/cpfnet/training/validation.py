@@ -61,7 +61,7 @@ def validate(
 
     parts = group.gather(group.run_on_all(score))
     scores = {case.id: parts[index % group.size][case.id] for index, case in enumerate(cases)}
-    classes = [mean(values) for values in zip(*scores.values(), strict=True)]
+    classes = [mean(values) for values in zip(*scores.values(), strict=True)] if scores else [None] * len(names)
     return {
         "dice": mean(classes),
         "classes": dict(zip(names, classes, strict=True)),

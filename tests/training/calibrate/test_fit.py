@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import tracemalloc
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +23,9 @@ from cpfnet.inference.quality.estimate import assess
 from cpfnet.inference.threshold_search import NEUTRAL, THRESHOLDS
 from cpfnet.labels import IGNORED, OUTSIDE
 from cpfnet.planning import LabelClass, Labels, Plan
+from cpfnet.training.calibrate import fit as fitting
 from cpfnet.training.calibrate import temperature, thresholds
-from cpfnet.training.calibrate.fit import Findings, _Second, fit
+from cpfnet.training.calibrate.fit import Findings, _Second
 from cpfnet.training.calibrate.thresholds import Components
 from cpfnet.training.samples.cache import Cached
 from tests.training.conftest import images_plan
@@ -31,6 +34,11 @@ THREE = Labels(classes=[LabelClass(name=n, values=(k,)) for k, n in enumerate("a
 REGIONS = Labels(
     classes=[LabelClass(name="whole", values=(1, 2)), LabelClass(name="core", values=(2,))], exclusive=False
 )
+
+
+def fit(segment: Callable[[np.ndarray], np.ndarray], cases: Sequence[Cached], *more: Any, **options: Any) -> Findings:
+    """Of one network, which sees the image of a case."""
+    return fitting.fit(lambda case: segment(np.asarray(case.image())), cases, *more, **options)
 
 
 def draw(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:

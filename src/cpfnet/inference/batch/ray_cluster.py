@@ -24,6 +24,7 @@ from tempfile import NamedTemporaryFile
 from typing import Any
 
 import cpfnet
+from cpfnet.environment import environment
 from cpfnet.errors import CpfnetError, redacted_message
 from cpfnet.files import temporary_prefix
 from cpfnet.formats.file_types import place_of
@@ -75,7 +76,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        with _quiet(), keeping(), _asking_nobody() if alone else contextlib.nullcontext():
+        with _quiet(), keeping(), environment(_ASKING_NOBODY) if alone else contextlib.nullcontext():
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
         raise CpfnetError(
@@ -90,20 +91,9 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-@contextlib.contextmanager
-def _asking_nobody() -> Iterator[None]:
-    """What is started asks no cloud whether it runs there: Ray does so for statistics, even where they are off."""
-    variables = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}  # nobody listens there
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+_ASKING_NOBODY = {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "NO_PROXY": ""}
+"""Nobody listens there: what is started asks no cloud whether it runs there, as Ray does for statistics even where they
+are off."""
 
 
 @contextlib.contextmanager
@@ -155,7 +145,7 @@ def spread(
     with NamedTemporaryFile(dir=order.out, prefix=temporary_prefix()) as mark:
         folders = tuple(exported_files.folder(model).parent for model in models)
         level = logging.getLogger("cpfnet").getEffectiveLevel()
-        setting = Setting(folders, order, Path.cwd(), Path(mark.name), level)
+        setting = Setting(folders, tuple(model.fitted for model in models), order, Path.cwd(), Path(mark.name), level)
         crew = _Crew(setting, jobs, lambda job: job.do(precheck, order, models[0].plan, inputs), show)
         try:
             with telling(crew.answers.put):

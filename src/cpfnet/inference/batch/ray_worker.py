@@ -22,7 +22,7 @@ from cpfnet.formats.file_types import place_of
 from cpfnet.inference.batch.job import Job, Order, is_light, read, segment, write
 from cpfnet.inference.batch.resume import recall
 from cpfnet.inference.predictor import Predictor
-from cpfnet.model import Model
+from cpfnet.model import Fitted, Model
 
 AHEAD = 2
 """Jobs that a worker has at a time: it reads or writes one while its network has the other."""
@@ -34,6 +34,7 @@ class Setting:
 
     Attributes:
         models: folders of the Models, as they were given.
+        fitted: what each of them decides with, which need not be what its folder says (folds, a chosen threshold).
         order: what to make of every input.
         folder: that relative paths start from.
         mark: a file that whoever sees the same folders finds.
@@ -41,6 +42,7 @@ class Setting:
     """
 
     models: tuple[Path, ...]
+    fitted: tuple[Fitted, ...]
     order: Order
     folder: Path
     mark: Path
@@ -72,7 +74,11 @@ class Worker:
             logger.addHandler(QueueHandler(self.messages))
             logger.setLevel(setting.level)
             logger.propagate = False  # they are shown where the command was given
-            self.predictor = Predictor([Model.load(folder) for folder in setting.models], setting.order.options)
+            models = [
+                replace(Model.load(folder), fitted=fitted)
+                for folder, fitted in zip(setting.models, setting.fitted, strict=True)
+            ]
+            self.predictor = Predictor(models, setting.order.options)
         except CpfnetError as error:
             return error
         return cpfnet.__version__

@@ -33,7 +33,7 @@ from cpfnet.training.calibrate import temperature
 from cpfnet.training.calibrate import thresholds as choices
 from cpfnet.training.calibrate.thresholds import Components
 from cpfnet.training.samples.cache import Cached
-from cpfnet.training.validation import Segment, mean
+from cpfnet.training.validation import mean
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Findings:
 
 
 def fit(
-    segment: Segment,
+    segment: Callable[[Cached], np.ndarray],
     cases: Sequence[Cached],
     plan: Plan,
     advance: Callable[[int, int], None] = lambda done, total: None,
@@ -77,8 +77,8 @@ def fit(
     Pixels ignored or outside the region of interest count nowhere; several readers of a case are averaged.
 
     Args:
-        segment: the network whose weights are kept.
-        cases: validation cases, none of which it was trained on.
+        segment: gives the probabilities of a case, by a network that was not trained on it.
+        cases: validation cases, or the out-of-fold cases of a cross-validation.
         plan: `labels`, `spatial` and `inference`.
         advance: called with the number of cases segmented and to be segmented; may raise to stop.
         training: cases that it was trained on: no size of components is fitted where some of all cases have millimetres
@@ -89,7 +89,7 @@ def fit(
     chosen, curves, counts = [], [], []
     for done, case in enumerate(cases):
         advance(done, 2 * len(cases))
-        probabilities, codes = segment(np.asarray(case.image())), case.codes()
+        probabilities, codes = segment(case), case.codes()
         losses = temperature.curve(probabilities, codes, plan.labels)
         if losses is not None:
             chosen.append(case)
@@ -104,7 +104,7 @@ def fit(
         second = _Second(plan, value, thresholds)
         for done, (case, own) in enumerate(zip(chosen, left_out, strict=True), start=before):
             advance(done, before + len(chosen))
-            second.add(segment(np.asarray(case.image())), case, own)
+            second.add(segment(case), case, own)
         return second
 
     value, left_out = _temperature(np.array(curves), found)
