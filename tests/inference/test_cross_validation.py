@@ -198,3 +198,10 @@ def test_folders_of_images_are_no_folds(tmp_path: Path) -> None:
     assert not names_a_model(tmp_path)
     with pytest.raises(CpfnetError, match="holds no cross-validation"):
         CrossValidation.load(tmp_path)
+
+
+def test_packed_it_is_the_same_ensemble(cv: Path, tmp_path: Path) -> None:
+    packed = cpfnet.pack(cv, tmp_path / "cv.zip")
+    assert [model.digest for model in open_models(packed)] == [model.digest for model in open_models(cv)]
+    with pytest.raises(CpfnetError, match="ensemble of 3 folds, and one Model is asked for"):
+        cpfnet.export(packed, "onnx", out=tmp_path / "a.onnx")

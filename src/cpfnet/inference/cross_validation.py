@@ -18,18 +18,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from cpfnet.data.case import Dataset
 from cpfnet.errors import CpfnetError
-from cpfnet.evaluation.scores import Scores
 from cpfnet.files import replacing
 from cpfnet.model import FITTED, METRICS, PLAN, Fitted, FittedChannel, Found, Model, check_fitted, read_metrics
 from cpfnet.planning import Plan
 from cpfnet.settings import read_yaml, write_yaml
 from cpfnet.text import to_json
+
+if TYPE_CHECKING:
+    from cpfnet.data.case import Dataset
+    from cpfnet.evaluation.scores import Scores
 
 ALL: Literal["all"] = "all"
 """The folder of the Model that was trained on every case."""
@@ -172,6 +174,8 @@ class CrossValidation:
         Raises:
             FormatError: there are none yet, or they are damaged.
         """
+        from cpfnet.evaluation.scores import Scores
+
         return Scores.load(self.folder)
 
 
