@@ -407,12 +407,13 @@ def serve(
     Raises:
         CpfnetError: a Model cannot be run here, or the port or the store is taken.
     """
+    from cpfnet.inference.cross_validation import CrossValidation
     from cpfnet.inference.model_arguments import open_model
     from cpfnet.model import Model
     from cpfnet.serve.options import ServeOptions
     from cpfnet.serve.server import serve as run
 
-    several = [models] if isinstance(models, (Model, str, Path)) else models
+    several = [models] if isinstance(models, (Model, CrossValidation, str, Path)) else models
     run([open_model(one) for one in several], options or ServeOptions(), started)
 
 
@@ -627,7 +628,7 @@ def convert(
 
 
 @require_extras()
-def pack(model: Model | PathLike, out: PathLike | None = None, *, overwrite: bool = False) -> Path:
+def pack(model: ModelArgument, out: PathLike | None = None, *, overwrite: bool = False) -> Path:
     """Write a Model as one ZIP file, which may stand wherever a Model is asked for; the same Model, the same bytes.
 
     It holds neither images nor the names of cases.
@@ -647,16 +648,19 @@ def pack(model: Model | PathLike, out: PathLike | None = None, *, overwrite: boo
     Example:
         >>> cpfnet.pack("model", "vessels.zip")
     """
-    from cpfnet.sharing.local_folder import folder_of, name_of
+    from cpfnet.inference.cross_validation import CrossValidation
+    from cpfnet.inference.model_arguments import folder_to_share
+    from cpfnet.sharing.local_folder import name_of
     from cpfnet.sharing.pack import pack as run
 
-    folder = folder_of(model)
-    return run(folder, Path(f"{name_of(model)}.zip" if out is None else out), overwrite=overwrite)
+    folder = folder_to_share(model)
+    name = name_of(folder if isinstance(model, CrossValidation) else model)
+    return run(folder, Path(f"{name}.zip" if out is None else out), overwrite=overwrite)
 
 
 @require_extras()
 def push(
-    model: Model | PathLike,
+    model: ModelArgument,
     repository: str,
     *,
     public: bool = False,
@@ -684,12 +688,12 @@ def push(
     Example:
         >>> cpfnet.push("model", "anna/vessels")
     """
+    from cpfnet.inference.model_arguments import folder_to_share
     from cpfnet.sharing.address import HubAddress
-    from cpfnet.sharing.local_folder import folder_of
     from cpfnet.sharing.push import push as run
 
     address = HubAddress.parse(repository)
-    return str(run(folder_of(model), address, public=public, licence=licence, overwrite=overwrite))
+    return str(run(folder_to_share(model), address, public=public, licence=licence, overwrite=overwrite))
 
 
 @require_extras()

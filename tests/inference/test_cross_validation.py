@@ -170,6 +170,7 @@ def test_predictions_of_somebody_else_are_not_taken(root: Path, cv: Path, tmp_pa
         (lambda cv: edit(cv / "fold-0" / "fitted.yaml", "temperature: 1.0", "temperature: 2.0"), "fold-0: is another"),
         (lambda cv: edit(cv / "plan.yaml", "name: oracle", "name: changed"), "fold-0: its plan is not the one"),
         (lambda cv: edit(cv / "fitted.yaml", "[0.35]", "[0.3, 0.4]"), "2 values for threshold"),
+        (lambda cv: (cv / "fitted.yaml").write_text(without_models(cv)), r"models: .*at least 2 items"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(cv: Path, damage, said: str) -> None:
@@ -185,10 +186,24 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
+def without_models(cv: Path) -> str:
+    text = (cv / "fitted.yaml").read_text(encoding="utf-8")
+    return f"{text[: text.index('models:')]}models: []\n"
+
+
+def test_a_fold_that_does_not_know_its_cases_leaves_them_out_of_the_scores(root: Path, cv: Path) -> None:
+    (cv / "fold-0" / "metrics.json").unlink()
+    known = {case for fold in CrossValidation.load(cv).folds for case in fold}
+    assert len(known) == 4
+    assert {row["case"] for row in cpfnet.evaluate(root, cv, CPU).rows} == known
+
+
 def test_one_model_is_asked_for(cv: Path, tmp_path: Path) -> None:
     with pytest.raises(CpfnetError, match="ensemble of 3 folds, and one Model is asked for") as refused:
         cpfnet.export(cv, "onnx", out=tmp_path / "a.onnx")
     assert refused.value.fix == f"give the folder of one of them, such as {cv / 'fold-0'}"
+    with pytest.raises(CpfnetError, match="ensemble of 3 folds, and one Model is asked for"):
+        cpfnet.api.serve(CrossValidation.load(cv))
     assert open_model(cv / "fold-1").folder == cv / "fold-1"
 
 
@@ -203,5 +218,21 @@ def test_folders_of_images_are_no_folds(tmp_path: Path) -> None:
 def test_packed_it_is_the_same_ensemble(cv: Path, tmp_path: Path) -> None:
     packed = cpfnet.pack(cv, tmp_path / "cv.zip")
     assert [model.digest for model in open_models(packed)] == [model.digest for model in open_models(cv)]
+    again = cpfnet.pack(CrossValidation.load(cv), tmp_path / "again.zip")
+    assert again.read_bytes() == packed.read_bytes()
     with pytest.raises(CpfnetError, match="ensemble of 3 folds, and one Model is asked for"):
         cpfnet.export(packed, "onnx", out=tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda cv: (cv / "fitted.yaml").unlink(), "has not ended"),
+        (lambda cv: shutil.rmtree(cv / "fold-2"), "fold-2: no such folder"),
+    ],
+)
+def test_what_nobody_could_open_is_not_packed(cv: Path, tmp_path: Path, damage, said: str) -> None:
+    damage(cv)
+    with pytest.raises(CpfnetError, match=said):
+        cpfnet.pack(cv, tmp_path / "cv.zip")
+    assert not (tmp_path / "cv.zip").exists()

@@ -42,7 +42,7 @@ _AGAIN = "go on with the `cpfnet train … --folds all` that began it, adding --
 class FittedOnFolds(Found):
     """What the cases of all folds told; the Models of the folds decide with it."""
 
-    models: tuple[str, ...] = Field(description="digests of the folds' Models, in their order")
+    models: tuple[str, ...] = Field(min_length=2, description="digests of the folds' Models, in their order")
 
     @classmethod
     def of(cls, models: Sequence[Model]) -> FittedOnFolds:
@@ -164,8 +164,8 @@ class CrossValidation:
 
     @property
     def folds(self) -> list[list[str]]:
-        """Ids of the cases that each fold's Model has not seen."""
-        return [model.metrics["cases"]["validation"] for model in self.models]
+        """Ids of the cases that each fold's Model has not seen; of one that does not know them, none."""
+        return [model.metrics.get("cases", {}).get("validation", []) for model in self.models]
 
     @property
     def scores(self) -> Scores:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cpfnet.errors import CpfnetError
 from cpfnet.inference.cross_validation import CrossValidation, fold_name, is_cross_validation
 from cpfnet.model import Model, is_model
-from cpfnet.sharing.local_folder import is_elsewhere, local_folder
+from cpfnet.sharing.local_folder import folder_of, is_elsewhere, local_folder
 
 ModelArgument = Model | CrossValidation | str | PathLike[str]
 """A Model, the folds of a cross-validation, or where they lie: a folder, a ZIP file of `cpfnet.pack`, or
@@ -52,6 +52,18 @@ def open_model(argument: ModelArgument) -> Model:
             fix=f"give the folder of one of them, such as {place or fold_name(0)}",
         )
     return models[0]
+
+
+def folder_to_share(argument: ModelArgument) -> Path:
+    """The folder that holds the files of a Model or of a cross-validation, to be handed on.
+
+    Raises:
+        CpfnetError: a cross-validation that has not ended, or lacks a fold: nobody could open it; or it lies nowhere.
+    """
+    folder = argument.folder if isinstance(argument, CrossValidation) else folder_of(argument)
+    if is_cross_validation(folder):
+        CrossValidation.load(folder)
+    return folder
 
 
 def _open(argument: ModelArgument) -> list[Model]:
