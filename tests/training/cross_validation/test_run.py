@@ -11,10 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from PIL import Image as Picture
 
 from cpfnet.data.case import Dataset
+from cpfnet.data.dataset import load
 from cpfnet.errors import CpfnetError, OutputError, TrainingError
 from cpfnet.inference.cross_validation import CrossValidation
 from cpfnet.inference.model_arguments import open_models
@@ -121,7 +124,9 @@ def test_what_was_fitted_and_scored_is_that_of_a_run_that_nobody_killed(
 
 
 @pytest.mark.slow
-def test_a_model_of_all_cases_learns_from_the_folds_how_long(images: Dataset, cv: Path) -> None:
+def test_a_model_of_all_cases_learns_from_the_folds_how_long(
+    images: Dataset, cv: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     found = CrossValidation.load(cv)
     best = [model.fitted.epochs for model in found.models]
     model = train_on_all(images.root, cv, PlanOptions(), TrainOptions(device="cpu"))
@@ -135,6 +140,13 @@ def test_a_model_of_all_cases_learns_from_the_folds_how_long(images: Dataset, cv
     assert Model.load(cv / "all").digest == model.digest
     with pytest.raises(TrainingError, match="follows the plan of its folds"):
         train_on_all(images.root, cv, PlanOptions(settings=["training.batch=1"]), TrainOptions(device="cpu"))
+    fewer = Path(shutil.copytree(images.root, tmp_path / "data"))
+    case = load(fewer).cases[0]
+    for file in (*case.images, *case.labels.values()):
+        file.unlink()
+    with caplog.at_level("WARNING"), pytest.raises(OutputError, match="exists already"):
+        train_on_all(fewer, cv, PlanOptions(), TrainOptions(device="cpu"))
+    assert f"The folds had other cases (1 case: {case.id})" in caplog.text
 
 
 @pytest.mark.slow
@@ -149,8 +161,25 @@ def test_folders_are_not_mixed_up(images: Dataset, cv: Path, tmp_path: Path) -> 
         cross_validate(images.root, cv / "fold-0", PlanOptions(), RESUMED)
     with pytest.raises(TrainingError, match=r"training.batch: 2 then, 1 now"):
         cross_validate(images.root, cv, PlanOptions(settings=["training.batch=1"]), RESUMED)
+    with pytest.raises(TrainingError, match="2 epochs are asked for, and a fold has 3 behind it"):
+        cross_validate(images.root, cv, PlanOptions(epochs=2), RESUMED)
+    assert len(open_models(cv)) == 2  # the plan was left as it is
     with pytest.raises(TrainingError, match="holds no folds"):
         train_on_all(images.root, tmp_path, PlanOptions(), RESUMED)
+
+
+@pytest.mark.slow
+def test_folds_of_other_labels_are_not_fitted_together(images: Dataset, cv: Path, tmp_path: Path) -> None:
+    (cv / "fitted.yaml").rename(tmp_path / "fitted.yaml")
+    data = Path(shutil.copytree(images.root, tmp_path / "data"))
+    case = load(data).cases[0]
+    (mask,) = case.labels.values()
+    Picture.fromarray(np.zeros_like(np.asarray(Picture.open(mask)))).save(mask)
+    try:
+        with pytest.raises(TrainingError, match=rf"began with other cases \(changed: \w+/{case.id}\)"):
+            cross_validate(data, cv, PlanOptions(), RESUMED)
+    finally:
+        (tmp_path / "fitted.yaml").rename(cv / "fitted.yaml")
 
 
 def test_one_patient_cannot_be_cross_validated(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from cpfnet.data.splits import to_learn_from
 from cpfnet.errors import TrainingError
 from cpfnet.inference.cross_validation import ALL, CrossValidation, is_cross_validation
 from cpfnet.model import Model
+from cpfnet.text import brief, counted
 from cpfnet.training.calibrate.fit import Findings
 from cpfnet.training.from_dataset import train_on_dataset
 from cpfnet.training.options import PlanOptions, TrainOptions
@@ -51,7 +52,14 @@ def train_on_all(dataset: Path, folds: Path, wanted: PlanOptions, options: Train
     found = CrossValidation.load(folds)
     notes, calibration = found.metrics.get("fitting", {}), found.metrics.get("calibration", {})
     values = {name: getattr(found.fitted, name) for name in Findings().values}
-    epochs = wanted.epochs or _epochs(found, len(to_learn_from(load(dataset))))
+    cases = {case.id for case in to_learn_from(load(dataset))}
+    if (known := {case for fold in found.folds for case in fold}) and (differing := sorted(known ^ cases)):
+        logger.warning(
+            "The folds had other cases (%s: %s): what was fitted on those may not suit these",
+            counted(len(differing), "case"),
+            brief(differing),
+        )
+    epochs = wanted.epochs or _epochs(found, len(cases))
     plan = found.plan.with_settings({"training.epochs": epochs})
     options = replace(options, fold=ALL, findings=Findings(values, notes, calibration))
     return train_on_dataset(dataset, folds / ALL, PlanOptions(plan), options)

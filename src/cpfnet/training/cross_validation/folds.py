@@ -31,11 +31,13 @@ from cpfnet.inference.cross_validation import fold_name
 from cpfnet.model import Model
 from cpfnet.planning import Plan
 from cpfnet.progress import Bar
+from cpfnet.training import checkpoint
 from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.child_messages import log_to_parent, logged_here
 from cpfnet.training.distributed.process_group import ProcessGroup
 from cpfnet.training.from_dataset import train_on_dataset
 from cpfnet.training.options import PlanOptions, TrainOptions
+from cpfnet.training.samples.cache import Cached
 from cpfnet.training.signals import Interruption, Stopped, leave_signals
 
 logger = logging.getLogger(__name__)
@@ -80,6 +82,43 @@ class FoldRuns:
 def new_flag() -> Any:
     """Where an `Interruption` notes that the folds' processes should stop."""
     return multiprocessing.get_context("spawn").RawValue("b", 0)
+
+
+def check_epochs(runs: FoldRuns) -> None:
+    """Refuse fewer epochs than a fold has behind it, before its plan is replaced.
+
+    Raises:
+        TrainingError: they are asked for.
+    """
+    asked = runs.plan.training.epochs
+    done = max(len(_history(runs.place(number) / "logs" / "history.csv")) for number in range(len(runs.parts)))
+    if asked < done:
+        raise TrainingError(
+            f"{asked} epochs are asked for, and a fold has {done} behind it",
+            where=runs.out,
+            fix="ask for as many (--epochs), or begin a cross-validation in another folder",
+        )
+
+
+def check_content(runs: FoldRuns, cached: Sequence[Cached]) -> None:
+    """Refuse folds that learned from images or labels which were others than they are now.
+
+    Args:
+        runs: folds that have ended.
+        cached: their cases.
+
+    Raises:
+        TrainingError: a fold did so, as its checkpoint tells.
+    """
+    now = {case.id: case.digest for case in cached}
+    for number in range(len(runs.parts)):
+        folder = RunFolder(runs.place(number))
+        if not folder.checkpoint.is_file():
+            continue
+        then = checkpoint.load(folder.checkpoint)["digests"]
+        digests = {f"train/{case.id}": now[case.id] for case in runs.parts[number][0]}
+        digests |= {f"validation/{case.id}": now[case.id] for case in runs.parts[number][1]}
+        checkpoint.check_data(then, digests, folder.out)
 
 
 def train_folds(runs: FoldRuns, interruption: Interruption, flag: Any) -> None:

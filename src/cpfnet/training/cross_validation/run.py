@@ -25,7 +25,7 @@ from cpfnet.model import PLAN, Model, is_model
 from cpfnet.training import checkpoint
 from cpfnet.training.calibrate.fit import fit
 from cpfnet.training.checkpoint import RunFolder
-from cpfnet.training.cross_validation.folds import FoldRuns, new_flag, train_folds
+from cpfnet.training.cross_validation.folds import FoldRuns, check_content, check_epochs, new_flag, train_folds
 from cpfnet.training.cross_validation.report import score_out_of_fold
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS
 from cpfnet.training.from_dataset import prepare
@@ -77,11 +77,12 @@ def cross_validate(
             )
         if options.resume and folder.plan.is_file():
             checkpoint.check_same(folder.first_plan(), plan, out)
+        runs = FoldRuns(dataset, out, plan, folder.plan, parts, options, min(jobs, len(parts)))
+        check_epochs(runs)
         folder.make()
         plan.save(folder.plan)
         (out / fold_name(0)).mkdir(exist_ok=True)  # from here on no other run goes on in this folder
         plan.save(out / PLAN)
-        runs = FoldRuns(dataset, out, plan, folder.plan, parts, options, min(jobs, len(parts)))
         flag = new_flag()
         try:
             with Interruption(flag) as interruption:
@@ -121,6 +122,7 @@ def _fit(runs: FoldRuns, folder: RunFolder, interruption: Interruption) -> Cross
     with CaseCounter("Preparing cases", runs.options.progress, interruption) as advance:
         cases = [case for _, held_out in runs.parts for case in held_out]
         cached = cache.build(cases, runs.plan, folder.cache, advance=advance)
+    check_content(runs, cached)
     with CaseCounter("Fitting on all folds", runs.options.progress, interruption) as advance:
         found = fit(segment, cached, runs.plan, advance)
     fitted = FittedOnFolds.of(models).model_copy(update=found.values)
