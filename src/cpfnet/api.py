@@ -203,8 +203,8 @@ def train(
         resume: go on with an interrupted run; ends with the same weights as a run that was never interrupted.
         init: start from this Model's weights; without ``plan`` and ``network``, the proposed plan gets its network,
             too.
-        first_stage: where the plan has one, the folders of its Models, one a fold; each case is shown what those found
-            in it that did not learn from it.
+        first_stage: where the plan has one, the folder of its cross-validation, or those of its Models, one a fold;
+            each case is shown what those found in it that did not learn from it.
         allow_import: modules that may be imported for a network, encoder or loss named as ``module:name``; name those
             alone that you know: their code runs.
         progress: show a bar.

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+import cpfnet
 from cpfnet import formats
 from cpfnet.data.case import Dataset
 from cpfnet.data.splits import split
 from cpfnet.errors import CpfnetError, TrainingError
+from cpfnet.inference.cross_validation import CrossValidation, FittedOnFolds
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
@@ -193,6 +195,26 @@ def test_what_is_refused(
     (silent / "metrics.json").unlink()
     with pytest.raises(TrainingError, match="does not say which cases it learned from"):
         _opened((silent, folds[1]), FINE, volumes)
+
+
+def test_a_cross_validation_stands_for_its_folds(volumes: Dataset, folds: tuple[Path, Path], tmp_path: Path) -> None:
+    copies = [shutil.copytree(folder, tmp_path / f"fold-{folder.name}") for folder in folds]
+    models = [Model.load(folder) for folder in copies]
+    CrossValidation(tmp_path, models[0].plan, FittedOnFolds.of(models), models).save()
+    opened, apart = _opened((tmp_path,), FINE, volumes), _opened(folds, FINE, volumes)
+    assert [model.weights_hash for model in opened.kept] == [model.weights_hash for model in apart.kept]
+    asked = {case: [model.weights_hash for model in models] for case, models in opened.of_case.items()}
+    assert asked == {case: [model.weights_hash for model in models] for case, models in apart.of_case.items()}
+
+
+def test_cases_that_only_the_first_stage_learned_from_are_told(
+    volumes: Dataset, whole: tuple[Model, dict[str, np.ndarray]]
+) -> None:
+    model = replace(whole[0], metrics={})
+    learned = model.first_stage[0].metrics["cases"]["train"]
+    warnings = cpfnet.evaluate(volumes.root, model, CPU).warnings
+    count, total = len(learned), len(volumes.cases)
+    assert f"{count} of {total} cases carry the names of cases that the model was trained on" in " ".join(warnings)
 
 
 def test_cases_that_may_be_here_under_other_names_are_told(

@@ -85,7 +85,7 @@ def train(
         list[Path] | None,
         typer.Option(
             metavar="MODEL",
-            help="A Model of the first stage, where the plan has one; once for each fold.",
+            help="The first stage, where the plan has one: the folder of its folds, or its Models one by one.",
             rich_help_panel=EARLIER,
         ),
     ] = None,

@@ -224,15 +224,20 @@ def _add_seen_cases(scored: Scored, assignments: Sequence[Assignment]) -> None:
     ):
         count = 0
         for one in assignments:
-            seen = {case for model in one.models for case in model.metrics.get("cases", {}).get(part, [])}
+            seen = {case for model in _with_first_stages(one) for case in model.metrics.get("cases", {}).get(part, [])}
             count += sum(case.id in seen for case in one.cases)
         if count:
             scored.warnings.append(warning.format(f"{count} of {total} cases"))
             scored.protocol[line] = f"{count} of these cases"
-    if any("withheld" in model.metrics.get("cases", {}) for one in assignments for model in one.models):
+    if any("withheld" in model.metrics.get("cases", {}) for one in assignments for model in _with_first_stages(one)):
         scored.warnings.append(
             "a shared model does not name the cases it was trained on: make sure that none of them is among these"
         )
+
+
+def _with_first_stages(one: Assignment) -> list[Model]:
+    """All that have a part in a prediction: a first stage may have learned from cases that the second has not."""
+    return [part for model in one.models for part in (model, *model.first_stage)]
 
 
 def _score(

@@ -19,6 +19,7 @@ from cpfnet import formats
 from cpfnet.data.case import Case
 from cpfnet.errors import TrainingError
 from cpfnet.files import replacing
+from cpfnet.inference.model_arguments import open_models
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor, check_same
 from cpfnet.model import Model
@@ -28,7 +29,7 @@ from cpfnet.training.samples import cache
 
 logger = logging.getLogger(__name__)
 
-ALL_FOLDS = "train the first stage on every fold of this dataset (--fold 0, 1, …), and give all of its Models"
+ALL_FOLDS = "train the first stage on every fold of this dataset (--folds all), and give the folder of them all"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def open_first_stage(
     """Load a first stage, and find whom to ask about each case.
 
     Args:
-        folders: of its Models.
+        folders: of its Models; that of a cross-validation stands for those of its folds.
         plan: of the second stage.
         training, validation: its cases.
         allow_import: modules that may be imported for the Models' networks.
@@ -76,9 +77,9 @@ def open_first_stage(
         raise TrainingError(
             "the plan has a first stage, and its Models are not given",
             where="--first-stage",
-            fix="give them (--first-stage MODEL, once for each; with --resume, too), or set first_stage=false",
+            fix="give them (--first-stage CV, the folder of all folds; with --resume, too), or set first_stage=false",
         )
-    models = [Model.load(folder, allow_import=allow_import) for folder in folders]
+    models = [model.allowing(tuple(allow_import)) for model in open_models(folders)]
     learned = [_learned(model, plan) for model in models]
     cases = [case.id for case in (*training, *validation)]
     if strangers := sorted(frozenset().union(*learned).difference(cases)):
