@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,21 @@ def test_folds_of_other_labels_are_not_fitted_together(images: Dataset, cv: Path
             cross_validate(data, cv, PlanOptions(), RESUMED)
     finally:
         (tmp_path / "fitted.yaml").rename(cv / "fitted.yaml")
+
+
+@pytest.mark.slow
+def test_folds_that_are_left_begin_from_the_same_weights(images: Dataset, cv: Path, tmp_path: Path) -> None:
+    out, first = Path(shutil.copytree(cv, tmp_path / "cv")), cv / "fold-0"
+    shutil.rmtree(out / "fold-1")
+    with pytest.raises(TrainingError, match="the folds began from no Model"):
+        cross_validate(images.root, out, PlanOptions(), replace(RESUMED, init=first))
+    (out / ".work" / "init").write_text(Model.load(cv / "fold-1").weights_hash)
+    with pytest.raises(TrainingError, match="the folds began from another Model"):
+        cross_validate(images.root, out, PlanOptions(), replace(RESUMED, init=first))
+    with pytest.raises(TrainingError, match="the folds began from a Model") as refused:
+        cross_validate(images.root, out, PlanOptions(), RESUMED)
+    assert refused.value.fix == "give the Model that the first command named"
+    assert not (out / "fold-1").exists()
 
 
 def test_one_patient_cannot_be_cross_validated(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import numpy as np
 
 from cpfnet.data.splits import by_patient, folds, to_learn_from
 from cpfnet.errors import CpfnetError, DatasetError, OutputError, TrainingError
+from cpfnet.files import replacing
 from cpfnet.inference.cross_validation import CrossValidation, FittedOnFolds, fold_name, is_cross_validation
+from cpfnet.inference.model_arguments import open_model
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.sliding_window import predict_array
 from cpfnet.inference.tiling import Backend
@@ -79,8 +81,11 @@ def cross_validate(
             checkpoint.check_same(folder.first_plan(), plan, out)
         runs = FoldRuns(dataset, out, plan, folder.plan, parts, options, min(jobs, len(parts)))
         check_epochs(runs)
+        weights = _check_init(runs, folder)
         folder.make()
         plan.save(folder.plan)
+        with replacing(_init_note(folder), overwrite=True) as note:
+            note.write_text(weights, encoding="utf-8")
         (out / fold_name(0)).mkdir(exist_ok=True)  # from here on no other run goes on in this folder
         plan.save(out / PLAN)
         flag = new_flag()
@@ -94,6 +99,35 @@ def cross_validate(
             logger.info("Cross-validation stopped. The same command with --resume goes on with it.")
             raise
         return done
+
+
+def _init_note(folder: RunFolder) -> Path:
+    """Where stands which weights the folds begin from."""
+    return folder.work / "init"
+
+
+def _check_init(runs: FoldRuns, folder: RunFolder) -> str:
+    """Refuse to begin the folds that are left from other weights than those that were begun.
+
+    Returns:
+        SHA-256 of the weights that they begin from; "" where they begin from no Model.
+
+    Raises:
+        TrainingError: ``init`` is not what it was.
+    """
+    note, init = _init_note(folder), runs.options.init
+    then = note.read_text(encoding="utf-8") if note.is_file() else None
+    if then is not None and all(RunFolder(runs.place(k)).checkpoint.is_file() for k in range(len(runs.parts))):
+        return then
+    now = "" if init is None else open_model(init).weights_hash
+    if then not in (None, now):
+        raise TrainingError(
+            f"the folds began from {'another' if then and now else 'a' if then else 'no'} Model, and those that are "
+            "left would begin otherwise",
+            where="--init",
+            fix="give the Model that the first command named" if then else "leave it out",
+        )
+    return now
 
 
 def _as_it_is(out: Path) -> CrossValidation | None:
