@@ -312,6 +312,25 @@ def test_fine_tuning_takes_what_fits(
         train(volumes, bigger, tmp_path / "third", TrainOptions(device="cpu", init=tmp_path / "first"))
 
 
+def test_a_run_stopped_before_its_first_checkpoint_goes_on_from_the_same_weights(
+    images: Dataset, tmp_path: Path
+) -> None:
+    plan, fresh = images_plan(epochs=1, samples=2), TrainOptions(device="cpu")
+    train(images, plan, tmp_path / "first", fresh)
+    out, fine = tmp_path / "second", replace(fresh, init=tmp_path / "first")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:  # as a kill while its cases are prepared
+        patched.setattr("cpfnet.training.run._cached", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(images, plan, out, fine)
+    with pytest.raises(TrainingError, match="was begun from a Model"):
+        train(images, plan, out, replace(fresh, resume=True))
+    train(images, plan, out, replace(fine, resume=True))
+
+
 def test_fine_tuning_without_a_plan_takes_the_models_network(
     images: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

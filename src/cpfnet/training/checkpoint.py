@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from cpfnet.errors import OutputError, TrainingError, WeightsError
-from cpfnet.files import sweep
+from cpfnet.files import replacing, sweep
 from cpfnet.network.pretrained.unpickle import MORE, load_tensors
 from cpfnet.planning import Plan
 from cpfnet.settings import validate
@@ -38,8 +38,32 @@ class RunFolder:
         self.work = out / ".work"
         self.checkpoint = self.work / "last.ckpt"
         self.plan = self.work / "plan.yaml"
+        self.init = self.work / "init"
         self.cache = self.work / "cache"
         self.logs = out / "logs"
+
+    def check_init(self, weights: str) -> None:
+        """Refuse to begin from other weights than what was begun here.
+
+        Args:
+            weights: SHA-256 of those of the Model to begin from; "" for none.
+
+        Raises:
+            TrainingError: `keep_init` kept something else.
+        """
+        then = self.init.read_text(encoding="utf-8") if self.init.is_file() else weights
+        if then != weights:
+            raise TrainingError(
+                f"was begun from {'another' if then and weights else 'a' if then else 'no'} Model, and what is left "
+                "would begin otherwise",
+                where=self.out,
+                fix="give the Model that the first command named (--init)" if then else "leave out --init",
+            )
+
+    def keep_init(self, weights: str) -> None:
+        """Note which weights are begun from, for `check_init`."""
+        with replacing(self.init, overwrite=True) as note:
+            note.write_text(weights, encoding="utf-8")
 
     def check(self, *, resume: bool) -> None:
         """Make sure that a run may write here; nothing is written yet.

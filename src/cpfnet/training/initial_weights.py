@@ -57,6 +57,15 @@ def first_network(
     return network
 
 
+def weights_of(init: Path | None) -> str:
+    """SHA-256 of the weights that a run begins from; "" where it begins from no Model.
+
+    Raises:
+        CpfnetError: there is no such Model, or it is damaged.
+    """
+    return "" if init is None else open_model(init).weights_hash
+
+
 def check_buildable(plan: Plan, allow_import: Sequence[str] = ()) -> None:
     """Refuse what cannot be built, before data are read: network, loss, options, or ImageNet weights that do not fit.
 

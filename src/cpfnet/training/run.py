@@ -25,7 +25,7 @@ from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGro
 from cpfnet.training.first_stage import FirstStage, find, open_first_stage
 from cpfnet.training.hardware.malloc import kept_memory
 from cpfnet.training.hardware.precision import choose_precision, fabric_for
-from cpfnet.training.initial_weights import first_network
+from cpfnet.training.initial_weights import first_network, weights_of
 from cpfnet.training.loop import Run
 from cpfnet.training.options import TrainOptions
 from cpfnet.training.progress_display import CaseCounter
@@ -63,7 +63,7 @@ def train(
     """
     folder = RunFolder(Path(out))
     start = group.run_on_all(lambda: _start(dataset, plan, folder, options, group))
-    group.run_on_main(lambda: _begin(folder, None if start.state else plan))
+    group.run_on_main(lambda: _begin(folder, None if start.state else plan, options))
     if group.size > 1:
         group.run_on_all(lambda: _find(folder))
     with kept_memory(), Interruption(group.flag, listen=group.flag is None) as interruption:
@@ -103,6 +103,8 @@ def _start(dataset: Dataset, plan: Plan, folder: RunFolder, options: TrainOption
     device = group.device(options.device)
     precision = choose_precision(plan.training, device)
     state = _resumed(folder, plan, device, precision, group) if options.resume else None
+    if options.resume and state is None:  # it was stopped before its first checkpoint
+        folder.check_init(weights_of(options.init))
     training, validation = split(dataset, plan, options.fold)
     first_stage = open_first_stage(options.first_stage, plan, training, validation, options.allow_import)
     random = state is not None or not group.is_main_process  # the main process' weights will be everybody's
@@ -113,9 +115,10 @@ def _start(dataset: Dataset, plan: Plan, folder: RunFolder, options: TrainOption
     return _Start(device, precision, state, training, validation, network, first_stage)
 
 
-def _begin(folder: RunFolder, plan: Plan | None) -> None:
+def _begin(folder: RunFolder, plan: Plan | None, options: TrainOptions) -> None:
     folder.make()
     if plan is not None:
+        folder.keep_init(weights_of(options.init))
         plan.save(folder.plan)
 
 

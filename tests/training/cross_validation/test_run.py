@@ -187,14 +187,14 @@ def test_folds_of_other_labels_are_not_fitted_together(images: Dataset, cv: Path
 def test_folds_that_are_left_begin_from_the_same_weights(images: Dataset, cv: Path, tmp_path: Path) -> None:
     out, first = Path(shutil.copytree(cv, tmp_path / "cv")), cv / "fold-0"
     shutil.rmtree(out / "fold-1")
-    with pytest.raises(TrainingError, match="the folds began from no Model"):
+    with pytest.raises(TrainingError, match="was begun from no Model"):
         cross_validate(images.root, out, PlanOptions(), replace(RESUMED, init=first))
     (out / ".work" / "init").write_text(Model.load(cv / "fold-1").weights_hash)
-    with pytest.raises(TrainingError, match="the folds began from another Model"):
+    with pytest.raises(TrainingError, match="was begun from another Model"):
         cross_validate(images.root, out, PlanOptions(), replace(RESUMED, init=first))
-    with pytest.raises(TrainingError, match="the folds began from a Model") as refused:
+    with pytest.raises(TrainingError, match="was begun from a Model") as refused:
         cross_validate(images.root, out, PlanOptions(), RESUMED)
-    assert refused.value.fix == "give the Model that the first command named"
+    assert refused.value.fix == "give the Model that the first command named (--init)"
     assert not (out / "fold-1").exists()
 
 

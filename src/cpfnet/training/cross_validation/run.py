@@ -16,9 +16,7 @@ import numpy as np
 
 from cpfnet.data.splits import by_patient, folds, to_learn_from
 from cpfnet.errors import CpfnetError, DatasetError, OutputError, TrainingError
-from cpfnet.files import replacing
 from cpfnet.inference.cross_validation import CrossValidation, FittedOnFolds, fold_name, is_cross_validation
-from cpfnet.inference.model_arguments import open_model
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.sliding_window import predict_array
 from cpfnet.inference.tiling import Backend
@@ -31,6 +29,7 @@ from cpfnet.training.cross_validation.folds import FoldRuns, check_content, chec
 from cpfnet.training.cross_validation.report import score_out_of_fold
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS
 from cpfnet.training.from_dataset import prepare
+from cpfnet.training.initial_weights import weights_of
 from cpfnet.training.options import PlanOptions, TrainOptions
 from cpfnet.training.progress_display import CaseCounter
 from cpfnet.training.samples import cache
@@ -84,8 +83,8 @@ def cross_validate(
         weights = _check_init(runs, folder)
         folder.make()
         plan.save(folder.plan)
-        with replacing(_init_note(folder), overwrite=True) as note:
-            note.write_text(weights, encoding="utf-8")
+        if weights is not None:
+            folder.keep_init(weights)
         (out / fold_name(0)).mkdir(exist_ok=True)  # from here on no other run goes on in this folder
         plan.save(out / PLAN)
         flag = new_flag()
@@ -101,33 +100,20 @@ def cross_validate(
         return done
 
 
-def _init_note(folder: RunFolder) -> Path:
-    """Where stands which weights the folds begin from."""
-    return folder.work / "init"
-
-
-def _check_init(runs: FoldRuns, folder: RunFolder) -> str:
+def _check_init(runs: FoldRuns, folder: RunFolder) -> str | None:
     """Refuse to begin the folds that are left from other weights than those that were begun.
 
     Returns:
-        SHA-256 of the weights that they begin from; "" where they begin from no Model.
+        SHA-256 of the weights that they begin from; None where all were begun.
 
     Raises:
         TrainingError: ``init`` is not what it was.
     """
-    note, init = _init_note(folder), runs.options.init
-    then = note.read_text(encoding="utf-8") if note.is_file() else None
-    if then is not None and all(RunFolder(runs.place(k)).checkpoint.is_file() for k in range(len(runs.parts))):
-        return then
-    now = "" if init is None else open_model(init).weights_hash
-    if then not in (None, now):
-        raise TrainingError(
-            f"the folds began from {'another' if then and now else 'a' if then else 'no'} Model, and those that are "
-            "left would begin otherwise",
-            where="--init",
-            fix="give the Model that the first command named" if then else "leave it out",
-        )
-    return now
+    if all(RunFolder(runs.place(number)).checkpoint.is_file() for number in range(len(runs.parts))):
+        return None
+    weights = weights_of(runs.options.init)
+    folder.check_init(weights)
+    return weights
 
 
 def _as_it_is(out: Path) -> CrossValidation | None:
