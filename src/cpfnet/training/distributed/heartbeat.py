@@ -21,6 +21,9 @@ SILENCE = 30
 """Beats of one's own without one of another's, after which that one is given up: five minutes, longer than any single
 call that keeps a process' other threads from running. Where all are suspended together, none counts meanwhile."""
 
+COMING = 72
+"""Beats for one that has not come yet: longer than the meeting (`process_group.MEETING`), whose end says it better."""
+
 PARTING = 10.0
 """Seconds to wait for a last answer from the store, which may be gone."""
 
@@ -33,10 +36,11 @@ def watched(store: Store, rank: int, size: int, lost: Callable[[Sequence[int]], 
     """Beat, and watch the others.
 
     Args:
-        store: the group's, once all have come.
+        store: the group's; the others may come later.
         rank, size: which of how many this process is.
-        lost: called once, in another thread, with the ranks of those that were silent for `SILENCE` beats. Where no
-            answer comes from the store, that is all of them: the first process holds it.
+        lost: called once, in another thread, with the ranks of those that were silent for `SILENCE` beats, or for
+            `COMING` at the beginning. Where no answer comes from the store, that is all of them: the first process
+            holds it.
     """
     watch = _Watch(store, rank, size, lost)
     threads = [threading.Thread(target=work, daemon=True) for work in (watch.talk, watch.listen)]
@@ -77,7 +81,7 @@ class _Watch:
             for other, beats in list(self.heard.items()):
                 silent[other] = 0 if beats < 0 or beats != before[other] else silent[other] + 1
                 before[other] = beats
-            gone = [other for other in self.others if silent[other] >= SILENCE]
+            gone = [other for other in self.others if silent[other] >= (SILENCE if before[other] else COMING)]
             if gone:
                 self.lost(gone)
                 return
