@@ -66,6 +66,7 @@ def test_slices_come_in_the_order_of_their_numbers(tmp_path_factory, data):
             lambda folder: write_raster(folder / "slice_12.tif", VOLUME[5]),
             "slice_0.png and slice_12.tif are not called",
         ),
+        (lambda folder: (folder / "slice_12.png").mkdir(), r"slice_12\.png: is a folder"),
         (lambda folder: write_raster(folder / "mask_3.png", VOLUME[5]), "mask_3.png and slice_0.png are not called"),
         (lambda folder: write_raster(folder / "slice_12.png", VOLUME[5, 1:]), "6 uint8, grey; slice_12.png is 4×6"),
         (

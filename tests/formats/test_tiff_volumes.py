@@ -139,8 +139,10 @@ def test_pages_are_turned_as_pictures_are(tmp_path, tag):
     one = formats.read(tmp_path / "one.tif").array[0]
     for name in ("a.tif", "lzw.tif"):
         np.testing.assert_array_equal(formats.read(tmp_path / name).array[0, 1], one)
+    imagej(tmp_path / "square.tif", VOLUME[:, :5, :5], extratags=[(274, 3, 1, tag, False)])  # as high as wide
     spacing = (0.00025, 0.0005)
-    np.testing.assert_allclose(formats.read(tmp_path / "a.tif").spacing[1:], spacing[:: -1 if tag > 4 else 1])
+    for name in ("a.tif", "square.tif"):
+        np.testing.assert_allclose(formats.read(tmp_path / name).spacing[1:], spacing[:: -1 if tag > 4 else 1])
 
 
 def test_palettes_of_stacks_are_colours(tmp_path):

@@ -49,9 +49,14 @@ def upright(array: np.ndarray, tag: int) -> np.ndarray:
     return array[..., ::-1] if tag in (2, 3, 6, 7) else array
 
 
+def is_sideways(tag: int) -> bool:
+    """Are rows stored as columns?"""
+    return tag in _SIDEWAYS
+
+
 def upright_size(size: tuple[int, int], tag: int) -> tuple[int, int]:
     """(height, width) as stored → as viewers show it."""
-    return (size[1], size[0]) if tag in _SIDEWAYS else size
+    return (size[1], size[0]) if is_sideways(tag) else size
 
 
 def orientation_warnings(tag: int) -> tuple[str, ...]:

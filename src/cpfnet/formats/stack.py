@@ -41,7 +41,8 @@ def files(path: Path) -> tuple[Path, ...]:
     """The slices, in the order of their numbers.
 
     Raises:
-        FormatError: there is none; their names differ in more than one number; numbers are missing, or there twice.
+        FormatError: there is none, or one that is no file; their names differ in more than one number; numbers are
+            missing, or there twice.
     """
     folder = path.parent
     check_readable(path)
@@ -61,6 +62,7 @@ def files(path: Path) -> tuple[Path, ...]:
     for picture, part in zip(pictures, parts, strict=True):
         if part[::2] != parts[0][::2] or suffix_of(picture) != suffix_of(first):
             raise FormatError(f"{first.name} and {picture.name} are not called alike", where=folder, fix=again)
+        check_readable(picture)
     columns = [[int(word) for word in column] for column in list(zip(*parts, strict=True))[1::2]]
     several = [column for column in columns if len({*column}) > 1] or columns[-1:]
     if len(several) != 1:

@@ -22,7 +22,7 @@ from PIL.ImageFile import ImageFile
 
 from cpfnet.errors import FormatError
 from cpfnet.formats.file_types import Header, check_expansion, suffix_of
-from cpfnet.formats.orientation import orientation_warnings, tag_of_page, upright, upright_size
+from cpfnet.formats.orientation import is_sideways, orientation_warnings, tag_of_page, upright, upright_size
 from cpfnet.formats.pixel_types import COPIES, decode, layout, without_alpha
 from cpfnet.formats.tiff_pages import Planes, planes_of
 from cpfnet.image import GREY, RGB, Image, Source, spacing_of
@@ -57,7 +57,7 @@ class _Content:
         size = upright_size((self.pages[0].imagelength, self.pages[0].imagewidth), self.tag)
         affine = None
         if (spacing := self.planes.spacing) is not None:
-            rows, columns = spacing[1:] if size[0] == self.pages[0].imagelength else spacing[:0:-1]
+            rows, columns = spacing[:0:-1] if is_sideways(self.tag) else spacing[1:]
             affine = np.diag([spacing[0], rows, columns, 1.0])[[2, 1, 0, 3]]
         if "C" in sizes:
             names = tuple(f"channel{i}" for i in range(sizes["C"]))
