@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpfnet.data.case import Dataset
+from cpfnet.training.distributed.process_group import ProcessGroup
 from cpfnet.training.samples import cache
-from cpfnet.training.samples.patches import Patches
+from cpfnet.training.samples.patches import Patches, batches
 from cpfnet.training.samples.shared_memory import workers_that_fit
 from tests.training.conftest import images_plan
 
@@ -50,6 +51,14 @@ def test_with_room_nothing_changes_and_with_little_it_is_said(caplog: pytest.Log
 
 def test_elsewhere_than_on_linux_nothing_limits_it(tmp_path: Path) -> None:
     assert workers_that_fit(4, 2**40, folder=tmp_path / "none") == (4, 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has /dev/shm")
+def test_processes_on_other_machines_take_nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    patches = Patches([], images_plan(workers=1, batch=8))
+    room = 6 * patches.sample_bytes  # for one process here, with a sample in each batch
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(room, 0, room))
+    assert batches(patches, 0, group=ProcessGroup(0, 8, 0, 1)).num_workers == 1
 
 
 def with_small_memory(*command: str) -> subprocess.CompletedProcess[str]:

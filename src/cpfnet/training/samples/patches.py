@@ -315,7 +315,7 @@ def batches(
     """
     workers = min(patches.training.workers, cores()) if _has_sockets() else 0  # the plan may be from a larger machine
     samples = Batches(patches.training, start, group, micro_batch_size)
-    workers, ahead = workers_that_fit(workers, samples.share * patches.sample_bytes, processes=group.size)
+    workers, ahead = workers_that_fit(workers, samples.share * patches.sample_bytes, processes=group.local_size)
     return DataLoader(
         patches,
         batch_sampler=samples,
