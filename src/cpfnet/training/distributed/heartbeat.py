@@ -66,8 +66,8 @@ class _Watch:
 
     def talk(self) -> None:
         with suppress(RuntimeError):  # the store is gone, and all are silent from now on
-            # One that waits for an answer keeps its other users waiting.
-            store = self.store.clone()  # type: ignore[attr-defined]  # not in PyTorch's stubs
+            # One that waits for an answer keeps its other users waiting. Before 2.8, PyTorch has no way around it.
+            store: Store = getattr(self.store, "clone", lambda: self.store)()
             while not self.leaving.wait(BEAT):
                 store.add(_name(self.rank), 1)
                 for other in self.others:
