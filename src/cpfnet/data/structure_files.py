@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cpfnet.formats.file_types import FILES, stem
+from cpfnet.formats.structure_folder import masks_in
+from cpfnet.planning import Labels
 
 _PLACEHOLDERS = re.compile(r"\{(?:case|patient)\}")
 _SEPARATORS = "-_. "
@@ -32,6 +34,45 @@ class SideBySide:
             re.sub(r"\{(\w+)\}", lambda found: names[found[1]], part) for part in (self.before, self.after)
         )
         return path.with_name(f"{FILES}{before}*{after}")
+
+
+def claimed_twice(references: Iterable[Path], labels: Labels) -> tuple[Path, Path, Path] | None:
+    """A file that is a structure of two cases, with what stands for both of them, or None.
+
+    Where one case is called as another begins (``case1``, ``case1_2``) and a structure begins with *, the file of the
+    one fits the other, too.
+
+    Args:
+        references: of all cases, as `SideBySide.reference` gives them.
+        labels: what structures mean.
+    """
+    owners: dict[Path, Path] = {}
+    for reference in _nested(references):
+        for structure, file in masks_in(reference).items():
+            if any(one.means(structure) for one in labels.classes):
+                other = owners.setdefault(file, reference)
+                if other != reference:
+                    return file, other, reference
+    return None
+
+
+def _nested(references: Iterable[Path]) -> list[Path]:
+    """Those whose names begin with another's, or end with it where the structure comes first; and these others."""
+
+    def key(reference: Path) -> tuple[Path, str]:
+        before, _, after = reference.name.removeprefix(FILES).partition("*")
+        return reference.parent, before or after[::-1]
+
+    found: dict[Path, None] = {}
+    outer: list[Path] = []
+    for reference in sorted(references, key=key):
+        folder, name = key(reference)
+        while outer and not (key(outer[-1])[0] == folder and name.startswith(key(outer[-1])[1])):
+            outer.pop()
+        if outer:
+            found |= dict.fromkeys((outer[-1], reference))
+        outer.append(reference)
+    return list(found)
 
 
 def is_path(text: object) -> bool:

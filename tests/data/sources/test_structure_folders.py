@@ -305,3 +305,28 @@ def test_files_of_structures_that_are_no_data_set(tmp_path, text, words):
     (tmp_path / "dataset.yaml").write_text(f"image: '{{case}}/ct.nii.gz'\n{text}\n")
     with pytest.raises(CpfnetError, match=words):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["{}_{}", "{1}_{0}"])
+def test_a_file_that_fits_two_cases_is_refused(tmp_path, form):
+    """case1_2_left_liver is no liver of case1, though it is called 2_left_liver there."""
+    for case in ("case1", "case1_2", "2_case1", "case2"):
+        write_nifti(tmp_path / "images" / f"{case}.nii.gz", np.zeros((2, 3, 4), np.int16), np.eye(4))
+        for structure in ("left_liver", "spleen"):
+            mask = np.ones((2, 3, 4), np.uint8)
+            write_nifti(tmp_path / "masks" / f"{form.format(case, structure)}.nii.gz", mask, np.eye(4))
+
+    def declared(liver: str) -> None:
+        files = [f"masks/{form.format('{case}', structure)}.nii.gz" for structure in (liver, "spleen")]
+        content = {"image": "images/{case}.nii.gz", "labels": dict(zip(("liver", "spleen"), files, strict=True))}
+        (tmp_path / "dataset.yaml").write_text(json.dumps(content))
+
+    declared("*liver*")
+    with pytest.raises(DatasetError, match="fits two cases"):
+        load(tmp_path)
+    declared("left_liver")
+    dataset = load(tmp_path)
+    assert len(dataset.cases) == 4
+    for case in dataset.cases:
+        label = formats.read_label(case.labels["label"], labels=dataset.labels)
+        assert frozenset().union(*label.meanings) == {"left_liver", "spleen"}

@@ -15,10 +15,11 @@ from cpfnet.data.finding import Finding, elsewhere, quoted, shown
 from cpfnet.data.sources.folders import holds_dicom
 from cpfnet.data.sources.suggest_dataset_yaml import in_yaml, pattern_for, suggest
 from cpfnet.data.sources.unread_files import unread_below, unread_fix
-from cpfnet.data.structure_files import side_by_side
+from cpfnet.data.structure_files import claimed_twice, side_by_side
 from cpfnet.errors import DatasetError
 from cpfnet.formats.file_types import is_stack
 from cpfnet.formats.structure_folder import is_structure_folder
+from cpfnet.planning import Labels
 from cpfnet.text import printable
 
 Names = dict[str, str]
@@ -143,6 +144,9 @@ def by_patterns(root: Path, declaration: Declaration, where: Path) -> Dataset:
     _check_telling(first_pattern, first, root, where)
     for (kind, _), index in indices.items():
         _check_meeting(kind, index, first, root, where)
+    for key, index in indices.items():
+        if isinstance(patterns[key], tuple) and declaration.labels is not None:
+            _check_owners(index, declaration.labels, root, where)
     return _assemble(root, declaration, first, indices)
 
 
@@ -185,6 +189,18 @@ def _check_meeting(kind: str, index: _Index, images: list[tuple[Names, Path]], r
         if better
         else "correct the pattern: {case} stands for the same in both",
     )
+
+
+def _check_owners(index: _Index, labels: Labels, root: Path, where: Path) -> None:
+    """Refuse files of structures of which nobody can tell whose they are."""
+    if twice := claimed_twice((path for _, path in index.files), labels):
+        file, *both = (shown(path, root) for path in twice)
+        raise DatasetError(
+            f"label: {file} fits two cases ({' and '.join(both)})",
+            where=where,
+            fix="write the whole names of structures, without * where they meet the name of the case; or give each "
+            "case a folder of its own",
+        )
 
 
 def _ids(images: list[tuple[Names, Path]]) -> set[str]:
