@@ -115,7 +115,7 @@ def require_extras() -> Iterator[None]:
 _MEMORY = re.compile(
     r"can't alloc|[Cc]annot allocate memory|not enough memory|std::bad_alloc|MemoryError|bad allocation"
     r"|[Ff]ailed to allocate|could not (create|execute) a primitive(?! desc)|could not create a memory"
-    r"|CUDA error: out of memory|_STATUS_ALLOC_FAILED|was unable to find an engine|failed to map segment"
+    r"|(CUDA|HIP) (error: )?out of memory|_STATUS_ALLOC_FAILED|was unable to find an engine|failed to map segment"
     r"|can't start new thread"
 )
 """Words of errors about memory: those of PyTorch's allocators on Linux and on Windows, of C++, of an error that came
