@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import re
@@ -226,7 +227,8 @@ def test_a_worker_on_another_machine_is_handed_what_is_allowed(model: Path, tmp_
     for allowed, answer in (((), CodeError), (("their_parts",), str)):
         options = cpfnet.PredictorOptions(backend="torch", allow_import=allowed)
         order = pickle.loads(pickle.dumps(Order(tmp_path, options)))
-        assert isinstance(Worker().start(Setting((model,), order, Path.cwd(), tmp_path, 20)), answer)
+        setting = Setting((model,), (Model.load(model).fitted,), order, Path.cwd(), tmp_path, logging.INFO)
+        assert isinstance(Worker().start(setting), answer)
     assert ran.exists()
 
 

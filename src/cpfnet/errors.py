@@ -127,8 +127,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Does an error say that the machine's memory, or the share that a process may take, is not enough?"""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    if isinstance(error, SystemError) and "_find_and_load" in str(error):
-        return True  # Python loses the MemoryError where it runs out in the midst of an import
+    if isinstance(error, SystemError) and ("_find_and_load" in str(error) or "exception" in str(error)):
+        return True  # Python loses the MemoryError where it runs out in the midst of an import, or of an error
     # The errors of ONNX Runtime have no class in common.
     possible = isinstance(error, (RuntimeError, ImportError)) or type(error).__module__.startswith("onnxruntime")
     return possible and _MEMORY.search(str(error)) is not None

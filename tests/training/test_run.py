@@ -283,7 +283,8 @@ def test_networks_without_imagenet_weights_start_from_scratch_and_say_so(
 ) -> None:
     plan = images_plan(epochs=1, samples=2).with_settings(["network.weights=imagenet"])
     train(images, plan, out, TrainOptions(device="cpu"))
-    assert "unet has no ImageNet weights: starting from scratch." in caplog.messages
+    said = "unet, 2-D, widths [4, 4, 8, 8, 8] has no ImageNet weights: starting from scratch."
+    assert said in caplog.messages
 
 
 def test_fine_tuning_takes_what_fits(

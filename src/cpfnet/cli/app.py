@@ -128,7 +128,7 @@ def fail(error: CpfnetError) -> NoReturn:
     """Print what is wrong, where and how to fix it, and end with exit code 1."""
     try:
         complain(str(error))
-    except (MemoryError, ImportError, OSError):  # where memory is short, rich may not load either
+    except (MemoryError, ImportError, OSError, SystemError):  # where memory is short, rich may not load either
         print(f"error: {printable(str(error), keep=chr(10))}", file=sys.stderr)
     sys.exit(1)
 
@@ -137,7 +137,7 @@ def main() -> None:
     """Entry point; where memory does not even suffice for the message, there is a shorter one."""
     try:
         _main()
-    except MemoryError:
+    except (MemoryError, SystemError):  # Python may lose the first, and raise the other for want of it
         os.write(2, b"error: the memory does not suffice\n")
         os._exit(1)  # SystemExit might find no memory either, and end in a traceback
 
