@@ -81,6 +81,7 @@ def plan(
     memory: str | None = None,
     hours: float | None = None,
     first_stage: bool = False,
+    mode: Literal["2d", "3d"] | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     preview: PathLike | None = None,
     allow_import: str | Sequence[str] = (),
@@ -101,6 +102,7 @@ def plan(
         hours: that training is to take there; default: as long as the data ask for.
         first_stage: plan on a grid so coarse that a patch sees a quarter of a volume; what that finds can be shown to a
             second stage, whose plan has ``first_stage: true``.
+        mode: of volumes, ``"2d"`` (slice by slice) or ``"3d"``; default: what suits them and the machine.
         settings: to change in the proposal: ``{"training.epochs": 3}``, or ``["training.epochs=3"]`` as on the command
             line.
         preview: write a picture of 16 augmented samples here.
@@ -146,6 +148,7 @@ def plan(
         options=network_options(settings),
         hours=hours,
         first_stage=first_stage,
+        mode=mode,
     )
     logger.info("Expected for the plan as proposed: %s.", expected_time(reasons))
     if "first_stage" in reasons and not is_set("first_stage", settings):

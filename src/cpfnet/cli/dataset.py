@@ -105,6 +105,13 @@ def plan(
             rich_help_panel=PLAN,
         ),
     ] = False,
+    mode: Annotated[
+        Literal["2d", "3d"] | None,
+        typer.Option(
+            help="Plan volumes for slices (2d) or for 3d; default: what suits them and the machine.",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
     settings: Settings = None,
     preview: Annotated[
         Path | None, typer.Option(help="Write a PNG of 16 augmented samples with their masks here.")
@@ -133,6 +140,7 @@ def plan(
         memory=memory,
         hours=hours,
         first_stage=first_stage,
+        mode=mode,
         settings=settings or [],
         preview=preview,
         allow_import=allow_import or [],

@@ -30,6 +30,7 @@ class Draft:
     Attributes:
         fingerprint, memory, network, modality: what it is made for.
         many_small_steps: many small optimiser steps rather than few large ones.
+        entire: volumes enter the network whole on a CPU.
         median: size of the median image on the network's grid.
         data: the Plan so far.
         reasons: for its keys (dotted), why they have their values.
@@ -39,6 +40,7 @@ class Draft:
     memory: Memory
     modality: Modality
     many_small_steps: bool = False
+    entire: bool = False
     network: str = ""
     median: tuple[int, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
@@ -79,11 +81,6 @@ class Draft:
     def shrunk(self) -> bool:
         """Are images made smaller for the sake of learning on a CPU?"""
         return self.memory.device == "cpu" and self.data["spatial"].get("size") is not None
-
-    @property
-    def entire(self) -> bool:
-        """Do volumes enter the network whole on a CPU?"""
-        return self.memory.device == "cpu" and self.data["spatial"]["mode"] == "3d"
 
     @property
     def training_cases(self) -> int:

@@ -26,6 +26,9 @@ LEAST_BATCH = {2: 8, 3: 2}
 LARGEST_BATCH = {2: 12, 3: 12}
 """Small images make more steps, not larger ones."""
 
+CPU_VOXELS = 64**3
+"""Of a patch on a CPU, where volumes do not enter whole: a usual optimiser step there (`training.BATCH_PIXELS`)."""
+
 SHARE = 0.05
 """Of all voxels of the data set: more at once, and a step is no sample of them any more."""
 
@@ -54,7 +57,7 @@ def multiples(patch: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]
 
 
 def patch_3d(draft: Draft, median: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:
-    """The largest patch of which two fit.
+    """The largest patch of which two fit; on a CPU no more than `CPU_VOXELS`.
 
     Args:
         draft: network and memory.
@@ -66,7 +69,8 @@ def patch_3d(draft: Draft, median: Sequence[int], spacing: Sequence[float]) -> t
     least = (FEWEST_SLICES if draft.network in FLAT_NETWORKS else STEP, STEP, STEP)
     sizes = [min(round(scale * n), m) for n, m in zip(inverse, median, strict=True)]
     patch = _divisible(sizes, spacing, least)
-    voxels = REFERENCE[3] / LEAST_BATCH[3] / _more(spacing)
+    most = REFERENCE[3] / LEAST_BATCH[3] if draft.memory.device == "cuda" else CPU_VOXELS
+    voxels = most / _more(spacing)
     while math.prod(patch) > voxels or LEAST_BATCH[3] * draft.patch_bytes(patch, spacing) > room(draft.memory.bytes):
         smaller = _cut(patch, median, spacing, least)
         if smaller == patch:

@@ -13,7 +13,7 @@ from cpfnet.planner.fingerprint import ChannelFingerprint, Fingerprint
 from cpfnet.planner.first_stage import advise_first_stage, propose_first_stage
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import guess
-from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, propose_patch, up
+from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, Asked, brief, propose_grid, propose_patch, up
 from cpfnet.planner.training import BATCH_PIXELS, propose_training
 from cpfnet.planning import Modality, Plan
 from cpfnet.settings import is_set, under, validate
@@ -47,6 +47,7 @@ def propose(
     options: Mapping[str, Any] | None = None,
     hours: float | None = None,
     first_stage: bool = False,
+    mode: Asked | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     """Propose how to train on a data set.
 
@@ -61,12 +62,14 @@ def propose(
         hours: that training is to take on this machine; default: as long as the data ask for.
         first_stage: on a grid so coarse that a patch sees enough of a volume, for a second stage to learn from what it
             finds (`planner.first_stage`).
+        mode: of volumes, ``"2d"`` (slice by slice) or ``"3d"``; default: what suits them and the machine.
 
     Returns:
         The Plan, and for its keys (dotted) why they have their values.
 
     Raises:
-        PlanError: no such modality, or no such time; or a first stage has no use.
+        PlanError: no such modality, mode or time; a first stage has no use; or 3-D cannot be, or not with ImageNet's
+            weights.
     """
     if hours is not None and not 0 < hours < 24 * 366:
         raise PlanError(f"{hours:g} hours is no time to train in", where="--hours", fix="give hours above 0, such as 8")
@@ -74,6 +77,10 @@ def propose(
         raise PlanError(
             f"unknown modality {modality!r}", where="--modality", fix=f"one of {', '.join(get_args(Modality))}"
         )
+    if mode not in (None, *get_args(Asked)):
+        raise PlanError(f"unknown mode {mode!r}", where="--mode", fix=f"one of {', '.join(get_args(Asked))}")
+    if mode == "3d" and weights == "imagenet":
+        raise PlanError("there are no ImageNet weights in 3-D", where="--mode 3d", fix="leave out --weights imagenet")
     first = fingerprint.channels[0]
     kind, why = guess(
         fingerprint.look,
@@ -110,6 +117,7 @@ def propose(
         draft,
         entire=network in (None, VOLUME_NETWORK) and scratch,
         deep=scratch or (network is not None and weights != "imagenet"),  # those are for 2-D
+        asked=mode,
     )
     volume = draft.data["spatial"]["mode"] == "3d"
     proposed = VOLUME_NETWORK if volume else FINE_NETWORK if draft.fine or draft.shrunk else NETWORK

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
+from cpfnet.errors import PlanError
 from cpfnet.planner import gpu_patch
 from cpfnet.planner.draft import Draft
 from cpfnet.rounding import above
@@ -39,6 +41,9 @@ CUBIC = 2.0
 VOLUME_NETWORK = "dynunet"
 """nnU-Net's: where slices lie far apart, its first kernels look within them."""
 
+Asked = Literal["2d", "3d"]
+"""The modes that volumes can be planned for, whatever suits them."""
+
 PLANES = ("axial", "coronal", "sagittal")
 _ORDER = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}  # of (inferior–superior, a–p, r–l)
 
@@ -57,16 +62,22 @@ def brief(size: tuple[int, ...]) -> str:
     return "×".join(map(str, size))
 
 
-def propose_grid(draft: Draft, *, entire: bool, deep: bool) -> None:
+def propose_grid(draft: Draft, *, entire: bool, deep: bool, asked: Asked | None = None) -> None:
     """Fill in `spatial` but for its patch.
 
     Args:
         draft: fingerprint and memory.
         entire: small volumes may enter the network whole on a CPU.
         deep: volumes may be learned in 3-D on a GPU.
+        asked: the mode, where it is not to be what suits the volumes best.
+
+    Raises:
+        PlanError: ``asked`` of images, or 3-D of too few slices.
     """
     if draft.fingerprint.volumes:
-        _volume_grid(draft, entire, deep)
+        _volume_grid(draft, entire, deep, asked)
+    elif asked is not None:
+        raise PlanError("images are always learned in 2-D", where=f"--mode {asked}", fix="leave it out")
     else:
         _image_grid(draft)
 
@@ -112,7 +123,7 @@ def _volume_patch(draft: Draft) -> tuple[tuple[int, ...], int]:
     """And what its sides are multiples of, where that is one number."""
     _, height, width = draft.median
     gpu, deep = draft.memory.device == "cuda", draft.data["spatial"]["mode"] == "3d"
-    if gpu and deep:
+    if deep and not draft.entire:
         spacing = draft.data["spatial"]["spacing"] or (1.0, 1.0, 1.0)
         return gpu_patch.patch_3d(draft, draft.median, spacing), 0
     if gpu:
@@ -170,7 +181,7 @@ def _kept(longest: int, wanted: int, tubular: bool) -> str:
     )
 
 
-def _volume_grid(draft: Draft, entire: bool, allowed: bool) -> None:
+def _volume_grid(draft: Draft, entire: bool, allowed: bool, asked: Asked | None) -> None:
     fingerprint = draft.fingerprint
     spacing, size = fingerprint.median_spacing, fingerprint.median_size
     spread = 1.0
@@ -199,15 +210,19 @@ def _volume_grid(draft: Draft, entire: bool, allowed: bool) -> None:
     figures = f"volumes of about {brief(tuple(size))}, slice distance {ratio:.1f} × pixel size"
     deep = depth >= DEEP and not above(ratio, ANISOTROPIC)
     whole = deep and not above(max(step), CUBIC * min(step)) and all(max(sizes) <= WHOLE for sizes in fingerprint.sizes)
+    fine, median = _for_3d(draft, step, order)
     if gpu:
-        fine, median = _for_3d(draft, step, order)
         deep = allowed and median[0] >= DEEP
-    if deep and (gpu or (entire and whole)):
+    suits = deep if gpu else entire and whole
+    draft.entire = not gpu and suits and asked != "2d"
+    if asked == "3d" or (asked is None and suits):
         mode, neighbours = "3d", 0
-        if gpu:
+        if not draft.entire:
             step, draft.median = fine, median
         why = "there is a GPU for it" if gpu else "they are small enough for it on a CPU, too"
         draft.because("spatial.mode", f"{figures}: one can look in all directions, and {why}")
+    elif asked == "2d":
+        mode, neighbours = "2d", 0
     else:
         neighbours = 1 if depth >= 8 and not above(ratio, ANISOTROPIC) else 0
         mode = "2.5d" if neighbours else "2d"
@@ -226,6 +241,14 @@ def _volume_grid(draft: Draft, entire: bool, allowed: bool) -> None:
                 else "too few slices to look across"
             )
         draft.because("spatial.mode", f"{figures}: {why}")
+    if asked is not None:
+        draft.because("spatial.mode", "as asked for")
+    if mode == "3d" and draft.median[0] < gpu_patch.FEWEST_SLICES:
+        raise PlanError(
+            f"{figures}: too few slices to look across, since 3-D needs {gpu_patch.FEWEST_SLICES}",
+            where="--mode 3d",
+            fix="leave it out, or plan for 2d",
+        )
     if spacing is not None:
         _because_of_spacing(draft, mode, step, spread)
     kept = mode == "2d" or (mode == "2.5d" and above(spread, 1.01))
