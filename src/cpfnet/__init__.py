@@ -1,9 +1,9 @@
 """Medical-image segmentation built on CPFNet: from a folder of scans and masks to masks that a clinic can use.
 
 The verbs are the commands (`check`, `plan`, `train`, `predict`, `evaluate`, `compare`, `convert`, `export`, `push`,
-`pull`, `pack`, `doctor`) and `cross_validate` (`train --folds all`), the nouns what they pass on (`Image`, `Plan`,
-`Model`, `Segmentation`), and how to predict (`PredictorOptions`, `OutputOptions`); `CPFNet` is the bare
-``torch.nn.Module``. Everything loads when first used.
+`pull`, `pack`, `doctor`), `cross_validate` (`train --folds all`) and `compare_configurations` (with `--configurations
+all`), the nouns what they pass on (`Image`, `Plan`, `Model`, `Segmentation`), and how to predict (`PredictorOptions`,
+`OutputOptions`); `CPFNet` is the bare ``torch.nn.Module``. Everything loads when first used.
 
 For a training loop of one's own: `load_imagenet`, and the modules `cpfnet.losses`, `cpfnet.metrics`,
 `cpfnet.schedules` and `cpfnet.augment`.
@@ -25,6 +25,7 @@ _HOME = {
     "plan": "api",
     "train": "api",
     "cross_validate": "api",
+    "compare_configurations": "api",
     "predict": "api",
     "predict_files": "api",
     "evaluate": "api",
@@ -55,6 +56,7 @@ __all__ = [*_HOME, "__version__"]
 if TYPE_CHECKING:
     from cpfnet.api import check as check
     from cpfnet.api import compare as compare
+    from cpfnet.api import compare_configurations as compare_configurations
     from cpfnet.api import convert as convert
     from cpfnet.api import cross_validate as cross_validate
     from cpfnet.api import evaluate as evaluate

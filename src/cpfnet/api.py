@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cpfnet.evaluation.scores import Scores
     from cpfnet.image import Image, Segmentation
     from cpfnet.inference.batch.run import Outcome
+    from cpfnet.inference.configurations import Configurations
     from cpfnet.inference.cross_validation import CrossValidation
     from cpfnet.inference.model_arguments import ModelArgument
     from cpfnet.model import Model
@@ -292,6 +293,49 @@ def cross_validate(
 
 
 @require_extras()
+def compare_configurations(
+    dataset: PathLike,
+    out: PathLike,
+    *,
+    jobs: int = 1,
+    epochs: int | None = None,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    network: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    allow_import: str | Sequence[str] = (),
+    progress: bool = False,
+) -> Configurations:
+    """Cross-validate volumes in 2-D and in 3-D, and keep what has the better out-of-fold Dice: one, or both.
+
+    The folder stands for it wherever a Model is asked for. It holds a whole cross-validation in ``2d`` and one in
+    ``3d``, as `cross_validate` writes them, of the same cases in the same folds.
+
+    Args:
+        dataset: as for `check`.
+        out: the folder to write; must not exist, unless ``resume``.
+        jobs: as for `cross_validate`.
+        epochs, settings, network, weights: changes to both plans, as for `train`.
+        device, resume, allow_import, progress: as for `cross_validate`.
+
+    Raises:
+        CpfnetError: images, or volumes of too few slices for 3-D; as `cross_validate`.
+
+    Example:
+        >>> found = cpfnet.compare_configurations("data", "out")
+        >>> print(found.choice.chosen, found.choice.dice)
+        >>> cpfnet.predict("out", "scan.nii.gz")
+    """
+    from cpfnet.training.cross_validation.configurations import compare_configurations as run
+    from cpfnet.training.options import PlanOptions, TrainOptions
+
+    wanted = PlanOptions(None, settings, epochs, network, weights)
+    options = TrainOptions(device=device, resume=resume, progress=progress, allow_import=allow_import)
+    return run(Path(dataset), Path(out), wanted, options, jobs=jobs)
+
+
+@require_extras()
 @names_options
 def predict(
     model: ModelArgument | Sequence[ModelArgument],
@@ -410,13 +454,14 @@ def serve(
     Raises:
         CpfnetError: a Model cannot be run here, or the port or the store is taken.
     """
+    from cpfnet.inference.configurations import Configurations
     from cpfnet.inference.cross_validation import CrossValidation
     from cpfnet.inference.model_arguments import open_model
     from cpfnet.model import Model
     from cpfnet.serve.options import ServeOptions
     from cpfnet.serve.server import serve as run
 
-    several = [models] if isinstance(models, (Model, CrossValidation, str, Path)) else models
+    several = [models] if isinstance(models, (Model, CrossValidation, Configurations, str, Path)) else models
     run([open_model(one) for one in several], options or ServeOptions(), started)
 
 
@@ -520,9 +565,8 @@ def evaluate(
         >>> cpfnet.evaluate("data", "masks", out="scores")
     """
     from cpfnet.data.dataset import load
-    from cpfnet.inference.cross_validation import default_split
     from cpfnet.inference.evaluate_models import ScoringOptions, evaluate_masks, evaluate_models
-    from cpfnet.inference.model_arguments import names_a_model, open_models
+    from cpfnet.inference.model_arguments import default_split, names_a_model, open_models
 
     data, place = load(Path(dataset)), None if out is None else Path(out)
     scoring = ScoringOptions(split or default_split(predictions, data), tolerance, guide_batch, allow_missing)
@@ -651,13 +695,14 @@ def pack(model: ModelArgument, out: PathLike | None = None, *, overwrite: bool =
     Example:
         >>> cpfnet.pack("model", "vessels.zip")
     """
+    from cpfnet.inference.configurations import Configurations
     from cpfnet.inference.cross_validation import CrossValidation
     from cpfnet.inference.model_arguments import folder_to_share
     from cpfnet.sharing.local_folder import name_of
     from cpfnet.sharing.pack import pack as run
 
     folder = folder_to_share(model)
-    name = name_of(folder if isinstance(model, CrossValidation) else model)
+    name = name_of(model.folder if isinstance(model, (CrossValidation, Configurations)) else model)
     return run(folder, Path(f"{name}.zip" if out is None else out), overwrite=overwrite)
 
 

@@ -49,6 +49,15 @@ def train(
             rich_help_panel=PLAN,
         ),
     ] = None,
+    configurations: Annotated[
+        Literal["all"] | None,
+        typer.Option(
+            metavar="all",
+            help="With --folds all: cross-validate volumes in 2-D and in 3-D, into MODEL/2d and MODEL/3d; MODEL then "
+            "stands for the better one, or both.",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the plan's.", rich_help_panel=PLAN)] = None,
     settings: Settings = None,
     network: Annotated[str | None, typer.Option(help="cpfnet, cpfnet-hr, unet, …", rich_help_panel=PLAN)] = None,
@@ -99,6 +108,7 @@ def train(
     - `cpfnet train data/ -o model --plan plan.yaml --fold 1 --epochs 50`
     - `cpfnet train data/ -o model --weights none --set training.batch=8`
     - `cpfnet train data/ -o cv --folds all --jobs 2`
+    - `cpfnet train data/ -o both --folds all --configurations all`
     - `cpfnet train data/ -o model --devices 4`
     - `cpfnet train data/ -o model --resume`
     """
@@ -116,7 +126,7 @@ def train(
     }
     try:
         if folds is None:
-            _check_alone(jobs)
+            _check_alone(jobs, configurations)
             api.train(
                 dataset,
                 out,
@@ -131,6 +141,12 @@ def train(
             )
             return
         _check_together(chosen, devices, nodes, first_stage or [])
+        if configurations is not None:
+            _check_configurations(chosen, plan, common.pop("init"))
+            several = api.compare_configurations(dataset, out, jobs=jobs, epochs=epochs, resume=resume, **common)
+            for one in several.chosen:
+                _print_folds(one, f"Out of fold, {one.plan.spatial.mode}, mean over cases")
+            return
         _print_folds(api.cross_validate(dataset, out, plan=plan, jobs=jobs, epochs=epochs, resume=resume, **common))
         if chosen == "all":
             begun = (out / "all").exists()
@@ -148,7 +164,10 @@ def _fold(text: str | None) -> int | Literal["all"] | None:
     return int(text)
 
 
-def _check_alone(jobs: int) -> None:
+def _check_alone(jobs: int, configurations: str | None) -> None:
+    if configurations is not None:
+        what = "configurations are compared out of fold, and one Model is trained"
+        raise CpfnetError(what, where="--configurations all", fix="add --folds all")
     if jobs > 1:
         raise CpfnetError(f"{jobs} folds at once, and one Model is trained", where="--jobs", fix="add --folds all")
 
@@ -170,10 +189,27 @@ def _check_together(fold: int | str | None, devices: int, nodes: int, first_stag
         )
 
 
-def _print_folds(found: CrossValidation) -> None:
+def _check_configurations(fold: str | int | None, plan: Path | None, init: Path | None) -> None:
+    if plan is not None:
+        raise CpfnetError("one plan, and each configuration has its own", where="--plan", fix="leave it out")
+    if init is not None:
+        raise CpfnetError(
+            "one Model, and a 2-D and a 3-D network cannot both start from its weights",
+            where="--init",
+            fix="leave it out; or cross-validate the one configuration that it is of, without --configurations",
+        )
+    if fold is not None:
+        raise CpfnetError(
+            "a Model of all cases follows the folds of one configuration",
+            where="--fold all",
+            fix="leave it out; then, for the better one: cpfnet train DATASET -o MODEL/3d --fold all",
+        )
+
+
+def _print_folds(found: CrossValidation, title: str = "Out of fold, mean over cases") -> None:
     from cpfnet.evaluation.tables import fold_table
 
     columns, rows = fold_table(found.scores, found.folds)
     best = [f"{model.fitted.epochs} of {found.plan.training.epochs}" for model in found.models]
     with_best = [[*row, epoch] for row, epoch in zip(rows, [*best, ""], strict=True)]
-    table("Out of fold, mean over cases", [*columns, "best epoch"], with_best)
+    table(title, [*columns, "best epoch"], with_best)

@@ -30,7 +30,6 @@ from cpfnet.settings import read_yaml, write_yaml
 from cpfnet.text import to_json
 
 if TYPE_CHECKING:
-    from cpfnet.data.case import Dataset
     from cpfnet.evaluation.scores import Scores
 
 ALL: Literal["all"] = "all"
@@ -177,21 +176,3 @@ class CrossValidation:
         from cpfnet.evaluation.scores import Scores
 
         return Scores.load(self.folder)
-
-
-def default_split(argument: object, dataset: Dataset) -> str | None:
-    """The split that is scored unless another is named: of a cross-validation its own cases, out of fold.
-
-    Args:
-        argument: as `model_arguments.open_models` takes it.
-        dataset: whose labelled cases are scored.
-
-    Returns:
-        ``"val"``; None for any other Model, and on data of which no fold has seen a case.
-    """
-    if isinstance(argument, (str, PathLike)) and is_cross_validation(argument):
-        argument = CrossValidation.load(argument)
-    if not isinstance(argument, CrossValidation):
-        return None
-    known = {case for fold in argument.folds for case in fold}
-    return "val" if any(case.labels and case.id in known for case in dataset.cases) else None

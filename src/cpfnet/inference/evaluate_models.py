@@ -208,10 +208,18 @@ OUT_OF_FOLD = (
     "those of single models; the ensemble is mostly better, and can be scored on other cases only."
 )
 
+OUT_OF_FOLDS = (
+    "Each case was predicted by those models alone that were not trained on it. It helped to choose their epochs and, "
+    "with others, temperatures, thresholds and smallest components kept: the scores are a little optimistic. All "
+    "models together are mostly better, and can be scored on other cases only."
+)
+"""Of several cross-validations."""
+
 
 def _add_seen_cases(scored: Scored, assignments: Sequence[Assignment]) -> None:
     """Warn where Models know cases by the names of those that they are scored on."""
     total = sum(len(one.cases) for one in assignments)
+    out_of_fold = OUT_OF_FOLD if all(len(one.models) == 1 for one in assignments) else OUT_OF_FOLDS
     for part, line, warning in (
         ("train", "trained on", "{} carry the names of cases that the model was trained on: scores are optimistic"),
         (
@@ -219,7 +227,7 @@ def _add_seen_cases(scored: Scored, assignments: Sequence[Assignment]) -> None:
             "validated on",
             "{} carry the names of cases that chose its epoch, and whatever else was fitted: scores are optimistic"
             if len(assignments) == 1
-            else OUT_OF_FOLD,
+            else out_of_fold,
         ),
     ):
         count = 0

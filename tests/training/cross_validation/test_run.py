@@ -39,10 +39,9 @@ def two_folds() -> Plan:
     return images_plan(epochs=3, samples=8).with_settings({"folds.count": 2})
 
 
-def kill(data: Path, out: Path, now: Callable[[], bool]) -> None:
+def kill(now: Callable[[], bool], run: Callable[..., object], *options: object) -> None:
     """Begin or go on, and kill the process that does as soon as ``now`` says so; those that it started end by it."""
-    options = (data, out, PlanOptions(two_folds()), RESUMED)
-    process = multiprocessing.get_context("fork").Process(target=cross_validate, args=options)
+    process = multiprocessing.get_context("fork").Process(target=run, args=options)
     process.start()
     end = time.monotonic() + 240
     while not now():
@@ -62,7 +61,7 @@ def begun(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Killed while the first fold was trained; then that fold's checkpoint was damaged, and restored."""
     out = tmp_path_factory.mktemp("run") / "cv"
     checkpoint = out / "fold-0" / ".work" / "last.ckpt"
-    kill(images.root, out, checkpoint.exists)
+    kill(checkpoint.exists, cross_validate, images.root, out, PlanOptions(two_folds()), RESUMED)
     whole = checkpoint.read_bytes()
     checkpoint.write_bytes(whole[:100])
     with pytest.raises(TrainingError, match=r"1 of 2 folds failed \(fold-0\): .*last.ckpt: is damaged") as failed:
@@ -80,7 +79,8 @@ def begun(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cv(images: Dataset, begun: Path) -> Path:
     """Killed again while it predicted, and ended."""
     masks = begun / "out-of-fold"
-    kill(images.root, begun, lambda: len(list(masks.glob("case_*.png"))) >= 2)
+    options = (images.root, begun, PlanOptions(two_folds()), RESUMED)
+    kill(lambda: len(list(masks.glob("case_*.png"))) >= 2, cross_validate, *options)
     assert not (begun / "scores.csv").exists()
     when, first = min((mask.stat().st_mtime_ns, mask) for mask in masks.glob("case_*.png"))
     cross_validate(images.root, begun, PlanOptions(), RESUMED)

@@ -10,6 +10,7 @@ from statistics import mean, median
 from cpfnet.data.dataset import load
 from cpfnet.data.splits import to_learn_from
 from cpfnet.errors import TrainingError
+from cpfnet.inference.configurations import is_configurations
 from cpfnet.inference.cross_validation import ALL, CrossValidation, is_cross_validation
 from cpfnet.model import Model
 from cpfnet.text import brief, counted
@@ -41,7 +42,9 @@ def train_on_all(dataset: Path, folds: Path, wanted: PlanOptions, options: Train
         raise TrainingError(
             "holds no folds, and a Model of all cases learns from them how long to train",
             where=folds,
-            fix="train them first, or along with it: add --folds all",
+            fix=f"give that of one configuration, such as {folds / '2d'}"
+            if is_configurations(folds)
+            else "train them first, or along with it: add --folds all",
         )
     if wanted.plan or wanted.settings or wanted.network or wanted.weights:
         raise TrainingError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cpfnet.data.case import Dataset
@@ -11,8 +13,9 @@ from cpfnet.evaluation.evaluate import evaluate
 from cpfnet.evaluation.scores import MEAN, Scores, strict_json
 from cpfnet.evaluation.tables import fold_table, number
 from cpfnet.inference.cross_validation import CrossValidation
-from cpfnet.inference.evaluate_models import ScoringOptions, predict_split
+from cpfnet.inference.evaluate_models import Scored, ScoringOptions, predict_split
 from cpfnet.inference.options import PredictorOptions
+from cpfnet.model import Model
 from cpfnet.report import page
 from cpfnet.training.report import fitted_section, validation_calibration
 
@@ -37,10 +40,7 @@ def score_out_of_fold(found: CrossValidation, data: Dataset, options: PredictorO
         CpfnetError: a case cannot be read any more, or the folder cannot be written.
     """
     models = found.ensemble()
-    scored = predict_split(data, models, ScoringOptions("val"), options, found.folder / MASKS, progress=progress)
-    scores = evaluate(scored.items, scored.labels, protocol=scored.protocol, progress=progress)
-    scores.warnings[:0] = scored.warnings
-    scores.save(found.folder, overwrite=True)
+    scored, scores = predict_and_score(data, models, options, found.folder, progress=progress)
     found.metrics |= {
         "out_of_fold": _summary(scores),
         "folds": [
@@ -76,6 +76,17 @@ def score_out_of_fold(found: CrossValidation, data: Dataset, options: PredictorO
     )
     logger.info("%s; report: %s", headline(scores), written)
     return scores
+
+
+def predict_and_score(
+    data: Dataset, models: Sequence[Model], options: PredictorOptions, folder: Path, *, progress: bool
+) -> tuple[Scored, Scores]:
+    """Predict each case by the Models that it validated, and write scores and predictions to ``folder``."""
+    scored = predict_split(data, models, ScoringOptions("val"), options, folder / MASKS, progress=progress)
+    scores = evaluate(scored.items, scored.labels, protocol=scored.protocol, progress=progress)
+    scores.warnings[:0] = scored.warnings
+    scores.save(folder, overwrite=True)
+    return scored, scores
 
 
 def headline(scores: Scores) -> str:
