@@ -439,7 +439,7 @@ def predict_files(
 
 @require_extras()
 def serve(
-    models: Model | PathLike | Sequence[Model | PathLike],
+    models: ModelArgument | Sequence[ModelArgument],
     options: ServeOptions | None = None,
     *,
     started: Callable[[str, str], None] = lambda address, entrance: None,
@@ -447,22 +447,18 @@ def serve(
     """Serve Models over HTTP on this machine, until SIGINT or SIGTERM comes.
 
     Args:
-        models: Model(s) or their folders; each one is served by itself.
+        models: Model(s) or where they lie; each one is served by itself, a cross-validation as an ensemble.
         options: address, store, workers, limits … (`cpfnet.serve.options.ServeOptions`).
         started: called once with the address, and with the one that lets a browser in.
 
     Raises:
         CpfnetError: a Model cannot be run here, or the port or the store is taken.
     """
-    from cpfnet.inference.configurations import Configurations
-    from cpfnet.inference.cross_validation import CrossValidation
-    from cpfnet.inference.model_arguments import open_model
-    from cpfnet.model import Model
+    from cpfnet.inference.model_arguments import each_of
     from cpfnet.serve.options import ServeOptions
     from cpfnet.serve.server import serve as run
 
-    several = [models] if isinstance(models, (Model, CrossValidation, Configurations, str, Path)) else models
-    run([open_model(one) for one in several], options or ServeOptions(), started)
+    run(each_of(models), options or ServeOptions(), started)
 
 
 @require_extras()

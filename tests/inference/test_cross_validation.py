@@ -21,6 +21,8 @@ from cpfnet.inference.dataset_predictions import predict_cases
 from cpfnet.inference.evaluate_models import ScoringOptions, predict_split
 from cpfnet.inference.model_arguments import names_a_model, open_model, open_models
 from cpfnet.model import Fitted, FittedChannel, Model, Quality
+from cpfnet.serve.http.models import served
+from cpfnet.serve.worker import digest_of
 from tests import synthetic
 from tests.inference.oracle import bright, make_model
 
@@ -198,12 +200,20 @@ def test_a_fold_that_does_not_know_its_cases_leaves_them_out_of_the_scores(root:
     assert {row["case"] for row in cpfnet.evaluate(root, cv, CPU).rows} == known
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_it_is_served_as_one(cv: Path, opened: bool) -> None:
+    (one,) = served([CrossValidation.load(cv) if opened else cv])
+    assert one.folder == cv
+    assert one.digest == digest_of(open_models(cv)) != digest_of([*open_models(cv)][:1])
+    told = one.as_json()
+    assert (told["models"], told["validation_dice"]) == (3, None)
+    assert told["card"].startswith("The average of 3 Models.")
+
+
 def test_one_model_is_asked_for(cv: Path, tmp_path: Path) -> None:
     with pytest.raises(CpfnetError, match="ensemble of 3 folds, and one Model is asked for") as refused:
         cpfnet.export(cv, "onnx", out=tmp_path / "a.onnx")
     assert refused.value.fix == f"give the folder of one of them, such as {cv / 'fold-0'}"
-    with pytest.raises(CpfnetError, match="ensemble of 3 folds, and one Model is asked for"):
-        cpfnet.api.serve(CrossValidation.load(cv))
     assert open_model(cv / "fold-1").folder == cv / "fold-1"
 
 

@@ -21,7 +21,7 @@ def serve(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Models: folders, .zip files or hf://OWNER/NAME, each served by itself.",
+            help="Models or cross-validations: folders, .zip files or hf://OWNER/NAME, each served by itself.",
             show_default=False,
         ),
     ],

@@ -40,9 +40,13 @@ def open_models(arguments: ModelArgument | Sequence[ModelArgument]) -> list[Mode
     Raises:
         CpfnetError: one is no Model, or a damaged one.
     """
+    return [model for one in each_of(arguments) for model in _open(one)]
+
+
+def each_of(arguments: ModelArgument | Sequence[ModelArgument]) -> Sequence[ModelArgument]:
+    """Several as they are, and one by itself as a list of it."""
     single = isinstance(arguments, (Model, CrossValidation, Configurations, str, PathLike))
-    several: Sequence[ModelArgument] = [arguments] if single else arguments  # type: ignore[assignment,list-item]
-    return [model for one in several for model in _open(one)]
+    return [arguments] if single else arguments  # type: ignore[return-value,list-item]
 
 
 def open_model(argument: ModelArgument) -> Model:
@@ -62,6 +66,15 @@ def open_model(argument: ModelArgument) -> Model:
     return models[0]
 
 
+def folder_of_models(argument: ModelArgument) -> Path:
+    """The folder that holds a Model, or all Models of an ensemble: `open_models` takes it for the same.
+
+    Raises:
+        CpfnetError: it lies nowhere, or cannot be had.
+    """
+    return argument.folder if isinstance(argument, (CrossValidation, Configurations)) else folder_of(argument)
+
+
 def folder_to_share(argument: ModelArgument) -> Path:
     """The folder that holds the files of a Model or of a cross-validation, to be handed on.
 
@@ -69,7 +82,7 @@ def folder_to_share(argument: ModelArgument) -> Path:
         CpfnetError: a cross-validation that has not ended, or lacks a fold: nobody could open it; two of them; or it
             lies nowhere.
     """
-    folder = argument.folder if isinstance(argument, (CrossValidation, Configurations)) else folder_of(argument)
+    folder = folder_of_models(argument)
     found = _several(folder)
     if isinstance(found, Configurations):
         if len(found.chosen) > 1:

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import uvicorn
 from sqlalchemy.exc import DBAPIError
@@ -17,7 +16,7 @@ from starlette.types import ASGIApp
 
 from cpfnet.errors import CpfnetError, redacted_message
 from cpfnet.inference.batch.signals import Ended, ending
-from cpfnet.model import Model
+from cpfnet.inference.model_arguments import ModelArgument
 from cpfnet.serve.cases.labelling import Labelling
 from cpfnet.serve.http.app import make_app
 from cpfnet.serve.http.models import served
@@ -42,11 +41,11 @@ LAST_ANSWERS = 3
 """Seconds for requests that are being answered when the server ends."""
 
 
-def serve(models: Sequence[Model], options: ServeOptions, started: Callable[[str, str], None]) -> None:
+def serve(models: Sequence[ModelArgument], options: ServeOptions, started: Callable[[str, str], None]) -> None:
     """Serve until SIGINT or SIGTERM comes.
 
     Args:
-        models: from folders.
+        models: each served by itself; an ensemble as one.
         options: how.
         started: called once with the address, and with the same that lets a browser in.
 
@@ -54,7 +53,7 @@ def serve(models: Sequence[Model], options: ServeOptions, started: Callable[[str
         CpfnetError: a Model that lies in no folder or cannot be run here, a port or store that is taken.
     """
     described = served(models)
-    if not described or any(one.model.folder is None for one in described):
+    if not described:
         raise CpfnetError("there is no Model to serve", fix="give the folders of Models")
     with ending(), serving(options.store) as store, listen(options) as listener:
         port = listener.getsockname()[1]
@@ -67,7 +66,7 @@ def serve(models: Sequence[Model], options: ServeOptions, started: Callable[[str
         settings = [
             Setting(
                 name="",
-                model=Path(one.model.folder or "").absolute(),
+                model=one.folder.absolute(),
                 digest=one.digest,
                 store=replace(options.store, folder=store.folder.absolute()),
                 device=options.device,

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,9 +20,11 @@ from typing import Any, TextIO
 from sqlalchemy.exc import DBAPIError
 
 from cpfnet.errors import CpfnetError, is_out_of_memory, redacted_message, require_extras
+from cpfnet.inference.model_arguments import open_models
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
 from cpfnet.model import Model
+from cpfnet.planning import content_hash
 from cpfnet.serve.jobs.job import Claim, Ending
 from cpfnet.serve.own_stdout import own_stdout
 from cpfnet.serve.segment import segment
@@ -42,8 +45,8 @@ class Setting:
 
     Attributes:
         name: of the worker, in the job store.
-        model: folder of the Model.
-        digest: of the Model, as the server knows it.
+        model: folder of the Model, or of an ensemble.
+        digest: of the Model (`digest_of`), as the server knows it.
         store: where jobs and files are.
         device, backend: see `PredictorOptions`.
         most_voxels: an image of more is not read.
@@ -111,16 +114,21 @@ class Heartbeat:
                 logger.warning("the job store does not answer: %s", redacted_message(error))
 
 
+def digest_of(models: Sequence[Model]) -> str:
+    """Of the Models that decide together; of one, its own."""
+    return models[0].digest if len(models) == 1 else content_hash([model.digest for model in models])
+
+
 def run(setting: Setting, wake: threading.Event, ready: TextIO) -> None:
     """Load the Model, say so, and work for ever.
 
     Raises:
         CpfnetError: it cannot work here.
     """
-    model = Model.load(setting.model)
-    if model.digest != setting.digest:
+    models = open_models(setting.model)
+    if digest_of(models) != setting.digest:
         raise CpfnetError("was changed while it was served", where=setting.model, fix="start the server again")
-    predictor = Predictor([model], PredictorOptions(device=setting.device, backend=setting.backend))
+    predictor = Predictor(models, PredictorOptions(device=setting.device, backend=setting.backend))
     store = Store(replace(setting.store, folder=setting.store.folder.absolute()))
     print(json.dumps({"ready": True}), file=ready, flush=True)
     while True:

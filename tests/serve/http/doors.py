@@ -24,7 +24,7 @@ import uvicorn
 from cpfnet.model import Model
 from cpfnet.serve.cases.labelling import Labelling
 from cpfnet.serve.http.app import make_app
-from cpfnet.serve.http.models import served
+from cpfnet.serve.http.models import named
 from cpfnet.serve.http.service import Service
 from cpfnet.serve.image_process import ImageProcess
 from cpfnet.serve.options import Limits, ServeOptions
@@ -110,7 +110,7 @@ def door(
         port = listener.getsockname()[1]
         pool = WorkerPool([], store.jobs, print)
         address, images = f"http://127.0.0.1:{port}", ImageProcess(store.files, store.work)
-        known, most = served(models), limits or Limits()
+        known, most = named([(folder, [model]) for model in models]), limits or Limits()
         labelling = Labelling(store, [one.plan for one in models])
         service = Service(store, pool, images, labelling, known, most, address, lambda: server.should_exit)
         server = uvicorn.Server(config_of(make_app(service, port=port, token=TOKEN, require_token=require_token)))

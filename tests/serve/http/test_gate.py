@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cpfnet.errors import CpfnetError
-from cpfnet.serve.http.models import served
+from cpfnet.serve.http.models import named
 from cpfnet.serve.http.page import page
 from cpfnet.serve.options import Limits, ServeOptions
 from tests.inference.oracle import make_model
@@ -113,7 +113,7 @@ def test_every_answer_closes_the_browser_to_what_is_not_ours(open_door: Door) ->
 def test_names_of_classes_are_text_on_the_page() -> None:
     name = "<script>alert(1)</script>"
     model = make_model(change=lambda plan: plan.with_settings({"name": name}))
-    text = page(served([model]), "http://127.0.0.1:1")
+    text = page(named([(Path(), [model])]), "http://127.0.0.1:1")
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)" in text
 
