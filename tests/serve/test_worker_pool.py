@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 import cpfnet
 from cpfnet.model import Model
 from cpfnet.serve.files import manifest
+from cpfnet.serve.image_process import ImageProcess
 from cpfnet.serve.jobs.job import FINISHED, Job, Request
 from cpfnet.serve.jobs.options import JobOptions
 from cpfnet.serve.store import Store, StoreOptions, serving
@@ -103,6 +105,21 @@ def test_masks_and_more_are_those_of_predict(store: Store, pool: WorkerPool, mod
     for kind, name in expected.items():
         assert store.files.path(job.results[kind].digest).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert len(np.unique(cpfnet.read(tmp_path / "out" / "a.png").array)) > 1
+
+
+def test_modules_in_the_current_folder_are_not_run(
+    store: Store, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = picture(tmp_path / "elsewhere.png", 9)
+    (tmp_path / "json.py").write_text("raise SystemExit('the current folder was looked through')")
+    monkeypatch.chdir(tmp_path)
+    with pool_of(store, model) as (pool, _):
+        until(lambda: pool.ready)
+        job = ended(store, pool, submit(store, model, path))
+    assert job.state == "done", job.message
+    images = ImageProcess(store.files, store.work)
+    found = asyncio.run(images.do("describe", model.folder, input=job.request.input))
+    assert found == {"images": ["elsewhere.png"], "patient": ""}
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ class ImageProcess:
         order = places | {"task": task, "arguments": arguments}
         async with self._one:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "cpfnet.serve.image_process"),
+                *(sys.executable, "-P", "-m", "cpfnet.serve.image_process"),  # -P: no code of the current folder
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )

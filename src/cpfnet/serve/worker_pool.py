@@ -93,7 +93,7 @@ class WorkerPool:
                 if self._stopping.is_set():
                     return
                 slot.process = process = subprocess.Popen(
-                    [sys.executable, "-m", "cpfnet.serve.worker"],
+                    [sys.executable, "-P", "-m", "cpfnet.serve.worker"],  # -P: no code of the current folder
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
