@@ -14,7 +14,7 @@ from cpfnet.planning import Labels, Plan
 from cpfnet.preprocessing.postprocess import decide
 from cpfnet.training.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from cpfnet.training.samples.cache import Cached
-from cpfnet.training.samples.validation_subset import Window, cut
+from cpfnet.training.samples.validation_subset import Window, cut, joined
 
 Segment = Callable[[np.ndarray], np.ndarray]
 """float32 (channels, [depth,] height, width) → probabilities (planes, [depth,] height, width)."""
@@ -73,7 +73,7 @@ def _of_pieces(segment: Segment, case: Cached, pieces: Sequence[Window], plan: P
     """Classes and codes of some pieces of a case, their pixels in a row."""
     image, codes = case.image(), case.codes()
     predicted, true = [], []
-    for window in pieces:
+    for window in joined(pieces, plan):
         array, inner = cut(image, window, plan)
         classes = decide(segment(array)[:, inner], plan.labels)
         predicted.append(classes.reshape(*(() if plan.labels.exclusive else classes.shape[:1]), -1))

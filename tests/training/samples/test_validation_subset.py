@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cpfnet.inference.sliding_window import predict_array
 from cpfnet.planning import Plan
 from cpfnet.training.samples.cache import ANNOTATED, Cached
-from cpfnet.training.samples.validation_subset import choose_cases, choose_pieces
+from cpfnet.training.samples.validation_subset import choose_cases, choose_pieces, joined
 from cpfnet.training.validation import validate
 from tests.training.conftest import volumes_plan
 
@@ -133,6 +133,21 @@ def test_all_pieces_score_as_the_whole_does(tmp_path: Path, mode: str) -> None:
     pieces = {"one": choose_pieces(one, made, 10_000)}
     assert len(pieces["one"]) == (6 if mode == "3d" else 32)
     assert validate(segment, [one], made, pieces=pieces) == validate(segment, [one], made)
+
+
+@given(chosen=st.sets(st.tuples(st.integers(0, 11), st.sampled_from([(0, 0), (0, 16), (16, 0)])), min_size=1))
+def test_slices_that_follow_each_other_are_given_together(chosen: set[tuple[int, tuple[int, int]]]) -> None:
+    pieces = [(slice(at, at + 1), slice(y, y + 16), slice(x, x + 16)) for at, (y, x) in sorted(chosen)]
+    grid, runs = np.zeros((12, 32, 32), int), joined(pieces, plan("2d", [32, 32], [32, 32]))
+    for piece in pieces:
+        grid[piece] += 1
+    for run in runs:
+        grid[run] -= 1
+    assert not grid.any()
+    assert len(runs) == sum((at - 1, corner) not in chosen for at, corner in chosen)
+    assert (
+        joined(pieces, plan("3d", [32, 32, 32], [32, 32, 32])) == pieces
+    )  # tiles, which the network is given one by one
 
 
 def test_a_slice_is_seen_with_its_neighbours(tmp_path: Path) -> None:

@@ -93,6 +93,21 @@ def choose_pieces(case: Cached, plan: Plan, count: int) -> list[Window]:
     return [chosen[corner] for corner in sorted(chosen)]
 
 
+def joined(pieces: Sequence[Window], plan: Plan) -> list[Window]:
+    """The same pixels in fewer windows, where slices of a volume follow each other: the network is given them together.
+
+    Alone, each would be a batch of its own, and be seen with neighbours that are computed for it again.
+    """
+    if not pieces or len(pieces[0]) == plan.spatial.dims:
+        return list(pieces)
+    found: list[Window] = []
+    for first, *plane in sorted(pieces, key=lambda window: (_corner(window)[1:], window[0].start)):
+        if found and found[-1][1:] == tuple(plane) and found[-1][0].stop == first.start:
+            first = slice(found.pop()[0].start, first.stop)
+        found.append((first, *plane))
+    return found
+
+
 def cut(array: np.ndarray | StoredImage, window: Window, plan: Plan) -> tuple[np.ndarray, slice]:
     """What the network must see to segment a piece, and where along its first spatial axis the piece lies.
 
