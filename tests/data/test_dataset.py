@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from cpfnet.data.case import dataset_warnings
@@ -443,6 +443,7 @@ def test_any_json_is_understood_or_refused(tmp_path: Path, content: object) -> N
         max_size=3,
     )
 )
+@example(content={"label": []})
 def test_any_declaration_is_understood_or_refused(tmp_path: Path, content: dict[str, object]) -> None:
     written = json.dumps(content)
     assume('"/' not in written and ".." not in written)  # a walk through the whole machine, which is another test's

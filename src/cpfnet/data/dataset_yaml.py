@@ -226,7 +226,7 @@ class Declaration(Strict):
         if not isinstance(data, dict):
             return data
         labels, listed = data.get("labels"), data.get("label")
-        if labels is None and isinstance(listed, (list, tuple)) and all(map(is_path, listed)):
+        if labels is None and isinstance(listed, (list, tuple)) and listed and all(map(is_path, listed)):
             names = side_by_side(listed).structures  # one class for each file that is listed, and no other
             if any("*" in name for name in names):
                 raise ValueError("`label` lists files with '*' in the place of a structure; name the classes: `labels`")
