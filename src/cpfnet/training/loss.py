@@ -42,7 +42,7 @@ class Batch:
     tubular: Sequence[int] = ()
 
     def mean(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, *spatial) → (N,): mean over the pixels that count."""
+        """``(N, *spatial)`` → ``(N,)``: mean over the pixels that count."""
         valid = self.valid[:, 0]
         return (pixels * valid).flatten(1).sum(1) / valid.flatten(1).sum(1).clamp(min=1)
 
