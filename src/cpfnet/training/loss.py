@@ -29,7 +29,7 @@ from cpfnet.registry import Registry, in_module
 
 @dataclass(frozen=True)
 class Batch:
-    """What the terms look at: (N, planes, *spatial), ``valid`` with one plane; zero where ignored, save ``logits``.
+    """What the terms look at: ``(N, planes, *spatial)``, ``valid`` with one plane; zero where ignored, save ``logits``.
 
     ``exclusive``: a softmax over background and classes, else a sigmoid a region. ``tubular``: which structures are.
     """
