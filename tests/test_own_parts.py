@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +32,8 @@ from cpfnet.monai_bundle import run as bundle
 from cpfnet.network import zoo
 from cpfnet.network.encoder_zoo import ENCODERS
 from cpfnet.planning import Plan
+from cpfnet.serve import worker as server
+from cpfnet.serve.store import StoreOptions
 from cpfnet.settings import write_yaml
 from cpfnet.training import loss
 from cpfnet.training.own_parts import own_parts
@@ -220,6 +224,18 @@ def test_a_bundle_can_neither_hold_it_nor_allow_it(model: Path, folder: Path, tm
         cpfnet.export(model, "bundle", out=tmp_path / "bundle", allow_import="their_parts")
     with pytest.raises(SystemExit, match="a bundle cannot allow modules"):
         bundle.predict(str(model), str(image(folder)), str(tmp_path / "out"), allow_import=["their_parts"])
+    assert not ran.exists()
+
+
+def test_a_server_imports_none_and_says_what_to_do_instead(model: Path, tmp_path: Path, ran: Path) -> None:
+    setting = server.Setting(
+        "worker", model, Model.load(model).digest, StoreOptions(tmp_path / "store"), "cpu", "torch", 10**6
+    )
+    with pytest.raises(CpfnetError, match="is code in the module their_parts") as refused:
+        server.run(setting, threading.Event(), io.StringIO())
+    assert refused.value.fix is not None
+    assert "export the Model" in refused.value.fix
+    assert "--allow-import" not in refused.value.fix  # which serve has not
     assert not ran.exists()
 
 

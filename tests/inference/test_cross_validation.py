@@ -210,6 +210,12 @@ def test_it_is_served_as_one(cv: Path, opened: bool) -> None:
     assert told["card"].startswith("The average of 3 Models.")
 
 
+def test_a_folder_of_data_with_such_names_is_none(tmp_path: Path) -> None:
+    (tmp_path / "fold-0" / "images").mkdir(parents=True)
+    (tmp_path / "plan.yaml").write_text("{}")
+    assert not names_a_model(tmp_path)
+
+
 def test_one_model_is_asked_for(cv: Path, tmp_path: Path) -> None:
     with pytest.raises(CpfnetError, match="ensemble of 3 folds, and one Model is asked for") as refused:
         cpfnet.export(cv, "onnx", out=tmp_path / "a.onnx")

@@ -24,7 +24,18 @@ from pydantic import Field
 
 from cpfnet.errors import CpfnetError
 from cpfnet.files import replacing
-from cpfnet.model import FITTED, METRICS, PLAN, Fitted, FittedChannel, Found, Model, check_fitted, read_metrics
+from cpfnet.model import (
+    FITTED,
+    METRICS,
+    PLAN,
+    Fitted,
+    FittedChannel,
+    Found,
+    Model,
+    check_fitted,
+    is_model,
+    read_metrics,
+)
 from cpfnet.planning import Plan
 from cpfnet.settings import read_yaml, write_yaml
 from cpfnet.text import to_json
@@ -78,7 +89,9 @@ def fold_name(number: int) -> str:
 
 def is_cross_validation(folder: str | PathLike[str]) -> bool:
     """Does this look like a cross-validation, ended or not? `CrossValidation.load` says what is missing."""
-    return (Path(folder) / PLAN).is_file() and (Path(folder) / fold_name(0)).is_dir()
+    first = Path(folder) / fold_name(0)
+    begun = first.is_dir() and (Path(folder) / ".work").is_dir()
+    return (Path(folder) / PLAN).is_file() and (begun or is_model(first))
 
 
 @dataclass

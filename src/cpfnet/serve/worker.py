@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from sqlalchemy.exc import DBAPIError
 
-from cpfnet.errors import CpfnetError, is_out_of_memory, redacted_message, require_extras
+from cpfnet.errors import CodeError, CpfnetError, is_out_of_memory, redacted_message, require_extras
 from cpfnet.inference.model_arguments import open_models
 from cpfnet.inference.options import PredictorOptions
 from cpfnet.inference.predictor import Predictor
@@ -128,7 +128,11 @@ def run(setting: Setting, wake: threading.Event, ready: TextIO) -> None:
     models = open_models(setting.model)
     if digest_of(models) != setting.digest:
         raise CpfnetError("was changed while it was served", where=setting.model, fix="start the server again")
-    predictor = Predictor(models, PredictorOptions(device=setting.device, backend=setting.backend))
+    try:
+        predictor = Predictor(models, PredictorOptions(device=setting.device, backend=setting.backend))
+    except CodeError as error:  # its advice is for commands, which may be allowed to import
+        fix = "a server imports no code: export the Model (cpfnet export), or install a package with its network"
+        raise CpfnetError(error.what, where=error.where, fix=fix) from None
     store = Store(replace(setting.store, folder=setting.store.folder.absolute()))
     print(json.dumps({"ready": True}), file=ready, flush=True)
     while True:
