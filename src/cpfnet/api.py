@@ -483,8 +483,8 @@ def export(
         data: for int8: the dataset that the Model was trained on, to calibrate with its training cases and to judge by
             its validation cases.
         allow_import: modules that may be imported for a network, encoder or loss named as ``module:name``; name those
-            alone that you know: their code runs.
-            What is written takes none of it any more, a bundle aside.
+            alone that you know: their code runs. The graph that is written needs none of it; a bundle would, and is
+            refused.
         overwrite: replace an existing ``out``.
         progress: show bars.
 

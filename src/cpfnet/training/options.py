@@ -62,8 +62,8 @@ class TrainOptions:
         nodes: machines; torchrun or SLURM's srun starts the processes then.
         resume: go on with an interrupted run; on a CPU it ends with the same weights as one that was never interrupted.
         init: a Model folder whose weights to start from.
-        first_stage: folders of the plan's first stage, of Models or of folds; together they did not learn from any case
-            that is trained on or validates (`training.first_stage`).
+        first_stage: folders of the plan's first stage, of Models or of folds; of each case that is trained on or
+            validates, one of them at least did not learn from it (`training.first_stage`).
         progress: show bars where there is a terminal.
         checkpoint_every: seconds between checkpoints within an epoch; after an epoch there is one where the last is 20
             seconds old.
