@@ -16,10 +16,12 @@ from tests.inference.oracle import make_model
     ("values", "kind", "words"),
     [
         ({"overlap": 1.0}, CpfnetError, "overlap 1.0 is not possible"),
+        ({"overlap": -0.1}, CpfnetError, "overlap -0.1 is not possible"),
         ({"overlap": float("nan")}, CpfnetError, "overlap nan is not possible"),
         ({"batch": 0}, CpfnetError, "batch 0 is not possible"),
         ({"tile": 0}, CpfnetError, "tile 0 is not possible"),
         ({"tile": [512, -8]}, CpfnetError, r"tile \[512, -8\] is not possible"),
+        ({"tile": (0, 64)}, CpfnetError, r"tile \(0, 64\) is not possible"),
         ({"tile": "512"}, CpfnetError, "tile '512' is not possible"),
         ({"tile": 1.5}, CpfnetError, "tile 1.5 is not possible"),
         ({"tile": ()}, CpfnetError, "is not possible"),

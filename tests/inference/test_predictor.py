@@ -1,5 +1,4 @@
 import itertools
-import re
 
 import numpy as np
 import pytest
@@ -387,12 +386,6 @@ class TestMinComponentSize:
             found = predict(model, Image(bright(mask, 1)[None]), force=True)
         assert sizes(found.array == 1) == [30]
         assert "small components are kept: their least size is in mm³" in said[0]
-
-
-@pytest.mark.parametrize(("option", "value"), [("overlap", 1.0), ("overlap", -0.1), ("batch", 0), ("tile", (0, 64))])
-def test_impossible_options_are_refused(option, value):
-    with pytest.raises(CpfnetError, match=f"the {option} {re.escape(repr(value))} is not possible"):
-        PredictorOptions(backend=oracle, **{option: value})
 
 
 @pytest.mark.parametrize(
