@@ -165,7 +165,7 @@ def test_every_door_opens_where_the_module_is_named(
     assert ran.exists()
 
 
-def test_loading_runs_nothing_whatever_a_model_names(model: Path, tmp_path: Path, ran: Path) -> None:
+def test_loading_runs_nothing_whatever_a_model_names(model: Path, ran: Path) -> None:
     found = Model.load(model)
     assert found.card()
     assert found.digest
@@ -317,7 +317,8 @@ def test_a_command_says_what_to_add(
     assert not ran.exists()
 
 
-def test_a_loss_of_ones_own(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("ran")
+def test_a_loss_of_ones_own() -> None:
     logits, codes = torch.randn(3, 2, 8, 8), torch.randint(0, 2, (3, 8, 8), dtype=torch.uint8)
     codes[:, :2] = 255  # ignored
     plan = images_plan(loss={"name": "their_parts:squared", "options": {"scale": 2.0}})

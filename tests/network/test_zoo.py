@@ -261,7 +261,7 @@ def test_what_fits_is_not_copied(layout: torch.memory_format) -> None:
     assert torch.equal(padded, x)
 
 
-def test_an_installed_package_brings_its_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_brings_its_network(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "import torch\n"
         "def build(in_channels, classes, *, spatial_dims):\n"

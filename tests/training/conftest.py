@@ -17,17 +17,6 @@ from cpfnet.planning import Plan
 from tests import synthetic
 
 TINY = {"name": "unet", "options": {"widths": [4, 4, 8, 8, 8]}, "weights": "none"}
-STILL = {
-    "elastic": 0,
-    "rotation": 0,
-    "scale": 0,
-    "gamma": 0,
-    "brightness": 0,
-    "contrast": 0,
-    "blur": 0,
-    "noise": 0,
-}
-"""No augmentation."""
 
 
 def images_plan(**training: Any) -> Plan:

@@ -287,9 +287,7 @@ def test_networks_without_imagenet_weights_start_from_scratch_and_say_so(
     assert said in caplog.messages
 
 
-def test_fine_tuning_takes_what_fits(
-    images: Dataset, volumes: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fine_tuning_takes_what_fits(volumes: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plan = volumes_plan("2d", epochs=1, samples=2, learning_rate=1e-9, weight_decay=0.0)
     first = train(volumes, plan, tmp_path / "first", TrainOptions(device="cpu"))
     content = plan.model_dump(mode="json")

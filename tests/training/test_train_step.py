@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -300,7 +299,7 @@ def test_precision_follows_the_hardware_and_the_plan() -> None:
         choose_precision(images_plan(precision="fp16").training, cpu)
 
 
-def test_weights_stay_float32_under_bf16(cached: list[cache.Cached], tmp_path: Path) -> None:
+def test_weights_stay_float32_under_bf16(cached: list[cache.Cached]) -> None:
     task, patches = make(cached, precision="bf16", epochs=1)
     seen: list[torch.dtype] = []
     task.network.network.conv_0.conv_1.conv.register_forward_hook(lambda *a: seen.append(a[2].dtype))

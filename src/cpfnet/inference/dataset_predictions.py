@@ -166,7 +166,7 @@ def load_predictions(dataset: Dataset, cases: Sequence[Case], folder: Path) -> t
                 fix="leave one of them in the folder, and move the others elsewhere",
             )
         items.append(item_of(case, masks[name][0] if name else None, planes[0] if planes else None))
-    return items, _warnings(dataset, matched, masks, maps, folder)
+    return items, _warnings(matched, masks, maps, folder)
 
 
 def _recorded(dataset: Dataset, masks: Collection[Name], folder: Path) -> dict[Name, str]:
@@ -232,7 +232,6 @@ def _unclear(
 
 
 def _warnings(
-    dataset: Dataset,
     matched: Match,
     masks: dict[Name, list[Path]],
     maps: dict[Name, list[Path]],
