@@ -155,6 +155,18 @@ def test_an_ensemble_of_wholes_asks_each_first_stage(
     np.testing.assert_allclose(together.probabilities, np.mean(apart, axis=0), atol=1e-5)  # type: ignore[arg-type]
 
 
+def test_progress_counts_each_model_of_a_first_stage(
+    volumes: Dataset, folds: tuple[Path, Path], whole: tuple[Model, dict[str, np.ndarray]]
+) -> None:
+    first = tuple(map(Model.load, folds))
+    fitted = whole[0].fitted.model_copy(update={"first_stage": tuple(one.digest for one in first)})
+    image, alone, together = formats.read(volumes.cases[0].images), list[float](), list[float]()
+    Predictor(first, CPU).predict(image, progress=alone.append)
+    Predictor([replace(whole[0], fitted=fitted, first_stage=first)], CPU).predict(image, progress=together.append)
+    assert together[: len(alone)] == pytest.approx([2 / 3 * share for share in alone])  # two Models of three
+    assert together[-1] == 1
+
+
 def test_a_run_is_resumed_with_the_same_first_stage(
     volumes: Dataset, folds: tuple[Path, Path], other: Path, tmp_path: Path
 ) -> None:

@@ -106,7 +106,7 @@ class Predictor:
             raise refusal(reasons, image.source.place if image.source else None)
         fitted, labels = Fitted.combined(self.models), self.models[0].plan.labels
         least = [_min_component_pixels(model, trace) for model, trace in self._by_model(traces)]
-        work = Progress([*map(len, self._groups), *[1] * len(self._first_stages)], progress)
+        work = Progress([*map(len, self._groups), *(len(one.models) for one in self._first_stages.values())], progress)
         found: dict[tuple[str, ...], np.ndarray] = {}
         for number, (digests, first) in enumerate(self._first_stages.items(), start=len(self._groups)):
             found[digests] = first.codes(image, progress=partial(work.update, number))
