@@ -10,7 +10,7 @@ import shutil
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cpfnet.errors import NetworkError, OutputError
 from cpfnet.inference.backends import exported_files
@@ -22,12 +22,12 @@ from cpfnet.inference.options import unknown_backend
 from cpfnet.inference.tiling import Backend
 
 if TYPE_CHECKING:
+    from cpfnet.inference.torch_backend.network import Precision
     from cpfnet.model import Model
-
 
 logger = logging.getLogger(__name__)
 
-_TORCH: dict[str, Literal["fp32", "bf16", "fp16"]] = {
+_TORCH: dict[str, Precision] = {
     "torch": "fp32",
     "torch-bf16": "bf16",
     "torch-fp16": "fp16",

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cpfnet.model import Model
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:i``.
 
@@ -46,9 +49,6 @@ def half_precision(device: str) -> Literal["bf16", "fp16"]:
     import torch
 
     return "bf16" if torch.cuda.get_device_capability(pick_device(device)) >= (8, 0) else "fp16"
-
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class TorchBackend:
