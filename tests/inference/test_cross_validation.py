@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,13 @@ import pytest
 
 import cpfnet
 from cpfnet.data import dataset, splits
-from cpfnet.errors import CpfnetError
+from cpfnet.errors import CpfnetError, InputRefused
 from cpfnet.inference.batch import records
 from cpfnet.inference.batch.job import Order
 from cpfnet.inference.batch.ray_worker import Setting, Worker
 from cpfnet.inference.batch.records import Recipe
 from cpfnet.inference.cross_validation import CrossValidation, FittedOnFolds, is_cross_validation
-from cpfnet.inference.dataset_predictions import predict_cases
+from cpfnet.inference.dataset_predictions import assign, predict_cases
 from cpfnet.inference.evaluate_models import ScoringOptions, predict_split
 from cpfnet.inference.model_arguments import names_a_model, open_model, open_models
 from cpfnet.model import Fitted, FittedChannel, Model, Quality
@@ -119,6 +120,33 @@ def test_evaluate_scores_each_case_by_the_model_that_has_not_seen_it(root: Path,
     for model, cases in zip(models, CrossValidation.load(cv).folds, strict=True):
         found = [records.find(tmp_path, case) for case in cases]
         assert [record is not None and record.models for record in found] == [(model.digest,)] * len(cases)
+
+
+def test_folds_are_scored_beyond_the_range_of_what_each_has_seen(root: Path, cv: Path) -> None:
+    """A case at the end of what the data hold is not in the range of the fold that was trained on all others."""
+    channel = FittedChannel(name="channel0", low=0, high=1e5)
+    models = [Model.load(cv / f"fold-{number}") for number in range(3)]
+    others = [replace(one, fitted=one.fitted.model_copy(update={"channels": (channel,)})) for one in models]
+    assert len({row["case"] for row in cpfnet.evaluate(root, others, CPU, split="val").rows}) == 6
+    with pytest.raises(InputRefused):
+        cpfnet.evaluate(root, others, CPU, split="test")
+
+
+def test_all_models_predict_where_scores_are_not_out_of_fold(root: Path, cv: Path) -> None:
+    cases, models = dataset.load(root).cases, open_models(cv)
+    (one,) = assign(cases, models, out_of_fold=False)
+    assert (one.cases, one.models) == (list(cases), models)
+    apart = assign(cases, models, out_of_fold=True)
+    assert sorted(len(part.models) for part in apart) == [1, 1, 1, 3]  # nobody has seen the case of the test
+
+
+def test_volumes_are_taken_within_the_spacings_of_all_folds() -> None:
+    spacings = [((2.0, 0.7, 0.7), (3.0, 0.8, 0.8)), ((1.0, 0.75, 0.75), (2.5, 0.9, 0.9))]
+    models = [make_model(fitted={"spacing_low": low, "spacing_high": high}) for low, high in spacings]
+    for number, model in enumerate(models):
+        model.metrics = {"cases": {"train": [str(number)], "validation": []}}
+    found = FittedOnFolds.of(models)
+    assert (found.spacing_low, found.spacing_high) == ((1.0, 0.7, 0.7), (3.0, 0.9, 0.9))
 
 
 def test_the_test_split_and_strange_data_are_scored_by_the_ensemble(root: Path, cv: Path, tmp_path: Path) -> None:
