@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cpfnet.errors import CpfnetError, OutputError, require_extras
 from cpfnet.files import check_free, check_writable
 from cpfnet.inference.options import OutputOptions, PredictorOptions, names_options
-from cpfnet.planning import Plan
+from cpfnet.planning import Plan, VolumeMode
 from cpfnet.registry import module_names
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def plan(
     memory: str | None = None,
     hours: float | None = None,
     first_stage: bool = False,
-    mode: Literal["2d", "3d"] | None = None,
+    mode: VolumeMode | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     preview: PathLike | None = None,
     allow_import: str | Sequence[str] = (),

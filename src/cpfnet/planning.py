@@ -17,6 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from cpfnet.text import brief, counted, printable
 
+VolumeMode = Literal["2d", "3d"]
+"""What volumes can be planned for, whatever suits them."""
+
 Modality = Literal[
     "ct", "mr", "pet", "fundus", "dermoscopy", "endoscopy", "microscopy", "oct", "xray", "ultrasound", "other"
 ]

@@ -20,11 +20,10 @@ from pydantic import Field
 from cpfnet.errors import CpfnetError
 from cpfnet.inference.cross_validation import CrossValidation
 from cpfnet.model import Model
-from cpfnet.planning import Strict
+from cpfnet.planning import Strict, VolumeMode
 from cpfnet.settings import read_yaml, write_yaml
 
-Mode = Literal["2d", "3d"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+MODES: tuple[VolumeMode, ...] = get_args(VolumeMode)
 
 BOTH: Literal["both"] = "both"
 """The average of the two, and the folder of its scores."""
@@ -56,18 +55,18 @@ class Advantage(Strict):
 class Choice(Strict):
     """Which is chosen, and why."""
 
-    chosen: Literal["2d", "3d", "both"]
+    chosen: VolumeMode | Literal["both"]
     dice: dict[str, float] = Field(description="mean over the cases, out of fold")
     advantages: tuple[Advantage, ...]
     models: dict[str, tuple[str, ...]] = Field(description="digests of the folds' Models")
 
     @property
-    def modes(self) -> tuple[Mode, ...]:
+    def modes(self) -> tuple[VolumeMode, ...]:
         """Whose Models predict."""
         return MODES if self.chosen == "both" else (self.chosen,)
 
 
-def plan_name(mode: Mode) -> str:
+def plan_name(mode: VolumeMode) -> str:
     """The file of a mode's plan."""
     return f"plan-{mode}.yaml"
 

@@ -13,9 +13,9 @@ from cpfnet.planner.fingerprint import ChannelFingerprint, Fingerprint
 from cpfnet.planner.first_stage import advise_first_stage, propose_first_stage
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.modality import guess
-from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, Asked, brief, propose_grid, propose_patch, up
+from cpfnet.planner.spacing_and_patch import VOLUME_NETWORK, brief, propose_grid, propose_patch, up
 from cpfnet.planner.training import BATCH_PIXELS, propose_training
-from cpfnet.planning import Modality, Plan
+from cpfnet.planning import Modality, Plan, VolumeMode
 from cpfnet.settings import is_set, under, validate
 
 NETWORK = "cpfnet"
@@ -47,7 +47,7 @@ def propose(
     options: Mapping[str, Any] | None = None,
     hours: float | None = None,
     first_stage: bool = False,
-    mode: Asked | None = None,
+    mode: VolumeMode | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     """Propose how to train on a data set.
 
@@ -77,8 +77,8 @@ def propose(
         raise PlanError(
             f"unknown modality {modality!r}", where="--modality", fix=f"one of {', '.join(get_args(Modality))}"
         )
-    if mode not in (None, *get_args(Asked)):
-        raise PlanError(f"unknown mode {mode!r}", where="--mode", fix=f"one of {', '.join(get_args(Asked))}")
+    if mode not in (None, *get_args(VolumeMode)):
+        raise PlanError(f"unknown mode {mode!r}", where="--mode", fix=f"one of {', '.join(get_args(VolumeMode))}")
     if mode == "3d" and weights == "imagenet":
         raise PlanError("there are no ImageNet weights in 3-D", where="--mode 3d", fix="leave out --weights imagenet")
     first = fingerprint.channels[0]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 
 from cpfnet.errors import PlanError
 from cpfnet.planner import gpu_patch
 from cpfnet.planner.draft import Draft
+from cpfnet.planning import VolumeMode
 from cpfnet.rounding import above
 
 THICK = 12.0
@@ -41,9 +41,6 @@ CUBIC = 2.0
 VOLUME_NETWORK = "dynunet"
 """nnU-Net's: where slices lie far apart, its first kernels look within them."""
 
-Asked = Literal["2d", "3d"]
-"""The modes that volumes can be planned for, whatever suits them."""
-
 PLANES = ("axial", "coronal", "sagittal")
 _ORDER = {"axial": (0, 1, 2), "coronal": (1, 0, 2), "sagittal": (2, 0, 1)}  # of (inferior–superior, a–p, r–l)
 
@@ -62,7 +59,7 @@ def brief(size: tuple[int, ...]) -> str:
     return "×".join(map(str, size))
 
 
-def propose_grid(draft: Draft, *, entire: bool, deep: bool, asked: Asked | None = None) -> None:
+def propose_grid(draft: Draft, *, entire: bool, deep: bool, asked: VolumeMode | None = None) -> None:
     """Fill in `spatial` but for its patch.
 
     Args:
@@ -181,7 +178,7 @@ def _kept(longest: int, wanted: int, tubular: bool) -> str:
     )
 
 
-def _volume_grid(draft: Draft, entire: bool, allowed: bool, asked: Asked | None) -> None:
+def _volume_grid(draft: Draft, entire: bool, allowed: bool, asked: VolumeMode | None) -> None:
     fingerprint = draft.fingerprint
     spacing, size = fingerprint.median_spacing, fingerprint.median_size
     spread = 1.0

@@ -21,7 +21,6 @@ from cpfnet.inference.configurations import (
     Advantage,
     Choice,
     Configurations,
-    Mode,
     is_configurations,
     plan_name,
 )
@@ -31,7 +30,7 @@ from cpfnet.planner.fingerprint import fingerprint
 from cpfnet.planner.machine import Memory
 from cpfnet.planner.proposal import network_options, propose
 from cpfnet.planner.training import expected_time
-from cpfnet.planning import Plan
+from cpfnet.planning import Plan, VolumeMode
 from cpfnet.training.checkpoint import RunFolder
 from cpfnet.training.cross_validation.report import predict_and_score
 from cpfnet.training.cross_validation.run import cross_validate
@@ -95,7 +94,7 @@ def _check_free(out: Path, *, resume: bool) -> None:
         )
 
 
-def _plans(data: Dataset, out: Path, wanted: PlanOptions, options: TrainOptions) -> dict[Mode, Plan]:
+def _plans(data: Dataset, out: Path, wanted: PlanOptions, options: TrainOptions) -> dict[VolumeMode, Plan]:
     """Those that were begun with; else those that are proposed."""
     if is_configurations(out):
         return {mode: Plan.load(out / plan_name(mode)) for mode in MODES}
@@ -115,12 +114,14 @@ def _plans(data: Dataset, out: Path, wanted: PlanOptions, options: TrainOptions)
     return plans
 
 
-def _choose(out: Path, found: dict[Mode, CrossValidation], data: Dataset, options: TrainOptions) -> Configurations:
+def _choose(
+    out: Path, found: dict[VolumeMode, CrossValidation], data: Dataset, options: TrainOptions
+) -> Configurations:
     """The one with the higher mean; their average where the interval of its advantage over that lies above 0, since it
     takes twice the time."""
     scores = {mode: found[mode].scores for mode in MODES}
     first = _advantage("3d", scores["3d"], "2d", scores["2d"], out)
-    better: Mode = "3d" if first.dice > 0 else "2d"
+    better: VolumeMode = "3d" if first.dice > 0 else "2d"
     models = [model for mode in MODES for model in found[mode].ensemble()]
     predicting = PredictorOptions(device=options.device, allow_import=options.allow_import)
     _, average = predict_and_score(data, models, predicting, out / BOTH, progress=options.progress)
