@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from cpfnet.formats import OutputFormat
+from cpfnet.formats import OutputFormat, suffix_of
 from cpfnet.formats.writing import mask_suffix
 from cpfnet.serve.http.models import Served
 from cpfnet.serve.http.problems import Problem
@@ -183,7 +183,7 @@ def _model(service: Service, id: str | None) -> Served:
 def _result(job: Job, format: str) -> Result | None:
     """What there is; None: it is to be written."""
     mask, asked = job.results["mask"], job.request.options["format"]
-    if format in (asked, "same") or mask.name.endswith(_SUFFIXES.get(format, "/")):
+    if format in (asked, "same") or suffix_of(mask.name) == _SUFFIXES.get(format):
         return mask
     found = job.results.get(format)
     if found is None and format not in get_args(OutputFormat):
