@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from cpfnet.serve.files import CHUNK
 from cpfnet.serve.http.problems import Problem
@@ -35,7 +35,8 @@ def unpack(path: Path, limits: Limits, already: int = 0) -> Iterator[tuple[str, 
         already: files of the same request that came before.
 
     Raises:
-        Problem: it is damaged, encrypted, too large, or has links or names that lead elsewhere.
+        Problem: it is damaged, encrypted, compressed otherwise than by Deflate, too large, or has links or names that
+            lead elsewhere.
     """
     with _reading(), _Reader(path, ENTRY * limits.files) as stream, ZipFile(stream) as archive:
         files = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
@@ -53,7 +54,7 @@ def unpack(path: Path, limits: Limits, already: int = 0) -> Iterator[tuple[str, 
 def _reading() -> Iterator[None]:
     try:
         yield
-    except (BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, UnicodeError):
+    except (BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError):
         raise Problem(422, "the ZIP is damaged, or of a kind that is not read", "pack it again") from None
 
 
@@ -72,6 +73,8 @@ def _check(one: ZipInfo) -> None:
         raise Problem(422, "the ZIP is encrypted", "send it without password")
     if name.startswith("/") or ":" in name.partition("/")[0] or ".." in name.split("/"):
         raise Problem(422, "the ZIP has names that lead out of it", "pack it again")
+    if one.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise Problem(422, "the ZIP is compressed in a way that is not read", "pack it by Deflate, the usual way")
     if stat.S_IFMT(one.external_attr >> 16) not in (0, stat.S_IFREG):
         raise Problem(422, "the ZIP has links or devices in it", "pack the files themselves")
 
