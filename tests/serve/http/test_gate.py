@@ -12,6 +12,7 @@ from cpfnet.errors import CpfnetError
 from cpfnet.serve.http.models import named
 from cpfnet.serve.http.page import page
 from cpfnet.serve.options import Limits, ServeOptions
+from cpfnet.serve.worker_pool import WorkerPool
 from tests.inference.oracle import make_model
 from tests.serve.http.doors import TOKEN, Door, door
 
@@ -158,6 +159,19 @@ def test_health_and_figures(open_door: Door, tmp_path: Path) -> None:
     assert open_door.client.get("/health/live").json == {"status": "live"}
     assert open_door.client.get("/health/ready").json == {"status": "ready"}
     open_door.client.raw("name=figures.png", b"x")
+    open_door.client.ask("PUT", "/api/v1/cases/none/labels?name=a.png", b"x")
+    open_door.client.ask("BREW", "/")
     text = open_door.client.get("/metrics").body.decode()
     assert 'cpfnet_jobs{model="oracle",state="queued"} 1.0' in text
     assert 'cpfnet_http_requests_total{method="GET",status="200"}' in text
+    assert 'cpfnet_http_requests_total{method="PUT",status="404"} 1.0' in text
+    assert 'cpfnet_http_requests_total{method="other",status="405"} 1.0' in text
+
+
+def test_while_a_worker_starts_the_server_lives_and_is_not_ready(
+    open_door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WorkerPool, "ready", False)
+    answer = open_door.client.get("/health/ready")
+    assert (answer.status, answer.json["detail"]) == (503, "a worker is starting")
+    assert open_door.client.get("/health/live").status == 200

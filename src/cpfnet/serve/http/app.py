@@ -35,8 +35,7 @@ def make_app(service: Service, *, port: int, token: str, require_token: bool) ->
         telemetry=quiet,
     )
     app.state.service = service
-    metrics = Metrics()
-    metrics.watch(service)
+    metrics = Metrics(service)
     answer_problems(app)
     app.include_router(jobs.router)
     app.include_router(cases.router)

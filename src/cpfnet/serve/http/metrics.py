@@ -14,20 +14,17 @@ from cpfnet.serve.http.service import Service
 class Metrics:
     """Counts requests, and asks the service for the rest when it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, service: Service) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         names = ["method", "status"]
         self._requests = Counter("cpfnet_http_requests", "Requests answered.", names, registry=self.registry)
+        self.registry.register(_Service(service))
 
     def count(self, method: str, status: int) -> None:
         """Note a request."""
-        known = method if method in ("GET", "HEAD", "POST", "DELETE") else "other"  # anybody invents others
+        known = method if method in ("GET", "HEAD", "POST", "PUT", "DELETE") else "other"  # anybody invents others
         self._requests.labels(known, status).inc()
-
-    def watch(self, service: Service) -> None:
-        """Tell of a service, too."""
-        self.registry.register(_Service(service))
 
     def text(self) -> bytes:
         """What Prometheus reads."""
