@@ -100,6 +100,17 @@ def test_a_label_that_does_not_belong_is_refused(program: Program, tmp_path: Pat
     assert program.client.get(f"/api/v1/cases/{case['id']}").json["version"] == 0
 
 
+def test_what_was_drawn_from_nothing_says_so_unless_it_is_the_mask_of_the_model(
+    program: Program, tmp_path: Path
+) -> None:
+    client, drawn = program.client, kept(program.client, picture(tmp_path / "c.png", 13))
+    answer = put(client, drawn, corrected(drawn["mask"], tmp_path), 0, "&origin=nothing")
+    assert answer.json["labels"][0]["made_from"] is None
+    assert put(client, drawn, drawn["mask"], 1).json["labels"][1]["made_from"] is None  # as the one it was made from
+    same = kept(client, picture(tmp_path / "d.png", 14))
+    assert put(client, same, same["mask"], 0, "&origin=nothing").json["labels"][0]["made_from"] == "oracle"
+
+
 def test_cases_come_a_page_at_a_time_the_most_urgent_first(tmp_path: Path) -> None:
     with door(tmp_path / "store", [make_model()]) as here:
         for number, (confidence, look, split) in enumerate(
