@@ -41,6 +41,18 @@ def test_a_file_lies_under_the_hash_of_its_content(files: FileStore) -> None:
     assert there(files.folder) == sorted({*digests})
 
 
+def test_it_lies_there_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    files = FileStore(Path())
+    monkeypatch.chdir("elsewhere")
+    with files.adding() as batch:
+        digest = batch.add([b"x"])
+    files.claim([digest])
+    assert files.path(digest).read_bytes() == b"x"
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_what_is_broken_off_leaves_nothing(files: FileStore) -> None:
     def broken_off() -> Iterator[bytes]:
         yield b"half"

@@ -30,8 +30,8 @@ class FileStore:
     """
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        self._lock = FileLock(folder / ".lock", mode=0o600)
+        self.folder = folder.absolute()  # work goes on in other folders (`cpfnet.serve.job_files.unpacked`)
+        self._lock = FileLock(self.folder / ".lock", mode=0o600)
 
     def path(self, digest: str) -> Path:
         """Where the file of a digest lies."""
@@ -147,14 +147,13 @@ class Writer:
     """A file that is being written."""
 
     def __init__(self, path: Path):
-        self.path, self.size, self._hash = path, 0, hashlib.sha256()
+        self.path, self._hash = path, hashlib.sha256()
         self._file: IO[bytes] | None = path.open("xb")
 
     def write(self, chunk: bytes) -> None:
         assert self._file is not None  # not closed yet
         self._file.write(chunk)
         self._hash.update(chunk)
-        self.size += len(chunk)
 
     def close(self) -> str:
         """Its content is safe on disk; returns its digest."""

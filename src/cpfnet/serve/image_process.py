@@ -33,7 +33,7 @@ class ImageProcess:
     """
 
     def __init__(self, files: FileStore, work: Path):
-        self.files, self.work = files.folder.absolute(), work.absolute()
+        self.files, self.work = files.folder, work.absolute()
         self._one = asyncio.Lock()
 
     async def do(self, task: Task, model: Path, **arguments: str) -> dict[str, Any]:

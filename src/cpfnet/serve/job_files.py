@@ -27,13 +27,12 @@ def unpacked(input: str, files: FileStore, work: Path) -> Iterator[None]:
         files: where they are.
         work: a folder on the same disk.
     """
-    before = Path.cwd()
-    folder, store = Path(mkdtemp(dir=work)).absolute(), FileStore(files.folder.absolute())
+    before, folder = Path.cwd(), Path(mkdtemp(dir=work)).absolute()
     try:
-        for name, digest in read_manifest(store.path(input)).items():
+        for name, digest in read_manifest(files.path(input)).items():
             place = folder / name
             place.parent.mkdir(exist_ok=True)
-            os.link(store.path(digest), place)
+            os.link(files.path(digest), place)
         os.chdir(folder)
         yield
     finally:

@@ -43,17 +43,16 @@ def rewrite(
     Raises:
         CpfnetError: the format cannot hold it.
     """
-    whole = FileStore(files.folder.absolute())
     with unpacked(input, files, work):
         image = formats.read(readable(only_image(plan)))
-        with np.load(whole.path(kept)) as found:
+        with np.load(files.path(kept)) as found:
             title, version = found["algorithm"].tolist()
             affine = found.get("affine")
             segmentation = Segmentation(
                 found["array"], affine, image.source, labels=plan.labels, algorithm=(title, version)
             )
         path = write(segmentation, Path(".rewritten") / formats.stem(name), format=format)
-        return Result(path.name, whole.add(path))
+        return Result(path.name, files.add(path))
 
 
 def describe(files: FileStore, work: Path, plan: Plan, *, input: str) -> dict[str, object]:
@@ -87,14 +86,13 @@ def check_label(
     Raises:
         CpfnetError: it lies on another grid, or holds values that mean no class.
     """
-    whole = FileStore(files.folder.absolute())
     with unpacked(input, files, work):
         image = formats.read(readable(only_image(plan)))
         path = Path(".label") / name
         path.parent.mkdir()
-        path.hardlink_to(whole.path(label))
+        path.hardlink_to(files.path(label))
         said = labels.encode(placed(path, image, plan.labels), plan.labels, where=name)
-        with np.load(whole.path(kept)) as found:
+        with np.load(files.path(kept)) as found:
             model = labels.encode(_as_label(found["array"]), plan.labels)
         return {"untouched": bool(np.array_equal(said, model))}
 

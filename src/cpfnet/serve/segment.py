@@ -18,7 +18,6 @@ from cpfnet.inference.batch import job as steps
 from cpfnet.inference.batch.item import Item
 from cpfnet.inference.predictor import Predictor
 from cpfnet.serve import label_maps
-from cpfnet.serve.files import FileStore
 from cpfnet.serve.job_files import only_image, readable, unpacked
 from cpfnet.serve.jobs.job import LABELS, Claim, Ending, Result
 from cpfnet.serve.jobs.options import JobOptions
@@ -46,7 +45,7 @@ def segment(
     request = claim.job.request
     options = JobOptions(**request.options)
     predictor.options = options.predictor(predictor.options)
-    plan, files = predictor.models[0].plan, FileStore(store.files.folder.absolute())
+    plan, files = predictor.models[0].plan, store.files
     with _listening() as warnings, unpacked(request.input, files, store.work):
         try:
             item = only_image(plan)

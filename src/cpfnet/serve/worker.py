@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -133,7 +133,7 @@ def run(setting: Setting, wake: threading.Event, ready: TextIO) -> None:
     except CodeError as error:  # its advice is for commands, which may be allowed to import
         fix = "a server imports no code: export the Model (cpfnet export), or install a package with its network"
         raise CpfnetError(error.what, where=error.where, fix=fix) from None
-    store = Store(replace(setting.store, folder=setting.store.folder.absolute()))
+    store = Store(setting.store)
     print(json.dumps({"ready": True}), file=ready, flush=True)
     while True:
         wake.clear()
