@@ -24,6 +24,10 @@ Task = Literal["rewrite", "describe", "check_label"]
 """Functions of `cpfnet.serve.label_maps`."""
 
 
+class NoAnswer(CpfnetError):
+    """The process died or took too long: the fault is the server's, not the request's."""
+
+
 class ImageProcess:
     """Does one task at a time, so that the memory of one suffices.
 
@@ -48,7 +52,8 @@ class ImageProcess:
             What it returns, as JSON has it.
 
         Raises:
-            CpfnetError: the function's, or it took too long.
+            CpfnetError: the function's.
+            NoAnswer: the process died, or took too long.
         """
         places = {"files": str(self.files), "work": str(self.work), "model": str(model.absolute())}
         order = places | {"task": task, "arguments": arguments}
@@ -66,8 +71,9 @@ class ImageProcess:
             finally:
                 if process.returncode is None:
                     process.kill()
+                    await process.wait()
         if not said:
-            raise CpfnetError("the server could not work on the image", fix="try again; its log says more")
+            raise NoAnswer("the server could not work on the image", fix="try again; its log says more")
         answer: dict[str, Any] = json.loads(said)
         if "error" in answer:
             raise CpfnetError(answer["error"], where=answer["where"], fix=answer["fix"])

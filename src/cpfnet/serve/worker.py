@@ -6,6 +6,7 @@ job. The end of that input is the end of the server, and of the worker.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -155,10 +156,10 @@ def run(setting: Setting, wake: threading.Event, ready: TextIO) -> None:
 def _work(claim: Claim, store: Store, predictor: Predictor, most_voxels: int, heartbeat: Heartbeat) -> Ending:
     try:
         return segment(claim, store, predictor, most_voxels=most_voxels, progress=heartbeat.show)
-    except OSError as error:
-        return Ending("failed", f"the server cannot work on it: {error.strerror}\n  → free space on its disk")
     except Exception as error:
         what = "it does not fit into memory" if is_out_of_memory(error) else f"unexpected {type(error).__name__}"
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = "the disk of the server is full\n  → free space on it, then send the image again"
         logger.error("job %s: %s: %s", claim.job.id, what, redacted_message(error))
         return Ending("failed", what)
 

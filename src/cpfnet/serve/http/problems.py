@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from cpfnet.errors import CpfnetError, redacted_message
 from cpfnet.serve.cases.case_store import Conflict
 from cpfnet.serve.cases.labelling import OtherTask
+from cpfnet.serve.image_process import NoAnswer
 from cpfnet.serve.jobs.job_store import QueueFull
 from cpfnet.text import printable
 
@@ -60,7 +61,7 @@ def answer_problems(app: FastAPI) -> None:
     async def refused(request: Request, error: CpfnetError) -> JSONResponse:
         if isinstance(error, QueueFull):
             return problem(429, error.what, error.fix, {"Retry-After": str(RETRY)})
-        status = {Conflict: 412, OtherTask: 409}.get(type(error), 422)
+        status = {Conflict: 412, OtherTask: 409, NoAnswer: 503}.get(type(error), 422)
         return problem(status, error.what, error.fix)
 
     @app.exception_handler(HTTPException)
